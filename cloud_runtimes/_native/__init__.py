@@ -1,0 +1,63 @@
+"""Chooses the kernels, once and loudly: compiled ones or their Python twins, never a mixture.
+
+``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events` and `batch` here; no other module imports one by another path.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+__all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status"]
+
+
+class NativeStatus(NamedTuple):
+    """Which kernels run, and why.
+
+    Attributes:
+        native: whether the compiled kernels are in use.
+        reason: one sentence.
+    """
+
+    native: bool
+    reason: str
+
+
+def _choose() -> NativeStatus:
+    from ..errors import InvalidArgumentError
+
+    mode = os.environ.get("CLOUD_RUNTIMES_NATIVE", "auto").strip().lower() or "auto"
+    if mode not in ("auto", "off", "require"):
+        raise InvalidArgumentError(f"CLOUD_RUNTIMES_NATIVE={mode!r}: give auto, off or require")
+    if mode == "off":
+        return NativeStatus(False, "switched off by CLOUD_RUNTIMES_NATIVE=off")
+    try:
+        for kernel in ("_batch", "_events", "_msgpack"):
+            import_module(f"{__name__}.{kernel}")
+    except ImportError as error:
+        if mode == "require":
+            raise ImportError(
+                f"CLOUD_RUNTIMES_NATIVE=require, but the compiled kernels cannot be loaded: {error}"
+            ) from error
+        return NativeStatus(False, f"the compiled kernels cannot be loaded ({error})")
+    return NativeStatus(True, "compiled kernels loaded")
+
+
+_status = _choose()
+
+if TYPE_CHECKING or not _status.native:
+    from . import batch_py as batch
+    from . import events_py as events
+    from . import msgpack_py as msgpack
+else:
+    from . import _batch as batch
+    from . import _events as events
+    from . import _msgpack as msgpack
+
+
+def native_status() -> NativeStatus:
+    """Tell whether the compiled kernels are in use, and why or why not; and whether JSON goes through orjson."""
+    from ..codec import json
+
+    return NativeStatus(_status.native, f"{_status.reason}; JSON by {json.backend}")

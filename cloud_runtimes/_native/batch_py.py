@@ -1,0 +1,271 @@
+"""The publisher's buffer in Python; the twin and the contract of ``src_ext/batch.pyx``.
+
+Mechanism: records gather in an open chunk, which is a frame without its count; full or told to, it is sealed and waits for `take`. What was taken stays accounted until `settle`. ``accepted = delivered + failed + buffered`` holds in every snapshot, because it is buffered that is computed.
+
+Any thread may call any method, and so may a signal handler or ``__del__`` in the middle of one. So each method prepares first (checks, ids, times, containers), and changes state between two calls of the lock only by straight-line code that neither calls nor allocates a container: CPython looks for signals only after calls and on backward jumps, and collects garbage only there or where a container is allocated. The lock is an ``RLock``: a handler that comes between a caller's lock and its first change finds whole state and goes ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import RLock
+from typing import Any, final
+
+from ..errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
+from .cloudevents_py import check_topic, frame_header
+from .record_py import HEAD, check_record, check_text, encode_record
+
+__all__ = ["BatchBuffer", "Chunk"]
+
+
+@final
+class Chunk:
+    """A sealed frame of the buffer.
+
+    Attributes:
+        first: the sequence number of its first event.
+        count: how many events it has.
+        body: the frame.
+    """
+
+    __slots__ = ("body", "count", "first")
+
+    def __init__(self, first: int, count: int, body: bytes) -> None:
+        self.first = first
+        self.count = count
+        self.body = body
+
+
+class _Open:
+    """A chunk that grows; `cell` holds it alone, so that sealing it is one concatenation."""
+
+    __slots__ = ("cell", "count", "first", "records", "size")
+
+    def __init__(self, size: int) -> None:
+        self.first = 0
+        self.count = 0
+        self.size = size
+        self.records: list[bytes] = []
+        self.cell: list[_Open] = [self]
+
+
+class BatchBuffer:
+    """Encodes events into frames, in memory bounded by `buffer_bytes`.
+
+    Args:
+        source, type, topic: the header of every frame.
+        batch_events: events per frame, at most.
+        batch_bytes: bytes per frame; one larger event has a frame of its own.
+        buffer_bytes: bytes of all frames that are not settled.
+        ready: called without arguments when an empty buffer (nothing open, nothing sealed) has its first record, and when an append seals a chunk; never while the buffer is locked. Its exceptions reach the caller of append, whose record is accepted nevertheless.
+
+    Raises:
+        InvalidArgumentError: a limit is below one, or a header text breaks CloudEvents §3.1.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_batch_bytes",
+        "_batch_events",
+        "_batches",
+        "_buffer_bytes",
+        "_bytes",
+        "_closed",
+        "_delivered",
+        "_dropped",
+        "_failed",
+        "_lock",
+        "_open",
+        "_prefix",
+        "_ready",
+        "_sealed",
+        "_sequence",
+        "_taken",
+        "_taken_bytes",
+    )
+
+    def __init__(
+        self,
+        source: str,
+        type: str,
+        topic: str,
+        *,
+        batch_events: int,
+        batch_bytes: int,
+        buffer_bytes: int,
+        ready: Callable[[], None],
+    ) -> None:
+        header = frame_header(0, check_text("source", source), check_text("type", type), check_topic(topic))
+        if not 0 < batch_events < 1 << 32 or batch_bytes < 1 or buffer_bytes < 1:
+            raise InvalidArgumentError("batch_events, batch_bytes and buffer_bytes must be at least 1")
+        self._prefix = header
+        self._batch_events = batch_events
+        self._batch_bytes = batch_bytes
+        self._buffer_bytes = buffer_bytes
+        self._ready = ready
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty the buffer and start counting anew, in a forked child, whatever another thread of the parent held."""
+        self._lock = RLock()
+        self._closed = False
+        self._open: _Open | None = None
+        self._sealed: list[_Open] = []
+        self._accepted = self._delivered = self._failed = self._dropped = self._batches = 0
+        self._bytes = self._taken = self._taken_bytes = 0
+
+    def append(
+        self, payload: Any, content_type: str | None, key: str | None = None, traceparent: str | None = None
+    ) -> int:
+        """Encode an event with a new id and the present time into the open chunk.
+
+        Returns:
+            Its sequence number (1, 2, …), or 0 when the buffer is full now; then the open chunk is sealed.
+
+        Raises:
+            InvalidArgumentError: as `encode_record`.
+            ResourceExhaustedError: it can never fit into `buffer_bytes`.
+        """
+        return self._add(encode_record(payload, content_type, key=key, traceparent=traceparent))
+
+    def append_record(self, record: bytes) -> int:
+        """Take a record made by `encode_record`; otherwise as `append`.
+
+        Raises:
+            PayloadError: it is no record.
+        """
+        if not isinstance(record, bytes):
+            raise TypeError(f"a record is bytes, not {type(record).__name__}")
+        if check_record(record, 0, len(record)) != len(record):
+            raise PayloadError("record: bytes behind its end")
+        return self._add(record)
+
+    def _add(self, record: bytes) -> int:
+        size = len(record)
+        header = len(self._prefix)
+        if header + size > self._buffer_bytes:
+            raise ResourceExhaustedError(
+                f"an event of {size} bytes (and {header} of frame header) can never fit into buffer_bytes={self._buffer_bytes}; raise it, or send less"
+            )
+        spare = _Open(header)
+        cell = [record]
+        sequence = 0
+        batch_events, batch_bytes, limit, smallest = (
+            self._batch_events,
+            self._batch_bytes,
+            self._buffer_bytes,
+            HEAD.size,
+        )
+        with self._lock:
+            # no call and no allocation of a container in here
+            chunk = self._open
+            idle = chunk is None and not self._sealed
+            wake = False
+            if (chunk is not None and chunk.size + size > batch_bytes) or (
+                chunk is not None and self._bytes + size > limit
+            ):
+                self._open = None
+                self._sealed += chunk.cell
+                self._batches += 1
+                chunk = None
+                wake = True
+            need = size if chunk is not None else header + size
+            if self._bytes + need <= limit and not self._closed:
+                if chunk is None:
+                    chunk = spare
+                    chunk.first = self._accepted + 1
+                    self._open = chunk
+                    wake = wake or idle
+                chunk.records += cell
+                chunk.count += 1
+                chunk.size += size
+                self._bytes += need
+                self._accepted += 1
+                sequence = self._accepted
+                if chunk.count == batch_events or chunk.size + smallest > batch_bytes:
+                    self._open = None
+                    self._sealed += chunk.cell
+                    self._batches += 1
+                    wake = True
+        if wake:
+            self._ready()
+        return sequence
+
+    def close(self) -> None:
+        """Take nothing any more: every append returns 0."""
+        with self._lock:
+            self._closed = True
+
+    def seal(self) -> bool:
+        """Seal the open chunk; tells whether there was one. `ready` is not called."""
+        with self._lock:
+            chunk = self._open
+            if chunk is not None:
+                self._open = None
+                self._sealed += chunk.cell
+                self._batches += 1
+        return chunk is not None
+
+    def take(self, max_bytes: int) -> list[Chunk]:
+        """Remove sealed chunks in order: at least one if there is any, else as many as `max_bytes` hold. One thread at a time takes."""
+        with self._lock:
+            sealed = self._sealed
+            total = count = 0
+            for chunk in sealed:
+                total += chunk.size
+                if count and total > max_bytes:
+                    total -= chunk.size
+                    break
+                count += 1
+            taken = sealed[:count]
+            events = sum([chunk.count for chunk in taken])
+            del sealed[:count]
+            self._taken += events
+            self._taken_bytes += total
+        result = []
+        for chunk in taken:
+            chunk.cell = []
+            body = self._prefix[:4] + chunk.count.to_bytes(4, "little") + self._prefix[8:] + b"".join(chunk.records)
+            result.append(Chunk(chunk.first, chunk.count, body))
+        return result
+
+    def settle(self, count: int, size: int, failed: int) -> None:
+        """Account for taken events: `count` are settled, `failed` of them failed; their frames had `size` bytes, which are free again.
+
+        Raises:
+            InvalidArgumentError: more than was taken.
+        """
+        wrong = True
+        with self._lock:
+            if 0 <= failed <= count <= self._taken and 0 <= size <= self._taken_bytes:
+                self._taken -= count
+                self._taken_bytes -= size
+                self._bytes -= size
+                self._failed += failed
+                self._delivered += count - failed
+                wrong = False
+        if wrong:
+            raise InvalidArgumentError(f"settle({count}, {size}, {failed}): more than was taken")
+
+    @property
+    def has_sealed(self) -> bool:
+        """Whether `take` would give something."""
+        return bool(self._sealed)
+
+    @property
+    def open_events(self) -> int:
+        """Events in the open chunk."""
+        chunk = self._open
+        return 0 if chunk is None else chunk.count
+
+    def drop(self) -> None:
+        """Count an event that was refused."""
+        with self._lock:
+            self._dropped += 1
+
+    def stats(self) -> tuple[int, int, int, int, int, int, int]:
+        """One snapshot: accepted, delivered, failed, dropped, buffered events, batches sealed, buffered bytes."""
+        with self._lock:
+            accepted, delivered, failed, dropped = self._accepted, self._delivered, self._failed, self._dropped
+            batches, size = self._batches, self._bytes
+        return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size

@@ -1,0 +1,281 @@
+"""Events in Python: ids, records, frames, CloudEvents; the twin and the contract of ``src_ext/events.pyx``.
+
+Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `Record` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py`, `json_py` and `cloudevents_py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import PayloadError
+from . import record_py as layout
+from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
+from .ids_py import _set_clock, reseed, uuid7, uuid7_text
+from .json_py import parse_object
+from .record_py import check_record, check_text, encode_record, read_varint
+
+__all__ = [
+    "_set_clock",
+    "Frame",
+    "Record",
+    "build_frame",
+    "encode_record",
+    "parse_cloudevent",
+    "render_cloudevent",
+    "reseed",
+    "uuid7",
+    "uuid7_text",
+]
+
+
+def build_frame(source: str, type: str, topic: str, records: Sequence[bytes]) -> bytes:
+    """Make a frame of records.
+
+    Raises:
+        InvalidArgumentError: `source` or `type` is empty, or breaks CloudEvents §3.1, or `topic` does.
+        PayloadError: a record is not one.
+    """
+    header = frame_header(len(records), check_text("source", source), check_text("type", type), check_topic(topic))
+    for record in records:
+        check_single(record)
+    return header + b"".join(records)
+
+
+def check_single(record: bytes) -> None:
+    """Refuse what is not exactly one record."""
+    if not isinstance(record, bytes):
+        raise TypeError(f"a record is bytes, not {type(record).__name__}")
+    if check_record(record, 0, len(record)) != len(record):
+        raise PayloadError("record: bytes behind its end")
+
+
+def render_cloudevent(record: bytes, source: str, type: str) -> bytes:
+    """Render one record as CloudEvents structured JSON without a frame.
+
+    Raises:
+        InvalidArgumentError: `source` or `type` breaks CloudEvents §3.1.
+        PayloadError: the record is not one, or holds text that is not UTF-8.
+    """
+    source_text, type_text = check_text("source", source), check_text("type", type)
+    check_single(record)
+    return _Fields(record, 0).render(source_text, type_text)
+
+
+class Frame:
+    """A checked frame; a sequence of `Record`.
+
+    Raises:
+        PayloadError: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end.
+    """
+
+    __slots__ = ("_body", "_first", "_offsets", "source", "topic", "type")
+
+    def __init__(self, body: bytes) -> None:
+        if not isinstance(body, bytes):
+            raise TypeError(f"a frame is bytes, not {type(body).__name__}")
+        if body[:3] != b"CRF":
+            raise PayloadError("frame: it does not begin with CRF")
+        if body[3:4] != b"\x01":
+            raise PayloadError(
+                f"frame: version {body[3] if len(body) > 3 else 'none'}, this package reads version 1; upgrade it"
+            )
+        end = len(body)
+        if end < 8:
+            raise PayloadError("frame: cut off in its header")
+        count = int.from_bytes(body[4:8], "little")
+        at = 8
+        texts: list[str] = []
+        for name in ("source", "type", "topic"):
+            size, at = read_varint(body, at, end)
+            if size > end - at or (size == 0 and name != "topic"):
+                raise PayloadError(f"frame: {name} of {size} bytes")
+            try:
+                texts.append(body[at : at + size].decode())
+            except UnicodeDecodeError:
+                raise PayloadError(f"frame: {name} is not UTF-8") from None
+            at += size
+        if count > (end - at) // layout.HEAD.size:
+            raise PayloadError(f"frame: {count} records cannot be held by {end - at} bytes")
+        self.source, self.type, self.topic = texts
+        self._body = body
+        self._first = at
+        offsets: list[int] = []
+        for _ in range(count):
+            offsets.append(at)
+            at = check_record(body, at, end)
+        if at != end:
+            raise PayloadError(f"frame: {end - at} bytes behind its {count} records")
+        offsets.append(end)
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> Record:
+        self._check(index)
+        return Record(self, _Fields(self._body, self._offsets[index]))
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self._offsets) - 1:
+            raise IndexError(f"record {index} of a frame of {len(self)}")
+
+    def record_bytes(self, index: int) -> bytes:
+        """The bytes of one record (`IndexError`)."""
+        self._check(index)
+        return self._body[self._offsets[index] : self._offsets[index + 1]]
+
+    def expires(self, index: int) -> int:
+        """When a record expires, in microseconds since 1970 UTC; 0 for never (`IndexError`)."""
+        self._check(index)
+        return _Fields(self._body, self._offsets[index]).expires
+
+    def select(self, indices: Sequence[int]) -> bytes:
+        """A new frame with the same header and these records, in this order (`IndexError`)."""
+        records = [self.record_bytes(index) for index in indices]
+        head = self._body[:4] + len(records).to_bytes(4, "little") + self._body[8 : self._first]
+        return head + b"".join(records)
+
+
+class _Fields:
+    """The fields of one checked record, found in one walk."""
+
+    __slots__ = ("expires", "flags", "number", "payload", "raw_id", "texts", "time_us")
+
+    def __init__(self, body: bytes, at: int) -> None:
+        self.flags: int
+        self.time_us: int
+        size, self.flags, self.number, _, self.raw_id, self.time_us = layout.HEAD.unpack_from(body, at)
+        stop = at + 4 + size
+        at += layout.HEAD.size
+        self.expires: int = 0
+        if self.flags & layout.EXPIRES:
+            self.expires = layout.EXPIRY.unpack_from(body, at)[0]
+            at += 8
+        self.texts: dict[int, bytes] = {}
+        for bit in range(10):
+            if self.flags >> bit & 1:
+                length, at = read_varint(body, at, stop)
+                self.texts[1 << bit] = body[at : at + length]
+                at += length
+        self.payload = body[at:stop]
+
+    def text(self, flag: int, name: str) -> str | None:
+        found = self.texts.get(flag)
+        if found is None:
+            return None
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            raise PayloadError(f"record: {name} is not UTF-8") from None
+
+    def id_bytes(self) -> bytes:
+        return self.texts.get(layout.ID_TEXT) or uuid7_text(self.raw_id).encode()
+
+    def time_bytes(self) -> bytes:
+        return self.texts.get(layout.TIME_TEXT) or layout.format_time(self.time_us).encode()
+
+    def render(self, source: bytes, type: bytes) -> bytes:
+        texts = self.texts
+        content_type = texts.get(layout.CONTENT_TYPE) or (layout.CONTENT_TYPES[self.number] or "").encode()
+        return render(
+            texts,
+            self.id_bytes(),
+            texts.get(layout.SOURCE, source),
+            texts.get(layout.TYPE, type),
+            self.time_bytes(),
+            content_type,
+            self.expires,
+            self.payload,
+        )
+
+
+class Record:
+    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
+
+    __slots__ = ("_fields", "_frame")
+
+    def __init__(self, frame: Frame, fields: _Fields) -> None:
+        self._frame = frame
+        self._fields = fields
+
+    @property
+    def id(self) -> str:
+        """CloudEvents ``id``."""
+        return self._fields.text(layout.ID_TEXT, "id") or uuid7_text(self._fields.raw_id)
+
+    @property
+    def source(self) -> str:
+        """CloudEvents ``source``."""
+        return self._fields.text(layout.SOURCE, "source") or self._frame.source
+
+    @property
+    def type(self) -> str:
+        """CloudEvents ``type``."""
+        return self._fields.text(layout.TYPE, "type") or self._frame.type
+
+    @property
+    def topic(self) -> str:
+        """The topic it was first published to."""
+        return self._frame.topic
+
+    @property
+    def subject(self) -> str | None:
+        """CloudEvents ``subject``."""
+        return self._fields.text(layout.SUBJECT, "subject")
+
+    @property
+    def time_us(self) -> int:
+        """CloudEvents ``time`` in microseconds since 1970 UTC."""
+        return self._fields.time_us
+
+    @property
+    def time_text(self) -> str:
+        """CloudEvents ``time`` as RFC 3339, as it was given."""
+        return self._fields.text(layout.TIME_TEXT, "time") or layout.format_time(self._fields.time_us)
+
+    @property
+    def key(self) -> str | None:
+        """The ordering key (``partitionkey``)."""
+        return self._fields.text(layout.KEY, "key")
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context."""
+        return self._fields.text(layout.TRACEPARENT, "traceparent")
+
+    @property
+    def content_type(self) -> str | None:
+        """CloudEvents ``datacontenttype``."""
+        return self._fields.text(layout.CONTENT_TYPE, "content_type") or layout.CONTENT_TYPES[self._fields.number]
+
+    @property
+    def payload(self) -> bytes:
+        """The payload as encoded."""
+        return self._fields.payload
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
+        found = self._fields.texts.get(layout.EXTENSIONS)
+        return {} if found is None else parse_object(found, "record: extensions", strings=False)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The publisher's metadata."""
+        found = self._fields.texts.get(layout.METADATA)
+        return {} if found is None else parse_object(found, "record: metadata", strings=True)
+
+    @property
+    def expires_us(self) -> int | None:
+        """When it expires, in microseconds since 1970 UTC."""
+        return self._fields.expires or None
+
+    @property
+    def raw(self) -> bool:
+        """Whether it was published without an envelope."""
+        return bool(self._fields.flags & layout.RAW)
+
+    def to_json(self) -> bytes:
+        """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
+        return self._fields.render(self._frame.source.encode(), self._frame.type.encode())

@@ -1,0 +1,320 @@
+"""MessagePack, the reference twin of the compiled kernel `_msgpack`: what this file does, that one does, byte for byte and error for error.
+
+Rules (github.com/msgpack/msgpack/blob/master/spec.md):
+
+* Everything is written in its shortest form. An int lies in -2**63 … 2**64-1; a float is written as 64 bits, NaN and infinities too.
+* What is no builtin is first turned into one by `codec/_plain.py`. An aware datetime is the extension type -1 (timestamp).
+* Containers nest up to 128 deep, both ways; that also ends what contains itself. A conversion of `_plain` is no level of its own.
+* A container whose size changes while its items are encoded (only code of the user's own can do that) is refused.
+* Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold.
+* Of equal keys the last wins. A timestamp becomes an aware datetime in UTC, cut to microseconds.
+"""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from ..codec._plain import Refused, located, payload_error, plain, plain_key
+from ..errors import PayloadError
+
+__all__ = ["decode", "encode"]
+
+_MAX_DEPTH = 128
+_MAX_COUNT = 0xFFFFFFFF
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_double = struct.Struct(">d")
+
+
+def encode(value: Any, /) -> bytes:
+    """Encode a value as MessagePack.
+
+    Raises:
+        PayloadError: the value or something in it has no form in MessagePack; the message gives the path.
+    """
+    out = bytearray()
+    try:
+        _write(out, value, 0)
+    except Exception as error:
+        refused = payload_error(error)
+        raise refused from refused.__cause__
+    return bytes(out)
+
+
+def _write(out: bytearray, value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        _write_str(out, value)
+    elif value is None:
+        out.append(0xC0)
+    elif kind is bool:
+        out.append(0xC3 if value else 0xC2)
+    elif kind is int:
+        _write_int(out, value)
+    elif kind is float:
+        out.append(0xCB)
+        out += _double.pack(value)
+    elif kind is dict:
+        _write_dict(out, value, depth)
+    elif kind is list or kind is tuple:
+        _write_sequence(out, value, depth)
+    elif kind is bytes:
+        _write_bin(out, value)
+    elif kind is datetime:
+        _write_timestamp(out, value)
+    elif kind is bytearray or kind is memoryview:
+        view = memoryview(value)
+        if not view.c_contiguous:
+            raise Refused("a memoryview that is not contiguous cannot be encoded")
+        _write_bin(out, view.tobytes())
+    else:
+        _write(out, plain(value), depth)
+
+
+def _write_int(out: bytearray, value: int) -> None:
+    if -32 <= value < 128:
+        out.append(value & 0xFF)
+        return
+    # tag, bytes, lowest and highest of each form, the narrowest first
+    for tag, width, low, high in _INT_FORMS:
+        if low <= value <= high:
+            out.append(tag)
+            out += value.to_bytes(width, "big", signed=value < 0)
+            return
+    raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded")
+
+
+_INT_FORMS = [(0xCC + i, 1 << i, 0, (1 << (8 << i)) - 1) for i in range(4)]
+_INT_FORMS += [(0xD0 + i, 1 << i, -(1 << ((8 << i) - 1)), -1) for i in range(4)]
+
+
+def _write_str(out: bytearray, value: str) -> None:
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:
+        raise Refused("a str with a lone surrogate is not valid UTF-8") from None
+    size = len(data)
+    if size < 32:
+        out.append(0xA0 | size)
+    else:
+        _write_length(out, size, 0xD9)
+    out += data
+
+
+def _write_bin(out: bytearray, data: bytes) -> None:
+    _write_length(out, len(data), 0xC4)
+    out += data
+
+
+def _write_length(out: bytearray, size: int, tag: int) -> None:
+    # str and bin: three tags in a row, for 8, 16 and 32 bits
+    if size > _MAX_COUNT:
+        raise Refused("longer than 2**32-1 bytes")
+    index = 0 if size <= 0xFF else 1 if size <= 0xFFFF else 2
+    out.append(tag + index)
+    out += size.to_bytes(1 << index, "big")
+
+
+def _write_head(out: bytearray, count: int, fix: int, wide: int, depth: int) -> None:
+    if depth >= _MAX_DEPTH:
+        raise Refused(f"nested deeper than {_MAX_DEPTH} containers (or it contains itself)")
+    if count > _MAX_COUNT:
+        raise Refused("more than 2**32-1 items")
+    if count < 16:
+        out.append(fix | count)
+    elif count <= 0xFFFF:
+        out.append(wide)
+        out += count.to_bytes(2, "big")
+    else:
+        out.append(wide + 1)
+        out += count.to_bytes(4, "big")
+
+
+def _write_dict(out: bytearray, value: dict[Any, Any], depth: int) -> None:
+    count = len(value)
+    written = 0
+    key: Any = None
+    _write_head(out, count, 0x80, 0xDE, depth)
+    try:
+        for key, item in list(value.items()):
+            if type(key) is str:
+                _write_str(out, key)
+            else:
+                _write(out, plain_key(key), _MAX_DEPTH)
+            _write(out, item, depth + 1)
+            written += 1
+            if len(value) != count:
+                break
+    except Exception as error:
+        raise located(error, key) from error.__cause__
+    if written != count or len(value) != count:
+        raise Refused("the dict changed its size while it was encoded")
+
+
+def _write_sequence(out: bytearray, value: list[Any] | tuple[Any, ...], depth: int) -> None:
+    count = len(value)
+    index = 0
+    _write_head(out, count, 0x90, 0xDC, depth)
+    try:
+        while index < count and index < len(value):
+            _write(out, value[index], depth + 1)
+            index += 1
+    except Exception as error:
+        raise located(error, index) from error.__cause__
+    if index != count or len(value) != count:
+        raise Refused("the list changed its size while it was encoded")
+
+
+def _write_timestamp(out: bytearray, value: datetime) -> None:
+    if value.utcoffset() is None:
+        raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
+    delta = value - _EPOCH
+    seconds = delta.days * 86400 + delta.seconds
+    nanoseconds = delta.microseconds * 1000
+    if 0 <= seconds <= 0xFFFFFFFF and nanoseconds == 0:
+        out += b"\xd6\xff" + seconds.to_bytes(4, "big")
+    elif 0 <= seconds < 1 << 34:
+        out += b"\xd7\xff" + (nanoseconds << 34 | seconds).to_bytes(8, "big")
+    else:
+        out += b"\xc7\x0c\xff" + nanoseconds.to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True)
+
+
+def decode(data: bytes | bytearray | memoryview, /) -> Any:
+    """Decode one MessagePack value that fills `data`.
+
+    Raises:
+        PayloadError: the bytes are not one whole MessagePack value; the message gives the offset.
+    """
+    try:
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise BufferError
+        whole = view.tobytes()
+    except (TypeError, BufferError, ValueError):
+        raise PayloadError(f"cannot decode {type(data).__name__}: give contiguous bytes") from None
+    reader = _Reader(whole)
+    try:
+        result = reader.value(0)
+    except RecursionError:  # 128 levels fit into any stack but one that is nearly used up
+        _malformed("nested deeper than the interpreter's stack has room for", reader.position)
+    if reader.position != len(whole):
+        _malformed(f"{len(whole) - reader.position} bytes follow the value", reader.position)
+    return result
+
+
+def _malformed(reason: str, at: int) -> NoReturn:
+    raise PayloadError(f"not MessagePack: {reason} (at byte {at})")
+
+
+class _Reader:
+    """One pass over the data."""
+
+    __slots__ = ("data", "position", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size = len(data)
+        self.position = 0
+
+    def take(self, count: int, start: int) -> bytes:
+        self.need(count, start)
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def need(self, count: int, start: int) -> None:
+        missing = count - (self.size - self.position)
+        if missing > 0:
+            _malformed(f"the value that begins here needs {missing} bytes more than there are", start)
+
+    def number(self, width: int, start: int, signed: bool = False) -> int:
+        return int.from_bytes(self.take(width, start), "big", signed=signed)
+
+    def value(self, depth: int, key: bool = False) -> Any:
+        start = self.position
+        if start >= self.size:
+            _malformed("the data ends where a value should begin", start)
+        first = self.data[start]
+        self.position = start + 1
+        if first < 0x80:
+            return first
+        if first >= 0xE0:
+            return first - 0x100
+        if first < 0x90 or first in (0xDE, 0xDF):
+            return self.map(
+                first & 0x0F if first < 0x90 else self.number(2 << (first - 0xDE), start), start, depth, key
+            )
+        if first < 0xA0 or first in (0xDC, 0xDD):
+            return self.array(
+                first & 0x0F if first < 0xA0 else self.number(2 << (first - 0xDC), start), start, depth, key
+            )
+        if first < 0xC0:
+            return self.text(first & 0x1F, start)
+        if 0xD9 <= first <= 0xDB:
+            return self.text(self.number(1 << (first - 0xD9), start), start)
+        if first == 0xC0:
+            return None
+        if first == 0xC1:
+            _malformed("0xC1 is never used", start)
+        if first <= 0xC3:
+            return first == 0xC3
+        if first <= 0xC6:
+            return self.take(self.number(1 << (first - 0xC4), start), start)
+        if first <= 0xC9:
+            return self.extension(self.number(1 << (first - 0xC7), start), start)
+        if first == 0xCA:
+            return struct.unpack(">f", self.take(4, start))[0]
+        if first == 0xCB:
+            return _double.unpack(self.take(8, start))[0]
+        if first <= 0xD3:
+            return self.number(1 << (first & 3), start, signed=first >= 0xD0)
+        return self.extension(1 << (first - 0xD4), start)
+
+    def text(self, size: int, start: int) -> str:
+        data = self.take(size, start)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            _malformed("a str is not valid UTF-8", start)
+
+    def enter(self, start: int, depth: int, key: bool) -> None:
+        if key:
+            _malformed("a map or an array cannot be a key", start)
+        if depth >= _MAX_DEPTH:
+            _malformed(f"nested deeper than {_MAX_DEPTH} containers", start)
+
+    def array(self, count: int, start: int, depth: int, key: bool) -> list[Any]:
+        self.need(count, start)
+        self.enter(start, depth, key)
+        return [self.value(depth + 1) for _ in range(count)]
+
+    def map(self, count: int, start: int, depth: int, key: bool) -> dict[Any, Any]:
+        self.need(2 * count, start)
+        self.enter(start, depth, key)
+        result: dict[Any, Any] = {}
+        for _ in range(count):
+            name = self.value(depth, key=True)
+            result[name] = self.value(depth + 1)
+        return result
+
+    def extension(self, size: int, start: int) -> datetime:
+        code = self.number(1, start, signed=True)
+        data = self.take(size, start)
+        if code != -1:
+            _malformed(f"extension type {code} is not known", start)
+        nanoseconds = 0
+        if size == 4:
+            seconds = int.from_bytes(data, "big")
+        elif size == 8:
+            word = int.from_bytes(data, "big")
+            nanoseconds, seconds = word >> 34, word & 0x3FFFFFFFF
+        elif size == 12:
+            nanoseconds, seconds = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:], "big", signed=True)
+        else:
+            _malformed(f"a timestamp of {size} bytes", start)
+        if nanoseconds > 999_999_999:
+            _malformed(f"a timestamp with {nanoseconds} nanoseconds", start)
+        try:
+            return _EPOCH + timedelta(0, seconds, nanoseconds // 1000)
+        except OverflowError:
+            _malformed("a timestamp outside the years 1 to 9999", start)

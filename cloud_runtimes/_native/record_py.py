@@ -1,0 +1,380 @@
+"""The bytes of a record, in Python: layout, the rules of attributes, RFC 3339 times.
+
+Mechanism: a record is a fixed head, then the optional texts whose flag is set, in the order of their bits, then the payload (docs/log-format.md). `encode_record` checks every attribute and joins the pieces; `check_record` walks the same layout and proves that later access cannot leave the buffer. A text that has a shorter form that gives it back exactly (a UUIDv7, a UTC time in microseconds, a numbered content type) is stored in that form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from struct import Struct
+from typing import Any
+
+from ..errors import InvalidArgumentError, PayloadError
+from .ids_py import draw, is_uuid7, now_us, parse_uuid7
+
+__all__ = ["check_record", "check_text", "encode_record", "escape", "format_time", "pack_record", "parse_time"]
+
+ID_TEXT, KEY, TRACEPARENT, CONTENT_TYPE, TYPE, SOURCE = 1, 2, 4, 8, 16, 32
+SUBJECT, TIME_TEXT, EXTENSIONS, METADATA, EXPIRES, RAW = 64, 128, 256, 512, 1024, 2048
+TEXT_FLAGS = 0x3FF
+KNOWN_FLAGS = 0xFFF
+
+HEAD = Struct("<IHBB16sq")
+EXPIRY = Struct("<q")
+NO_ID = bytes(16)
+RECORD_MAX = 0x7FFFFFFF
+TEXT_MAX = 65_536
+
+CONTENT_TYPES: tuple[str | None, ...] = (
+    None,
+    "application/json",
+    "application/octet-stream",
+    "text/plain",
+    "application/msgpack",
+    "application/cloudevents+json",
+    "application/xml",
+    "text/html",
+    "text/csv",
+    "application/x-protobuf",
+    "application/x-ndjson",
+)
+CONTENT_TYPE_NUMBERS = {name: number for number, name in enumerate(CONTENT_TYPES) if name is not None}
+
+# the years 0001 to 9999
+TIME_MIN, TIME_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
+
+# CloudEvents §3.1, String: no control characters, no noncharacters (and no surrogates, which UTF-8 refuses)
+_FORBIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+    + "]"
+)
+_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
+_SHORT = {b'"': b'\\"', b"\\": b"\\\\", b"\b": b"\\b", b"\t": b"\\t", b"\n": b"\\n", b"\f": b"\\f", b"\r": b"\\r"}
+_NAME = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
+# attributes that have an argument of their own, or a meaning in the JSON format
+_RESERVED = frozenset(
+    {"id", "source", "specversion", "type", "datacontenttype", "subject", "time", "data", "partitionkey", "expirytime"}
+)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+_EPOCH = datetime(1970, 1, 1)
+
+
+def varint(value: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
+    """Read an unsigned LEB128 below 2³² in its shortest form; gives value and next offset."""
+    value = shift = 0
+    while at < end and shift < 35:
+        byte = body[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >= 1 << 32 or (byte == 0 and shift):
+                break
+            return value, at
+        shift += 7
+    raise PayloadError(f"frame: no length at byte {at}")
+
+
+def escape(text: bytes) -> bytes:
+    """JSON-escape UTF-8: quote, backslash and control characters, nothing else (RFC 8259 §7)."""
+    return _ESCAPE.sub(lambda found: _SHORT.get(found[0]) or b"\\u%04x" % found[0][0], text)
+
+
+def check_text(
+    name: str, value: Any, error: type[InvalidArgumentError] = InvalidArgumentError, *, empty: bool = False
+) -> bytes:
+    """Check an attribute of CloudEvents type String (spec §3.1) and give its UTF-8.
+
+    Raises:
+        InvalidArgumentError: (or `error`) not a string, empty, longer than 64 KiB, or with a control character, surrogate or noncharacter.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} must be a string, not {type(value).__name__}")
+    if not value and not empty:
+        raise error(f"{name} must not be empty; leave it out instead")
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:
+        raise error(f"{name} has an unpaired surrogate; give text that UTF-8 can hold") from None
+    if len(text) > TEXT_MAX:
+        raise error(f"{name} has {len(text)} bytes; at most {TEXT_MAX} are allowed: put long values into the payload")
+    if _FORBIDDEN.search(value):
+        raise error(f"{name} has a control or noncharacter, which CloudEvents forbids (spec §3.1); remove it")
+    return text
+
+
+def check_traceparent(value: Any, error: type[InvalidArgumentError] = InvalidArgumentError) -> bytes:
+    """Check a W3C trace context: 1 to 512 printable ASCII characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= 512 or not value.isascii() or not value.isprintable():
+        raise error("traceparent must be 1 to 512 printable ASCII characters, as W3C Trace Context writes it")
+    return value.encode()
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days from 1970-01-01 in the proleptic Gregorian calendar, years 0000 to 9999."""
+    if month < 3:
+        year, month = year - 1, month + 12
+    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
+
+
+def parse_time(text: str) -> int | None:
+    """Microseconds since 1970 UTC of an RFC 3339 timestamp (§5.6), finer digits cut, held within the years 0001 to 9999; `None` if it is none.
+
+    Second 60 stands only where a leap second can: at 23:59 UTC (§5.7).
+    """
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= month <= 12 or not 1 <= day <= (29 if leap else 28) + (3, 0, 3, 2, 3, 2, 3, 3, 2, 3, 2, 3)[
+        month - 1
+    ] - (leap and month != 2):
+        return None
+    if hour > 23 or minute > 59 or second > 60:
+        return None
+    offset = 0
+    if found[8]:
+        if int(found[9]) > 23 or int(found[10]) > 59:
+            return None
+        offset = (int(found[9]) * 60 + int(found[10])) * (-1 if found[8] == "-" else 1)
+    minutes = _days(year, month, day) * 1440 + hour * 60 + minute - offset
+    if second == 60 and minutes % 1440 != 1439:
+        return None
+    micro = int(((found[7] or "") + "000000")[:6])
+    return min(max((minutes * 60 + second) * 1_000_000 + micro, TIME_MIN), TIME_MAX)
+
+
+def format_time(us: int) -> str:
+    """RFC 3339 in UTC: ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, the fraction left out where it is zero."""
+    return (_EPOCH + timedelta(microseconds=us)).isoformat() + "Z"
+
+
+def pack_record(
+    flags: int, number: int, raw_id: bytes, time_us: int, expires: int, texts: list[bytes], payload: bytes
+) -> bytes:
+    """Join the pieces of a record, all checked."""
+    parts: list[bytes] = [EXPIRY.pack(expires)] if flags & EXPIRES else []
+    for text in texts:
+        parts += (varint(len(text)), text)
+    parts.append(payload)
+    size = HEAD.size - 4 + sum(map(len, parts))
+    if size > RECORD_MAX:
+        raise PayloadError(f"payload has {len(payload)} bytes; a record holds less than 2 GiB")
+    return b"".join((HEAD.pack(size, flags, number, 0, raw_id, time_us), *parts))
+
+
+def encode_extensions(extensions: Any) -> tuple[bytes, Any]:
+    """The JSON object of extension attributes, and the traceparent found among them (spec §3.1.1)."""
+    if not isinstance(extensions, Mapping):
+        raise InvalidArgumentError(f"extensions must be a mapping, not {type(extensions).__name__}")
+    members: list[bytes] = []
+    traceparent = None
+    for name, value in extensions.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidArgumentError(f"extension {name!r}: a name is 1 to 100 of a-z and 0-9")
+        if name == "traceparent":
+            traceparent = value
+            continue
+        if name in _RESERVED:
+            raise InvalidArgumentError(f"extension {name!r}: the name is an attribute of its own; give it as one")
+        if isinstance(value, bool):
+            text = b"true" if value else b"false"
+        elif isinstance(value, int):
+            if not -(1 << 31) <= value < 1 << 31:
+                raise InvalidArgumentError(
+                    f"extension {name!r}: an integer has 32 bits (CloudEvents §3.1); give a string"
+                )
+            text = b"%d" % value
+        else:
+            text = b'"' + escape(check_text(f"extension {name!r}", value, empty=name != "dataschema")) + b'"'
+        members.append(b'"%s":%s' % (name.encode(), text))
+    joined = b"{" + b",".join(members) + b"}"
+    if len(joined) > TEXT_MAX:
+        raise InvalidArgumentError(f"extensions have {len(joined)} bytes of JSON; at most {TEXT_MAX} are allowed")
+    return (joined if members else b""), traceparent
+
+
+def encode_metadata(metadata: Any) -> bytes:
+    """The JSON object of the publisher's metadata."""
+    if not isinstance(metadata, Mapping):
+        raise InvalidArgumentError(f"metadata must be a mapping, not {type(metadata).__name__}")
+    members: list[bytes] = []
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"metadata {name!r} must be a string under a string")
+        try:
+            members.append(b'"%s":"%s"' % (escape(name.encode()), escape(value.encode())))
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"metadata {name!r} has an unpaired surrogate") from None
+    joined = b"{" + b",".join(members) + b"}"
+    if len(joined) > TEXT_MAX:
+        raise InvalidArgumentError(f"metadata has {len(joined)} bytes of JSON; at most {TEXT_MAX} are allowed")
+    return joined if members else b""
+
+
+def encode_record(
+    payload: Any,
+    content_type: str | None,
+    *,
+    id: str | None = None,
+    time: str | int | None = None,
+    key: str | None = None,
+    traceparent: str | None = None,
+    type: str | None = None,
+    source: str | None = None,
+    subject: str | None = None,
+    extensions: Mapping[str, str | int | bool] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    expires: int | None = None,
+    raw: bool = False,
+) -> bytes:
+    """Encode one record (docs/log-format.md).
+
+    Args:
+        payload: bytes-like, as encoded.
+        content_type: a media type; `None` for a payload of unknown type, or none.
+        id: the event's id; `None` draws a UUIDv7.
+        time: RFC 3339, or microseconds since 1970 UTC; `None` is now.
+        key: the ordering key.
+        traceparent: W3C trace context; may also stand in `extensions`, but not in both with different values.
+        type, source: instead of the frame's.
+        subject: CloudEvents subject.
+        extensions: names of ``a-z0-9``; strings, 32-bit integers, booleans; also ``dataschema``.
+        metadata: strings for the component; not part of the CloudEvent.
+        expires: microseconds since 1970 UTC, above zero.
+        raw: the payload is published without an envelope.
+
+    Raises:
+        InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0 §3.1.
+        PayloadError: `payload` is not bytes-like and contiguous, or too large.
+    """
+    flags = RAW if raw else 0
+    texts: list[bytes] = []
+    number = 0
+    named_type = b""
+    if content_type is not None:
+        named_type = check_text("content_type", content_type)
+        number = CONTENT_TYPE_NUMBERS.get(content_type, 0)
+    now = now_us()
+    raw_id: bytes | None
+    if id is None:
+        raw_id = draw(now)
+    else:
+        text = check_text("id", id)
+        raw_id = parse_uuid7(id)
+        if raw_id is None:
+            flags, raw_id = flags | ID_TEXT, NO_ID
+            texts.append(text)
+    time_us, time_text = now, None
+    if isinstance(time, str):
+        time_us, time_text = encode_time("time", time)
+    elif isinstance(time, int):
+        if not TIME_MIN <= time <= TIME_MAX:
+            raise InvalidArgumentError("time must lie within the years 0001 to 9999, in microseconds since 1970 UTC")
+        time_us = time
+    elif time is not None:
+        raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
+    found = None
+    extension_json = b""
+    if extensions is not None:
+        extension_json, found = encode_extensions(extensions)
+        if found is not None:
+            if traceparent is not None and traceparent != found:
+                raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
+            traceparent = found
+    if key is not None:
+        flags |= KEY
+        texts.append(check_text("key", key))
+    if traceparent is not None:
+        flags |= TRACEPARENT
+        texts.append(check_traceparent(traceparent))
+    if named_type and not number:
+        flags |= CONTENT_TYPE
+        texts.append(named_type)
+    for flag, name, value in ((TYPE, "type", type), (SOURCE, "source", source), (SUBJECT, "subject", subject)):
+        if value is not None:
+            flags |= flag
+            texts.append(check_text(name, value))
+    metadata_json = b"" if metadata is None else encode_metadata(metadata)
+    for flag, piece in ((TIME_TEXT, time_text), (EXTENSIONS, extension_json), (METADATA, metadata_json)):
+        if piece:
+            flags |= flag
+            texts.append(piece)
+    if expires is not None:
+        moment: Any = expires
+        if not isinstance(moment, int) or not 0 < moment <= TIME_MAX:
+            raise InvalidArgumentError("expires must be microseconds since 1970 UTC, above zero, up to the year 9999")
+        flags |= EXPIRES
+    return pack_record(flags, number, raw_id, time_us, expires or 0, texts, view(payload))
+
+
+def encode_time(
+    name: str, text: str, error: type[InvalidArgumentError] = InvalidArgumentError
+) -> tuple[int, bytes | None]:
+    """Microseconds, and the text where they do not give it back."""
+    us = parse_time(text) if len(text) <= TEXT_MAX else None
+    if us is None:
+        raise error(f"{name} must be an RFC 3339 timestamp such as 2024-05-06T07:08:09Z")
+    return us, (None if format_time(us) == text else text.encode())
+
+
+def view(payload: Any) -> bytes:
+    """The bytes of a bytes-like object."""
+    if isinstance(payload, bytes):
+        return payload
+    try:
+        found = memoryview(payload)
+    except (TypeError, BufferError):
+        raise PayloadError(f"payload must be bytes-like, not {type(payload).__name__}; encode it first") from None
+    if not found.c_contiguous:
+        raise PayloadError("payload must be contiguous; give bytes(payload)")
+    return found.tobytes()
+
+
+def check_record(body: bytes, at: int, end: int) -> int:
+    """Prove that a record lies within ``body[at:end]`` and every text within the record; gives the offset behind it.
+
+    Raises:
+        PayloadError: it does not, or it has a flag, content-type number or value that this version does not know.
+    """
+    if end - at < HEAD.size:
+        raise PayloadError(f"frame: record at byte {at} is cut off")
+    size, flags, number, zero, raw_id, time_us = HEAD.unpack_from(body, at)
+    stop: int = at + 4 + size
+    if size < HEAD.size - 4 or stop > end:
+        raise PayloadError(f"frame: record at byte {at} claims {size} bytes and leaves the frame")
+    if flags & ~KNOWN_FLAGS:
+        raise PayloadError(
+            f"frame: record at byte {at} has flags 0x{flags & ~KNOWN_FLAGS:x} of a later version; upgrade this package"
+        )
+    if number >= len(CONTENT_TYPES) or zero or (number and flags & CONTENT_TYPE):
+        raise PayloadError(f"frame: record at byte {at} has content type {number}, which this version does not know")
+    if raw_id != NO_ID if flags & ID_TEXT else not is_uuid7(raw_id):
+        raise PayloadError(f"frame: record at byte {at} has no valid id")
+    if not TIME_MIN <= time_us <= TIME_MAX:
+        raise PayloadError(f"frame: record at byte {at} has a time beyond the year 9999")
+    here = at + HEAD.size
+    if flags & EXPIRES:
+        if stop - here < 8 or not 0 < EXPIRY.unpack_from(body, here)[0] <= TIME_MAX:
+            raise PayloadError(f"frame: record at byte {at} has no valid expiry")
+        here += 8
+    for bit in range(10):
+        if flags >> bit & 1:
+            length, here = read_varint(body, here, stop)
+            if not 0 < length <= stop - here:
+                raise PayloadError(f"frame: record at byte {at} has a text of {length} bytes that leaves it")
+            here += length
+    return stop

@@ -1,0 +1,386 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The publisher's buffer, compiled: the same results and errors as its twin `cloud_runtimes/_native/batch_py.py`, which is the contract.
+
+Records are written straight into the open chunk, a block of memory that is a frame but for its count; sealed blocks wait in a list for `take`, which copies and recycles them.
+
+Each method prepares first: whatever can fail, run Python code, create or release an object. Then comes one *section* of C without any of that, in which state goes from whole to whole. The GIL makes it atomic (free-threaded builds: a critical section, which nothing inside can suspend), and a signal handler or ``__del__`` that calls back never finds it half done.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from attributes cimport take_payload, take_text, take_traceparent
+from objects cimport check_single
+from record cimport (
+    AT_CONTENT_TYPE, AT_KEY, AT_TRACEPARENT, CONTENT_TYPE, CONTENT_TYPES, HEAD_SIZE, KEY, RECORD_MAX, TRACEPARENT, DrawNow,
+    Parts, Slice, content_type_name, header_size, parts_size, parts_write, put_header, put_u32,
+)
+
+from cloud_runtimes._native import _events
+from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
+
+__all__ = ["BatchBuffer", "Chunk"]
+
+# ids come from the events kernel, so that those of the process strictly increase
+cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
+cdef dict NUMBERS = {}
+cdef int _number
+for _number in range(1, CONTENT_TYPES):
+    NUMBERS[(<const char*>content_type_name(_number).data).decode()] = _number
+
+cdef enum:
+    FIRST_BYTES = 16384     # of a new block
+    SPARES = 4              # blocks kept for reuse
+
+
+cdef struct Block:
+    Block* next
+    Py_ssize_t size         # of the frame
+    Py_ssize_t capacity
+    int64_t first           # sequence number of its first event
+    uint32_t count
+
+
+cdef inline uint8_t* frame_of(Block* block) noexcept nogil:
+    return <uint8_t*>block + sizeof(Block)
+
+
+@cython.final
+cdef class Chunk:
+    """A sealed frame of the buffer: `first` sequence number, `count` of events, `body`."""
+
+    cdef readonly int64_t first
+    cdef readonly Py_ssize_t count
+    cdef readonly bytes body
+
+
+@cython.final
+cdef class BatchBuffer:
+    """Encodes events into frames, in memory bounded by `buffer_bytes`; see the twin for arguments and errors."""
+
+    cdef bytes header               # of a frame without records
+    cdef object ready
+    cdef int64_t batch_events
+    cdef Py_ssize_t batch_bytes, buffer_bytes
+    cdef Block* open
+    cdef Block* head                # sealed, in order
+    cdef Block* tail
+    cdef Block* spare
+    cdef int spares
+    cdef int64_t accepted, delivered, failed, dropped, batches, taken
+    cdef Py_ssize_t bytes_, taken_bytes
+    cdef bint closed
+
+    def __cinit__(self, source, type, topic, *, batch_events, batch_bytes, buffer_bytes, ready):
+        cdef Slice[3] texts
+        take_text(InvalidArgumentError, "source", source, False, &texts[0])
+        take_text(InvalidArgumentError, "type", type, False, &texts[1])
+        take_text(InvalidArgumentError, "topic", topic, True, &texts[2])
+        if not 0 < batch_events < 1 << 32 or batch_bytes < 1 or buffer_bytes < 1:
+            raise InvalidArgumentError("batch_events, batch_bytes and buffer_bytes must be at least 1")
+        self.header = PyBytes_FromStringAndSize(NULL, header_size(texts))
+        put_header(<uint8_t*>PyBytes_AS_STRING(self.header), 0, texts)
+        self.batch_events = batch_events
+        self.batch_bytes = min(batch_bytes, 1 << 62)
+        self.buffer_bytes = min(buffer_bytes, 1 << 62)
+        self.ready = ready
+
+    def __dealloc__(self):
+        self.clear()
+
+    cdef void clear(self) noexcept:
+        free(self.open)
+        free_all(self.head)
+        free_all(self.spare)
+        self.open = self.head = self.tail = self.spare = NULL
+        self.spares = 0
+
+    def reset(self):
+        """Empty the buffer and start counting anew, in a forked child."""
+        with cython.critical_section(self):
+            self.clear()
+            self.closed = False
+            self.accepted = self.delivered = self.failed = self.dropped = self.batches = self.taken = 0
+            self.bytes_ = self.taken_bytes = 0
+
+    # ---- sections: called with the buffer locked, touch no object ----
+
+    cdef Block* new_block(self, Py_ssize_t needed) noexcept:
+        cdef Block* block = self.spare
+        cdef Py_ssize_t capacity
+        if block != NULL and block.capacity >= needed:
+            self.spare = block.next
+            self.spares -= 1
+        else:
+            capacity = max(needed, min(self.batch_bytes, FIRST_BYTES))
+            block = <Block*>malloc(sizeof(Block) + capacity)
+            if block == NULL:
+                return NULL
+            block.capacity = capacity
+        block.next = NULL
+        block.size = PyBytes_GET_SIZE(self.header)
+        block.count = 0
+        block.first = self.accepted + 1
+        memcpy(frame_of(block), PyBytes_AS_STRING(self.header), block.size)
+        return block
+
+    cdef void recycle(self, Block* block) noexcept:
+        if self.spares < SPARES and block.capacity <= self.batch_bytes:
+            block.next = self.spare
+            self.spare = block
+            self.spares += 1
+        else:
+            free(block)
+
+    cdef bint reserve(self, Py_ssize_t needed) noexcept:
+        # Room in the open block, which at least doubles, up to a whole batch.
+        cdef Block* block = self.open
+        cdef Py_ssize_t capacity = block.capacity
+        if needed <= capacity:
+            return True
+        capacity = max(needed, min(2 * capacity, self.batch_bytes))
+        block = <Block*>realloc(block, sizeof(Block) + capacity)
+        if block == NULL:
+            return False
+        block.capacity = capacity
+        self.open = block
+        return True
+
+    cdef void seal_open(self) noexcept:
+        cdef Block* block = self.open
+        cdef Block* exact
+        put_u32(frame_of(block) + 4, block.count)
+        if block.size < block.capacity // 2:
+            # a block that waits holds no more than twice its frame: the buffer's bound is one of memory
+            exact = <Block*>malloc(sizeof(Block) + block.size)
+            if exact != NULL:
+                memcpy(exact, block, sizeof(Block) + block.size)
+                exact.capacity = block.size
+                self.recycle(block)
+                block = exact
+        block.next = NULL
+        if self.head == NULL:
+            self.head = block
+        else:
+            self.tail.next = block
+        self.tail = block
+        self.open = NULL
+        self.batches += 1
+
+    cdef int64_t add(self, const Parts* parts, const uint8_t* record, Py_ssize_t size, bint* wake) noexcept:
+        # Appends `parts`, or `record` as it is. The sequence number, 0 where it does not fit now, -1 without memory.
+        cdef Py_ssize_t header = PyBytes_GET_SIZE(self.header)
+        cdef Block* block = self.open
+        cdef bint idle = block == NULL and self.head == NULL
+        cdef Py_ssize_t needed = size
+        wake[0] = False
+        if self.closed:
+            return 0
+        if block != NULL and (block.size + size > self.batch_bytes or self.bytes_ + size > self.buffer_bytes):
+            self.seal_open()
+            block = NULL
+            wake[0] = True
+        if block == NULL:
+            needed += header
+        if self.bytes_ + needed > self.buffer_bytes:
+            return 0
+        if block == NULL:
+            self.open = self.new_block(header + size)
+            if self.open == NULL:
+                return -1
+            wake[0] = wake[0] or idle
+        elif not self.reserve(block.size + size):
+            return -1
+        block = self.open
+        if parts != NULL:
+            parts_write(parts, size, frame_of(block) + block.size)
+        else:
+            memcpy(frame_of(block) + block.size, record, size)
+        block.size += size
+        block.count += 1
+        self.bytes_ += needed
+        self.accepted += 1
+        if block.count == self.batch_events or block.size + HEAD_SIZE > self.batch_bytes:
+            self.seal_open()
+            wake[0] = True
+        return self.accepted
+
+    # ---- the methods ----
+
+    cdef int refuse_large(self, Py_ssize_t size) except -1:
+        header = PyBytes_GET_SIZE(self.header)
+        if header + size > self.buffer_bytes:
+            raise ResourceExhaustedError(
+                f"an event of {size} bytes (and {header} of frame header) can never fit into buffer_bytes={self.buffer_bytes}; raise it, or send less"
+            )
+        return 0
+
+    cdef object finish(self, int64_t sequence, bint wake):
+        if sequence < 0:
+            raise MemoryError
+        if wake:
+            self.ready()
+        return sequence
+
+    def append(self, payload, content_type, key=None, traceparent=None):
+        """Encode an event with a new id and the present time; its sequence number, or 0 when the buffer is full now."""
+        cdef Parts parts
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        cdef int64_t sequence
+        cdef bint wake
+        cdef int held
+        parts.flags = parts.number = 0
+        if content_type is not None:
+            number = NUMBERS.get(content_type) if isinstance(content_type, str) else None
+            if number is not None:
+                parts.number = number
+            else:
+                take_text(InvalidArgumentError, "content_type", content_type, False, &parts.texts[AT_CONTENT_TYPE])
+                parts.flags |= CONTENT_TYPE
+        if key is not None:
+            take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
+            parts.flags |= KEY
+        if traceparent is not None:
+            take_traceparent(InvalidArgumentError, traceparent, &parts.texts[AT_TRACEPARENT])
+            parts.flags |= TRACEPARENT
+        held = take_payload(PayloadError, payload, &view, &parts.payload)
+        try:
+            size = parts_size(&parts)
+            if size - 4 > RECORD_MAX:
+                raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
+            self.refuse_large(size)
+            draw_now(&parts.time_us, parts.id)
+            with cython.critical_section(self):
+                sequence = self.add(&parts, NULL, size, &wake)
+        finally:
+            if held:
+                PyBuffer_Release(&view)
+        return self.finish(sequence, wake)
+
+    def append_record(self, bytes record not None):
+        """Take a record made by `encode_record`; otherwise as `append`."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(record)
+        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(record)
+        cdef int64_t sequence
+        cdef bint wake
+        check_single(PayloadError, record)
+        self.refuse_large(size)
+        with cython.critical_section(self):
+            sequence = self.add(NULL, data, size, &wake)
+        return self.finish(sequence, wake)
+
+    def close(self):
+        """Take nothing any more: every append returns 0."""
+        with cython.critical_section(self):
+            self.closed = True
+
+    def seal(self):
+        """Seal the open chunk; tells whether there was one. `ready` is not called."""
+        cdef bint found
+        with cython.critical_section(self):
+            found = self.open != NULL
+            if found:
+                self.seal_open()
+        return found
+
+    def take(self, Py_ssize_t max_bytes):
+        """Remove sealed chunks in order: at least one if there is any, else as many as `max_bytes` hold."""
+        cdef list result = []
+        cdef Chunk chunk
+        cdef Block* block
+        cdef Py_ssize_t size
+        cdef Py_ssize_t total = 0
+        cdef int64_t first = 0
+        cdef bint same
+        while True:
+            with cython.critical_section(self):
+                block = self.head
+                size = block.size if block != NULL else -1
+                if block != NULL:
+                    first = block.first
+            if size < 0 or (result and total + size > max_bytes):
+                return result
+            try:
+                chunk = Chunk.__new__(Chunk)
+                chunk.body = PyBytes_FromStringAndSize(NULL, size)
+                result.append(chunk)
+            except MemoryError:
+                if result:
+                    return result
+                raise
+            with cython.critical_section(self):
+                # another thread may have taken it while the object was made
+                block = self.head
+                same = block != NULL and block.first == first and block.size == size
+                if same:
+                    memcpy(PyBytes_AS_STRING(chunk.body), frame_of(block), size)
+                    chunk.first = first
+                    chunk.count = block.count
+                    self.head = block.next
+                    self.taken += block.count
+                    self.taken_bytes += size
+                    self.recycle(block)
+            if same:
+                total += size
+            else:
+                result.pop()
+
+    def settle(self, int64_t count, Py_ssize_t size, int64_t failed):
+        """Account for taken events: `count` are settled, `failed` of them failed; their frames had `size` bytes."""
+        cdef bint good
+        with cython.critical_section(self):
+            good = 0 <= failed <= count <= self.taken and 0 <= size <= self.taken_bytes
+            if good:
+                self.taken -= count
+                self.taken_bytes -= size
+                self.bytes_ -= size
+                self.failed += failed
+                self.delivered += count - failed
+        if not good:
+            raise InvalidArgumentError(f"settle({count}, {size}, {failed}): more than was taken")
+
+    @property
+    def has_sealed(self):
+        """Whether `take` would give something."""
+        return self.head != NULL
+
+    @property
+    def open_events(self):
+        """Events in the open chunk."""
+        cdef uint32_t count = 0
+        with cython.critical_section(self):
+            if self.open != NULL:
+                count = self.open.count
+        return count
+
+    def drop(self):
+        """Count an event that was refused."""
+        with cython.critical_section(self):
+            self.dropped += 1
+
+    def stats(self):
+        """One snapshot: accepted, delivered, failed, dropped, buffered events, batches sealed, buffered bytes."""
+        cdef int64_t accepted, delivered, failed, dropped, batches
+        cdef Py_ssize_t size
+        with cython.critical_section(self):
+            accepted = self.accepted
+            delivered = self.delivered
+            failed = self.failed
+            dropped = self.dropped
+            batches = self.batches
+            size = self.bytes_
+        return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size
+
+
+cdef void free_all(Block* block) noexcept nogil:
+    cdef Block* following
+    while block != NULL:
+        following = block.next
+        free(block)
+        block = following

@@ -1,0 +1,500 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Events, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/events_py.py`, which is the contract.
+
+An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `Record` points into it.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, strlen
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
+from attributes cimport PyUnicode_AsUTF8AndSize, extension_json, metadata_json, slice_of, take_payload, take_text, take_traceparent
+from cloudevent cimport Event, event_parts, read_event
+from ids cimport Ids, next_id, reseed_ids
+from json_text cimport utf8_valid
+from objects cimport PyUnicode_DecodeUTF8, check_single, read_object, refused, text_of
+from record cimport (
+    AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_METADATA, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT,
+    AT_TYPE, CONTENT_TYPE, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,
+    TIME_TEXT, TRACEPARENT, TYPE, DrawNow, Fault, Parts, Slice, check_record, clear_id, get_u32, get_varint,
+    header_size, parts_read, parts_size, parts_write, put_header, set_time,
+)
+from render cimport Rendering, prepare, put_event
+
+from collections.abc import Mapping
+
+from cloud_runtimes.errors import InvalidArgumentError, PayloadError
+
+__all__ = ["Frame", "Record", "build_frame", "encode_record", "parse_cloudevent", "render_cloudevent", "reseed", "uuid7", "uuid7_text"]
+
+cdef tuple NAMES = (
+    None, "application/json", "application/octet-stream", "text/plain", "application/msgpack", "application/cloudevents+json",
+    "application/xml", "text/html", "text/csv", "application/x-protobuf", "application/x-ndjson",
+)
+cdef dict NUMBERS = {name: number for number, name in enumerate(NAMES) if number}
+
+# ---- ids: one state for the process, changed without running Python code ----
+
+cdef object clock = None        # a function of milliseconds, in tests
+cdef object guard = object()    # what free-threaded builds lock
+cdef Ids ids
+ids.last_ms = ids.last_counter = ids.noise_left = 0
+
+
+cdef int64_t now_us() except? -1:
+    cdef timespec now
+    if clock is not None:
+        return <int64_t>clock() * 1000
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1000000 + now.tv_nsec // 1000
+
+
+cdef int draw(int64_t now, uint8_t* out) except -1:
+    cdef bint good
+    with cython.critical_section(guard):
+        good = next_id(&ids, now, out)
+    if not good:
+        PyErr_SetFromErrno(OSError)
+    return 0
+
+
+cdef int draw_now(int64_t* now, uint8_t* out) except -1:
+    now[0] = now_us()
+    return draw(now[0], out)
+
+
+cdef DrawNow lent = draw_now
+_draw_now = PyCapsule_New(<void*>lent, "cloud_runtimes._native._events._draw_now", NULL)
+
+
+def _set_clock(fn):
+    """Replace the wall clock by a function of milliseconds; `None` gives it back. For tests."""
+    global clock
+    clock = fn
+
+
+def uuid7():
+    """Draw an id: the 16 bytes of a UUIDv7, greater than every earlier one of this process."""
+    cdef uint8_t[16] raw
+    draw(now_us(), raw)
+    return PyBytes_FromStringAndSize(<char*>raw, 16)
+
+
+def uuid7_text(raw):
+    """Render 16 bytes as lower-case hexadecimal, 8-4-4-4-12."""
+    cdef uint8_t[36] out
+    if len(raw) != 16:
+        raise ValueError(f"an id has 16 bytes, not {len(raw)}")
+    put_uuid(out, <const uint8_t*>PyBytes_AS_STRING(bytes(raw)))
+    return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
+
+
+def reseed():
+    """Forget the counter and the random bytes in a forked child; the last millisecond is kept."""
+    if not reseed_ids(&ids):
+        PyErr_SetFromErrno(OSError)
+
+
+# ---- encoding ----
+
+
+cdef void set_text(Parts* parts, int at, bytes text) noexcept:
+    if text is not None:
+        parts.flags |= <uint32_t>1 << at
+        parts.texts[at] = slice_of(text)
+
+
+cdef bytes packed(const Parts* parts, const Slice* header):
+    # The record; behind the header of a frame unless that is NULL.
+    cdef Py_ssize_t size = parts_size(parts)
+    if size - 4 > RECORD_MAX:
+        raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
+    cdef Py_ssize_t room = 0 if header == NULL else header_size(header)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, room + size)
+    parts_write(parts, size, <uint8_t*>PyBytes_AS_STRING(out) + room)
+    if header != NULL:
+        put_header(<uint8_t*>PyBytes_AS_STRING(out), 1, header)
+    return out
+
+
+def encode_record(
+    payload, content_type, *, id=None, time=None, key=None, traceparent=None, type=None, source=None, subject=None,
+    extensions=None, metadata=None, expires=None, bint raw=False,
+):
+    """Encode one record; see the twin for the arguments and errors."""
+    cdef Parts parts
+    cdef Py_buffer view
+    cdef Slice text
+    cdef int64_t now
+    cdef bytes extension_bytes, metadata_bytes
+    cdef int held
+    parts.flags = RAW if raw else 0
+    parts.number = 0
+    parts.expires = 0
+    if content_type is not None:
+        take_text(InvalidArgumentError, "content_type", content_type, False, &parts.texts[AT_CONTENT_TYPE])
+        parts.number = NUMBERS.get(content_type, 0)
+        if not parts.number:
+            parts.flags |= CONTENT_TYPE
+    now = now_us()
+    if id is None:
+        draw(now, parts.id)
+    else:
+        take_text(InvalidArgumentError, "id", id, False, &parts.texts[AT_ID])
+        if not parse_uuid7(parts.texts[AT_ID].data, parts.texts[AT_ID].size, parts.id):
+            parts.flags |= ID_TEXT
+            clear_id(parts.id)
+    parts.time_us = now
+    if isinstance(time, str):
+        text.size = 0
+        if time.isascii():
+            text.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(time, &text.size)
+        if not set_time(text, &parts):
+            raise InvalidArgumentError("time must be an RFC 3339 timestamp such as 2024-05-06T07:08:09Z")
+    elif isinstance(time, int):
+        if not time_min() <= time <= time_max():
+            raise InvalidArgumentError("time must lie within the years 0001 to 9999, in microseconds since 1970 UTC")
+        parts.time_us = time
+    elif time is not None:
+        raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
+    if extensions is not None:
+        extension_bytes, found = extension_json(InvalidArgumentError, Mapping, extensions)
+        if found is not None:
+            if traceparent is not None and traceparent != found:
+                raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
+            traceparent = found
+        set_text(&parts, AT_EXTENSIONS, extension_bytes)
+    if key is not None:
+        parts.flags |= KEY
+        take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
+    if traceparent is not None:
+        parts.flags |= TRACEPARENT
+        take_traceparent(InvalidArgumentError, traceparent, &parts.texts[AT_TRACEPARENT])
+    if type is not None:
+        parts.flags |= TYPE
+        take_text(InvalidArgumentError, "type", type, False, &parts.texts[AT_TYPE])
+    if source is not None:
+        parts.flags |= SOURCE
+        take_text(InvalidArgumentError, "source", source, False, &parts.texts[AT_SOURCE])
+    if subject is not None:
+        parts.flags |= SUBJECT
+        take_text(InvalidArgumentError, "subject", subject, False, &parts.texts[AT_SUBJECT])
+    if metadata is not None:
+        metadata_bytes = metadata_json(InvalidArgumentError, Mapping, metadata)
+        set_text(&parts, AT_METADATA, metadata_bytes)
+    if expires is not None:
+        if not isinstance(expires, int) or not 0 < expires <= time_max():
+            raise InvalidArgumentError("expires must be microseconds since 1970 UTC, above zero, up to the year 9999")
+        parts.flags |= EXPIRES
+        parts.expires = expires
+    held = take_payload(PayloadError, payload, &view, &parts.payload)
+    try:
+        return packed(&parts, NULL)
+    finally:
+        if held:
+            PyBuffer_Release(&view)
+
+
+def build_frame(source, type, topic, records):
+    """Make a frame of records; see the twin for the errors."""
+    cdef Slice[3] header
+    take_text(InvalidArgumentError, "source", source, False, &header[0])
+    take_text(InvalidArgumentError, "type", type, False, &header[1])
+    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
+    cdef list parts = [None]
+    parts.extend(records)
+    for record in parts[1:]:
+        if not isinstance(record, bytes):
+            raise TypeError(f"a record is bytes, not {record.__class__.__name__}")
+        check_single(PayloadError, record)
+    cdef bytes head = PyBytes_FromStringAndSize(NULL, header_size(header))
+    put_header(<uint8_t*>PyBytes_AS_STRING(head), <uint32_t>(len(parts) - 1), header)
+    parts[0] = head
+    return b"".join(parts)
+
+
+def render_cloudevent(record, source, type):
+    """Render one record as CloudEvents structured JSON without a frame; see the twin for the errors."""
+    cdef Slice source_text, type_text
+    cdef Parts parts
+    take_text(InvalidArgumentError, "source", source, False, &source_text)
+    take_text(InvalidArgumentError, "type", type, False, &type_text)
+    if not isinstance(record, bytes):
+        raise TypeError(f"a record is bytes, not {record.__class__.__name__}")
+    check_single(PayloadError, record)
+    parts_read(<const uint8_t*>PyBytes_AS_STRING(record), &parts)
+    return rendered(&parts, source_text, type_text)
+
+
+cdef bytes rendered(const Parts* parts, Slice source, Slice type_):
+    cdef Rendering rendering
+    cdef const char* broken
+    if parts.flags & EXTENSIONS:
+        read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False)
+    broken = prepare(&rendering, parts, source, type_)
+    if broken != NULL:
+        raise PayloadError(f"record: {broken[2:strlen(broken) - 3].decode()} is not UTF-8")
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, rendering.size)
+    put_event(&rendering, <uint8_t*>PyBytes_AS_STRING(out))
+    return out
+
+
+def parse_cloudevent(data, topic=""):
+    """Make a frame of one record from structured JSON; see the twin for the rules."""
+    cdef Slice[3] header
+    cdef Slice text
+    cdef Py_buffer view
+    cdef Event event
+    cdef Parts parts
+    cdef Fault fault
+    cdef int held = 0
+    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
+    event.arena = NULL
+    if isinstance(data, str):
+        try:
+            text.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(data, &text.size)
+        except UnicodeEncodeError:
+            raise PayloadError("CloudEvent: text with an unpaired surrogate") from None
+    else:
+        held = take_payload(PayloadError, data, &view, &text)
+    try:
+        if utf8_valid(text.data, text.size) != text.size:
+            raise PayloadError(f"CloudEvent: no UTF-8 at byte {utf8_valid(text.data, text.size)}")
+        if read_event(text.data, text.size, &event, &fault) < 0:
+            raise refused(PayloadError, "CloudEvent", &fault)
+        if event_parts(&event, now_us(), &parts, header, &fault) < 0:
+            raise refused(PayloadError, "CloudEvent", &fault)
+        return packed(&parts, header)
+    finally:
+        free(event.arena)
+        if held:
+            PyBuffer_Release(&view)
+
+
+@cython.final
+@cython.freelist(64)
+@cython.no_gc
+cdef class Record:
+    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
+
+    cdef Frame frame
+    cdef const uint8_t* record
+
+    cdef int read(self, Parts* parts) except -1:
+        if self.frame is None:
+            raise TypeError("records come from a Frame")
+        parts_read(self.record, parts)
+        return 0
+
+    cdef str text(self, int flag, int at, str name):
+        # `None` where the flag is not set
+        cdef Parts parts
+        self.read(&parts)
+        return text_of(PayloadError, parts.texts[at], name) if parts.flags & flag else None
+
+    @property
+    def id(self):
+        """CloudEvents ``id``."""
+        cdef Parts parts
+        cdef uint8_t[36] out
+        self.read(&parts)
+        if parts.flags & ID_TEXT:
+            return text_of(PayloadError, parts.texts[AT_ID], "id")
+        put_uuid(out, parts.id)
+        return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
+
+    @property
+    def source(self):
+        """CloudEvents ``source``."""
+        return self.text(SOURCE, AT_SOURCE, "source") or self.frame.source
+
+    @property
+    def type(self):
+        """CloudEvents ``type``."""
+        return self.text(TYPE, AT_TYPE, "type") or self.frame.type
+
+    @property
+    def topic(self):
+        """The topic it was first published to."""
+        if self.frame is None:
+            raise TypeError("records come from a Frame")
+        return self.frame.topic
+
+    @property
+    def subject(self):
+        """CloudEvents ``subject``."""
+        return self.text(SUBJECT, AT_SUBJECT, "subject")
+
+    @property
+    def time_us(self):
+        """CloudEvents ``time`` in microseconds since 1970 UTC."""
+        cdef Parts parts
+        self.read(&parts)
+        return parts.time_us
+
+    @property
+    def time_text(self):
+        """CloudEvents ``time`` as RFC 3339, as it was given."""
+        cdef Parts parts
+        cdef uint8_t[27] out
+        self.read(&parts)
+        if parts.flags & TIME_TEXT:
+            return text_of(PayloadError, parts.texts[AT_TIME], "time")
+        return PyUnicode_DecodeUTF8(<char*>out, put_time(out, parts.time_us), NULL)
+
+    @property
+    def key(self):
+        """The ordering key (``partitionkey``)."""
+        return self.text(KEY, AT_KEY, "key")
+
+    @property
+    def traceparent(self):
+        """W3C trace context."""
+        return self.text(TRACEPARENT, AT_TRACEPARENT, "traceparent")
+
+    @property
+    def content_type(self):
+        """CloudEvents ``datacontenttype``."""
+        cdef Parts parts
+        self.read(&parts)
+        return text_of(PayloadError, parts.texts[AT_CONTENT_TYPE], "content_type") if parts.flags & CONTENT_TYPE else NAMES[parts.number]
+
+    @property
+    def payload(self):
+        """The payload as encoded."""
+        cdef Parts parts
+        self.read(&parts)
+        return PyBytes_FromStringAndSize(<const char*>parts.payload.data, parts.payload.size)
+
+    @property
+    def extensions(self):
+        """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
+        cdef Parts parts
+        self.read(&parts)
+        return read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False) if parts.flags & EXTENSIONS else {}
+
+    @property
+    def metadata(self):
+        """The publisher's metadata."""
+        cdef Parts parts
+        self.read(&parts)
+        return read_object(PayloadError, parts.texts[AT_METADATA], "record: metadata", True) if parts.flags & METADATA else {}
+
+    @property
+    def expires_us(self):
+        """When it expires, in microseconds since 1970 UTC."""
+        cdef Parts parts
+        self.read(&parts)
+        return parts.expires if parts.flags & EXPIRES else None
+
+    @property
+    def raw(self):
+        """Whether it was published without an envelope."""
+        cdef Parts parts
+        self.read(&parts)
+        return bool(parts.flags & RAW)
+
+    def to_json(self):
+        """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
+        cdef Parts parts
+        self.read(&parts)
+        return rendered(&parts, self.frame.header[0], self.frame.header[1])
+
+
+@cython.final
+cdef class Frame:
+    """A checked frame; a sequence of `Record`. See the twin for the errors."""
+
+    cdef bytes body
+    cdef uint32_t* offsets      # of each record, and of the end
+    cdef Py_ssize_t count
+    cdef Slice[3] header        # source, type, topic
+    cdef readonly str source
+    cdef readonly str type
+    cdef readonly str topic
+
+    def __cinit__(self, bytes body not None):
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(body)
+        cdef Py_ssize_t end = PyBytes_GET_SIZE(body)
+        cdef Py_ssize_t at = 8
+        cdef Py_ssize_t size, i, count
+        cdef Fault fault
+        if end < 3 or memcmp(p, "CRF", 3) != 0:
+            raise PayloadError("frame: it does not begin with CRF")
+        if end < 4 or p[3] != 1:
+            raise PayloadError(f"frame: version {p[3] if end > 3 else 'none'}, this package reads version 1; upgrade it")
+        if end < 8 or end >= 0xFFFFFFFF:
+            raise PayloadError("frame: cut off in its header, or larger than 4 GiB")
+        count = get_u32(p + 4)
+        for i in range(3):
+            size = get_varint(p, &at, end)
+            if size < 0 or size > end - at or (size == 0 and i < 2):
+                raise PayloadError("frame: source, type or topic is empty or leaves the frame")
+            self.header[i].data = p + at
+            self.header[i].size = size
+            at += size
+        self.source = text_of(PayloadError, self.header[0], "source of the frame")
+        self.type = text_of(PayloadError, self.header[1], "type of the frame")
+        self.topic = text_of(PayloadError, self.header[2], "topic of the frame")
+        if count > (end - at) // HEAD_SIZE:
+            raise PayloadError(f"frame: {count} records cannot be held by {end - at} bytes")
+        self.offsets = <uint32_t*>PyMem_RawMalloc((count + 1) * sizeof(uint32_t))
+        if self.offsets == NULL:
+            raise MemoryError
+        for i in range(count):
+            self.offsets[i] = <uint32_t>at
+            at = check_record(p, at, end, &fault)
+            if at < 0:
+                raise refused(PayloadError, "frame", &fault)
+        if at != end:
+            raise PayloadError(f"frame: {end - at} bytes behind its {count} records")
+        self.offsets[count] = <uint32_t>end
+        self.count = count
+        self.body = body
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.offsets)
+
+    cdef const uint8_t* at(self, Py_ssize_t index) except NULL:
+        if not 0 <= index < self.count:
+            raise IndexError(f"record {index} of a frame of {self.count}")
+        return <const uint8_t*>PyBytes_AS_STRING(self.body) + self.offsets[index]
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, Py_ssize_t index):
+        cdef const uint8_t* record = self.at(index)
+        cdef Record result = Record.__new__(Record)
+        result.frame = self
+        result.record = record
+        return result
+
+    def record_bytes(self, Py_ssize_t index):
+        """The bytes of one record (`IndexError`)."""
+        cdef const uint8_t* record = self.at(index)
+        return PyBytes_FromStringAndSize(<const char*>record, self.offsets[index + 1] - self.offsets[index])
+
+    def expires(self, Py_ssize_t index):
+        """When a record expires, in microseconds since 1970 UTC; 0 for never (`IndexError`)."""
+        cdef Parts parts
+        parts_read(self.at(index), &parts)
+        return parts.expires
+
+    def select(self, indices):
+        """A new frame with the same header and these records, in this order (`IndexError`)."""
+        cdef list parts = [None]
+        for index in indices:
+            parts.append(self.record_bytes(index))
+        cdef bytes head = PyBytes_FromStringAndSize(NULL, header_size(self.header))
+        put_header(<uint8_t*>PyBytes_AS_STRING(head), <uint32_t>(len(parts) - 1), self.header)
+        parts[0] = head
+        return b"".join(parts)

@@ -1,0 +1,119 @@
+# A growable byte writer, header only: the caller's buffer first (usually on its stack), the heap once that overflows.
+#
+# Every step is `except -1` (only MemoryError is possible) and runs without the GIL; release never fails.
+# A savepoint is one integer: keep `writer.length`, and give it to `writer_rollback`, or patch a header in place below it.
+# The functions named `put_*` do not look at the capacity: `writer_reserve` has to come first.
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef struct Writer:
+    char* data            # where the bytes are: the caller's buffer, or the heap
+    Py_ssize_t length     # bytes written
+    Py_ssize_t capacity   # bytes that fit into `data`
+    bint heap             # `data` is ours to free
+
+
+cdef inline void writer_init(Writer* w, char* buffer, Py_ssize_t capacity) noexcept nogil:
+    # `buffer` must outlive the writer, which is the reason to put both on one stack frame.
+    w.data = buffer
+    w.length = 0
+    w.capacity = capacity
+    w.heap = False
+
+
+cdef inline void writer_release(Writer* w) noexcept nogil:
+    if w.heap:
+        PyMem_RawFree(w.data)
+    w.data = NULL
+    w.length = 0
+    w.capacity = 0
+    w.heap = False
+
+
+cdef inline int writer_grow(Writer* w, Py_ssize_t extra) except -1 nogil:
+    # The slow half of writer_reserve: at least doubles, so that n bytes cost O(n).
+    cdef Py_ssize_t wanted
+    cdef char* data
+    if extra > (<Py_ssize_t>((<size_t>-1) >> 1)) // 2 - w.length:
+        with gil:
+            raise MemoryError()
+    wanted = w.length + extra
+    if wanted < 2 * w.capacity:
+        wanted = 2 * w.capacity
+    if w.heap:
+        data = <char*>PyMem_RawRealloc(w.data, <size_t>wanted)
+    else:
+        data = <char*>PyMem_RawMalloc(<size_t>wanted)
+    if data == NULL:
+        with gil:
+            raise MemoryError()
+    if not w.heap:
+        memcpy(data, w.data, <size_t>w.length)
+    w.data = data
+    w.capacity = wanted
+    w.heap = True
+    return 0
+
+
+cdef inline int writer_reserve(Writer* w, Py_ssize_t extra) except -1 nogil:
+    # After it `extra` more bytes fit.
+    if extra > w.capacity - w.length:
+        writer_grow(w, extra)
+    return 0
+
+
+cdef inline void writer_rollback(Writer* w, Py_ssize_t savepoint) noexcept nogil:
+    w.length = savepoint
+
+
+cdef inline void put_u8(Writer* w, uint8_t value) noexcept nogil:
+    w.data[w.length] = <char>value
+    w.length += 1
+
+
+cdef inline void put_u16(Writer* w, uint16_t value) noexcept nogil:
+    cdef uint8_t* at = <uint8_t*>w.data + w.length
+    at[0] = <uint8_t>(value >> 8)
+    at[1] = <uint8_t>value
+    w.length += 2
+
+
+cdef inline void put_u32(Writer* w, uint32_t value) noexcept nogil:
+    cdef uint8_t* at = <uint8_t*>w.data + w.length
+    at[0] = <uint8_t>(value >> 24)
+    at[1] = <uint8_t>(value >> 16)
+    at[2] = <uint8_t>(value >> 8)
+    at[3] = <uint8_t>value
+    w.length += 4
+
+
+cdef inline void put_u64(Writer* w, uint64_t value) noexcept nogil:
+    put_u32(w, <uint32_t>(value >> 32))
+    put_u32(w, <uint32_t>value)
+
+
+cdef inline void put_bytes(Writer* w, const char* source, Py_ssize_t size) noexcept nogil:
+    if size:
+        memcpy(w.data + w.length, source, <size_t>size)
+        w.length += size
+
+
+cdef inline int write_u8(Writer* w, uint8_t value) except -1 nogil:
+    writer_reserve(w, 1)
+    put_u8(w, value)
+    return 0
+
+
+cdef inline int write_bytes(Writer* w, const char* source, Py_ssize_t size) except -1 nogil:
+    writer_reserve(w, size)
+    put_bytes(w, source, size)
+    return 0
+
+
+cdef inline bytes writer_bytes(Writer* w):
+    # An exact copy: the one allocation that a short result costs.
+    return PyBytes_FromStringAndSize(w.data, w.length)
