@@ -1,0 +1,231 @@
+"""JSON by the standard library: the reference of the rules, the fallback without orjson, and the one that finds the path of an error.
+
+`encode` writes the same bytes as `json.encode` over orjson does, floats included: the shortest digits that read back, in orjson's choice of notation. `decode` takes the scanner of the standard library and takes away what it allows beyond RFC 8259.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from json.encoder import encode_basestring as _quote
+from math import isfinite
+from typing import Any, NoReturn
+
+from ..errors import PayloadError
+from ._plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
+
+__all__ = ["decode", "default", "encode"]
+
+_MAX_ENCODE_DEPTH = 254  # both are orjson's
+_MAX_DECODE_DEPTH = 1024
+
+
+def default(value: Any) -> Any:
+    """What stands in JSON for a value that orjson does not write by itself (or shall not).
+
+    Raises:
+        Refused: nothing does, or something in it is NaN or an infinity (orjson would write null).
+    """
+    result = plain(value, json=True)
+    kind = type(result)
+    if kind is bytes or kind is bytearray or kind is memoryview:
+        raise Refused(
+            f"{kind.__name__} has no form in JSON: give the bytes as the whole payload, or use application/msgpack"
+        )
+    if has_nonfinite(result):
+        raise Refused(NONFINITE)
+    return result
+
+
+def encode(value: Any) -> bytes:
+    """Encode as `json.encode` does.
+
+    Raises:
+        PayloadError: with the path.
+    """
+    out: list[str] = []
+    try:
+        _write(out, value, 0)
+    except Exception as error:
+        refused = payload_error(error)
+        raise refused from refused.__cause__
+    return "".join(out).encode()
+
+
+def _write(out: list[str], value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        out.append(_string(value))
+    elif value is None:
+        out.append("null")
+    elif kind is bool:
+        out.append("true" if value else "false")
+    elif kind is int:
+        if not -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF:
+            raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded")
+        out.append(repr(value))
+    elif kind is float:
+        out.append(_number(value))
+    elif kind is dict:
+        _write_dict(out, value, depth)
+    elif kind is list or kind is tuple:
+        _write_sequence(out, value, depth)
+    else:
+        value = plain(value, json=True)
+        if type(value) in (bytes, bytearray, memoryview):
+            default(value)
+        _write(out, value, depth)
+
+
+def _enter(depth: int) -> None:
+    if depth >= _MAX_ENCODE_DEPTH:
+        raise Refused(f"nested deeper than {_MAX_ENCODE_DEPTH} containers (or it contains itself)")
+
+
+def _write_dict(out: list[str], value: dict[Any, Any], depth: int) -> None:
+    _enter(depth)
+    mark = "{"
+    key: Any = None
+    try:
+        for key, item in list(value.items()):
+            if type(key) is not str:
+                raise Refused(f"a key of type {type(key).__name__} cannot be encoded: JSON's keys are str")
+            out.append(mark)
+            out.append(_string(key))
+            out.append(":")
+            _write(out, item, depth + 1)
+            mark = ","
+    except Exception as error:
+        raise located(error, key) from None
+    out.append("{}" if mark == "{" else "}")
+
+
+def _write_sequence(out: list[str], value: list[Any] | tuple[Any, ...], depth: int) -> None:
+    _enter(depth)
+    index = 0
+    mark = "["
+    try:
+        for item in list(value):
+            out.append(mark)
+            _write(out, item, depth + 1)
+            mark = ","
+            index += 1
+    except Exception as error:
+        raise located(error, index) from None
+    out.append("[]" if mark == "[" else "]")
+
+
+def _string(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Refused("a str with a lone surrogate is not valid UTF-8") from None
+    return _quote(value)
+
+
+def _number(value: float) -> str:
+    if not isfinite(value):
+        raise Refused(NONFINITE)
+    text = repr(value)
+    if "e" not in text:
+        return text
+    # repr turns to an exponent below 1e-4 and pads it; orjson turns below 1e-5 and does not
+    digits, _, exponent = text.partition("e")
+    if int(exponent) == -5:
+        sign = "-" if digits[0] == "-" else ""
+        return f"{sign}0.0000{digits.lstrip('-').replace('.', '')}"
+    return f"{digits}e{int(exponent):+d}"
+
+
+def _refuse(reason: str, cause: Exception | None = None) -> NoReturn:
+    raise PayloadError(f"not JSON: {reason}") from cause
+
+
+def _constant(name: str) -> NoReturn:
+    _refuse(f"{name} is no number in JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        _refuse(f"{text[:40]} is beyond the range of a double")
+    return value
+
+
+def _int(text: str) -> int | float:
+    if len(text) <= 20:
+        value = int(text)
+        if -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF:
+            return value
+    return _float(text)
+
+
+_scan = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_constant).decode
+_strings = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_surrogates = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def decode(data: bytes | bytearray | memoryview | str) -> Any:
+    """Decode as `json.decode` does, without a type.
+
+    Raises:
+        PayloadError: with the position.
+    """
+    try:
+        text = data if isinstance(data, str) else _contiguous(data).decode()
+        text.isascii() or text.encode()  # a str may hold a lone surrogate
+    except UnicodeError as error:
+        _refuse(f"not valid UTF-8: {error}", error)
+    except (TypeError, ValueError, BufferError):
+        _refuse(f"cannot decode {type(data).__name__}: give bytes or a str")
+    if text.startswith("\ufeff"):
+        _refuse("a byte order mark is not allowed (char 0)")
+    if text.count("[") + text.count("{") > _MAX_DECODE_DEPTH and _depth(text) > _MAX_DECODE_DEPTH:
+        _refuse(f"nested deeper than {_MAX_DECODE_DEPTH} containers")
+    try:
+        value = _scan(text)
+    except PayloadError:
+        raise
+    except ValueError as error:
+        _refuse(str(error), error)
+    except RecursionError:
+        _refuse("nested deeper than the interpreter's stack has room for")
+    if _surrogates.search(text):
+        _check_strings(value)
+    return value
+
+
+def _contiguous(data: bytes | bytearray | memoryview) -> bytes:
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError
+    return view.tobytes()
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for char in _strings.sub("", text):
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def _check_strings(value: Any) -> None:
+    # an escape may leave half of a pair behind, which no UTF-8 can hold
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                _refuse("a lone surrogate in a string")
+        elif isinstance(item, dict):
+            todo.extend(item)
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)

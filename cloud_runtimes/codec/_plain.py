@@ -1,0 +1,203 @@
+"""What a value becomes before it is encoded, the same for JSON and MessagePack, compiled or not; and how a refusal finds its path.
+
+`plain` turns everything that is not exactly a builtin into one, one level deep, so an encoder meets builtins only. A refusal starts as `Refused` where the encoder stands; each container on the way out adds its step, so a path costs nothing until there is an error.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import sys
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+from ..errors import PayloadError
+
+__all__ = ["NONFINITE", "Refused", "has_nonfinite", "located", "payload_error", "plain", "plain_key", "render_path"]
+
+NONFINITE = "NaN and infinities have no form in JSON"
+_MAX_ROUNDS = 8  # an enum of an enum, a model that dumps a model: more than this is one that gives itself
+
+_BUILTIN = frozenset(
+    [str, int, bool, float, type(None), dict, list, tuple, bytes, bytearray, memoryview, datetime.datetime]
+)
+_TOO_MANY_CLASSES = 1024
+_names: dict[type, tuple[str, ...]] = {}
+
+
+class Refused(Exception):
+    """Why a value cannot be encoded, and the steps (keys and indexes) to it, innermost first."""
+
+    def __init__(self, reason: str, cause: Exception | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.cause = cause
+        self.steps: list[object] = []
+
+
+def _as_refused(error: Exception) -> Refused:
+    return error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}", error)
+
+
+def located(error: Exception, step: object) -> Exception:
+    """Add a step to a refusal; what user code raised becomes one. Lack of memory says nothing about the value and stays itself."""
+    if isinstance(error, MemoryError):
+        return error
+    refused = _as_refused(error)
+    refused.steps.append(step)
+    return refused
+
+
+def payload_error(error: Exception) -> Exception:
+    """The error that a caller of `encode` gets; raise it ``from error.__cause__``, which is what user code raised, or None."""
+    if isinstance(error, MemoryError):
+        return error
+    refused = _as_refused(error)
+    result = PayloadError(f"{render_path(reversed(refused.steps))}: {refused.reason}")
+    result.__cause__ = refused.cause
+    return result
+
+
+def render_path(steps: Iterable[object]) -> str:
+    """``$.items[3].tags``: steps from the outermost in. A step that is no identifier is quoted, a long one cut."""
+    out = ["$"]
+    for step in steps:
+        if type(step) is str and step.isidentifier():
+            out.append("." + step)
+        elif step is None or type(step) in (str, int, bool, float, bytes):
+            text = ascii(step)
+            out.append(f"[{text}]" if len(text) <= 60 else f"[{text[:57]}...]")
+        else:
+            out.append(f"[<{type(step).__name__}>]")
+    text = "".join(out)
+    return text if len(text) <= 400 else f"{text[:190]} ... {text[-190:]}"
+
+
+def _field_names(cls: type) -> tuple[str, ...]:
+    """The names of a dataclass's fields, in order, those that begin with an underscore too."""
+    names = _names.get(cls)
+    if names is None:
+        from dataclasses import fields
+
+        names = tuple(field.name for field in fields(cls))
+        if len(_names) >= _TOO_MANY_CLASSES:
+            _names.clear()
+        _names[cls] = names
+    return names
+
+
+def plain(value: Any, *, json: bool = False) -> Any:
+    """The builtin that stands for `value`, one level deep.
+
+    An enum member is its value, a dataclass a dict of all its fields, a pydantic model its ``model_dump``, UUID and Decimal their str, date and time (and for JSON datetime) their ISO 8601 form, an instance of a subclass of a builtin that builtin.
+
+    Raises:
+        Refused: nothing stands for it. What user code raises passes through.
+    """
+    for _ in range(_MAX_ROUNDS):
+        kind = type(value)
+        if kind in _BUILTIN and not (json and kind is datetime.datetime):
+            return value
+        if isinstance(value, enum.Enum):
+            value = value.value
+        elif hasattr(kind, "__dataclass_fields__"):
+            return {name: getattr(value, name) for name in _field_names(kind)}
+        elif isinstance(value, datetime.datetime):
+            if json:
+                return str(value.isoformat())
+            return datetime.datetime.combine(datetime.datetime.date(value), datetime.datetime.timetz(value))
+        elif isinstance(value, (datetime.date, datetime.time)):
+            return str(value.isoformat())
+        # An instance exists only where its module is loaded: no need to load it for the others.
+        elif isinstance(value, (_loaded("uuid", "UUID"), _loaded("decimal", "Decimal"))):
+            return str(value)
+        elif callable(getattr(kind, "model_dump", None)):
+            value = _dumped(value, json)
+        else:
+            return _base(value)
+    raise Refused(f"a value of type {type(value).__name__} does not come down to a builtin")
+
+
+def _loaded(module: str, name: str) -> Any:
+    return getattr(sys.modules.get(module), name, ())
+
+
+def _base(value: Any) -> Any:
+    # By the base's own methods: what a subclass overrides is for its users, not for the wire.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, dict):
+        return dict(value.items())  # a subclass may keep another order than dict itself (OrderedDict)
+    if isinstance(value, list):
+        return list.copy(value)
+    if isinstance(value, tuple):
+        return tuple.__getitem__(value, slice(None))
+    if isinstance(value, bytearray):
+        return bytearray.__getitem__(value, slice(None))
+    if isinstance(value, bytes):
+        return bytes.__getitem__(value, slice(None))
+    raise Refused(f"a value of type {type(value).__name__} cannot be encoded")
+
+
+def plain_key(key: Any) -> Any:
+    """The builtin that stands for a key of a MessagePack map: None, bool, int, float, str or bytes.
+
+    Raises:
+        Refused: it has another type.
+    """
+    if key is None or isinstance(key, (str, int, float, bytes)):
+        result = plain(key)
+        if result is None or type(result) in (str, int, bool, float, bytes):
+            return result
+    raise Refused(f"a key of type {type(key).__name__} cannot be encoded")
+
+
+def has_nonfinite(value: Any) -> bool:
+    """Whether NaN or an infinity is in what orjson writes by itself; the rest passes through `_json_std.default`, which looks there."""
+    kind = type(value)
+    if kind is float:
+        return not isfinite(value)
+    items: Any
+    if kind is dict:
+        items = value.values()
+    elif kind is list or kind is tuple or kind is set or kind is frozenset:
+        items = value
+    elif isinstance(value, enum.Enum):
+        return has_nonfinite(value.value)
+    elif isinstance(value, dict):
+        items = dict.values(value)
+    elif isinstance(value, list):
+        items = list.copy(value)
+    else:
+        return False
+    for item in items:
+        kind = type(item)
+        if kind is str or kind is int:
+            continue
+        if kind is float:
+            if item - item != 0.0:
+                return True
+        elif kind is not bool and item is not None and has_nonfinite(item):
+            return True
+    return False
+
+
+def _has_none(value: Any) -> bool:
+    if type(value) is dict:
+        return any(map(_has_none, value.values()))
+    return any(map(_has_none, value)) if type(value) is list else value is None
+
+
+def _dumped(model: Any, json: bool) -> Any:
+    if not json:
+        return model.model_dump(mode="python")
+    result = model.model_dump(mode="json")
+    # by default pydantic itself writes None for NaN and infinities
+    if _has_none(result) and has_nonfinite(model.model_dump(mode="python")):
+        raise Refused(NONFINITE)
+    return result

@@ -1,0 +1,109 @@
+"""JSON: orjson where it is installed, else the standard library by the same rules (`_json_std.py`).
+
+What differs from plain orjson: NaN and infinities are refused instead of written as null; results are copied, because a result of orjson keeps the 4 KB it was written into; dataclasses, dates and times are converted here and not by orjson, which skips fields that begin with an underscore, rounds UTC offsets to minutes and dies with the process when an attribute or a tzinfo fails.
+"""
+
+from __future__ import annotations
+
+from builtins import type as _type
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from ..errors import PayloadError
+from . import _json_std
+from ._convert import convert
+from ._json_std import default
+from ._plain import NONFINITE, has_nonfinite
+
+__all__ = ["backend", "decode", "encode"]
+
+T = TypeVar("T")
+
+
+def _with_orjson() -> tuple[str, Callable[[Any], bytes], Callable[[Any], Any]]:
+    import orjson
+
+    dumps, loads = orjson.dumps, orjson.loads
+    options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    join = b"".join
+
+    def encode(value: Any) -> bytes:
+        try:
+            out = dumps(value, default, options)
+        except TypeError as error:
+            explained = _explained(value, error)
+            raise explained from explained.__cause__
+        # rfind, not `in`: three times as fast on a document of a few hundred bytes
+        if out.rfind(b"null") >= 0 and has_nonfinite(value):
+            raise _explained(value, ValueError(NONFINITE)) from None
+        return join((out, b""))  # a true copy of the exact size
+
+    def decode(data: Any) -> Any:
+        try:
+            return loads(data)
+        except ValueError as error:
+            raise PayloadError(f"not JSON: {error}") from error
+
+    return f"orjson {orjson.__version__}", encode, decode
+
+
+def _explained(value: Any, error: Exception) -> BaseException:
+    # orjson names a type at best. The reference encoder finds the place; it runs conversions again, which only an error pays for.
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, Exception):
+        return cause  # KeyboardInterrupt and the like say nothing about the value
+    try:
+        _json_std.encode(value)
+    except PayloadError as explained:
+        return explained
+    unexplained = PayloadError(f"$: {cause or error}")
+    unexplained.__cause__ = cause
+    return unexplained
+
+
+backend: str
+"""Who does the work, e.g. ``"orjson 3.13.0"``."""
+
+_encode: Callable[[Any], bytes]
+_decode: Callable[[Any], Any]
+
+try:
+    backend, _encode, _decode = _with_orjson()
+except ImportError:
+    backend, _encode, _decode = "the standard library (orjson is not installed)", _json_std.encode, _json_std.decode
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON (UTF-8, no spaces).
+
+    Besides the JSON types: dataclasses (all fields), pydantic models, enum members (their value), datetime, date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are str. Containers nest up to 254 deep.
+
+    Raises:
+        PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.
+    """
+    return _encode(value)
+
+
+@overload
+def decode(data: bytes | bytearray | memoryview | str, *, type: _type[T]) -> T: ...
+
+
+@overload
+def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any: ...
+
+
+def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
+    """Decode one JSON document (RFC 8259).
+
+    An integer beyond 64 bits becomes a float; of equal keys the last wins; nesting ends at 1,024. Refused are a byte order mark, NaN and Infinity, numbers beyond a double's range, lone surrogates.
+
+    Args:
+        data: UTF-8 bytes, or a str.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
+
+    Raises:
+        PayloadError: not JSON (with the position), or not of `type` (with the path).
+        InvalidArgumentError: `type` is no supported annotation.
+    """
+    value = _decode(data)
+    return value if type is None else convert(value, type)

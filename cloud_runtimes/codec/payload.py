@@ -1,0 +1,146 @@
+"""The payload rules, shared by every service that carries a value: which bytes a value becomes, and what bytes become again.
+
+In: bytes as they are, str under ``text/*`` as UTF-8, the rest as JSON or MessagePack. Out: by the content type, or into a given type.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import InvalidArgumentError, PayloadError
+from .json import _decode as _decode_json
+from .json import decode as _decode_json_into
+from .json import encode as _encode_json
+
+__all__ = ["JSON", "MSGPACK", "OCTETS", "decode_payload", "encode_payload"]
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+OCTETS = "application/octet-stream"
+
+_MAX_CONTENT_TYPE = 255
+_TOO_MANY_KINDS = 256
+
+# RFC 9110, section 8.3.1: type "/" subtype *( OWS ";" OWS [ parameter ] )
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE = re.compile(
+    rf'({_TOKEN}/{_TOKEN})(?:[ \t]*;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|"(?:[ \t!#-\[\]-~]|\\[\t -~])*"))?)*[ \t]*'
+)
+_kinds: dict[str, str] = {JSON: "json", MSGPACK: "msgpack", OCTETS: "bytes"}
+
+
+def _kind(content_type: str) -> str:
+    """``json``, ``msgpack``, ``text`` or ``bytes``."""
+    kind = _kinds.get(content_type)
+    if kind is not None:
+        return kind
+    if not isinstance(content_type, str):
+        raise InvalidArgumentError(f"content_type must be a str, not {type(content_type).__name__}")
+    match = _MEDIA_TYPE.fullmatch(content_type) if len(content_type) <= _MAX_CONTENT_TYPE else None
+    if match is None:
+        raise InvalidArgumentError(
+            f"content_type={content_type[:80]!r} is no media type such as {JSON} (ASCII, at most {_MAX_CONTENT_TYPE} characters)"
+        )
+    name = match[1].lower()
+    if name == JSON or name.endswith("+json"):
+        kind = "json"
+    elif name in (MSGPACK, "application/x-msgpack"):
+        kind = "msgpack"
+    else:
+        kind = "text" if name.startswith("text/") else "bytes"
+    if len(_kinds) >= _TOO_MANY_KINDS:
+        _kinds.clear()
+    _kinds[content_type] = kind
+    return kind
+
+
+def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, str]:
+    """Encode a value for the wire or a store.
+
+    Args:
+        data: bytes-like, str or any value that the content type's encoder takes; None is the value ``null``.
+        content_type: a media type; None is ``application/octet-stream`` for bytes-like data and else ``application/json``.
+
+    Returns:
+        The bytes and the content type.
+
+    Raises:
+        PayloadError: the value has no form under this content type.
+        InvalidArgumentError: `content_type` is no media type.
+    """
+    if content_type is None and type(data) is dict:  # by far the most common
+        return _encode_json(data), JSON
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        if content_type is None:
+            content_type = OCTETS
+        else:
+            _kind(content_type)
+        if type(data) is bytes:
+            return data, content_type
+        try:
+            return bytes(data), content_type
+        except ValueError as error:
+            raise PayloadError(f"the memoryview cannot be read: {error}") from error
+    if content_type is None:
+        return _encode_json(data), JSON
+    kind = _kind(content_type)
+    if kind == "json":
+        return _encode_json(data), content_type
+    if kind == "msgpack":
+        from . import msgpack
+
+        return msgpack.encode(data), content_type
+    if kind == "text" and isinstance(data, str):
+        try:
+            return str.encode(data), content_type
+        except UnicodeEncodeError as error:
+            raise PayloadError("a str with a lone surrogate is not valid UTF-8") from error
+    raise PayloadError(
+        f"content_type={content_type!r} does not encode a value of type {type(data).__name__}: {JSON} (or +json) and {MSGPACK} encode"
+        " values, text/* a str; bytes pass as they are under any"
+    )
+
+
+def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> Any:
+    """Decode what `encode_payload` gave.
+
+    Args:
+        data: the bytes.
+        content_type: the media type they came with; None is unknown, so they stay bytes.
+        type: what to give the value as, strictly; bytes gives `data` undecoded, None the value that the content type stands for.
+
+    Raises:
+        PayloadError: the bytes are not what the content type says, or the value is not of `type`.
+        InvalidArgumentError: `content_type` is no media type, or `type` no supported annotation.
+    """
+    if type is None and content_type == JSON:  # by far the most common
+        return _decode_json(data)
+    if type is bytes:
+        return data
+    kind = "bytes" if content_type is None else _kind(content_type)
+    if kind == "json":
+        return _decode_json_into(data, type=type)
+    if kind == "msgpack":
+        from . import msgpack
+
+        return msgpack.decode(data, type=type)
+    if kind == "text":
+        try:
+            value: Any = str(data, "utf-8")
+        except UnicodeDecodeError as error:
+            raise PayloadError(f"{content_type}: not valid UTF-8: {error}") from error
+    else:
+        value = data
+    if type is None:
+        return value
+    from ._convert import convert
+
+    if kind == "text":
+        return convert(value, type)
+    try:
+        return convert(value, type)
+    except PayloadError as error:
+        raise PayloadError(
+            f"content_type={content_type!r} stands for bytes: {error} (give type=bytes, or send it as {JSON} or {MSGPACK})"
+        ) from error

@@ -1,0 +1,34 @@
+"""Both twins of the MessagePack kernel behind one fixture, so each test body is written once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import pytest
+
+NATIVE = "cloud_runtimes._native._msgpack"
+PYTHON = "cloud_runtimes._native.msgpack_py"
+
+
+def load_native() -> ModuleType:
+    """The compiled kernel; where it is not built a visible skip, or the failure itself under CLOUD_RUNTIMES_NATIVE=require."""
+    try:
+        return importlib.import_module(NATIVE)
+    except ImportError as error:
+        if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
+            raise
+        pytest.skip(f"the compiled kernel cannot be loaded: {error}")
+
+
+@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), "python"])
+def impl(request: pytest.FixtureRequest) -> ModuleType:
+    """One of the twins."""
+    return load_native() if request.param == "native" else importlib.import_module(PYTHON)
+
+
+@pytest.fixture
+def twins() -> tuple[ModuleType, ModuleType]:
+    """Both twins, the compiled one first."""
+    return load_native(), importlib.import_module(PYTHON)

@@ -1,0 +1,69 @@
+"""What all tests share: which kernels run stands in the header; long proofs run at full length with ``--soak``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import cloud_runtimes
+
+SOAK = Path(__file__).parent.parent / "docs" / "soak.md"
+_figures: dict[str, tuple[str, str]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long proofs at full length and write docs/soak.md")
+
+
+def pytest_report_header() -> str:
+    status = cloud_runtimes.native_status()
+    return f"kernels: {'native' if status.native else 'fallback'} ({status.reason})"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires(*features): needs features that the component declares")
+    if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
+        assert cloud_runtimes.native_status().native
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """Return the length of a proof: short in CI, full with ``--soak``."""
+    soak = request.config.getoption("--soak")
+    return lambda short, full: full if soak else short
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Note a measured figure; ``--soak`` writes them down."""
+
+    def note(what: str, value: str) -> None:
+        _figures[what] = (value, request.node.nodeid.split("::", 1)[0])
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, (value, _) in sorted(_figures.items()):
+        terminalreporter.write_line(f"figure: {what}: {value}")
+    if config.getoption("--soak") and _figures:
+        SOAK.write_text("".join(_page()), encoding="utf-8")
+
+
+def _page() -> Iterator[str]:
+    status = cloud_runtimes.native_status()
+    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length.\n\n"
+    yield (
+        f"{date.today().isoformat()}, {platform.python_implementation()} {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release().split('-')[0]}, "
+        f"{os.cpu_count()} cores, {'native' if status.native else 'fallback'} kernels.\n\n"
+    )
+    yield "| proof | figure | test |\n|---|---|---|\n"
+    for what, (value, test) in sorted(_figures.items()):
+        yield f"| {what} | {value} | `{test}` |\n"
