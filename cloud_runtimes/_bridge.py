@@ -1,0 +1,205 @@
+"""The two bridges between faces, and the driver of flows that are written once.
+
+A hop to a thread or loop costs 40 to 120 µs, a read from the embedded store 3: so a bridge stands in the class line of the driver that needs it and is nobody's default.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _fork
+from ._operation import Operation
+from .errors import CloudRuntimesError, InternalError
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["BlockingDriver", "Bridge", "LoopDriver", "run_sync"]
+
+T = TypeVar("T")
+
+
+def run_sync(flow: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that never suspends, and return its result.
+
+    Flows of several steps are written once as ``async def`` over awaitables that, in the sync face, are done at once.
+
+    Raises:
+        InternalError: it did suspend; that is a fault of the flow.
+    """
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    flow.close()
+    raise InternalError(f"{getattr(flow, '__qualname__', flow)} waited for an event loop in the sync face")
+
+
+class Bridge:
+    """What one client's bridges share: a loop in a thread and a pool of threads, each started when first needed."""
+
+    def __init__(self, threads: int = 32) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child there are no threads: start again when needed."""
+        self._lock = threading.Lock()
+        self._loop = self._loop_thread = self._pool = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the client's own running loop."""
+        with self._lock:
+            if self._loop is None:
+                import asyncio
+
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._run, args=(loop,), name="cloud-runtimes-loop", daemon=True)
+                thread.start()
+                self._loop, self._loop_thread = loop, thread
+            return self._loop
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    def in_loop(self, flow: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        """Run a coroutine in the client's loop and wait for it."""
+        import asyncio
+
+        loop = self.loop()
+        if threading.current_thread() is self._loop_thread:
+            flow.close()
+            raise InternalError("a sync method would wait in the client's own loop for itself: use its _async twin")
+        future = asyncio.run_coroutine_threadsafe(flow, loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Run a blocking call in the pool and await it."""
+        import asyncio
+
+        with self._lock:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-bridge")
+            pool = self._pool
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+    def close(self, timeout: float | None) -> None:
+        """Stop the loop and the pool, waiting for the loop's end at most ``timeout`` seconds."""
+        with self._lock:
+            loop, thread, pool = self._loop, self._loop_thread, self._pool
+            self._loop = self._loop_thread = self._pool = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class BlockingDriver:
+    """Base of a driver whose natural face is sync: its ``_async`` methods run the others in the client's threads.
+
+    A cancelled task leaves its thread running to the end of that call, so whether a write was applied is not known.
+    """
+
+    bridge: Bridge
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _face(cls, "_async"):
+            setattr(cls, name, _threaded(name.removesuffix("_async")))
+
+
+class LoopDriver:
+    """Base of a driver whose natural face is async: its sync methods run the others in the client's own loop.
+
+    Its ``_async`` methods run in that loop too, whichever loop the caller has: connections belong to one loop.
+    """
+
+    bridge: Bridge
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _face(cls, ""):
+            setattr(cls, name, _looped(f"{name}_async"))
+        for name in _face(cls, "_async"):
+            if name in cls.__dict__:
+                setattr(cls, name, _homed(cls.__dict__[name]))
+
+
+def _face(cls: type, suffix: str) -> list[str]:
+    """Name the methods of one face, from the SPI classes among the bases."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        names.update(getattr(base, "__spi__", ()))
+    return sorted(f"{name}{suffix}" for name in names)
+
+
+def _threaded(name: str) -> Callable[..., Any]:
+    async def method(self: BlockingDriver, op: Operation, /, *args: Any) -> Any:
+        return await self.bridge.in_thread(functools.partial(getattr(self, name), op, *args))
+
+    method.__name__ = method.__qualname__ = f"{name}_async"
+    return method
+
+
+def _looped(name: str) -> Callable[..., Any]:
+    def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
+        try:
+            return self.bridge.in_loop(getattr(self, name)(op, *args), op.remaining())
+        except TimeoutError as error:
+            if isinstance(error, CloudRuntimesError):
+                raise
+            raise op.timed_out("the client's loop", maybe_applied=True) from error
+
+    method.__name__ = method.__qualname__ = name.removesuffix("_async")
+    return method
+
+
+def _homed(inner: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    async def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
+        import asyncio
+
+        home = self.bridge.loop()
+        if asyncio.get_running_loop() is home:
+            return await inner(self, op, *args)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(inner(self, op, *args), home))
+
+    return method
+
+
+def is_async_callable(handler: Any) -> bool:
+    """Tell whether calling ``handler`` gives a coroutine."""
+    if inspect.isfunction(handler) or inspect.ismethod(handler):
+        return inspect.iscoroutinefunction(handler)
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)

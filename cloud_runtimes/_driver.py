@@ -1,0 +1,28 @@
+"""What every driver is: a thing that a runtime hands to a service and that moves bytes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """Base of the SPI of every service.
+
+    Obligations, whatever the service:
+
+    * A driver does not retry, log, decode payloads or look at the client's settings. It may raise native errors; those in its component's table become ours, the rest `InternalError`.
+    * Its methods take the `Operation` first and keep its deadline (`op.remaining()`): past it they raise `op.timed_out(…)` and say in ``maybe_applied`` whether the write may have happened.
+    * Any number of threads and loops call it at once. Making one does no I/O; the first call connects.
+    * An ``_async`` method never blocks the loop.
+    * It keeps none of the bytes it is given after it has returned.
+
+    Attributes:
+        features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
+    """
+
+    __spi__: ClassVar[tuple[str, ...]] = ()
+    """Names of the methods of the SPI that have an ``_async`` twin; the bridges read it."""
+
+    features: frozenset[str] = frozenset()

@@ -1,0 +1,44 @@
+"""The package's logger, made when there is something to say.
+
+It is called ``cloud_runtimes`` and has a NullHandler, so that an application that configures no logging sees nothing. `repeated` says the same thing at most once a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
+
+__all__ = ["logger", "repeated"]
+
+_EVERY = 60.0
+_said: dict[str, tuple[float, int]] = {}
+_logger: logging.Logger | None = None
+
+
+def logger() -> logging.Logger:
+    """Return the ``cloud_runtimes`` logger."""
+    global _logger
+    if _logger is None:
+        import logging
+
+        _logger = logging.getLogger("cloud_runtimes")
+        if not any(isinstance(handler, logging.NullHandler) for handler in _logger.handlers):
+            _logger.addHandler(logging.NullHandler())
+    return _logger
+
+
+def repeated(key: str, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
+    """Log a warning, at most once a minute for one ``key``; the next one tells how many were kept back."""
+    now = time.monotonic()
+    last, kept = _said.get(key, (float("-inf"), 0))
+    if now - last < _EVERY:
+        _said[key] = (last, kept + 1)
+        return
+    if len(_said) > 1000:  # keys name components and topics: bounded in practice, bounded here in any case
+        _said.clear()
+    _said[key] = (now, 0)
+    suffix = f" ({kept} more like this)" if kept else ""
+    logger().warning(message + suffix, *args, exc_info=exc_info)

@@ -1,0 +1,165 @@
+"""One call of a service, without I/O: its name, deadline, attempt, and what its failure means.
+
+An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` do the waiting; they ask `failed` what to do next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final
+
+from .errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+)
+
+__all__ = ["CLIENT_TIMEOUT", "Method", "Operation", "check_metadata", "check_timeout"]
+
+
+class _ClientTimeout(float):
+    """The type of `CLIENT_TIMEOUT`; a float so that signatures stay plain."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<the client's timeout>"
+
+
+CLIENT_TIMEOUT: Final[float] = _ClientTimeout("nan")
+"""Default of every ``timeout=``: not given, so the client's applies. ``None`` means no limit."""
+
+MAX_ATTEMPTS: Final = 3
+_FIRST_BACKOFF: Final = 0.05
+_MAX_BACKOFF: Final = 2.0
+
+
+def check_timeout(timeout: float | None, default: float | None = None) -> float | None:
+    """Return a timeout in seconds, ``None`` for no limit.
+
+    Raises:
+        InvalidArgumentError: not a number, not finite, or ≤ 0.
+    """
+    if timeout is CLIENT_TIMEOUT:
+        return default
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InvalidArgumentError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if not 0 < timeout < float("inf"):
+        raise InvalidArgumentError(
+            f"timeout must be a finite number of seconds > 0, or None for no limit; got {timeout}"
+        )
+    return timeout
+
+
+def check_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return ``metadata``; refuse what is not a mapping of strings."""
+    if metadata is not None:
+        if not isinstance(metadata, Mapping):
+            raise InvalidArgumentError(f"metadata must be a mapping of str to str, not {type(metadata).__name__}")
+        for name, value in metadata.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise InvalidArgumentError(
+                    f"metadata must be a mapping of str to str; {name!r} is {type(value).__name__}: give str(value)"
+                )
+    return metadata
+
+
+class Method:
+    """What is the same for every call of one service method.
+
+    Attributes:
+        service, name: as in ``state.get``.
+        repeatable: whether a failed attempt may be repeated.
+    """
+
+    __slots__ = ("name", "repeatable", "service")
+
+    def __init__(self, service: str, name: str, *, repeatable: bool) -> None:
+        self.service = service
+        self.name = name
+        self.repeatable = repeatable
+
+    def __repr__(self) -> str:
+        return f"{self.service}.{self.name}"
+
+
+class Operation:
+    """One call.
+
+    Attributes:
+        method: which service method.
+        component: the store or bus named by the caller.
+        timeout: seconds for all attempts; ``None``: no limit.
+        deadline: `time.monotonic` at which they are over.
+        repeatable: whether this call may be repeated (a conditional write may not).
+        metadata: for the component, untouched.
+        attempt: 1 for the first.
+    """
+
+    __slots__ = ("attempt", "component", "deadline", "metadata", "method", "repeatable", "timeout")
+
+    def __init__(
+        self, method: Method, component: str, timeout: float | None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self.method = method
+        self.component = component
+        self.timeout = timeout
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self.repeatable = method.repeatable
+        self.metadata = metadata
+        self.attempt = 1
+
+    def remaining(self) -> float | None:
+        """Seconds left, ``None`` for no limit; never negative."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - monotonic())
+
+    def timed_out(self, waiting_for: str, *, maybe_applied: bool = False) -> DeadlineExceededError:
+        """Return the error for a deadline that passed."""
+        return DeadlineExceededError(
+            f"{self.method}: {self.timeout:g} s were not enough for {self.component!r} (waiting for {waiting_for}); "
+            "give a longer timeout=",
+            maybe_applied=maybe_applied,
+        )
+
+    def failed(self, error: Exception, runtime: str) -> float:
+        """Decide about a failed attempt.
+
+        Returns:
+            Seconds to wait before the next attempt, which is counted here.
+
+        Raises:
+            CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
+        """
+        mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
+        mapped.service = mapped.service or self.method.service
+        mapped.operation = mapped.operation or self.method.name
+        mapped.component = mapped.component or self.component
+        mapped.runtime = mapped.runtime or runtime
+        if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
+            # full jitter: callers that failed together do not come back together
+            delay = random.uniform(0, min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**self.attempt))
+            if self.deadline is None or monotonic() + delay < self.deadline:
+                self.attempt += 1
+                return delay
+        if mapped is error:
+            raise error
+        raise mapped from error
+
+    def _wrap(self, error: Exception) -> CloudRuntimesError:
+        if isinstance(error, MemoryError):
+            return ResourceExhaustedError(f"{self.method} on {self.component!r}: out of memory")
+        return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
+
+
+def mark_interrupted(error: BaseException, maybe_applied: bool) -> None:
+    """Tell on a ``CancelledError`` or ``KeyboardInterrupt`` whether the write may have happened."""
+    interrupted: Any = error
+    interrupted.maybe_applied = maybe_applied

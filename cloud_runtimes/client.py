@@ -1,0 +1,274 @@
+"""The client: settings, one runtime, lazy services; open and close."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from . import _fork, config, registry
+from ._operation import CLIENT_TIMEOUT, check_timeout
+from .errors import ClosedError, CloudRuntimesError, DeadlineExceededError, InvalidArgumentError, UnavailableError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._bridge import Bridge
+    from ._runtime import Runtime
+    from ._service import Service
+    from .pubsub import PubSubService
+    from .state import StateService
+
+__all__ = ["SERVICES", "CloudRuntimesClient"]
+
+SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "state": "StateService"}
+"""The services there are: name → class, in the package of that name."""
+
+_open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
+
+
+class CloudRuntimesClient:
+    """The way to every service, over one runtime.
+
+    Making one does no I/O and starts nothing; the first call connects. One client serves any number of threads and event loops, and a forked child. ``with client:`` closes it at the end; a forgotten one is closed at exit.
+
+    Args:
+        endpoint: where a sidecar listens, e.g. ``"http://localhost:3500"``, ``"grpc://localhost:50001"``.
+        timeout: seconds for every call that gives none of its own, retries included; ``None``: no limit.
+        runtime: ``"capa"`` (in the process, the default), the name of an entry point, or a `Runtime`.
+        app_id: this application's name: the default consumer group and the source of its events.
+        config: a TOML, JSON or YAML file, a folder of such files, or a mapping.
+        api_token: for a sidecar.
+
+    Raises:
+        InvalidArgumentError: an argument of the wrong type or value. What is wrong in a configuration file is raised by the first call, since only that reads it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        timeout: float | None = config.DEFAULT_TIMEOUT,
+        *,
+        runtime: str | Runtime | None = None,
+        app_id: str | None = None,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        api_token: str | None = None,
+    ) -> None:
+        for name, value in (("endpoint", endpoint), ("app_id", app_id), ("api_token", api_token)):
+            if value is not None and not isinstance(value, str):
+                raise InvalidArgumentError(f"{name} must be text, not {type(value).__name__}")
+        check_timeout(timeout)
+        if config is not None and not isinstance(config, (str, os.PathLike, Mapping)):
+            raise InvalidArgumentError(f"config must be a path or a mapping, not {type(config).__name__}")
+        self._arguments: dict[str, Any] = {
+            "endpoint": endpoint,
+            "timeout": timeout,
+            "runtime": runtime if isinstance(runtime, str) else None,
+            "app_id": app_id,
+            "api_token": api_token,
+        }
+        self._config = config
+        self._timeout = timeout
+        self._given_runtime = None if isinstance(runtime, str) else runtime
+        self._settings_: Any = None
+        self._runtime: Runtime | None = None
+        self._bridge: Bridge | None = None
+        self._services: dict[str, Service] = {}
+        # what close() must end first: publishers and subscriptions
+        self._handles: set[Any] = set()
+        self._lock = threading.RLock()
+        self._closed = False
+        _open_clients.add(self)
+        _fork.register(self)
+
+    def __repr__(self) -> str:
+        runtime = self._arguments["runtime"] or (self._runtime.name if self._runtime else "not chosen yet")
+        return f"<CloudRuntimesClient runtime={runtime}{' closed' if self._closed else ''}>"
+
+    # -- services ---------------------------------------------------------
+
+    def _service(self, name: str) -> Any:
+        with self._lock:
+            service = self._services.get(name)
+            if service is None:
+                made = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])(self)
+                service = self._services[name] = made
+        self.__dict__[name] = service  # next time without a lookup
+        return service
+
+    if TYPE_CHECKING:
+        pubsub: PubSubService
+        state: StateService
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in SERVICES:
+                return self._service(name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _settings(self) -> config.ClientSettings:
+        with self._lock:
+            if self._settings_ is None:
+                self._settings_ = config.load(self._config, services=SERVICES, **self._arguments)
+                self._timeout = self._settings_.timeout
+            return cast("config.ClientSettings", self._settings_)
+
+    def _runtime_for(self, service: Service | None = None) -> Runtime:
+        """Return the runtime, made when first asked for."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another", service=service.name if service else None)
+            if self._runtime is None:
+                from ._bridge import Bridge
+
+                settings = self._settings
+                if self._bridge is None:
+                    self._bridge = Bridge()
+                if self._given_runtime is not None:
+                    self._runtime = self._given_runtime
+                else:
+                    made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
+                    self._runtime = made(settings, self._bridge)
+            return self._runtime
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the client's own loop, for async handlers of a sync subscription."""
+        self._runtime_for()
+        assert self._bridge is not None
+        return self._bridge.loop()
+
+    # -- the client's own methods -----------------------------------------
+
+    def supports(self, feature: str, component: str | None = None) -> bool:
+        """Tell whether a feature works, e.g. ``client.supports("state.ttl", "orders")``. Does no I/O.
+
+        Args:
+            feature: ``"<service>"`` or ``"<service>.<feature>"``; the features of a service are constants of its ``driver`` module.
+            component: the store's name; without one, what all declared components of the service support, or the default.
+        """
+        service_name, _, wanted = feature.partition(".")
+        if service_name not in SERVICES:
+            return False
+        runtime = self._runtime_for()
+        declared = sorted(name for service, name in runtime.declared() if service == service_name)
+        names = [component] if component is not None else declared or ["default"]
+        service: Service = self._service(service_name)
+        try:
+            return all(not wanted or wanted in service._driver(name).features for name in names)
+        except CloudRuntimesError:
+            return False
+
+    def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Return once the runtime answers.
+
+        Raises:
+            DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
+        """
+        for delay in self._until_ready(timeout):
+            time.sleep(delay)
+
+    async def wait_ready_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `wait_ready`."""
+        import asyncio
+
+        flow = self._until_ready(timeout)
+        while (delay := await asyncio.to_thread(next, flow, None)) is not None:
+            await asyncio.sleep(delay)
+
+    def _until_ready(self, timeout: float | None) -> Any:
+        """Try, yielding the seconds to wait before the next try."""
+        runtime = self._runtime_for()
+        limit = check_timeout(timeout, self._timeout)
+        end = None if limit is None else time.monotonic() + limit
+        delay = 0.02
+        while True:
+            try:
+                runtime.ready()
+                return
+            except UnavailableError as error:
+                if end is not None and time.monotonic() + delay >= end:
+                    raise DeadlineExceededError(
+                        f"the runtime {runtime.name} is not ready after {limit:g} s: {error}"
+                    ) from error
+            yield delay
+            delay = min(delay * 2, 1.0)
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Refuse further calls, let handlers end, flush publishers, and let go of everything within ``timeout`` seconds.
+
+        Closing twice does nothing.
+        """
+        limit = check_timeout(timeout, self._timeout)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for service in self._services.values():
+                service._drivers = {}
+        end = None if limit is None else time.monotonic() + limit
+        failure: BaseException | None = None
+        for handle in list(self._handles):
+            try:
+                handle._close_by_client(end)
+            except Exception as error:
+                failure = failure or error
+        left = None if end is None else max(0.05, end - time.monotonic())
+        if self._runtime is not None:
+            self._runtime.close(left)
+        if self._bridge is not None:
+            self._bridge.close(left)
+        _open_clients.discard(self)
+        if failure is not None:
+            raise failure
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        import asyncio
+        from functools import partial
+
+        # handlers of subscriptions of this loop must be able to run while it waits
+        await asyncio.to_thread(partial(self.close, timeout=timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close_async()
+
+    # -- process ----------------------------------------------------------
+
+    def forked(self) -> None:
+        """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""
+        self._lock = threading.RLock()
+        for service in self._services.values():
+            service._drivers = {}
+        self._runtime = self._given_runtime
+        self._handles = {handle for handle in self._handles if getattr(handle, "outlives_fork", False)}
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    for client in list(_open_clients):
+        try:
+            client.close(timeout=5.0)
+        except Exception as error:
+            from ._log import logger
+
+            logger().warning("closing a forgotten client failed: %s", error)

@@ -1,0 +1,124 @@
+"""SQLite: the embedded default. One file for every service, no server, no setting needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..._clock import Clocks
+from ..._runtime import Component
+from ...config import ClientSettings, duration, setting
+from ...errors import InvalidArgumentError
+from .place import DATABASE, home_folder, is_memory
+
+if TYPE_CHECKING:
+    from ..._bridge import Bridge
+    from ..._driver import Driver
+    from .engine import Engine
+
+__all__ = ["SqliteComponent", "SqliteSettings", "component"]
+
+Durability = Literal["full", "relaxed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteSettings:
+    """Settings of the component.
+
+    Attributes:
+        home: folder that holds the database, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps it in the process.
+        path: the database's file, instead of ``home/cloud_runtimes.db``.
+        durability: ``"full"``: what is acknowledged survives a power cut; ``"relaxed"``: it survives a crash of the process, a power cut may cost the last moments. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+        max_value_bytes: largest value or event payload, encoded.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
+        max_bytes: of the log of one pub/sub name; ``None``: no limit.
+        when_full: at ``max_bytes``: ``"refuse"`` publishing, or ``"drop_oldest"`` frames, counted.
+    """
+
+    home: str | None = setting(None, help="folder of the database")
+    path: str | None = setting(None, help="file of the database")
+    durability: Durability | None = setting(None, help="full or relaxed")
+    max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value or event")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
+    max_bytes: int | None = setting(None, help="limit of the log")
+    when_full: Literal["refuse", "drop_oldest"] = setting("refuse", help="what happens at max_bytes")
+
+    def __post_init__(self) -> None:
+        if self.home is not None and self.path is not None:
+            raise ValueError("give home or path, not both")
+        if not 1 <= self.max_value_bytes <= 512 * 1024 * 1024:
+            raise ValueError("max_value_bytes must be 1 to 536,870,912")
+        if self.max_bytes is not None and self.max_bytes < 1024 * 1024:
+            raise ValueError("max_bytes must be at least 1,048,576")
+
+
+class SqliteComponent(Component):
+    """Drivers over one shared engine."""
+
+    name = "sqlite"
+    Settings = SqliteSettings
+    services = ("pubsub", "state")
+
+    settings: SqliteSettings
+    clocks = Clocks()
+
+    def __init__(self, settings: SqliteSettings, context: ClientSettings, bridge: Bridge) -> None:
+        super().__init__(settings, context, bridge)
+        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+        if durability not in ("full", "relaxed"):
+            raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
+        self.durable = durability == "full"
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._sweeping = False
+
+    @property
+    def path(self) -> str:
+        """The database's file, or ``:memory:…``."""
+        if self.settings.path is not None:
+            return home_folder(self.settings.path)
+        home = home_folder(self.settings.home)
+        return home if is_memory(home) else os.path.join(home, DATABASE)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made without I/O."""
+        with self._lock:
+            if self._engine is None:
+                from .engine import acquire
+
+                self._engine = acquire(self.path, self.clocks)
+            return self._engine
+
+    def driver(self, service: str, name: str) -> Driver:
+        if service == "state":
+            from .state import SqliteState
+
+            return SqliteState(self, name)
+        from .pubsub import SqlitePubSub
+
+        return SqlitePubSub(self, name)
+
+    def sweeping(self) -> None:
+        """See that expired rows are swept from now on."""
+        if not self._sweeping:
+            self._sweeping = True
+            from .sweep import start
+
+            start(self)
+
+    def ready(self) -> None:
+        self.engine.open()
+
+    def close(self, timeout: float | None) -> None:
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.release(timeout)
+
+
+component = SqliteComponent

@@ -1,0 +1,197 @@
+"""Doorbells: after a commit the writer wakes who waits for it, in this process and in others.
+
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``BELL.PID-N``; ringing sends each of that bell one byte. A lost ring costs at most `Waiter.net` seconds: waiters look by themselves that often.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Bells", "Waiter"]
+
+_MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
+_numbers = itertools.count()
+
+
+class Waiter:
+    """One that waits for a bell. Only one thread waits; any thread may `ring` it.
+
+    Attributes:
+        net: seconds after which it should look by itself, however quiet the bell is.
+    """
+
+    def __init__(self, bells: Bells, bell: str, path: str | None) -> None:
+        self._bells = bells
+        self.bell = bell
+        self.path = path
+        self._sender: socket.socket | None = None
+        self.net = 0.25
+        if path is not None:
+            try:
+                self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._receiver.bind(bells.address(path))
+                os.chmod(bells.address(path), 0o600)
+                self._receiver.setblocking(False)
+                return
+            except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
+                self._receiver.close()
+                self.path = None
+                self.net = 0.02
+        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake it; a ring before the wait is kept."""
+        try:
+            if self._sender is not None:
+                self._sender.send(b"!")
+            elif self.path is not None:
+                self._bells.send(self.path)
+        except OSError:  # full: it will wake anyway; closed: nobody waits
+            return
+
+    def wait(self, timeout: float) -> bool:
+        """Return when rung (``True``) or after ``timeout`` seconds (``False``)."""
+        receiver = self._receiver
+        try:
+            if timeout > 0:
+                receiver.settimeout(timeout)
+                receiver.recv(16)
+                receiver.setblocking(False)
+            while True:
+                receiver.recv(16)
+        except TimeoutError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:  # closed under us
+            return True
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Stop waiting."""
+        self._bells.forget(self)
+        self._receiver.close()
+        if self._sender is not None:
+            self._sender.close()
+        if self.path is not None and unlink:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                return
+
+
+class Bells:
+    """The bells of one database; ``folder`` is ``None`` where no other process can wait."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._local: dict[str, set[Waiter]] = {}
+        self._lock = threading.Lock()
+        self._sender: socket.socket | None = None
+        self._descriptor: int | None = None
+        self._listing: list[str] = []
+        self._listed = -1
+
+    def waiter(self, bell: str) -> Waiter:
+        """Return a new waiter for a bell: letters, digits and dashes."""
+        path = None
+        if self._folder is not None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            path = str(self._folder / f"{bell}.{os.getpid()}-{next(_numbers)}")
+        waiter = Waiter(self, bell, path)
+        with self._lock:
+            self._local.setdefault(bell, set()).add(waiter)
+        return waiter
+
+    def forget(self, waiter: Waiter) -> None:
+        """Take a waiter off its bell."""
+        with self._lock:
+            waiters = self._local.get(waiter.bell)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._local[waiter.bell]
+
+    def ring(self, bells: Iterable[str]) -> None:
+        """Wake all waiters of these bells, here and in other processes."""
+        bells = frozenset(bells)
+        if self._local:
+            with self._lock:
+                local = [waiter for bell in bells for waiter in self._local.get(bell, ())]
+            for waiter in local:
+                waiter.ring()
+        if self._folder is not None:
+            mine = f"{os.getpid()}-"
+            for name in self._list():
+                bell, _, owner = name.rpartition(".")
+                if bell in bells and not owner.startswith(mine):
+                    self._ring_other(name)
+
+    def _list(self) -> list[str]:
+        """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
+        assert self._folder is not None
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+            if changed != self._listed:
+                self._listing = os.listdir(self._folder)
+                self._listed = changed if time.time_ns() - changed > 50_000_000 else -1
+        except OSError:
+            return []
+        return self._listing
+
+    def _ring_other(self, name: str) -> None:
+        path = str(self._folder / name) if self._folder is not None else name
+        try:
+            self.send(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            # its owner died without unlinking
+            try:
+                os.unlink(path)
+            except OSError:
+                return
+        except OSError:
+            return
+
+    def send(self, path: str) -> None:
+        """Send one byte to a waiter's socket, without waiting."""
+        sender = self._sender
+        if sender is None:
+            sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            sender.setblocking(False)
+        sender.sendto(b"!", self.address(path))
+
+    def address(self, path: str) -> str:
+        """Return a name for a socket's path that fits into ``sun_path``."""
+        if len(os.fsencode(path)) <= _MAX_PATH or self._folder is None:
+            return path
+        if self._descriptor is None:
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._descriptor}/{os.path.basename(path)}"
+
+    def close(self) -> None:
+        """Close everything."""
+        self._close(unlink=True)
+
+    def forked(self) -> None:
+        """In a forked child: let go of the parent's sockets without taking them down."""
+        self._lock = threading.Lock()
+        self._close(unlink=False)
+
+    def _close(self, *, unlink: bool) -> None:
+        for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
+            waiter.close(unlink=unlink)
+        self._local = {}
+        if self._sender is not None:
+            self._sender.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._sender = self._descriptor = None
+        self._listed = -1

@@ -1,0 +1,309 @@
+"""One engine per (process, file): connections, rounds, bells. All clients of the process share it.
+
+Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)), so a second SQLite handle opened and closed beside the first could let another process delete the write-ahead log. Hence one engine, connections closed only together, under the gate; and a forked child never closes what it inherited.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from time import sleep
+from typing import Any, Final
+
+from ... import _fork
+from ..._clock import Clocks
+from ..._operation import Operation
+from ...errors import CloudRuntimesError, PermissionDeniedError
+from . import schema
+from .bell import Bells
+from .failures import explain
+from .gate import Gate, NoGate
+from .place import check_file_system, explain_os_error, is_memory, make_home
+from .rounds import Job, Rounds
+
+__all__ = ["Engine", "acquire"]
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+_PRAGMAS: Final = (
+    "PRAGMA busy_timeout = 0",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA temp_store = MEMORY",
+)
+_engines: dict[str, Engine] = {}
+_engines_lock = threading.Lock()
+# connections that a forked child must neither use nor close
+_inherited: list[Any] = []
+
+
+def acquire(path: str, clocks: Clocks) -> Engine:
+    """Return the process's engine for a database, made without I/O; each call needs one `Engine.release`."""
+    key = path if is_memory(path) else os.path.realpath(path)
+    with _engines_lock:
+        engine = _engines.get(key)
+        if engine is None:
+            engine = _engines[key] = Engine(key, clocks)
+        engine.users += 1
+        return engine
+
+
+class Engine:
+    """See the module; made by `acquire`.
+
+    Attributes:
+        path: of the database, or ``:memory:…``.
+        memory: whether it lives in this process only.
+        clocks: that rules about time use.
+        bells: wake-up of waiters.
+        sweepers: called on the writer thread now and then; each does a little tidying and tells whether there is more.
+    """
+
+    def __init__(self, path: str, clocks: Clocks) -> None:
+        self.path = path
+        self.memory = is_memory(path)
+        self.clocks = clocks
+        self.users = 0
+        self.read_only = False
+        self.sweepers: list[Callable[[], bool]] = []
+        self.bells = Bells(None if self.memory else Path(path).parent / "wake")
+        self._lock = threading.Lock()
+        self._rounds: Rounds | None = None
+        self._gate: Gate | NoGate = NoGate()
+        self._readers: list[sqlite3.Connection] = []
+        self._immutable = False
+        _fork.register(self)
+
+    # -- opening and closing ----------------------------------------------
+
+    def open(self) -> None:
+        """Open the database, making and migrating it if need be. Waits for the gate.
+
+        Raises:
+            CloudRuntimesError: it cannot be used; names the path and the remedy.
+        """
+        with self._lock:
+            if self._rounds is not None or self._readers:
+                return
+            try:
+                if self.memory:
+                    self._start(self._connect("file::memory:"))
+                else:
+                    self._open_file()
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
+            except OSError as error:
+                if isinstance(error, CloudRuntimesError):
+                    raise
+                raise explain_os_error(error, Path(self.path)) from error
+
+    def _open_file(self) -> None:
+        folder = Path(self.path).parent
+        make_home(folder)
+        check_file_system(folder)
+        try:
+            gate = Gate(self.path)
+        except OSError as error:
+            refusal = explain_os_error(error, Path(self.path))
+            if isinstance(refusal, PermissionDeniedError) and os.path.exists(self.path):
+                self._open_read_only()
+                return
+            raise refusal from error
+        try:
+            gate.enter()
+            try:
+                connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
+                try:
+                    version = schema.check(connection, self.path)
+                    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+                    connection.execute("PRAGMA journal_size_limit = 67108864")
+                    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                        connection.execute("PRAGMA journal_mode = WAL")
+                    schema.migrate(connection, version)
+                except BaseException:
+                    connection.close()
+                    raise
+                self._start(connection, gate)
+            finally:
+                gate.leave()
+        except BaseException:
+            gate.close()
+            raise
+
+    def _start(self, connection: sqlite3.Connection, gate: Gate | NoGate | None = None) -> None:
+        if gate is None:
+            schema.migrate(connection, 0)
+        self._gate = gate or self._gate
+        self._rounds = Rounds(connection, self._gate, self.path, ring=self.bells.ring, sweep=self._sweep)
+
+    def _open_read_only(self) -> None:
+        """Open what cannot be written, for reading. Without a log beside it nobody writes it, so no locks are needed."""
+        self.read_only = True
+        self._immutable = not os.path.exists(f"{self.path}-wal")
+        reader = self._reader()
+        schema.check(reader, self.path)
+        self._readers.append(reader)
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0)
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        mode = ("?mode=ro&immutable=1" if self._immutable else "?mode=ro") if self.read_only else "?mode=rw"
+        return self._connect(Path(self.path).as_uri() + mode)
+
+    def release(self, timeout: float | None) -> None:
+        """Give up one use; the last one closes the engine."""
+        with _engines_lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if _engines.get(self.path) is self:
+                del _engines[self.path]
+        self._close(timeout)
+
+    def _close(self, timeout: float | None) -> None:
+        with self._lock:
+            rounds, self._rounds = self._rounds, None
+            readers, self._readers = self._readers, []
+            if rounds is not None:
+                rounds.close(timeout)
+                # the last connection to close checkpoints and deletes the log: never beside another writer
+                with rounds.mutex:
+                    self._gate.enter()
+                    try:
+                        for connection in (*readers, rounds.connection):
+                            connection.close()
+                    finally:
+                        self._gate.leave()
+                        self._gate.close()
+            else:
+                for connection in readers:
+                    connection.close()
+            self._gate = NoGate()
+        self.bells.close()
+
+    def forked(self) -> None:
+        """In a forked child: forget everything; close only the gate's descriptors, which would keep the parent's lock alive."""
+        if isinstance(self._gate, Gate):
+            self._gate.close()
+        if self._rounds is not None:
+            _keep_forever(self._rounds.connection)
+        for reader in self._readers:
+            _keep_forever(reader)
+        self._gate = NoGate()
+        self._rounds, self._readers, self._lock = None, [], threading.Lock()
+        self.bells.forked()
+        _engines.pop(self.path, None)
+
+    # -- reading ----------------------------------------------------------
+
+    def query(self, op: Operation | None, sql: str, parameters: Parameters = ()) -> list[Any]:
+        """Run one SELECT and return its rows; no read transaction stays open."""
+        while True:
+            try:
+                return self._query(sql, parameters)
+            except sqlite3.OperationalError as error:
+                # a WAL reader waits for nobody but recovery after a crash
+                if not _is_busy(error) or (op is not None and op.remaining() == 0.0):
+                    raise explain(error, self.path) from error
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
+            sleep(0.002)
+
+    async def query_async(
+        self, op: Operation, sql: str, parameters: Parameters = (), *, inline: bool = True
+    ) -> list[Any]:
+        """Asynchronous `query`: a point read runs on the loop; one that would wait, or a long one, in a thread."""
+        if inline and (self._rounds is not None or self.read_only):
+            try:
+                return self._query(sql, parameters)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise explain(error, self.path) from error
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
+        import asyncio
+
+        return await asyncio.to_thread(self.query, op, sql, parameters)
+
+    def _query(self, sql: str, parameters: Parameters) -> list[Any]:
+        if self.memory:
+            rounds = self._rounds or self._opened()
+            with rounds.mutex:
+                return rounds.connection.execute(sql, parameters).fetchall()
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            if self._rounds is None and not self.read_only:
+                self._opened()
+            reader = self._reader()
+        try:
+            return reader.execute(sql, parameters).fetchall()
+        finally:
+            self._readers.append(reader)
+
+    # -- writing ----------------------------------------------------------
+
+    def _opened(self) -> Rounds:
+        self.open()
+        if self._rounds is None:
+            raise PermissionDeniedError(
+                f"{self.path} can only be read: set CLOUD_RUNTIMES_HOME to a folder that can be written"
+            )
+        return self._rounds
+
+    def run(self, job: Job, op: Operation) -> Any:
+        """Run a write; see `Rounds.run`."""
+        return (self._rounds or self._opened()).run(job, op)
+
+    async def run_async(self, job: Job, op: Operation) -> Any:
+        """Asynchronous `run`."""
+        rounds = self._rounds
+        if rounds is None:
+            import asyncio
+
+            rounds = await asyncio.to_thread(self._opened)
+        return await rounds.run_async(job, op)
+
+    def submit(self, job: Job) -> None:
+        """Leave a write to the writer thread and do not wait; its error is logged."""
+        (self._rounds or self._opened()).submit(job)
+
+    def start_sweeping(self) -> None:
+        """Make sure that the writer thread runs, which sweeps."""
+        (self._rounds or self._opened()).start()
+
+    def _sweep(self) -> float:
+        more = False
+        for sweeper in tuple(self.sweepers):
+            more = sweeper() or more
+        return 0.05 if more else 30.0
+
+    def ring(self, bells: Iterable[str]) -> None:
+        """Wake waiters of this and other processes."""
+        self.bells.ring(bells)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _keep_forever(connection: sqlite3.Connection) -> None:
+    """Keep a connection from ever being closed, the end of the interpreter included."""
+    _inherited.append(connection)
+    try:
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    except (ImportError, AttributeError):  # no C API: the list above is what there is
+        return

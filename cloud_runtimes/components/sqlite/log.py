@@ -1,0 +1,227 @@
+"""The SQL of the log: topics, frames, cursors, claims. What it means is in ``docs/architecture.md``, "The log".
+
+Functions that take a connection run inside a round; they change nothing outside the database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+__all__ = [
+    "Claimed",
+    "claim_new",
+    "count_in",
+    "find_topic",
+    "hand_back",
+    "join_group",
+    "move_delayed",
+    "park",
+    "settle_claim",
+    "take_over",
+]
+
+_COUNT: Final = struct.Struct("<I")
+_BATCH: Final = 64
+
+OVERDUE: Final = (
+    "SELECT id, frame, start, count, deliveries, settled FROM claims WHERE grp = ? AND deadline <= ? ORDER BY deadline, frame, start LIMIT ?"
+)
+_TAKE: Final = "UPDATE claims SET member = ?, boot = ?, deadline = ?, deliveries = deliveries + 1 WHERE id = ?"
+_CLAIM: Final = (
+    "INSERT INTO claims (grp, frame, start, count, member, boot, deadline, deliveries, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
+
+
+class Claimed(NamedTuple):
+    """A slice of a frame that a member holds.
+
+    Attributes:
+        id: of the claim.
+        frame: of the frame.
+        start, length: the slice.
+        deliveries: this one included.
+        settled: bitmap over the slice, least significant bit first; ``None``: nothing yet.
+    """
+
+    id: int
+    frame: int
+    start: int
+    length: int
+    deliveries: int
+    settled: bytes | None
+
+    def open(self) -> list[int]:
+        """Return the positions, within the slice, that are not settled."""
+        if self.settled is None:
+            return list(range(self.length))
+        return [index for index in range(self.length) if not self.settled[index >> 3] & (1 << (index & 7))]
+
+
+def count_in(frame: bytes) -> int:
+    """Return how many records a frame says it has."""
+    return int(_COUNT.unpack_from(frame, 4)[0])
+
+
+def find_topic(connection: sqlite3.Connection, pubsub: str, topic: str) -> int:
+    """Return a topic's number; makes it if need be."""
+    row = connection.execute("SELECT id FROM topics WHERE pubsub = ? AND name = ?", (pubsub, topic)).fetchone()
+    if row is None:
+        row = connection.execute(
+            "INSERT INTO topics (pubsub, name) VALUES (?, ?) RETURNING id", (pubsub, topic)
+        ).fetchone()
+    return int(row[0])
+
+
+def join_group(connection: sqlite3.Connection, topic: int, name: str, latest: bool, boot: str, wall_ms: int) -> int:
+    """Return a group's number; makes it, with its cursor, if need be."""
+    row = connection.execute("SELECT id FROM groups WHERE topic = ? AND name = ?", (topic, name)).fetchone()
+    if row is None:
+        frame, position = 0, 0
+        if latest:
+            last = connection.execute("SELECT id, count FROM frames WHERE topic = ? ORDER BY id DESC LIMIT 1", (topic,))
+            frame, position = last.fetchone() or (0, 0)
+        row = connection.execute(
+            "INSERT INTO groups (topic, name, frame, position, seen) VALUES (?, ?, ?, ?, ?) RETURNING id",
+            (topic, name, frame, position, wall_ms),
+        ).fetchone()
+    group = int(row[0])
+    connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall_ms, group))
+    # leases of an earlier boot have ended, whatever their clock says
+    connection.execute("UPDATE claims SET deadline = 0, boot = ? WHERE grp = ? AND boot <> ?", (boot, group, boot))
+    return group
+
+
+def take_over(
+    connection: sqlite3.Connection, group: int, member: str, boot: str, now: int, deadline: int, want: int
+) -> list[Claimed]:
+    """Take claims whose deadline has passed: dead members' and retries that are due. At most ``want`` unsettled events."""
+    taken: list[Claimed] = []
+    while want > 0:
+        rows = connection.execute(OVERDUE, (group, now, _BATCH)).fetchall()
+        for row in rows:
+            if want <= 0:
+                break
+            claim = Claimed(*row)
+            places = claim.open()
+            if len(places) > want:
+                claim = _split(connection, claim, places[want], group, boot)
+                places = places[:want]
+            connection.execute(_TAKE, (member, boot, deadline, claim.id))
+            taken.append(claim._replace(deliveries=claim.deliveries + 1))
+            want -= len(places)
+        if len(rows) < _BATCH:
+            break
+    return taken
+
+
+def _split(connection: sqlite3.Connection, claim: Claimed, at: int, group: int, boot: str) -> Claimed:
+    """Cut a claim before position ``at``: the rest stays overdue as a claim of its own."""
+    head, tail = _cut(claim.settled, at, claim.length)
+    connection.execute("UPDATE claims SET count = ?, settled = ? WHERE id = ?", (at, head, claim.id))
+    rest = (group, claim.frame, claim.start + at, claim.length - at, "", boot, 0, claim.deliveries, tail)
+    connection.execute(_CLAIM, rest)
+    return claim._replace(length=at, settled=head)
+
+
+def _cut(settled: bytes | None, at: int, count: int) -> tuple[bytes | None, bytes | None]:
+    if settled is None:
+        return None, None
+    bits = int.from_bytes(settled, "little")
+    head, tail = bits & ((1 << at) - 1), bits >> at
+    return head.to_bytes((at + 7) // 8, "little"), tail.to_bytes((count - at + 7) // 8, "little")
+
+
+def claim_new(
+    connection: sqlite3.Connection,
+    topic: int,
+    group: int,
+    member: str,
+    boot: str,
+    deadline: int,
+    want: int,
+    wall_ms: int,
+) -> list[Claimed]:
+    """Claim up to ``want`` events behind the group's cursor and move it."""
+    frame, position = connection.execute("SELECT frame, position FROM groups WHERE id = ?", (group,)).fetchone()
+    claimed: list[Claimed] = []
+    start = (frame, position)
+    while want > 0:
+        rows = connection.execute(_NEXT, (topic, frame, _BATCH)).fetchall()
+        for id, count in rows:
+            first = position if id == frame else 0
+            frame, position = id, first
+            take = min(count - first, want)
+            if take <= 0:
+                continue
+            cursor = connection.execute(_CLAIM, (group, id, first, take, member, boot, deadline, 1, None))
+            claimed.append(Claimed(int(cursor.lastrowid or 0), id, first, take, 1, None))
+            position = first + take
+            want -= take
+            if want <= 0:
+                break
+        if len(rows) < _BATCH:
+            break
+    if (frame, position) != start:
+        connection.execute(
+            "UPDATE groups SET frame = ?, position = ?, seen = ? WHERE id = ?", (frame, position, wall_ms, group)
+        )
+    return claimed
+
+
+def settle_claim(connection: sqlite3.Connection, claim: int, member: str, settled: bytes | None) -> bool:
+    """Store a claim's bitmap, ``None``: all of it is settled. ``False``: the claim went to another member."""
+    if settled is None:
+        cursor = connection.execute("DELETE FROM claims WHERE id = ? AND member = ?", (claim, member))
+    else:
+        cursor = connection.execute(
+            "UPDATE claims SET settled = ? WHERE id = ? AND member = ?", (settled, claim, member)
+        )
+    return cursor.rowcount > 0
+
+
+def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable[tuple[int, int, int, int]]) -> None:
+    """Have single events come again: (frame, position, deadline, deliveries so far)."""
+    connection.executemany(
+        _CLAIM, [(group, frame, place, 1, "", boot, deadline, count, None) for frame, place, deadline, count in events]
+    )
+
+
+def hand_back(connection: sqlite3.Connection, claim: int, member: str, settled: bytes | None) -> None:
+    """Give up a claim: anyone may take the rest at once, and it does not count as a delivery."""
+    connection.execute(
+        "UPDATE claims SET member = '', deadline = 0, deliveries = deliveries - 1, settled = ? WHERE id = ? AND member = ?",
+        (settled, claim, member),
+    )
+
+
+def move_delayed(connection: sqlite3.Connection, topic: int, wall_ms: int) -> bool:
+    """Move delayed frames that are due into the log; tells whether there were any."""
+    rows = connection.execute(
+        "SELECT id, count, body FROM delayed WHERE topic = ? AND due <= ? ORDER BY due, id LIMIT ?",
+        (topic, wall_ms, _BATCH),
+    ).fetchall()
+    for id, count, body in rows:
+        connection.execute(
+            "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
+            (topic, count, len(body), wall_ms, body),
+        )
+        connection.execute("DELETE FROM delayed WHERE id = ?", (id,))
+    return bool(rows)
+
+
+def count(connection: sqlite3.Connection, name: str, by: int) -> None:
+    """Add to a named counter."""
+    connection.execute(
+        "INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        (name, by),
+    )
+
+
+def bodies(connection: sqlite3.Connection, frames: Sequence[int]) -> dict[int, bytes]:
+    """Return the bodies of frames that are there."""
+    marks = ",".join("?" * len(frames))
+    return dict(connection.execute(f"SELECT id, body FROM frames WHERE id IN ({marks})", list(frames)).fetchall())

@@ -1,0 +1,325 @@
+"""A member of a consumer group on the log: claims slices of frames, holds them, answers for them.
+
+It belongs to the thread of its subscription; only `wake` may be called from others.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from itertools import count as counter
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from ..._native import events as kernel
+from ..._operation import Method, Operation
+from ...pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
+from . import log
+from .bell import Waiter
+from .log import Claimed
+from .rounds import Job
+
+if TYPE_CHECKING:
+    from .pubsub import SqlitePubSub
+
+__all__ = ["Member"]
+
+_EXCHANGE: Final = Method("pubsub", "receive", repeatable=False)
+_TIMEOUT: Final = 30.0
+_FRAMES_KEPT: Final = 8
+_SEEN_EVERY: Final = 60.0
+_DEFAULT_ACK_WAIT: Final = 30.0
+_DEFAULT_DELIVERIES: Final = 5
+_numbers = counter()
+
+# one look, without writing: is there anything to take, and if not, when will there be
+_LOOK: Final = """
+SELECT
+  EXISTS (SELECT 1 FROM frames WHERE topic = :topic AND (id > g.frame OR (id = g.frame AND count > g.position)) AND id >= g.frame),
+  (SELECT min(deadline) FROM claims WHERE grp = :group),
+  (SELECT min(due) FROM delayed WHERE topic = :topic)
+FROM groups g WHERE g.id = :group
+"""
+
+Token = tuple["_Held", int]
+
+
+class _Held:
+    """A claim of this member, in memory: what of it is settled, and what was handed on."""
+
+    __slots__ = ("claim", "left", "settled", "touched")
+
+    def __init__(self, claim: Claimed) -> None:
+        self.claim = claim
+        self.settled = bytearray(claim.settled or bytes((claim.length + 7) // 8))
+        self.left = len(claim.open())
+        self.touched = False
+
+    def settle(self, place: int) -> bool:
+        """Mark a position; ``False`` if it was marked before."""
+        bit = 1 << (place & 7)
+        if self.settled[place >> 3] & bit:
+            return False
+        self.settled[place >> 3] |= bit
+        self.left -= 1
+        self.touched = True
+        return True
+
+
+class Member(EventSource):
+    """See the module; made and joined by `SqlitePubSub.subscribe`."""
+
+    def __init__(self, driver: SqlitePubSub, request: SubscribeRequest) -> None:
+        self._driver = driver
+        self._engine = driver.engine
+        self._clocks = driver.engine.clocks
+        self._request = request
+        self._boot = self._clocks.boot_id()
+        self._name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+        self._ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
+        self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
+        self._held: dict[int, _Held] = {}
+        self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
+        self._topic = self._group = 0
+        self._waiter: Waiter | None = None
+        self._renewed = 0
+        self._seen = monotonic()
+        self._next_due: float | None = None
+
+    # -- joining ----------------------------------------------------------
+
+    def joining(self) -> Job:
+        """Return the job that makes the group; its result goes to `join`."""
+
+        def body(connection: sqlite3.Connection) -> tuple[int, int]:
+            topic = log.find_topic(connection, self._driver.name, self._request.topic)
+            latest = self._request.start == "latest"
+            wall = self._clocks.wall_ms()
+            return topic, log.join_group(connection, topic, self._request.group, latest, self._boot, wall)
+
+        return Job(body, durable=self._driver.component.durable)
+
+    def join(self, joined: tuple[int, int]) -> None:
+        """Take up the group's number and hang up the bell."""
+        from .pubsub import bell
+
+        self._topic, self._group = joined
+        self._waiter = self._engine.bells.waiter(bell(self._topic))
+
+    # -- the source -------------------------------------------------------
+
+    def wait(self, timeout: float, /) -> None:
+        assert self._waiter is not None
+        limit = min(timeout, self._waiter.net)
+        if self._next_due is not None:
+            limit = min(limit, max(0.001, self._next_due))
+        self._waiter.wait(limit)
+
+    def wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.ring()
+
+    def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
+        renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
+        seen = monotonic() >= self._seen + _SEEN_EVERY
+        there = want > 0 and self._look()
+        if not (answers or renew or there or seen):
+            return []
+        self._next_due = None
+        settled = self._mark(answers)
+        held = list(self._held.values())
+
+        def body(connection: sqlite3.Connection) -> tuple[list[int], list[Claimed]]:
+            now, wall = self._clocks.boot_ms(), self._clocks.wall_ms()
+            lost = self._land(connection, settled, now)
+            if renew:
+                connection.execute(
+                    "UPDATE claims SET deadline = ? WHERE grp = ? AND member = ?",
+                    (now + self._ack_wait_ms, self._group, self._name),
+                )
+            if seen:
+                connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall, self._group))
+            claimed = self._claim(connection, want, now, wall) if there else []
+            return lost, claimed
+
+        # what only moves claims may be lost with the power: it is delivered again then. A dead letter is a publish.
+        durable = self._driver.component.durable and (
+            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for answer in answers)
+        )
+        bells = self._dead_bells()
+        lost, claimed = self._engine.run(Job(body, durable=durable, bells=bells), self._operation())
+        if renew or not held:
+            self._renewed = self._clocks.boot_ms()
+        if seen:
+            self._seen = monotonic()
+        for id in lost:
+            self._held.pop(id, None)
+        for each in held:
+            each.touched = False
+            if not each.left:
+                self._held.pop(each.claim.id, None)
+        return self._deliver(claimed)
+
+    def close(self, answers: Sequence[Answer], /) -> None:
+        settled = self._mark(answers)
+
+        def body(connection: sqlite3.Connection) -> None:
+            now = self._clocks.boot_ms()
+            lost = set(self._land(connection, settled, now))
+            for id, held in self._held.items():
+                if held.left and id not in lost:
+                    log.hand_back(connection, id, self._name, bytes(held.settled))
+
+        from .pubsub import bell
+
+        try:
+            if self._group:
+                bells = (bell(self._topic), *self._dead_bells())
+                self._engine.run(Job(body, durable=self._driver.component.durable, bells=bells), self._operation())
+        finally:
+            if self._waiter is not None:
+                self._waiter.close()
+
+    def _operation(self) -> Operation:
+        return Operation(_EXCHANGE, self._driver.name, _TIMEOUT)
+
+    def _look(self) -> bool:
+        """Tell whether there is anything to take; else note when there will be."""
+        rows = self._engine.query(None, _LOOK, {"topic": self._topic, "group": self._group})
+        if not rows:
+            return False
+        fresh, deadline, due = rows[0]
+        if fresh:
+            return True
+        left = []
+        if deadline is not None:
+            left.append((deadline - self._clocks.boot_ms()) / 1000)
+        if due is not None:
+            left.append((due - self._clocks.wall_ms()) / 1000)
+        self._next_due = min(left) if left else None
+        return self._next_due is not None and self._next_due <= 0
+
+    # -- claims -----------------------------------------------------------
+
+    def _claim(self, connection: sqlite3.Connection, want: int, now: int, wall: int) -> list[Claimed]:
+        deadline = now + self._ack_wait_ms
+        log.move_delayed(connection, self._topic, wall)
+        claimed = log.take_over(connection, self._group, self._name, self._boot, now, deadline, want)
+        if self._max_deliveries is not None:
+            claimed = [each for each in claimed if not self._exhausted(connection, each)]
+        want -= sum(len(each.open()) for each in claimed)
+        if want > 0:
+            claimed += log.claim_new(connection, self._topic, self._group, self._name, self._boot, deadline, want, wall)
+        return claimed
+
+    def _exhausted(self, connection: sqlite3.Connection, claim: Claimed) -> bool:
+        """Put a claim away that was delivered often enough, its last holder having died with it."""
+        assert self._max_deliveries is not None
+        if claim.deliveries <= self._max_deliveries:
+            return False
+        self._put_away(connection, [(claim.frame, claim.start + place) for place in claim.open()])
+        log.settle_claim(connection, claim.id, self._name, None)
+        return True
+
+    def _put_away(self, connection: sqlite3.Connection, events: Sequence[tuple[int, int]]) -> None:
+        """Move events to the dead-letter topic, or count them as dropped."""
+        target = self._request.dead_letter_topic
+        name = f"{self._driver.name}/{self._request.topic}/{self._request.group}"
+        if target is None:
+            log.count(connection, f"dropped:{name}", len(events))
+            return
+        topic = log.find_topic(connection, self._driver.name, target)
+        wall = self._clocks.wall_ms()
+        by_frame: dict[int, list[int]] = {}
+        for frame, place in events:
+            by_frame.setdefault(frame, []).append(place)
+        for frame, body in log.bodies(connection, list(by_frame)).items():
+            letter = kernel.Frame(body).select(by_frame[frame])
+            connection.execute(
+                "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
+                (topic, len(by_frame[frame]), len(letter), wall, letter),
+            )
+        log.count(connection, f"dead_lettered:{name}", len(events))
+
+    def _dead_bells(self) -> tuple[str, ...]:
+        from .pubsub import bell
+
+        target = self._request.dead_letter_topic
+        number = None if target is None else self._driver._topics.get(target)
+        if target is not None and number is None:
+            rows = self._engine.query(
+                None, "SELECT id FROM topics WHERE pubsub = ? AND name = ?", (self._driver.name, target)
+            )
+            number = rows[0][0] if rows else None
+        return () if number is None else (bell(number),)
+
+    def _mark(self, answers: Sequence[Answer]) -> list[tuple[_Held, int, Answer]]:
+        """Mark answers in memory; returns those that count."""
+        fresh = []
+        for answer in answers:
+            held, place = answer.token
+            if held.claim.id in self._held and held.settle(place):
+                fresh.append((held, place, answer))
+        return fresh
+
+    def _land(
+        self, connection: sqlite3.Connection, settled: Iterable[tuple[_Held, int, Answer]], now: int
+    ) -> list[int]:
+        """Write answers; returns the claims that had gone to others, whose answers are void."""
+        lost: list[int] = []
+        for id, held in self._held.items():
+            if held.touched:
+                bitmap = None if not held.left else bytes(held.settled)
+                if not log.settle_claim(connection, id, self._name, bitmap):
+                    lost.append(id)
+        again: list[tuple[int, int, int, int]] = []
+        away: list[tuple[int, int]] = []
+        for held, place, (_, verdict, delay) in settled:
+            claim = held.claim
+            if claim.id in lost or verdict is Verdict.ACK:
+                continue
+            event = (claim.frame, claim.start + place)
+            if verdict is Verdict.DROP or (
+                verdict is Verdict.RETRY
+                and self._max_deliveries is not None
+                and claim.deliveries >= self._max_deliveries
+            ):
+                away.append(event)
+            elif verdict is Verdict.RETRY:
+                seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
+                again.append((*event, now + int(seconds * 1000), claim.deliveries))
+            else:
+                again.append((*event, 0, claim.deliveries))
+        if again:
+            log.park(connection, self._group, self._boot, again)
+        if away:
+            self._put_away(connection, away)
+        return lost
+
+    # -- handing on -------------------------------------------------------
+
+    def _deliver(self, claimed: Sequence[Claimed]) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        now_us = self._clocks.wall_ms() * 1000
+        for claim in claimed:
+            held = self._held[claim.id] = _Held(claim)
+            frame = self._frame(claim.frame)
+            for place in claim.open():
+                if frame is None or 0 < frame.expires(claim.start + place) <= now_us:
+                    held.settle(place)  # expired, or dropped from a full log: lands with the next answers
+                    continue
+                deliveries.append(Delivery(frame[claim.start + place], (held, place), claim.deliveries))
+        return deliveries
+
+    def _frame(self, id: int) -> kernel.Frame | None:
+        frame = self._frames.get(id)
+        if frame is None:
+            rows = self._engine.query(None, "SELECT body FROM frames WHERE id = ?", (id,))
+            if not rows:
+                return None
+            frame = self._frames[id] = kernel.Frame(rows[0][0])
+            while len(self._frames) > _FRAMES_KEPT:
+                self._frames.popitem(last=False)
+        return frame

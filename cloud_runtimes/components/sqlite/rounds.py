@@ -1,0 +1,466 @@
+"""Writes of one database: jobs gather into rounds, a round is one transaction and one fsync.
+
+Whoever finds mutex and gate free leads a round at once, on its own thread, for all jobs that wait. Otherwise the writer thread does. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._log import logger
+from ..._operation import Operation, mark_interrupted
+from ...errors import ClosedError, UnavailableError
+from .failures import explain
+from .gate import Gate, NoGate
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Job", "Rounds"]
+
+MAX_JOBS: Final = 1000
+MAX_BYTES: Final = 8 * 1024 * 1024
+_IDLE, _STATEMENT, _TRANSACTION, _COMMIT = range(4)
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class Job:
+    """One write.
+
+    Args:
+        body: does it, inside a transaction; its result is the job's.
+        durable: commit with ``synchronous=FULL``.
+        single: the body is one statement, so that its failure leaves nothing behind.
+        rows: instead of a body: rows of ``frames``, stored together with those of other such jobs.
+        size: bytes it writes, roughly.
+        bells: whom to wake once it is committed.
+    """
+
+    __slots__ = (
+        "_token",
+        "bells",
+        "body",
+        "done",
+        "durable",
+        "error",
+        "future",
+        "loop",
+        "result",
+        "rows",
+        "single",
+        "size",
+    )
+
+    def __init__(
+        self,
+        body: Callable[[sqlite3.Connection], Any] | None,
+        *,
+        durable: bool,
+        single: bool = False,
+        rows: list[tuple[Any, ...]] | None = None,
+        size: int = 0,
+        bells: tuple[str, ...] = (),
+    ) -> None:
+        self.body = body
+        self.durable = durable
+        self.single = single
+        self.rows = rows
+        self.size = size
+        self.bells = bells
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done: threading.Lock | None = None
+        self.future: asyncio.Future[Any] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._token = [None]
+
+    def take(self) -> bool:
+        """Take the job, to run it or to withdraw it; only one of all who try succeeds."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Make a job that was taken and then not applied free again."""
+        self._token.append(None)
+
+    def outcome(self) -> Any:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Rounds:
+    """The write side of an engine.
+
+    Args:
+        connection: for writing only, autocommit; nobody else uses it.
+        gate: before other processes.
+        path: for messages.
+        ring: wakes the waiters of committed jobs.
+        sweep: called now and then on the writer thread, outside a round; returns seconds until the next time.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        gate: Gate | NoGate,
+        path: str,
+        *,
+        ring: Callable[[Iterable[str]], None],
+        sweep: Callable[[], float],
+    ) -> None:
+        self.connection = connection
+        self.mutex = threading.RLock()
+        self._gate = gate
+        self._path = path
+        self._ring = ring
+        self._sweep = sweep
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()
+        self._closed = False
+        self._synchronous: bool | None = None
+        # what an interrupted leader needs to know: how far its round was, and whom it still has to tell
+        self._stage = _IDLE
+        self._changes = 0
+        self._untold: list[Job] = []
+
+    # -- callers ----------------------------------------------------------
+
+    def run(self, job: Job, op: Operation) -> Any:
+        """Run a job and return its result, within the operation's deadline.
+
+        Raises:
+            DeadlineExceededError: time was up; ``maybe_applied`` tells whether the write had begun.
+            CloudRuntimesError: what the write ended with.
+        """
+        mutex = self.mutex
+        if mutex._is_owned():  # type: ignore[attr-defined]
+            raise UnavailableError(
+                "a signal handler or __del__ writes while a write of its own thread is under way: write later"
+            )
+        try:
+            led = False
+            if mutex.acquire(blocking=False):
+                if not self._closed and self._gate.try_enter():
+                    led = self._lead(job)
+                    self._gate.leave()
+                mutex.release()
+            if not led:
+                self._wait(job, op)
+            elif job.bells:
+                self._ring(job.bells)
+        except BaseException as error:
+            self._heal(job, error)
+            raise
+        return job.outcome()
+
+    def _wait(self, job: Job, op: Operation) -> None:
+        """Leave the job to the writer thread and wait for it."""
+        done = job.done = threading.Lock()
+        done.acquire()
+        self._put(job)
+        remaining = op.remaining()
+        if not done.acquire(timeout=-1 if remaining is None else remaining):
+            if job.take():
+                raise op.timed_out(f"the turn to write {self._path}")
+            # it has begun, so it ends with the commit: almost always at once, later for much data
+            if not done.acquire(timeout=0.1 + job.size / (2 * 1024 * 1024)):
+                raise op.timed_out(f"the disk of {self._path}", maybe_applied=True)
+
+    async def run_async(self, job: Job, op: Operation) -> Any:
+        """Asynchronous `run`: never waits on the loop's thread."""
+        import asyncio
+
+        loop = job.loop = asyncio.get_running_loop()
+        future = job.future = loop.create_future()
+        timer = None
+        if op.deadline is not None:
+            timer = loop.call_later(max(0.0, op.deadline - monotonic()), self._expire, job, op)
+        self._put(job)
+        try:
+            return await future
+        except asyncio.CancelledError as error:
+            mark_interrupted(error, not job.take())
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, job: Job, op: Operation) -> None:
+        future = job.future
+        if future is not None and not future.done():
+            begun = not job.take()
+            future.set_exception(op.timed_out(f"the turn to write {self._path}", maybe_applied=begun))
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to the writer thread and do not wait; its error is logged."""
+        self._put(job)
+
+    def _put(self, job: Job) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._path} is closed")
+        self._jobs.put(job)
+        if self._thread is None:
+            self.start()
+
+    def _heal(self, job: Job, error: BaseException) -> None:
+        """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
+        if self.mutex._is_owned():  # type: ignore[attr-defined]
+            self._rollback()
+            self._gate.leave()
+            self.mutex.release()
+        if self._untold:
+            self._finish(self._untold)
+        if not isinstance(error, Exception):
+            mark_interrupted(error, not job.take())
+
+    # -- rounds -----------------------------------------------------------
+
+    def _lead(self, job: Job) -> bool:
+        """Run a round on the caller's thread; ``False``: a stranger has the database locked."""
+        others = self._gather()
+        if job.take():
+            others.append(job)
+        try:
+            self._commit(others)
+        except sqlite3.OperationalError:
+            for other in others:
+                other.give_back()
+                if other is not job:
+                    self._jobs.put(other)
+            self.start()
+            return False
+        except BaseException:
+            # interrupted between statements: what is not committed is undone, what is committed is told
+            if self._applied():
+                self._finish([other for other in others if other is not job])
+            else:
+                for other in others:
+                    other.give_back()
+                    if other is not job:
+                        self._put(other)
+            raise
+        self._finish(others, leader=job)
+        return True
+
+    def _gather(self, first: Job | None = None) -> list[Job]:
+        """Take what waits, up to one round's worth."""
+        jobs: list[Job] = []
+        size = 0
+        job = first
+        while True:
+            if job is not None and job.take():
+                jobs.append(job)
+                size += job.size
+            if len(jobs) >= MAX_JOBS or size >= MAX_BYTES:
+                return jobs
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return jobs
+            if job is None:  # the end mark belongs to the writer thread
+                self._jobs.put(None)
+                return jobs
+
+    def _commit(self, jobs: list[Job]) -> None:
+        """Run jobs in one transaction; sets their results and errors.
+
+        Raises:
+            sqlite3.OperationalError: locked by a stranger; nothing was applied.
+        """
+        if not jobs:
+            return
+        connection = self.connection
+        if connection.in_transaction:  # left by an interrupted call whose cleaning was interrupted too
+            connection.execute("ROLLBACK")
+        durable = any(job.durable for job in jobs)
+        if durable is not self._synchronous:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._synchronous = durable
+        self._stage, self._changes = _STATEMENT, connection.total_changes
+        try:
+            if all(job.rows is not None for job in jobs):
+                _insert(connection, [row for job in jobs for row in job.rows or ()])
+            elif len(jobs) == 1 and jobs[0].single and jobs[0].body is not None:
+                jobs[0].result = jobs[0].body(connection)
+            else:
+                self._stage = _TRANSACTION
+                connection.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    self._step(connection, job, alone=len(jobs) == 1)
+                self._stage = _COMMIT
+                connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._rollback()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+                raise
+            self._fail(jobs, error)
+        except Exception as error:
+            self._rollback()
+            self._fail(jobs, error)
+
+    def _step(self, connection: sqlite3.Connection, job: Job, alone: bool) -> None:
+        """Run one job of several; its failure is its own, unless SQLite gave up the whole transaction."""
+        job.error = None
+        if job.rows is not None:
+            _insert(connection, job.rows)
+            return
+        assert job.body is not None
+        guarded = not job.single and not alone
+        if guarded:
+            connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.body(connection)
+        except Exception as error:
+            if alone or not connection.in_transaction:
+                raise
+            if guarded:
+                connection.execute("ROLLBACK TO job")
+            job.error = self._explained(error)
+        if guarded:
+            connection.execute("RELEASE job")
+
+    def _rollback(self) -> None:
+        """Undo an open transaction, if there is one."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def _applied(self) -> bool:
+        """Tell whether an interrupted round was committed; if not, undo it."""
+        stage, self._stage = self._stage, _IDLE
+        if stage == _STATEMENT:
+            return self.connection.total_changes != self._changes
+        committed = stage == _COMMIT and not self.connection.in_transaction
+        self._rollback()
+        return committed
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            explained = explain(error, self._path)
+            explained.__cause__ = error
+            return explained
+        return error
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        explained = self._explained(error)
+        for job in jobs:
+            job.error = explained
+
+    def _finish(self, jobs: list[Job], leader: Job | None = None) -> None:
+        """Tell the callers; the futures of one loop in one hop."""
+        by_loop: dict[Any, list[Job]] = {}
+        bells: set[str] = set()
+        self._stage, self._untold = _IDLE, jobs
+        for job in jobs:
+            if job.error is None and job is not leader:
+                bells.update(job.bells)
+            if job.done is not None:
+                if job.done.locked():
+                    job.done.release()
+            elif job.loop is not None:
+                by_loop.setdefault(job.loop, []).append(job)
+            elif job is not leader and job.error is not None:
+                logger().warning("a background write to %s failed: %s", self._path, job.error)
+        for loop, members in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, members)
+            except RuntimeError:
+                continue  # that loop is closed: nobody waits any more
+        self._untold = []
+        if bells:
+            self._ring(bells)
+
+    # -- the writer thread ------------------------------------------------
+
+    def start(self) -> None:
+        """Start the writer thread if it does not run."""
+        with self._thread_lock:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._write, name="cloud-runtimes-writer", daemon=True)
+                self._thread.start()
+
+    def _write(self) -> None:
+        next_sweep = monotonic() + 1.0
+        while True:
+            try:
+                job = self._jobs.get(timeout=max(0.0, next_sweep - monotonic()))
+            except Empty:
+                try:
+                    pause = self._sweep()
+                except Exception as error:
+                    logger().warning("sweeping %s failed: %s", self._path, error)
+                    pause = 60.0
+                next_sweep = monotonic() + pause
+                continue
+            if job is None:
+                return
+            with self.mutex:
+                self._gate.enter()
+                try:
+                    self._write_round(job)
+                finally:
+                    self._gate.leave()
+
+    def _write_round(self, job: Job) -> None:
+        jobs = self._gather(job)
+        pause = 0.001
+        while jobs:
+            try:
+                self._commit(jobs)
+                self._finish(jobs)
+                return
+            except sqlite3.OperationalError as error:
+                # a stranger without manners holds the database: ask again, and let callers withdraw meanwhile
+                if self._closed:
+                    self._fail(jobs, error)
+                    self._finish(jobs)
+                    return
+                for each in jobs:
+                    each.give_back()
+                sleep(pause)
+                pause = min(pause * 2, 0.05)
+                jobs = [each for each in jobs if each.take()]
+
+    def close(self, timeout: float | None) -> None:
+        """End the writer thread; what waits is still written, what comes later is refused."""
+        self._closed = True
+        with self._thread_lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join(timeout)
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+            if job is not None and job.take():
+                job.error = ClosedError(f"{self._path} was closed before this write began")
+                self._finish([job])
+
+
+def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    """Store frames by one statement, so that the GIL is handed over once."""
+    values = ",".join(["(?,?,?,?,?)"] * len(rows))
+    parameters = [field for row in rows for field in row]
+    connection.execute(f"INSERT INTO frames (topic, count, size, created, body) VALUES {values}", parameters)
+
+
+def _resolve(jobs: list[Job]) -> None:
+    for job in jobs:
+        future = job.future
+        if future is not None and not future.done():
+            if job.error is not None:
+                future.set_exception(job.error)
+            else:
+                future.set_result(job.result)

@@ -1,0 +1,112 @@
+"""The tables, their version, and the way forward from older ones.
+
+``user_version`` counts the steps applied; a step is never edited once released. A file with more steps than are known here was written by a newer release and is refused untouched.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from ...errors import InvalidArgumentError, UnsupportedError
+
+__all__ = ["APPLICATION_ID", "STEPS", "check", "migrate"]
+
+APPLICATION_ID: Final = 0x43525059  # "CRPY"
+
+STEPS: Final = (
+    (
+        "CREATE TABLE stores (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        """CREATE TABLE state (
+            id INTEGER PRIMARY KEY,
+            store INTEGER NOT NULL REFERENCES stores,
+            key TEXT NOT NULL,
+            etag INTEGER NOT NULL,
+            expires INTEGER,
+            content_type TEXT,
+            value BLOB NOT NULL,
+            UNIQUE (store, key))""",
+        "CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL",
+        "CREATE TABLE fences (store INTEGER NOT NULL, key TEXT NOT NULL, token INTEGER NOT NULL, PRIMARY KEY (store, key)) WITHOUT ROWID",
+        "CREATE TABLE topics (id INTEGER PRIMARY KEY, pubsub TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (pubsub, name))",
+        """CREATE TABLE frames (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            topic INTEGER NOT NULL REFERENCES topics,
+            count INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            created INTEGER NOT NULL,
+            body BLOB NOT NULL)""",
+        "CREATE INDEX frames_topic ON frames (topic, id, count, size, created)",
+        """CREATE TABLE delayed (
+            id INTEGER PRIMARY KEY,
+            topic INTEGER NOT NULL REFERENCES topics,
+            due INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            body BLOB NOT NULL)""",
+        "CREATE INDEX delayed_due ON delayed (topic, due)",
+        """CREATE TABLE groups (
+            id INTEGER PRIMARY KEY,
+            topic INTEGER NOT NULL REFERENCES topics,
+            name TEXT NOT NULL,
+            frame INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            seen INTEGER NOT NULL,
+            UNIQUE (topic, name))""",
+        """CREATE TABLE claims (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            grp INTEGER NOT NULL REFERENCES groups,
+            frame INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            member TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            deadline INTEGER NOT NULL,
+            deliveries INTEGER NOT NULL,
+            settled BLOB)""",
+        "CREATE INDEX claims_due ON claims (grp, deadline)",
+        "CREATE INDEX claims_frame ON claims (frame)",
+        "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    ),
+)
+
+
+def check(connection: sqlite3.Connection, path: str) -> int:
+    """Return the version of an open database, reading only.
+
+    Raises:
+        UnsupportedError: a newer release wrote it.
+        InvalidArgumentError: it is somebody else's.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if application != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables or version:
+            raise InvalidArgumentError(
+                f"{path} is a database of another program: choose another path or CLOUD_RUNTIMES_HOME"
+            )
+        return 0
+    if version > len(STEPS):
+        raise UnsupportedError(
+            f"{path} was written by a newer release (schema {version}, this one knows up to {len(STEPS)}): "
+            "upgrade cloud-runtimes-python, or choose another CLOUD_RUNTIMES_HOME"
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a database to the newest version in one transaction; the caller holds the gate."""
+    if version == len(STEPS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in STEPS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,297 @@
+"""State on SQLite: one row per key."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._operation import Operation
+from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
+from ...state import driver as spi
+from ...state.driver import StateDriver, StateWrite, StoredValue
+from .rounds import Job
+
+if TYPE_CHECKING:
+    from . import SqliteComponent
+    from .engine import Engine
+
+__all__ = ["SqliteState"]
+
+_GET: Final = "SELECT value, content_type, etag, expires FROM state WHERE store = ? AND key = ?"
+_GET_BULK: Final = "SELECT key, value, content_type, etag, expires FROM state WHERE store = ? AND key IN ({})"
+_SAVE: Final = (
+    "INSERT INTO state (store, key, value, content_type, etag, expires) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (store, key) DO UPDATE SET value = excluded.value, content_type = excluded.content_type, "
+    "etag = excluded.etag, expires = excluded.expires"
+)
+_CREATE: Final = _SAVE + " WHERE state.expires <= ?"
+_REPLACE: Final = (
+    "UPDATE state SET value = ?, content_type = ?, etag = ?, expires = ? "
+    "WHERE store = ? AND key = ? AND etag = ? AND (expires IS NULL OR expires > ?)"
+)
+_DELETE: Final = "DELETE FROM state WHERE store = ? AND key = ?"
+_DELETE_ETAG: Final = _DELETE + " AND etag = ? AND (expires IS NULL OR expires > ?)"
+_FENCE: Final = "SELECT token FROM fences WHERE store = ? AND key = ?"
+_RAISE_FENCE: Final = (
+    "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
+)
+_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= ? LIMIT 200)"
+
+_IN_LIMIT: Final = 500
+_POINT_READS: Final = 16
+
+
+class SqliteState(StateDriver):
+    """One store: a namespace in the state table."""
+
+    features = frozenset(
+        {
+            spi.CONSISTENCY,
+            spi.ETAG,
+            spi.FIRST_WRITE,
+            spi.TTL,
+            spi.TRANSACTION,
+            spi.TRANSACTION_ETAG,
+            spi.LIST_KEYS,
+            spi.FENCE,
+        }
+    )
+
+    def __init__(self, component: SqliteComponent, name: str) -> None:
+        self._component = component
+        self._engine: Engine = component.engine
+        self._name = name
+        self._store: int | None = None
+        self._max_value = component.settings.max_value_bytes
+
+    # -- reading ----------------------------------------------------------
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        store = self._store
+        if store is None:
+            store = self._find_store(op)
+            if store is None:
+                return None
+        return self._found(self._engine.query(op, _GET, (store, key)))
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        store = self._store
+        if store is None:
+            store = await self._find_store_async(op)
+            if store is None:
+                return None
+        return self._found(await self._engine.query_async(op, _GET, (store, key)))
+
+    def _found(self, rows: list[Any]) -> StoredValue | None:
+        if not rows:
+            return None
+        data, content_type, etag, expires = rows[0]
+        if expires is not None and expires <= self._engine.clocks.wall_ms():
+            return None
+        return StoredValue(data, content_type, f"{etag:016x}", expires)
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        store = self._find_store(op)
+        found: dict[str, StoredValue] = {}
+        if store is not None:
+            for sql, parameters in _chunks(store, keys):
+                self._collect(self._engine.query(op, sql, parameters), found)
+        return found
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        store = await self._find_store_async(op)
+        found: dict[str, StoredValue] = {}
+        if store is not None:
+            for sql, parameters in _chunks(store, keys):
+                self._collect(
+                    await self._engine.query_async(op, sql, parameters, inline=len(keys) <= _POINT_READS), found
+                )
+        return found
+
+    def _collect(self, rows: list[Any], found: dict[str, StoredValue]) -> None:
+        now = self._engine.clocks.wall_ms()
+        for key, data, content_type, etag, expires in rows:
+            if expires is None or expires > now:
+                found[key] = StoredValue(data, content_type, f"{etag:016x}", expires)
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        store = self._find_store(op)
+        if store is None:
+            return []
+        return [row[0] for row in self._engine.query(op, *self._listing(store, prefix, limit, after))]
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        store = await self._find_store_async(op)
+        if store is None:
+            return []
+        sql, parameters = self._listing(store, prefix, limit, after)
+        return [row[0] for row in await self._engine.query_async(op, sql, parameters, inline=False)]
+
+    def _listing(self, store: int, prefix: str, limit: int | None, after: str | None) -> tuple[str, list[Any]]:
+        sql = "SELECT key FROM state WHERE store = ? AND (expires IS NULL OR expires > ?)"
+        parameters: list[Any] = [store, self._engine.clocks.wall_ms()]
+        if prefix:
+            sql += " AND key >= ?"
+            parameters.append(prefix)
+            end = _prefix_end(prefix)
+            if end is not None:
+                sql += " AND key < ?"
+                parameters.append(end)
+        if after is not None:
+            sql += " AND key > ?"
+            parameters.append(after)
+        sql += " ORDER BY key LIMIT ?"
+        parameters.append(-1 if limit is None else limit)
+        return sql, parameters
+
+    def _find_store(self, op: Operation) -> int | None:
+        """Return the store's number, ``None`` before its first write."""
+        if self._store is None:
+            rows = self._engine.query(op, "SELECT id FROM stores WHERE name = ?", (self._name,))
+            self._store = rows[0][0] if rows else None
+        return self._store
+
+    async def _find_store_async(self, op: Operation) -> int | None:
+        if self._store is None:
+            rows = await self._engine.query_async(op, "SELECT id FROM stores WHERE name = ?", (self._name,))
+            self._store = rows[0][0] if rows else None
+        return self._store
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        failed, job = self._job(op, writes, atomic)
+        if job is not None:
+            failed.update(self._engine.run(job, op))
+            if self._store is None:
+                self._find_store(op)
+        return failed
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        failed, job = self._job(op, writes, atomic)
+        if job is not None:
+            failed.update(await self._engine.run_async(job, op))
+            if self._store is None:
+                await self._find_store_async(op)
+        return failed
+
+    def _job(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool
+    ) -> tuple[dict[int, CloudRuntimesError], Job | None]:
+        failed: dict[int, CloudRuntimesError] = {}
+        size = 0
+        for index, write in enumerate(writes):
+            length = len(write.data) if write.data is not None else 0
+            size += length
+            if length > self._max_value:
+                error = ResourceExhaustedError(
+                    f"the value of {write.key!r} has {length:,} bytes; {self._name!r} takes {self._max_value:,}: "
+                    "split it, or raise max_value_bytes"
+                )
+                if atomic:
+                    raise error
+                failed[index] = error
+        if len(failed) == len(writes):
+            return failed, None
+        self._component.sweeping()
+
+        def body(connection: sqlite3.Connection) -> dict[int, CloudRuntimesError]:
+            return self._apply(connection, writes, atomic, failed)
+
+        # a plain save or delete is one statement once the store has its number
+        single = len(writes) == 1 and self._store is not None and writes[0].fence is None
+        return failed, Job(body, durable=self._component.durable, single=single, size=size + 200 * len(writes))
+
+    def _apply(
+        self, connection: sqlite3.Connection, writes: Sequence[StateWrite], atomic: bool, skipped: Mapping[int, Any]
+    ) -> dict[int, CloudRuntimesError]:
+        store = self._store
+        if store is None:
+            connection.execute("INSERT OR IGNORE INTO stores (name) VALUES (?)", (self._name,))
+            store = connection.execute("SELECT id FROM stores WHERE name = ?", (self._name,)).fetchone()[0]
+            # remembered only by a later read: this transaction may yet be undone
+        now = self._engine.clocks.wall_ms()
+        failed: dict[int, CloudRuntimesError] = {}
+        for index, write in enumerate(writes):
+            if index in skipped:
+                continue
+            try:
+                self._one(connection, store, write, now)
+            except ConflictError as error:
+                if atomic:
+                    raise
+                failed[index] = error
+        return failed
+
+    def _one(self, connection: sqlite3.Connection, store: int, write: StateWrite, now: int) -> None:
+        key = write.key
+        if write.fence is not None:
+            row = connection.execute(_FENCE, (store, key)).fetchone()
+            if row is not None and row[0] > write.fence:
+                raise ConflictError(
+                    f"{key!r} saw the fence {row[0]}, higher than {write.fence}: this holder's lease is over"
+                )
+        etag = None if write.etag is None else _parse_etag(write.etag)
+        if write.data is None:
+            if write.etag is None:
+                connection.execute(_DELETE, (store, key))
+                changed = 1
+            else:
+                changed = connection.execute(_DELETE_ETAG, (store, key, etag, now)).rowcount
+        else:
+            new = random.getrandbits(63)
+            expires = None if write.ttl_ms is None else now + write.ttl_ms
+            value = (write.data, write.content_type, new, expires)
+            if write.etag is not None:
+                changed = connection.execute(_REPLACE, (*value, store, key, etag, now)).rowcount
+            elif write.create:
+                changed = connection.execute(_CREATE, (store, key, *value, now)).rowcount
+            else:
+                connection.execute(_SAVE, (store, key, *value))
+                changed = 1
+        if not changed:
+            if write.create:
+                raise ConflictError(f"{key!r} exists already in {self._name!r}: first-write only creates")
+            raise ConflictError(f"the etag given is not the current one of {key!r} in {self._name!r}: read it again")
+        if write.fence is not None:
+            connection.execute(_RAISE_FENCE, (store, key, write.fence))
+
+
+def sweep_expired(engine: Engine, durable: bool) -> bool:
+    """Delete a few expired rows; tells whether there may be more."""
+    now = engine.clocks.wall_ms()
+    if not engine.query(None, "SELECT 1 FROM state WHERE expires <= ? LIMIT 1", (now,)):
+        return False
+    engine.submit(Job(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
+    return True
+
+
+def _chunks(store: int, keys: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    return [
+        (_GET_BULK.format(",".join("?" * len(part))), [store, *part])
+        for part in (keys[start : start + _IN_LIMIT] for start in range(0, len(keys), _IN_LIMIT))
+    ]
+
+
+def _parse_etag(etag: str) -> int:
+    """Read an etag of ours; one of another store is no error but simply not current."""
+    try:
+        value = int(etag, 16)
+    except ValueError:
+        return -1
+    return value if f"{value:016x}" == etag and value < 2**63 else -1
+
+
+def _prefix_end(prefix: str) -> str | None:
+    """Return the least text above every text that begins with ``prefix``; ``None`` where there is none."""
+    for index in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[index])
+        if code < 0x10FFFF:
+            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None

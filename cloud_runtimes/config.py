@@ -1,0 +1,306 @@
+"""Settings: arguments before environment before file, each table one frozen dataclass, unknown keys refused.
+
+The grammar is in ``docs/architecture.md``: top-level keys for the client, ``[<runtime>]`` for the runtime, ``[<service>.<name>]`` for a component.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ._operation import check_timeout
+from .errors import InvalidArgumentError
+
+__all__ = ["DEFAULT_TIMEOUT", "ClientSettings", "build", "duration", "load", "read", "setting"]
+
+S = TypeVar("S")
+
+RUNTIMES: Final = ("capa",)
+
+
+class _Default(float):
+    """A float that is told from the same number given by the caller."""
+
+    __slots__ = ()
+
+
+DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
+"""Default of the client's ``timeout``: 30 seconds, unless the configuration says otherwise."""
+
+_TOP_LEVEL: Final = ("runtime", "endpoint", "timeout", "app_id")
+_SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What a client runs with, once arguments, environment and file are merged.
+
+    Attributes:
+        runtime: its name.
+        endpoint: where a sidecar listens, if one is meant.
+        timeout: seconds for a call, ``None``: no limit.
+        app_id: the application's name: the default consumer group and event source.
+        runtime_settings: the table of the runtime.
+        components: service → name → table.
+        origin: where the configuration came from, for messages.
+    """
+
+    runtime: str
+    endpoint: str | None
+    timeout: float | None
+    app_id: str
+    api_token: str | None = field(default=None, repr=False)
+    runtime_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+    origin: str = "no configuration"
+
+
+def setting(default: Any, *, parse: Callable[[Any], Any] | None = None, help: str = "", secret: bool = False) -> Any:
+    """Declare one setting of a component: its default, what reads it, one line for people."""
+    metadata: dict[str, Any] = {"parse": parse, "help": help}
+    if isinstance(default, (dict, list)):
+        raise TypeError("give an immutable default")
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(value: Any) -> float:
+    """Read seconds: a number, or text such as ``"500ms"``, ``"24h"``, ``"7d"``.
+
+    Raises:
+        ValueError: anything else, or negative.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+        if match:
+            return float(match[1]) * _UNITS[match[2]]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    raise ValueError('expected seconds or text such as "500ms", "30s", "24h", "7d"')
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the rest of a message about an unknown name."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "none is known here"
+
+
+def build(cls: type[S], table: Mapping[str, Any], where: str) -> S:
+    """Make a settings dataclass from a table.
+
+    Raises:
+        InvalidArgumentError: an unknown key or a value of the wrong type; names ``where``, the key and the remedy.
+    """
+    fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, cls))}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise InvalidArgumentError(f"{where}: unknown setting {key!r}; {suggest(key, fields)}")
+        parse = fields[key].metadata.get("parse")
+        try:
+            if parse is not None and value is not None:
+                value = parse(value)
+            _check_type(value, hints[key])
+        except ValueError as error:
+            raise InvalidArgumentError(f"{where}: setting {key!r}: {error}") from None
+        values[key] = value
+    try:
+        return cls(**values)
+    except ValueError as error:  # from __post_init__
+        raise InvalidArgumentError(f"{where}: {error}") from None
+
+
+def _check_type(value: Any, hint: Any) -> None:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(repr, choices))}, got {value!r}")
+        return
+    allowed = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
+    for each in allowed:
+        if isinstance(value, bool):
+            if each is bool:
+                return
+        elif (each is float and isinstance(value, int)) or isinstance(value, each):
+            return
+    names = " or ".join("nothing" if each is type(None) else each.__name__ for each in allowed)
+    raise ValueError(f"expected {names}, got {type(value).__name__}")
+
+
+def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """Return a configuration as nested dicts, and what to call it in messages.
+
+    Raises:
+        InvalidArgumentError: a missing or unreadable file, a syntax error, a table that stands twice.
+    """
+    if source is None:
+        return {}, "no configuration"
+    if isinstance(source, Mapping):
+        return dict(source), "the configuration"
+    path = Path(os.fspath(source))
+    try:
+        if path.is_dir():
+            merged: dict[str, Any] = {}
+            for file in sorted(path.iterdir()):
+                if file.suffix.lower() in _SUFFIXES and file.is_file():
+                    _merge(merged, _parse(file), file, ())
+            return merged, str(path)
+        return _parse(path), str(path)
+    except FileNotFoundError:
+        raise InvalidArgumentError(
+            f"the configuration {path} does not exist; give a TOML or JSON file, or a folder"
+        ) from None
+    except OSError as error:
+        raise InvalidArgumentError(f"the configuration {path} cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InvalidArgumentError(
+            f"{path}: unknown kind of configuration; name it {', '.join('*' + s for s in _SUFFIXES)}"
+        )
+    text = path.read_bytes()
+    try:
+        value = _parse_text(text.decode("utf-8"), suffix)
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except ImportError as error:
+        raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path}: syntax error: {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"{path}: expected tables at the top, found {type(value).__name__}")
+    return value
+
+
+def _parse_text(text: str, suffix: str) -> Any:
+    if suffix == ".toml":
+        import tomllib
+
+        return tomllib.loads(text)
+    if suffix == ".json":
+        import json
+
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tuple[str, ...]) -> None:
+    for key, value in more.items():
+        if key not in into:
+            into[key] = value
+        elif isinstance(into[key], dict) and isinstance(value, dict) and len(where) < 1:
+            _merge(into[key], value, file, (*where, key))
+        else:
+            raise InvalidArgumentError(f"{file}: {'.'.join((*where, key))!r} stands in another file of the folder too")
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, Any] | None,
+    *,
+    services: Iterable[str],
+    endpoint: str | None,
+    timeout: float | None,
+    runtime: str | None,
+    app_id: str | None,
+    api_token: str | None,
+) -> ClientSettings:
+    """Merge arguments, environment and configuration into one `ClientSettings`.
+
+    Raises:
+        InvalidArgumentError: whatever is wrong with any of them.
+    """
+    services = tuple(services)
+    table, origin = read(source)
+    env = os.environ
+    name = runtime or env.get("CLOUD_RUNTIMES_RUNTIME") or _text(table, "runtime", origin)
+    endpoint = endpoint or _text(table, "endpoint", origin)
+    if not name:
+        if endpoint or any(
+            env.get(f"DAPR_{kind}") for kind in ("HTTP_ENDPOINT", "GRPC_ENDPOINT", "HTTP_PORT", "GRPC_PORT")
+        ):
+            name = "dapr"
+        elif env.get("LAYOTTO_GRPC_ENDPOINT"):
+            name = "layotto"
+        else:
+            name = "capa"
+    known = (*_TOP_LEVEL, *services, *RUNTIMES, name)
+    for key, value in table.items():
+        if key not in known:
+            raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(key, known)}")
+        if key not in _TOP_LEVEL and not isinstance(value, Mapping):
+            raise InvalidArgumentError(f"{origin}: {key!r} must be a table, not {type(value).__name__}")
+    if timeout is DEFAULT_TIMEOUT:
+        timeout = table.get("timeout", timeout)
+    try:
+        check_timeout(timeout)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{origin}: {error}") from None
+    return ClientSettings(
+        runtime=name,
+        endpoint=endpoint,
+        timeout=timeout,
+        app_id=_app_id(app_id or env.get("APP_ID") or _text(table, "app_id", origin)),
+        api_token=api_token or env.get("DAPR_API_TOKEN"),
+        runtime_settings=table.get(name, {}),
+        components={service: _components(table.get(service, {}), service, origin) for service in services},
+        origin=origin,
+    )
+
+
+def _components(table: Mapping[str, Any], service: str, origin: str) -> dict[str, Mapping[str, Any]]:
+    for name, settings in table.items():
+        where = f"{origin}: [{service}.{name}]"
+        if not isinstance(settings, Mapping):
+            raise InvalidArgumentError(f"{where} must be a table with component=…, not {type(settings).__name__}")
+        if not isinstance(settings.get("component"), str):
+            raise InvalidArgumentError(f'{where}: say which component, e.g. component = "sqlite"')
+    return dict(table)
+
+
+def _text(table: Mapping[str, Any], key: str, origin: str) -> str | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentError(f"{origin}: {key!r} must be text, not {type(value).__name__}")
+    return value or None
+
+
+def _app_id(given: str | None) -> str:
+    """Return the application's name; without one given, the main program's file name."""
+    if given is None:
+        import sys
+
+        main = sys.modules.get("__main__")
+        path = getattr(main, "__file__", None) or ""
+        stem = Path(path).stem
+        if stem == "__main__":
+            stem = Path(path).parent.name
+        given = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-") or "python"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", given):
+        raise InvalidArgumentError(
+            f"app_id {given!r}: use letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
+        )
+    return given

@@ -1,0 +1,33 @@
+"""Pub/sub: CloudEvents to topics, consumer groups, batching publishers."""
+
+from .driver import Answer, Delivery, EventSource, PubSubDriver, SubscribeRequest
+from .publisher import Publisher
+from .service import PubSubService
+from .subscription import Subscription
+from .types import (
+    DeliveryReport,
+    DropEvent,
+    Event,
+    EventBatch,
+    FailedEvent,
+    OutgoingEvent,
+    PublisherStats,
+)
+
+__all__ = [
+    "Answer",
+    "Delivery",
+    "DeliveryReport",
+    "DropEvent",
+    "Event",
+    "EventBatch",
+    "EventSource",
+    "FailedEvent",
+    "OutgoingEvent",
+    "PubSubDriver",
+    "PubSubService",
+    "Publisher",
+    "PublisherStats",
+    "SubscribeRequest",
+    "Subscription",
+]

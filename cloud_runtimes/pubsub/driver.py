@@ -1,0 +1,171 @@
+"""The SPI of the pub/sub service."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .._driver import Driver
+from .._operation import Operation
+from ..errors import CloudRuntimesError
+
+if TYPE_CHECKING:
+    from .._native.events_py import Record
+
+__all__ = [
+    "ACK_WAIT",
+    "DEAD_LETTER",
+    "DELAY",
+    "DELIVERY_COUNT",
+    "GROUP",
+    "KEY_ORDER",
+    "MAX_DELIVERIES",
+    "RAW",
+    "RETRY_DELAY",
+    "START",
+    "TTL",
+    "Answer",
+    "Delivery",
+    "EventSource",
+    "PubSubDriver",
+    "SubscribeRequest",
+    "Verdict",
+]
+
+TTL: Final = "ttl"
+DELAY: Final = "delay"
+RAW: Final = "raw"
+GROUP: Final = "group"
+"""A ``group`` other than the application's id."""
+START: Final = "start"
+ACK_WAIT: Final = "ack_wait"
+MAX_DELIVERIES: Final = "max_deliveries"
+DEAD_LETTER: Final = "dead_letter"
+RETRY_DELAY: Final = "retry_delay"
+DELIVERY_COUNT: Final = "delivery_count"
+KEY_ORDER: Final = "key_order"
+"""Events of one key reach one member of a group at a time, in order."""
+
+
+class Verdict(enum.Enum):
+    """What a consumer says of an event."""
+
+    ACK = "ack"
+    RETRY = "retry"
+    DROP = "drop"
+    RETURN = "return"
+    """Given back when the member leaves: at once, in its old place, and counted as a delivery."""
+
+
+class Delivery(NamedTuple):
+    """One event handed to a member.
+
+    Attributes:
+        record: the event.
+        token: what the driver needs to settle it.
+        deliveries: how often the group has got it, this time included; ``None``: not known.
+    """
+
+    record: Record
+    token: Any
+    deliveries: int | None
+
+
+class Answer(NamedTuple):
+    """What a member says of a delivery.
+
+    Attributes:
+        token: of the delivery.
+        verdict: what to do.
+        delay: for a retry, seconds; ``None``: the component backs off.
+    """
+
+    token: Any
+    verdict: Verdict
+    delay: float | None = None
+
+
+class SubscribeRequest(NamedTuple):
+    """What a member of a group asks for; ``None`` leaves it to the component.
+
+    Attributes:
+        topic: as published to.
+        group: its members share the events.
+        start: where a group begins that did not exist: ``"earliest"`` or ``"latest"``.
+        ack_wait: seconds until what a dead member held goes to another.
+        max_deliveries: the last one goes to the dead-letter topic, or away.
+        dead_letter_topic: of the same component.
+        raw: events without envelopes.
+        metadata: for the component.
+    """
+
+    topic: str
+    group: str
+    start: str | None
+    ack_wait: float | None
+    max_deliveries: int | None
+    dead_letter_topic: str | None
+    raw: bool
+    metadata: Mapping[str, str] | None
+
+
+class EventSource(ABC):
+    """One member of a group, driven by one thread (`wake` excepted).
+
+    The service asks with `exchange` for as many events as it has room for, waits with `wait`, and answers with the next `exchange`. What a living member holds stays its own: the source renews it, whatever the component calls that.
+    """
+
+    @abstractmethod
+    def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
+        """Land answers, then return up to ``want`` events that are there now. Does not wait for events.
+
+        An answer for a delivery that has gone to another member is ignored.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float, /) -> None:
+        """Return when there may be events, when woken, or after ``timeout`` seconds."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End a `wait`, from any thread; one that comes before the wait counts."""
+
+    @abstractmethod
+    def close(self, answers: Sequence[Answer], /) -> None:
+        """Land the last answers, give back all that is still held, and leave the group."""
+
+
+class PubSubDriver(Driver, ABC):
+    """Topics of one broker. Events come and go as frames of records (``docs/log-format.md``).
+
+    Attributes:
+        max_event_bytes: largest payload.
+    """
+
+    __spi__ = ("publish", "subscribe")
+
+    max_event_bytes: int = 16 * 1024 * 1024
+
+    @abstractmethod
+    def publish(
+        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
+    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+        """Store frames in order; returns once the broker has them.
+
+        Returns:
+            (frame, record) → error of those that failed alone. What concerns all raises.
+        """
+
+    @abstractmethod
+    async def publish_async(
+        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
+    ) -> Mapping[tuple[int, int], CloudRuntimesError]: ...
+
+    @abstractmethod
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        """Join a group; from the return on it exists and misses nothing."""
+
+    @abstractmethod
+    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource: ...

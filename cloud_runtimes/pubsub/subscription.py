@@ -1,0 +1,233 @@
+"""The subscription handle: iterate it, receive from it, or give it a handler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from .. import _fork
+from .._bridge import is_async_callable
+from .._handle import Handle
+from .._log import repeated
+from .._operation import CLIENT_TIMEOUT, check_timeout
+from ..errors import ClosedError, InvalidArgumentError
+from ._pump import Pump
+from .driver import Verdict
+from .types import DropEvent, Event, EventBatch
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+    from .service import PubSubService
+
+__all__ = ["Subscription"]
+
+I_co = TypeVar("I_co", covariant=True)
+
+
+class Subscription(Handle, Generic[I_co]):
+    """A live member of a consumer group; made by `PubSubService.subscribe`.
+
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it.
+    """
+
+    def __init__(
+        self,
+        service: PubSubService,
+        pump: Pump,
+        *,
+        handler: Callable[[Any], Any] | None,
+        workers: int,
+        batch: int | None,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._pump = pump
+        self._handler = handler
+        self._batch = batch
+        self._threads: list[threading.Thread] = []
+        self._tasks: list[Future[None]] = []
+        self._close_lock = threading.Lock()
+        self._closed = False
+        service._client._handles.add(self)
+        _fork.register(self)
+        pump.start()
+        if handler is not None:
+            self._start(handler, workers, loop)
+
+    def forked(self) -> None:
+        """In a forked child: the member is the parent's; using it here raises `ClosedError`."""
+        self._pump.error = ClosedError(
+            "this subscription was opened before fork and belongs to the parent: open another"
+        )
+        self._pump._changed = threading.Condition()
+
+    # -- taking -----------------------------------------------------------
+
+    def __iter__(self) -> Iterator[I_co]:
+        while (item := self.receive(timeout=None)) is not None:
+            yield item
+
+    async def __aiter__(self) -> AsyncIterator[I_co]:
+        while (item := await self.receive_async(timeout=None)) is not None:
+            yield item
+
+    def receive(self, timeout: float | None = None) -> I_co | None:
+        """Return the next event (with ``batch=n`` the next batch); ``None`` when ``timeout`` seconds are up, or once closed.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with an error that will not pass.
+            InvalidArgumentError: it has a handler.
+        """
+        limit = self._receiving(timeout)
+        return self._item(self._pump.take(limit, timeout))
+
+    async def receive_async(self, timeout: float | None = None) -> I_co | None:
+        """Asynchronous `receive`."""
+        limit = self._receiving(timeout)
+        return self._item(await self._pump.take_async(limit, timeout))
+
+    def _receiving(self, timeout: float | None) -> int:
+        self._check_process()
+        if self._handler is not None:
+            raise InvalidArgumentError("this subscription has a handler, which gets its events: wait() for its end")
+        if timeout is not None and timeout != 0:
+            check_timeout(timeout)
+        return self._batch or 1
+
+    def _item(self, events: list[Event[Any]] | None) -> I_co | None:
+        if not events:
+            return None
+        return cast(I_co, EventBatch(events) if self._batch else events[0])
+
+    def wait(self) -> None:
+        """Return once the subscription is closed.
+
+        Raises:
+            CloudRuntimesError: it ended with an error that will not pass.
+        """
+        self._check_process()
+        self._pump.wait()
+
+    async def wait_async(self) -> None:
+        """Asynchronous `wait`."""
+        self._check_process()
+        await self._pump.wait_async()
+
+    # -- handlers ---------------------------------------------------------
+
+    def _start(self, handler: Callable[[Any], Any], workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        if is_async_callable(handler):
+            import asyncio
+
+            home = loop if loop is not None else self._service._client._own_loop()
+            self._tasks = [asyncio.run_coroutine_threadsafe(self._work_async(handler), home) for _ in range(workers)]
+            return
+        for _ in range(workers):
+            thread = threading.Thread(target=self._work, args=(handler,), name="cloud-runtimes-worker", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _work(self, handler: Callable[[Any], Any]) -> None:
+        limit = self._batch or 1
+        while True:
+            try:
+                events = self._pump.take(limit, None)
+            except Exception:
+                return  # the error is the pump's; wait() raises it
+            if not events:
+                return
+            argument: Any = EventBatch(events) if self._batch else events[0]
+            try:
+                handler(argument)
+            except BaseException as error:
+                self._failed(events, error)
+            else:
+                self._pump.settle(events, Verdict.ACK, None)
+
+    async def _work_async(self, handler: Callable[[Any], Any]) -> None:
+        import asyncio
+
+        limit = self._batch or 1
+        while True:
+            try:
+                events = await self._pump.take_async(limit, None)
+            except Exception:
+                return
+            if not events:
+                return
+            argument: Any = EventBatch(events) if self._batch else events[0]
+            try:
+                await handler(argument)
+            except asyncio.CancelledError:
+                return  # its loop ends: unsettled events go back
+            except Exception as error:
+                self._failed(events, error)
+            else:
+                self._pump.settle(events, Verdict.ACK, None)
+
+    def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
+        if isinstance(error, DropEvent):
+            self._pump.settle(events, Verdict.DROP, None)
+            return
+        repeated(
+            f"handler {self._pump.name}",
+            "the handler of %s failed for event %s: %r",
+            self._pump.name,
+            events[0].id,
+            error,
+            exc_info=error,
+        )
+        self._pump.settle(events, Verdict.RETRY, None)
+
+    # -- closing ----------------------------------------------------------
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """End the iteration, let running handlers end, send queued answers, give the rest back.
+
+        Args:
+            timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
+        """
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        self._close_by_client(None if limit is None else monotonic() + limit)
+
+    def _close_by_client(self, end: float | None) -> None:
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._generation != _fork.generation():
+            return
+        self._pump.stop()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_left(end))
+        if self._tasks:
+            from concurrent.futures import wait
+
+            if threading.current_thread().name != "cloud-runtimes-loop":
+                wait(self._tasks, _left(end))
+        self._pump.end(_left(end))
+        self._service._client._handles.discard(self)
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        import asyncio
+        from functools import partial
+
+        await asyncio.to_thread(partial(self.close, timeout=timeout))
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close()
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async()
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - monotonic())

@@ -1,0 +1,272 @@
+"""Types of the pub/sub service."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+
+from ..codec.payload import decode_payload
+from ..errors import CloudRuntimesError
+from .driver import Verdict
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .._native.events_py import Record
+    from ._pump import Pump
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = [
+    "DeliveryReport",
+    "DropEvent",
+    "Event",
+    "EventBatch",
+    "FailedEvent",
+    "OutgoingEvent",
+    "PublisherStats",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNDECODED: Any = object()
+
+
+class DropEvent(Exception):
+    """Raise it in a handler: the event goes to the dead-letter topic, without one away, and is not tried again."""
+
+
+class Event(Generic[T]):
+    """A CloudEvent that was received (CloudEvents 1.0). Attributes become Python objects when asked for.
+
+    Attributes:
+        pubsub_name: the component it came from; ``""`` where it came from none.
+        delivery_count: how often the group has got it, this time included; ``None``: not known.
+    """
+
+    __slots__ = ("_data", "_pump", "_raw", "_record", "_token", "_type", "_verdict", "delivery_count", "pubsub_name")
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        pump: Pump | None = None,
+        token: Any = None,
+        pubsub_name: str = "",
+        delivery_count: int | None = None,
+        type: Any = None,
+        raw: bool = False,
+    ) -> None:
+        self._record = record
+        self._pump = pump
+        self._token = token
+        self._type = type
+        self._raw = raw
+        self._data: Any = _UNDECODED
+        self._verdict: Verdict | None = None
+        self.pubsub_name = pubsub_name
+        self.delivery_count = delivery_count
+
+    @classmethod
+    def from_record(cls, record: Record) -> Event[Any]:
+        """Return an event that no subscription gave, so that settling it does nothing."""
+        return cls(record)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.id} type={self.type} topic={self.topic}>"
+
+    @property
+    def id(self) -> str:
+        """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
+        return self._record.id
+
+    @property
+    def source(self) -> str:
+        """CloudEvents ``source``."""
+        return self._record.source
+
+    @property
+    def type(self) -> str:
+        """CloudEvents ``type``."""
+        return self._record.type
+
+    @property
+    def subject(self) -> str | None:
+        """CloudEvents ``subject``."""
+        return self._record.subject
+
+    @property
+    def time(self) -> datetime:
+        """CloudEvents ``time``, UTC."""
+        return _EPOCH + timedelta(microseconds=self._record.time_us)
+
+    @property
+    def topic(self) -> str:
+        """The topic it was published to; a dead letter keeps its first one."""
+        return self._record.topic
+
+    @property
+    def key(self) -> str | None:
+        """The ordering key (CloudEvents extension ``partitionkey``)."""
+        return self._record.key
+
+    @property
+    def content_type(self) -> str | None:
+        """CloudEvents ``datacontenttype``."""
+        return self._record.content_type
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """Other CloudEvents extensions."""
+        return self._record.extensions
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the publisher gave as ``metadata``."""
+        return self._record.metadata
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context."""
+        return self._record.traceparent
+
+    @property
+    def data(self) -> T:
+        """The payload, decoded by its content type, into ``type=`` where the subscription gave one.
+
+        Raises:
+            PayloadError: it cannot be decoded; names the path.
+        """
+        if self._data is _UNDECODED:
+            record = self._record
+            if self._raw and not record.raw:
+                # a raw subscriber sees what a broker would hold: the envelope
+                self._data = decode_payload(record.to_json(), "application/octet-stream", self._type)
+            else:
+                self._data = decode_payload(record.payload, record.content_type, self._type)
+        data: T = self._data
+        return data
+
+    def to_json(self) -> bytes:
+        """Return the event as CloudEvents 1.0 structured JSON."""
+        return self._record.to_json()
+
+    def ack(self) -> None:
+        """Queue the answer "done"; of several answers the first counts. Never waits."""
+        self._settle(Verdict.ACK, None)
+
+    def retry(self, delay: float | None = None) -> None:
+        """Queue the answer "again", after ``delay`` seconds; ``None``: the component backs off. Never waits."""
+        if delay is not None and not 0 <= delay < float("inf"):
+            from ..errors import InvalidArgumentError
+
+            raise InvalidArgumentError(f"delay must be seconds ≥ 0 or None, got {delay!r}")
+        self._settle(Verdict.RETRY, delay)
+
+    def drop(self) -> None:
+        """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
+        self._settle(Verdict.DROP, None)
+
+    def _settle(self, verdict: Verdict, delay: float | None) -> None:
+        if self._pump is not None:
+            self._pump.settle((self,), verdict, delay)
+
+
+class EventBatch(list[Event[T]], Generic[T]):
+    """The events that were there, 1 to ``batch``; its answers are for those of its members that have none yet."""
+
+    __slots__ = ()
+
+    def ack(self) -> None:
+        """As `Event.ack`, for every unsettled member."""
+        self._settle(Verdict.ACK, None)
+
+    def retry(self, delay: float | None = None) -> None:
+        """As `Event.retry`, for every unsettled member."""
+        self._settle(Verdict.RETRY, delay)
+
+    def drop(self) -> None:
+        """As `Event.drop`, for every unsettled member."""
+        self._settle(Verdict.DROP, None)
+
+    def _settle(self, verdict: Verdict, delay: float | None) -> None:
+        if self and self[0]._pump is not None:
+            self[0]._pump.settle(self, verdict, delay)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """One event for `PubSubService.publish_bulk`.
+
+    Attributes:
+        data: the payload.
+        key: the ordering key.
+        attributes: CloudEvents attributes and extensions.
+    """
+
+    data: Any
+    key: str | None = None
+    attributes: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEvent:
+    """An event that a publisher gave up.
+
+    Attributes:
+        sequence: what `Publisher.send` returned.
+        id: its CloudEvents id.
+        event: the whole event as CloudEvents JSON, to be kept or sent elsewhere.
+        error: why.
+    """
+
+    sequence: int
+    id: str
+    event: bytes = field(repr=False)
+    error: CloudRuntimesError
+
+
+class DeliveryReport(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+        first, last: sequence numbers.
+        failed: those not delivered; empty when all were.
+    """
+
+    first: int
+    last: int
+    failed: list[FailedEvent]
+
+
+class PublisherStats(NamedTuple):
+    """A consistent snapshot: accepted = delivered + failed + buffered.
+
+    Attributes:
+        accepted: events that `send` took.
+        delivered: at the broker.
+        failed: given up and reported.
+        dropped: not taken, ``on_full="drop"``.
+        buffered: in memory.
+        batches: sealed so far.
+        bytes: in memory.
+    """
+
+    accepted: int
+    delivered: int
+    failed: int
+    dropped: int
+    buffered: int
+    batches: int
+    bytes: int
+
+
+def unsettled(events: Iterable[Event[Any]]) -> builtins.list[Event[Any]]:
+    """Return those without an answer."""
+    return [event for event in events if event._verdict is None]

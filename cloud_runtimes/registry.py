@@ -1,0 +1,75 @@
+"""A name → a runtime or a component, looked up when asked for.
+
+A built-in is a folder of this package, so nothing is scanned and its name cannot be taken by another package; an outsider is an entry point of the group `RUNTIMES` or `COMPONENTS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from typing import Any, Final
+
+from .config import suggest
+from .errors import ComponentNotFoundError, InvalidArgumentError
+
+__all__ = ["COMPONENTS", "RUNTIMES", "find", "names"]
+
+RUNTIMES: Final = "cloud_runtimes.runtimes"
+COMPONENTS: Final = "cloud_runtimes.components"
+
+_KINDS: Final = {RUNTIMES: ("runtime", "runtime"), COMPONENTS: ("component", "component")}
+_found: dict[tuple[str, str], type[Any]] = {}
+
+
+def names(group: str) -> list[str]:
+    """List the names of a group: built-in folders, then entry points. Reads the installed packages' metadata."""
+    package = importlib.import_module(group)
+    built_in = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    from importlib.metadata import entry_points
+
+    return built_in + sorted({point.name for point in entry_points(group=group)} - set(built_in))
+
+
+def find(group: str, name: str) -> type[Any]:
+    """Return the class that ``name`` stands for.
+
+    Raises:
+        InvalidArgumentError: an unknown runtime, or one whose package is broken.
+        ComponentNotFoundError: an unknown component.
+    """
+    cached = _found.get((group, name))
+    if cached is None:
+        cached = _found[group, name] = _built_in(group, name) or _entry_point(group, name)
+    return cached
+
+
+def _built_in(group: str, name: str) -> type[Any] | None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return None
+    path = f"{group}.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name == path:
+            return None
+        raise InvalidArgumentError(
+            f'{_KINDS[group][0]} {name!r} needs the package {error.name!r}: pip install "cloud-runtimes-python[{name}]"'
+        ) from error
+    found: type[Any] = getattr(module, _KINDS[group][1])
+    return found
+
+
+def _entry_point(group: str, name: str) -> type[Any]:
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=group, name=name):
+        try:
+            found: type[Any] = point.load()
+        except Exception as error:
+            raise InvalidArgumentError(
+                f"{_KINDS[group][0]} {name!r} ({point.value}) cannot be loaded: {error}"
+            ) from error
+        return found
+    message = f"unknown {_KINDS[group][0]} {name!r}; {suggest(name, names(group))}"
+    raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

@@ -1,0 +1,119 @@
+"""What the state service checks and encodes before any I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from .._operation import check_metadata
+from ..codec.payload import encode_payload
+from ..errors import InvalidArgumentError
+from .driver import StateWrite
+
+__all__ = ["check_consistency", "check_key", "delete_write", "save_write", "ttl_ms"]
+
+MAX_KEY_BYTES: Final = 1024
+_MAX_TTL: Final = 100 * 365 * 86400.0
+
+
+def check_key(key: str) -> str:
+    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL or ``||``."""
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
+    size = len(key)
+    if not key.isascii():
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"key {key!r}: a lone surrogate at {error.start} is not UTF-8; repair the text"
+            ) from None
+    if not 0 < size <= MAX_KEY_BYTES:
+        shown = repr(key if size < 80 else key[:60] + "…")
+        raise InvalidArgumentError(
+            f"key {shown}: {size} bytes; a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8: shorten or hash it"
+        )
+    if "\0" in key or "||" in key:
+        raise InvalidArgumentError(f"key {key!r}: NUL and '||' are reserved; use another separator")
+    return key
+
+
+def check_consistency(consistency: Any) -> None:
+    """Refuse what is no `Consistency`."""
+    if consistency not in (None, "eventual", "strong"):
+        raise InvalidArgumentError(f"consistency {consistency!r}: give 'eventual', 'strong' or None")
+
+
+def ttl_ms(ttl: Any, metadata: Mapping[str, str] | None) -> int | None:
+    """Return a time to live in milliseconds, rounded up; ``None``: for ever.
+
+    The metadata key ``ttlInSeconds`` (Dapr's name) counts where no typed ``ttl`` is given; ``-1`` there means for ever.
+    """
+    if ttl is None:
+        text = metadata.get("ttlInSeconds") if metadata else None
+        if text is None or text.strip() == "-1":
+            return None
+        try:
+            ttl = int(text)
+        except ValueError:
+            raise InvalidArgumentError(
+                f"metadata ttlInSeconds={text!r}: give a whole number of seconds, or -1 for none"
+            ) from None
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidArgumentError(f"ttl must be seconds or a timedelta, not {type(ttl).__name__}")
+    if not 0 < seconds <= _MAX_TTL:
+        raise InvalidArgumentError(
+            f"ttl must be > 0 and at most 100 years of seconds, got {seconds}; None keeps a value for ever"
+        )
+    return math.ceil(seconds * 1000)
+
+
+def _check_condition(etag: Any, fence: Any) -> None:
+    if etag is not None and (not isinstance(etag, str) or not etag):
+        raise InvalidArgumentError("etag must be the non-empty text that get_item gave, or None")
+    if fence is not None and (isinstance(fence, bool) or not isinstance(fence, int) or not 0 <= fence < 2**63):
+        raise InvalidArgumentError(f"fence must be a lease's token, an int of 0 to 2**63 - 1, got {fence!r}")
+
+
+def save_write(
+    key: str,
+    value: Any,
+    metadata: Mapping[str, str] | None,
+    etag: str | None,
+    ttl: Any,
+    concurrency: str | None,
+    consistency: str | None,
+    content_type: str | None,
+    fence: int | None,
+) -> StateWrite:
+    """Check and encode one save."""
+    check_key(key)
+    data, content_type = encode_payload(value, content_type)
+    if (
+        etag is None
+        and ttl is None
+        and concurrency is None
+        and consistency is None
+        and fence is None
+        and metadata is None
+    ):
+        return StateWrite(key, data, content_type)
+    check_metadata(metadata)
+    check_consistency(consistency)
+    if concurrency not in (None, "first-write", "last-write"):
+        raise InvalidArgumentError(f"concurrency {concurrency!r}: give 'first-write', 'last-write' or None")
+    _check_condition(etag, fence)
+    create = etag is None and concurrency == "first-write"
+    return StateWrite(key, data, content_type, etag, create, ttl_ms(ttl, metadata), fence, consistency, metadata)
+
+
+def delete_write(
+    key: str, etag: str | None, fence: int | None, metadata: Mapping[str, str] | None = None
+) -> StateWrite:
+    """Check one delete."""
+    check_key(key)
+    _check_condition(etag, fence)
+    return StateWrite(key, None, etag=etag, fence=fence, metadata=metadata)

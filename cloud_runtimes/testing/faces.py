@@ -1,0 +1,128 @@
+"""Both faces behind one vocabulary, so that a test body is written once.
+
+``face.call(service, "save", …)`` calls ``save`` or runs ``save_async``; handles are opened and received from in the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["AsyncFace", "Face", "SyncFace"]
+
+
+class Face(ABC):
+    """One of the two."""
+
+    name: str
+
+    @abstractmethod
+    def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method that has a twin."""
+
+    @abstractmethod
+    def opened(self, handle: Any) -> Any:
+        """Return a context manager for a handle's ``with`` or ``async with`` block."""
+
+    @abstractmethod
+    def pause(self, seconds: float) -> None:
+        """Let time pass, and handlers run."""
+
+    @abstractmethod
+    def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a handler of this face."""
+
+    @abstractmethod
+    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+        """Make calls at once; results, or the exceptions raised."""
+
+    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+        """Let time pass until a condition holds; tells whether it did in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self.pause(0.005)
+        return True
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class SyncFace(Face):
+    """Plain calls."""
+
+    name = "sync"
+
+    def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(target, method)(*args, **kwargs)
+
+    def opened(self, handle: Any) -> Any:
+        return handle
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return body
+
+    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            futures = [pool.submit(getattr(target, name), *args, **kwargs) for target, name, args, kwargs in calls]
+            return [future.exception() or future.result() for future in futures]
+
+
+class AsyncFace(Face):
+    """The ``_async`` twins, in one event loop."""
+
+    name = "async"
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._asyncio = asyncio
+        self._loop = asyncio.new_event_loop()
+
+    def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        async def run() -> Any:  # inside, since a twin may need the running loop before its first await
+            return await getattr(target, f"{method}_async")(*args, **kwargs)
+
+        return self._loop.run_until_complete(run())
+
+    @contextmanager
+    def opened(self, handle: Any) -> Iterator[Any]:
+        value = self._loop.run_until_complete(handle.__aenter__())
+        try:
+            yield value
+        except BaseException as error:
+            if not self._loop.run_until_complete(handle.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            self._loop.run_until_complete(handle.__aexit__(None, None, None))
+
+    def pause(self, seconds: float) -> None:
+        self._loop.run_until_complete(self._asyncio.sleep(seconds))
+
+    def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        async def handler(event: Any) -> Any:
+            await self._asyncio.sleep(0)
+            return body(event)
+
+        return handler
+
+    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+        async def run() -> list[Any]:
+            coroutines = [getattr(target, f"{name}_async")(*args, **kwargs) for target, name, args, kwargs in calls]
+            return list(await self._asyncio.gather(*coroutines, return_exceptions=True))
+
+        return self._loop.run_until_complete(run())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()

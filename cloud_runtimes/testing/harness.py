@@ -1,0 +1,59 @@
+"""What a conformance suite needs of the thing under test."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..client import CloudRuntimesClient
+
+__all__ = ["Harness", "requires"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_names = itertools.count(1)
+
+
+class Harness(ABC):
+    """Makes clients on the component under test, all of them on the same data.
+
+    Attributes:
+        name: of the row in the table of what works where.
+        bad_etag: an etag that this component could have given and never did.
+    """
+
+    name: str
+    bad_etag: str = "00000000000000aa"
+
+    @abstractmethod
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        """Return a client; the harness closes it at the end."""
+
+    def store(self, kind: str = "store") -> str:
+        """Return a component's name that no other test uses."""
+        return f"{kind}-{next(_names)}"
+
+    def advance(self, seconds: float) -> None:
+        """Let the clocks of the component advance; by default this really waits."""
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Close all clients and remove the data."""
+
+
+def requires(*features: str) -> Callable[[F], F]:
+    """Mark a test that needs features, such as ``state.ttl``; it is skipped where the component does not declare them.
+
+    That nothing is declared away in silence is what ``docs/features.toml`` and its test are for.
+    """
+
+    def mark(test: F) -> F:
+        marked: F = pytest.mark.requires(*features)(test)
+        return marked
+
+    return mark

@@ -1,0 +1,84 @@
+"""What all suites share: the faces, the skip of what is not declared, and the test that nothing undeclared works in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..faces import AsyncFace, Face, SyncFace
+from ..harness import Harness
+
+if TYPE_CHECKING:
+    from ...client import CloudRuntimesClient
+
+__all__ = ["Suite"]
+
+
+class Suite:
+    """Base of the suites.
+
+    A subclass gives the fixture ``harness``.
+    """
+
+    service: str
+
+    @pytest.fixture
+    def harness(self) -> Iterator[Harness]:
+        """Override: yield a harness, then close it."""
+        raise NotImplementedError("a suite needs a harness fixture")
+
+    @pytest.fixture(params=["sync", "async"])
+    def face(self, request: pytest.FixtureRequest) -> Iterator[Face]:
+        """Each body runs in both faces."""
+        face: Face = SyncFace() if request.param == "sync" else AsyncFace()
+        yield face
+        face.close()
+
+    @pytest.fixture
+    def client(self, harness: Harness) -> CloudRuntimesClient:
+        """A client on the component."""
+        return harness.client()
+
+    @pytest.fixture
+    def store(self, harness: Harness) -> str:
+        """A component's name of the test's own."""
+        return harness.store(self.service)
+
+    @pytest.fixture(autouse=True)
+    def _declared(self, request: pytest.FixtureRequest, client: CloudRuntimesClient, store: str) -> None:
+        marker = request.node.get_closest_marker("requires")
+        for feature in marker.args if marker else ():
+            if not client.supports(feature, store):
+                pytest.skip(f"{feature} is not declared")
+
+    @staticmethod
+    def lacks(client: CloudRuntimesClient, feature: str, store: str) -> bool:
+        """Tell whether a feature is not declared, so that using it must be refused."""
+        return not client.supports(feature, store)
+
+
+def values(*more: Any) -> list[Any]:
+    """The values that every store must give back as they were."""
+    return [
+        1,
+        0,
+        -(2**53) + 1,
+        2**63 - 1,
+        True,
+        False,
+        None,
+        "",
+        "text",
+        "123",
+        '{"looks": "like JSON"}',
+        "ünïcødé 漢字 🎉",
+        0.1,
+        1e300,
+        [],
+        {},
+        [1, "two", None, [3.5]],
+        {"nested": {"list": [1, 2, {"deep": True}]}, "empty": ""},
+        *more,
+    ]

@@ -1,0 +1,362 @@
+"""Conformance of the batching publisher over a `PubSubDriver`; part of `PubSubSuite`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ...client import CloudRuntimesClient
+from ...errors import (
+    BulkError,
+    ClosedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    PayloadError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from ...pubsub import DeliveryReport, PubSubDriver
+from ..faces import Face
+from ..harness import Harness
+
+__all__ = ["PublisherCases"]
+
+SOON = 10.0
+
+
+class Broken:
+    """Stands before a driver and fails as told: a fake, named so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, driver: PubSubDriver) -> None:
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = 0
+        inner = driver.publish
+
+        def publish(*arguments: Any) -> Any:
+            self.calls += 1
+            assert self.gate.wait(SOON)
+            if self.error is not None:
+                raise self.error
+            return inner(*arguments)
+
+        monkeypatch.setattr(driver, "publish", publish)
+
+
+def drain(face: Face, client: CloudRuntimesClient, store: str, count: int) -> list[Any]:
+    """Receive ``count`` events of the topic ``t`` and see that no more come."""
+    events: list[Any] = []
+    with face.opened(face.call(client.pubsub, "subscribe", store, "t", batch=500)) as sub:
+        while len(events) < count:
+            batch = face.call(sub, "receive", SOON)
+            assert batch is not None, f"only {len(events)} of {count} came"
+            events += batch
+            batch.ack()
+        assert face.call(sub, "receive", 0.2) is None
+    return events
+
+
+class PublisherCases:
+    """Cases of the publisher."""
+
+    def test_publisher(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(client.pubsub.publisher(store, "t")) as publisher:
+            numbers = [face.call(publisher, "send", {"n": number}, key=f"k{number % 3}") for number in range(2500)]
+            assert numbers == list(range(1, 2501))
+            face.call(publisher, "flush")
+            stats = publisher.stats()
+            assert (stats.accepted, stats.delivered, stats.failed, stats.dropped, stats.buffered) == (
+                2500,
+                2500,
+                0,
+                0,
+                0,
+            )
+            assert stats.batches >= 3
+            assert stats.bytes == 0
+        events = drain(face, client, store, 2500)
+        assert [event.data for event in events] == [{"n": number} for number in range(2500)]
+        assert [event.key for event in events] == [f"k{number % 3}" for number in range(2500)]
+        assert len({event.id for event in events}) == 2500
+        assert all(event.source == "suite" for event in events)
+
+    def test_linger_sends(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(client.pubsub.publisher(store, "t", linger=0.02)) as publisher:
+            with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+                face.call(publisher, "send", 1)
+                event = face.call(sub, "receive", SOON)
+                assert event.data == 1
+                event.ack()
+
+    def test_publisher_attributes(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        options: Any = {"attributes": {"type": "a.b", "tenant": "blue"}, "content_type": "application/msgpack"}
+        with face.opened(client.pubsub.publisher(store, "t", **options)) as publisher:
+            face.call(publisher, "send", {"x": 1})
+            face.call(publisher, "send", {"x": 2}, attributes={"tenant": "red", "id": "two"}, metadata={"m": "1"})
+        one, two = drain(face, client, store, 2)
+        assert (one.type, one.extensions, one.data) == ("a.b", {"tenant": "blue"}, {"x": 1})
+        assert one.content_type == "application/msgpack"
+        assert (two.id, two.type, two.extensions, two.data) == ("two", "a.b", {"tenant": "red"}, {"x": 2})
+        assert two.metadata == {"m": "1"}
+
+    def test_close_flushes_and_refuses(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        publisher = client.pubsub.publisher(store, "t", linger=60)
+        for number in range(10):
+            face.call(publisher, "send", number)
+        face.call(publisher, "close")
+        face.call(publisher, "close")
+        assert publisher.stats().delivered == 10
+        with pytest.raises(ClosedError):
+            face.call(publisher, "send", 1)
+        assert publisher.stats().accepted == 10
+        assert len(drain(face, client, store, 10)) == 10
+
+    def test_client_close_flushes(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        face.call(client.pubsub, "publish_bulk", store, "other", [0])  # keeps an embedded store open
+        other = harness.client()
+        publisher = other.pubsub.publisher(store, "t", linger=60)
+        face.call(publisher, "send", 1)
+        face.call(other, "close")
+        assert publisher.stats().delivered == 1
+        assert len(drain(face, client, store, 1)) == 1
+
+    def test_unused_publisher_closes(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(client.pubsub.publisher(store, "t")) as publisher:
+            face.call(publisher, "flush")
+            assert publisher.stats() == (0, 0, 0, 0, 0, 0, 0)
+
+    def test_reports(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        reports: list[DeliveryReport] = []
+        threads: set[str] = set()
+
+        def on_delivery(report: DeliveryReport) -> None:
+            reports.append(report)
+            threads.add(threading.current_thread().name)
+            raise RuntimeError("logged, and nothing else")
+
+        with face.opened(client.pubsub.publisher(store, "t", batch_events=100, on_delivery=on_delivery)) as publisher:
+            for number in range(450):
+                face.call(publisher, "send", number)
+            face.call(publisher, "flush")
+        assert threads == {"cloud-runtimes-publisher"}
+        assert [report.first for report in reports] == [1] + [report.last + 1 for report in reports[:-1]]
+        assert reports[-1].last == 450
+        assert not any(report.failed for report in reports)
+        assert all(report.last - report.first < 100 for report in reports)
+
+    def test_on_delivery_may_not_flush(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        refused: list[str] = []
+
+        def on_delivery(report: DeliveryReport) -> None:
+            for method in (publisher.flush, publisher.close):
+                try:
+                    method()
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+        publisher = client.pubsub.publisher(store, "t", on_delivery=on_delivery)
+        face.call(publisher, "send", 1)
+        face.call(publisher, "close")
+        assert len(refused) == 2
+        with pytest.raises(InvalidArgumentError, match="on_delivery"):
+            client.pubsub.publisher(store, "t", on_delivery="no function")  # type: ignore[arg-type]
+
+        async def coroutine(report: DeliveryReport) -> None:
+            raise AssertionError("never called")
+
+        with pytest.raises(InvalidArgumentError, match="async"):
+            client.pubsub.publisher(store, "t", on_delivery=coroutine)  # type: ignore[arg-type]
+
+    def test_failures(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.error = InvalidArgumentError("not this one")
+        reports: list[DeliveryReport] = []
+        publisher = client.pubsub.publisher(store, "t", on_delivery=reports.append)
+        for number in range(3):
+            face.call(publisher, "send", {"n": number})
+        face.call(publisher, "flush")
+        failed = [event for report in reports for event in report.failed]
+        assert [event.sequence for event in failed] == [1, 2, 3]
+        assert b'"data":{"n":1}' in failed[1].event
+        assert failed[0].id.encode() in failed[0].event
+        assert all(isinstance(event.error, InvalidArgumentError) for event in failed)
+        broken.error = None
+        face.call(publisher, "send", "fine")
+        face.call(publisher, "close")
+        stats = publisher.stats()
+        assert (stats.accepted, stats.delivered, stats.failed, stats.buffered) == (4, 1, 3, 0)
+        assert [event.data for event in drain(face, client, store, 1)] == ["fine"]
+
+    def test_failures_without_reports(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.error = InvalidArgumentError("never")
+        publisher = client.pubsub.publisher(store, "t", batch_events=500)
+        for number in range(1500):
+            face.call(publisher, "send", number)
+        with pytest.raises(BulkError) as caught:
+            face.call(publisher, "flush")
+        assert len(caught.value.failed) == 1000
+        assert "1,500" in str(caught.value)
+        face.call(publisher, "flush")  # told once
+        face.call(publisher, "close")
+
+    def test_retries_under_the_same_ids(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.error = UnavailableError("away")
+        publisher = client.pubsub.publisher(store, "t")
+        for number in range(5):
+            face.call(publisher, "send", number)
+        assert face.until(lambda: broken.calls >= 3)
+        assert publisher.stats().buffered == 5
+        broken.error = None
+        face.call(publisher, "flush", 5)
+        face.call(publisher, "close")
+        events = drain(face, client, store, 5)
+        assert [event.data for event in events] == list(range(5))
+
+    def test_delivery_timeout(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.error = UnavailableError("away")
+        reports: list[DeliveryReport] = []
+        publisher = client.pubsub.publisher(store, "t", delivery_timeout=0.3, on_delivery=reports.append)
+        face.call(publisher, "send", "lost")
+        started = time.monotonic()
+        face.call(publisher, "flush")
+        assert 0.2 < time.monotonic() - started < 3
+        assert [type(event.error) for event in reports[0].failed] == [UnavailableError]
+        broken.error = None
+        face.call(publisher, "send", "kept")  # the failed one holds nothing back
+        face.call(publisher, "close")
+        assert [event.data for event in drain(face, client, store, 1)] == ["kept"]
+
+    def test_flush_times_out(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.gate.clear()
+        publisher = client.pubsub.publisher(store, "t")
+        face.call(publisher, "send", 1)
+        with pytest.raises(DeadlineExceededError, match="flush"):
+            face.call(publisher, "flush", 0.1)
+        broken.gate.set()
+        face.call(publisher, "flush", SOON)
+        face.call(publisher, "close")
+        assert publisher.stats().delivered == 1
+
+    def test_close_gives_up_in_time(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.error = UnavailableError("away")
+        publisher = client.pubsub.publisher(store, "t")
+        face.call(publisher, "send", 1)
+        started = time.monotonic()
+        with pytest.raises(BulkError):
+            face.call(publisher, "close", timeout=0.3)
+        assert time.monotonic() - started < 3
+        assert publisher.stats().failed == 1
+        assert publisher.stats().buffered == 0
+
+    @pytest.mark.parametrize("on_full", ["block", "raise", "drop"])
+    def test_full(
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch, on_full: Any
+    ) -> None:
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.gate.clear()
+        publisher = client.pubsub.publisher(store, "t", buffer_bytes=20_000, batch_bytes=5_000, on_full=on_full)
+        sent = 0
+        data = "x" * 1000
+        if on_full == "drop":
+            while face.call(publisher, "send", data):
+                sent += 1
+            assert face.call(publisher, "send", data) == 0
+            assert publisher.stats().dropped == 2
+        else:
+            started = time.monotonic()
+            with pytest.raises(ResourceExhaustedError, match="full"):
+                while True:
+                    face.call(publisher, "send", data, timeout=0.2)
+                    sent += 1
+            waited = time.monotonic() - started
+            assert waited < 0.15 if on_full == "raise" else waited > 0.15
+        assert 10 <= sent <= 20
+        assert publisher.stats().bytes <= 20_000
+        broken.gate.set()
+        if on_full == "block":
+            face.call(publisher, "send", data)
+            sent += 1
+        face.call(publisher, "close")
+        assert publisher.stats().delivered == sent
+
+    def test_a_running_loop_is_not_blocked(
+        self, client: CloudRuntimesClient, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import asyncio
+
+        broken = Broken(monkeypatch, client.pubsub._driver(store))
+        broken.gate.clear()
+        publisher = client.pubsub.publisher(store, "t", buffer_bytes=20_000, batch_bytes=5_000)
+
+        async def run() -> float:
+            started = time.monotonic()
+            with pytest.raises(ResourceExhaustedError, match="send_async"):
+                while True:
+                    publisher.send("x" * 1000)
+            return time.monotonic() - started
+
+        assert asyncio.run(run()) < 1
+        broken.gate.set()
+        publisher.close()
+
+    def test_what_cannot_be_sent(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(client.pubsub.publisher(store, "t", buffer_bytes=10_000)) as publisher:
+            with pytest.raises(PayloadError):
+                face.call(publisher, "send", {1, 2})
+            with pytest.raises(InvalidArgumentError, match="key"):
+                face.call(publisher, "send", 1, key="")
+            with pytest.raises(InvalidArgumentError):
+                face.call(publisher, "send", 1, attributes={"Bad": 1})
+            with pytest.raises(ResourceExhaustedError, match="never"):
+                face.call(publisher, "send", "x" * 10_001)
+            assert publisher.stats().accepted == 0
+        for options in (
+            {"linger": -1},
+            {"batch_events": 0},
+            {"batch_bytes": 1.5},
+            {"buffer_bytes": True},
+            {"on_full": "wait"},
+            {"delivery_timeout": 0},
+        ):
+            with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+                client.pubsub.publisher(store, "t", **options)
+
+    def test_many_threads(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
+        from ..faces import SyncFace
+
+        publisher = client.pubsub.publisher(store, "t", batch_events=50)
+
+        def run(thread: int) -> None:
+            for number in range(200):
+                publisher.send([thread, number], key=str(thread))
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        publisher.close()
+        events = drain(SyncFace(), client, store, 1600)
+        for thread_number in range(8):
+            assert [e.data[1] for e in events if e.data[0] == thread_number] == list(range(200))

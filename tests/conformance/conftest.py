@@ -1,0 +1,23 @@
+"""One fixture: each harness of the table in turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harnesses import HARNESSES
+
+from cloud_runtimes.testing import Harness
+
+
+@pytest.fixture(params=sorted(HARNESSES))
+def any_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Harness]:
+    """A harness, closed afterwards."""
+    harness: Harness = HARNESSES[request.param](monkeypatch, tmp_path)
+    yield harness
+    harness.close()

@@ -1,0 +1,174 @@
+"""Bodies of the processes that the tests start: ``python children.py BODY ARGUMENT…``.
+
+They speak over stdout, a line each, and take their home from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+
+
+def say(**fields: Any) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def publish_until_killed(name: str) -> None:
+    """Publish one by one; say each number once it is acknowledged."""
+    client = CloudRuntimesClient(app_id="producer")
+    say(ready=True)
+    number = 0
+    while True:
+        client.pubsub.publish("bus", "t", [name, number])
+        say(acked=number)
+        number += 1
+
+
+def batch_until_killed(name: str) -> None:
+    """Publish through the publisher; say up to where is delivered."""
+    client = CloudRuntimesClient(app_id="producer")
+    publisher = client.pubsub.publisher(
+        "bus", "t", batch_events=50, on_delivery=lambda report: say(delivered=report.last)
+    )
+    say(ready=True)
+    number = 0
+    while True:
+        publisher.send([name, number])
+        number += 1
+        if number % 20 == 0:
+            time.sleep(0.0005)
+
+
+def consume_slowly(ack_wait: str) -> None:
+    """Handle events one at a time; say when a handler begins and when it ends."""
+    client = CloudRuntimesClient(app_id="consumer")
+
+    def handler(event: Any) -> None:
+        say(begin=event.data, count=event.delivery_count, at=time.monotonic())
+        time.sleep(0.05)
+        say(end=event.data)
+
+    say(ready=True)
+    with client.pubsub.subscribe("bus", "t", handler, ack_wait=float(ack_wait), max_in_flight=4) as sub:
+        sub.wait()
+
+
+def publish_for(seconds: str) -> None:
+    """Publish as fast as it goes; say how many, and the longest call."""
+    client = CloudRuntimesClient(app_id="producer")
+    client.pubsub.publish("bus", "t", "warm")
+    say(ready=True)
+    sys.stdin.readline()
+    calls, longest = 0, 0.0
+    end = time.monotonic() + float(seconds)
+    while (started := time.monotonic()) < end:
+        client.pubsub.publish("bus", "t", calls)
+        longest = max(longest, time.monotonic() - started)
+        calls += 1
+    client.close()
+    say(calls=calls, longest=longest)
+
+
+def first_start(number: str) -> None:
+    """Open an empty folder at the same moment as another process does."""
+    say(ready=True)
+    sys.stdin.readline()
+    with CloudRuntimesClient(app_id="first") as client:
+        client.state.save("store", f"k{number}", int(number))
+        client.pubsub.publish("bus", "t", int(number))
+    say(done=True)
+
+
+def wait_for_events(count: str) -> None:
+    """Say when each event is in hand."""
+    client = CloudRuntimesClient(app_id="waiter")
+    with client.pubsub.subscribe("bus", "t") as sub:
+        say(ready=True)
+        for _ in range(int(count)):
+            event = sub.receive(30)
+            at = time.monotonic_ns()
+            assert event is not None
+            event.ack()
+            say(sent=event.data, at=at)
+
+
+def idle(seconds: str) -> None:
+    """Wait for events that do not come; say what that cost."""
+    client = CloudRuntimesClient(app_id="waiter")
+    with client.pubsub.subscribe("bus", "t") as sub:
+        sub.receive(0.5)
+        before = time.process_time()
+        started = time.monotonic()
+        assert sub.receive(float(seconds)) is None
+        say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
+
+
+def hold_gate(seconds: str) -> None:
+    """Hold the write gate, as a slow writer of ours would."""
+    from cloud_runtimes.components.sqlite.gate import Gate
+
+    gate = Gate(os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db"))
+    gate.enter()
+    say(ready=True)
+    time.sleep(float(seconds))
+    gate.leave()
+    say(done=True)
+
+
+def hold_lock(seconds: str) -> None:
+    """Hold SQLite's own write lock, as a stranger would who does not take turns."""
+    import sqlite3
+
+    path = os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    say(ready=True)
+    time.sleep(float(seconds))
+    connection.execute("COMMIT")
+    connection.close()
+    say(done=True)
+
+
+def save_many(count: str) -> None:
+    """Save one after the other, acknowledged each."""
+    with CloudRuntimesClient(app_id="saver") as client:
+        for number in range(int(count)):
+            client.state.save("store", "k", number)
+
+
+def write_beside(seconds: str) -> None:
+    """Write to another key all the time."""
+    with CloudRuntimesClient(app_id="beside") as client:
+        end = time.monotonic() + float(seconds)
+        say(ready=True)
+        while time.monotonic() < end:
+            client.state.save("store", "other", time.monotonic())
+
+
+def check() -> None:
+    """Ask SQLite whether the file is whole, and list all events."""
+    import sqlite3
+
+    from cloud_runtimes._native import events
+
+    path = os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db")
+    connection = sqlite3.connect(path)
+    verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    data, ids = [], []
+    for (body,) in connection.execute("SELECT body FROM frames ORDER BY id"):
+        frame = events.Frame(body)
+        for index in range(len(frame)):
+            data.append(json.loads(frame[index].payload))
+            ids.append(frame[index].id)
+    connection.close()
+    say(integrity=verdict, data=data, distinct=len(set(ids)))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
