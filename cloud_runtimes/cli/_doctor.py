@@ -1,0 +1,195 @@
+"""``doctor``: what is installed, what is configured, and whether the runtime answers.
+
+Each part is examined for itself, so that one that fails does not hide the others; the first failure is the line at the end. It needs the standard library only. Settings of components are not shown: they may hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from .. import __version__, config, registry
+from ..client import SERVICES, CloudRuntimesClient
+from ._errors import explain
+from ._session import Invocation, make_client
+from ._streams import complain, write
+
+__all__ = ["doctor"]
+
+T = TypeVar("T")
+
+_READY_TIMEOUT: Final = 3.0
+_WIDTH: Final = 16
+
+
+class _Examination:
+    """Gathers the report and the first thing that is wrong."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+
+    def attempt(self, part: Callable[[], T], otherwise: T) -> T:
+        try:
+            return part()
+        except Exception as error:
+            self.problem = self.problem or explain(error)
+            return otherwise
+
+
+def doctor(invocation: Invocation, as_json: bool) -> int:
+    """Write the report; return 0 when the runtime is ready, else 1."""
+    report = _examine(invocation)
+    if as_json:
+        import json
+
+        write(json.dumps(report, ensure_ascii=False).encode() + b"\n")
+    else:
+        write("".join(f"{line}\n" for line in _lines(report)).encode("utf-8", "backslashreplace"))
+        if not report["ready"]:
+            complain(report["problem"])
+    return 0 if report["ready"] else 1
+
+
+def _examine(invocation: Invocation) -> dict[str, Any]:
+    look = _Examination()
+    client = look.attempt(lambda: make_client(invocation), None)
+    try:
+        settings = look.attempt(lambda: _settings(client), None)
+        kernels = look.attempt(_kernels, {"native": False, "reason": "the kernels cannot be chosen"})
+        components: list[dict[str, Any]] = look.attempt(_components, [])
+        declared: list[dict[str, str]] = look.attempt(lambda: _declared(client), [])
+        if client is not None and look.problem is None:
+            limit = min(_READY_TIMEOUT, invocation.timeout or _READY_TIMEOUT)
+            look.attempt(lambda: client.wait_ready(timeout=limit), None)
+    finally:
+        if client is not None:
+            look.attempt(client.close, None)
+    return {
+        "version": __version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+        "kernels": kernels,
+        "sqlite": sqlite3.sqlite_version,
+        "runtime": None if settings is None else {"name": settings.runtime, "from": _runtime_origin(invocation)},
+        "runtimes": registry.names(registry.RUNTIMES),
+        "endpoint": None if settings is None or settings.endpoint is None else _without_secrets(settings.endpoint),
+        "app_id": None if settings is None else settings.app_id,
+        "home": look.attempt(lambda: _home({} if settings is None else settings.runtime_settings), None),
+        "configuration": {"from": invocation.config, "declared": declared},
+        "components": components,
+        "ready": look.problem is None,
+        "problem": look.problem,
+    }
+
+
+def _settings(client: CloudRuntimesClient | None) -> config.ClientSettings | None:
+    return None if client is None else client._settings
+
+
+def _kernels() -> dict[str, Any]:
+    from .. import native_status
+
+    return native_status()._asdict()
+
+
+def _home(runtime_settings: Any) -> str:
+    from ..components.sqlite.place import home_folder
+
+    return home_folder(runtime_settings.get("home"))
+
+
+def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
+    if client is None:
+        return []
+    found = client._runtime_for().declared()
+    return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
+
+
+def _components() -> list[dict[str, Any]]:
+    return [_component(name) for name in registry.names(registry.COMPONENTS)]
+
+
+def _component(name: str) -> dict[str, Any]:
+    """Tell what a component offers, without its configuration and without I/O."""
+    found: dict[str, Any] = {"name": name, "services": {}}
+    try:
+        made = registry.find(registry.COMPONENTS, name)
+        found["services"] = dict.fromkeys(made.services)
+        from .._bridge import Bridge
+
+        plain = config.load(
+            {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="doctor", api_token=None
+        )
+        component = made(config.build(made.Settings, {}, name), plain, Bridge())
+        try:
+            for service in made.services:
+                found["services"][service] = sorted(component.driver(service, "doctor").features)
+        finally:
+            component.close(None)
+    except Exception as error:  # e.g. it needs a package or a setting; that concerns only who uses it
+        found["note"] = explain(error)
+    return found
+
+
+def _runtime_origin(invocation: Invocation) -> str:
+    """Tell why it is this runtime, by the precedence of `config.load`."""
+    table, origin = config.read(invocation.config)
+    if invocation.runtime:
+        return "--runtime"
+    if os.environ.get("CLOUD_RUNTIMES_RUNTIME"):
+        return "CLOUD_RUNTIMES_RUNTIME"
+    if table.get("runtime"):
+        return origin
+    if invocation.endpoint:
+        return "--endpoint"
+    if table.get("endpoint"):
+        return f"the endpoint in {origin}"
+    sidecars = [f"DAPR_{kind}" for kind in ("HTTP_ENDPOINT", "GRPC_ENDPOINT", "HTTP_PORT", "GRPC_PORT")]
+    for name in (*sidecars, "LAYOTTO_GRPC_ENDPOINT"):
+        if os.environ.get(name):
+            return name
+    return "the default"
+
+
+def _without_secrets(endpoint: str) -> str:
+    """Return an endpoint without user, password, query and fragment."""
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError:
+        return "(not a URL)"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    def line(label: str, text: Any, depth: int = 0) -> str:
+        return f"{'  ' * depth}{label:<{_WIDTH - 2 * depth}}{text}"
+
+    kernels, runtime = report["kernels"], report["runtime"]
+    lines = [
+        line("cloud-runtimes", report["version"]),
+        line("Python", report["python"]),
+        line("platform", report["platform"]),
+        line("kernels", f"{'native' if kernels['native'] else 'Python fallback'}: {kernels['reason']}"),
+        line("SQLite", report["sqlite"]),
+        line("runtime", f"{runtime['name']} ({runtime['from']})" if runtime else "not chosen"),
+        line("runtimes", ", ".join(report["runtimes"])),
+        line("endpoint", report["endpoint"] or "none"),
+        line("app id", report["app_id"] or "not chosen"),
+        line("home", report["home"] or "not chosen"),
+        line("configuration", report["configuration"]["from"] or "none"),
+    ]
+    lines += [
+        line(f"{each['service']}.{each['name']}", each["component"], 1) for each in report["configuration"]["declared"]
+    ]
+    lines.append("components")
+    for component in report["components"]:
+        lines.append(line(component["name"], component.get("note", ""), 1).rstrip())
+        for service, features in sorted(component["services"].items()):
+            text = "by its settings" if features is None else ", ".join(features) or "the minimum"
+            lines.append(line(service, text, 2))
+    lines.append(line("ready", "yes" if report["ready"] else "no"))
+    return lines

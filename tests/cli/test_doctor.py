@@ -1,0 +1,126 @@
+"""``doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloud_runtimes
+from cloud_runtimes import native_status
+
+
+def test_it_is_ready(cli: Any, home: Path) -> None:
+    result = cli("doctor")
+    assert (result.code, result.err) == (0, "")
+    text = result.out.decode()
+    for part in (cloud_runtimes.__version__, native_status().reason, str(home), "capa (the default)", "retry_delay"):
+        assert part in text
+    assert text.endswith("ready           yes\n")
+
+
+def test_json_is_one_object_with_the_same(cli: Any, home: Path) -> None:
+    result = cli("doctor", "--json")
+    assert (result.code, result.err) == (0, "")
+    report = json.loads(result.out)
+    assert report["ready"] is True
+    assert report["problem"] is None
+    assert report["home"] == str(home)
+    assert report["runtime"] == {"name": "capa", "from": "the default"}
+    assert report["kernels"] == native_status()._asdict()
+    sqlite = next(each for each in report["components"] if each["name"] == "sqlite")
+    assert "ttl" in sqlite["services"]["state"]
+    assert "group" in sqlite["services"]["pubsub"]
+
+
+def test_what_is_declared_is_shown_without_settings(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "runtimes.toml"
+    path.write_text(f'[state.orders]\ncomponent = "sqlite"\npath = "{tmp_path}/hidden.db"\n')
+    result = cli("--config", str(path), "doctor")
+    assert result.code == 0
+    assert b"state.orders" in result.out
+    assert b"hidden" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ('[state.orders]\ncomponent = "nonsense"\n', "unknown component 'nonsense'"),
+        ("runtime = 1\n", "'runtime' must be text"),
+        ("[nonsense]\n", "unknown key 'nonsense'"),
+        ("[", "syntax error"),
+    ],
+)
+def test_what_is_wrong_is_one_line(cli: Any, tmp_path: Path, config: str, problem: str) -> None:
+    path = tmp_path / "runtimes.toml"
+    path.write_text(config)
+    result = cli("--config", str(path), "doctor")
+    assert result.code == 1
+    assert problem in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert b"ready           no\n" in result.out
+    assert b"sqlite" in result.out  # the rest is examined all the same
+
+
+def test_a_home_that_cannot_be(cli: Any, home: Path) -> None:
+    home.write_text("a file")
+    result = cli("doctor", "--json")
+    assert result.code == 1
+    assert str(home) in json.loads(result.out)["problem"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "name", "origin"),
+    [
+        (("--runtime", "capa"), {"CLOUD_RUNTIMES_RUNTIME": "x"}, "capa", "--runtime"),
+        ((), {"CLOUD_RUNTIMES_RUNTIME": "x"}, "x", "CLOUD_RUNTIMES_RUNTIME"),
+        (("--endpoint", "http://h:1"), {"LAYOTTO_GRPC_ENDPOINT": "h:2"}, "dapr", "--endpoint"),
+        ((), {"DAPR_GRPC_PORT": "1", "LAYOTTO_GRPC_ENDPOINT": "h:2"}, "dapr", "DAPR_GRPC_PORT"),
+        ((), {"LAYOTTO_GRPC_ENDPOINT": "h:2"}, "layotto", "LAYOTTO_GRPC_ENDPOINT"),
+    ],
+)
+def test_where_the_runtime_came_from(
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: tuple[str, ...],
+    environment: dict[str, str],
+    name: str,
+    origin: str,
+) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    report = json.loads(cli(*argv, "doctor", "--json").out)
+    assert report["runtime"] == {"name": name, "from": origin}
+
+
+@pytest.mark.parametrize(
+    ("line", "origin"), [('runtime = "capa"', "{}"), ('endpoint = "http://h"', "the endpoint in {}")]
+)
+def test_a_runtime_from_the_configuration(cli: Any, tmp_path: Path, line: str, origin: str) -> None:
+    path = tmp_path / "runtimes.toml"
+    path.write_text(line)
+    report = json.loads(cli("--config", str(path), "doctor", "--json").out)
+    assert report["runtime"]["from"] == origin.format(path)
+
+
+def test_an_endpoint_without_its_secrets(cli: Any) -> None:
+    result = cli("--runtime", "capa", "--endpoint", "http://me:hidden@host:3500/x?token=hidden", "doctor")
+    assert b"http://host:3500/x\n" in result.out
+    assert b"hidden" not in result.out + result.err.encode()
+
+
+@pytest.mark.process
+def test_kernels_that_cannot_be_chosen(home: Path) -> None:
+    environment = {**os.environ, "CLOUD_RUNTIMES_NATIVE": "nonsense"}
+    command = [sys.executable, "-m", "cloud_runtimes", "doctor"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "ready           no" in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert "CLOUD_RUNTIMES_NATIVE" in result.stderr

@@ -1,0 +1,92 @@
+"""Which front runs, what it prints, and what importing it costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cloud_runtimes
+
+_BLOCK = "import sys\nsys.modules['typer'] = None\nsys.modules['rich'] = None\n"
+
+
+def _process(folder: Path, *argv: str, bare: bool = False) -> subprocess.CompletedProcess[str]:
+    environment = os.environ.copy()
+    if bare:
+        (folder / "sitecustomize.py").write_text(_BLOCK)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(folder), str(Path(cloud_runtimes.__file__).parent.parent), environment.get("PYTHONPATH", "")]
+        )
+    return subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_version(cli: Any) -> None:
+    assert cli("--version") == (0, f"cloud-runtimes {cloud_runtimes.__version__}\n".encode(), "")
+
+
+def test_help_names_every_command(cli: Any) -> None:
+    result = cli("--help")
+    assert result.code == 0
+    for command in (b"doctor", b"publish", b"subscribe", b"state", b"--config", b"--app-id", b"--timeout"):
+        assert command in result.out
+
+
+def test_no_command_shows_the_help(cli: Any) -> None:
+    result = cli()
+    assert result.code == 2
+    assert result.out == b""
+    assert "Commands:" in result.err
+
+
+@pytest.mark.parametrize(
+    "argv", [("nonsense",), ("publish",), ("publish", "a", "b", "--linger", "x"), ("--nonsense", "doctor")]
+)
+def test_wrong_usage_is_one_line(cli: Any, argv: tuple[str, ...]) -> None:
+    result = cli(*argv)
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+
+
+def test_debug_raises(cli: Any) -> None:
+    with pytest.raises(cloud_runtimes.errors.InvalidArgumentError, match="unknown runtime"):
+        cli("--debug", "--runtime", "nonsense", "state", "get", "s", "k")
+
+
+@pytest.mark.process
+def test_importing_it_is_light(home: Path, tmp_path: Path) -> None:
+    code = "import sys, cloud_runtimes.cli\nsys.exit(bool({'typer', 'rich', 'sqlite3', 'logging'} & set(sys.modules)))"
+    assert _process(tmp_path, "-c", code).returncode == 0
+
+
+@pytest.mark.process
+def test_without_the_extra_doctor_works(home: Path, tmp_path: Path) -> None:
+    result = _process(tmp_path, "-m", "cloud_runtimes", "--timeout", "5", "doctor", bare=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "sqlite" in result.stdout
+    assert str(home) in result.stdout
+
+
+@pytest.mark.process
+def test_without_the_extra_the_others_say_what_they_need(home: Path, tmp_path: Path) -> None:
+    result = _process(tmp_path, "-m", "cloud_runtimes", "publish", "bus", "topic", "--raw-lines", bare=True)
+    assert result.returncode == 2
+    assert result.stderr == 'error: this command needs an extra: pip install "cloud-runtimes-python[cli]"\n'
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["--version"], 0), (["--help"], 0), ([], 2), (["doctor", "--nonsense"], 2), (["state"], 2)]
+)
+def test_the_bare_front(home: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int) -> None:
+    from cloud_runtimes.cli._bare import run
+    from cloud_runtimes.cli._session import Invocation
+
+    assert run(argv, Invocation()) == code
+    out, err = capsys.readouterr()
+    assert bool(out) is (code == 0)
+    assert bool(err) is (code != 0)

@@ -1,0 +1,153 @@
+"""``publish`` and ``subscribe`` in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+
+
+def test_lines_arrive_as_they_were_written(cli: Any, tmp_path: Path) -> None:
+    lines = [b'{"a": 1.50, "n": 12345678901234567890123}', b'"text"', b"null", b"[1,\t2]"]
+    path = tmp_path / "events.ndjson"
+    path.write_bytes(b"\n" + b"\r\n  \n".join(lines))
+    result = cli("publish", "bus", "t", str(path))
+    assert (result.code, result.out) == (0, b"")
+    assert re.fullmatch(r"4 events in [\d.]+ s, [\d,]+ events/s, 0 failed\n", result.err)
+    result = cli("subscribe", "bus", "t", "--data-only", "--count", "4")
+    assert (result.code, result.lines, result.err) == (0, lines, "")
+
+
+def test_keys_and_attributes(cli: Any) -> None:
+    result = cli(
+        *("publish", "bus", "t", "-", "--key", "order.id", "--attribute", "type=made", "--attribute", "tenant=a=b"),
+        stdin=b'{"order":{"id":"x"}}\n{"order":{"id":7}}\n',
+    )
+    assert result.code == 0
+    first, second = map(json.loads, cli("subscribe", "bus", "t", "--count", "2").lines)
+    assert (first["partitionkey"], second["partitionkey"]) == ("x", "7")
+    assert (first["type"], first["tenant"], first["source"]) == ("made", "a=b", "cloud-runtimes")
+    assert first["data"] == {"order": {"id": "x"}}
+
+
+def test_raw_lines(cli: Any) -> None:
+    assert cli("publish", "bus", "t", "--raw-lines", stdin="ü {\n".encode()).code == 0
+    (event,) = map(json.loads, cli("subscribe", "bus", "t", "--count", "1").lines)
+    assert (event["data"], event["datacontenttype"]) == ("ü {", "text/plain")
+    result = cli("publish", "bus", "t", "--raw-lines", stdin=b"a\n\xff\n")
+    assert result.code == 1
+    assert "stdin, line 2: not UTF-8" in result.err
+
+
+@pytest.mark.parametrize(
+    ("bad", "argv", "problem"),
+    [
+        (b"{", (), "not JSON"),
+        (b"\xef\xbb\xbf1", (), "not JSON"),
+        (b"NaN", (), "not JSON"),
+        (b'{"b":1}', ("--key", "a"), "no field 'a'"),
+        (b'{"a":{"b":1}}', ("--key", "a"), "no text"),
+        (b'{"a":true}', ("--key", "a"), "no text"),
+        (b"[1]", ("--key", "a"), "no field 'a'"),
+    ],
+)
+def test_a_bad_line_ends_it(cli: Any, tmp_path: Path, bad: bytes, argv: tuple[str, ...], problem: str) -> None:
+    path = tmp_path / "events.ndjson"
+    path.write_bytes(b'{"a":1}\n\n' + bad + b'\n{"a":2}\n')
+    result = cli("publish", "bus", "t", str(path), *argv)
+    assert result.code == 1
+    assert f"error: {path}, line 3: " in result.err
+    assert problem in result.err
+    assert "1 events in" in result.err
+    assert cli("subscribe", "bus", "t", "--data-only", "--idle", "0.2").lines == [b'{"a":1}']
+
+
+def test_an_event_that_is_too_large(cli: Any, tmp_path: Path) -> None:
+    config = tmp_path / "runtimes.toml"
+    config.write_text('[pubsub.bus]\ncomponent = "sqlite"\nmax_value_bytes = 10\n')
+    result = cli("--config", str(config), "publish", "bus", "t", stdin=b'1\n"0123456789"\n')
+    assert result.code == 1
+    assert "stdin, line 2: " in result.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("publish", "bus", "t", "no-such-file"),
+        ("publish", "bus", "t", "--key", "a", "--raw-lines"),
+        ("publish", "bus", "t", "--attribute", "nonsense"),
+        ("publish", "bus", "t", "--attribute", "id=1"),
+        ("publish", "bus", "t", "--batch-events", "0"),
+        ("publish", "bus", "\n"),
+        ("--config", "runtimes.toml", "publish", "nonsense", "t"),
+        ("subscribe", "bus", "t", "--start", "nonsense"),
+        ("subscribe", "bus", "t", "--count", "0"),
+        ("--config", "runtimes.toml", "subscribe", "nonsense", "t"),
+    ],
+)
+def test_wrong_usage(cli: Any, tmp_path: Path, argv: tuple[str, ...]) -> None:
+    (tmp_path / "runtimes.toml").write_text('[pubsub.bus]\ncomponent = "sqlite"\n')
+    result = cli(*argv, stdin=b"1\n")
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+
+
+def test_count_takes_no_more_than_that(cli: Any, client: CloudRuntimesClient) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(5)))
+    assert cli("subscribe", "bus", "t", "--data-only", "--count", "3", "--batch", "2").lines == [b"0", b"1", b"2"]
+    assert cli("subscribe", "bus", "t", "--data-only", "--idle", "0.2").lines == [b"3", b"4"]
+
+
+def test_without_ack_they_come_again(cli: Any, client: CloudRuntimesClient) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    for _ in range(2):
+        assert cli("subscribe", "bus", "t", "--data-only", "--count", "2", "--no-ack").lines == [b"1", b"2"]
+    assert cli("subscribe", "bus", "t", "--data-only", "--count", "2").lines == [b"1", b"2"]
+    assert cli("subscribe", "bus", "t", "--idle", "0.1") == (0, b"", "")
+
+
+def test_groups_and_their_start(cli: Any, client: CloudRuntimesClient) -> None:
+    client.pubsub.publish("bus", "t", 1)
+    assert cli("subscribe", "bus", "t", "--group", "late", "--start", "latest", "--idle", "0.1").out == b""
+    assert cli("subscribe", "bus", "t", "--group", "early", "--idle", "0.2", "--data-only").out == b"1\n"
+    assert cli("--app-id", "other", "subscribe", "bus", "t", "--count", "1", "--data-only").out == b"1\n"
+
+
+def test_data_is_always_one_line_of_json(cli: Any, client: CloudRuntimesClient) -> None:
+    publish = client.pubsub.publish
+    publish("bus", "t", b'{"a":\r\n"x"}', content_type="application/json")
+    publish("bus", "t", "a\nb", content_type="text/plain")
+    publish("bus", "t", b"\xff")
+    publish("bus", "t", {"a": 1}, content_type="application/msgpack")
+    publish("bus", "t", b"\xff", content_type="text/plain")
+    for argv in (("--data-only",), ()):
+        lines = cli("subscribe", "bus", "t", "--count", "5", "--group", f"g{len(argv)}", *argv).lines
+        events = [json.loads(line) for line in lines]
+        assert len(events) == 5
+        if argv:
+            assert lines[0] == b'{"a":  "x"}'
+            assert events[1:] == ["a\nb", "/w==", {"a": 1}, "/w=="]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("size", [None, 1000])
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, size: int | None) -> None:
+    from cloud_runtimes.cli._progress import progress
+
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with progress(size) as advance:
+        advance(1234, 500)
+    assert "1,234 events" in terminal.getvalue()
