@@ -1,0 +1,135 @@
+"""The first process: starts the consumer, publishes, waits for it, compares, reports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep, time
+from typing import Any, Final
+
+from ..client import CloudRuntimesClient
+from ..errors import InternalError
+from . import _flights as flights
+from ._home import prepare, remove
+from ._progress import Show, progress
+from ._report import Outcome, report
+from ._settings import APPLIED, TOPIC, Settings, state_key
+
+__all__ = ["run"]
+
+_LOOK: Final = 0.2
+_STALLED: Final = 30.0
+"""Seconds without a consumed event after which the rest counts as lost."""
+
+
+def run(settings: Settings) -> int:
+    """Run all of it; return the exit code."""
+    began = monotonic()
+    path = flights.archive()
+    total = flights.count(path, settings.events)
+    if settings.config is None:
+        prepare(settings.folder)
+    with settings.client() as client:
+        client.wait_ready()
+        client.state.delete(settings.store, APPLIED)
+        with _consumer(settings) as consumer, progress(total) as show:
+            watch = _Watch(client, settings.store, show)
+            published, failed, publishing = _publish(client, settings, path, watch)
+            ended = time()
+            expected = flights.totals(path, settings.events)
+            _wait(watch, consumer, published)
+        applied = watch.look()
+        found = client.state.get_bulk(settings.store, [state_key(carrier) for carrier in sorted(expected)])
+    outcome = Outcome(
+        published=published,
+        failed=failed,
+        publishing=publishing,
+        applied=applied,
+        behind=max(0.0, applied.get("last", ended) - ended),
+        expected=expected,
+        found={carrier: found[state_key(carrier)].value for carrier in expected if state_key(carrier) in found},
+        wall=monotonic() - began,
+    )
+    sys.stdout.write(report(outcome, settings))
+    if settings.config is None and settings.home is None and not settings.keep:
+        remove(settings.folder)
+    return 0 if outcome.good else 1
+
+
+class _Watch:
+    """Reads how far the consumer is, from the record it keeps in state."""
+
+    def __init__(self, client: CloudRuntimesClient, store: str, show: Show) -> None:
+        self._client = client
+        self._store = store
+        self.show = show
+        self._due = 0.0
+        self.consumed = 0
+
+    def look(self) -> dict[str, Any]:
+        """Read the record now."""
+        applied: dict[str, Any] = self._client.state.get(self._store, APPLIED) or {}
+        self.consumed = applied.get("events", 0)
+        return applied
+
+    def pass_by(self, published: int) -> None:
+        """Show where both are, a few times a second."""
+        if monotonic() >= self._due:
+            self.look()
+            self.show(published, self.consumed)
+            self._due = monotonic() + _LOOK
+
+
+@contextmanager
+def _consumer(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """Start the second process, wait until it is subscribed, and end it afterwards."""
+    command = [sys.executable, "-m", "cloud_runtimes.demo", "consumer", *settings.arguments()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise InternalError("the consumer did not start; it has said why")
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _publish(client: CloudRuntimesClient, settings: Settings, path: Path, watch: _Watch) -> tuple[int, int, float]:
+    """Publish all flights; return how many were delivered and failed, and the seconds: reading, encoding and flush included."""
+    started = monotonic()
+    event, carrier = flights.event, flights.CARRIER
+
+    with client.pubsub.publisher(settings.pubsub, TOPIC, on_delivery=lambda told: None) as publisher:
+        send = publisher.send
+        for number, row in enumerate(flights.rows(path, settings.events), 1):
+            send(event(row), key=row[carrier])
+            if not number & 1023:
+                watch.pass_by(number)
+        publisher.flush()
+        seconds = monotonic() - started
+        done = publisher.stats()
+    return done.delivered, done.failed, seconds
+
+
+def _wait(watch: _Watch, consumer: subprocess.Popen[str], published: int) -> None:
+    """Wait until the consumer has applied all, or goes no further."""
+    moved = monotonic()
+    before = -1
+    while True:
+        watch.look()
+        if watch.consumed >= published or consumer.poll() is not None:
+            break
+        if watch.consumed != before:
+            before, moved = watch.consumed, monotonic()
+        elif monotonic() - moved > _STALLED:
+            break
+        watch.pass_by(published)
+        sleep(0.02)
+    watch.show(published, watch.consumed)

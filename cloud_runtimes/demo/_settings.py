@@ -1,0 +1,53 @@
+"""What both processes are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..client import CloudRuntimesClient
+
+__all__ = ["APPLIED", "FIELDS", "TOPIC", "Settings", "Totals", "state_key"]
+
+TOPIC: Final = "flights"
+APPLIED: Final = "flights/applied"
+"""Key of the record of what was applied; it is written with the totals, in one transaction where the store has them."""
+
+Totals = dict[str, float]
+FIELDS: Final = ("flights", "distance", "delayed", "air_time")
+DEFAULT_HOME: Final = ".demo"
+
+
+def state_key(carrier: str) -> str:
+    """Return the key of a carrier's totals."""
+    return f"flights/carrier/{carrier}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of the command line; ``home`` is used where there is no ``config``."""
+
+    events: int | None
+    home: str | None
+    keep: bool
+    config: str | None
+    pubsub: str
+    store: str
+    app_id: str
+
+    @property
+    def folder(self) -> Path:
+        """The home folder."""
+        return Path(self.home or DEFAULT_HOME).absolute()
+
+    def client(self) -> CloudRuntimesClient:
+        """Return a client, the same in both processes."""
+        config: str | Mapping[str, Any] = self.config or {"runtime": "capa", "capa": {"home": str(self.folder)}}
+        return CloudRuntimesClient(app_id=self.app_id, config=config)
+
+    def arguments(self) -> Iterable[str]:
+        """Return the command line of the other process."""
+        where = ("--config", self.config) if self.config is not None else ("--home", str(self.folder))
+        return (*where, "--pubsub", self.pubsub, "--store", self.store, "--app-id", self.app_id)
