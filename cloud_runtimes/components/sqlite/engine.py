@@ -16,7 +16,7 @@ from typing import Any, Final
 from ... import _fork
 from ..._clock import Clocks
 from ..._operation import Operation
-from ...errors import CloudRuntimesError, PermissionDeniedError
+from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError
 from . import schema
 from .bell import Bells
 from .failures import explain
@@ -75,6 +75,7 @@ class Engine:
         self._gate: Gate | NoGate = NoGate()
         self._readers: list[sqlite3.Connection] = []
         self._immutable = False
+        self._is_open = self._closed = False
         _fork.register(self)
 
     # -- opening and closing ----------------------------------------------
@@ -86,13 +87,16 @@ class Engine:
             CloudRuntimesError: it cannot be used; names the path and the remedy.
         """
         with self._lock:
-            if self._rounds is not None or self._readers:
+            if self._is_open:
                 return
+            if self._closed:
+                raise ClosedError(f"{self.path} is closed: its last client has closed it")
             try:
                 if self.memory:
                     self._start(self._connect("file::memory:"))
                 else:
                     self._open_file()
+                self._is_open = True
             except sqlite3.Error as error:
                 raise explain(error, self.path) from error
             except OSError as error:
@@ -173,6 +177,7 @@ class Engine:
 
     def _close(self, timeout: float | None) -> None:
         with self._lock:
+            self._closed, self._is_open = True, False
             rounds, self._rounds = self._rounds, None
             readers, self._readers = self._readers, []
             if rounds is not None:
@@ -202,6 +207,7 @@ class Engine:
             _keep_forever(reader)
         self._gate = NoGate()
         self._rounds, self._readers, self._lock = None, [], threading.Lock()
+        self._is_open, self._closed = False, True
         self.bells.forked()
         _engines.pop(self.path, None)
 
@@ -224,7 +230,7 @@ class Engine:
         self, op: Operation, sql: str, parameters: Parameters = (), *, inline: bool = True
     ) -> list[Any]:
         """Asynchronous `query`: a point read runs on the loop; one that would wait, or a long one, in a thread."""
-        if inline and (self._rounds is not None or self.read_only):
+        if inline and self._is_open:
             try:
                 return self._query(sql, parameters)
             except sqlite3.OperationalError as error:
@@ -244,13 +250,15 @@ class Engine:
         try:
             reader = self._readers.pop()
         except IndexError:
-            if self._rounds is None and not self.read_only:
-                self._opened()
+            self.open()
             reader = self._reader()
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:
-            self._readers.append(reader)
+            if self._closed:
+                reader.close()
+            else:
+                self._readers.append(reader)
 
     # -- writing ----------------------------------------------------------
 

@@ -130,7 +130,7 @@ def _split(connection: sqlite3.Connection, claim: Claimed, at: int, group: int, 
 def _cut(settled: bytes | None, at: int, count: int) -> tuple[bytes | None, bytes | None]:
     if settled is None:
         return None, None
-    bits = int.from_bytes(settled, "little")
+    bits = int.from_bytes(settled, "little") & ((1 << count) - 1)
     head, tail = bits & ((1 << at) - 1), bits >> at
     return head.to_bytes((at + 7) // 8, "little"), tail.to_bytes((count - at + 7) // 8, "little")
 
@@ -190,11 +190,14 @@ def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable
     )
 
 
-def hand_back(connection: sqlite3.Connection, claim: int, member: str, settled: bytes | None) -> None:
-    """Give up a claim: anyone may take the rest at once, and it does not count as a delivery."""
+def hand_back(connection: sqlite3.Connection, claim: Claimed, member: str) -> None:
+    """Give up a claim: anyone may take the rest at once, in its old place, and it does not count as a delivery."""
+    first = claim.open()[0]
+    _, settled = _cut(claim.settled, first, claim.length)
     connection.execute(
-        "UPDATE claims SET member = '', deadline = 0, deliveries = deliveries - 1, settled = ? WHERE id = ? AND member = ?",
-        (settled, claim, member),
+        "UPDATE claims SET member = '', deadline = 0, deliveries = deliveries - 1, start = ?, count = ?, settled = ? "
+        "WHERE id = ? AND member = ?",
+        (claim.start + first, claim.length - first, settled, claim.id, member),
     )
 
 

@@ -170,7 +170,7 @@ class Member(EventSource):
             lost = set(self._land(connection, settled, now))
             for id, held in self._held.items():
                 if held.left and id not in lost:
-                    log.hand_back(connection, id, self._name, bytes(held.settled))
+                    log.hand_back(connection, held.claim._replace(settled=bytes(held.settled)), self._name)
 
         from .pubsub import bell
 

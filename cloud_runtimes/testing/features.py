@@ -1,0 +1,209 @@
+"""What the built-in components declare, and the tables in the documentation that are made from it.
+
+Each folder of `cloud_runtimes.components` is one component; it is made with the settings it has without a configuration, and its drivers are asked for their ``features``, all without I/O. A table stands between two HTML comments, ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; `rewrite` replaces what is between them.
+
+Run as ``python -m cloud_runtimes.testing.features [--write FILE …]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import pkgutil
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from .. import config, registry
+from .._bridge import Bridge
+from ..client import SERVICES
+
+__all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
+
+DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
+    "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
+    "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",
+    "pubsub.delay": "`publish(delay=)`: delivered later",
+    "pubsub.delivery_count": "`Event.delivery_count` is known",
+    "pubsub.group": "`group=` other than the application's id",
+    "pubsub.key_order": "events of one key in order, also in a group of several members",
+    "pubsub.max_deliveries": "`max_deliveries=`: given up after so many",
+    "pubsub.raw": "`raw=True`: without an envelope",
+    "pubsub.retry_delay": "`retry(delay)`: the broker waits, not the consumer",
+    "pubsub.start": "`start=`: where a new group begins",
+    "pubsub.ttl": "`publish(ttl=)`: not delivered after it",
+    "state": "`get`, `get_item`, `save`, `delete`, and their bulk forms",
+    "state.consistency": "`consistency=` is honoured",
+    "state.etag": "`get_item` gives etags, `etag=` makes a write conditional",
+    "state.fence": "`fence=`: a lower token than the key has seen is refused",
+    "state.first_write": '`concurrency="first-write"`: only creates',
+    "state.list_keys": "`list_keys`: by prefix, in pages",
+    "state.transaction": "`transaction`: all or nothing",
+    "state.transaction_etag": "conditions inside a transaction, with full rollback",
+    "state.ttl": "`ttl=`: expires by itself",
+}
+"""One line for people, by service (what every driver can do) and by feature."""
+
+
+def constants(service: str) -> list[str]:
+    """Return the features that the SPI of a service has names for."""
+    driver = import_module(f"cloud_runtimes.{service}.driver")
+    return sorted(getattr(driver, name) for name in driver.__all__ if name.isupper())
+
+
+def built_in(group: str) -> list[str]:
+    """Return the names of the built-in components or runtimes: the folders of a package."""
+    return sorted(module.name for module in pkgutil.iter_modules(import_module(group).__path__))
+
+
+def declared() -> dict[str, dict[str, frozenset[str]]]:
+    """Return component → service → features, of all built-in components. Does no I/O."""
+    plain = config.load(
+        {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="features", api_token=None
+    )
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    for name in built_in(registry.COMPONENTS):
+        made = registry.find(registry.COMPONENTS, name)
+        component = made(config.build(made.Settings, {}, name), plain, Bridge())
+        try:
+            found[name] = {service: component.driver(service, "features").features for service in made.services}
+        finally:
+            component.close(None)
+    return found
+
+
+def feature_table() -> str:
+    """Return the table of what works where, in Markdown."""
+    found = declared()
+    rows = [["feature", "what it is", *(f"`{name}`" for name in found)], ["---", "---", *(":-:" for _ in found)]]
+    for service in sorted(SERVICES):
+        has = {name: services.get(service) for name, services in found.items()}
+        rows.append([f"`{service}`", DESCRIPTIONS[service], *_marks(each is not None for each in has.values())])
+        for feature in constants(service):
+            full = f"{service}.{feature}"
+            rows.append(
+                [f"`{full}`", DESCRIPTIONS[full], *_marks(feature in (each or ()) for each in has.values())],
+            )
+    return _markdown(rows)
+
+
+def _marks(values: Iterator[bool]) -> list[str]:
+    return ["yes" if value else "–" for value in values]
+
+
+def settings_table(settings: type[Any]) -> str:
+    """Return a settings dataclass as a Markdown table: names, values, defaults, and its docstring's words."""
+    words = _attributes(settings)
+    hints = typing.get_type_hints(settings)
+    rows = [["setting", "value", "default", "meaning"], ["---", "---", "---", "---"]]
+    for field in dataclasses.fields(settings):
+        parse = field.metadata.get("parse")
+        rows.append(
+            [
+                f"`{field.name}`",
+                "seconds, or text such as `500ms`, `24h`" if parse is config.duration else _values(hints[field.name]),
+                _default(field.default, parse),
+                words[field.name],
+            ]
+        )
+    return _markdown(rows)
+
+
+def _attributes(cls: type[Any]) -> dict[str, str]:
+    """Return the section ``Attributes:`` of a docstring, one line per attribute, as Markdown."""
+    _, _, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    found = re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)
+    return {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in found}
+
+
+_NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false"}
+
+
+def _values(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_values(each) for each in typing.get_args(hint) if each is not type(None))
+    return _NAMES[hint]
+
+
+def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
+    if value is None:
+        return "none"
+    if value is dataclasses.MISSING:
+        return "must be given"
+    if parse is config.duration:
+        for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+            if value % seconds == 0 and (value > seconds or unit in "hms"):
+                return f"`{value / seconds:g}{unit}`"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"`{value}`"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _tables() -> dict[str, Callable[[], str]]:
+    tables: dict[str, Callable[[], str]] = {"features": feature_table}
+    for group in (registry.COMPONENTS, registry.RUNTIMES):
+        for name in built_in(group):
+            settings = _settings(registry.find(group, name))
+            if settings is not None:
+                tables[f"settings.{name}"] = lambda settings=settings: settings_table(settings)  # type: ignore[misc]
+    return tables
+
+
+def _settings(found: type[Any]) -> type[Any] | None:
+    """Return the settings class of a component, or the one beside a runtime, ``<Name>Settings`` in its module."""
+    beside = f"{found.__name__.removesuffix('Runtime')}Settings"
+    settings: type[Any] | None = getattr(found, "Settings", None) or getattr(sys.modules[found.__module__], beside, None)
+    return settings
+
+
+def rewrite(text: str) -> str:
+    """Return a document with every table that it has a place for made anew.
+
+    Raises:
+        ValueError: a place without an end, or for a table that there is not.
+    """
+    tables = _tables()
+
+    def table(place: re.Match[str]) -> str:
+        if place["name"] not in tables:
+            raise ValueError(f"there is no table {place['name']!r}; there are {', '.join(tables)}")
+        return f"{place['begin']}\n{tables[place['name']]()}\n{place['end']}"
+
+    pattern = r"(?P<begin><!-- (?P<name>[\w.]+):begin -->)\n(?:(?!<!-- ).*\n)*(?P<end><!-- (?P=name):end -->)"
+    made, count = re.subn(pattern, table, text)
+    if count != text.count(":begin -->"):
+        raise ValueError("a place for a table begins and does not end")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the table of features to stdout, or the tables of the named files into them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cloud_runtimes.testing.features", description="The tables of the documentation."
+    )
+    parser.add_argument("--write", metavar="FILE", nargs="+", type=Path, help="rewrite the tables in these files")
+    given = parser.parse_args(argv)
+    if given.write is None:
+        sys.stdout.write(feature_table() + "\n")
+    for path in given.write or ():
+        old = path.read_text(encoding="utf-8")
+        new = rewrite(old)
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The async face on the embedded store never blocks its loop, and a deadline is kept, whoever holds the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import DeadlineExceededError
+
+pytestmark = pytest.mark.process
+
+
+async def heartbeat(gaps: list[float]) -> None:
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(0.001)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+
+
+@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+def test_the_loop_beats_while_another_process_writes(
+    start: Callable[..., Any], client: CloudRuntimesClient, figure: Callable[[str, str], None], holder: str
+) -> None:
+    client.state.save("store", "k", 0)
+
+    async def caller(number: int) -> None:
+        for step in range(50):
+            await client.state.save_async("store", f"k{number}", step)
+            assert await client.state.get_async("store", f"k{number}") == step
+
+    async def run() -> tuple[float, float]:
+        gaps: list[float] = []
+        beat = asyncio.create_task(heartbeat(gaps))
+        await asyncio.sleep(0.01)
+        started = time.monotonic()
+        await asyncio.gather(*[caller(number) for number in range(100)])
+        beat.cancel()
+        return max(gaps), time.monotonic() - started
+
+    child = start(holder, 2).ready()
+    gap, seconds = asyncio.run(run())
+    assert child.line() == {"done": True}
+    figure(f"10,000 async calls while another process holds the store 2 s ({holder})", f"longest gap {gap * 1000:.0f} ms, {seconds:.1f} s")
+    assert seconds > 1.5  # it was held
+    assert gap <= 0.05
+
+
+def test_first_use_does_not_block_the_loop(
+    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, figure: Callable[[str, str], None]
+) -> None:
+    with CloudRuntimesClient() as other:
+        other.state.save("store", "k", 1)
+
+    async def run() -> float:
+        gaps: list[float] = []
+        beat = asyncio.create_task(heartbeat(gaps))
+        await asyncio.sleep(0.01)
+        assert await client.state.get_async("store", "k") == 1
+        await client.pubsub.publish_async("bus", "t", 1)
+        beat.cancel()
+        return max(gaps)
+
+    start("hold_gate", 1).ready()
+    assert asyncio.run(run()) <= 0.05
+
+
+@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:
+    client.state.save("store", "k", "old")
+    child = start(holder, 1.5).ready()
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError, match="turn") as caught:
+        if face == "sync":
+            client.state.save("store", "k", "new", timeout=0.3)
+        else:
+            asyncio.run(client.state.save_async("store", "k", "new", timeout=0.3))
+    assert 0.25 < time.monotonic() - started < 0.6
+    assert caught.value.maybe_applied is False
+    assert client.state.get("store", "k") == "old"  # readers do not wait for writers
+    assert child.line() == {"done": True}
+    client.state.save("store", "other", 1)
+    assert client.state.get("store", "k") == "old"  # said truthfully: it was withdrawn
+
+
+def test_sync_methods_work_in_a_running_loop(client: CloudRuntimesClient) -> None:
+    async def run() -> None:
+        client.state.save("store", "k", 1)
+        assert client.state.get("store", "k") == 1
+        client.pubsub.publish("bus", "t", 1)
+        with client.pubsub.subscribe("bus", "t") as sub:
+            event = sub.receive(5)
+            assert event is not None
+            event.ack()
+        with client.state.transaction("store") as tx:
+            tx.save("k", 2)
+        await asyncio.sleep(0)
+        assert await client.state.get_async("store", "k") == 2
+
+    asyncio.run(run())
+
+
+def test_two_loops_share_a_client(client: CloudRuntimesClient) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def run(name: str) -> int:
+        await asyncio.gather(*[client.state.save_async("store", f"{name}{n}", n) for n in range(200)])
+        return len(await client.state.get_bulk_async("store", [f"{name}{n}" for n in range(200)]))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda name: asyncio.run(run(name)), "ab")) == [200, 200]
+
+
+def test_completions_of_a_commit_share_a_hop(client: CloudRuntimesClient) -> None:
+    client.state.save("store", "k", 0)
+
+    async def run() -> float:
+        started = time.monotonic()
+        await asyncio.gather(*[client.state.save_async("store", f"k{n}", n) for n in range(1000)])
+        return time.monotonic() - started
+
+    one_by_one = time.monotonic()
+    for number in range(100):
+        client.state.save("store", "k", number)
+    one_by_one = (time.monotonic() - one_by_one) / 100
+    # a thousand at once cost far less than a thousand commits
+    assert asyncio.run(run()) < 1000 * one_by_one / 3

@@ -1,0 +1,143 @@
+"""Several processes on one file: turns are fair, first starts agree, waiters wake, every acknowledged call was synced."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+
+pytestmark = pytest.mark.process
+
+
+def test_writers_take_turns(
+    start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    seconds = rounds(3, 8)
+    publishers = [start("publish_for", seconds) for _ in range(3)]
+    for publisher in publishers:
+        publisher.ready()
+    for publisher in publishers:
+        publisher.go()
+    said = [publisher.line() for publisher in publishers]
+    calls = sorted(each["calls"] for each in said)
+    longest = max(each["longest"] for each in said)
+    figure(
+        f"three processes publishing for {seconds} s",
+        f"{calls[0]:,} to {calls[-1]:,} calls each (ratio {calls[0] / calls[-1]:.2f}), longest call {longest * 1000:.0f} ms",
+    )
+    assert calls[0] >= 0.3 * calls[-1]
+    assert longest < 1.0
+    (found,) = start("check").rest()
+    assert found["integrity"] == "ok"
+    assert len(found["data"]) == sum(calls) + 3  # each warmed up with one
+
+
+def test_first_starts(
+    start: Callable[..., Any],
+    home: Path,
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    count = rounds(5, 50)
+    for _ in range(count):
+        shutil.rmtree(home, ignore_errors=True)
+        pair = [start("first_start", number) for number in range(2)]
+        for child in pair:
+            child.ready()
+        for child in pair:
+            child.go()
+        for child in pair:
+            assert child.rest() == [{"done": True}]
+            assert child.process.returncode == 0
+        with CloudRuntimesClient() as client:
+            assert client.state.list_keys("store") == ["k0", "k1"]
+    figure(f"first starts of two processes on an empty folder, {count} rounds", "no error")
+
+
+def test_a_waiting_process_wakes(
+    start: Callable[..., Any],
+    client: CloudRuntimesClient,
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    count = rounds(100, 1000)
+    client.pubsub.publish("bus", "other", "warm")
+    waiter = start("wait_for_events", count).ready()
+    latencies = []
+    for _ in range(count):
+        sent = time.monotonic_ns()
+        client.pubsub.publish("bus", "t", sent)
+        line = waiter.line()
+        assert line["sent"] == sent
+        latencies.append((line["at"] - sent) / 1e6)
+        time.sleep(0.003)
+    p99 = statistics.quantiles(latencies, n=100)[98]
+    figure(
+        "publish to event in hand in another process",
+        f"median {statistics.median(latencies):.2f} ms, p99 {p99:.2f} ms, publish (FULL) included",
+    )
+    assert p99 <= 20
+
+
+def test_an_idle_waiter_costs_little(
+    start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    waiter = start("idle", rounds(3, 20))
+    line = waiter.line()
+    share = line["cpu"] / line["seconds"]
+    figure("an idle consumer", f"{share:.2%} of a core")
+    assert share <= 0.03
+
+
+def test_full_means_synced(
+    start: Callable[..., Any], client: CloudRuntimesClient, tmp_path: Path, figure: Callable[[str, str], None]
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    client.state.save("store", "k", "there")
+    trace = tmp_path / "trace"
+    prefix = ("strace", "-f", "-qq", "-e", "trace=fdatasync,fsync", "-o", str(trace))
+    child = start("save_many", 100, prefix=prefix)
+    child.rest()
+    assert child.process.returncode == 0
+    synced = len(re.findall(r"\bf(?:data)?sync\(", trace.read_text()))
+    figure("100 acknowledged saves of one caller", f"{synced} fdatasync")
+    assert synced >= 100
+
+
+def test_a_busy_main_thread_still_stores(
+    client: CloudRuntimesClient, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    seconds = rounds(2, 8)
+    publisher = client.pubsub.publisher("bus", "t")
+    rate = 20_000
+    publisher.send("warm")
+    publisher.flush()
+    began = time.monotonic()
+    sent, worst, looked = 0, 1.0, 0.0
+    history: deque[tuple[float, int]] = deque()
+    while (now := time.monotonic()) < began + seconds:
+        due = int((now - began) * rate)
+        while sent < due:  # and spins in pure Python, never waiting
+            publisher.send({"n": sent, "text": "some payload of a usual size"})
+            sent += 1
+        if now >= looked + 0.01:
+            looked = now
+            history.append((now, sent))
+            while history[0][0] <= now - 0.5:
+                _, then = history.popleft()
+                worst = min(worst, publisher.stats().delivered / (then + 1))  # one was to warm up
+    publisher.close()
+    figure(f"{rate:,} events/s from a spinning main thread for {seconds} s", f"at worst {worst:.1%} stored after 0.5 s")
+    assert sent >= 0.9 * rate * seconds
+    assert worst >= 0.9
+    assert publisher.stats().delivered == sent + 1

@@ -1,0 +1,278 @@
+"""The log's rules that no suite can see from outside: retention, take-over, cuts, counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient, registry
+from cloud_runtimes._clock import Clocks
+from cloud_runtimes.components.sqlite import SqliteComponent, log
+from cloud_runtimes.components.sqlite.log import Claimed
+from cloud_runtimes.components.sqlite.state import sweep_expired
+from cloud_runtimes.components.sqlite.sweep import sweep_frames
+from cloud_runtimes.pubsub import Answer
+from cloud_runtimes.pubsub.driver import SubscribeRequest, Verdict
+
+DAY = 86400.0
+
+
+class SetClocks(Clocks):
+    """Clocks that a test moves."""
+
+    __slots__ = ("boot", "boot_name", "wall")
+
+    def __init__(self) -> None:
+        self.wall = super().wall_ms()
+        self.boot = 1_000_000
+        self.boot_name = "boot-1"
+
+    def wall_ms(self) -> int:
+        return self.wall
+
+    def boot_ms(self) -> int:
+        return self.boot
+
+    def boot_id(self) -> str:
+        return self.boot_name
+
+    def advance(self, seconds: float) -> None:
+        self.wall += round(seconds * 1000)
+        self.boot += round(seconds * 1000)
+
+
+@pytest.fixture
+def clocks() -> SetClocks:
+    return SetClocks()
+
+
+@pytest.fixture
+def client(home: Path, monkeypatch: pytest.MonkeyPatch, clocks: SetClocks) -> Iterator[CloudRuntimesClient]:
+    clocked = type("ClockedSqlite", (SqliteComponent,), {"clocks": clocks})
+    monkeypatch.setitem(registry._found, (registry.COMPONENTS, "sqlite"), clocked)
+    with CloudRuntimesClient(app_id="test") as made:
+        yield made
+
+
+def member(client: CloudRuntimesClient, **changes: Any) -> Any:
+    """Join as a source without a pump, so that nothing happens by itself."""
+    from cloud_runtimes._operation import Method, Operation
+
+    request = SubscribeRequest("t", "g", None, 30.0, None, None, False, None)._replace(**changes)
+    op = Operation(Method("pubsub", "subscribe", repeatable=False), "bus", 5.0)
+    return client.pubsub._driver("bus").subscribe(op, request)
+
+
+def data(deliveries: list[Any]) -> list[int]:
+    import json
+
+    return [json.loads(delivery.record.payload) for delivery in deliveries]
+
+
+def answers(deliveries: list[Any], verdict: Verdict = Verdict.ACK, delay: float | None = None) -> list[Answer]:
+    return [Answer(delivery.token, verdict, delay) for delivery in deliveries]
+
+
+def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
+    engine = client.pubsub._driver("bus").engine
+    end = time.monotonic() + 5
+    while sweep_frames(engine, retention, group_expiry, True) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def rows(home: Path, sql: str) -> list[Any]:
+    connection = sqlite3.connect(home / "cloud_runtimes.db")
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_dead_members_events_go_to_another(client: CloudRuntimesClient, clocks: SetClocks) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    dead, other = member(client), member(client)
+    first = dead.exchange([], 6)
+    assert data(first) == [0, 1, 2, 3, 4, 5]
+    dead.exchange(answers(first[:2]), 0)
+    assert data(other.exchange([], 100)) == [6, 7, 8, 9]
+    clocks.advance(29)
+    assert other.exchange([], 100) == []
+    clocks.advance(2)
+    taken = other.exchange([], 100)
+    assert data(taken) == [2, 3, 4, 5]
+    assert {delivery.deliveries for delivery in taken} == {2}
+    # the dead one wakes up: its answers come too late and change nothing
+    dead.exchange(answers(first[2:]), 0)
+    clocks.advance(40)
+    assert sorted(data(dead.exchange([], 100))) == list(range(2, 10))
+    dead.close([])
+    other.close([])
+
+
+def test_a_living_member_keeps_what_it_holds(client: CloudRuntimesClient, clocks: SetClocks) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(4)))
+    living, other = member(client), member(client)
+    held = living.exchange([], 10)
+    for _ in range(20):
+        clocks.advance(11)
+        assert living.exchange([], 0) == []  # renews every third of ack_wait
+        assert other.exchange([], 10) == []
+    living.exchange(answers(held), 0)
+    clocks.advance(100)
+    assert other.exchange([], 10) == []
+    living.close([])
+    other.close([])
+
+
+def test_a_take_over_takes_no_more_than_asked(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(20)))
+    dead, other = member(client), member(client)
+    held = dead.exchange([], 20)
+    dead.exchange(answers(held[3:5] + held[17:18]), 0)
+    clocks.advance(31)
+    got: list[int] = []
+    for _ in range(9):
+        part = other.exchange([], 2)
+        assert len(part) <= 2
+        got += data(part)
+        other.exchange(answers(part), 0)
+    assert got == [n for n in range(20) if n not in (3, 4, 17)]
+    assert rows(home, "SELECT * FROM claims") == []
+    dead.close([])
+    other.close([])
+
+
+def test_a_reboot_ends_all_leases(client: CloudRuntimesClient, clocks: SetClocks) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    dead = member(client)
+    held = dead.exchange([], 10)
+    dead.exchange(answers(held[:1], Verdict.RETRY, 3600), 0)
+    clocks.boot, clocks.boot_name = 5, "boot-2"
+    after = member(client)
+    again = after.exchange([], 10)
+    assert sorted(data(again)) == [1, 2]
+    assert {delivery.deliveries for delivery in again} == {2}
+    after.close([])
+    dead.close([])
+
+
+def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    client.pubsub.publish_bulk("bus", "t", ["poison"])
+    letters = member(client, topic="dead")
+    for _ in range(3):
+        dying = member(client, max_deliveries=3, dead_letter_topic="dead")
+        assert data(dying.exchange([], 10)) == ["poison"]
+        clocks.advance(31)
+    last = member(client, max_deliveries=3, dead_letter_topic="dead")
+    assert last.exchange([], 10) == []
+    assert data(letters.exchange([], 10)) == ["poison"]
+    assert rows(home, "SELECT value FROM counters WHERE name = 'dead_lettered:bus/t/g'") == [(1,)]
+    last.close([])
+    letters.close([])
+
+
+def test_what_is_dropped_is_counted(client: CloudRuntimesClient, home: Path) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
+    one = member(client)
+    one.exchange(answers(one.exchange([], 10), Verdict.DROP), 0)
+    one.close([])
+    assert rows(home, "SELECT value FROM counters WHERE name = 'dropped:bus/t/g'") == [(3,)]
+
+
+def test_retention(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    def frames() -> int:
+        return int(rows(home, "SELECT count(*) FROM frames")[0][0])
+
+    one, two = member(client, group="one"), member(client, group="two")
+    for number in range(100):
+        client.pubsub.publish("bus", "t", number)
+    one.exchange(answers(one.exchange([], 100)), 0)
+    held = two.exchange([], 60)
+    two.exchange(answers(held[:50]), 0)
+    settle_sweeps(client)
+    assert frames() == 100  # settled or not, retention has not passed
+    clocks.advance(DAY + 1)
+    one.exchange(answers(one.exchange([], 100)), 0)
+    settle_sweeps(client)
+    assert frames() == 50  # the slow group holds what it has not settled
+    two.exchange(answers(held[50:]), 0)
+    settle_sweeps(client)
+    assert frames() == 40
+    clocks.advance(8 * DAY)
+    client.pubsub.publish("bus", "t", "new")
+    one.exchange(answers(one.exchange([], 100)), 0)
+    settle_sweeps(client)
+    assert frames() == 1  # a group unseen for a week holds nothing
+    assert data(two.exchange([], 100)) == ["new"]
+    one.close([])
+    two.close([])
+
+
+def test_topics_are_swept_apart(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    slow = member(client, topic="slow")
+    for topic in ("slow", "free"):
+        for number in range(40):
+            client.pubsub.publish("bus", topic, number)
+    clocks.advance(2 * DAY)
+    settle_sweeps(client)
+    assert rows(home, "SELECT name, count(*) FROM frames JOIN topics t ON t.id = topic GROUP BY 1") == [("slow", 40)]
+    slow.close([])
+
+
+def test_expired_rows_are_swept(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    client.state.save_bulk("store", {f"k{number}": number for number in range(500)}, metadata={"ttlInSeconds": "5"})
+    client.state.save("store", "stays", 1)
+    clocks.advance(6)
+    assert client.state.list_keys("store") == ["stays"]  # filtered before anything is swept
+    engine = client.state._driver("store")._engine
+    end = time.monotonic() + 5
+    while sweep_expired(engine, True) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert rows(home, "SELECT key FROM state") == [("stays",)]
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 64, 100])
+def test_cuts_keep_every_bit(length: int) -> None:
+    for at in range(1, length):
+        settled = bytes(0b1010_0110 for _ in range((length + 7) // 8))
+        whole = Claimed(1, 1, 0, length, 1, settled)
+        head, tail = log._cut(settled, at, length)
+        left = Claimed(1, 1, 0, at, 1, head).open()
+        right = [at + place for place in Claimed(1, 1, at, length - at, 1, tail).open()]
+        assert left + right == whole.open()
+
+
+def test_no_row_per_event_on_the_good_path(client: CloudRuntimesClient, home: Path) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(1000)))
+    one = member(client)
+    held = one.exchange([], 1000)
+    assert rows(home, "SELECT start, count FROM claims") == [(0, 1000)]
+    one.exchange(answers(held[:300]), 0)
+    assert rows(home, "SELECT count(*) FROM claims") == [(1,)]
+    one.exchange(answers(held[300:]), 0)
+    assert rows(home, "SELECT count(*) FROM claims") == [(0,)]
+    one.close([])
+
+
+def test_no_read_transaction_while_a_handler_runs(client: CloudRuntimesClient, home: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def handler(event: Any) -> None:
+        client.state.save("store", "k", "x" * 1000)
+        connection = sqlite3.connect(home / "cloud_runtimes.db")
+        # a reader that holds a snapshot would keep the log from being emptied
+        seen.append(connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone())
+        connection.close()
+
+    client.pubsub.publish("bus", "t", 1)
+    with client.pubsub.subscribe("bus", "t", handler):
+        end = time.monotonic() + 5
+        while not seen and time.monotonic() < end:
+            time.sleep(0.01)
+    assert seen
+    assert seen[0][0] == 0
