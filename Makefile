@@ -36,6 +36,10 @@ test-fallback: setup ## run the tests that the fallback must pass, on the fallba
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest -m process --soak
 
+bench: setup ## time ours and its peers side by side
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds \
+		-o python_files='bench_*.py' -o python_functions='bench_*' -o addopts=--import-mode=importlib -W ignore
+
 lint: setup ## style
 	$(BIN)/ruff check .
 	$(BIN)/black --check --quiet .
@@ -49,6 +53,9 @@ format: setup ## make the style right
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
+
+docs: setup ## rewrite the generated tables of the documentation
+	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

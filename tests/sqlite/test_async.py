@@ -71,6 +71,22 @@ def test_first_use_does_not_block_the_loop(
     assert asyncio.run(run()) <= 0.05
 
 
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_the_deadline_of_a_first_call_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, face: str) -> None:
+    with CloudRuntimesClient() as other:
+        other.state.save("store", "k", 1)
+    child = start("hold_gate", 1.5).ready()
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError, match="turn to open"):
+        if face == "sync":
+            client.state.get("store", "k", timeout=0.3)
+        else:
+            asyncio.run(client.state.get_async("store", "k", timeout=0.3))
+    assert 0.25 < time.monotonic() - started < 0.6
+    assert child.line() == {"done": True}
+    assert client.state.get("store", "k") == 1
+
+
 @pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
 @pytest.mark.parametrize("face", ["sync", "async"])
 def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:

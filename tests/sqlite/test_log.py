@@ -16,6 +16,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent, log
 from cloud_runtimes.components.sqlite.log import Claimed
 from cloud_runtimes.components.sqlite.state import sweep_expired
 from cloud_runtimes.components.sqlite.sweep import sweep_frames
+from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.pubsub import Answer
 from cloud_runtimes.pubsub.driver import SubscribeRequest, Verdict
 
@@ -276,3 +277,75 @@ def test_no_read_transaction_while_a_handler_runs(client: CloudRuntimesClient, h
             time.sleep(0.01)
     assert seen
     assert seen[0][0] == 0
+
+
+def test_sweeping_happens_by_itself(home: Path, clocks: SetClocks, client: CloudRuntimesClient) -> None:
+    client.state.save("store", "k", 1, ttl=0.2)
+    clocks.advance(1)
+    end = time.monotonic() + 10
+    while rows(home, "SELECT key FROM state") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert rows(home, "SELECT key FROM state") == []
+
+
+def test_answers_survive_a_failed_round(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    client.pubsub.publish_bulk("bus", "t", ["again", "done", "away"])
+    one = member(client)
+    again, done, away = one.exchange([], 10)
+    given = [Answer(again.token, Verdict.RETRY, 0.0), Answer(done.token, Verdict.ACK), Answer(away.token, Verdict.DROP)]
+    engine = client.pubsub._driver("bus").engine
+
+    def failing(*arguments: Any) -> Any:
+        raise UnavailableError("for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run", failing)
+        with pytest.raises(UnavailableError):
+            one.exchange(given, 10)
+    one.exchange([], 10)
+    assert data(one.exchange([], 10)) == ["again"]
+    assert rows(home, "SELECT value FROM counters WHERE name = 'dropped:bus/t/g'") == [(1,)]
+    one.close([])
+
+
+def test_claims_survive_an_unreadable_frame(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    one = member(client)
+
+    def failing(id: int) -> Any:
+        raise UnavailableError("for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "_frame", failing)
+        with pytest.raises(UnavailableError):
+            one.exchange([], 10)
+    assert data(one.exchange([], 10)) == [1, 2]
+    one.close([])
+
+
+def test_expired_events_are_counted(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
+    client.pubsub.publish("bus", "t", "short", ttl=5)
+    client.pubsub.publish("bus", "t", "long", ttl=500)
+    clocks.advance(6)
+    one = member(client)
+    held = one.exchange([], 10)
+    assert data(held) == ["long"]
+    one.exchange(answers(held), 0)
+    assert rows(home, "SELECT value FROM counters WHERE name = 'expired:bus/t/g'") == [(1,)]
+    assert rows(home, "SELECT * FROM claims") == []
+    one.close([])
+
+
+def test_one_member_sees_order_across_a_close(client: CloudRuntimesClient) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(6)))
+    one = member(client)
+    held = one.exchange([], 6)
+    one.close([*answers(held[:2]), *answers(held[2:4], Verdict.RETURN)])
+    two = member(client)
+    assert [(n, each.deliveries) for n, each in zip([2, 3, 4, 5], two.exchange([], 10), strict=True)] == [
+        (2, 2),
+        (3, 2),
+        (4, 1),
+        (5, 1),
+    ]
+    two.close([])

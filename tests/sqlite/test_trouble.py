@@ -58,7 +58,7 @@ def test_full_disk(small_disk: Path) -> None:
     path = small_disk / "db"
     with client_at(path) as client:
         saved = 0
-        with pytest.raises(ResourceExhaustedError, match="full.*free space") as caught:
+        with pytest.raises(ResourceExhaustedError, match=r"full.*free space") as caught:
             while True:
                 client.state.save("store", f"k{saved}", os.urandom(200_000))
                 saved += 1
@@ -142,7 +142,7 @@ def test_what_is_no_database(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "db"
     path.write_bytes(content)
     with client_at(path) as client:
-        with pytest.raises(InternalError, match="damaged.*move it away") as caught:
+        with pytest.raises(InternalError, match=r"damaged.*move it away") as caught:
             client.state.save("store", "k", 1)
         assert caught.value.code == "DATA_LOSS"
         assert isinstance(caught.value.__cause__, sqlite3.Error)
@@ -174,7 +174,7 @@ def test_a_newer_file(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with client_at(path) as client:
-        with pytest.raises(UnsupportedError, match="newer release.*upgrade"):
+        with pytest.raises(UnsupportedError, match=r"newer release.*upgrade"):
             client.state.save("store", "k", 2)
         with pytest.raises(UnsupportedError, match="newer"):
             client.state.get("store", "k")
@@ -196,7 +196,7 @@ def test_a_foreign_file(tmp_path: Path) -> None:
 def test_a_folder_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").write_text("a file")
     with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}) as client:
-        with pytest.raises(InvalidArgumentError, match="is a file.*CLOUD_RUNTIMES_HOME"):
+        with pytest.raises(InvalidArgumentError, match=r"is a file.*CLOUD_RUNTIMES_HOME"):
             client.state.save("store", "k", 1)
     (tmp_path / "db").mkdir()
     with client_at(tmp_path / "db") as client:

@@ -10,11 +10,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Final
 
 from ... import _fork
 from ..._clock import Clocks
+from ..._log import repeated
 from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError
 from . import schema
@@ -36,7 +37,7 @@ _PRAGMAS: Final = (
 )
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
-# connections that a forked child must neither use nor close
+# connections that must not be closed: a forked child inherited them, or a write still waits
 _inherited: list[Any] = []
 
 
@@ -80,13 +81,17 @@ class Engine:
 
     # -- opening and closing ----------------------------------------------
 
-    def open(self) -> None:
-        """Open the database, making and migrating it if need be. Waits for the gate.
+    def open(self, op: Operation | None = None) -> None:
+        """Open the database, making and migrating it if need be. Waits for the gate, at most to the operation's deadline.
 
         Raises:
             CloudRuntimesError: it cannot be used; names the path and the remedy.
         """
-        with self._lock:
+        left = None if op is None else op.remaining()
+        if not self._lock.acquire(timeout=-1 if left is None else left):
+            assert op is not None
+            raise op.timed_out(f"another thread to open {self.path}")
+        try:
             if self._is_open:
                 return
             if self._closed:
@@ -95,7 +100,7 @@ class Engine:
                 if self.memory:
                     self._start(self._connect("file::memory:"))
                 else:
-                    self._open_file()
+                    self._open_file(op)
                 self._is_open = True
             except sqlite3.Error as error:
                 raise explain(error, self.path) from error
@@ -103,8 +108,10 @@ class Engine:
                 if isinstance(error, CloudRuntimesError):
                     raise
                 raise explain_os_error(error, Path(self.path)) from error
+        finally:
+            self._lock.release()
 
-    def _open_file(self) -> None:
+    def _open_file(self, op: Operation | None) -> None:
         folder = Path(self.path).parent
         make_home(folder)
         check_file_system(folder)
@@ -117,7 +124,11 @@ class Engine:
                 return
             raise refusal from error
         try:
-            gate.enter()
+            # asked again and again, since a wait for the gate cannot be given up
+            while not gate.try_enter():
+                if op is not None and op.remaining() == 0.0:
+                    raise op.timed_out(f"the turn to open {self.path}")
+                sleep(0.005)
             try:
                 connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
                 try:
@@ -182,20 +193,31 @@ class Engine:
             readers, self._readers = self._readers, []
             if rounds is not None:
                 rounds.close(timeout)
-                # the last connection to close checkpoints and deletes the log: never beside another writer
-                with rounds.mutex:
-                    self._gate.enter()
-                    try:
-                        for connection in (*readers, rounds.connection):
-                            connection.close()
-                    finally:
-                        self._gate.leave()
-                        self._gate.close()
+                self._close_connections(rounds, readers, timeout)
             else:
                 for connection in readers:
                     connection.close()
             self._gate = NoGate()
         self.bells.close()
+
+    def _close_connections(self, rounds: Rounds, readers: list[sqlite3.Connection], timeout: float | None) -> None:
+        """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
+        end = None if timeout is None else monotonic() + timeout
+        if not rounds.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            repeated(f"close {self.path}", "%s: a write is still waiting for its turn; left open to the end", self.path)
+            _inherited.extend((*readers, rounds.connection))
+            return
+        # whoever holds the gate so long has the file open, so that nothing of ours is the last
+        while not (entered := self._gate.try_enter()) and (end is None or monotonic() < end):
+            sleep(0.005)
+        try:
+            for connection in (*readers, rounds.connection):
+                connection.close()
+        finally:
+            if entered:
+                self._gate.leave()
+            self._gate.close()
+            rounds.mutex.release()
 
     def forked(self) -> None:
         """In a forked child: forget everything; close only the gate's descriptors, which would keep the parent's lock alive."""
@@ -217,7 +239,7 @@ class Engine:
         """Run one SELECT and return its rows; no read transaction stays open."""
         while True:
             try:
-                return self._query(sql, parameters)
+                return self._query(op, sql, parameters)
             except sqlite3.OperationalError as error:
                 # a WAL reader waits for nobody but recovery after a crash
                 if not _is_busy(error) or (op is not None and op.remaining() == 0.0):
@@ -232,7 +254,7 @@ class Engine:
         """Asynchronous `query`: a point read runs on the loop; one that would wait, or a long one, in a thread."""
         if inline and self._is_open:
             try:
-                return self._query(sql, parameters)
+                return self._query(op, sql, parameters)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise explain(error, self.path) from error
@@ -242,15 +264,15 @@ class Engine:
 
         return await asyncio.to_thread(self.query, op, sql, parameters)
 
-    def _query(self, sql: str, parameters: Parameters) -> list[Any]:
+    def _query(self, op: Operation | None, sql: str, parameters: Parameters) -> list[Any]:
         if self.memory:
-            rounds = self._rounds or self._opened()
+            rounds = self._rounds or self._opened(op)
             with rounds.mutex:
                 return rounds.connection.execute(sql, parameters).fetchall()
         try:
             reader = self._readers.pop()
         except IndexError:
-            self.open()
+            self.open(op)
             reader = self._reader()
         try:
             return reader.execute(sql, parameters).fetchall()
@@ -262,8 +284,8 @@ class Engine:
 
     # -- writing ----------------------------------------------------------
 
-    def _opened(self) -> Rounds:
-        self.open()
+    def _opened(self, op: Operation | None = None) -> Rounds:
+        self.open(op)
         if self._rounds is None:
             raise PermissionDeniedError(
                 f"{self.path} can only be read: set CLOUD_RUNTIMES_HOME to a folder that can be written"
@@ -272,7 +294,7 @@ class Engine:
 
     def run(self, job: Job, op: Operation) -> Any:
         """Run a write; see `Rounds.run`."""
-        return (self._rounds or self._opened()).run(job, op)
+        return (self._rounds or self._opened(op)).run(job, op)
 
     async def run_async(self, job: Job, op: Operation) -> Any:
         """Asynchronous `run`."""
@@ -280,16 +302,12 @@ class Engine:
         if rounds is None:
             import asyncio
 
-            rounds = await asyncio.to_thread(self._opened)
+            rounds = await asyncio.to_thread(self._opened, op)
         return await rounds.run_async(job, op)
 
     def submit(self, job: Job) -> None:
         """Leave a write to the writer thread and do not wait; its error is logged."""
         (self._rounds or self._opened()).submit(job)
-
-    def start_sweeping(self) -> None:
-        """Make sure that the writer thread runs, which sweeps."""
-        (self._rounds or self._opened()).start()
 
     def _sweep(self) -> float:
         more = False

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import count as counter
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
 from ..._operation import Method, Operation
@@ -68,6 +68,14 @@ class _Held:
         return True
 
 
+class _Landing(NamedTuple):
+    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers, how many expired."""
+
+    bitmaps: list[tuple[int, bytes | None]]
+    answers: list[tuple[_Held, int, Answer]]
+    expired: int
+
+
 class Member(EventSource):
     """See the module; made and joined by `SqlitePubSub.subscribe`."""
 
@@ -80,7 +88,12 @@ class Member(EventSource):
         self._name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
         self._ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
+        self._label = f"{driver.name}/{request.topic}/{request.group}"
         self._held: dict[int, _Held] = {}
+        # claimed and not yet handed on; answers, and events found expired, not yet written
+        self._claimed: list[Claimed] = []
+        self._unlanded: list[tuple[_Held, int, Answer]] = []
+        self._expired = 0
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
         self._waiter: Waiter | None = None
@@ -122,18 +135,21 @@ class Member(EventSource):
             self._waiter.ring()
 
     def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
+        self._unlanded += self._mark(answers)
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
-        there = want > 0 and self._look()
-        if not (answers or renew or there or seen):
-            return []
-        self._next_due = None
-        settled = self._mark(answers)
-        held = list(self._held.values())
+        there = want > 0 and not self._claimed and self._look()
+        if self._unlanded or self._expired or renew or there or seen:
+            self._round(want if there else 0, renew, seen)
+        return self._deliver()
+
+    def _round(self, want: int, renew: bool, seen: bool) -> None:
+        """Land, renew and claim in one transaction; what failed is tried again with the next exchange."""
+        landing = self._landing()
 
         def body(connection: sqlite3.Connection) -> tuple[list[int], list[Claimed]]:
             now, wall = self._clocks.boot_ms(), self._clocks.wall_ms()
-            lost = self._land(connection, settled, now)
+            lost = self._land(connection, landing, now)
             if renew:
                 connection.execute(
                     "UPDATE claims SET deadline = ? WHERE grp = ? AND member = ?",
@@ -141,36 +157,38 @@ class Member(EventSource):
                 )
             if seen:
                 connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall, self._group))
-            claimed = self._claim(connection, want, now, wall) if there else []
-            return lost, claimed
+            return lost, self._claim(connection, want, now, wall) if want else []
 
         # what only moves claims may be lost with the power: it is delivered again then. A dead letter is a publish.
         durable = self._driver.component.durable and (
-            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for answer in answers)
+            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for _, _, answer in landing.answers)
         )
-        bells = self._dead_bells()
-        lost, claimed = self._engine.run(Job(body, durable=durable, bells=bells), self._operation())
-        if renew or not held:
+        idle = not self._held
+        self._next_due = None
+        lost, claimed = self._engine.run(Job(body, durable=durable, bells=self._dead_bells()), self._operation())
+        self._claimed += claimed
+        if renew or idle:
             self._renewed = self._clocks.boot_ms()
         if seen:
             self._seen = monotonic()
-        for id in lost:
-            self._held.pop(id, None)
-        for each in held:
-            each.touched = False
-            if not each.left:
-                self._held.pop(each.claim.id, None)
-        return self._deliver(claimed)
+        self._unlanded, self._expired = [], 0
+        for id, _ in landing.bitmaps:
+            held = self._held[id]
+            held.touched = False
+            if not held.left or id in lost:
+                del self._held[id]
 
     def close(self, answers: Sequence[Answer], /) -> None:
-        settled = self._mark(answers)
+        self._unlanded += self._mark(answers)
+        landing = self._landing()
+        left = [held.claim._replace(settled=bytes(held.settled)) for held in self._held.values() if held.left]
+        left += self._claimed
 
         def body(connection: sqlite3.Connection) -> None:
-            now = self._clocks.boot_ms()
-            lost = set(self._land(connection, settled, now))
-            for id, held in self._held.items():
-                if held.left and id not in lost:
-                    log.hand_back(connection, held.claim._replace(settled=bytes(held.settled)), self._name)
+            lost = self._land(connection, landing, self._clocks.boot_ms())
+            for claim in left:
+                if claim.id not in lost:
+                    log.hand_back(connection, claim, self._name)
 
         from .pubsub import bell
 
@@ -226,9 +244,8 @@ class Member(EventSource):
     def _put_away(self, connection: sqlite3.Connection, events: Sequence[tuple[int, int]]) -> None:
         """Move events to the dead-letter topic, or count them as dropped."""
         target = self._request.dead_letter_topic
-        name = f"{self._driver.name}/{self._request.topic}/{self._request.group}"
         if target is None:
-            log.count(connection, f"dropped:{name}", len(events))
+            log.count(connection, f"dropped:{self._label}", len(events))
             return
         topic = log.find_topic(connection, self._driver.name, target)
         wall = self._clocks.wall_ms()
@@ -241,7 +258,7 @@ class Member(EventSource):
                 "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
                 (topic, len(by_frame[frame]), len(letter), wall, letter),
             )
-        log.count(connection, f"dead_lettered:{name}", len(events))
+        log.count(connection, f"dead_lettered:{self._label}", len(events))
 
     def _dead_bells(self) -> tuple[str, ...]:
         from .pubsub import bell
@@ -264,19 +281,21 @@ class Member(EventSource):
                 fresh.append((held, place, answer))
         return fresh
 
-    def _land(
-        self, connection: sqlite3.Connection, settled: Iterable[tuple[_Held, int, Answer]], now: int
-    ) -> list[int]:
+    def _landing(self) -> _Landing:
+        """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
+        bitmaps = [
+            (id, bytes(held.settled) if held.left else None) for id, held in self._held.items() if held.touched
+        ]
+        return _Landing(bitmaps, list(self._unlanded), self._expired)
+
+    def _land(self, connection: sqlite3.Connection, landing: _Landing, now: int) -> list[int]:
         """Write answers; returns the claims that had gone to others, whose answers are void."""
-        lost: list[int] = []
-        for id, held in self._held.items():
-            if held.touched:
-                bitmap = None if not held.left else bytes(held.settled)
-                if not log.settle_claim(connection, id, self._name, bitmap):
-                    lost.append(id)
+        lost = [id for id, settled in landing.bitmaps if not log.settle_claim(connection, id, self._name, settled)]
+        if landing.expired:
+            log.count(connection, f"expired:{self._label}", landing.expired)
         again: list[tuple[int, int, int, int]] = []
         away: list[tuple[int, int]] = []
-        for held, place, (_, verdict, delay) in settled:
+        for held, place, (_, verdict, delay) in landing.answers:
             claim = held.claim
             if claim.id in lost or verdict is Verdict.ACK:
                 continue
@@ -300,17 +319,21 @@ class Member(EventSource):
 
     # -- handing on -------------------------------------------------------
 
-    def _deliver(self, claimed: Sequence[Claimed]) -> list[Delivery]:
+    def _deliver(self) -> list[Delivery]:
+        """Turn claims into deliveries; a claim whose frame cannot be read stays for the next time."""
         deliveries: list[Delivery] = []
         now_us = self._clocks.wall_ms() * 1000
-        for claim in claimed:
-            held = self._held[claim.id] = _Held(claim)
+        while self._claimed:
+            claim = self._claimed[0]
             frame = self._frame(claim.frame)
+            held = self._held[claim.id] = _Held(claim)
             for place in claim.open():
                 if frame is None or 0 < frame.expires(claim.start + place) <= now_us:
-                    held.settle(place)  # expired, or dropped from a full log: lands with the next answers
+                    held.settle(place)  # expired, or dropped from a full log
+                    self._expired += frame is not None
                     continue
                 deliveries.append(Delivery(frame[claim.start + place], (held, place), claim.deliveries))
+            del self._claimed[0]
         return deliveries
 
     def _frame(self, id: int) -> kernel.Frame | None:

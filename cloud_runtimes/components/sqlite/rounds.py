@@ -159,6 +159,8 @@ class Rounds:
                 self._wait(job, op)
             elif job.bells:
                 self._ring(job.bells)
+            if self._thread is None:
+                self.start()  # who writes also sweeps
         except BaseException as error:
             self._heal(job, error)
             raise
@@ -173,8 +175,8 @@ class Rounds:
         if not done.acquire(timeout=-1 if remaining is None else remaining):
             if job.take():
                 raise op.timed_out(f"the turn to write {self._path}")
-            # it has begun, so it ends with the commit: almost always at once, later for much data
-            if not done.acquire(timeout=0.1 + job.size / (2 * 1024 * 1024)):
+            # it has begun, so it ends with the commit: a moment more tells how
+            if not done.acquire(timeout=_grace(job)):
                 raise op.timed_out(f"the disk of {self._path}", maybe_applied=True)
 
     async def run_async(self, job: Job, op: Operation) -> Any:
@@ -198,9 +200,17 @@ class Rounds:
 
     def _expire(self, job: Job, op: Operation) -> None:
         future = job.future
-        if future is not None and not future.done():
-            begun = not job.take()
-            future.set_exception(op.timed_out(f"the turn to write {self._path}", maybe_applied=begun))
+        if future is None or future.done():
+            return
+        if job.take():
+            future.set_exception(op.timed_out(f"the turn to write {self._path}"))
+        elif job.loop is not None:
+            # it has begun, so it ends with the commit: a moment more tells how
+            job.loop.call_later(_grace(job), self._give_up, job, op)
+
+    def _give_up(self, job: Job, op: Operation) -> None:
+        if job.future is not None and not job.future.done():
+            job.future.set_exception(op.timed_out(f"the disk of {self._path}", maybe_applied=True))
 
     def submit(self, job: Job) -> None:
         """Hand a job to the writer thread and do not wait; its error is logged."""
@@ -447,6 +457,11 @@ class Rounds:
             if job is not None and job.take():
                 job.error = ClosedError(f"{self._path} was closed before this write began")
                 self._finish([job])
+
+
+def _grace(job: Job) -> float:
+    """Return the seconds that a job under way may take beyond its deadline: almost always it ends at once, later with much data."""
+    return 0.1 + job.size / (2 * 1024 * 1024)
 
 
 def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
