@@ -125,21 +125,23 @@ def build(cls: type[S], table: Mapping[str, Any], where: str) -> S:
 
 
 def _check_type(value: Any, hint: Any) -> None:
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
-            raise ValueError(f"expected one of {', '.join(map(repr, choices))}, got {value!r}")
-        return
-    allowed = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
-    for each in allowed:
-        if isinstance(value, bool):
-            if each is bool:
+    """Refuse a value that is none of a hint's: classes, ``None``, ``Literal``, and unions of them."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    expected: list[str] = []
+    for member in members:
+        if typing.get_origin(member) is typing.Literal:
+            choices = typing.get_args(member)
+            if value in choices:
                 return
-        elif (each is float and isinstance(value, int)) or isinstance(value, each):
+            expected += map(repr, choices)
+        elif isinstance(value, bool):
+            if member is bool:
+                return
+        elif (member is float and isinstance(value, int)) or isinstance(value, member):
             return
-    names = " or ".join("nothing" if each is type(None) else each.__name__ for each in allowed)
-    raise ValueError(f"expected {names}, got {type(value).__name__}")
+        if isinstance(member, type) and member is not type(None):
+            expected.append(member.__name__)
+    raise ValueError(f"expected {' or '.join(expected)}, got {value!r}")
 
 
 def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
@@ -247,7 +249,7 @@ def load(
             name = "layotto"
         else:
             name = "capa"
-    known = (*_TOP_LEVEL, *services, *RUNTIMES, name)
+    known = {*_TOP_LEVEL, *services, *RUNTIMES, name}
     for key, value in table.items():
         if key not in known:
             raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(key, known)}")

@@ -164,7 +164,9 @@ def _tables() -> dict[str, Callable[[], str]]:
 def _settings(found: type[Any]) -> type[Any] | None:
     """Return the settings class of a component, or the one beside a runtime, ``<Name>Settings`` in its module."""
     beside = f"{found.__name__.removesuffix('Runtime')}Settings"
-    settings: type[Any] | None = getattr(found, "Settings", None) or getattr(sys.modules[found.__module__], beside, None)
+    settings: type[Any] | None = getattr(found, "Settings", None) or getattr(
+        sys.modules[found.__module__], beside, None
+    )
     return settings
 
 

@@ -268,9 +268,7 @@ def test_the_log_has_a_limit(tmp_path: Path) -> None:
     assert dropped + len(got) == 30
 
 
-def test_a_relaxed_store_is_asked_for(
-    home: Path, monkeypatch: pytest.MonkeyPatch, client: CloudRuntimesClient
-) -> None:
+def test_a_relaxed_store_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch, client: CloudRuntimesClient) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "sometimes")
     with pytest.raises(InvalidArgumentError, match="full or relaxed"):
         client.state.save("store", "k", 1)

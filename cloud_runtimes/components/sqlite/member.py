@@ -283,9 +283,7 @@ class Member(EventSource):
 
     def _landing(self) -> _Landing:
         """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
-        bitmaps = [
-            (id, bytes(held.settled) if held.left else None) for id, held in self._held.items() if held.touched
-        ]
+        bitmaps = [(id, bytes(held.settled) if held.left else None) for id, held in self._held.items() if held.touched]
         return _Landing(bitmaps, list(self._unlanded), self._expired)
 
     def _land(self, connection: sqlite3.Connection, landing: _Landing, now: int) -> list[int]:

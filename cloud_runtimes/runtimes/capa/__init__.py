@@ -82,7 +82,7 @@ class CapaRuntime(Runtime):
                 table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
                 made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", DEFAULT))
                 where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
-                if made.name == DEFAULT and self.capa.home is not None:
+                if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
                 self._components[key] = component

@@ -1,0 +1,104 @@
+"""What the components declare is what ``docs/features.toml`` says, and the tables in the documentation are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import registry
+from cloud_runtimes.client import SERVICES
+from cloud_runtimes.components.sqlite import SqliteSettings
+from cloud_runtimes.testing import features
+
+ROOT = Path(__file__).parent.parent.parent
+TABLES = ["README.md", "docs/configuration.md"]
+
+
+@pytest.fixture(scope="module")
+def pinned() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "docs" / "features.toml").read_text(encoding="utf-8"))
+
+
+def test_what_is_declared_is_what_is_pinned(pinned: dict[str, Any]) -> None:
+    expected = {
+        name: {service: frozenset(table["features"]) for service, table in services.items()}
+        for name, services in pinned.items()
+    }
+    assert features.declared() == expected
+
+
+def test_every_built_in_component_is_pinned(pinned: dict[str, Any]) -> None:
+    folders = [path.parent.name for path in (ROOT / "cloud_runtimes" / "components").glob("*/__init__.py")]
+    if not folders:
+        pytest.skip("the installed package is tested, without its sources")
+    assert sorted(folders) == sorted(pinned)
+
+
+def test_every_feature_is_pinned_or_absent_for_a_reason(pinned: dict[str, Any]) -> None:
+    for component, services in pinned.items():
+        for service, table in services.items():
+            absent = table.get("absent", {})
+            assert sorted([*table["features"], *absent]) == features.constants(service), (component, service)
+            assert all(len(reason) > 20 for reason in absent.values()), (component, service)
+
+
+def test_every_service_is_pinned_for_the_embedded_default(pinned: dict[str, Any]) -> None:
+    assert sorted(pinned["sqlite"]) == sorted(SERVICES)
+
+
+def test_every_feature_has_a_line_for_people_and_no_other_has() -> None:
+    known = {f"{service}.{name}" for service in SERVICES for name in features.constants(service)}
+    assert set(features.DESCRIPTIONS) == known | set(SERVICES)
+
+
+def test_every_setting_has_a_line_for_people() -> None:
+    for group in (registry.COMPONENTS, registry.RUNTIMES):
+        for name in features.built_in(group):
+            settings = features._settings(registry.find(group, name))
+            assert settings is not None
+            for field in dataclasses.fields(settings):
+                assert len(features._attributes(settings)[field.name]) > 10
+
+
+@pytest.mark.parametrize("path", TABLES)
+def test_the_tables_are_the_generated_ones(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert features.rewrite(text) == text, "run: make docs"
+    assert ":begin -->" in text
+
+
+def test_the_tables_hold_what_they_are_made_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert features.main([]) == 0
+    table = capsys.readouterr().out
+    assert "| `state.ttl` | `ttl=`: expires by itself | yes |" in table
+    assert "| `pubsub.key_order` | events of one key in order, also in a group of several members | – |" in table
+    settings = features.settings_table(SqliteSettings)
+    assert "| `retention` | seconds, or text such as `500ms`, `24h` | `24h` |" in settings
+    assert "| `when_full` | `refuse`, `drop_oldest` | `refuse` |" in settings
+
+
+def test_rewriting_a_document(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n\n<!-- settings.capa:begin -->\nold\n<!-- settings.capa:end -->\n\nb\n", encoding="utf-8")
+    assert features.main(["--write", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("a\n\n<!-- settings.capa:begin -->\n| setting |")
+    assert text.endswith("|\n<!-- settings.capa:end -->\n\nb\n")
+    assert features.rewrite(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- features:begin -->\n| a |\n", "does not end"),
+        ("<!-- features:begin -->\n<!-- settings.capa:begin -->\n<!-- features:end -->\n", "does not end"),
+        ("<!-- nothing:begin -->\n<!-- nothing:end -->\n", "no table 'nothing'"),
+    ],
+)
+def test_a_broken_place_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        features.rewrite(text)

@@ -1,0 +1,134 @@
+"""The documentation says what is so: its programs run, its configurations load, its names exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from builds import ROOT, environment, run
+
+from cloud_runtimes import CloudRuntimesClient, config, registry
+from cloud_runtimes._bridge import Bridge
+from cloud_runtimes.client import SERVICES
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
+
+
+def _page(path: str) -> str:
+    file = ROOT / path
+    if not file.exists():
+        pytest.skip(f"{path} is not among the test's files")
+    return file.read_text(encoding="utf-8")
+
+
+def _blocks(path: str, language: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", _page(path), re.DOTALL)
+    assert found
+    return found
+
+
+PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_the_programs_of_the_readme_run(number: int, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAMS[number], encoding="utf-8")
+    done = run(sys.executable, "-W", "error", program, env=environment(None), cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / ".cloud_runtimes").is_dir()
+    for line in PROGRAMS[number].splitlines():
+        if "print(" in line and "  # " in line:  # what it says it prints
+            assert line.partition("  # ")[2] in done.stdout
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md"])
+def test_the_configurations_load(path: str) -> None:
+    for text in _blocks(path, "toml"):
+        table = tomllib.loads(text)
+        bridge = Bridge()
+        settings = config.load(
+            table,
+            services=SERVICES,
+            endpoint=None,
+            timeout=config.DEFAULT_TIMEOUT,
+            runtime=None,
+            app_id=None,
+            api_token=None,
+        )
+        assert settings.runtime == "capa"
+        runtime = registry.find(registry.RUNTIMES, "capa")(settings, bridge)
+        try:
+            for service, name in runtime.declared():
+                runtime.driver(service, name)
+        finally:
+            runtime.close(None)
+        assert runtime.declared()
+
+
+def test_a_path_goes_before_the_home_of_capa(tmp_path: Path) -> None:
+    table = {
+        "capa": {"home": str(tmp_path / "home")},
+        "state": {"here": {"component": "sqlite", "path": str(tmp_path / "a.db")}, "there": {"component": "sqlite"}},
+    }
+    with CloudRuntimesClient(config=table) as client:
+        client.state.save("here", "k", 1)
+        client.state.save("there", "k", 2)
+    assert (tmp_path / "a.db").exists()
+    assert (tmp_path / "home" / "cloud_runtimes.db").exists()
+
+
+def test_every_environment_variable_is_described() -> None:
+    page = _page("docs/configuration.md")
+    package = Path(inspect.getfile(CloudRuntimesClient)).parent
+    found = {"CLOUD_RUNTIMES_BUILD"}  # read by the build
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.update(
+                    re.findall(r"\b(?:CLOUD_RUNTIMES|LAYOTTO|DAPR)_[A-Z]+(?:_[A-Z]+)*\b|\bAPP_ID\b", node.value)
+                )
+    assert {"APP_ID", "CLOUD_RUNTIMES_HOME", "CLOUD_RUNTIMES_NATIVE", "DAPR_API_TOKEN"} <= found
+    assert {name for name in found if f"`{name}`" not in page} == set()
+
+
+def test_every_argument_of_the_client_and_key_of_the_file_is_described() -> None:
+    page = _page("docs/configuration.md")
+    for name in inspect.signature(CloudRuntimesClient).parameters:
+        assert re.search(rf"^\| `{name}` \|", page, re.MULTILINE), name
+    for name in config._TOP_LEVEL:
+        assert re.search(rf"^\| `\w+` \| `{name}` \|", page, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_somewhere(path: str) -> None:
+    _page("Makefile")  # else not all files are there
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", _page(path)):
+        if "://" not in target:
+            assert (ROOT / path).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md"])
+def test_the_targets_of_make_exist(path: str) -> None:
+    makefile = _page("Makefile")
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", _page(path), re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = _page("docs/README.md")
+    for path in (ROOT / "docs").glob("*"):
+        if path.is_file() and path.name not in ("README.md", "soak.md"):
+            assert f"({path.name})" in index, path.name
