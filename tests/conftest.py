@@ -56,6 +56,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         SOAK.write_text("".join(_page()), encoding="utf-8")
 
 
+# what may be skipped where nothing may be missing: a feature that a component does not declare, tests of sources that are not there
+_MAY_BE_SKIPPED = ("is not declared", "the installed package is tested")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On a laptop a missing server or tool is a skip that one sees; in CI it is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None or session.exitstatus != pytest.ExitCode.OK:
+        return
+    reasons = {str(report.longrepr) for report in reporter.stats.get("skipped", ())}
+    if missing := [reason for reason in reasons if not any(allowed in reason for allowed in _MAY_BE_SKIPPED)]:
+        reporter.write_line(f"skipped in CI: {'; '.join(missing)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def _page() -> Iterator[str]:
     status = cloud_runtimes.native_status()
     yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length.\n\n"

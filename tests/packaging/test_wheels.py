@@ -122,7 +122,9 @@ def test_without_a_compiler_native_fails_with_the_remedy(no_compiler: dict[str, 
     done = pip_wheel(ROOT, tmp_path / "dist", environment("native", **no_compiler))
     assert done.returncode != 0
     assert _failure_message() in done.stdout + done.stderr
-    assert "no-compiler" in done.stdout + done.stderr  # CMake names what it looked for, in words that vary with its version
+    assert (
+        "no-compiler" in done.stdout + done.stderr
+    )  # CMake names what it looked for, in words that vary with its version
     assert not list(tmp_path.glob("dist/*.whl"))
 
 
