@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from .._native import events as kernel
 from ..codec.payload import encode_payload
-from ..errors import InvalidArgumentError, ResourceExhaustedError
+from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
+from .types import OutgoingEvent
 
-__all__ = ["EVENT_TYPE", "check_names", "check_topic", "make_record"]
+__all__ = ["EVENT_TYPE", "OutgoingBulk", "check_names", "check_topic", "make_record"]
 
 EVENT_TYPE: Final = "cloud_runtimes.event"
+_FRAME_EVENTS: Final = 1000
+_FRAME_BYTES: Final = 1024 * 1024
 _CONTEXT: Final = ("id", "type", "source", "subject", "time")
 
 
@@ -84,3 +87,75 @@ def make_record(
         expires=expires_us,
         raw=raw,
     )
+
+
+class OutgoingBulk:
+    """Several events, encoded into frames; every one is tried.
+
+    Attributes:
+        frames: to publish, in order.
+        ids: of all events given, those that cannot be encoded included.
+    """
+
+    def __init__(
+        self, events: Any, app_id: str, topic: str, metadata: Mapping[str, str] | None, max_bytes: int
+    ) -> None:
+        if isinstance(events, (str, bytes, bytearray, Mapping)):
+            raise InvalidArgumentError("publish_bulk takes several events: give a list of payloads or OutgoingEvent")
+        self.frames: list[bytes] = []
+        self.ids: list[str] = []
+        self._header = (app_id, EVENT_TYPE, topic)
+        self._places: list[list[int]] = []  # frame, record → index of the event
+        self._failed: dict[int, CloudRuntimesError] = {}
+        self._records: list[bytes] = []
+        self._indices: list[int] = []
+        self._size = 0
+        for index, item in enumerate(events):
+            event = item if isinstance(item, OutgoingEvent) else OutgoingEvent(item)
+            id = kernel.uuid7_text(kernel.uuid7())
+            try:
+                record = make_record(
+                    event.data,
+                    content_type=None,
+                    key=event.key,
+                    attributes=event.attributes,
+                    metadata=metadata,
+                    id=id,
+                    max_bytes=max_bytes,
+                )
+            except CloudRuntimesError as error:
+                self._failed[index] = error
+            else:
+                self._add(index, record)
+                id = (event.attributes or {}).get("id") or id
+            self.ids.append(id)
+        self._seal()
+
+    def _add(self, index: int, record: bytes) -> None:
+        if len(self._records) >= _FRAME_EVENTS or self._size + len(record) > _FRAME_BYTES:
+            self._seal()
+        self._records.append(record)
+        self._indices.append(index)
+        self._size += len(record)
+
+    def _seal(self) -> None:
+        if self._records:
+            self.frames.append(kernel.build_frame(*self._header, self._records))
+            self._places.append(self._indices)
+            self._records, self._indices, self._size = [], [], 0
+
+    def finish(self, pubsub_name: str, found: Mapping[tuple[int, int], CloudRuntimesError]) -> list[str]:
+        """Return the ids, or raise `BulkError` for what could not be encoded and what the driver ``found``."""
+        failed = {**self._failed, **{self._places[frame][record]: error for (frame, record), error in found.items()}}
+        if failed:
+            first = min(failed)
+            raise BulkError(
+                f"publish_bulk: {len(failed)} of {len(self.ids)} events failed in {pubsub_name!r}; "
+                f"number {first}: {failed[first]}",
+                failed=failed,
+                result=self.ids,
+                service="pubsub",
+                operation="publish_bulk",
+                component=pubsub_name,
+            )
+        return self.ids

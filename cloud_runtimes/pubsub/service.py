@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from .._native import events as kernel
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import Service
-from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
 from . import driver as spi
-from ._outgoing import EVENT_TYPE, check_topic, make_record
+from ._outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record
 from ._pump import Pump
+from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
 from .driver import EventSource, PubSubDriver, SubscribeRequest, Verdict
 from .publisher import OnFull, Publisher
 from .subscription import Subscription
@@ -22,28 +23,10 @@ from .types import DeliveryReport, Event, EventBatch, OutgoingEvent
 __all__ = ["PubSubService", "Start", "SubscribeOptions"]
 
 T = TypeVar("T")
-Start = Literal["earliest", "latest"]
 
 _PUBLISH = Method("pubsub", "publish", repeatable=True)
 _PUBLISH_BULK = Method("pubsub", "publish_bulk", repeatable=True)
 _SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)
-_FRAME_EVENTS = 1000
-_FRAME_BYTES = 1024 * 1024
-
-
-class SubscribeOptions(TypedDict, total=False):
-    """Keyword arguments of `PubSubService.subscribe`."""
-
-    group: str | None
-    start: Start | None
-    workers: int
-    max_in_flight: int | None
-    ack_wait: float | None
-    max_deliveries: int | None
-    dead_letter_topic: str | None
-    raw: bool
-    timeout: float | None
-    metadata: Mapping[str, str] | None
 
 
 class PubSubService(Service):
@@ -80,10 +63,10 @@ class PubSubService(Service):
         expires_us = delay_ms = None
         if ttl is not None:
             self._need(driver, spi.TTL, "ttl=", pubsub_name)
-            expires_us = _now_us() + int(_seconds("ttl", ttl, least=0.001) * 1_000_000)
+            expires_us = time.time_ns() // 1000 + int(seconds("ttl", ttl, least=0.001) * 1_000_000)
         if delay is not None:
             self._need(driver, spi.DELAY, "delay=", pubsub_name)
-            delay_ms = int(_seconds("delay", delay, least=0.0) * 1000)
+            delay_ms = int(seconds("delay", delay, least=0.0) * 1000)
         if raw:
             self._need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
@@ -140,7 +123,8 @@ class PubSubService(Service):
         op, driver, frame, delay_ms, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        _raise_first(self._call(op, driver.publish, topic, (frame,), delay_ms))
+        for error in self._call(op, driver.publish, topic, (frame,), delay_ms).values():
+            raise error
         return id
 
     async def publish_async(
@@ -162,59 +146,16 @@ class PubSubService(Service):
         op, driver, frame, delay_ms, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        _raise_first(await self._call_async(op, driver.publish_async, topic, (frame,), delay_ms))
+        for error in (await self._call_async(op, driver.publish_async, topic, (frame,), delay_ms)).values():
+            raise error
         return id
 
     def _many(
         self, pubsub_name: str, topic: str, events: Iterable[Any], timeout: float | None, metadata: Any
-    ) -> tuple[Operation, PubSubDriver, list[bytes], list[list[int]], list[str], dict[int, CloudRuntimesError]]:
-        """Encode events into frames; tells which event stands where."""
+    ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._publishing(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
-        if isinstance(events, (str, bytes, bytearray, Mapping)):
-            raise InvalidArgumentError("publish_bulk takes several events: give a list of payloads or OutgoingEvent")
-        frames: list[bytes] = []
-        places: list[list[int]] = []
-        ids: list[str] = []
-        failed: dict[int, CloudRuntimesError] = {}
-        records: list[bytes] = []
-        indices: list[int] = []
-        size = 0
-
-        def seal() -> None:
-            nonlocal size
-            if records:
-                frames.append(kernel.build_frame(self._client._settings.app_id, EVENT_TYPE, topic, records))
-                places.append(indices.copy())
-                records.clear()
-                indices.clear()
-                size = 0
-
-        for index, item in enumerate(events):
-            event = item if isinstance(item, OutgoingEvent) else OutgoingEvent(item)
-            id = kernel.uuid7_text(kernel.uuid7())
-            try:
-                record = make_record(
-                    event.data,
-                    content_type=None,
-                    key=event.key,
-                    attributes=event.attributes,
-                    metadata=metadata,
-                    id=id,
-                    max_bytes=driver.max_event_bytes,
-                )
-            except CloudRuntimesError as error:
-                failed[index] = error
-            else:
-                if records and (len(records) >= _FRAME_EVENTS or size + len(record) > _FRAME_BYTES):
-                    seal()
-                records.append(record)
-                indices.append(index)
-                size += len(record)
-                if event.attributes is not None:
-                    id = event.attributes.get("id") or id
-            ids.append(id)
-        seal()
-        return op, driver, frames, places, ids, failed
+        app_id = self._client._settings.app_id
+        return op, driver, OutgoingBulk(events, app_id, topic, metadata, driver.max_event_bytes)
 
     def publish_bulk(
         self,
@@ -234,9 +175,9 @@ class PubSubService(Service):
         Raises:
             BulkError: ``failed`` maps the index of each event that failed to its error; ``result`` is the list of all ids.
         """
-        op, driver, frames, places, ids, failed = self._many(pubsub_name, topic, events, timeout, metadata)
-        found = self._call(op, driver.publish, topic, frames, None) if frames else {}
-        return _finish_bulk(pubsub_name, places, ids, failed, found)
+        op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
+        found = self._call(op, driver.publish, topic, bulk.frames, None) if bulk.frames else {}
+        return bulk.finish(pubsub_name, found)
 
     async def publish_bulk_async(
         self,
@@ -248,9 +189,9 @@ class PubSubService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Asynchronous `publish_bulk`."""
-        op, driver, frames, places, ids, failed = self._many(pubsub_name, topic, events, timeout, metadata)
-        found = await self._call_async(op, driver.publish_async, topic, frames, None) if frames else {}
-        return _finish_bulk(pubsub_name, places, ids, failed, found)
+        op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
+        found = await self._call_async(op, driver.publish_async, topic, bulk.frames, None) if bulk.frames else {}
+        return bulk.finish(pubsub_name, found)
 
     def publisher(
         self,
@@ -303,51 +244,14 @@ class PubSubService(Service):
     def _subscribing(
         self, pubsub_name: str, topic: str, handler: Any, batch: int | None, options: SubscribeOptions
     ) -> tuple[Operation, PubSubDriver, SubscribeRequest]:
-        unknown = set(options) - set(SubscribeOptions.__annotations__)
-        if unknown:
-            raise TypeError(f"subscribe() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        check_options(handler, batch, options)
         timeout = options.get("timeout", CLIENT_TIMEOUT)
         op, driver = self._publishing(_SUBSCRIBE, pubsub_name, topic, timeout, options.get("metadata"))
-        if handler is not None and not callable(handler):
-            raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
-        _count("workers", options.get("workers", 1), 1000)
-        _count("max_in_flight", options.get("max_in_flight"), 1_000_000)
-        _count("max_deliveries", options.get("max_deliveries"), 1_000_000)
-        _count("batch", batch, 1_000_000)
-        group = options.get("group")
         app_id = self._client._settings.app_id
-        for name, feature, given in (
-            ("group", spi.GROUP, group if group != app_id else None),
-            ("start", spi.START, options.get("start")),
-            ("ack_wait", spi.ACK_WAIT, options.get("ack_wait")),
-            ("max_deliveries", spi.MAX_DELIVERIES, options.get("max_deliveries")),
-            ("dead_letter_topic", spi.DEAD_LETTER, options.get("dead_letter_topic")),
-            ("raw", spi.RAW, options.get("raw") or None),
-        ):
-            if given is not None:
+        for feature, name, given in needed_features(app_id, options):
+            if given:
                 self._need(driver, feature, f"{name}=", pubsub_name)
-        start = options.get("start")
-        if start not in (None, "earliest", "latest"):
-            raise InvalidArgumentError(f"start {start!r}: give 'earliest', 'latest' or None")
-        ack_wait = options.get("ack_wait")
-        if ack_wait is not None:
-            _seconds("ack_wait", ack_wait, least=0.01)
-        dead_letter_topic = options.get("dead_letter_topic")
-        if dead_letter_topic is not None and check_topic(dead_letter_topic, "dead_letter_topic") == topic:
-            raise InvalidArgumentError(
-                "dead_letter_topic must be another topic, or dead letters would come back for ever"
-            )
-        request = SubscribeRequest(
-            topic,
-            app_id if group is None else check_topic(group, "group"),
-            start,
-            ack_wait,
-            options.get("max_deliveries"),
-            dead_letter_topic,
-            bool(options.get("raw", False)),
-            options.get("metadata"),
-        )
-        return op, driver, request
+        return op, driver, make_request(topic, app_id, options)
 
     def _subscription(
         self,
@@ -509,49 +413,3 @@ class PubSubService(Service):
         source = await self._call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()
         return self._subscription(source, pubsub_name, driver, request, handler, batch, type, options, loop)
-
-
-def _now_us() -> int:
-    import time
-
-    return time.time_ns() // 1000
-
-
-def _seconds(name: str, value: Any, *, least: float) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidArgumentError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    if not least <= seconds <= 100 * 365 * 86400.0:
-        raise InvalidArgumentError(f"{name} must be {least:g} seconds or more, and at most 100 years; got {seconds}")
-    return float(seconds)
-
-
-def _count(name: str, value: Any, most: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
-        raise InvalidArgumentError(f"{name} must be an int from 1 to {most:,}, got {value!r}")
-
-
-def _raise_first(failed: Mapping[tuple[int, int], CloudRuntimesError]) -> None:
-    for error in failed.values():
-        raise error
-
-
-def _finish_bulk(
-    pubsub_name: str,
-    places: Sequence[Sequence[int]],
-    ids: list[str],
-    failed: dict[int, CloudRuntimesError],
-    found: Mapping[tuple[int, int], CloudRuntimesError],
-) -> list[str]:
-    failed = {**failed, **{places[frame][record]: error for (frame, record), error in found.items()}}
-    if failed:
-        first = min(failed)
-        raise BulkError(
-            f"publish_bulk: {len(failed)} of {len(ids)} events failed in {pubsub_name!r}; number {first}: {failed[first]}",
-            failed=failed,
-            result=ids,
-            service="pubsub",
-            operation="publish_bulk",
-            component=pubsub_name,
-        )
-    return ids

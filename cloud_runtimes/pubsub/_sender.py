@@ -1,0 +1,269 @@
+"""The thread behind a publisher: when a batch leaves, what is tried again and for how long, who is told.
+
+The native buffer encodes and counts; everything here is policy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from .._log import logger, repeated
+from .._native import batch as kernel
+from .._native import events
+from .._operation import Method, Operation
+from ..errors import BulkError, ClosedError, CloudRuntimesError
+from ._outgoing import EVENT_TYPE
+from .types import DeliveryReport, FailedEvent
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .driver import PubSubDriver
+    from .service import PubSubService
+
+__all__ = ["Sender"]
+
+ATTEMPT: Final = 2.0
+"""Seconds of one attempt; a longer stall is another attempt with the same ids."""
+_PUBLISH: Final = Method("pubsub", "publisher", repeatable=False)
+_TAKE_BYTES: Final = 8 * 1024 * 1024
+_KEPT_FAILURES: Final = 1000
+_MARKS: Final = 4096
+
+
+class Sender:
+    """One publisher's buffer and thread, made by its first send; a forked child makes another.
+
+    Attributes:
+        buffer: of encoded events.
+        max_event: bytes of the largest payload that the component takes.
+        settled: sequence number up to which everything is settled and reported.
+        changed: notified when that or the room in the buffer changes.
+    """
+
+    def __init__(
+        self,
+        service: PubSubService,
+        pubsub_name: str,
+        topic: str,
+        *,
+        limits: Mapping[str, int],
+        linger: float,
+        delivery_timeout: float,
+        on_delivery: Callable[[DeliveryReport], None] | None,
+    ) -> None:
+        self._service = service
+        self._pubsub_name = pubsub_name
+        self._topic = topic
+        self._linger = linger
+        self._delivery_timeout = delivery_timeout
+        self._on_delivery = on_delivery
+        self._driver: PubSubDriver = service._driver(pubsub_name)
+        self.max_event = self._driver.max_event_bytes
+        source = service._client._settings.app_id
+        self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
+        # a SimpleQueue, since signal handlers may send too
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self.changed = threading.Condition()
+        self.settled = 0
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._flush_to = 0
+        self._closing = False
+        self._give_up_at: float | None = None
+        self._marks: deque[tuple[int, float]] = deque()
+        self._failures: dict[int, CloudRuntimesError] = {}
+        self._failed = 0
+
+    # -- the publisher's side ---------------------------------------------
+
+    def _on_ready(self) -> None:
+        self._wake.put(None)
+        if self._thread is None:
+            with self._start_lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="cloud-runtimes-publisher", daemon=True)
+                    self._thread.start()
+
+    def is_current(self) -> bool:
+        """Tell whether the caller is the sender's own thread, in ``on_delivery``."""
+        return threading.current_thread() is self._thread
+
+    def hurry(self) -> int:
+        """Have everything accepted so far sent at once; returns up to where that is."""
+        accepted = self.buffer.stats()[0]
+        self._flush_to = max(self._flush_to, accepted)
+        self._wake.put(None)
+        return accepted
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a future of the running loop that the next change resolves."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self.changed:
+            self._waiters.append((loop, future))
+        return future
+
+    def close(self, end: float | None) -> None:
+        """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest."""
+        self.hurry()
+        self._give_up_at = end
+        self._closing = True
+        self.buffer.close()
+        if self._thread is not None:
+            self._wake.put(None)
+            # it gives up by itself at `end`; an attempt under way may take a little longer
+            self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
+
+    def raise_failures(self) -> None:
+        """Raise what failed since the last time, once."""
+        with self.changed:
+            count, failures = self._failed, self._failures
+            self._failed, self._failures = 0, {}
+        if count:
+            first = next(iter(failures.values()))
+            raise BulkError(
+                f"{count:,} events to {self._pubsub_name}/{self._topic} failed: {first}",
+                failed=failures,
+                service="pubsub",
+                operation="publisher",
+                component=self._pubsub_name,
+            )
+
+    # -- the thread -------------------------------------------------------
+
+    def _run(self) -> None:
+        buffer = self.buffer
+        opened: float | None = None
+        while True:
+            self._mark()
+            if buffer.has_sealed:
+                self._deliver(buffer.take(_TAKE_BYTES))
+                opened = None
+                continue
+            pause: float | None = None
+            if buffer.open_events:
+                now = monotonic()
+                opened = opened or now
+                if self._closing or self._flush_to > self.settled or now >= opened + self._linger:
+                    buffer.seal()
+                    continue
+                pause = opened + self._linger - now
+            elif self._closing:
+                return
+            else:
+                opened = None
+            try:
+                self._wake.get(timeout=pause)
+                while True:
+                    self._wake.get_nowait()
+            except Empty:
+                continue
+
+    def _mark(self) -> None:
+        """Note when how many were accepted: it gives every event an age without a clock reading of its own."""
+        accepted = self.buffer.stats()[0]
+        if not self._marks or self._marks[-1][0] < accepted:
+            self._marks.append((accepted, monotonic()))
+            if len(self._marks) > _MARKS:  # coarser is fine
+                self._marks = deque(list(self._marks)[1::2])
+
+    def _expiry(self, last: int) -> float:
+        """Return when an event has been tried long enough."""
+        while len(self._marks) > 1 and self._marks[0][0] < last:
+            self._marks.popleft()
+        expiry = self._marks[0][1] + self._delivery_timeout
+        return expiry if self._give_up_at is None else min(expiry, self._give_up_at)
+
+    def _deliver(self, chunks: list[kernel.Chunk]) -> None:
+        """Send chunks, in order, until every event of them is settled."""
+        pause = 0.01
+        while chunks:
+            expiry = self._expiry(_last(chunks[0]))
+            try:
+                found = self._attempt(chunks, expiry)
+            except CloudRuntimesError as error:
+                failure = error
+            else:
+                self._settle(chunks, found)
+                return
+            passing = failure.retryable or failure.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+            if not passing and len(chunks) > 1:
+                # one of them may be what the broker does not take: find out which
+                for chunk in chunks:
+                    self._deliver([chunk])
+                return
+            if not passing or monotonic() >= expiry:
+                self._settle(chunks[:1], {(0, index): failure for index in range(chunks[0].count)})
+                chunks = chunks[1:]
+                continue
+            name = f"{self._pubsub_name}/{self._topic}"
+            repeated(f"publisher {name}", "publishing to %s: %s; trying again", name, failure)
+            self._mark()
+            try:
+                self._wake.get(timeout=min(pause, max(0.0, expiry - monotonic())))
+            except Empty:
+                pause = min(pause * 2, 1.0)
+
+    def _attempt(self, chunks: list[kernel.Chunk], expiry: float) -> Mapping[tuple[int, int], CloudRuntimesError]:
+        op = Operation(_PUBLISH, self._pubsub_name, max(0.05, min(ATTEMPT, expiry - monotonic())))
+        try:
+            self._driver = self._service._driver(self._pubsub_name)
+        except ClosedError:
+            pass  # the client closes, and waits for this
+        frames = [chunk.body for chunk in chunks]
+        return self._service._call(op, self._driver.publish, self._topic, frames, None)
+
+    def _settle(self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError]) -> None:
+        """Count, report, and wake who waits."""
+        for place, chunk in enumerate(chunks):
+            failed = [_failed(chunk, index, error) for (frame, index), error in sorted(found.items()) if frame == place]
+            self.buffer.settle(chunk.count, len(chunk.body), len(failed))
+            self._tell_waiters()  # there is room
+            self._report(DeliveryReport(chunk.first, _last(chunk), failed))
+            self.settled = _last(chunk)
+            self._tell_waiters()  # a flush returns after the report
+
+    def _report(self, report: DeliveryReport) -> None:
+        if self._on_delivery is not None:
+            try:
+                self._on_delivery(report)
+            except Exception as error:
+                logger().exception("on_delivery of the publisher to %s failed: %s", self._topic, error)
+        elif report.failed:
+            with self.changed:
+                self._failed += len(report.failed)
+                for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
+                    self._failures[event.sequence] = event.error
+
+    def _tell_waiters(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+            waiters, self._waiters = self._waiters, []
+        for loop, future in waiters:
+            try:
+                loop.call_soon_threadsafe(_wake, future)
+            except RuntimeError:
+                continue  # that loop is closed
+
+
+def _last(chunk: kernel.Chunk) -> int:
+    return chunk.first + chunk.count - 1
+
+
+def _failed(chunk: kernel.Chunk, index: int, error: CloudRuntimesError) -> FailedEvent:
+    record = events.Frame(chunk.body)[index]
+    return FailedEvent(chunk.first + index, record.id, record.to_json(), error)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
