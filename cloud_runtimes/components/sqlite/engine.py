@@ -22,8 +22,9 @@ from . import schema
 from .bell import Bells
 from .failures import explain
 from .gate import Gate, NoGate
+from .job import Job
 from .place import check_file_system, explain_os_error, is_memory, make_home
-from .rounds import Job, Rounds
+from .rounds import Rounds
 
 __all__ = ["Engine", "acquire"]
 

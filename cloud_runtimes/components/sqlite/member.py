@@ -18,8 +18,8 @@ from ..._operation import Method, Operation
 from ...pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
 from . import log
 from .bell import Waiter
+from .job import Job
 from .log import Claimed
-from .rounds import Job
 
 if TYPE_CHECKING:
     from .pubsub import SqlitePubSub

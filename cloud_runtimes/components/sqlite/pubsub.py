@@ -11,8 +11,8 @@ from ...errors import CloudRuntimesError, ResourceExhaustedError
 from ...pubsub import driver as spi
 from ...pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
 from . import log
+from .job import Job
 from .member import Member
-from .rounds import Job
 
 if TYPE_CHECKING:
     from . import SqliteComponent

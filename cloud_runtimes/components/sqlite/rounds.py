@@ -17,85 +17,17 @@ from ..._operation import Operation, mark_interrupted
 from ...errors import ClosedError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
+from .job import Job
 
 if TYPE_CHECKING:
-    import asyncio
+    pass
 
-__all__ = ["Job", "Rounds"]
+__all__ = ["Rounds"]
 
 MAX_JOBS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT = range(4)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-class Job:
-    """One write.
-
-    Args:
-        body: does it, inside a transaction; its result is the job's.
-        durable: commit with ``synchronous=FULL``.
-        single: the body is one statement, so that its failure leaves nothing behind.
-        rows: instead of a body: rows of ``frames``, stored together with those of other such jobs.
-        size: bytes it writes, roughly.
-        bells: whom to wake once it is committed.
-    """
-
-    __slots__ = (
-        "_token",
-        "bells",
-        "body",
-        "done",
-        "durable",
-        "error",
-        "future",
-        "loop",
-        "result",
-        "rows",
-        "single",
-        "size",
-    )
-
-    def __init__(
-        self,
-        body: Callable[[sqlite3.Connection], Any] | None,
-        *,
-        durable: bool,
-        single: bool = False,
-        rows: list[tuple[Any, ...]] | None = None,
-        size: int = 0,
-        bells: tuple[str, ...] = (),
-    ) -> None:
-        self.body = body
-        self.durable = durable
-        self.single = single
-        self.rows = rows
-        self.size = size
-        self.bells = bells
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.done: threading.Lock | None = None
-        self.future: asyncio.Future[Any] | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._token = [None]
-
-    def take(self) -> bool:
-        """Take the job, to run it or to withdraw it; only one of all who try succeeds."""
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        return True
-
-    def give_back(self) -> None:
-        """Make a job that was taken and then not applied free again."""
-        self._token.append(None)
-
-    def outcome(self) -> Any:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class Rounds:
@@ -176,7 +108,7 @@ class Rounds:
             if job.take():
                 raise op.timed_out(f"the turn to write {self._path}")
             # it has begun, so it ends with the commit: a moment more tells how
-            if not done.acquire(timeout=_grace(job)):
+            if not done.acquire(timeout=job.grace):
                 raise op.timed_out(f"the disk of {self._path}", maybe_applied=True)
 
     async def run_async(self, job: Job, op: Operation) -> Any:
@@ -206,7 +138,7 @@ class Rounds:
             future.set_exception(op.timed_out(f"the turn to write {self._path}"))
         elif job.loop is not None:
             # it has begun, so it ends with the commit: a moment more tells how
-            job.loop.call_later(_grace(job), self._give_up, job, op)
+            job.loop.call_later(job.grace, self._give_up, job, op)
 
     def _give_up(self, job: Job, op: Operation) -> None:
         if job.future is not None and not job.future.done():
@@ -457,11 +389,6 @@ class Rounds:
             if job is not None and job.take():
                 job.error = ClosedError(f"{self._path} was closed before this write began")
                 self._finish([job])
-
-
-def _grace(job: Job) -> float:
-    """Return the seconds that a job under way may take beyond its deadline: almost always it ends at once, later with much data."""
-    return 0.1 + job.size / (2 * 1024 * 1024)
 
 
 def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -11,7 +11,7 @@ from ..._operation import Operation
 from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...state import driver as spi
 from ...state.driver import StateDriver, StateWrite, StoredValue
-from .rounds import Job
+from .job import Job
 
 if TYPE_CHECKING:
     from . import SqliteComponent

@@ -9,7 +9,7 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from .rounds import Job
+from .job import Job
 from .state import sweep_expired
 
 if TYPE_CHECKING:

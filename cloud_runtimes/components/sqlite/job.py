@@ -1,0 +1,87 @@
+"""One write of a database, as it waits for its round."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Job"]
+
+
+class Job:
+    """One write.
+
+    Args:
+        body: does it, inside a transaction; its result is the job's.
+        durable: commit with ``synchronous=FULL``.
+        single: the body is one statement, so that its failure leaves nothing behind.
+        rows: instead of a body: rows of ``frames``, stored together with those of other such jobs.
+        size: bytes it writes, roughly.
+        bells: whom to wake once it is committed.
+    """
+
+    __slots__ = (
+        "_token",
+        "bells",
+        "body",
+        "done",
+        "durable",
+        "error",
+        "future",
+        "loop",
+        "result",
+        "rows",
+        "single",
+        "size",
+    )
+
+    def __init__(
+        self,
+        body: Callable[[sqlite3.Connection], Any] | None,
+        *,
+        durable: bool,
+        single: bool = False,
+        rows: list[tuple[Any, ...]] | None = None,
+        size: int = 0,
+        bells: tuple[str, ...] = (),
+    ) -> None:
+        self.body = body
+        self.durable = durable
+        self.single = single
+        self.rows = rows
+        self.size = size
+        self.bells = bells
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done: threading.Lock | None = None
+        self.future: asyncio.Future[Any] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._token = [None]
+
+    def take(self) -> bool:
+        """Take the job, to run it or to withdraw it; only one of all who try succeeds."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Make a job that was taken and then not applied free again."""
+        self._token.append(None)
+
+    def outcome(self) -> Any:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a job under way may take beyond its deadline: almost always it ends at once, later with much data."""
+        return 0.1 + self.size / (2 * 1024 * 1024)
