@@ -12,12 +12,12 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _fork
-from ._operation import Operation
-from .errors import CloudRuntimesError, InternalError
+from ._operation import Operation, mark_interrupted
+from .errors import ClosedError, InternalError
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["BlockingDriver", "Bridge", "LoopDriver", "run_sync"]
 
@@ -50,6 +50,7 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
         _fork.register(self)
 
     def forked(self) -> None:
@@ -60,6 +61,8 @@ class Bridge:
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own running loop."""
         with self._lock:
+            if self._closed:
+                raise self._refusal()
             if self._loop is None:
                 import asyncio
 
@@ -85,38 +88,84 @@ class Bridge:
         finally:
             loop.close()
 
-    def in_loop(self, flow: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        """Run a coroutine in the client's loop and wait for it."""
+    @staticmethod
+    def _refusal() -> ClosedError:
+        return ClosedError("the client was closed while this call was under way")
+
+    def submit(self, flow: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine in the client's loop."""
         import asyncio
 
-        loop = self.loop()
+        try:
+            return asyncio.run_coroutine_threadsafe(flow, self.loop())
+        except (ClosedError, RuntimeError) as error:  # RuntimeError: it was closed just now
+            flow.close()
+            raise self._refusal() from error
+
+    def in_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
+        """Run a coroutine in the client's loop and wait for it."""
         if threading.current_thread() is self._loop_thread:
             flow.close()
             raise InternalError("a sync method would wait in the client's own loop for itself: use its _async twin")
-        future = asyncio.run_coroutine_threadsafe(flow, loop)
+        future = self.submit(flow)
+        from concurrent.futures import CancelledError
+
         try:
-            return future.result(timeout)
-        except BaseException:
+            return future.result(op.remaining())
+        except TimeoutError as error:
+            if future.done():  # its own
+                raise
             future.cancel()
+            raise op.timed_out("the client's loop", maybe_applied=op.method.writes) from error
+        except CancelledError:
+            raise self._refusal() from None
+        except BaseException as error:
+            future.cancel()
+            if not isinstance(error, Exception):
+                mark_interrupted(error, op.method.writes)
             raise
 
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """Run a blocking call in the pool and await it."""
-        import asyncio
+    async def from_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
+        """Run a coroutine in the client's loop and await it in another."""
+        return await self._awaited(self.submit(flow), op, "the client's loop")
 
+    async def in_thread(self, call: Callable[[], T], op: Operation) -> T:
+        """Run a blocking call in the pool and await it."""
         with self._lock:
+            if self._closed:
+                raise self._refusal()
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-bridge")
-            pool = self._pool
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+            future = self._pool.submit(call)
+        return await self._awaited(future, op, "a thread of the client's pool")
+
+    async def _awaited(self, future: Future[T], op: Operation, what: str) -> T:
+        """Await what runs elsewhere; giving up tells whether it had begun."""
+        import asyncio
+
+        waiter = asyncio.wrap_future(future)
+        try:
+            done, _ = await asyncio.wait((waiter,), timeout=op.remaining())
+        except asyncio.CancelledError as error:
+            mark_interrupted(error, not future.cancel() and op.method.writes)
+            waiter.cancel()
+            raise
+        if not done:
+            begun = not future.cancel()
+            waiter.cancel()
+            raise op.timed_out(what, maybe_applied=begun and op.method.writes)
+        if waiter.cancelled():
+            raise self._refusal()
+        return waiter.result()
 
     def close(self, timeout: float | None) -> None:
         """Stop the loop and the pool, waiting for the loop's end at most ``timeout`` seconds."""
         with self._lock:
             loop, thread, pool = self._loop, self._loop_thread, self._pool
             self._loop = self._loop_thread = self._pool = None
+            self._closed = True
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             if thread is not threading.current_thread():
@@ -166,7 +215,7 @@ def _face(cls: type, suffix: str) -> list[str]:
 
 def _threaded(name: str) -> Callable[..., Any]:
     async def method(self: BlockingDriver, op: Operation, /, *args: Any) -> Any:
-        return await self.bridge.in_thread(functools.partial(getattr(self, name), op, *args))
+        return await self.bridge.in_thread(functools.partial(getattr(self, name), op, *args), op)
 
     method.__name__ = method.__qualname__ = f"{name}_async"
     return method
@@ -174,12 +223,7 @@ def _threaded(name: str) -> Callable[..., Any]:
 
 def _looped(name: str) -> Callable[..., Any]:
     def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
-        try:
-            return self.bridge.in_loop(getattr(self, name)(op, *args), op.remaining())
-        except TimeoutError as error:
-            if isinstance(error, CloudRuntimesError):
-                raise
-            raise op.timed_out("the client's loop", maybe_applied=True) from error
+        return self.bridge.in_loop(getattr(self, name)(op, *args), op)
 
     method.__name__ = method.__qualname__ = name.removesuffix("_async")
     return method
@@ -190,10 +234,9 @@ def _homed(inner: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]
     async def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
         import asyncio
 
-        home = self.bridge.loop()
-        if asyncio.get_running_loop() is home:
+        if asyncio.get_running_loop() is self.bridge.loop():
             return await inner(self, op, *args)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(inner(self, op, *args), home))
+        return await self.bridge.from_loop(inner(self, op, *args), op)
 
     return method
 

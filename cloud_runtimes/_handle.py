@@ -28,6 +28,12 @@ class Handle:
                 f"this {type(self).__name__} was opened before fork and belongs to the parent: open another"
             )
 
+    def _leaving(self, error: BaseException | None) -> bool:
+        """Tell whether a block's end is this process's to carry out; a child that only leaves by an exception keeps it."""
+        if error is None:
+            self._check_process()
+        return self._generation == _fork.generation()
+
     def _open(self) -> None:
         """Open, in the sync face."""
 
@@ -48,7 +54,8 @@ class Handle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit(error)
+        if self._leaving(error):
+            self._exit(error)
 
     async def __aenter__(self) -> Self:
         self._check_process()
@@ -58,4 +65,5 @@ class Handle:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._exit_async(error)
+        if self._leaving(error):
+            await self._exit_async(error)

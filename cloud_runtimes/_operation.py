@@ -18,7 +18,7 @@ from .errors import (
     ResourceExhaustedError,
 )
 
-__all__ = ["CLIENT_TIMEOUT", "Method", "Operation", "check_metadata", "check_timeout"]
+__all__ = ["CLIENT_TIMEOUT", "Method", "Operation", "check_metadata", "check_timeout", "mark_interrupted", "place"]
 
 
 class _ClientTimeout(float):
@@ -76,14 +76,16 @@ class Method:
     Attributes:
         service, name: as in ``state.get``.
         repeatable: whether a failed attempt may be repeated.
+        writes: whether it may change anything, so that an interrupted call has to say whether it did.
     """
 
-    __slots__ = ("name", "repeatable", "service")
+    __slots__ = ("name", "repeatable", "service", "writes")
 
-    def __init__(self, service: str, name: str, *, repeatable: bool) -> None:
+    def __init__(self, service: str, name: str, *, repeatable: bool, writes: bool = True) -> None:
         self.service = service
         self.name = name
         self.repeatable = repeatable
+        self.writes = writes
 
     def __repr__(self) -> str:
         return f"{self.service}.{self.name}"
@@ -100,9 +102,10 @@ class Operation:
         repeatable: whether this call may be repeated (a conditional write may not).
         metadata: for the component, untouched.
         attempt: 1 for the first.
+        maybe_applied: whether an earlier attempt may have been applied.
     """
 
-    __slots__ = ("attempt", "component", "deadline", "metadata", "method", "repeatable", "timeout")
+    __slots__ = ("attempt", "component", "deadline", "maybe_applied", "metadata", "method", "repeatable", "timeout")
 
     def __init__(
         self, method: Method, component: str, timeout: float | None, metadata: Mapping[str, str] | None = None
@@ -114,6 +117,7 @@ class Operation:
         self.repeatable = method.repeatable
         self.metadata = metadata
         self.attempt = 1
+        self.maybe_applied = False
 
     def remaining(self) -> float | None:
         """Seconds left, ``None`` for no limit; never negative."""
@@ -139,10 +143,8 @@ class Operation:
             CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
         """
         mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
-        mapped.service = mapped.service or self.method.service
-        mapped.operation = mapped.operation or self.method.name
-        mapped.component = mapped.component or self.component
-        mapped.runtime = mapped.runtime or runtime
+        place(mapped, self.method, self.component, runtime)
+        self.maybe_applied = mapped.maybe_applied = mapped.maybe_applied or self.maybe_applied
         if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
             # full jitter: callers that failed together do not come back together
             delay = random.uniform(0, min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**self.attempt))
@@ -153,10 +155,24 @@ class Operation:
             raise error
         raise mapped from error
 
+    def interrupted(self, error: BaseException) -> None:
+        """Complete what a ``CancelledError`` or ``KeyboardInterrupt`` that leaves the call says in ``maybe_applied``."""
+        # a driver that says nothing was interrupted where it did not know
+        said = getattr(error, "maybe_applied", self.method.writes)
+        mark_interrupted(error, said or self.maybe_applied)
+
     def _wrap(self, error: Exception) -> CloudRuntimesError:
         if isinstance(error, MemoryError):
             return ResourceExhaustedError(f"{self.method} on {self.component!r}: out of memory")
         return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
+
+
+def place(error: CloudRuntimesError, method: Method, component: str | None, runtime: str | None) -> None:
+    """Say on an error where it happened, as far as it does not yet."""
+    error.service = error.service or method.service
+    error.operation = error.operation or method.name
+    error.component = error.component or component
+    error.runtime = error.runtime or runtime
 
 
 def mark_interrupted(error: BaseException, maybe_applied: bool) -> None:

@@ -25,6 +25,10 @@ class Runtime(ABC):
     name: ClassVar[str]
 
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
+        self.attach(settings, bridge)
+
+    def attach(self, settings: ClientSettings, bridge: Bridge) -> None:
+        """Take the settings and the bridge of the client. One that is given to a client ready made gets them by this, before its first call."""
         self.settings = settings
         self.bridge = bridge
 

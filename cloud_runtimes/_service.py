@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from ._operation import Operation
-from .errors import InvalidArgumentError, UnsupportedError
+from ._operation import Method, Operation, place
+from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from ._driver import Driver
     from .client import CloudRuntimesClient
 
-__all__ = ["Service"]
+__all__ = ["Service", "placed"]
 
 R = TypeVar("R")
-D = TypeVar("D", bound="Driver")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def placed(method: Method) -> Callable[[F], F]:
+    """Have every error that leaves a service method say where it happened: also those of arguments, before the driver is asked, and of decoding, after it."""
+
+    def decorate(inner: F) -> F:
+        first = inner.__code__.co_varnames[1]  # the component's name
+
+        if inspect.iscoroutinefunction(inner):
+
+            @functools.wraps(inner)
+            async def call_async(self: Service, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    return await inner(self, *args, **kwargs)
+                except CloudRuntimesError as error:
+                    self._place(error, method, args[0] if args else kwargs.get(first))
+                    raise
+
+            return cast(F, call_async)
+
+        @functools.wraps(inner)
+        def call(self: Service, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return inner(self, *args, **kwargs)
+            except CloudRuntimesError as error:
+                self._place(error, method, args[0] if args else kwargs.get(first))
+                raise
+
+        return cast(F, call)
+
+    return decorate
 
 
 class Service:
@@ -51,6 +84,11 @@ class Service:
             driver = self._drivers[name] = runtime.driver(self.name, name)
         return driver
 
+    def _place(self, error: CloudRuntimesError, method: Method, component: Any) -> None:
+        """Say on an error of ours where it happened, as far as it does not yet."""
+        name = component if isinstance(component, str) else None
+        place(error, method, name, self._runtime_name or None)
+
     def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
         if feature not in driver.features:
@@ -65,21 +103,31 @@ class Service:
     def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
         if self._hooks is not None:
             self._hooks(op)
-        while True:
-            try:
-                return method(op, *args)
-            except Exception as error:
-                delay = op.failed(error, self._runtime_name)
-            time.sleep(delay)
+        try:
+            while True:
+                try:
+                    return method(op, *args)
+                except Exception as error:
+                    delay = op.failed(error, self._runtime_name)
+                time.sleep(delay)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                op.interrupted(error)
+            raise
 
     async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
         if self._hooks is not None:
             self._hooks(op)
-        while True:
-            try:
-                return await method(op, *args)
-            except Exception as error:
-                delay = op.failed(error, self._runtime_name)
-            import asyncio
+        try:
+            while True:
+                try:
+                    return await method(op, *args)
+                except Exception as error:
+                    delay = op.failed(error, self._runtime_name)
+                import asyncio
 
-            await asyncio.sleep(delay)
+                await asyncio.sleep(delay)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                op.interrupted(error)
+            raise

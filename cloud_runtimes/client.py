@@ -64,12 +64,17 @@ class CloudRuntimesClient:
             if value is not None and not isinstance(value, str):
                 raise InvalidArgumentError(f"{name} must be text, not {type(value).__name__}")
         check_timeout(timeout)
+        if runtime is not None and not isinstance(runtime, str):
+            from ._runtime import Runtime
+
+            if not isinstance(runtime, Runtime):
+                raise InvalidArgumentError(f"runtime must be a name or a Runtime, not {type(runtime).__name__}")
         if config is not None and not isinstance(config, (str, os.PathLike, Mapping)):
             raise InvalidArgumentError(f"config must be a path or a mapping, not {type(config).__name__}")
         self._arguments: dict[str, Any] = {
             "endpoint": endpoint,
             "timeout": timeout,
-            "runtime": runtime if isinstance(runtime, str) else None,
+            "runtime": runtime if runtime is None or isinstance(runtime, str) else runtime.name,
             "app_id": app_id,
             "api_token": api_token,
         }
@@ -132,6 +137,7 @@ class CloudRuntimesClient:
                 if self._bridge is None:
                     self._bridge = Bridge()
                 if self._given_runtime is not None:
+                    self._given_runtime.attach(settings, self._bridge)
                     self._runtime = self._given_runtime
                 else:
                     made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)

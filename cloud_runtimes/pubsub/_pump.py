@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .._log import repeated
+from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
 from .driver import Answer, Delivery, EventSource, Verdict
 from .types import Event
@@ -60,7 +61,8 @@ class Pump:
         self._low = max(1, max_in_flight // 4)
         self._ack_wait = ack_wait
         self._poison = poison
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changes = Changes()
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
         self._answers: list[Answer] = []
@@ -69,7 +71,7 @@ class Pump:
         self._ending = False
         self.error: CloudRuntimesError | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._thread = threading.Thread(target=self._run, name="cloud-runtimes-subscription", daemon=True)
+        self._thread = Background(self._run, "cloud-runtimes-subscription")
 
     def start(self) -> None:
         """Start the thread."""
@@ -85,16 +87,19 @@ class Pump:
         """
         end = None if timeout is None else monotonic() + timeout
         while True:
-            with self._changed:
-                while not self._ready:
-                    if self._over():
-                        return []
-                    left = None if end is None else end - monotonic()
-                    if (left is not None and left <= 0) or not self._changed.wait(left):
-                        return None
-                events = self._hand_out(limit)
-            if events := self._fitting(events):
-                return events
+            events: list[Event[Any]] = []
+            with self._lock:
+                if self._ready:
+                    events = self._hand_out(limit)
+                elif self._over():
+                    return []
+                else:
+                    ticket = self._changes.ticket()
+            if events:
+                if events := self._fitting(events):
+                    return events
+            elif not self._changes.wait(ticket, None if end is None else end - monotonic()):
+                return None
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Asynchronous `take`."""
@@ -104,7 +109,7 @@ class Pump:
         end = None if timeout is None else monotonic() + timeout
         while True:
             events: list[Event[Any]] = []
-            with self._changed:
+            with self._lock:
                 if self._ready:
                     events = self._hand_out(limit)
                 elif self._over():
@@ -149,9 +154,12 @@ class Pump:
 
     def wait(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        with self._changed:
-            while not self._over():
-                self._changed.wait()
+        while True:
+            with self._lock:
+                if self._over():
+                    return
+                ticket = self._changes.ticket()
+            self._changes.wait(ticket, None)
 
     async def wait_async(self) -> None:
         """Asynchronous `wait`."""
@@ -159,7 +167,7 @@ class Pump:
 
         loop = asyncio.get_running_loop()
         while True:
-            with self._changed:
+            with self._lock:
                 if self._over():
                     return
                 future = loop.create_future()
@@ -168,7 +176,7 @@ class Pump:
 
     def settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
         """Queue an answer for those of ``events`` that have none; waits for nothing but other takers."""
-        with self._changed:
+        with self._lock:
             fresh = [event for event in events if event._verdict is None]
             for event in fresh:
                 event._verdict = verdict
@@ -184,7 +192,7 @@ class Pump:
         backoff = 0.0
         answers: list[Answer] = []
         while True:
-            with self._changed:
+            with self._lock:
                 self._give_up_overdue()
                 answers += self._answers
                 self._answers = []
@@ -224,7 +232,7 @@ class Pump:
             return
         options = self._event
         events = [Event(record, token=token, delivery_count=count, **options) for record, token, count in deliveries]
-        with self._changed:
+        with self._lock:
             self._open += len(events)
             if self._closing:
                 return  # unhanded: given back by the source's close
@@ -244,7 +252,7 @@ class Pump:
             self._handed.popleft()
 
     def _notify(self) -> None:
-        self._changed.notify_all()
+        self._changes.announce()
         waiters, self._waiters = self._waiters, []
         for loop, future in waiters:
             try:
@@ -253,14 +261,14 @@ class Pump:
                 continue  # that loop is closed
 
     def _end(self, error: CloudRuntimesError | None) -> None:
-        with self._changed:
+        with self._lock:
             self._closing = True
             self.error = self.error or error
             self._notify()
 
     def stop(self) -> None:
         """Hand out nothing any more; takers see the end."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             for event in self._ready:
                 event._verdict = Verdict.RETURN
@@ -269,12 +277,12 @@ class Pump:
 
     def end(self, timeout: float | None) -> bool:
         """Land the answers, give the rest back, and wait for the thread; tells whether it ended in time."""
-        with self._changed:
+        with self._lock:
             self._ending = True
+        if not self._thread.started:  # its start was interrupted: let it do the leaving
+            self._thread.start()
         self._source.wake()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.join(timeout)
 
 
 def _unexpected(name: str, error: Exception) -> CloudRuntimesError:

@@ -16,6 +16,7 @@ from .._log import logger, repeated
 from .._native import batch as kernel
 from .._native import events
 from .._operation import Method, Operation
+from .._thread import Background, Changes
 from ..errors import BulkError, ClosedError, CloudRuntimesError
 from ._outgoing import EVENT_TYPE
 from .types import DeliveryReport, FailedEvent
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from .driver import PubSubDriver
     from .service import PubSubService
 
-__all__ = ["Sender"]
+__all__ = ["PUBLISHER", "Sender"]
 
 ATTEMPT: Final = 2.0
 """Seconds of one attempt; a longer stall is another attempt with the same ids."""
-_PUBLISH: Final = Method("pubsub", "publisher", repeatable=False)
+PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False)
 _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
 _MARKS: Final = 4096
@@ -43,7 +44,7 @@ class Sender:
         buffer: of encoded events.
         max_event: bytes of the largest payload that the component takes.
         settled: sequence number up to which everything is settled and reported.
-        changed: notified when that or the room in the buffer changes.
+        changes: announced when that or the room in the buffer changes.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Sender:
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
         # a SimpleQueue, since signal handlers may send too
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self.changed = threading.Condition()
+        self.changes = Changes()
+        self._lock = threading.Lock()
         self.settled = 0
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._start_lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = Background(self._run, "cloud-runtimes-publisher")
         self._flush_to = 0
         self._closing = False
         self._give_up_at: float | None = None
@@ -85,21 +86,18 @@ class Sender:
 
     def _on_ready(self) -> None:
         self._wake.put(None)
-        if self._thread is None:
-            with self._start_lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="cloud-runtimes-publisher", daemon=True)
-                    self._thread.start()
+        self._thread.start()
 
     def is_current(self) -> bool:
         """Tell whether the caller is the sender's own thread, in ``on_delivery``."""
-        return threading.current_thread() is self._thread
+        return self._thread.is_current()
 
     def hurry(self) -> int:
         """Have everything accepted so far sent at once; returns up to where that is."""
         accepted = self.buffer.stats()[0]
         self._flush_to = max(self._flush_to, accepted)
-        self._wake.put(None)
+        if accepted:
+            self._on_ready()
         return accepted
 
     def waiter(self) -> asyncio.Future[None]:
@@ -108,7 +106,7 @@ class Sender:
 
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        with self.changed:
+        with self._lock:
             self._waiters.append((loop, future))
         return future
 
@@ -118,14 +116,13 @@ class Sender:
         self._give_up_at = end
         self._closing = True
         self.buffer.close()
-        if self._thread is not None:
-            self._wake.put(None)
-            # it gives up by itself at `end`; an attempt under way may take a little longer
-            self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
+        self._wake.put(None)
+        # it gives up by itself at `end`; an attempt under way may take a little longer
+        self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
 
     def raise_failures(self) -> None:
         """Raise what failed since the last time, once."""
-        with self.changed:
+        with self._lock:
             count, failures = self._failed, self._failures
             self._failed, self._failures = 0, {}
         if count:
@@ -214,7 +211,7 @@ class Sender:
                 pause = min(pause * 2, 1.0)
 
     def _attempt(self, chunks: list[kernel.Chunk], expiry: float) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        op = Operation(_PUBLISH, self._pubsub_name, max(0.05, min(ATTEMPT, expiry - monotonic())))
+        op = Operation(PUBLISHER, self._pubsub_name, max(0.05, min(ATTEMPT, expiry - monotonic())))
         try:
             self._driver = self._service._driver(self._pubsub_name)
         except ClosedError:
@@ -239,14 +236,14 @@ class Sender:
             except Exception as error:
                 logger().exception("on_delivery of the publisher to %s failed: %s", self._topic, error)
         elif report.failed:
-            with self.changed:
+            with self._lock:
                 self._failed += len(report.failed)
                 for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
                     self._failures[event.sequence] = event.error
 
     def _tell_waiters(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
+        self.changes.announce()
+        with self._lock:
             waiters, self._waiters = self._waiters, []
         for loop, future in waiters:
             try:

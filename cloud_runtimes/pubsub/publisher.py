@@ -16,7 +16,7 @@ from .._operation import CLIENT_TIMEOUT, check_metadata, check_timeout
 from ..codec.payload import encode_payload
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from ._outgoing import check_names, make_record
-from ._sender import Sender
+from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .service import PubSubService
 
-__all__ = ["OnFull", "Publisher"]
+__all__ = ["PUBLISHER", "OnFull", "Publisher"]
 
 OnFull: TypeAlias = Literal["block", "raise", "drop"]
 
@@ -81,7 +81,6 @@ class Publisher(Handle):
         self._generation = _fork.generation()
         self._sender = None
         self._lock = threading.Lock()
-        self._closed = False
         events.reseed()
 
     # -- sending ----------------------------------------------------------
@@ -155,14 +154,13 @@ class Publisher(Handle):
         limit = check_timeout(timeout, self._service._client._timeout)
         end = None if limit is None else monotonic() + limit
         while True:
-            with sender.changed:
-                sequence = self._add(sender, data, key, attributes, metadata)
-                if sequence:
-                    return sequence
-                sender.changed.wait(0.25 if end is None else min(0.25, max(0.0, end - monotonic())))
+            ticket = sender.changes.ticket()
+            sequence = self._add(sender, data, key, attributes, metadata)
+            if sequence:
+                return sequence
             if self._closed:
                 raise self._refusal()
-            if end is not None and monotonic() >= end:
+            if not sender.changes.wait(ticket, None if end is None else end - monotonic()):
                 raise self._no_room(f"{limit:g} s")
 
     async def send_async(
@@ -237,12 +235,12 @@ class Publisher(Handle):
         if sender is None:
             return
         target = sender.hurry()
-        with sender.changed:
-            while sender.settled < target:
-                left = None if end is None else end - monotonic()
-                if left is not None and left <= 0:
-                    raise self._unsettled(target - sender.settled, timeout)
-                sender.changed.wait(left)
+        while True:
+            ticket = sender.changes.ticket()
+            if sender.settled >= target:
+                break
+            if not sender.changes.wait(ticket, None if end is None else end - monotonic()):
+                raise self._unsettled(target - sender.settled, timeout)
         sender.raise_failures()
 
     async def flush_async(self, timeout: float | None = None) -> None:

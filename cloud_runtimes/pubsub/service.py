@@ -10,13 +10,13 @@ from typing import Any, TypeVar, Unpack, overload
 
 from .._native import events as kernel
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
-from .._service import Service
+from .._service import Service, placed
 from . import driver as spi
 from ._outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record
 from ._pump import Pump
 from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
 from .driver import EventSource, PubSubDriver, SubscribeRequest, Verdict
-from .publisher import OnFull, Publisher
+from .publisher import PUBLISHER, OnFull, Publisher
 from .subscription import Subscription
 from .types import DeliveryReport, Event, EventBatch, OutgoingEvent
 
@@ -86,6 +86,7 @@ class PubSubService(Service):
         frame = kernel.build_frame(self._client._settings.app_id, EVENT_TYPE, topic, (record,))
         return op, driver, frame, delay_ms, id
 
+    @placed(_PUBLISH)
     def publish(
         self,
         pubsub_name: str,
@@ -127,6 +128,7 @@ class PubSubService(Service):
             raise error
         return id
 
+    @placed(_PUBLISH)
     async def publish_async(
         self,
         pubsub_name: str,
@@ -157,6 +159,7 @@ class PubSubService(Service):
         app_id = self._client._settings.app_id
         return op, driver, OutgoingBulk(events, app_id, topic, metadata, driver.max_event_bytes)
 
+    @placed(_PUBLISH_BULK)
     def publish_bulk(
         self,
         pubsub_name: str,
@@ -179,6 +182,7 @@ class PubSubService(Service):
         found = self._call(op, driver.publish, topic, bulk.frames, None) if bulk.frames else {}
         return bulk.finish(pubsub_name, found)
 
+    @placed(_PUBLISH_BULK)
     async def publish_bulk_async(
         self,
         pubsub_name: str,
@@ -193,6 +197,7 @@ class PubSubService(Service):
         found = await self._call_async(op, driver.publish_async, topic, bulk.frames, None) if bulk.frames else {}
         return bulk.finish(pubsub_name, found)
 
+    @placed(PUBLISHER)
     def publisher(
         self,
         pubsub_name: str,
@@ -322,6 +327,7 @@ class PubSubService(Service):
         batch: int,
         **options: Unpack[SubscribeOptions],
     ) -> Subscription[EventBatch[Any]]: ...
+    @placed(_SUBSCRIBE)
     def subscribe(
         self,
         pubsub_name: str,
@@ -396,6 +402,7 @@ class PubSubService(Service):
         batch: int,
         **options: Unpack[SubscribeOptions],
     ) -> Subscription[EventBatch[Any]]: ...
+    @placed(_SUBSCRIBE)
     async def subscribe_async(
         self,
         pubsub_name: str,

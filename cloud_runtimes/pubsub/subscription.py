@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -12,6 +13,7 @@ from .._bridge import is_async_callable
 from .._handle import Handle
 from .._log import repeated
 from .._operation import CLIENT_TIMEOUT, check_timeout
+from .._thread import Background
 from ..errors import ClosedError, InvalidArgumentError
 from ._pump import Pump
 from .driver import Verdict
@@ -49,9 +51,8 @@ class Subscription(Handle, Generic[I_co]):
         self._pump = pump
         self._handler = handler
         self._batch = batch
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Background] = []
         self._tasks: list[Future[None]] = []
-        self._close_lock = threading.Lock()
         self._closed = False
         service._client._handles.add(self)
         _fork.register(self)
@@ -64,7 +65,7 @@ class Subscription(Handle, Generic[I_co]):
         self._pump.error = ClosedError(
             "this subscription was opened before fork and belongs to the parent: open another"
         )
-        self._pump._changed = threading.Condition()
+        self._pump._lock = threading.Lock()
 
     # -- taking -----------------------------------------------------------
 
@@ -128,9 +129,9 @@ class Subscription(Handle, Generic[I_co]):
             self._tasks = [asyncio.run_coroutine_threadsafe(self._work_async(handler), home) for _ in range(workers)]
             return
         for _ in range(workers):
-            thread = threading.Thread(target=self._work, args=(handler,), name="cloud-runtimes-worker", daemon=True)
-            thread.start()
+            thread = Background(partial(self._work, handler), "cloud-runtimes-worker")
             self._threads.append(thread)
+            thread.start()
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
         limit = self._batch or 1
@@ -197,28 +198,23 @@ class Subscription(Handle, Generic[I_co]):
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
-        if self._generation != _fork.generation():
+        if self._closed or self._generation != _fork.generation():
             return
+        # each step may be repeated, by another thread or after an interrupt
         self._pump.stop()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(_left(end))
-        if self._tasks:
+            thread.join(_left(end))
+        if self._tasks and threading.current_thread().name != "cloud-runtimes-loop":
             from concurrent.futures import wait
 
-            if threading.current_thread().name != "cloud-runtimes-loop":
-                wait(self._tasks, _left(end))
+            wait(self._tasks, _left(end))
         self._pump.end(_left(end))
+        self._closed = True
         self._service._client._handles.discard(self)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Asynchronous `close`."""
         import asyncio
-        from functools import partial
 
         await asyncio.to_thread(partial(self.close, timeout=timeout))
 

@@ -7,23 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
-from .._service import Service
+from .._service import Service, placed
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError
 from . import driver as spi
 from ._prepare import check_consistency, check_key, delete_write, save_write
 from ._results import bulk_items, bulk_writes, check_keys, finish_bulk, item
 from .driver import StateDriver, StateWrite
-from .transaction import StateTransaction
+from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, ReadOptions, StateItem, Ttl
 
 __all__ = ["StateService"]
 
 T = TypeVar("T")
 
-_GET = Method("state", "get", repeatable=True)
-_GET_BULK = Method("state", "get_bulk", repeatable=True)
-_LIST_KEYS = Method("state", "list_keys", repeatable=True)
+_GET = Method("state", "get", repeatable=True, writes=False)
+_GET_ITEM = Method("state", "get_item", repeatable=True, writes=False)
+_GET_BULK = Method("state", "get_bulk", repeatable=True, writes=False)
+_LIST_KEYS = Method("state", "list_keys", repeatable=True, writes=False)
 _SAVE = Method("state", "save", repeatable=True)
 _SAVE_BULK = Method("state", "save_bulk", repeatable=True)
 _DELETE = Method("state", "delete", repeatable=True)
@@ -65,6 +66,7 @@ class StateService(Service):
     def get(self, store_name: str, key: str, *, type: builtins.type[T], **options: Unpack[ReadOptions]) -> T | None: ...
     @overload
     def get(self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]) -> Any | None: ...
+    @placed(_GET)
     def get(
         self,
         store_name: str,
@@ -100,6 +102,7 @@ class StateService(Service):
     async def get_async(
         self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> Any | None: ...
+    @placed(_GET)
     async def get_async(
         self,
         store_name: str,
@@ -123,6 +126,7 @@ class StateService(Service):
     def get_item(
         self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> StateItem[Any] | None: ...
+    @placed(_GET_ITEM)
     def get_item(
         self,
         store_name: str,
@@ -134,7 +138,7 @@ class StateService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> StateItem[Any] | None:
         """Return a key with its etag, content type and expiry; ``None`` where it is absent. Arguments as in `get`."""
-        op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
+        op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
         stored = self._call(op, driver.get, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
 
@@ -146,6 +150,7 @@ class StateService(Service):
     async def get_item_async(
         self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> StateItem[Any] | None: ...
+    @placed(_GET_ITEM)
     async def get_item_async(
         self,
         store_name: str,
@@ -157,7 +162,7 @@ class StateService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> StateItem[Any] | None:
         """Asynchronous `get_item`."""
-        op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
+        op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
         stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
 
@@ -169,6 +174,7 @@ class StateService(Service):
     def get_bulk(
         self, store_name: str, keys: Iterable[str], *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> dict[str, StateItem[Any]]: ...
+    @placed(_GET_BULK)
     def get_bulk(
         self,
         store_name: str,
@@ -196,6 +202,7 @@ class StateService(Service):
     async def get_bulk_async(
         self, store_name: str, keys: Iterable[str], *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> dict[str, StateItem[Any]]: ...
+    @placed(_GET_BULK)
     async def get_bulk_async(
         self,
         store_name: str,
@@ -224,6 +231,7 @@ class StateService(Service):
             raise InvalidArgumentError(f"limit must be an int ≥ 1 or None, got {limit!r}")
         return op, driver
 
+    @placed(_LIST_KEYS)
     def list_keys(
         self,
         store_name: str,
@@ -246,6 +254,7 @@ class StateService(Service):
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
         return self._call(op, driver.list_keys, prefix, limit, after)
 
+    @placed(_LIST_KEYS)
     async def list_keys_async(
         self,
         store_name: str,
@@ -282,6 +291,7 @@ class StateService(Service):
             if getattr(write, attribute) not in (None, False):
                 self._need(driver, feature, what, store_name)
 
+    @placed(_SAVE)
     def save(
         self,
         store_name: str,
@@ -321,6 +331,7 @@ class StateService(Service):
         op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
         self._call(op, driver.write, (write,), True)
 
+    @placed(_SAVE)
     async def save_async(
         self,
         store_name: str,
@@ -341,6 +352,7 @@ class StateService(Service):
         op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
         await self._call_async(op, driver.write_async, (write,), True)
 
+    @placed(_SAVE_BULK)
     def save_bulk(
         self,
         store_name: str,
@@ -360,6 +372,7 @@ class StateService(Service):
             "save_bulk", store_name, keys, failed, self._call(op, driver.write, writes, False) if writes else {}
         )
 
+    @placed(_SAVE_BULK)
     async def save_bulk_async(
         self,
         store_name: str,
@@ -374,6 +387,7 @@ class StateService(Service):
         found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("save_bulk", store_name, keys, failed, found)
 
+    @placed(_DELETE)
     def delete(
         self,
         store_name: str,
@@ -393,6 +407,7 @@ class StateService(Service):
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
         self._call(op, driver.write, (write,), True)
 
+    @placed(_DELETE)
     async def delete_async(
         self,
         store_name: str,
@@ -408,6 +423,7 @@ class StateService(Service):
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
         await self._call_async(op, driver.write_async, (write,), True)
 
+    @placed(_DELETE_BULK)
     def delete_bulk(
         self,
         store_name: str,
@@ -428,6 +444,7 @@ class StateService(Service):
             "delete_bulk", store_name, wanted, {}, self._call(op, driver.write, writes, False) if writes else {}
         )
 
+    @placed(_DELETE_BULK)
     async def delete_bulk_async(
         self,
         store_name: str,
@@ -443,6 +460,7 @@ class StateService(Service):
         found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("delete_bulk", store_name, wanted, {}, found)
 
+    @placed(TRANSACTION)
     def transaction(
         self,
         store_name: str,

@@ -16,9 +16,9 @@ from .types import Concurrency, Consistency, Ttl
 if TYPE_CHECKING:
     from .service import StateService
 
-__all__ = ["StateTransaction"]
+__all__ = ["TRANSACTION", "StateTransaction"]
 
-_TRANSACTION = Method("state", "transaction", repeatable=False)
+TRANSACTION = Method("state", "transaction", repeatable=False)
 
 
 class StateTransaction(Handle):
@@ -73,7 +73,7 @@ class StateTransaction(Handle):
 
     def _sending(self) -> tuple[Operation, StateDriver, list[StateWrite]]:
         writes = self._writes
-        op, driver = self._service._writing(_TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
+        op, driver = self._service._writing(TRANSACTION, self._store_name, writes, self._timeout, self._metadata)
         if any(write.etag is not None or write.create for write in writes):
             self._service._need(driver, spi.TRANSACTION_ETAG, "a condition in a transaction", self._store_name)
         return op, driver, writes

@@ -1,13 +1,23 @@
-"""The state suite on every harness of the table."""
+"""The state suite on every harness of the table, and through both bridges on fakes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from harnesses import FAKE_STATE, HARNESSES
 
 from cloud_runtimes.testing import Harness, StateSuite
 
+_ROWS = {**HARNESSES, **FAKE_STATE}
+
 
 class TestState(StateSuite):
-    @pytest.fixture
-    def harness(self, any_harness: Harness) -> Harness:
-        return any_harness
+    @pytest.fixture(params=sorted(_ROWS))
+    def harness(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Harness]:
+        harness: Harness = _ROWS[request.param](monkeypatch, tmp_path)
+        yield harness
+        harness.close()

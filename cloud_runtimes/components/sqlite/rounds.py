@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._log import logger
 from ..._operation import Operation, mark_interrupted
+from ..._thread import Background
 from ...errors import ClosedError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
@@ -57,8 +58,7 @@ class Rounds:
         self._ring = ring
         self._sweep = sweep
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._thread_lock = threading.Lock()
+        self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = False
         self._synchronous: bool | None = None
         # what an interrupted leader needs to know: how far its round was, and whom it still has to tell
@@ -91,8 +91,7 @@ class Rounds:
                 self._wait(job, op)
             elif job.bells:
                 self._ring(job.bells)
-            if self._thread is None:
-                self.start()  # who writes also sweeps
+            self._thread.start()  # who writes also sweeps
         except BaseException as error:
             self._heal(job, error)
             raise
@@ -152,8 +151,7 @@ class Rounds:
         if self._closed:
             raise ClosedError(f"{self._path} is closed")
         self._jobs.put(job)
-        if self._thread is None:
-            self.start()
+        self._thread.start()
 
     def _heal(self, job: Job, error: BaseException) -> None:
         """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
@@ -180,7 +178,7 @@ class Rounds:
                 other.give_back()
                 if other is not job:
                     self._jobs.put(other)
-            self.start()
+            self._thread.start()
             return False
         except BaseException:
             # interrupted between statements: what is not committed is undone, what is committed is told
@@ -324,13 +322,6 @@ class Rounds:
 
     # -- the writer thread ------------------------------------------------
 
-    def start(self) -> None:
-        """Start the writer thread if it does not run."""
-        with self._thread_lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._write, name="cloud-runtimes-writer", daemon=True)
-                self._thread.start()
-
     def _write(self) -> None:
         next_sweep = monotonic() + 1.0
         while True:
@@ -376,11 +367,8 @@ class Rounds:
     def close(self, timeout: float | None) -> None:
         """End the writer thread; what waits is still written, what comes later is refused."""
         self._closed = True
-        with self._thread_lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            thread.join(timeout)
+        self._jobs.put(None)
+        self._thread.join(timeout)
         while True:
             try:
                 job = self._jobs.get_nowait()

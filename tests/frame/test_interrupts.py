@@ -1,0 +1,393 @@
+"""A cancelled task and a KeyboardInterrupt, at any moment: what was said about the write is true, nothing stays locked.
+
+``maybe_applied`` on the exception is the promise: ``False`` means that nothing was written and nothing will be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.sqlite.gate import Gate
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def client(home: Path) -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
+        made.state.save("store", "there", 0)
+        made.pubsub.publish("bus", "other", "warm")
+        yield made
+
+
+def stored(home: Path) -> set[Any]:
+    """Return the data of all events in the log, read beside the client."""
+    import json
+
+    from cloud_runtimes._native import events
+
+    connection = sqlite3.connect(home / "cloud_runtimes.db")
+    try:
+        frames = [events.Frame(row[0]) for row in connection.execute("SELECT body FROM frames")]
+    finally:
+        connection.close()
+    return {json.loads(frame[index].payload) for frame in frames for index in range(len(frame))}
+
+
+Call = Callable[[CloudRuntimesClient, int], Coroutine[Any, Any, Any]]
+
+
+async def _save(client: CloudRuntimesClient, number: int) -> None:
+    await client.state.save_async("store", f"k{number}", number)
+
+
+async def _transaction(client: CloudRuntimesClient, number: int) -> None:
+    async with client.state.transaction("store") as tx:
+        tx.save(f"k{number}", number)
+        tx.save(f"second{number}", number)
+
+
+async def _bulk(client: CloudRuntimesClient, number: int) -> None:
+    await client.state.save_bulk_async("store", {f"k{number}": number, f"second{number}": number})
+
+
+async def _publish(client: CloudRuntimesClient, number: int) -> None:
+    await client.pubsub.publish_async("bus", "t", number)
+
+
+CALLS: dict[str, Call] = {"save": _save, "transaction": _transaction, "bulk": _bulk, "publish": _publish}
+
+
+def applied(client: CloudRuntimesClient, home: Path, name: str, number: int) -> bool:
+    if name == "publish":
+        return number in stored(home)
+    first = client.state.get("store", f"k{number}")
+    if name != "save":
+        assert client.state.get("store", f"second{number}") == first, "half a transaction"
+    return first is not None
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "gate-held"])
+@pytest.mark.parametrize("name", CALLS)
+def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: str, held: bool) -> None:
+    call = CALLS[name]
+    said: list[tuple[int, bool | None]] = []  # number, maybe_applied; None: it completed
+
+    async def cancel_after(number: int, steps: int) -> bool:
+        """Cancel after so many turns of the loop; tells whether the call was done before."""
+        task = asyncio.create_task(call(client, number))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if task.done():
+            await task
+            said.append((number, None))
+            return True
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            said.append((number, getattr(error, "maybe_applied", False)))
+        else:
+            said.append((number, None))
+        return False
+
+    async def run() -> None:
+        number = 0
+        for steps in (*range(12), *range(20, 400, 20)):
+            for _ in range(3):
+                done = await cancel_after(number, steps)
+                number += 1
+                if held and steps > 40:
+                    return
+            if done:
+                return
+        # time is what is left to vary: cancel while the commit is under way
+        for _ in range(60):
+            task = asyncio.create_task(call(client, number))
+            await asyncio.sleep(random.uniform(0, 0.001))
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError as error:
+                said.append((number, getattr(error, "maybe_applied", False)))
+            else:
+                said.append((number, None))
+            number += 1
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    gate = Gate(str(home / "cloud_runtimes.db"))
+    if held:
+        gate.enter()
+    try:
+        asyncio.run(run())
+    finally:
+        if held:
+            gate.leave()
+        gate.close()
+    client.state.save("store", "later", 1)  # whatever was left to the writer thread came before this
+    time.sleep(0.05)
+    for number, maybe in said:
+        there = applied(client, home, name, number)
+        if maybe is None:
+            assert there, f"{name} {number} completed and is not there"
+        elif not maybe:
+            assert not there, f"{name} {number} said not applied and is there"
+    assert any(maybe is False for _, maybe in said)
+    if not held:
+        assert any(maybe is not False for _, maybe in said)
+
+
+def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
+    async def run() -> None:
+        for steps in range(6):
+            for call in (
+                client.state.get_async("store", "there"),
+                client.state.get_bulk_async("store", [f"k{n}" for n in range(50)]),
+                client.state.list_keys_async("store"),
+            ):
+                task = asyncio.create_task(call)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        async with await client.pubsub.subscribe_async("bus", "t") as sub:
+            for steps in range(6):
+                task = asyncio.create_task(sub.receive_async(5))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await client.pubsub.publish_async("bus", "t", "for the one that is left")
+            event = await sub.receive_async(5)
+            assert event is not None
+            assert event.data == "for the one that is left"
+            event.ack()
+        publisher = client.pubsub.publisher("bus", "t", linger=60)
+        publisher.send(1)
+        task = asyncio.create_task(publisher.flush_async())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await publisher.flush_async(5)
+        await publisher.close_async()
+        assert publisher.stats().delivered == 1
+
+    asyncio.run(run())
+    assert client.state.get("store", "there") == 0
+
+
+class Interrupts:
+    """KeyboardInterrupt in the main thread, at a random moment of a call."""
+
+    def __init__(self) -> None:
+        self.armed = False
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+
+    def _ring(self, number: int, frame: Any) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def within(self, seconds: float) -> None:
+        self.armed = True
+        signal.setitimer(signal.ITIMER_REAL, max(1e-6, random.uniform(0, seconds)))
+
+    def disarm(self) -> None:
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def close(self) -> None:
+        self.disarm()
+        signal.signal(signal.SIGALRM, self._before)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    made = Interrupts()
+    yield made
+    made.close()
+
+
+def _sync_save(client: CloudRuntimesClient, number: int) -> None:
+    client.state.save("store", f"k{number}", number)
+
+
+def _sync_transaction(client: CloudRuntimesClient, number: int) -> None:
+    with client.state.transaction("store") as tx:
+        tx.save(f"k{number}", number)
+        tx.save(f"second{number}", number)
+
+
+def _sync_publish(client: CloudRuntimesClient, number: int) -> None:
+    client.pubsub.publish("bus", "t", number)
+
+
+SYNC: dict[str, Callable[[CloudRuntimesClient, int], None]] = {
+    "save": _sync_save,
+    "transaction": _sync_transaction,
+    "publish": _sync_publish,
+}
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside-a-writer"])
+@pytest.mark.parametrize("name", SYNC)
+def test_interrupted_writes(
+    client: CloudRuntimesClient,
+    home: Path,
+    interrupts: Interrupts,
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+    name: str,
+    beside: bool,
+) -> None:
+    call = SYNC[name]
+    said: list[tuple[int, bool | None]] = []
+    stop = threading.Event()
+
+    def write_beside() -> None:
+        while not stop.is_set():
+            client.state.save("store", "beside", 1)
+
+    writer = threading.Thread(target=write_beside)
+    if beside:
+        writer.start()
+    usual = 0.0005
+    try:
+        for number in range(rounds(300, 5000)):
+            try:
+                try:
+                    began = time.perf_counter()
+                    interrupts.within(usual * 1.5)
+                    call(client, number)
+                    usual = 0.9 * usual + 0.1 * (time.perf_counter() - began)
+                finally:
+                    interrupts.disarm()
+            except KeyboardInterrupt as error:
+                # without the attribute the call had not begun to write, or was over
+                said.append((number, getattr(error, "maybe_applied", True)))
+            else:
+                said.append((number, None))
+    finally:
+        stop.set()
+        if beside:
+            writer.join(30)
+            assert not writer.is_alive(), "the other writer hangs"
+    gate = Gate(str(home / "cloud_runtimes.db"))
+    end = time.monotonic() + 2  # the writer thread may be in it for what waits
+    while not (entered := gate.try_enter()) and time.monotonic() < end:
+        time.sleep(0.001)
+    assert entered, "an interrupted call left the gate locked"
+    gate.leave()
+    gate.close()
+    client.state.save("store", "later", 1)
+    interrupted = [each for each in said if each[1] is not None]
+    for number, maybe in said:
+        there = applied(client, home, name, number)
+        if maybe is None:
+            assert there, f"{name} {number} completed and is not there"
+        elif not maybe:
+            assert not there, f"{name} {number} said not applied and is there"
+    assert len(interrupted) > 20
+    figure(
+        f"KeyboardInterrupt in {name}, {'beside a writer' if beside else 'alone'}",
+        f"{len(interrupted)} of {len(said)} calls interrupted, all said truly",
+    )
+
+
+# an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_reads_and_waits(
+    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
+) -> None:
+    sub = client.pubsub.subscribe("bus", "t")
+    publisher = client.pubsub.publisher("bus", "t")
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: client.state.get("store", "there"),
+        lambda: client.state.list_keys("store"),
+        lambda: sub.receive(0.001),
+        lambda: publisher.send("x"),
+        lambda: publisher.flush(5),
+    )
+    count = 0
+    for _ in range(rounds(60, 500)):
+        for call in calls:
+            try:
+                try:
+                    interrupts.within(0.002)
+                    call()
+                finally:
+                    interrupts.disarm()
+            except KeyboardInterrupt:
+                count += 1
+    assert count > 5
+    assert client.state.get("store", "there") == 0
+    publisher.flush(10)
+    publisher.close()
+    stats = publisher.stats()
+    assert stats.accepted == stats.delivered
+    sub.close()
+    client.state.save("store", "later", 1)
+
+
+# an object that is interrupted while it is made is left to the garbage collector, which complains of its socket
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_subscribing(
+    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
+) -> None:
+    client.pubsub.publish_bulk("bus", "t", list(range(10)))
+    count = 0
+    for _ in range(rounds(100, 1000)):
+        try:
+            try:
+                interrupts.within(0.003)
+                client.pubsub.subscribe("bus", "t", ack_wait=0.2).close()
+            finally:
+                interrupts.disarm()
+        except KeyboardInterrupt:
+            count += 1
+    assert count > 10
+    for handle in list(client._handles):  # those that were made and whose close was interrupted
+        handle._close_by_client(time.monotonic() + 5)
+    got: set[int] = set()
+    with client.pubsub.subscribe("bus", "t") as sub:
+        while len(got) < 10:
+            event = sub.receive(10)
+            assert event is not None, f"only {got} came"
+            got.add(event.data)
+            event.ack()
+
+
+def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:
+    publisher = client.pubsub.publisher("bus", "t")
+    sent = 0
+
+    def handler(number: int, frame: Any) -> None:
+        nonlocal sent
+        publisher.send("from the handler")
+        sent += 1
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for number in range(30_000):
+            publisher.send(number)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    publisher.close()
+    assert sent > 3
+    assert publisher.stats().delivered == 30_000 + sent
