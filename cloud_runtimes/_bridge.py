@@ -9,7 +9,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _fork
 from ._operation import Operation, mark_interrupted
@@ -89,8 +89,8 @@ class Bridge:
             loop.close()
 
     @staticmethod
-    def _refusal() -> ClosedError:
-        return ClosedError("the client was closed while this call was under way")
+    def _refusal(*, maybe_applied: bool = False) -> ClosedError:
+        return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
     def submit(self, flow: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine in the client's loop."""
@@ -118,7 +118,7 @@ class Bridge:
             future.cancel()
             raise op.timed_out("the client's loop", maybe_applied=op.method.writes) from error
         except CancelledError:
-            raise self._refusal() from None
+            raise self._refusal(maybe_applied=op.method.writes) from None
         except BaseException as error:
             future.cancel()
             if not isinstance(error, Exception):
@@ -127,7 +127,7 @@ class Bridge:
 
     async def from_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
         """Run a coroutine in the client's loop and await it in another."""
-        return await self._awaited(self.submit(flow), op, "the client's loop")
+        return await self._awaited(self.submit(flow), op, "the client's loop", withdrawable=False)
 
     async def in_thread(self, call: Callable[[], T], op: Operation) -> T:
         """Run a blocking call in the pool and await it."""
@@ -139,25 +139,31 @@ class Bridge:
 
                 self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-bridge")
             future = self._pool.submit(call)
-        return await self._awaited(future, op, "a thread of the client's pool")
+        return await self._awaited(future, op, "a thread of the client's pool", withdrawable=True)
 
-    async def _awaited(self, future: Future[T], op: Operation, what: str) -> T:
-        """Await what runs elsewhere; giving up tells whether it had begun."""
+    async def _awaited(self, future: Future[T], op: Operation, what: str, *, withdrawable: bool) -> T:
+        """Await what runs elsewhere; giving up tells whether it had begun.
+
+        A future of the pool that was cancelled has not begun. One of a loop says nothing of the kind: it can always be cancelled.
+        """
         import asyncio
+
+        def give_up() -> bool:
+            return not (future.cancel() and withdrawable) and op.method.writes
 
         waiter = asyncio.wrap_future(future)
         try:
             done, _ = await asyncio.wait((waiter,), timeout=op.remaining())
         except asyncio.CancelledError as error:
-            mark_interrupted(error, not future.cancel() and op.method.writes)
+            mark_interrupted(error, give_up())
             waiter.cancel()
             raise
         if not done:
-            begun = not future.cancel()
+            maybe_applied = give_up()
             waiter.cancel()
-            raise op.timed_out(what, maybe_applied=begun and op.method.writes)
-        if waiter.cancelled():
-            raise self._refusal()
+            raise op.timed_out(what, maybe_applied=maybe_applied)
+        if waiter.cancelled():  # by the bridge's end
+            raise self._refusal(maybe_applied=give_up())
         return waiter.result()
 
     def close(self, timeout: float | None) -> None:
@@ -184,8 +190,9 @@ class BlockingDriver:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in _face(cls, "_async"):
-            setattr(cls, name, _threaded(name.removesuffix("_async")))
+        for name in _face(cls):
+            if _is_missing(cls, f"{name}_async"):
+                setattr(cls, f"{name}_async", _threaded(name))
 
 
 class LoopDriver:
@@ -198,19 +205,27 @@ class LoopDriver:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in _face(cls, ""):
-            setattr(cls, name, _looped(f"{name}_async"))
-        for name in _face(cls, "_async"):
-            if name in cls.__dict__:
-                setattr(cls, name, _homed(cls.__dict__[name]))
+        for name in _face(cls):
+            if _is_missing(cls, name):
+                setattr(cls, name, _looped(f"{name}_async"))
+            inner = getattr(cls, f"{name}_async", None)
+            # also one that comes from another base, which knows nothing of loops
+            if not _is_missing(cls, f"{name}_async") and not hasattr(inner, "__homed__"):
+                setattr(cls, f"{name}_async", _homed(cast(Any, inner)))
 
 
-def _face(cls: type, suffix: str) -> list[str]:
-    """Name the methods of one face, from the SPI classes among the bases."""
+def _face(cls: type) -> list[str]:
+    """Name the methods that have two faces, from the SPI classes among the bases."""
     names: set[str] = set()
     for base in cls.__mro__:
         names.update(getattr(base, "__spi__", ()))
-    return sorted(f"{name}{suffix}" for name in names)
+    return sorted(names)
+
+
+def _is_missing(cls: type, name: str) -> bool:
+    """Tell whether a method is at most declared; one that a driver has of its own stands."""
+    method = getattr(cls, name, None)
+    return method is None or getattr(method, "__isabstractmethod__", False)
 
 
 def _threaded(name: str) -> Callable[..., Any]:
@@ -238,6 +253,7 @@ def _homed(inner: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]
             return await inner(self, op, *args)
         return await self.bridge.from_loop(inner(self, op, *args), op)
 
+    method.__homed__ = True  # type: ignore[attr-defined]
     return method
 
 

@@ -9,6 +9,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import _fork
+
 __all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status"]
 
 
@@ -54,6 +56,17 @@ else:
     from . import _batch as batch
     from . import _events as events
     from . import _msgpack as msgpack
+
+
+class _Ids:
+    """Ids go on from a counter and from random bytes drawn in advance: a forked child must not draw its parent's."""
+
+    def forked(self) -> None:
+        events.reseed()
+
+
+_ids = _Ids()
+_fork.register(_ids)
 
 
 def native_status() -> NativeStatus:

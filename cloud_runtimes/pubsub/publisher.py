@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from .. import _fork
 from .._bridge import is_async_callable
 from .._handle import Handle
-from .._native import events
 from .._operation import CLIENT_TIMEOUT, check_metadata, check_timeout
 from ..codec.payload import encode_payload
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
@@ -77,11 +76,10 @@ class Publisher(Handle):
         _fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child: start empty, with new ids."""
+        """In a forked child: start empty."""
         self._generation = _fork.generation()
         self._sender = None
         self._lock = threading.Lock()
-        events.reseed()
 
     # -- sending ----------------------------------------------------------
 

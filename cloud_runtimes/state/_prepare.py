@@ -15,6 +15,9 @@ from .driver import StateWrite
 __all__ = ["check_consistency", "check_key", "delete_write", "save_write", "ttl_ms"]
 
 MAX_KEY_BYTES: Final = 1024
+PLAIN: Final = StateWrite("", None)[3:]
+"""The conditions and options of a write that has none."""
+_new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 _MAX_TTL: Final = 100 * 365 * 86400.0
 
 
@@ -100,7 +103,7 @@ def save_write(
         and fence is None
         and metadata is None
     ):
-        return StateWrite(key, data, content_type)
+        return _new_tuple(StateWrite, (key, data, content_type, *PLAIN))
     check_metadata(metadata)
     check_consistency(consistency)
     if concurrency not in (None, "first-write", "last-write"):

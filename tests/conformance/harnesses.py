@@ -132,9 +132,7 @@ class DictStore:
             return
         expires = None if write.ttl_ms is None else self._clocks.wall_ms() + write.ttl_ms
         # memoryview and bytearray come too, and may be changed by the caller afterwards
-        self._values[write.key] = StoredValue(
-            bytes(write.data), write.content_type, f"v{next(self._version)}", expires
-        )
+        self._values[write.key] = StoredValue(bytes(write.data), write.content_type, f"v{next(self._version)}", expires)
 
 
 _DICT_FEATURES = frozenset({"etag", "first_write", "ttl", "transaction", "transaction_etag", "list_keys"})

@@ -1,0 +1,199 @@
+"""Two faces by introspection: each method that may do I/O has a twin with the same parameters and result; the rest is listed here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cloud_runtimes._driver import Driver
+from cloud_runtimes.client import SERVICES, CloudRuntimesClient
+from cloud_runtimes.pubsub import Publisher, Subscription
+from cloud_runtimes.pubsub.driver import PubSubDriver
+from cloud_runtimes.state import StateTransaction
+from cloud_runtimes.state.driver import StateDriver
+
+# methods that never wait, and makers of handles: no twin
+EXEMPT: dict[str, set[str]] = {
+    "CloudRuntimesClient": {"forked", "supports"},
+    "PubSubService": {"publisher"},
+    "StateService": {"transaction"},
+    "Publisher": {"forked", "stats"},
+    "Subscription": {"forked"},
+    "StateTransaction": {"delete", "save"},
+    "PubSubDriver": set(),
+    "StateDriver": set(),
+}
+
+
+def services() -> list[type[Any]]:
+    return [getattr(importlib.import_module(f"cloud_runtimes.{name}"), cls) for name, cls in sorted(SERVICES.items())]
+
+
+def drivers() -> list[type[Any]]:
+    """The SPI class of each service, whose driver module names it."""
+    found: list[type[Any]] = []
+    for name in sorted(SERVICES):
+        module = importlib.import_module(f"cloud_runtimes.{name}.driver")
+        found += [
+            each
+            for each in (getattr(module, public) for public in module.__all__)
+            if isinstance(each, type) and issubclass(each, Driver)
+        ]
+    return found
+
+
+HANDLES: list[type[Any]] = [Publisher, Subscription, StateTransaction]
+CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
+
+
+def methods(cls: type[Any]) -> dict[str, Callable[..., Any]]:
+    """Public functions of a class and its bases."""
+    return {
+        name: value
+        for name, value in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_") and not name.endswith("_async")
+    }
+
+
+def twins(cls: type[Any]) -> set[str]:
+    return {
+        name
+        for name, _ in inspect.getmembers(cls, inspect.isfunction)
+        if name.endswith("_async") and not name.startswith("_")
+    }
+
+
+def pairs() -> Iterator[tuple[type[Any], str]]:
+    for cls in CLASSES:
+        for name in methods(cls):
+            if name not in EXEMPT[cls.__name__]:
+                yield cls, name
+
+
+def returned(function: Callable[..., Any]) -> Any:
+    # the text as written is what both must share; resolved it would need the type-checking imports
+    return inspect.unwrap(function).__annotations__.get("return")
+
+
+def test_the_tables_are_whole() -> None:
+    assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
+    assert set(drivers()) == {PubSubDriver, StateDriver}
+    for cls in CLASSES:
+        assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
+    assert len(list(pairs())) >= 20
+
+
+def test_every_handle_is_in_the_table() -> None:
+    from cloud_runtimes._handle import Handle
+
+    for name in SERVICES:
+        importlib.import_module(f"cloud_runtimes.{name}")
+    ours = {cls for cls in Handle.__subclasses__() if cls.__module__.startswith("cloud_runtimes.")}
+    assert ours == set(HANDLES)
+
+
+@pytest.mark.parametrize(("cls", "name"), [pytest.param(c, n, id=f"{c.__name__}.{n}") for c, n in pairs()])
+def test_twin(cls: type[Any], name: str) -> None:
+    plain, twin = getattr(cls, name), getattr(cls, f"{name}_async", None)
+    assert twin is not None, f"{cls.__name__}.{name} has no twin"
+    assert inspect.iscoroutinefunction(twin), f"{cls.__name__}.{name}_async is not async"
+    assert not inspect.iscoroutinefunction(plain)
+    mine, other = inspect.signature(plain), inspect.signature(twin)
+    assert list(mine.parameters) == list(other.parameters)
+    for parameter, same in zip(mine.parameters.values(), other.parameters.values(), strict=True):
+        assert parameter.kind is same.kind, parameter.name
+        assert parameter.default is same.default or parameter.default == same.default, parameter.name
+        assert parameter.annotation == same.annotation, parameter.name
+    assert returned(plain) is not None, "no return annotation"
+    assert returned(plain) == returned(twin)
+
+
+@pytest.mark.parametrize(("cls", "name"), [pytest.param(c, n, id=f"{c.__name__}.{n}") for c, n in pairs()])
+def test_twin_overloads(cls: type[Any], name: str) -> None:
+    mine = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, name)))]
+    other = [inspect.signature(each) for each in typing.get_overloads(inspect.unwrap(getattr(cls, f"{name}_async")))]
+    assert mine == other
+
+
+def test_the_overloads_are_seen() -> None:
+    from cloud_runtimes.pubsub import PubSubService
+    from cloud_runtimes.state import StateService
+
+    assert len(typing.get_overloads(inspect.unwrap(StateService.get))) == 2
+    assert len(typing.get_overloads(inspect.unwrap(PubSubService.subscribe))) == 4
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_no_orphans(cls: type[Any]) -> None:
+    orphans = {name for name in twins(cls) if not hasattr(cls, name.removesuffix("_async"))}
+    assert not orphans
+    exempt = {name for name in twins(cls) if name.removesuffix("_async") in EXEMPT[cls.__name__]}
+    assert not exempt, "exempt and twinned"
+
+
+@pytest.mark.parametrize("cls", drivers(), ids=lambda cls: cls.__name__)
+def test_the_bridges_know_every_method_of_the_spi(cls: type[Any]) -> None:
+    assert set(cls.__spi__) == set(methods(cls))
+    assert cls.__abstractmethods__ == {*cls.__spi__, *(f"{name}_async" for name in cls.__spi__)}
+
+
+@pytest.mark.parametrize("cls", [CloudRuntimesClient, *services()], ids=lambda cls: cls.__name__)
+def test_io_methods_take_a_timeout(cls: type[Any]) -> None:
+    for name in set(methods(cls)) - EXEMPT[cls.__name__]:
+        parameters = inspect.signature(getattr(cls, name)).parameters
+        options = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+        assert "timeout" in parameters or options, name
+        if cls is not CloudRuntimesClient:
+            assert "metadata" in parameters or options, name
+
+
+# -- docstrings ---------------------------------------------------------------
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """What users see: the names of the public modules, and the methods of the classes among them."""
+    names = ["cloud_runtimes", "cloud_runtimes.errors", "cloud_runtimes.codec", "cloud_runtimes.testing"]
+    names += [f"cloud_runtimes.{name}" for name in SERVICES]
+    names += [f"cloud_runtimes.{name}.driver" for name in SERVICES]
+    for module_name in names:
+        module = importlib.import_module(module_name)
+        yield module_name, module
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if not isinstance(value, type) and not inspect.isfunction(value):
+                continue
+            yield f"{module_name}.{name}", value
+            if isinstance(value, type):
+                for attribute, member in vars(value).items():
+                    if not attribute.startswith("_") and (
+                        inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+                    ):
+                        yield f"{module_name}.{name}.{attribute}", member
+
+
+def _explained(name: str, value: Any) -> bool:
+    if inspect.getdoc(value):  # also that of the method it overrides
+        return True
+    # the twin of an abstract method of the SPI is explained by it; a test's name is its sentence
+    last = name.rpartition(".")[2]
+    return (last.endswith("_async") and ".driver." in name) or last.startswith("test_")
+
+
+def test_every_public_name_is_explained() -> None:
+    found = list(public())
+    assert len(found) > 100
+    silent = [name for name, value in found if not _explained(name, value)]
+    assert not silent
+
+
+def test_the_client_has_every_service_of_the_table() -> None:
+    client = CloudRuntimesClient(config={"capa": {"home": ":memory:"}})
+    assert [type(getattr(client, name)) for name in sorted(SERVICES)] == services()
+    with pytest.raises(AttributeError, match="no attribute 'rpz'"):
+        client.rpz  # type: ignore[attr-defined]  # noqa: B018
+    client.close()
