@@ -1,15 +1,16 @@
 """What must happen in a forked child, in one place.
 
-Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
+Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["generation", "register"]
+__all__ = ["generation", "importing", "register"]
 
 
 class _Forkable(Protocol):
@@ -17,8 +18,13 @@ class _Forkable(Protocol):
         """Forget what belongs to the parent; must not block, close or send."""
 
 
+# Held around imports that happen on first use: a module that another thread imports in the moment of a fork
+# would stay locked in the child (importlib's locks are not taken by fork).
+importing = threading.RLock()
+
 _generation = 0
 _count = 0
+_imports_rest = False
 _members: weakref.WeakValueDictionary[int, _Forkable] = weakref.WeakValueDictionary()
 
 
@@ -34,11 +40,30 @@ def register(member: _Forkable) -> None:
     _members[_count] = member
 
 
+def _resting() -> list[Any]:
+    return [member for _, member in sorted(_members.items()) if hasattr(member, "before_fork")]
+
+
+def _before() -> None:
+    global _imports_rest
+    _imports_rest = importing.acquire(timeout=1.0)
+    for member in _resting():
+        member.before_fork()
+
+
+def _after_in_parent() -> None:
+    for member in _resting():
+        member.after_fork()
+    if _imports_rest:
+        importing.release()
+
+
 def _after_in_child() -> None:
-    global _generation
+    global _generation, importing
     _generation += 1
+    importing = threading.RLock()
     for _, member in sorted(_members.items()):
         member.forked()
 
 
-os.register_at_fork(after_in_child=_after_in_child)
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

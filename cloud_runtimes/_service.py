@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from . import _fork
 from ._operation import Method, Operation, place
 from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 
@@ -81,10 +82,13 @@ class Service:
                 raise InvalidArgumentError(
                     f"{self.name}: {name!r} is no name of a component: give printable text of 1 to 255 characters"
                 )
-            runtime = self._client._runtime_for(self)
-            self._runtime_name = runtime.name
-            self._timeout = self._client._timeout
-            driver = self._drivers[name] = runtime.driver(self.name, name)
+            with _fork.importing:
+                runtime = self._client._runtime_for(self)
+                self._runtime_name = runtime.name
+                self._timeout = self._client._timeout
+                driver = self._drivers.get(name)
+                if driver is None:
+                    driver = self._drivers[name] = runtime.driver(self.name, name)
         return driver
 
     def _place(self, error: CloudRuntimesError, method: Method, component: Any) -> None:

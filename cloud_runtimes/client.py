@@ -99,7 +99,7 @@ class CloudRuntimesClient:
     # -- services ---------------------------------------------------------
 
     def _service(self, name: str) -> Any:
-        with self._lock:
+        with _fork.importing, self._lock:
             service = self._services.get(name)
             if service is None:
                 made = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])(self)
@@ -127,7 +127,7 @@ class CloudRuntimesClient:
 
     def _runtime_for(self, service: Service | None = None) -> Runtime:
         """Return the runtime, made when first asked for."""
-        with self._lock:
+        with _fork.importing, self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
             if self._runtime is None:
@@ -167,9 +167,10 @@ class CloudRuntimesClient:
         names = [component] if component is not None else declared or ["default"]
         service: Service = self._service(service_name)
         try:
-            return all(not wanted or wanted in service._driver(name).features for name in names)
+            drivers = [service._driver(name) for name in names]
         except CloudRuntimesError:
             return False
+        return all(not wanted or wanted in driver.features for driver in drivers)
 
     def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Return once the runtime answers.

@@ -81,7 +81,7 @@ def duration(value: Any) -> float:
         ValueError: anything else, or negative.
     """
     if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)(ms|s|m|h|d)", value.strip())
         if match:
             return float(match[1]) * _UNITS[match[2]]
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
@@ -109,7 +109,7 @@ def build(cls: type[S], table: Mapping[str, Any], where: str) -> S:
     values = {}
     for key, value in table.items():
         if key not in fields:
-            raise InvalidArgumentError(f"{where}: unknown setting {key!r}; {suggest(key, fields)}")
+            raise InvalidArgumentError(f"{where}: unknown setting {key!r}; {suggest(str(key), fields)}")
         parse = fields[key].metadata.get("parse")
         try:
             if parse is not None and value is not None:
@@ -186,6 +186,10 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
     except ValueError as error:
         raise InvalidArgumentError(f"{path}: syntax error: {error}") from None
+    except RecursionError:
+        raise InvalidArgumentError(f"{path}: syntax error: nested too deeply") from None
+    except RecursionError:
+        raise InvalidArgumentError(f"{path}: nested too deeply") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -201,13 +205,32 @@ def _parse_text(text: str, suffix: str) -> Any:
     if suffix == ".json":
         import json
 
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key that stands twice, as YAML does and PyYAML does not."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            _distinct([(key, None) for key in keys])
+            made: dict[Any, Any] = super().construct_mapping(node, deep)
+            return made
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+
+
+def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dict; refuse a key that stands twice, as TOML does by itself."""
+    table: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"{key!r} stands twice in one table")
+        table[key] = value
+    return table
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tuple[str, ...]) -> None:
@@ -252,7 +275,7 @@ def load(
     known = {*_TOP_LEVEL, *services, *RUNTIMES, name}
     for key, value in table.items():
         if key not in known:
-            raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(key, known)}")
+            raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(str(key), known)}")
         if key not in _TOP_LEVEL and not isinstance(value, Mapping):
             raise InvalidArgumentError(f"{origin}: {key!r} must be a table, not {type(value).__name__}")
     if timeout is DEFAULT_TIMEOUT:

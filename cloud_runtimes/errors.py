@@ -112,8 +112,8 @@ class CloudRuntimesError(Exception):
 
 
 def _rebuild(cls: type[CloudRuntimesError], args: tuple[Any, ...], state: dict[str, Any]) -> CloudRuntimesError:
-    error = cls.__new__(cls, *args)
-    error.args = args
+    # called, since cls.__new__ is not the constructor's where two built-in exceptions are among the bases
+    error = cls(*args)
     error.__dict__.update(state)
     return error
 

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from .. import _fork
 from .._bridge import is_async_callable
 from .._handle import Handle
-from .._operation import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec.payload import encode_payload
-from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
+from ..errors import (
+    ClosedError,
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+)
 from ._outgoing import check_names, make_record
 from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["PUBLISHER", "OnFull", "Publisher"]
 
 OnFull: TypeAlias = Literal["block", "raise", "drop"]
+
+_SEND: Final = Method("pubsub", "send", repeatable=False)
 
 
 class Publisher(Handle):
@@ -92,9 +100,9 @@ class Publisher(Handle):
             return self._sender
 
     def _refusal(self) -> ClosedError:
-        return ClosedError(
-            "this publisher is closed: open another", service="pubsub", operation="send", component=self._pubsub_name
-        )
+        error = ClosedError("this publisher is closed: open another")
+        self._service._place(error, _SEND, self._pubsub_name)
+        return error
 
     def _add(
         self,
@@ -105,21 +113,25 @@ class Publisher(Handle):
         metadata: Mapping[str, str] | None,
     ) -> int:
         """Encode and append; 0: no room now."""
-        if attributes is None and metadata is None and self._attributes is None:
-            payload, content_type = encode_payload(data, self._content_type)
-            if len(payload) <= sender.max_event:
-                return sender.buffer.append(payload, content_type, key)
-        if attributes is not None or self._attributes is not None:
-            attributes = {**(self._attributes or {}), **check_names(attributes or {})}
-        record = make_record(
-            data,
-            content_type=self._content_type,
-            key=key,
-            attributes=attributes,
-            metadata=check_metadata(metadata),
-            max_bytes=sender.max_event,
-        )
-        return sender.buffer.append_record(record)
+        try:
+            if attributes is None and metadata is None and self._attributes is None:
+                payload, content_type = encode_payload(data, self._content_type)
+                if len(payload) <= sender.max_event:
+                    return sender.buffer.append(payload, content_type, key)
+            if attributes is not None or self._attributes is not None:
+                attributes = {**(self._attributes or {}), **check_names(attributes or {})}
+            record = make_record(
+                data,
+                content_type=self._content_type,
+                key=key,
+                attributes=attributes,
+                metadata=check_metadata(metadata),
+                max_bytes=sender.max_event,
+            )
+            return sender.buffer.append_record(record)
+        except CloudRuntimesError as error:
+            self._service._place(error, _SEND, self._pubsub_name)
+            raise
 
     def send(
         self,
@@ -199,14 +211,13 @@ class Publisher(Handle):
         return True
 
     def _no_room(self, how: str) -> ResourceExhaustedError:
-        return ResourceExhaustedError(
+        error = ResourceExhaustedError(
             f"the buffer of the publisher to {self._pubsub_name}/{self._topic} is full ({how}): events come faster than the "
             "broker takes them, or it is away; raise buffer_bytes, or slow down",
             retryable=True,
-            service="pubsub",
-            operation="send",
-            component=self._pubsub_name,
         )
+        self._service._place(error, _SEND, self._pubsub_name)
+        return error
 
     # -- flushing and closing ---------------------------------------------
 

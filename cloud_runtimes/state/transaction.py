@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._handle import Handle
 from .._operation import Method, Operation
-from ..errors import ClosedError
+from ..errors import ClosedError, CloudRuntimesError
 from . import driver as spi
 from ._prepare import delete_write, save_write
 from .driver import StateDriver, StateWrite
@@ -52,19 +52,22 @@ class StateTransaction(Handle):
         fence: int | None = None,
     ) -> None:
         """Add a save; arguments as in `StateService.save`. The value is encoded now."""
-        self._add(save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence))
+        self._add(save_write, key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
 
     def delete(self, key: str, *, etag: str | None = None, fence: int | None = None) -> None:
         """Add a delete; arguments as in `StateService.delete`."""
-        self._add(delete_write(key, etag, fence))
+        self._add(delete_write, key, etag, fence)
 
-    def _add(self, write: StateWrite) -> None:
-        self._check_process()
-        if self._done:
-            raise ClosedError("this transaction has ended: open another")
-        self._writes.append(write)
+    def _add(self, prepare: Callable[..., StateWrite], *arguments: Any) -> None:
+        try:
+            self._open()
+            self._writes.append(prepare(*arguments))
+        except CloudRuntimesError as error:
+            self._service._place(error, TRANSACTION, self._store_name)
+            raise
 
     def _open(self) -> None:
+        self._check_process()
         if self._done:
             raise ClosedError("this transaction has ended: open another")
 

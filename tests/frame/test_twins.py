@@ -181,7 +181,7 @@ def _explained(name: str, value: Any) -> bool:
         return True
     # the twin of an abstract method of the SPI is explained by it; a test's name is its sentence
     last = name.rpartition(".")[2]
-    return (last.endswith("_async") and ".driver." in name) or last.startswith("test_")
+    return (last.endswith("_async") and "Driver." in name) or last.startswith("test_")
 
 
 def test_every_public_name_is_explained() -> None:

@@ -36,6 +36,8 @@ _PRAGMAS: Final = (
     "PRAGMA cell_size_check = ON",
     "PRAGMA temp_store = MEMORY",
 )
+_REST: Final = 1.0
+"""Seconds that a fork waits for calls under way."""
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
 # connections that must not be closed: a forked child inherited them, or a write still waits
@@ -78,6 +80,10 @@ class Engine:
         self._readers: list[sqlite3.Connection] = []
         self._immutable = False
         self._is_open = self._closed = False
+        # readers there are, in the pool or in use; what a fork holds while it happens
+        self._reader_count = 0
+        self._resting: list[Any] = []
+        self._held: list[sqlite3.Connection] = []
         _fork.register(self)
 
     # -- opening and closing ----------------------------------------------
@@ -160,8 +166,9 @@ class Engine:
         self.read_only = True
         self._immutable = not os.path.exists(f"{self.path}-wal")
         reader = self._reader()
-        schema.check(reader, self.path)
+        self._reader_count += 1
         self._readers.append(reader)
+        schema.check(reader, self.path)
 
     def _connect(self, uri: str) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0)
@@ -174,6 +181,7 @@ class Engine:
         return connection
 
     def _reader(self) -> sqlite3.Connection:
+        """Open another reader; the caller holds the lock."""
         mode = ("?mode=ro&immutable=1" if self._immutable else "?mode=ro") if self.read_only else "?mode=rw"
         return self._connect(Path(self.path).as_uri() + mode)
 
@@ -191,7 +199,7 @@ class Engine:
         with self._lock:
             self._closed, self._is_open = True, False
             rounds, self._rounds = self._rounds, None
-            readers, self._readers = self._readers, []
+            readers, self._readers, self._reader_count = self._readers, [], 0
             if rounds is not None:
                 rounds.close(timeout)
                 self._close_connections(rounds, readers, timeout)
@@ -220,18 +228,43 @@ class Engine:
             self._gate.close()
             rounds.mutex.release()
 
+    def before_fork(self) -> None:
+        """Bring SQLite to rest: a child inherits its mutexes, and one that a thread holds is locked there for ever."""
+        locks: list[Any] = [self._lock]
+        if self._rounds is not None:
+            locks += [self._rounds.mutex, self._rounds.working] if self.memory else [self._rounds.working]
+        end = monotonic() + _REST
+        # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
+        self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
+        while len(self._held) < self._reader_count and monotonic() < end:
+            try:
+                self._held.append(self._readers.pop())
+            except IndexError:
+                sleep(0.0002)
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        self._readers.extend(self._held)
+        self._held.clear()
+        for lock in reversed(self._resting):
+            lock.release()
+        self._resting = []
+
     def forked(self) -> None:
         """In a forked child: forget everything; close only the gate's descriptors, which would keep the parent's lock alive."""
         if isinstance(self._gate, Gate):
             self._gate.close()
         if self._rounds is not None:
             _keep_forever(self._rounds.connection)
-        for reader in self._readers:
+        for reader in (*self._readers, *self._held):
             _keep_forever(reader)
         self._gate = NoGate()
         self._rounds, self._readers, self._lock = None, [], threading.Lock()
+        self._reader_count, self._resting, self._held = 0, [], []
         self._is_open, self._closed = False, True
         self.bells.forked()
+        global _engines_lock
+        _engines_lock = threading.Lock()
         _engines.pop(self.path, None)
 
     # -- reading ----------------------------------------------------------
@@ -274,7 +307,9 @@ class Engine:
             reader = self._readers.pop()
         except IndexError:
             self.open(op)
-            reader = self._reader()
+            with self._lock:  # a fork holds it, and has the readers
+                reader = self._reader()
+                self._reader_count += 1
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:

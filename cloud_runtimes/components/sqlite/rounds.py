@@ -61,6 +61,8 @@ class Rounds:
         self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = False
         self._synchronous: bool | None = None
+        # held while SQLite works, so that a fork can wait for its end
+        self.working = threading.Lock()
         # what an interrupted leader needs to know: how far its round was, and whom it still has to tell
         self._stage = _IDLE
         self._changes = 0
@@ -218,8 +220,11 @@ class Rounds:
         Raises:
             sqlite3.OperationalError: locked by a stranger; nothing was applied.
         """
-        if not jobs:
-            return
+        if jobs:
+            with self.working:
+                self._commit_jobs(jobs)
+
+    def _commit_jobs(self, jobs: list[Job]) -> None:
         connection = self.connection
         if connection.in_transaction:  # left by an interrupted call whose cleaning was interrupted too
             connection.execute("ROLLBACK")

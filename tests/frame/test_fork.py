@@ -1,0 +1,263 @@
+"""A forked child has engines, ids and publishers of its own; handles stay the parent's; nobody's file suffers."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import ClosedError
+
+pytestmark = [
+    pytest.mark.process,
+    # the interpreter warns of fork beside threads, which is what is tested
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def client(home: Path) -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
+        made.state.save("store", "parent", 1)
+        yield made
+
+
+def in_child(body: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """Fork, run ``body`` in the child, and return what it returned; fails when it raised or hangs."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reading)
+            try:
+                answer = {"result": body()}
+            except BaseException as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            os.write(writing, json.dumps(answer).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    end = time.monotonic() + timeout
+    try:
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > end:
+                os.kill(child, 9)
+                os.waitpid(child, 0)
+                raise AssertionError("the child hangs")
+            time.sleep(0.002)
+        with os.fdopen(reading, "rb", closefd=False) as stream:
+            answer = json.loads(stream.read())
+    finally:
+        os.close(reading)
+    assert status == 0
+    assert "error" not in answer, answer["error"]
+    return answer["result"]
+
+
+def integrity(home: Path) -> str:
+    connection = sqlite3.connect(home / "cloud_runtimes.db")
+    try:
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_a_child_reconnects(client: CloudRuntimesClient, home: Path) -> None:
+    def body() -> Any:
+        assert client.state.get("store", "parent") == 1
+        client.state.save("store", "child", 2)
+        client.pubsub.publish("bus", "t", "from the child")
+        return client.state.list_keys("store")
+
+    assert in_child(body) == ["child", "parent"]
+    client.state.save("store", "after", 3)
+    assert client.state.list_keys("store") == ["after", "child", "parent"]
+    with client.pubsub.subscribe("bus", "t") as sub:
+        event = sub.receive(5)
+        assert event is not None
+        assert event.data == "from the child"
+        event.ack()
+    assert integrity(home) == "ok"
+
+
+def test_handles_belong_to_the_parent(client: CloudRuntimesClient) -> None:
+    sub = client.pubsub.subscribe("bus", "t")
+    tx = client.state.transaction("store")
+
+    def refused(call: Callable[[], Any]) -> str:
+        try:
+            call()
+        except ClosedError as error:
+            return str(error)
+        return "not refused"
+
+    def body() -> Any:
+        return [
+            refused(lambda: sub.receive(1)),
+            refused(sub.wait),
+            refused(sub.close),
+            refused(lambda: tx.save("k", 1)),
+            refused(tx.__enter__),
+        ]
+
+    assert all("before fork" in said for said in in_child(body))
+    client.pubsub.publish("bus", "t", 1)
+    event = sub.receive(5)
+    assert event is not None
+    event.ack()
+    sub.close()
+
+
+def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:
+    publisher = client.pubsub.publisher("bus", "t", linger=60)
+    for number in range(10):
+        publisher.send(["parent", number])
+
+    def body() -> Any:
+        before = list(publisher.stats())
+        numbers = [publisher.send(["child", number]) for number in range(3)]
+        publisher.flush(10)
+        after = list(publisher.stats())
+        publisher.close()
+        return before, numbers, after[:5]
+
+    before, numbers, after = in_child(body)
+    assert before == [0] * 7
+    assert numbers == [1, 2, 3]
+    assert after == [3, 3, 0, 0, 0]
+    assert publisher.stats().buffered == 10
+    publisher.close()
+    events = []
+    with client.pubsub.subscribe("bus", "t") as sub:
+        while len(events) < 13:
+            event = sub.receive(5)
+            assert event is not None
+            events.append(event)
+            event.ack()
+        assert sub.receive(0.2) is None
+    assert sorted(event.data for event in events) == sorted(
+        [["parent", n] for n in range(10)] + [["child", n] for n in range(3)]
+    )
+    assert len({event.id for event in events}) == 13
+
+
+def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: Callable[[int, int], int]) -> None:
+    """Forks fall into every moment of other threads' writes: holding the mutex, the gate, in the commit."""
+    stop = threading.Event()
+    written = [0, 0]
+    publisher = client.pubsub.publisher("bus", "p")
+
+    def save(which: int) -> None:
+        while not stop.is_set():
+            client.state.save("store", f"thread{which}", written[which])
+            publisher.send(written[which])
+            written[which] += 1
+
+    threads = [threading.Thread(target=save, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    count = rounds(15, 300)
+    try:
+        for number in range(count):
+
+            def body(number: int = number) -> Any:
+                client.state.save("store", f"child{number}", number)
+                publisher.send(-number)
+                publisher.flush(10)
+                return client.state.get("store", f"child{number}")
+
+            assert in_child(body) == number
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    publisher.close()
+    assert publisher.stats().delivered == sum(written)
+    assert len(client.state.list_keys("store", "child")) == count
+    assert [client.state.get("store", f"thread{which}") for which in range(2)] == [each - 1 for each in written]
+    assert integrity(home) == "ok"
+
+
+def test_a_dead_parents_gate_is_free(client: CloudRuntimesClient, home: Path) -> None:
+    """The child does not keep alive a lock that the parent held when it forked."""
+    engine = client.state._driver("store")._engine
+    gate = engine._gate
+    gate.enter()
+    try:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            os.write(writing, b"1")
+            time.sleep(3)
+            os._exit(0)
+        os.close(writing)
+        assert os.read(reading, 1) == b"1"
+        os.close(reading)
+    finally:
+        gate.leave()
+    began = time.monotonic()
+    client.state.save("store", "k", 1, timeout=2)
+    assert time.monotonic() - began < 1
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+def _work(home: str, number: int) -> int:
+    with CloudRuntimesClient(config={"capa": {"home": home}}, app_id="worker") as client:
+        client.state.save("store", f"worker{number}", number)
+        return int(client.state.get("store", f"worker{number}"))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(client: CloudRuntimesClient, home: Path, method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert pool.starmap(_work, [(str(home), number) for number in range(4)]) == [0, 1, 2, 3]
+            pool.close()
+            pool.join()
+    assert len(client.state.list_keys("store", "worker")) == 4
+
+
+def test_a_memory_store_starts_anew(tmp_path: Path) -> None:
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:fork"}}) as client:
+        client.state.save("store", "k", "parent")
+
+        def body() -> Any:
+            empty = client.state.get("store", "k")
+            client.state.save("store", "k", "child")
+            return [empty, client.state.get("store", "k")]
+
+        assert in_child(body) == [None, "child"]
+        assert client.state.get("store", "k") == "parent"
+
+
+def test_ids_differ(client: CloudRuntimesClient) -> None:
+    def body() -> Any:
+        return [client.pubsub.publish("bus", "t", 1) for _ in range(50)]
+
+    children = [in_child(body) for _ in range(3)]
+    mine = [client.pubsub.publish("bus", "t", 1) for _ in range(50)]
+    assert len({*mine, *(id for child in children for id in child)}) == 200

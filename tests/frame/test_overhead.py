@@ -1,0 +1,149 @@
+"""What the frame costs: a service call less a direct call of its driver, over a driver that returns a constant.
+
+Slices of both are interleaved, in process time and without the garbage collector, so that what else runs on the machine meets both; the best slices are compared, the medians are noted.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import pytest
+from harnesses import DictStateRuntime
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._clock import Clocks
+from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes._service import Service
+from cloud_runtimes.errors import CloudRuntimesError
+from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+
+T = TypeVar("T")
+
+CALLS = 500
+SLICES = 60
+HEADROOM = 2.0
+"""Of an assertion over the limit: a shared machine is no laboratory."""
+
+_METHOD = Method("state", "get", repeatable=True, writes=False)
+_VALUE = StoredValue(b"\x00", "application/octet-stream", None, None)
+
+
+class ConstantState(StateDriver):
+    """A fake that has the answer."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return _VALUE
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return _VALUE
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        return {}
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        return {}
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return []
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return []
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        return {}
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return {}
+
+
+@pytest.fixture
+def constant() -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(runtime=DictStateRuntime(ConstantState, {}, Clocks()), app_id="test") as client:
+        assert client.state.get("store", "k") == b"\x00"
+        yield client
+
+
+def drive(flow: Coroutine[Any, Any, T]) -> T:
+    """Run what never suspends, without a loop's own cost."""
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("it suspended")
+
+
+def timed(body: Callable[[], Any]) -> float:
+    """Return nanoseconds for one of `CALLS` calls."""
+    begin = time.process_time_ns()
+    for _ in range(CALLS):
+        body()
+    return (time.process_time_ns() - begin) / CALLS
+
+
+def difference(more: Callable[[], Any], less: Callable[[], Any]) -> tuple[float, float]:
+    """Return the difference of the best slices and of the medians, in nanoseconds."""
+    gc.collect()
+    gc.disable()
+    try:
+        pairs = [(timed(more), timed(less)) for _ in range(SLICES)]
+    finally:
+        gc.enable()
+    mine, other = zip(*pairs, strict=True)
+    return min(mine) - min(other), statistics.median(mine) - statistics.median(other)
+
+
+def test_sync(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+    state = constant.state
+    driver: ConstantState = state._driver("store")
+    op = Operation(_METHOD, "store", 30.0)
+    best, median = difference(lambda: state.get("store", "k"), lambda: driver.get(op, "k", None))
+    figure("frame of a service call, sync", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit 2)")
+    assert best <= 2000 * HEADROOM
+
+
+def test_async(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+    state = constant.state
+    driver: ConstantState = state._driver("store")
+    op = Operation(_METHOD, "store", 30.0)
+    assert drive(state.get_async("store", "k")) == b"\x00"
+    best, median = difference(
+        lambda: drive(state.get_async("store", "k")), lambda: drive(driver.get_async(op, "k", None))
+    )
+    figure("frame of a service call, async", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit 3)")
+    assert best <= 3000 * HEADROOM
+
+
+def test_hooks_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+    state: Service = constant.state
+    assert state._hooks is None
+
+    def off() -> None:
+        if state._hooks is not None:
+            raise AssertionError("on")
+
+    def nothing() -> None:
+        pass
+
+    best, median = difference(off, nothing)
+    figure("hooks of a service call, off", f"{median:.0f} ns (best {best:.0f}; limit 100)")
+    assert best <= 100
+
+
+def test_hooks_that_are_on_are_called(constant: CloudRuntimesClient) -> None:
+    seen: list[str] = []
+    constant.state._hooks = lambda op: seen.append(repr(op.method))
+    constant.state.get("store", "k")
+    drive(constant.state.get_async("store", "k"))
+    constant.state.save("store", "k", b"")
+    assert seen == ["state.get", "state.get", "state.save"]

@@ -1,0 +1,183 @@
+"""A name → a runtime or component: by folder, then by entry point; a built-in cannot be replaced, what is broken is said."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient, registry
+from cloud_runtimes.components.sqlite import SqliteComponent
+from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
+from cloud_runtimes.registry import COMPONENTS, RUNTIMES, find, names
+from cloud_runtimes.runtimes.capa import CapaRuntime
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+MODULE = '''
+from cloud_runtimes._runtime import Component, Runtime
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
+from cloud_runtimes.runtimes.capa import CapaRuntime
+
+
+class Other(CapaRuntime):
+    name = "other"
+
+
+class Mine(SqliteComponent):
+    name = "mine"
+
+
+def broken():
+    raise RuntimeError("never called")
+'''
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a distribution with entry points, as a folder on the path."""
+    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(name: str, *, module: str = MODULE, **groups: dict[str, str]) -> None:
+        (tmp_path / f"{name}.py").write_text(module, encoding="utf-8")
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        lines = []
+        for group, points in groups.items():
+            lines.append(f"[cloud_runtimes.{group}]")
+            lines += [f"{point} = {target}" for point, target in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        importlib.invalidate_caches()
+
+    yield install
+    for module in [name for name in sys.modules if name.startswith("distribution_of_")]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Add a folder to the built-in components."""
+    import cloud_runtimes.components as package
+
+    monkeypatch.setattr(registry, "_found", {})
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "built_in")])
+    made: list[str] = []
+
+    def folder(name: str, text: str) -> None:
+        place = tmp_path / "built_in" / name
+        place.mkdir(parents=True)
+        (place / "__init__.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        made.append(name)
+
+    yield folder
+    for name in made:
+        sys.modules.pop(f"cloud_runtimes.components.{name}", None)
+        vars(package).pop(name, None)
+
+
+def test_built_in_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_found", {})
+
+    def forbidden(**options: Any) -> Any:
+        raise AssertionError("a built-in needs no scan of the installed packages")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", forbidden)
+    assert find(RUNTIMES, "capa") is CapaRuntime
+    assert find(COMPONENTS, "sqlite") is SqliteComponent
+
+
+def test_a_runtime_by_entry_point(install: Install) -> None:
+    install("distribution_of_a_runtime", runtimes={"other": "distribution_of_a_runtime:Other"})
+    assert find(RUNTIMES, "other").__name__ == "Other"
+    assert names(RUNTIMES) == ["capa", "other"]
+    with CloudRuntimesClient(runtime="other", config={"other": {"home": ":memory:"}}) as client:
+        client.state.save("s", "k", 1)
+        assert client.state.get("s", "k") == 1
+        assert repr(client) == "<CloudRuntimesClient runtime=other>"
+        with pytest.raises(InvalidArgumentError) as caught:
+            client.state.get("s", "")
+        assert caught.value.runtime == "other"
+
+
+def test_a_component_by_entry_point(install: Install) -> None:
+    install("distribution_of_a_component", components={"mine": "distribution_of_a_component:Mine"})
+    assert names(COMPONENTS) == ["sqlite", "mine"]
+    declared = {"state": {"s": {"component": "mine", "home": ":memory:mine"}}}
+    with CloudRuntimesClient(config=declared) as client:
+        client.state.save("s", "k", 1)
+        assert type(client.state._driver("s")._component).__name__ == "Mine"
+    wrong = {"state": {"s": {"component": "mine", "hom": "x"}}}
+    with CloudRuntimesClient(config=wrong) as client, pytest.raises(InvalidArgumentError, match="did you mean 'home'"):
+        client.state.get("s", "k")
+
+
+@pytest.mark.parametrize(("group", "name", "built_in"), [(RUNTIMES, "capa", CapaRuntime), (COMPONENTS, "sqlite", SqliteComponent)])
+def test_a_built_in_cannot_be_replaced(install: Install, group: str, name: str, built_in: type[Any]) -> None:
+    points = {name: "distribution_of_a_thief:Mine"}
+    install("distribution_of_a_thief", runtimes=points, components=points)
+    assert find(group, name) is built_in
+    assert names(group).count(name) == 1
+    assert "distribution_of_a_thief" not in sys.modules, "it was even imported"
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "message"),
+    [
+        ("raise OSError('no licence')", "distribution_of_ruins:Mine", r"\(distribution_of_ruins:Mine\) cannot be loaded: no licence"),
+        (MODULE, "distribution_of_ruins:Absent", "cannot be loaded: .*Absent"),
+        (MODULE, "no_such_module_of_ours:Mine", "cannot be loaded: No module named 'no_such_module_of_ours'"),
+        ("import no_such_library_of_ours", "distribution_of_ruins:Mine", "No module named 'no_such_library_of_ours'"),
+    ],
+)
+@pytest.mark.parametrize("group", [RUNTIMES, COMPONENTS])
+def test_a_broken_entry_point(install: Install, module: str, target: str, message: str, group: str) -> None:
+    install("distribution_of_ruins", module=module, runtimes={"ruin": target}, components={"ruin": target})
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        find(group, "ruin")
+    assert "'ruin'" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("target", ["broken", "__name__", "CapaRuntime"])
+def test_an_entry_point_that_is_something_else(install: Install, target: str) -> None:
+    install("distribution_of_others", components={"odd": f"distribution_of_others:{target}"})
+    with pytest.raises(InvalidArgumentError, match=r"component 'odd' \(distribution_of_others:\w+\) is no Component"):
+        find(COMPONENTS, "odd")
+
+
+def test_a_missing_dependency_names_the_extra(folder: Callable[[str, str], None]) -> None:
+    folder("needy", "import no_such_library_of_ours")
+    with pytest.raises(InvalidArgumentError) as caught:
+        find(COMPONENTS, "needy")
+    assert "component 'needy' needs the package 'no_such_library_of_ours'" in str(caught.value)
+    assert 'pip install "cloud-runtimes-python[needy]"' in str(caught.value)
+
+
+def test_another_error_in_a_folder_is_not_hidden(folder: Callable[[str, str], None]) -> None:
+    folder("wrong", "1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        find(COMPONENTS, "wrong")
+
+
+@pytest.mark.parametrize("name", ["sqlit", "", "../sqlite", "sqlite.engine", "Sqlite", "__init__", "os"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(ComponentNotFoundError, match="unknown component"):
+        find(COMPONENTS, name)
+    with pytest.raises(InvalidArgumentError, match="unknown runtime"):
+        find(RUNTIMES, name)
+
+
+def test_what_is_installed_later_is_found(install: Install) -> None:
+    with pytest.raises(ComponentNotFoundError):
+        find(COMPONENTS, "late")
+    install("distribution_of_late", components={"late": "distribution_of_late:Mine"})
+    assert find(COMPONENTS, "late").__name__ == "Mine"
