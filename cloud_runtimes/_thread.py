@@ -8,56 +8,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Background", "Changes"]
 
 
-class Background:
-    """A daemon thread that runs its target once: `start` may be called again, and whichever thread comes first runs it."""
-
-    def __init__(self, target: Callable[[], None], name: str) -> None:
-        self._target = target
-        self._name = name
-        self._first = threading.Lock()
-        self._ended = threading.Event()
-        self._ident: int | None = None
-        self.started = False
-
-    def start(self) -> None:
-        """Start it; again after an interrupted start."""
-        if not self.started:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
-            self.started = True
-
-    def _run(self) -> None:
-        if not self._first.acquire(blocking=False):
-            return
-        self.started = True
-        self._ident = threading.get_ident()
-        try:
-            self._target()
-        finally:
-            self._ended.set()
-
-    def is_current(self) -> bool:
-        """Tell whether the caller runs in it."""
-        return self._ident == threading.get_ident()
-
-    def join(self, timeout: float | None) -> bool:
-        """Wait for its end at most ``timeout`` seconds; tells whether it has ended, or never began."""
-        if not self.started or self.is_current():
-            return not self.started
-        return self._ended.wait(timeout)
-
-
 class Changes:
-    """Where threads wait for a change that another announces; what changed is guarded elsewhere.
+    """Where threads and tasks wait for a change that another thread announces; what changed is guarded elsewhere.
 
-    Unlike `threading.Condition` it has no lock that an interrupted wait would have to take again, so a ``KeyboardInterrupt`` leaves it whole. Take a `ticket`, look whether the change has come, then `wait` with the ticket.
+    Unlike `threading.Condition` it has no lock that an interrupted wait would have to take again, so a ``KeyboardInterrupt`` leaves it whole. Take a `ticket`, look whether the change has come, then `wait` with the ticket. A task does the same with a `future` and `wait_async`. Who gives up leaves nothing behind.
     """
 
     def __init__(self) -> None:
         self._tickets: deque[threading.Lock] = deque()
+        self._futures: deque[asyncio.Future[None]] = deque()
 
     def ticket(self) -> threading.Lock:
         """Return what the next `announce` releases."""
@@ -76,10 +43,97 @@ class Changes:
             return True
         return False
 
+    def future(self) -> asyncio.Future[None]:
+        """Return a future of the running loop that the next `announce` resolves."""
+        import asyncio
+
+        future = asyncio.get_running_loop().create_future()
+        self._futures.append(future)
+        return future
+
+    async def wait_async(self, future: asyncio.Future[None], timeout: float | None) -> bool:
+        """Asynchronous `wait`."""
+        import asyncio
+
+        try:
+            # no wait_for: in Python 3.11 it swallows a cancellation that comes together with the result
+            async with asyncio.timeout(timeout if timeout is None else max(0.0, timeout)):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            try:
+                self._futures.remove(future)
+            except ValueError:  # announced
+                pass
+        return True
+
     def announce(self) -> None:
         """Wake all who have a ticket."""
         for _ in range(len(self._tickets)):
             try:
                 self._tickets.popleft().release()
             except IndexError:
-                return
+                break
+        for _ in range(len(self._futures)):
+            try:
+                future = self._futures.popleft()
+            except IndexError:
+                break
+            try:
+                future.get_loop().call_soon_threadsafe(_resolve, future)
+            except RuntimeError:
+                continue  # that loop is closed
+
+
+class Background:
+    """A daemon thread that runs its target once: `start` may be called again, and whichever thread comes first runs it."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        self._target = target
+        self._name = name
+        self._first = threading.Lock()
+        self._over = False
+        self._changes = Changes()
+        self._ident: int | None = None
+        self.started = False
+
+    def start(self) -> None:
+        """Start it; again after an interrupted start."""
+        if not self.started:
+            try:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            except RuntimeError as error:
+                # from leaving the Condition in which it waited, in vain
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise error.__context__ from None
+                raise
+            self.started = True
+
+    def _run(self) -> None:
+        if not self._first.acquire(blocking=False):
+            return
+        self.started = True
+        self._ident = threading.get_ident()
+        try:
+            self._target()
+        finally:
+            self._ident = None  # the next thread may get the same
+            self._over = True
+            self._changes.announce()
+
+    def is_current(self) -> bool:
+        """Tell whether the caller runs in it."""
+        return self._ident == threading.get_ident()
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for its end at most ``timeout`` seconds; tells whether it has ended, or never began."""
+        if not self.started or self.is_current():
+            return not self.started
+        ticket = self._changes.ticket()
+        return self._over or self._changes.wait(ticket, timeout)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -188,8 +188,6 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InvalidArgumentError(f"{path}: syntax error: {error}") from None
     except RecursionError:
         raise InvalidArgumentError(f"{path}: syntax error: nested too deeply") from None
-    except RecursionError:
-        raise InvalidArgumentError(f"{path}: nested too deeply") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -212,7 +210,9 @@ def _parse_text(text: str, suffix: str) -> Any:
         """Refuses a key that stands twice, as YAML does and PyYAML does not."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            keys = [
+                self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
+            ]
             _distinct([(key, None) for key in keys])
             made: dict[Any, Any] = super().construct_mapping(node, deep)
             return made

@@ -63,13 +63,18 @@ def _built_in(group: str, name: str) -> type[Any] | None:
 def _entry_point(group: str, name: str) -> type[Any]:
     from importlib.metadata import entry_points
 
+    from . import _runtime
+
     for point in entry_points(group=group, name=name):
         try:
-            found: type[Any] = point.load()
+            found: Any = point.load()
         except Exception as error:
             raise InvalidArgumentError(
                 f"{_KINDS[group][0]} {name!r} ({point.value}) cannot be loaded: {error}"
             ) from error
+        base = getattr(_runtime, _KINDS[group][0].capitalize())
+        if not isinstance(found, type) or not issubclass(found, base):
+            raise InvalidArgumentError(f"{_KINDS[group][0]} {name!r} ({point.value}) is no {base.__name__}")
         return found
     message = f"unknown {_KINDS[group][0]} {name!r}; {suggest(name, names(group))}"
     raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

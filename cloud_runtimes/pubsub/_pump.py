@@ -9,16 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .._log import repeated
 from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
 from .driver import Answer, Delivery, EventSource, Verdict
 from .types import Event
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Pump"]
 
@@ -70,7 +67,6 @@ class Pump:
         self._closing = False
         self._ending = False
         self.error: CloudRuntimesError | None = None
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread = Background(self._run, "cloud-runtimes-subscription")
 
     def start(self) -> None:
@@ -103,9 +99,6 @@ class Pump:
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Asynchronous `take`."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
         end = None if timeout is None else monotonic() + timeout
         while True:
             events: list[Event[Any]] = []
@@ -115,15 +108,11 @@ class Pump:
                 elif self._over():
                     return []
                 else:
-                    future = loop.create_future()
-                    self._waiters.append((loop, future))
+                    future = self._changes.future()
             if events:
                 if events := self._fitting(events):
                     return events
-                continue
-            try:
-                await asyncio.wait_for(future, None if end is None else max(0.0, end - monotonic()))
-            except TimeoutError:
+            elif not await self._changes.wait_async(future, None if end is None else end - monotonic()):
                 return None
 
     def _over(self) -> bool:
@@ -163,16 +152,12 @@ class Pump:
 
     async def wait_async(self) -> None:
         """Asynchronous `wait`."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
         while True:
             with self._lock:
                 if self._over():
                     return
-                future = loop.create_future()
-                self._waiters.append((loop, future))
-            await future
+                future = self._changes.future()
+            await self._changes.wait_async(future, None)
 
     def settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
         """Queue an answer for those of ``events`` that have none; waits for nothing but other takers."""
@@ -237,7 +222,7 @@ class Pump:
             if self._closing:
                 return  # unhanded: given back by the source's close
             self._ready.extend(events)
-            self._notify()
+            self._changes.announce()
 
     def _give_up_overdue(self) -> None:
         """Have events delivered again that were handed out ``ack_wait`` ago and have no answer."""
@@ -251,20 +236,11 @@ class Pump:
         while self._handed and all(event._verdict is not None for event in self._handed[0][1]):
             self._handed.popleft()
 
-    def _notify(self) -> None:
-        self._changes.announce()
-        waiters, self._waiters = self._waiters, []
-        for loop, future in waiters:
-            try:
-                loop.call_soon_threadsafe(_wake, future)
-            except RuntimeError:
-                continue  # that loop is closed
-
     def _end(self, error: CloudRuntimesError | None) -> None:
         with self._lock:
             self._closing = True
             self.error = self.error or error
-            self._notify()
+            self._changes.announce()
 
     def stop(self) -> None:
         """Hand out nothing any more; takers see the end."""
@@ -273,7 +249,7 @@ class Pump:
             for event in self._ready:
                 event._verdict = Verdict.RETURN
             self._ready.clear()
-            self._notify()
+            self._changes.announce()
 
     def end(self, timeout: float | None) -> bool:
         """Land the answers, give the rest back, and wait for the thread; tells whether it ended in time."""
@@ -289,8 +265,3 @@ def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
     wrapped = InternalError(f"{name}: {type(error).__name__}: {error}", service="pubsub", operation="subscribe")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -22,8 +22,6 @@ from ._outgoing import EVENT_TYPE
 from .types import DeliveryReport, FailedEvent
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .driver import PubSubDriver
     from .service import PubSubService
 
@@ -73,7 +71,6 @@ class Sender:
         self.changes = Changes()
         self._lock = threading.Lock()
         self.settled = 0
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread = Background(self._run, "cloud-runtimes-publisher")
         self._flush_to = 0
         self._closing = False
@@ -99,16 +96,6 @@ class Sender:
         if accepted:
             self._on_ready()
         return accepted
-
-    def waiter(self) -> asyncio.Future[None]:
-        """Return a future of the running loop that the next change resolves."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        with self._lock:
-            self._waiters.append((loop, future))
-        return future
 
     def close(self, end: float | None) -> None:
         """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest."""
@@ -224,10 +211,10 @@ class Sender:
         for place, chunk in enumerate(chunks):
             failed = [_failed(chunk, index, error) for (frame, index), error in sorted(found.items()) if frame == place]
             self.buffer.settle(chunk.count, len(chunk.body), len(failed))
-            self._tell_waiters()  # there is room
+            self.changes.announce()  # there is room
             self._report(DeliveryReport(chunk.first, _last(chunk), failed))
             self.settled = _last(chunk)
-            self._tell_waiters()  # a flush returns after the report
+            self.changes.announce()  # a flush returns after the report
 
     def _report(self, report: DeliveryReport) -> None:
         if self._on_delivery is not None:
@@ -241,16 +228,6 @@ class Sender:
                 for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
                     self._failures[event.sequence] = event.error
 
-    def _tell_waiters(self) -> None:
-        self.changes.announce()
-        with self._lock:
-            waiters, self._waiters = self._waiters, []
-        for loop, future in waiters:
-            try:
-                loop.call_soon_threadsafe(_wake, future)
-            except RuntimeError:
-                continue  # that loop is closed
-
 
 def _last(chunk: kernel.Chunk) -> int:
     return chunk.first + chunk.count - 1
@@ -259,8 +236,3 @@ def _last(chunk: kernel.Chunk) -> int:
 def _failed(chunk: kernel.Chunk, index: int, error: CloudRuntimesError) -> FailedEvent:
     record = events.Frame(chunk.body)[index]
     return FailedEvent(chunk.first + index, record.id, record.to_json(), error)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -25,8 +25,6 @@ from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .service import PubSubService
 
 __all__ = ["PUBLISHER", "OnFull", "Publisher"]
@@ -190,13 +188,13 @@ class Publisher(Handle):
         limit = check_timeout(timeout, self._service._client._timeout)
         end = None if limit is None else monotonic() + limit
         while True:
-            future = sender.waiter()
+            future = sender.changes.future()
             sequence = self._add(sender, data, key, attributes, metadata)
             if sequence:
                 return sequence
             if self._closed:
                 raise self._refusal()
-            if not await _within(future, end):
+            if not await sender.changes.wait_async(future, None if end is None else end - monotonic()):
                 raise self._no_room(f"{limit:g} s")
 
     def _may_wait(self, sender: Sender) -> bool:
@@ -260,10 +258,10 @@ class Publisher(Handle):
             return
         target = sender.hurry()
         while True:
-            future = sender.waiter()
+            future = sender.changes.future()
             if sender.settled >= target:
                 break
-            if not await _within(future, end):
+            if not await sender.changes.wait_async(future, None if end is None else end - monotonic()):
                 raise self._unsettled(target - sender.settled, timeout)
         sender.raise_failures()
 
@@ -335,14 +333,3 @@ def _check_options(
 def _in_loop() -> bool:
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
-
-
-async def _within(future: asyncio.Future[None], end: float | None) -> bool:
-    """Await a waiter's future; ``False`` when the time is up."""
-    import asyncio
-
-    try:
-        await asyncio.wait_for(future, None if end is None else max(0.0, end - monotonic()))
-    except TimeoutError:
-        return False
-    return True

@@ -149,9 +149,13 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: Keep) ->
     # a setting that is written down is nearer than the variable, which is for what says nothing
     path = file(tmp_path, f'capa.home = "{tmp_path}/file"')
     assert _home_of(closing(CloudRuntimesClient(config=path))) == tmp_path / "file" / name
-    path = file(tmp_path, f'capa.home = "{tmp_path}/file"\nstate.s = {{component = "sqlite", home = "{tmp_path}/table"}}')
+    path = file(
+        tmp_path, f'capa.home = "{tmp_path}/file"\nstate.s = {{component = "sqlite", home = "{tmp_path}/table"}}'
+    )
     assert _home_of(closing(CloudRuntimesClient(config=path)), "s") == tmp_path / "table" / name
-    path = file(tmp_path, f'capa.home = "{tmp_path}/file"\nstate.s = {{component = "sqlite", path = "{tmp_path}/my.db"}}')
+    path = file(
+        tmp_path, f'capa.home = "{tmp_path}/file"\nstate.s = {{component = "sqlite", path = "{tmp_path}/my.db"}}'
+    )
     assert _home_of(closing(CloudRuntimesClient(config=path)), "s") == tmp_path / "my.db"
 
 
@@ -336,7 +340,16 @@ def test_the_table_of_the_runtime_is_checked_too() -> None:
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [(0, 0.0), (5, 5.0), (0.25, 0.25), ("500ms", 0.5), ("30s", 30.0), ("1.5m", 90.0), ("24h", 86400.0), (" 7d ", 604800.0)],
+    [
+        (0, 0.0),
+        (5, 5.0),
+        (0.25, 0.25),
+        ("500ms", 0.5),
+        ("30s", 30.0),
+        ("1.5m", 90.0),
+        ("24h", 86400.0),
+        (" 7d ", 604800.0),
+    ],
 )
 def test_durations(given: Any, seconds: float) -> None:
     assert duration(given) == seconds

@@ -249,9 +249,7 @@ def test_conditional_writes_are_sent_once(
 
 
 @FACES
-def test_a_transaction_is_sent_once(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str
-) -> None:
+def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str) -> None:
     runtime.state.script = [away()]
 
     async def run() -> None:

@@ -18,7 +18,7 @@ from cloud_runtimes.runtimes.capa import CapaRuntime
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
-MODULE = '''
+MODULE = """
 from cloud_runtimes._runtime import Component, Runtime
 from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
 from cloud_runtimes.runtimes.capa import CapaRuntime
@@ -34,7 +34,7 @@ class Mine(SqliteComponent):
 
 def broken():
     raise RuntimeError("never called")
-'''
+"""
 
 Install = Callable[..., None]
 
@@ -120,7 +120,9 @@ def test_a_component_by_entry_point(install: Install) -> None:
         client.state.get("s", "k")
 
 
-@pytest.mark.parametrize(("group", "name", "built_in"), [(RUNTIMES, "capa", CapaRuntime), (COMPONENTS, "sqlite", SqliteComponent)])
+@pytest.mark.parametrize(
+    ("group", "name", "built_in"), [(RUNTIMES, "capa", CapaRuntime), (COMPONENTS, "sqlite", SqliteComponent)]
+)
 def test_a_built_in_cannot_be_replaced(install: Install, group: str, name: str, built_in: type[Any]) -> None:
     points = {name: "distribution_of_a_thief:Mine"}
     install("distribution_of_a_thief", runtimes=points, components=points)
@@ -132,7 +134,11 @@ def test_a_built_in_cannot_be_replaced(install: Install, group: str, name: str, 
 @pytest.mark.parametrize(
     ("module", "target", "message"),
     [
-        ("raise OSError('no licence')", "distribution_of_ruins:Mine", r"\(distribution_of_ruins:Mine\) cannot be loaded: no licence"),
+        (
+            "raise OSError('no licence')",
+            "distribution_of_ruins:Mine",
+            r"\(distribution_of_ruins:Mine\) cannot be loaded: no licence",
+        ),
         (MODULE, "distribution_of_ruins:Absent", "cannot be loaded: .*Absent"),
         (MODULE, "no_such_module_of_ours:Mine", "cannot be loaded: No module named 'no_such_module_of_ours'"),
         ("import no_such_library_of_ours", "distribution_of_ruins:Mine", "No module named 'no_such_library_of_ours'"),

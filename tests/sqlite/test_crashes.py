@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,51 +46,48 @@ def test_killed_producers_lose_nothing_acknowledged(
 
 def test_killed_consumers_leave_nothing_unhandled(
     start: Callable[..., Any],
-    home: Path,
     client: CloudRuntimesClient,
     rounds: Callable[[int, int], int],
     figure: Callable[[str, str], None],
 ) -> None:
     ack_wait = 0.5
-    handled: set[int] = set()
     late = 0.0
+    duplicates = 0
     count = rounds(4, 50)
-    client.pubsub.publish_bulk("bus", "t", list(range(count * 4)))
-    pending: dict[int, float] = {}  # begun and not ended, and when its consumer died
-    for _ in range(count):
-        consumer = start("consume_slowly", ack_wait).ready()
+    for number in range(count):
+        events = set(range(number * 4, number * 4 + 4))
+        client.pubsub.publish_bulk("bus", "t", sorted(events))
+        victim = start("consume_slowly", ack_wait).ready()
+        handled: list[int] = []
         running: int | None = None
         while running is None or random.random() < 0.6:
-            line = consumer.line()
-            if "begin" in line:
-                running = line["begin"]
-                if running in pending:
-                    late = max(late, line["at"] - pending.pop(running))
-            elif line["end"] == running:
-                handled.add(line["end"])
-                running = None
-            if len(handled) == count * 4:
-                break
-        for line in consumer.kill():
+            line = victim.line()
+            running = line.get("begin")
             if "end" in line:
-                handled.add(line["end"])
-                running = None if line["end"] == running else running
-            else:
-                running = line["begin"]
-                pending.pop(running, None)
-        if running is not None and running not in handled:
-            pending[running] = time.monotonic()
-    last = start("consume_slowly", ack_wait).ready()
-    deadline = time.monotonic() + 60
-    while len(handled) < count * 4 and time.monotonic() < deadline:
-        line = last.line()
-        if "end" in line:
-            handled.add(line["end"])
-        elif line["begin"] in pending:
-            late = max(late, line["at"] - pending.pop(line["begin"]))
-    assert handled == set(range(count * 4))
-    assert late < ack_wait + 1.0
+                handled.append(line["end"])
+            if len(handled) == 4:
+                break
+        killed = time.monotonic()
+        for line in victim.kill():
+            running = line.get("begin")
+            if "end" in line:
+                handled.append(line["end"])
+        survivor = start("consume_slowly", ack_wait).ready()
+        deadline = time.monotonic() + 20
+        while not events <= set(handled) and time.monotonic() < deadline:
+            line = survivor.line()
+            if "end" in line:
+                handled.append(line["end"])
+            elif line["begin"] == running:
+                late = max(late, line["at"] - killed)
+        assert events <= set(handled)
+        # an event of an earlier round comes again where the survivor was ended before its answer landed
+        duplicates += len(handled) - 4
+        survivor.process.terminate()
+        survivor.rest()
     figure(
         f"SIGKILL of a consumer in its handler, {count} rounds",
-        f"{len(handled)} of {count * 4} handled, redelivered at most {late:.2f} s after the kill (ack_wait {ack_wait} s)",
+        f"{count * 4} of {count * 4} events handled, {duplicates} twice, in hand again at most {late:.2f} s after the kill "
+        f"(ack_wait {ack_wait} s)",
     )
+    assert late < ack_wait + 1.0

@@ -1,0 +1,383 @@
+"""Handles: made without I/O, opened by a block or by their first I/O, closed once, by whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    BulkError,
+    ClosedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from cloud_runtimes.pubsub import DeliveryReport
+
+FACES = pytest.mark.parametrize("face", ["sync", "async"])
+
+
+def ours() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("cloud-runtimes-"))
+
+
+async def leave(handle: Any, face: str, body: Callable[[Any], Any]) -> None:
+    """Run a body in a handle's block of one face, inside a running loop."""
+    if face == "sync":
+        with handle as opened:
+            body(opened)
+    else:
+        async with handle as opened:
+            body(opened)
+
+
+# -- made without I/O ---------------------------------------------------------
+
+
+def test_making_a_handle_touches_nothing(client: CloudRuntimesClient, home: Path) -> None:
+    threads = ours()
+    client.pubsub.publisher("bus", "t")
+    client.state.transaction("store")
+    assert not home.exists()
+    assert ours() == threads
+
+
+@FACES
+def test_a_block_without_a_send_touches_nothing(client: CloudRuntimesClient, home: Path, face: str) -> None:
+    asyncio.run(leave(client.pubsub.publisher("bus", "t"), face, lambda publisher: publisher.stats()))
+    asyncio.run(leave(client.state.transaction("store"), face, lambda tx: None))
+    assert not home.exists()
+
+
+@FACES
+def test_a_block_gives_the_handle_itself(client: CloudRuntimesClient, face: str) -> None:
+    for handle in (client.pubsub.publisher("bus", "t"), client.state.transaction("store")):
+        seen: list[Any] = []
+        asyncio.run(leave(handle, face, seen.append))
+        assert seen == [handle]
+
+
+# -- transactions -------------------------------------------------------------
+
+
+@FACES
+def test_a_transaction_serves_one_block(client: CloudRuntimesClient, face: str) -> None:
+    tx = client.state.transaction("store")
+    asyncio.run(leave(tx, face, lambda tx: tx.save("k", 1)))
+    assert client.state.get("store", "k") == 1
+    with pytest.raises(ClosedError, match="has ended"):
+        asyncio.run(leave(tx, face, lambda tx: None))
+    with pytest.raises(ClosedError, match="has ended"):
+        tx.delete("k")
+
+
+@FACES
+def test_a_transaction_left_by_an_exception(client: CloudRuntimesClient, face: str) -> None:
+    def body(tx: Any) -> None:
+        tx.save("k", 1)
+        raise KeyboardInterrupt
+
+    tx = client.state.transaction("store")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        asyncio.run(leave(tx, face, body))
+    assert not hasattr(caught.value, "maybe_applied"), "the call had not begun"
+    assert client.state.get_item("store", "k") is None
+    with pytest.raises(ClosedError):
+        tx.save("k", 1)
+
+
+@FACES
+def test_the_deadline_of_a_transaction_begins_with_its_sending(
+    scripted: CloudRuntimesClient, runtime: Any, face: str
+) -> None:
+    def body(tx: Any) -> None:
+        tx.save("k", 1)
+        time.sleep(0.05)
+
+    asyncio.run(leave(scripted.state.transaction("store", timeout=0.04), face, body))
+    assert runtime.state.operations[-1].deadline > time.monotonic()
+
+
+def test_a_transaction_of_a_closed_client(client: CloudRuntimesClient) -> None:
+    tx = client.state.transaction("store")
+    tx.save("k", 1)
+    client.close()
+    with pytest.raises(ClosedError), tx:
+        pass
+    with pytest.raises(ClosedError):
+        client.state.transaction("store")
+
+
+# -- publishers ---------------------------------------------------------------
+
+
+@FACES
+def test_a_publisher_left_by_an_exception_still_delivers(client: CloudRuntimesClient, face: str) -> None:
+    """What was accepted was promised; an exception takes nothing back."""
+
+    def body(publisher: Any) -> None:
+        assert publisher.send(1) == 1
+        raise LookupError("mine")
+
+    publisher = client.pubsub.publisher("bus", "t", linger=60)
+    with pytest.raises(LookupError, match="mine"):
+        asyncio.run(leave(publisher, face, body))
+    assert publisher.stats()[:3] == (1, 1, 0)
+    with pytest.raises(ClosedError):
+        publisher.send(2)
+
+
+def test_closing_a_publisher_again(client: CloudRuntimesClient) -> None:
+    publisher = client.pubsub.publisher("bus", "t")
+    publisher.close()
+    publisher.close()
+    asyncio.run(publisher.close_async())
+    publisher.flush()
+    with pytest.raises(ClosedError):
+        publisher.send(1)
+    with pytest.raises(ClosedError):
+        asyncio.run(publisher.send_async(1))
+
+
+def test_closing_from_several_threads(client: CloudRuntimesClient) -> None:
+    publisher = client.pubsub.publisher("bus", "t", linger=60)
+    publisher.send(1)
+    sub = client.pubsub.subscribe("bus", "t")
+    failures: list[BaseException] = []
+
+    def close(handle: Any) -> None:
+        try:
+            handle.close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=close, args=(handle,)) for handle in (publisher, sub) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert failures == []
+    assert publisher.stats().delivered == 1
+
+
+def test_flush_in_on_delivery_is_an_error(client: CloudRuntimesClient) -> None:
+    raised: list[BaseException] = []
+
+    def report(report: DeliveryReport) -> None:
+        for call in (publisher.flush, publisher.close):
+            try:
+                call()
+            except RuntimeError as error:
+                raised.append(error)
+
+    with client.pubsub.publisher("bus", "t", on_delivery=report) as publisher:
+        publisher.send(1)
+        publisher.flush()
+    assert len(raised) == 2
+    assert all("on_delivery" in str(error) for error in raised)
+
+
+@FACES
+def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, face: str) -> None:
+    client, bus = scripted_bus
+    publisher = client.pubsub.publisher("bus", "t", delivery_timeout=30)
+    bus.away = True
+    publisher.send(1)
+    with pytest.raises(DeadlineExceededError, match=r"1 events .* not settled after 0\.05 s"):
+        if face == "sync":
+            publisher.flush(0.05)
+        else:
+            asyncio.run(publisher.flush_async(0.05))
+    bus.away = False
+    publisher.flush(10)
+    assert publisher.stats()[:3] == (1, 1, 0)
+    for bad in (0, -1, float("nan"), "5"):
+        with pytest.raises(InvalidArgumentError, match="timeout"):
+            publisher.flush(bad)
+
+
+@FACES
+def test_failures_are_told_once(scripted_bus: Any, face: str) -> None:
+    client, bus = scripted_bus
+    bus.away = True
+    publisher = client.pubsub.publisher("bus", "t", delivery_timeout=0.05)
+    publisher.send(1)
+    publisher.send(2)
+
+    def flush() -> None:
+        if face == "sync":
+            publisher.flush(10)
+        else:
+            asyncio.run(publisher.flush_async(10))
+
+    with pytest.raises(BulkError) as caught:
+        flush()
+    assert sorted(caught.value.failed) == [1, 2]
+    assert (caught.value.code, caught.value.service, caught.value.component) == ("UNAVAILABLE", "pubsub", "bus")
+    flush()
+    publisher.close()
+    assert publisher.stats()[:3] == (2, 0, 2)
+
+
+def test_a_full_buffer_in_a_running_loop_does_not_block_it(scripted_bus: Any) -> None:
+    client, bus = scripted_bus
+    bus.away = True
+    publisher = client.pubsub.publisher("bus", "t", buffer_bytes=2000, delivery_timeout=30)
+
+    async def run() -> None:
+        with pytest.raises(ResourceExhaustedError, match="send_async"):
+            for _ in range(100):
+                publisher.send(b"x" * 100)
+        begin = time.monotonic()
+        waiting = asyncio.create_task(publisher.send_async(b"x" * 100, timeout=10))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        with pytest.raises(ResourceExhaustedError, match=r"0\.05 s"):
+            await publisher.send_async(b"x" * 100, timeout=0.05)
+        bus.away = False
+        assert await waiting > 0
+        assert time.monotonic() - begin < 9
+
+    asyncio.run(run())
+    publisher.close()
+    stats = publisher.stats()
+    assert stats.accepted == stats.delivered
+
+
+# -- subscriptions ------------------------------------------------------------
+
+
+@FACES
+def test_a_subscription_ends_its_iteration_and_gives_back(client: CloudRuntimesClient, face: str) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
+
+    async def run() -> list[Any]:
+        seen = []
+        if face == "sync":
+            with client.pubsub.subscribe("bus", "t") as sub:
+                for event in sub:
+                    seen.append(event.data)
+                    event.ack()
+                    break
+            assert list(sub) == []
+            assert sub.receive(0) is None
+            sub.wait()
+            sub.close()
+        else:
+            async with await client.pubsub.subscribe_async("bus", "t") as sub:
+                stream = sub.__aiter__()
+                event = await anext(stream)
+                seen.append(event.data)
+                event.ack()
+                await stream.aclose()
+            assert [event async for event in sub] == []
+            assert await sub.receive_async(0) is None
+            await sub.wait_async()
+            await sub.close_async()
+        return seen
+
+    first = asyncio.run(run())
+    with client.pubsub.subscribe("bus", "t") as sub:
+        rest = [event.data for _ in range(2) if (event := sub.receive(10)) is not None]
+        assert sub.receive(0.1) is None
+    assert sorted(first + rest) == [1, 2, 3], "what was not settled came again, what was did not"
+
+
+def test_waiters_that_give_up_are_forgotten(client: CloudRuntimesClient) -> None:
+    """Polling an empty topic for days must not fill the memory."""
+    with client.pubsub.subscribe("bus", "t") as sub:
+
+        async def poll() -> None:
+            for _ in range(50):
+                assert await sub.receive_async(0.001) is None
+            for _ in range(50):
+                task = asyncio.create_task(sub.receive_async())
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(poll())
+        for _ in range(50):
+            assert sub.receive(0.001) is None
+        assert len(sub._pump._changes._futures) <= 1
+        assert len(sub._pump._changes._tickets) <= 1
+
+
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_a_cancellation_beside_an_arrival_is_not_swallowed(client: CloudRuntimesClient, timeout: float | None) -> None:
+    """An event that comes in the same moment must not turn a cancelled task into one that goes on."""
+    with client.pubsub.subscribe("bus", "t") as sub:
+
+        async def run() -> None:
+            task = asyncio.create_task(sub.receive_async(timeout))
+            await asyncio.sleep(0.01)
+            client.pubsub.publish("bus", "t", 1)
+            (future,) = sub._pump._changes._futures
+            future.set_result(None)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(run())
+        event = sub.receive(10)
+        assert event is not None, "nothing was lost with it"
+
+
+def test_a_subscription_with_a_handler_is_not_iterated(client: CloudRuntimesClient) -> None:
+    with client.pubsub.subscribe("bus", "t", lambda event: None) as sub:
+        for call in (lambda: sub.receive(0), lambda: next(iter(sub)), lambda: asyncio.run(sub.receive_async(0))):
+            with pytest.raises(InvalidArgumentError, match="has a handler"):
+                call()
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), True, "5"])
+def test_bad_timeouts_of_receive(client: CloudRuntimesClient, bad: Any) -> None:
+    with client.pubsub.subscribe("bus", "t") as sub, pytest.raises(InvalidArgumentError, match="timeout"):
+        sub.receive(bad)
+
+
+def test_sync_methods_work_in_a_running_loop(client: CloudRuntimesClient) -> None:
+    async def run() -> None:
+        client.state.save("store", "k", 1)
+        assert client.state.get("store", "k") == 1
+        with client.state.transaction("store") as tx:
+            tx.save("k", 2)
+        client.pubsub.publish("bus", "t", 1)
+        with client.pubsub.publisher("bus", "t") as publisher:
+            publisher.send(2)
+            publisher.flush(10)
+        with client.pubsub.subscribe("bus", "t") as sub:
+            assert [sub.receive(10).data, sub.receive(10).data] == [1, 2]  # type: ignore[union-attr]
+        client.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def scripted_bus(monkeypatch: pytest.MonkeyPatch, client: CloudRuntimesClient) -> Any:
+    """A client whose broker can be away."""
+
+    class Bus:
+        away = False
+
+    from cloud_runtimes.components.sqlite.pubsub import SqlitePubSub
+
+    real = SqlitePubSub.publish
+
+    def publish(self: SqlitePubSub, *arguments: Any) -> Any:
+        if Bus.away:
+            raise UnavailableError("the broker is away")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(SqlitePubSub, "publish", publish)
+    return client, Bus

@@ -1,0 +1,245 @@
+"""The public types, as a type checker sees them: ``mypy --strict`` on this file is a test. Nothing here is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypedDict, assert_type
+
+from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
+from cloud_runtimes.errors import BulkError, CloudRuntimesError
+from cloud_runtimes.pubsub import (
+    DeliveryReport,
+    DropEvent,
+    Event,
+    EventBatch,
+    FailedEvent,
+    OutgoingEvent,
+    Publisher,
+    PublisherStats,
+    PubSubService,
+    Subscription,
+)
+from cloud_runtimes.state import StateItem, StateService, StateTransaction
+
+
+@dataclass
+class Order:
+    """A dataclass."""
+
+    id: int
+
+
+class Line(TypedDict):
+    """A TypedDict."""
+
+    sku: str
+
+
+def client() -> None:
+    """The client and its services."""
+    with CloudRuntimesClient() as made:
+        assert_type(made, CloudRuntimesClient)
+        assert_type(made.state, StateService)
+        assert_type(made.pubsub, PubSubService)
+        assert_type(made.supports("state.ttl"), bool)
+        made.wait_ready(timeout=None)
+        made.close(timeout=1)
+        made.no_such_service()  # type: ignore[attr-defined]
+    CloudRuntimesClient("http://localhost:3500", 5.0, runtime="capa", app_id="a", config={"a": 1}, api_token="t")
+    CloudRuntimesClient(None, None)
+    CloudRuntimesClient(runtime=5)  # type: ignore[arg-type]
+    CloudRuntimesClient("e", 1.0, "capa")  # type: ignore[call-arg]
+    assert_type(native_status(), NativeStatus)
+    assert_type(native_status().native, bool)
+
+
+async def client_async() -> None:
+    """The twins."""
+    async with CloudRuntimesClient() as made:
+        assert_type(made, CloudRuntimesClient)
+        await made.wait_ready_async()
+        await made.close_async()
+
+
+def reading(state: StateService) -> None:
+    """``type=`` decides what comes back."""
+    assert_type(state.get("s", "k"), Any | None)
+    assert_type(state.get("s", "k", type=Order), Order | None)
+    assert_type(state.get("s", "k", type=Line), Line | None)
+    assert_type(state.get("s", "k", type=list[Order]), list[Order] | None)
+    assert_type(state.get("s", "k", type=list[int]), list[int] | None)
+    assert_type(state.get("s", "k", type=dict[str, int]), dict[str, int] | None)
+    assert_type(state.get("s", "k", type=bytes), bytes | None)
+    assert_type(state.get("s", "k", type=int | None), Any | None)
+    assert_type(state.get("s", "k", type=Order, consistency="strong", timeout=None, metadata={}), Order | None)
+    assert_type(state.get_item("s", "k"), StateItem[Any] | None)
+    assert_type(state.get_item("s", "k", type=Order), StateItem[Order] | None)
+    assert_type(state.get_bulk("s", ["k"]), dict[str, StateItem[Any]])
+    assert_type(state.get_bulk("s", {"k"}, type=list[int]), dict[str, StateItem[list[int]]])
+    assert_type(state.list_keys("s", "p", limit=5, after="k"), list[str])
+    state.get("s", "k", consistency="weak")  # type: ignore[call-overload]
+    state.get("s", 5)  # type: ignore[call-overload]
+    state.get("s", "k", typ=Order)  # type: ignore[call-overload]
+    state.get("s", "k", Order)  # type: ignore[call-overload]
+
+
+async def reading_async(state: StateService) -> None:
+    """The twins."""
+    assert_type(await state.get_async("s", "k"), Any | None)
+    assert_type(await state.get_async("s", "k", type=Order), Order | None)
+    assert_type(await state.get_async("s", "k", type=list[Line]), list[Line] | None)
+    assert_type(await state.get_async("s", "k", type=int | None), Any | None)
+    assert_type(await state.get_item_async("s", "k", type=Order), StateItem[Order] | None)
+    assert_type(await state.get_bulk_async("s", ["k"], type=Order), dict[str, StateItem[Order]])
+    assert_type(await state.list_keys_async("s"), list[str])
+    await state.get_async("s", "k", consistency="weak")  # type: ignore[call-overload]
+
+
+def writing(state: StateService, mapping: Mapping[str, int], items: list[StateItem[int]]) -> None:
+    """Writes give nothing."""
+    state.save("s", "k", 1, {"m": "v"}, etag="e", ttl=timedelta(1), concurrency="first-write", fence=1, timeout=1)
+    state.save("s", "k", object(), ttl=0.5, consistency="eventual", content_type="text/plain")
+    state.save_bulk("s", mapping)
+    state.save_bulk("s", items)
+    state.save_bulk("s", (item for item in items))
+    state.delete("s", "k", etag="e", fence=1)
+    state.delete_bulk("s", ("a", "b"))
+    state.save("s", "k", 1, concurrency="best")  # type: ignore[arg-type]
+    state.save("s", "k", 1, ttl="5s")  # type: ignore[arg-type]
+    state.save("s", "k", 1, {}, "e")  # type: ignore[call-arg]
+    state.save_bulk("s", [1])  # type: ignore[list-item]
+    with state.transaction("s", timeout=None) as tx:
+        assert_type(tx, StateTransaction)
+        tx.save("k", 1, {"m": "v"}, etag="e")
+        tx.delete("k", fence=1)
+
+
+async def writing_async(state: StateService, mapping: Mapping[str, int]) -> None:
+    """The twins."""
+    await state.save_async("s", "k", 1, ttl=1)
+    await state.save_bulk_async("s", mapping)
+    await state.delete_async("s", "k")
+    await state.delete_bulk_async("s", ["k"])
+    async with state.transaction("s") as tx:
+        assert_type(tx, StateTransaction)
+        tx.save("k", 1)
+
+
+def items(plain: StateItem, typed: StateItem[Order]) -> None:
+    """``T`` is ``Any`` by default."""
+    assert_type(plain, StateItem[Any])
+    assert_type(plain.value, Any)
+    assert_type(typed.value, Order)
+    assert_type(typed.etag, str | None)
+    typed.etag = "x"  # type: ignore[misc]
+    StateItem("k", 1)  # type: ignore[call-arg]
+
+
+def publishing(pubsub: PubSubService) -> None:
+    """Ids, and sequence numbers."""
+    assert_type(pubsub.publish("b", "t", 1, key="k", attributes={"a": 1}, ttl=1, delay=timedelta(1), raw=True), str)
+    assert_type(pubsub.publish_bulk("b", "t", [1, OutgoingEvent(1, "k", {"a": 1})]), list[str])
+
+    def report(report: DeliveryReport) -> None:
+        assert_type(report.first, int)
+        assert_type(report.failed, list[FailedEvent])
+        assert_type(report.failed[0].event, bytes)
+        assert_type(report.failed[0].error, CloudRuntimesError)
+
+    async def wrong(report: DeliveryReport) -> None: ...
+
+    with pubsub.publisher("b", "t", linger=0.1, on_full="raise", on_delivery=report) as publisher:
+        assert_type(publisher, Publisher)
+        assert_type(publisher.send(1, key="k", attributes={}, metadata={}, timeout=1), int)
+        publisher.flush()
+        publisher.flush(5)
+        assert_type(publisher.stats(), PublisherStats)
+        assert_type(publisher.stats().accepted, int)
+    pubsub.publisher("b", "t", on_full="wait")  # type: ignore[arg-type]
+    pubsub.publisher("b", "t", 0.1)  # type: ignore[call-arg]
+    pubsub.publisher("b", "t", on_delivery=wrong)  # type: ignore[arg-type]
+
+
+async def publishing_async(pubsub: PubSubService) -> None:
+    """The twins."""
+    assert_type(await pubsub.publish_async("b", "t", 1), str)
+    assert_type(await pubsub.publish_bulk_async("b", "t", [1]), list[str])
+    async with pubsub.publisher("b", "t") as publisher:
+        assert_type(await publisher.send_async(1), int)
+        await publisher.flush_async(1)
+
+
+def subscribing(pubsub: PubSubService) -> None:
+    """``type=`` and ``batch=`` decide what is handed out."""
+    assert_type(pubsub.subscribe("b", "t"), Subscription[Event[Any]])
+    assert_type(pubsub.subscribe("b", "t", type=Order), Subscription[Event[Order]])
+    assert_type(pubsub.subscribe("b", "t", type=list[int]), Subscription[Event[list[int]]])
+    assert_type(pubsub.subscribe("b", "t", type=int | None), Subscription[Event[Any]])
+    assert_type(pubsub.subscribe("b", "t", batch=5), Subscription[EventBatch[Any]])
+    assert_type(pubsub.subscribe("b", "t", batch=5, type=Order), Subscription[EventBatch[Order]])
+    assert_type(pubsub.subscribe("b", "t", group="g", start="latest", ack_wait=1), Subscription[Event[Any]])
+    with pubsub.subscribe("b", "t", type=Order, workers=2, max_deliveries=3, dead_letter_topic="d") as sub:
+        assert_type(sub, Subscription[Event[Order]])
+        for event in sub:
+            assert_type(event, Event[Order])
+            assert_type(event.data, Order)
+        assert_type(sub.receive(timeout=1), Event[Order] | None)
+        sub.wait()
+    with pubsub.subscribe("b", "t", type=Order, batch=2) as batches:
+        for batch in batches:
+            assert_type(batch, EventBatch[Order])
+            assert_type(batch[0], Event[Order])
+            batch.retry(1)
+
+    def typed(event: Event[Order]) -> None:
+        raise DropEvent
+
+    async def typed_async(event: Event[Order]) -> None: ...
+
+    def plain(event: Event) -> None:
+        assert_type(event, Event[Any])
+
+    def typed_batch(batch: EventBatch[Order]) -> None: ...
+
+    pubsub.subscribe("b", "t", typed, type=Order)
+    pubsub.subscribe("b", "t", typed_async, type=Order)
+    pubsub.subscribe("b", "t", plain)
+    pubsub.subscribe("b", "t", typed_batch, type=Order, batch=5)
+    pubsub.subscribe("b", "t", start="now")  # type: ignore[call-overload]
+    pubsub.subscribe("b", "t", wrkers=1)  # type: ignore[call-overload]
+
+
+async def subscribing_async(pubsub: PubSubService) -> None:
+    """The twins."""
+    async with await pubsub.subscribe_async("b", "t", type=Order) as sub:
+        assert_type(sub, Subscription[Event[Order]])
+        async for event in sub:
+            assert_type(event, Event[Order])
+        assert_type(await sub.receive_async(1), Event[Order] | None)
+        await sub.wait_async()
+        await sub.close_async()
+    assert_type(await pubsub.subscribe_async("b", "t", batch=5), Subscription[EventBatch[Any]])
+    assert_type(await pubsub.subscribe_async("b", "t", batch=5, type=Order), Subscription[EventBatch[Order]])
+
+
+def events(event: Event[Order]) -> None:
+    """What an event has."""
+    assert_type(event.id, str)
+    assert_type(event.key, str | None)
+    assert_type(event.extensions, Mapping[str, Any])
+    assert_type(event.metadata, Mapping[str, str])
+    assert_type(event.delivery_count, int | None)
+    assert_type(event.to_json(), bytes)
+    event.ack()
+    event.retry()
+    event.drop()
+    event.id = "x"  # type: ignore[misc]
+
+
+def errors(error: CloudRuntimesError, bulk: BulkError) -> None:
+    """What an error has."""
+    assert_type(error.code, str)
+    assert_type(error.component, str | None)
+    assert_type(bulk.failed, Mapping[Any, CloudRuntimesError])

@@ -1,0 +1,224 @@
+"""The public API is the agreed one: its types by mypy, its signatures by a table."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._operation import CLIENT_TIMEOUT
+from cloud_runtimes.config import DEFAULT_TIMEOUT
+from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
+from cloud_runtimes.pubsub._subscribing import SubscribeOptions
+from cloud_runtimes.state import StateService, StateTransaction
+
+ROOT = Path(__file__).parent.parent.parent
+CONTRACT = Path(__file__).parent / "api.py"
+
+# The agreed signatures. `/` never; after `*` keyword-only; a name alone is required. Every I/O method also takes
+# timeout= (the client's by default) and metadata=, marked `…` where both are keyword-only. A twin has the same.
+STATE = {
+    "get": "store_name, key, *, consistency=None, type=None, …",
+    "get_item": "store_name, key, *, consistency=None, type=None, …",
+    "get_bulk": "store_name, keys, *, consistency=None, type=None, …",
+    "list_keys": "store_name, prefix='', *, limit=None, after=None, …",
+    "save": "store_name, key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "
+    "content_type=None, fence=None, timeout=<client>",
+    "save_bulk": "store_name, items, *, …",
+    "delete": "store_name, key, *, etag=None, fence=None, …",
+    "delete_bulk": "store_name, keys, *, …",
+    "transaction": "store_name, *, …",
+}
+TRANSACTION = {
+    "save": "key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "
+    "content_type=None, fence=None",
+    "delete": "key, *, etag=None, fence=None",
+}
+PUBSUB = {
+    "publish": "pubsub_name, topic, data, *, content_type=None, key=None, attributes=None, ttl=None, delay=None, "
+    "raw=False, …",
+    "publish_bulk": "pubsub_name, topic, events, *, …",
+    "publisher": "pubsub_name, topic, *, linger=0.005, batch_events=1000, batch_bytes=1048576, buffer_bytes=67108864, "
+    "on_full='block', delivery_timeout=120.0, on_delivery=None, content_type=None, attributes=None",
+    "subscribe": "pubsub_name, topic, handler=None, *, type=None, batch=None, **options",
+}
+PUBLISHER = {
+    "send": "data, *, key=None, attributes=None, metadata=None, timeout=<client>",
+    "flush": "timeout=None",
+    "close": "*, timeout=<client>",
+    "stats": "",
+}
+SUBSCRIPTION = {
+    "receive": "timeout=None",
+    "wait": "",
+    "close": "*, timeout=<client>",
+}
+EVENT = {"ack": "", "retry": "delay=None", "drop": "", "to_json": ""}
+BATCH = {"ack": "", "retry": "delay=None", "drop": ""}
+CLIENT = {
+    "__init__": "endpoint=None, timeout=<30>, *, runtime=None, app_id=None, config=None, api_token=None",
+    "close": "*, timeout=<client>",
+    "wait_ready": "*, timeout=<client>",
+    "supports": "feature, component=None",
+}
+NO_TWIN = {"__init__", "supports", "transaction", "publisher", "stats", "ack", "retry", "drop", "to_json"}
+CLASSES: dict[type[Any], dict[str, str]] = {
+    CloudRuntimesClient: CLIENT,
+    StateService: STATE,
+    StateTransaction: TRANSACTION,
+    PubSubService: PUBSUB,
+    Publisher: PUBLISHER,
+    Subscription: SUBSCRIPTION,
+    Event: EVENT,
+    EventBatch: BATCH,
+}
+# what `subscribe` takes besides, and the attributes of an event
+OPTIONS = {
+    "group",
+    "start",
+    "workers",
+    "max_in_flight",
+    "ack_wait",
+    "max_deliveries",
+    "dead_letter_topic",
+    "raw",
+    "timeout",
+    "metadata",
+}
+ATTRIBUTES = {
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "topic",
+    "pubsub_name",
+    "key",
+    "content_type",
+    "data",
+    "extensions",
+    "metadata",
+    "traceparent",
+    "delivery_count",
+}
+
+
+def signature(method: Callable[..., Any]) -> str:
+    """Return names, order, kinds and defaults as the table has them."""
+    parts: list[str] = []
+    starred = False
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        assert parameter.kind is not parameter.POSITIONAL_ONLY
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parts.append("*")
+            starred = True
+        text = parameter.name
+        if parameter.kind is parameter.VAR_KEYWORD:
+            text = f"**{text}"
+        if parameter.default is CLIENT_TIMEOUT:
+            text += "=<client>"
+        elif parameter.default is DEFAULT_TIMEOUT:
+            text += f"=<{parameter.default:g}>"
+        elif parameter.default is not parameter.empty:
+            text += f"={parameter.default!r}"
+        parts.append(text)
+    return ", ".join(parts)
+
+
+CASES = [(cls, name, expected) for cls, table in CLASSES.items() for name, expected in table.items()]
+
+
+@pytest.mark.parametrize(("cls", "name", "expected"), CASES, ids=[f"{c.__name__}.{n}" for c, n, _ in CASES])
+def test_signature(cls: type[Any], name: str, expected: str) -> None:
+    expected = expected.replace("…", "timeout=<client>, metadata=None")
+    assert signature(getattr(cls, name)) == expected
+    if name in NO_TWIN or cls is StateTransaction:
+        assert not hasattr(cls, f"{name}_async")
+    else:
+        twin = getattr(cls, f"{name}_async")
+        assert signature(twin) == expected
+        assert inspect.iscoroutinefunction(twin)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_nothing_public_beyond_the_table(cls: type[Any]) -> None:
+    inherited = {name for base in (list, object) if issubclass(cls, base) for name in vars(base)}
+    public = {
+        name.removesuffix("_async")
+        for name, value in inspect.getmembers(cls, callable)
+        if not name.startswith("_") and name not in inherited
+    }
+    listed = set(CLASSES[cls]) - {"__init__"}
+    assert public - {"forked", "name", "from_record"} == listed, "say it in the table, or hide it"
+
+
+def test_options_of_subscribe() -> None:
+    assert set(SubscribeOptions.__annotations__) == OPTIONS
+
+
+def test_attributes_of_an_event() -> None:
+    public = {name for name in dir(Event) if not name.startswith("_")} - set(EVENT) - {"from_record"}
+    assert public == ATTRIBUTES
+
+
+def test_services_of_the_client() -> None:
+    with CloudRuntimesClient() as client:
+        assert type(client.state) is StateService
+        assert type(client.pubsub) is PubSubService
+        for absent in ("rpc", "lock", "secret", "telemetry", "no_such_service"):
+            with pytest.raises(AttributeError, match=absent):
+                getattr(client, absent)
+
+
+# -- what a type checker sees -------------------------------------------------
+
+
+def _mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if importlib.util.find_spec("mypy") is None:
+        pytest.fail("mypy is not installed: pip install -e '.[dev]'")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.process
+def test_types(tmp_path: Path) -> None:
+    done = _mypy(str(CONTRACT))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('state.get("s", "k", type=Order), Order | None', 'state.get("s", "k", type=Order), Order'),
+        (
+            'pubsub.subscribe("b", "t", batch=5), Subscription[EventBatch[Any]]',
+            'pubsub.subscribe("b", "t", batch=5), Subscription[Event[Any]]',
+        ),
+        ("await publisher.send_async(1), int", "await publisher.send_async(1), str"),
+    ],
+)
+def test_a_wrong_type_is_found(tmp_path: Path, right: str, wrong: str) -> None:
+    """The check above can fail."""
+    text = CONTRACT.read_text(encoding="utf-8")
+    assert text.count(right) == 1
+    broken = tmp_path / "broken.py"
+    broken.write_text(text.replace(right, wrong), encoding="utf-8")
+    done = _mypy(str(broken))
+    assert done.returncode == 1, done.stderr
+    assert "assert-type" in done.stdout
