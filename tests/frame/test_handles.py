@@ -321,8 +321,9 @@ def test_a_cancellation_beside_an_arrival_is_not_swallowed(client: CloudRuntimes
         async def run() -> None:
             task = asyncio.create_task(sub.receive_async(timeout))
             await asyncio.sleep(0.01)
-            client.pubsub.publish("bus", "t", 1)
+            # taken first: the pump announces, and forgets, as soon as the event is there
             (future,) = sub._pump._changes._futures
+            client.pubsub.publish("bus", "t", 1)
             future.set_result(None)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
