@@ -96,6 +96,7 @@ class Bells:
         self._local: dict[str, set[Waiter]] = {}
         self._lock = threading.Lock()
         self._sender: socket.socket | None = None
+        self._closed = False
         self._descriptor: int | None = None
         self._listing: list[str] = []
         self._listed = -1
@@ -164,8 +165,13 @@ class Bells:
         """Send one byte to a waiter's socket, without waiting."""
         sender = self._sender
         if sender is None:
-            sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sender.setblocking(False)
+            with self._lock:  # several threads may ring first; after the close nobody does
+                if self._closed:
+                    return
+                if self._sender is None:
+                    self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._sender.setblocking(False)
+                sender = self._sender
         sender.sendto(b"!", self.address(path))
 
     def address(self, path: str) -> str:
@@ -189,9 +195,11 @@ class Bells:
         for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
             waiter.close(unlink=unlink)
         self._local = {}
-        if self._sender is not None:
-            self._sender.close()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._sender = self._descriptor = None
+        with self._lock:
+            self._closed = True
+            if self._sender is not None:
+                self._sender.close()
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._sender = self._descriptor = None
         self._listed = -1
