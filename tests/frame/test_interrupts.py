@@ -304,7 +304,7 @@ def test_interrupted_writes(
     assert len(interrupted) > 20
     figure(
         f"KeyboardInterrupt in {name}, {'beside a writer' if beside else 'alone'}",
-        f"{len(interrupted)} of {len(said)} calls interrupted, all said truly",
+        f"{len(interrupted)} of {len(said)} calls interrupted, each interrupted caller told truly",
     )
 
 
