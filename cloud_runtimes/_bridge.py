@@ -46,7 +46,7 @@ class Bridge:
 
     def __init__(self, threads: int = 32) -> None:
         self._threads = threads
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -55,7 +55,7 @@ class Bridge:
 
     def forked(self) -> None:
         """In a forked child there are no threads: start again when needed."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop = self._loop_thread = self._pool = None
 
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -45,6 +45,10 @@ class Runtime(ABC):
     def ready(self) -> None:
         """Return once the runtime answers; raise `UnavailableError` where it does not (yet)."""
 
+    def is_inside(self) -> bool:
+        """Tell whether this is a signal handler that came while the thread was in a call for which closing would wait."""
+        return False
+
     @abstractmethod
     def close(self, timeout: float | None) -> None:
         """Let go of everything, within ``timeout`` seconds."""
@@ -80,6 +84,10 @@ class Component(ABC):
 
     def ready(self) -> None:
         """Return once it answers; raise `UnavailableError` where it does not."""
+
+    def is_inside(self) -> bool:
+        """See `Runtime.is_inside`."""
+        return False
 
     @abstractmethod
     def close(self, timeout: float | None) -> None:

@@ -8,13 +8,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from . import _fork, config, registry
 from ._operation import CLIENT_TIMEOUT, check_timeout
-from .errors import ClosedError, CloudRuntimesError, DeadlineExceededError, InvalidArgumentError, UnavailableError
+from ._thread import Background
+from .errors import (
+    ClosedError,
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -85,10 +94,12 @@ class CloudRuntimesClient:
         self._runtime: Runtime | None = None
         self._bridge: Bridge | None = None
         self._services: dict[str, Service] = {}
-        # what close() must end first: publishers and subscriptions
+        # what close() must end first: publishers and subscriptions; those that end by themselves once nobody has them
         self._handles: set[Any] = set()
+        self._loose_handles: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._closed = False
+        self._closer: Background | None = None
         _open_clients.add(self)
         _fork.register(self)
 
@@ -204,13 +215,17 @@ class CloudRuntimesClient:
                     raise DeadlineExceededError(
                         f"the runtime {runtime.name} is not ready after {limit:g} s: {error}"
                     ) from error
+            except CloudRuntimesError:
+                raise
+            except Exception as error:
+                raise InternalError(f"the runtime {runtime.name} failed: {type(error).__name__}: {error}") from error
             yield delay
             delay = min(delay * 2, 1.0)
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Refuse further calls, let handlers end, flush publishers, and let go of everything within ``timeout`` seconds.
 
-        Closing twice does nothing.
+        Closing twice does nothing. In a signal handler that came in the middle of a write of its own thread it only begins: a thread does the rest once that write is over, and the end of the program waits for it.
         """
         limit = check_timeout(timeout, self._timeout)
         with self._lock:
@@ -220,8 +235,15 @@ class CloudRuntimesClient:
             for service in self._services.values():
                 service._drivers = {}
         end = None if limit is None else time.monotonic() + limit
+        if self._runtime is not None and self._runtime.is_inside():
+            self._closer = Background(partial(self._close, end), "cloud-runtimes-close")
+            self._closer.start()
+            return
+        self._close(end)
+
+    def _close(self, end: float | None) -> None:
         failure: BaseException | None = None
-        for handle in list(self._handles):
+        for handle in (*self._handles, *self._loose_handles):
             try:
                 handle._close_by_client(end)
             except Exception as error:
@@ -238,7 +260,6 @@ class CloudRuntimesClient:
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Asynchronous `close`."""
         import asyncio
-        from functools import partial
 
         # handlers of subscriptions of this loop must be able to run while it waits
         await asyncio.to_thread(partial(self.close, timeout=timeout))
@@ -268,6 +289,7 @@ class CloudRuntimesClient:
             service._drivers = {}
         self._runtime = self._given_runtime
         self._handles = {handle for handle in self._handles if getattr(handle, "outlives_fork", False)}
+        self._loose_handles = weakref.WeakSet()
 
 
 @atexit.register
@@ -275,6 +297,8 @@ def _close_forgotten() -> None:
     for client in list(_open_clients):
         try:
             client.close(timeout=5.0)
+            if client._closer is not None:
+                client._closer.join(5.0)
         except Exception as error:
             from ._log import logger
 

@@ -100,14 +100,6 @@ cdef class BatchBuffer:
         self.open = self.head = self.tail = self.spare = NULL
         self.spares = 0
 
-    def reset(self):
-        """Empty the buffer and start counting anew, in a forked child."""
-        with cython.critical_section(self):
-            self.clear()
-            self.closed = False
-            self.accepted = self.delivered = self.failed = self.dropped = self.batches = self.taken = 0
-            self.bytes_ = self.taken_bytes = 0
-
     # ---- sections: called with the buffer locked, touch no object ----
 
     cdef Block* new_block(self, Py_ssize_t needed) noexcept:

@@ -103,10 +103,6 @@ class BatchBuffer:
         self._batch_bytes = batch_bytes
         self._buffer_bytes = buffer_bytes
         self._ready = ready
-        self.reset()
-
-    def reset(self) -> None:
-        """Empty the buffer and start counting anew, in a forked child, whatever another thread of the parent held."""
         self._lock = RLock()
         self._closed = False
         self._open: _Open | None = None

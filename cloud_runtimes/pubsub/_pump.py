@@ -1,13 +1,15 @@
 """The thread of a subscription: between an `EventSource` and those who take its events.
 
-It fetches ahead up to ``max_in_flight`` unsettled events, lands answers in groups, and gives what was handed out and not settled within ``ack_wait`` back to be delivered again. Takers wait on a condition (threads) or a future (an event loop).
+It fetches ahead up to ``max_in_flight`` unsettled events, lands answers in groups, and gives what was handed out and not settled within ``ack_wait`` back to be delivered again.
+
+Takers and answers share no lock with it, only deques whose operations are whole: a ``KeyboardInterrupt`` at any point leaves an event in one of them, and a signal handler may receive, settle and close.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat, starmap
 from time import monotonic
 from typing import Any, Final
 
@@ -58,14 +60,19 @@ class Pump:
         self._low = max(1, max_in_flight // 4)
         self._ack_wait = ack_wait
         self._poison = poison
-        self._lock = threading.Lock()
         self._changes = Changes()
+        # fetched; handed out, with the time to give them up; settled, as they were answered
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
+        self._settled: deque[tuple[Sequence[Event[Any]], Verdict, float | None]] = deque()
+        # the thread's own: answers to land, and events without one
         self._answers: list[Answer] = []
         self._open = 0
+        # about how many events `_settled` holds
+        self._waiting = 0
+        self._woken = False
         self._closing = False
-        self._ending = False
+        self._ending = self._abandoned = False
         self.error: CloudRuntimesError | None = None
         self._thread = Background(self._run, "cloud-runtimes-subscription")
 
@@ -83,53 +90,57 @@ class Pump:
         """
         end = None if timeout is None else monotonic() + timeout
         while True:
-            events: list[Event[Any]] = []
-            with self._lock:
-                if self._ready:
-                    events = self._hand_out(limit)
-                elif self._over():
-                    return []
-                else:
-                    ticket = self._changes.ticket()
-            if events:
-                if events := self._fitting(events):
-                    return events
-            elif not self._changes.wait(ticket, None if end is None else end - monotonic()):
+            if (events := self._hand_out(limit)) is not None:
+                return events
+            ticket = self._changes.ticket()
+            if (events := self._hand_out(limit)) is not None:
+                return events
+            if not self._changes.wait(ticket, None if end is None else end - monotonic()):
                 return None
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
         """Asynchronous `take`."""
         end = None if timeout is None else monotonic() + timeout
         while True:
-            events: list[Event[Any]] = []
-            with self._lock:
-                if self._ready:
-                    events = self._hand_out(limit)
-                elif self._over():
-                    return []
-                else:
-                    future = self._changes.future()
-            if events:
-                if events := self._fitting(events):
-                    return events
-            elif not await self._changes.wait_async(future, None if end is None else end - monotonic()):
+            if (events := self._hand_out(limit)) is not None:
+                return events
+            future = self._changes.future()
+            if (events := self._hand_out(limit)) is not None:
+                return events
+            if not await self._changes.wait_async(future, None if end is None else end - monotonic()):
                 return None
+
+    def _hand_out(self, limit: int) -> list[Event[Any]] | None:
+        """Return events that are there, ``[]`` once closed, ``None`` if there are none now."""
+        events: list[Event[Any]] = []
+        try:
+            while self._ready and not self._closing:
+                try:
+                    # moved by one call into C: an interrupt finds each event here or there, never in between
+                    events.extend(starmap(self._ready.popleft, repeat((), limit)))
+                except IndexError:
+                    pass
+                if events:
+                    self._handed.append((self._give_up_at(), events))
+                    if fitting := self._fitting(events) if self._typed else events:
+                        return fitting
+                    events = []
+        except BaseException:
+            if events:
+                self.settle(events, Verdict.RETURN, None)
+            raise
+        return [] if self._over() else None
+
+    def _give_up_at(self) -> float:
+        return float("inf") if self._ack_wait is None else monotonic() + self._ack_wait
 
     def _over(self) -> bool:
         if self.error is not None:
             raise self.error
         return self._closing
 
-    def _hand_out(self, limit: int) -> list[Event[Any]]:
-        ready = self._ready
-        events = [ready.popleft() for _ in range(min(limit, len(ready)))]
-        self._handed.append((float("inf") if self._ack_wait is None else monotonic() + self._ack_wait, events))
-        return events
-
     def _fitting(self, events: list[Event[Any]]) -> list[Event[Any]]:
         """Return the events whose data fits the type asked for; the others are settled as poison."""
-        if not self._typed:
-            return events
         fitting = []
         for event in events:
             try:
@@ -143,32 +154,27 @@ class Pump:
 
     def wait(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        while True:
-            with self._lock:
-                if self._over():
-                    return
-                ticket = self._changes.ticket()
+        while not self._over():
+            ticket = self._changes.ticket()
+            if self._over():
+                return
             self._changes.wait(ticket, None)
 
     async def wait_async(self) -> None:
         """Asynchronous `wait`."""
-        while True:
-            with self._lock:
-                if self._over():
-                    return
-                future = self._changes.future()
+        while not self._over():
+            future = self._changes.future()
+            if self._over():
+                return
             await self._changes.wait_async(future, None)
 
     def settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
-        """Queue an answer for those of ``events`` that have none; waits for nothing but other takers."""
-        with self._lock:
-            fresh = [event for event in events if event._verdict is None]
-            for event in fresh:
-                event._verdict = verdict
-                self._answers.append(Answer(event._token, verdict, delay))
-            self._open -= len(fresh)
-            urgent = fresh and (len(self._answers) >= self._flush_at or self._open == 0)
-        if urgent:
+        """Queue an answer for those of ``events`` that have none; waits for nobody."""
+        count = len(events)
+        self._settled.append((events, verdict, delay))
+        self._waiting += count
+        if not self._woken and (self._waiting >= self._flush_at or self._waiting >= self._open):
+            self._woken = True
             self._source.wake()
 
     # -- the thread -------------------------------------------------------
@@ -177,25 +183,31 @@ class Pump:
         backoff = 0.0
         answers: list[Answer] = []
         while True:
-            with self._lock:
-                self._give_up_overdue()
-                answers += self._answers
-                self._answers = []
-                if self._ending:
-                    # what was handed out and has no answer was delivered; what was not goes back uncounted
-                    held = [event for _, events in self._handed for event in events if event._verdict is None]
-                    answers += [Answer(event._token, Verdict.RETURN) for event in held]
-                    break
-                want = 0 if self._closing else self._max_in_flight - self._open
-                if want < self._low and self._ready:
-                    want = 0
+            ending = self._ending  # before the last look at what was settled
+            self._woken = False
+            self._take_answers()
+            self._give_up_overdue()
+            if self._abandoned and not ending:
+                self._settle(self._drain(), Verdict.RETURN, None)
+                ending = not self._handed
+            answers += self._answers
+            self._answers = []
+            if ending:
+                self._drain()  # the source gives it back
+                # what was handed out and has no answer was delivered; what was not goes back uncounted
+                held = [event for _, events in self._handed for event in events if event._verdict is None]
+                answers += [Answer(event._token, Verdict.RETURN) for event in held]
+                break
+            want = 0 if self._closing else self._max_in_flight - self._open
+            if want < self._low and self._ready:
+                want = 0
             try:
                 if answers or want:
                     deliveries = self._source.exchange(answers, want)
                     answers = []
                     self._admit(deliveries)
                     backoff = 0.0
-                self._source.wait(LANDING if self._open or self._answers else _IDLE)
+                self._source.wait(LANDING if self._open else _IDLE)
                 continue
             except Exception as error:
                 ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
@@ -217,44 +229,62 @@ class Pump:
             return
         options = self._event
         events = [Event(record, token=token, delivery_count=count, **options) for record, token, count in deliveries]
-        with self._lock:
-            self._open += len(events)
-            if self._closing:
-                return  # unhanded: given back by the source's close
+        self._open += len(events)
+        if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)
             self._changes.announce()
+
+    def _take_answers(self) -> None:
+        """Turn what was settled into answers; of several for one event the first counts."""
+        settled = self._settled
+        while settled:
+            events, verdict, delay = settled.popleft()
+            self._waiting -= len(events)
+            self._settle(events, verdict, delay)
+
+    def _settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
+        for event in events:
+            if event._verdict is None:
+                event._verdict = verdict
+                self._answers.append(Answer(event._token, verdict, delay))
+                self._open -= 1
+
+    def _drain(self) -> list[Event[Any]]:
+        """Take back what was fetched and not handed out."""
+        events: list[Event[Any]] = []
+        try:
+            events.extend(starmap(self._ready.popleft, repeat(())))
+        except IndexError:
+            pass
+        return events
 
     def _give_up_overdue(self) -> None:
         """Have events delivered again that were handed out ``ack_wait`` ago and have no answer."""
         now = monotonic()
         while self._handed and self._handed[0][0] <= now:
-            for event in self._handed.popleft()[1]:
-                if event._verdict is None:
-                    event._verdict = Verdict.RETRY
-                    self._answers.append(Answer(event._token, Verdict.RETRY, 0.0))
-                    self._open -= 1
+            self._settle(self._handed.popleft()[1], Verdict.RETRY, 0.0)
         while self._handed and all(event._verdict is not None for event in self._handed[0][1]):
             self._handed.popleft()
 
     def _end(self, error: CloudRuntimesError | None) -> None:
-        with self._lock:
-            self._closing = True
-            self.error = self.error or error
-            self._changes.announce()
+        self.error = self.error or error
+        self._closing = True
+        self._changes.announce()
 
     def stop(self) -> None:
         """Hand out nothing any more; takers see the end."""
-        with self._lock:
-            self._closing = True
-            for event in self._ready:
-                event._verdict = Verdict.RETURN
-            self._ready.clear()
-            self._changes.announce()
+        self._closing = True
+        self._changes.announce()
+
+    def abandon(self) -> None:
+        """Nobody can take events any more: leave the group once what was handed out is settled or given up."""
+        self.stop()
+        self._abandoned = True
+        self._source.wake()
 
     def end(self, timeout: float | None) -> bool:
         """Land the answers, give the rest back, and wait for the thread; tells whether it ended in time."""
-        with self._lock:
-            self._ending = True
+        self._ending = True
         if not self._thread.started:  # its start was interrupted: let it do the leaving
             self._thread.start()
         self._source.wake()

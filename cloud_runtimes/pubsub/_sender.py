@@ -69,7 +69,7 @@ class Sender:
         # a SimpleQueue, since signal handlers may send too
         self._wake: SimpleQueue[None] = SimpleQueue()
         self.changes = Changes()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.settled = 0
         self._thread = Background(self._run, "cloud-runtimes-publisher")
         self._flush_to = 0

@@ -15,7 +15,6 @@ from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec.payload import encode_payload
 from ..errors import (
     ClosedError,
-    CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
     ResourceExhaustedError,
@@ -76,7 +75,7 @@ class Publisher(Handle):
             "on_delivery": on_delivery,
         }
         self._sender: Sender | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         service._client._handles.add(self)
         _fork.register(self)
@@ -85,7 +84,7 @@ class Publisher(Handle):
         """In a forked child: start empty."""
         self._generation = _fork.generation()
         self._sender = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     # -- sending ----------------------------------------------------------
 
@@ -99,7 +98,7 @@ class Publisher(Handle):
 
     def _refusal(self) -> ClosedError:
         error = ClosedError("this publisher is closed: open another")
-        self._service._place(error, _SEND, self._pubsub_name)
+        self._service._leaves(error, _SEND, self._pubsub_name)
         return error
 
     def _add(
@@ -127,8 +126,8 @@ class Publisher(Handle):
                 max_bytes=sender.max_event,
             )
             return sender.buffer.append_record(record)
-        except CloudRuntimesError as error:
-            self._service._place(error, _SEND, self._pubsub_name)
+        except BaseException as error:
+            self._service._leaves(error, _SEND, self._pubsub_name)
             raise
 
     def send(
@@ -214,7 +213,7 @@ class Publisher(Handle):
             "broker takes them, or it is away; raise buffer_bytes, or slow down",
             retryable=True,
         )
-        self._service._place(error, _SEND, self._pubsub_name)
+        self._service._leaves(error, _SEND, self._pubsub_name)
         return error
 
     # -- flushing and closing ---------------------------------------------

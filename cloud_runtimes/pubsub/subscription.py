@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from time import monotonic
@@ -33,7 +34,7 @@ I_co = TypeVar("I_co", covariant=True)
 class Subscription(Handle, Generic[I_co]):
     """A live member of a consumer group; made by `PubSubService.subscribe`.
 
-    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it.
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more leaves the group by itself.
     """
 
     def __init__(
@@ -42,9 +43,7 @@ class Subscription(Handle, Generic[I_co]):
         pump: Pump,
         *,
         handler: Callable[[Any], Any] | None,
-        workers: int,
         batch: int | None,
-        loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         super().__init__()
         self._service = service
@@ -54,18 +53,33 @@ class Subscription(Handle, Generic[I_co]):
         self._threads: list[Background] = []
         self._tasks: list[Future[None]] = []
         self._closed = False
-        service._client._handles.add(self)
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def _begin(self, workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Become live; after an interrupt in here call `_abandon`."""
+        client = self._service._client
         _fork.register(self)
-        pump.start()
-        if handler is not None:
-            self._start(handler, workers, loop)
+        if self._handler is None:
+            client._loose_handles.add(self)
+            self._finalizer = weakref.finalize(self, self._pump.abandon)
+            self._finalizer.atexit = False
+        else:
+            client._handles.add(self)
+        self._pump.start()
+        if self._handler is not None:
+            self._start(self._handler, workers, loop)
+
+    def _abandon(self) -> None:
+        """Leave the group without waiting."""
+        self._service._client._handles.discard(self)
+        self._pump.abandon()
+        self._pump.start()  # its thread does the leaving
 
     def forked(self) -> None:
         """In a forked child: the member is the parent's; using it here raises `ClosedError`."""
         self._pump.error = ClosedError(
             "this subscription was opened before fork and belongs to the parent: open another"
         )
-        self._pump._lock = threading.Lock()
 
     # -- taking -----------------------------------------------------------
 
@@ -211,6 +225,9 @@ class Subscription(Handle, Generic[I_co]):
         self._pump.end(_left(end))
         self._closed = True
         self._service._client._handles.discard(self)
+        self._service._client._loose_handles.discard(self)
+        if self._finalizer is not None:
+            self._finalizer.detach()
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Asynchronous `close`."""

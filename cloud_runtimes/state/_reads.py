@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack, overload
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import Service, placed
 from ..codec.payload import decode_payload
-from ..errors import CloudRuntimesError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from . import driver as spi
 from ._prepare import check_consistency, check_key
 from ._results import bulk_items, check_keys, item
@@ -74,8 +74,8 @@ class StateReads(Service):
             op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
             stored = self._call(op, driver.get, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
-        except CloudRuntimesError as error:
-            self._place(error, _GET, store_name)
+        except BaseException as error:
+            self._leaves(error, _GET, store_name)
             raise
 
     @overload
@@ -101,8 +101,8 @@ class StateReads(Service):
             op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
             stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
-        except CloudRuntimesError as error:
-            self._place(error, _GET, store_name)
+        except BaseException as error:
+            self._leaves(error, _GET, store_name)
             raise
 
     @overload

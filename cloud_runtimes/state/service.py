@@ -7,7 +7,6 @@ from typing import Any
 
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import placed
-from ..errors import CloudRuntimesError
 from . import driver as spi
 from ._prepare import PLAIN, delete_write, save_write
 from ._reads import StateReads
@@ -97,8 +96,8 @@ class StateService(StateReads):
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
             op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
             self._call(op, driver.write, (write,), True)
-        except CloudRuntimesError as error:
-            self._place(error, _SAVE, store_name)
+        except BaseException as error:
+            self._leaves(error, _SAVE, store_name)
             raise
 
     async def save_async(
@@ -121,8 +120,8 @@ class StateService(StateReads):
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
             op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
             await self._call_async(op, driver.write_async, (write,), True)
-        except CloudRuntimesError as error:
-            self._place(error, _SAVE, store_name)
+        except BaseException as error:
+            self._leaves(error, _SAVE, store_name)
             raise
 
     @placed(_SAVE_BULK)

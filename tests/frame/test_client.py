@@ -18,6 +18,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,
+    InternalError,
     InvalidArgumentError,
     PermissionDeniedError,
     UnavailableError,
@@ -167,6 +168,14 @@ def test_wait_ready_raises_what_will_not_pass(scripted: CloudRuntimesClient, run
     with pytest.raises(PermissionDeniedError, match="never"):
         own(scripted, face, "wait_ready")
     assert len(runtime.readiness) == 1
+
+
+@FACES
+def test_wait_ready_wraps_a_native_error(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+    runtime.readiness = [ZeroDivisionError("native")]
+    with pytest.raises(InternalError, match=r"scripted.*ZeroDivisionError: native") as caught:
+        own(scripted, face, "wait_ready")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @FACES

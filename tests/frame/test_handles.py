@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -290,6 +292,42 @@ def test_a_subscription_ends_its_iteration_and_gives_back(client: CloudRuntimesC
         rest = [event.data for _ in range(2) if (event := sub.receive(10)) is not None]
         assert sub.receive(0.1) is None
     assert sorted(first + rest) == [1, 2, 3], "what was not settled came again, what was did not"
+
+
+@FACES
+def test_a_subscription_that_nobody_has_leaves_the_group(client: CloudRuntimesClient, face: str) -> None:
+    client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
+
+    async def run() -> None:
+        if face == "sync":
+            first = client.pubsub.subscribe("bus", "t", ack_wait=60).receive(5)
+        else:
+            first = await (await client.pubsub.subscribe_async("bus", "t", ack_wait=60)).receive_async(5)
+        gc.collect()
+        assert first is not None
+        assert first.data == 1
+        # the others go to whoever comes, at once; the first one is still his who has it
+        with client.pubsub.subscribe("bus", "t", ack_wait=60) as other:
+            rest = [other.receive(5), other.receive(5)]
+            assert sorted(event.data for event in rest if event is not None) == [2, 3]
+            first.ack()
+            for event in rest:
+                assert event is not None
+                event.ack()
+        with client.pubsub.subscribe("bus", "t") as nobody:
+            assert nobody.receive(0.3) is None
+
+    asyncio.run(run())
+    gc.collect()
+    assert not client._loose_handles
+
+
+def test_a_subscription_with_a_handler_lives_without_a_reference(client: CloudRuntimesClient) -> None:
+    got: SimpleQueue[Any] = SimpleQueue()
+    client.pubsub.subscribe("bus", "t", lambda event: got.put(event.data))
+    gc.collect()
+    client.pubsub.publish("bus", "t", 1)
+    assert got.get(timeout=10) == 1
 
 
 def test_waiters_that_give_up_are_forgotten(client: CloudRuntimesClient) -> None:

@@ -215,18 +215,6 @@ def test_constructor(batch: ModuleType) -> None:
             batch.BatchBuffer(*header, **limits, ready=print)
 
 
-def test_reset(batch: ModuleType) -> None:
-    buffer = make(batch, events=2)
-    for _ in range(5):
-        buffer.append(bytes(100), None)
-    buffer.take(1)
-    buffer.drop()
-    buffer.reset()
-    assert buffer.stats() == (0, 0, 0, 0, 0, 0, 0)
-    assert (buffer.has_sealed, buffer.open_events, buffer.take(1)) == (False, 0, [])
-    assert buffer.append(b"", None) == 1
-
-
 def test_threads_see_whole_snapshots(batch: ModuleType, events: ModuleType) -> None:
     each = 4000
     buffer = make(batch, events=50, size=4000, room=40_000)

@@ -72,7 +72,7 @@ class SqliteComponent(Component):
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
         self.durable = durability == "full"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._sweeping = False
 
@@ -113,6 +113,9 @@ class SqliteComponent(Component):
 
     def ready(self) -> None:
         self.engine.open()
+
+    def is_inside(self) -> bool:
+        return self._engine is not None and self._engine.is_inside()
 
     def close(self, timeout: float | None) -> None:
         with self._lock:

@@ -31,22 +31,30 @@ class Waiter:
         self._bells = bells
         self.bell = bell
         self.path = path
+        self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
         self.net = 0.25
-        if path is not None:
-            try:
-                self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._receiver.bind(bells.address(path))
-                os.chmod(bells.address(path), 0o600)
-                self._receiver.setblocking(False)
-                return
-            except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
-                self._receiver.close()
-                self.path = None
-                self.net = 0.02
-        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._receiver.setblocking(False)
-        self._sender.setblocking(False)
+        try:
+            if path is not None:
+                try:
+                    self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._receiver.bind(bells.address(path))
+                    os.chmod(bells.address(path), 0o600)
+                    self._receiver.setblocking(False)
+                    bells.remember(self)
+                    return
+                except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
+                    if self._receiver is not None:
+                        self._receiver.close()
+                    self.path = None
+                    self.net = 0.02
+            self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._receiver.setblocking(False)
+            self._sender.setblocking(False)
+            bells.remember(self)
+        except BaseException:
+            self.close()
+            raise
 
     def ring(self) -> None:
         """Wake it; a ring before the wait is kept."""
@@ -61,6 +69,7 @@ class Waiter:
     def wait(self, timeout: float) -> bool:
         """Return when rung (``True``) or after ``timeout`` seconds (``False``)."""
         receiver = self._receiver
+        assert receiver is not None
         try:
             if timeout > 0:
                 receiver.settimeout(timeout)
@@ -78,7 +87,8 @@ class Waiter:
     def close(self, *, unlink: bool = True) -> None:
         """Stop waiting."""
         self._bells.forget(self)
-        self._receiver.close()
+        if self._receiver is not None:
+            self._receiver.close()
         if self._sender is not None:
             self._sender.close()
         if self.path is not None and unlink:
@@ -94,7 +104,7 @@ class Bells:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._local: dict[str, set[Waiter]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sender: socket.socket | None = None
         self._closed = False
         self._descriptor: int | None = None
@@ -107,10 +117,12 @@ class Bells:
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             path = str(self._folder / f"{bell}.{os.getpid()}-{next(_numbers)}")
-        waiter = Waiter(self, bell, path)
+        return Waiter(self, bell, path)
+
+    def remember(self, waiter: Waiter) -> None:
+        """Hang a waiter on its bell."""
         with self._lock:
-            self._local.setdefault(bell, set()).add(waiter)
-        return waiter
+            self._local.setdefault(waiter.bell, set()).add(waiter)
 
     def forget(self, waiter: Waiter) -> None:
         """Take a waiter off its bell."""
@@ -188,7 +200,7 @@ class Bells:
 
     def forked(self) -> None:
         """In a forked child: let go of the parent's sockets without taking them down."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._close(unlink=False)
 
     def _close(self, *, unlink: bool) -> None:

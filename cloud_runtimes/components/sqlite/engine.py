@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,7 +18,7 @@ from ... import _fork
 from ..._clock import Clocks
 from ..._log import repeated
 from ..._operation import Operation
-from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError
+from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from . import schema
 from .bell import Bells
 from .failures import explain
@@ -39,7 +40,7 @@ _PRAGMAS: Final = (
 _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
 _engines: dict[str, Engine] = {}
-_engines_lock = threading.Lock()
+_engines_lock = threading.RLock()
 # connections that must not be closed: a forked child inherited them, or a write still waits
 _inherited: list[Any] = []
 
@@ -53,6 +54,10 @@ def acquire(path: str, clocks: Clocks) -> Engine:
             engine = _engines[key] = Engine(key, clocks)
         engine.users += 1
         return engine
+
+
+class _Reader(sqlite3.Connection):
+    """A reading connection; unlike its base it can be referred to weakly."""
 
 
 class Engine:
@@ -74,14 +79,14 @@ class Engine:
         self.read_only = False
         self.sweepers: list[Callable[[], bool]] = []
         self.bells = Bells(None if self.memory else Path(path).parent / "wake")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rounds: Rounds | None = None
         self._gate: Gate | NoGate = NoGate()
         self._readers: list[sqlite3.Connection] = []
         self._immutable = False
         self._is_open = self._closed = False
-        # readers there are, in the pool or in use; what a fork holds while it happens
-        self._reader_count = 0
+        # readers there are, in the pool or in use, less those that an interrupt lost; what a fork holds while it happens
+        self._all_readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         self._resting: list[Any] = []
         self._held: list[sqlite3.Connection] = []
         _fork.register(self)
@@ -94,29 +99,37 @@ class Engine:
         Raises:
             CloudRuntimesError: it cannot be used; names the path and the remedy.
         """
+        if self._is_open:
+            return
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise UnavailableError(f"a signal handler or __del__ uses {self.path} while its own thread opens it: later")
         left = None if op is None else op.remaining()
-        if not self._lock.acquire(timeout=-1 if left is None else left):
-            assert op is not None
-            raise op.timed_out(f"another thread to open {self.path}")
         try:
+            if not self._lock.acquire(timeout=-1 if left is None else left):
+                assert op is not None
+                raise op.timed_out(f"another thread to open {self.path}")
             if self._is_open:
                 return
             if self._closed:
                 raise ClosedError(f"{self.path} is closed: its last client has closed it")
-            try:
-                if self.memory:
-                    self._start(self._connect("file::memory:"))
-                else:
-                    self._open_file(op)
-                self._is_open = True
-            except sqlite3.Error as error:
-                raise explain(error, self.path) from error
-            except OSError as error:
-                if isinstance(error, CloudRuntimesError):
-                    raise
-                raise explain_os_error(error, Path(self.path)) from error
+            if self.memory:
+                self._open_memory()
+            else:
+                self._open_file(op)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        except OSError as error:
+            if isinstance(error, CloudRuntimesError):
+                raise
+            raise explain_os_error(error, Path(self.path)) from error
         finally:
-            self._lock.release()
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._lock.release()
+
+    def _open_memory(self) -> None:
+        connection = self._connect("file::memory:")
+        schema.migrate(connection, 0)
+        self._set_open(self._make_rounds(connection, self._gate), self._gate)
 
     def _open_file(self, op: Operation | None) -> None:
         folder = Path(self.path).parent
@@ -130,48 +143,57 @@ class Engine:
                 self._open_read_only()
                 return
             raise refusal from error
+        connection = None
         try:
             # asked again and again, since a wait for the gate cannot be given up
             while not gate.try_enter():
                 if op is not None and op.remaining() == 0.0:
                     raise op.timed_out(f"the turn to open {self.path}")
                 sleep(0.005)
-            try:
-                connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
-                try:
-                    version = schema.check(connection, self.path)
-                    connection.execute("PRAGMA wal_autocheckpoint = 4000")
-                    connection.execute("PRAGMA journal_size_limit = 67108864")
-                    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                        connection.execute("PRAGMA journal_mode = WAL")
-                    schema.migrate(connection, version)
-                except BaseException:
-                    connection.close()
-                    raise
-                self._start(connection, gate)
-            finally:
-                gate.leave()
+            connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
+            version = schema.check(connection, self.path)
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            schema.migrate(connection, version)
+            rounds = self._make_rounds(connection, gate)
+            gate.leave()
+            self._set_open(rounds, gate)
         except BaseException:
-            gate.close()
+            if not self._is_open:
+                gate.try_enter()  # who else is in it has the file open, so that ours is not the last to close it
+                if connection is not None:
+                    connection.close()
+                gate.close()
             raise
 
-    def _start(self, connection: sqlite3.Connection, gate: Gate | NoGate | None = None) -> None:
-        if gate is None:
-            schema.migrate(connection, 0)
-        self._gate = gate or self._gate
-        self._rounds = Rounds(connection, self._gate, self.path, ring=self.bells.ring, sweep=self._sweep)
+    def _make_rounds(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> Rounds:
+        return Rounds(connection, gate, self.path, ring=self.bells.ring, sweep=self._sweep)
+
+    def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate) -> None:
+        """Become open; no call in here, so that an interrupt finds all of it or nothing."""
+        self._gate = gate
+        self._rounds = rounds
+        self._is_open = True
 
     def _open_read_only(self) -> None:
         """Open what cannot be written, for reading. Without a log beside it nobody writes it, so no locks are needed."""
         self.read_only = True
         self._immutable = not os.path.exists(f"{self.path}-wal")
         reader = self._reader()
-        self._reader_count += 1
+        try:
+            schema.check(reader, self.path)
+        except BaseException:
+            reader.close()
+            raise
         self._readers.append(reader)
-        schema.check(reader, self.path)
+        self._set_open(None, self._gate)
 
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0)
+    def _connect(self, uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0, factory=factory
+        )
         try:
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
@@ -183,7 +205,13 @@ class Engine:
     def _reader(self) -> sqlite3.Connection:
         """Open another reader; the caller holds the lock."""
         mode = ("?mode=ro&immutable=1" if self._immutable else "?mode=ro") if self.read_only else "?mode=rw"
-        return self._connect(Path(self.path).as_uri() + mode)
+        reader = self._connect(Path(self.path).as_uri() + mode, _Reader)
+        self._all_readers.add(reader)
+        return reader
+
+    def is_inside(self) -> bool:
+        """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
+        return self._rounds is not None and self._rounds.is_inside()
 
     def release(self, timeout: float | None) -> None:
         """Give up one use; the last one closes the engine."""
@@ -199,7 +227,7 @@ class Engine:
         with self._lock:
             self._closed, self._is_open = True, False
             rounds, self._rounds = self._rounds, None
-            readers, self._readers, self._reader_count = self._readers, [], 0
+            readers, self._readers = self._readers, []
             if rounds is not None:
                 rounds.close(timeout)
                 self._close_connections(rounds, readers, timeout)
@@ -212,7 +240,7 @@ class Engine:
     def _close_connections(self, rounds: Rounds, readers: list[sqlite3.Connection], timeout: float | None) -> None:
         """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
         end = None if timeout is None else monotonic() + timeout
-        if not rounds.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if rounds.is_inside() or not rounds.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             repeated(f"close {self.path}", "%s: a write is still waiting for its turn; left open to the end", self.path)
             _inherited.extend((*readers, rounds.connection))
             return
@@ -236,7 +264,7 @@ class Engine:
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
-        while len(self._held) < self._reader_count and monotonic() < end:
+        while len(self._held) < len(list(self._all_readers)) and monotonic() < end:
             try:
                 self._held.append(self._readers.pop())
             except IndexError:
@@ -259,12 +287,13 @@ class Engine:
         for reader in (*self._readers, *self._held):
             _keep_forever(reader)
         self._gate = NoGate()
-        self._rounds, self._readers, self._lock = None, [], threading.Lock()
-        self._reader_count, self._resting, self._held = 0, [], []
+        self._rounds, self._readers, self._lock = None, [], threading.RLock()
+        self._resting, self._held = [], []
+        self._all_readers = weakref.WeakSet()
         self._is_open, self._closed = False, True
         self.bells.forked()
         global _engines_lock
-        _engines_lock = threading.Lock()
+        _engines_lock = threading.RLock()
         _engines.pop(self.path, None)
 
     # -- reading ----------------------------------------------------------
@@ -309,7 +338,6 @@ class Engine:
             self.open(op)
             with self._lock:  # a fork holds it, and has the readers
                 reader = self._reader()
-                self._reader_count += 1
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:

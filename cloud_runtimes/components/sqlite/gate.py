@@ -54,6 +54,11 @@ class Gate:
         """Let the next one in; does nothing outside."""
         flock(self._gate, LOCK_UN)
 
+    def reset(self) -> None:
+        """Let go of both, wherever an interrupt came."""
+        flock(self._turn, LOCK_UN)
+        flock(self._gate, LOCK_UN)
+
     def close(self) -> None:
         """Close the descriptors. In a forked child this does not unlock: the parent has them open too."""
         os.close(self._turn)
@@ -70,6 +75,9 @@ class NoGate:
         return
 
     def leave(self) -> None:
+        return
+
+    def reset(self) -> None:
         return
 
     def close(self) -> None:

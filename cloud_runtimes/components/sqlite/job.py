@@ -73,13 +73,7 @@ class Job:
 
     def give_back(self) -> None:
         """Make a job that was taken and then not applied free again."""
-        self._token.append(None)
-
-    def outcome(self) -> Any:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result
+        self._token = [None]
 
     @property
     def grace(self) -> float:

@@ -97,6 +97,7 @@ class Member(EventSource):
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
         self._waiter: Waiter | None = None
+        self._gone = False
         self._renewed = 0
         self._seen = monotonic()
         self._next_due: float | None = None
@@ -120,6 +121,14 @@ class Member(EventSource):
 
         self._topic, self._group = joined
         self._waiter = self._engine.bells.waiter(bell(self._topic))
+        if self._gone:
+            self.unhang()
+
+    def unhang(self) -> None:
+        """Take the bell down again; also one that another thread is just hanging up."""
+        self._gone = True
+        if self._waiter is not None:
+            self._waiter.close()
 
     # -- the source -------------------------------------------------------
 
@@ -197,8 +206,7 @@ class Member(EventSource):
                 bells = (bell(self._topic), *self._dead_bells())
                 self._engine.run(Job(body, durable=self._driver.component.durable, bells=bells), self._operation())
         finally:
-            if self._waiter is not None:
-                self._waiter.close()
+            self.unhang()
 
     def _operation(self) -> Operation:
         return Operation(_EXCHANGE, self._driver.name, _TIMEOUT)

@@ -154,7 +154,12 @@ class SqlitePubSub(PubSubDriver):
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         member = Member(self, request)
-        member.join(self.engine.run(member.joining(), op))
+        joined = self.engine.run(member.joining(), op)
+        try:
+            member.join(joined)
+        except BaseException:
+            member.unhang()
+            raise
         return member
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
@@ -162,5 +167,9 @@ class SqlitePubSub(PubSubDriver):
 
         member = Member(self, request)
         joined = await self.engine.run_async(member.joining(), op)
-        await asyncio.to_thread(member.join, joined)
+        try:
+            await asyncio.to_thread(member.join, joined)
+        except BaseException:
+            member.unhang()
+            raise
         return member

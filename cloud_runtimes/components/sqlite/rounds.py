@@ -1,6 +1,6 @@
 """Writes of one database: jobs gather into rounds, a round is one transaction and one fsync.
 
-Whoever finds mutex and gate free leads a round at once, on its own thread, for all jobs that wait. Otherwise the writer thread does. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+A caller that finds nobody writing and nobody waiting writes its own job on its own thread. Everything else goes to the writer thread, which takes all that waits as one round: so an interrupt in a caller's thread concerns that caller's job alone. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
 """
 
 from __future__ import annotations
@@ -10,24 +10,21 @@ import threading
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._log import logger
 from ..._operation import Operation, mark_interrupted
 from ..._thread import Background
-from ...errors import ClosedError, UnavailableError
+from ...errors import ClosedError, InternalError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Rounds"]
 
 MAX_JOBS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
-_IDLE, _STATEMENT, _TRANSACTION, _COMMIT = range(4)
+_IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -63,10 +60,12 @@ class Rounds:
         self._synchronous: bool | None = None
         # held while SQLite works, so that a fork can wait for its end
         self.working = threading.Lock()
-        # what an interrupted leader needs to know: how far its round was, and whom it still has to tell
+        # what an interrupted caller needs to know: whether its job was being written, and how far that was
+        self._writing: Job | None = None
         self._stage = _IDLE
         self._changes = 0
-        self._untold: list[Job] = []
+        # the writer thread has jobs in hand: callers queue behind it, or one thread would take every turn
+        self._turn = False
 
     # -- callers ----------------------------------------------------------
 
@@ -77,19 +76,12 @@ class Rounds:
             DeadlineExceededError: time was up; ``maybe_applied`` tells whether the write had begun.
             CloudRuntimesError: what the write ended with.
         """
-        mutex = self.mutex
-        if mutex._is_owned():  # type: ignore[attr-defined]
+        if self.is_inside():
             raise UnavailableError(
-                "a signal handler or __del__ writes while a write of its own thread is under way: write later"
+                "a signal handler or __del__ writes while a write of its own thread is under way: write later, or by a publisher"
             )
         try:
-            led = False
-            if mutex.acquire(blocking=False):
-                if not self._closed and self._gate.try_enter():
-                    led = self._lead(job)
-                    self._gate.leave()
-                mutex.release()
-            if not led:
+            if not self._write_alone(job):
                 self._wait(job, op)
             elif job.bells:
                 self._ring(job.bells)
@@ -97,10 +89,37 @@ class Rounds:
         except BaseException as error:
             self._heal(job, error)
             raise
-        return job.outcome()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def _write_alone(self, job: Job) -> bool:
+        """Write a job on its caller's thread, if nobody writes or waits; tells whether it was done."""
+        if self._turn or not self.mutex.acquire(blocking=False):
+            return False
+        done = False
+        if self._jobs.empty() and not self._closed and self._gate.try_enter():
+            job.take()
+            try:
+                self._commit([job])
+                done = True
+            except sqlite3.OperationalError:  # a stranger has the database locked
+                job.give_back()
+            self._stage = _DONE if done else _IDLE
+            self._gate.leave()
+        self.mutex.release()
+        return done
+
+    def is_inside(self) -> bool:
+        """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
+        return bool(self.mutex._is_owned())  # type: ignore[attr-defined]
 
     def _wait(self, job: Job, op: Operation) -> None:
         """Leave the job to the writer thread and wait for it."""
+        if self._thread.is_current():
+            raise UnavailableError(
+                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself"
+            )
         done = job.done = threading.Lock()
         done.acquire()
         self._put(job)
@@ -157,49 +176,21 @@ class Rounds:
 
     def _heal(self, job: Job, error: BaseException) -> None:
         """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
-        if self.mutex._is_owned():  # type: ignore[attr-defined]
-            self._rollback()
-            self._gate.leave()
+        if self.is_inside():
+            if not self._applied(job):
+                job.give_back()
+            self._gate.reset()
             self.mutex.release()
-        if self._untold:
-            self._finish(self._untold)
         if not isinstance(error, Exception):
             mark_interrupted(error, not job.take())
 
     # -- rounds -----------------------------------------------------------
 
-    def _lead(self, job: Job) -> bool:
-        """Run a round on the caller's thread; ``False``: a stranger has the database locked."""
-        others = self._gather()
-        if job.take():
-            others.append(job)
-        try:
-            self._commit(others)
-        except sqlite3.OperationalError:
-            for other in others:
-                other.give_back()
-                if other is not job:
-                    self._jobs.put(other)
-            self._thread.start()
-            return False
-        except BaseException:
-            # interrupted between statements: what is not committed is undone, what is committed is told
-            if self._applied():
-                self._finish([other for other in others if other is not job])
-            else:
-                for other in others:
-                    other.give_back()
-                    if other is not job:
-                        self._put(other)
-            raise
-        self._finish(others, leader=job)
-        return True
-
-    def _gather(self, first: Job | None = None) -> list[Job]:
-        """Take what waits, up to one round's worth."""
+    def _gather(self, first: Job) -> list[Job]:
+        """Take a job and what waits behind it, up to one round's worth."""
         jobs: list[Job] = []
         size = 0
-        job = first
+        job: Job | None = first
         while True:
             if job is not None and job.take():
                 jobs.append(job)
@@ -210,7 +201,7 @@ class Rounds:
                 job = self._jobs.get_nowait()
             except Empty:
                 return jobs
-            if job is None:  # the end mark belongs to the writer thread
+            if job is None:  # the end mark, for after this round
                 self._jobs.put(None)
                 return jobs
 
@@ -220,9 +211,8 @@ class Rounds:
         Raises:
             sqlite3.OperationalError: locked by a stranger; nothing was applied.
         """
-        if jobs:
-            with self.working:
-                self._commit_jobs(jobs)
+        with self.working:
+            self._commit_jobs(jobs)
 
     def _commit_jobs(self, jobs: list[Job]) -> None:
         connection = self.connection
@@ -232,7 +222,7 @@ class Rounds:
         if durable is not self._synchronous:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._synchronous = durable
-        self._stage, self._changes = _STATEMENT, connection.total_changes
+        self._stage, self._changes, self._writing = _STATEMENT, connection.total_changes, jobs[0]
         try:
             if all(job.rows is not None for job in jobs):
                 _insert(connection, [row for job in jobs for row in job.rows or ()])
@@ -280,14 +270,19 @@ class Rounds:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    def _applied(self) -> bool:
-        """Tell whether an interrupted round was committed; if not, undo it."""
-        stage, self._stage = self._stage, _IDLE
-        if stage == _STATEMENT:
+    def _committed(self) -> bool:
+        """Tell whether the write of a job alone, wherever it was interrupted, is in the file."""
+        if self.connection.in_transaction:
+            return False
+        if self._stage == _STATEMENT:
             return self.connection.total_changes != self._changes
-        committed = stage == _COMMIT and not self.connection.in_transaction
+        return self._stage in (_COMMIT, _DONE)
+
+    def _applied(self, job: Job) -> bool:
+        """Tell whether an interrupted write of a job alone was committed; if not, undo it."""
+        applied = self._writing is job and self._committed()
         self._rollback()
-        return committed
+        return applied
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
@@ -297,31 +292,31 @@ class Rounds:
         return error
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
-        explained = self._explained(error)
-        for job in jobs:
-            job.error = explained
+        for job in jobs:  # an exception each: its caller may change it
+            job.error = self._explained(error)
+            if job.error is error and len(jobs) > 1:
+                job.error = InternalError(f"writing to {self._path} failed: {type(error).__name__}: {error}")
+                job.error.__cause__ = error
 
-    def _finish(self, jobs: list[Job], leader: Job | None = None) -> None:
+    def _finish(self, jobs: list[Job]) -> None:
         """Tell the callers; the futures of one loop in one hop."""
         by_loop: dict[Any, list[Job]] = {}
         bells: set[str] = set()
-        self._stage, self._untold = _IDLE, jobs
         for job in jobs:
-            if job.error is None and job is not leader:
+            if job.error is None:
                 bells.update(job.bells)
             if job.done is not None:
                 if job.done.locked():
                     job.done.release()
             elif job.loop is not None:
                 by_loop.setdefault(job.loop, []).append(job)
-            elif job is not leader and job.error is not None:
+            elif job.error is not None:
                 logger().warning("a background write to %s failed: %s", self._path, job.error)
         for loop, members in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, members)
             except RuntimeError:
                 continue  # that loop is closed: nobody waits any more
-        self._untold = []
         if bells:
             self._ring(bells)
 
@@ -342,12 +337,14 @@ class Rounds:
                 continue
             if job is None:
                 return
+            self._turn = True
             with self.mutex:
                 self._gate.enter()
                 try:
                     self._write_round(job)
                 finally:
                     self._gate.leave()
+                    self._turn = not self._jobs.empty()
 
     def _write_round(self, job: Job) -> None:
         jobs = self._gather(job)
@@ -373,6 +370,8 @@ class Rounds:
         """End the writer thread; what waits is still written, what comes later is refused."""
         self._closed = True
         self._jobs.put(None)
+        if self.is_inside():
+            return  # a signal handler in the middle of a write, for which the writer thread may be waiting
         self._thread.join(timeout)
         while True:
             try:

@@ -43,7 +43,7 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
         super().__init__(settings, bridge)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._components: dict[tuple[str, str], Component] = {}
 
     def declared(self) -> Mapping[tuple[str, str], str]:
@@ -91,6 +91,9 @@ class CapaRuntime(Runtime):
     def ready(self) -> None:
         for service, name in self.declared() or {("state", "default"): DEFAULT}:
             self._component(service, name).ready()
+
+    def is_inside(self) -> bool:
+        return any(component.is_inside() for component in list(self._components.values()))
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
