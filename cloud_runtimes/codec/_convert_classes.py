@@ -101,9 +101,11 @@ def _enum(cls: type[enum.Enum]) -> Converter:
                 return result
         if issubclass(cls, enum.Flag) and type(value) is int:
             try:
-                return cls(value)
+                made = cls(value)
             except ValueError as error:
                 fail(path, f"expected {cls.__name__}, got {value}", error)
+            if made.value == value:  # else bits that it does not have were dropped, as Python < 3.11.4 does unasked
+                return made
         fail(path, f"expected {cls.__name__}, got {short(value)}")
 
     return member

@@ -44,6 +44,11 @@ def load(twin: str, name: str) -> ModuleType:
     return load_native(name) if twin == "native" else importlib.import_module(f"{PACKAGE}{name}_py")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("native_only"):
+        load_native("batch")
+
+
 @pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), "python"])
 def twin(request: pytest.FixtureRequest) -> str:
     """Which twin runs."""

@@ -11,7 +11,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from builds import ROOT, built, copied, doctor, environment, installed, pip_wheel, run, tool
+from builds import ROOT, built, compiler, copied, doctor, environment, installed, pip_wheel, run, tool
 
 pytestmark = pytest.mark.process
 
@@ -48,6 +48,7 @@ def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("cmake")
+    compiler()
     return built(ROOT, tmp_path_factory.mktemp("native") / "dist", environment("native"))
 
 
@@ -130,6 +131,7 @@ def test_without_a_compiler_native_fails_with_the_remedy(no_compiler: dict[str, 
 
 def test_an_error_in_a_kernel_is_no_silent_pure_wheel(tmp_path: Path) -> None:
     tool("cmake")
+    compiler()
     source = copied(tmp_path / "source")
     with (source / "src_ext" / "batch.pyx").open("a", encoding="utf-8") as kernel:
         kernel.write("\ncdef int broken(:\n")
@@ -146,7 +148,8 @@ def test_the_source_distribution_builds_and_has_what_a_packager_needs(pure: Path
     (archive,) = (tmp_path / "dist").glob("*.tar.gz")
     assert archive.name == pure.name.replace("-py3-none-any.whl", ".tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python < 3.11.4 has none
+        tar.extractall(tmp_path)
     (source,) = (path for path in tmp_path.iterdir() if path.name.startswith("cloud_runtimes_python-"))
     kept = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     for folder in ("cloud_runtimes", "src_ext", "tests", "docs"):
