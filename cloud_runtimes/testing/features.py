@@ -39,6 +39,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "pubsub.retry_delay": "`retry(delay)`: the broker waits, not the consumer",
     "pubsub.start": "`start=`: where a new group begins",
     "pubsub.ttl": "`publish(ttl=)`: not delivered after it",
+    "secret": "`get_secret`",
+    "secret.bulk": "`get_bulk_secret`: all secrets of a store",
     "state": "`get`, `get_item`, `save`, `delete`, and their bulk forms",
     "state.consistency": "`consistency=` is honoured",
     "state.etag": "`get_item` gives etags, `etag=` makes a write conditional",
