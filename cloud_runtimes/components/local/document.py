@@ -86,6 +86,8 @@ def _place(error: Exception) -> str:
         line, column = mark.line + 1, mark.column + 1
     elif line is None and (found := re.search(r"at line (\d+), column (\d+)\)$", str(error))):  # tomllib
         line, column = found[1], found[2]
+    if line is None and str(error).endswith("(at end of document)"):
+        return " at the end of the document"
     return "" if line is None else f" at line {line}, column {column}"
 
 
