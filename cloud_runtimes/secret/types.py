@@ -32,13 +32,12 @@ class Secret(Mapping[str, str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        _values.__set__(self, dict(values))
-        wrong = _wrong(_values.__get__(self))
+        wrong = _wrong(values)
         if wrong is not None:
-            # a traceback that shows variables would show them
             _values.__set__(self, {})
-            del values
+            del values  # a traceback that shows variables would show them
             raise InvalidArgumentError(f"a secret is a mapping of str to str; {wrong}")
+        _values.__set__(self, dict(values))
 
     @property
     def value(self) -> str:
@@ -115,8 +114,10 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
-def _wrong(values: Mapping[Any, Any]) -> str | None:
-    """Say what is no text."""
+def _wrong(values: Any) -> str | None:
+    """Say what is no mapping or no text."""
+    if not isinstance(values, Mapping):
+        return f"this is {type(values).__name__}"
     for name, value in values.items():
         if not isinstance(name, str):
             return f"a name is {type(name).__name__}"

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import secrets
+import stat
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -96,15 +98,14 @@ class Canary:
 
     def search(self, folder: Path) -> None:
         """Look through the files below a folder."""
-        for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or not path.is_file():
-                continue
-            real = path.resolve()
-            if any(each == real or each in real.parents for each in self._declared):
+        folder = folder.resolve()
+        for path in (Path(where, name) for where, _, names in os.walk(folder) for name in names):
+            if any(each == path or each in path.parents for each in self._declared):
                 continue
             self.look(f"the name of {path.relative_to(folder)}", str(path))
             try:
-                self.look(f"the file {path.relative_to(folder)}", *_pieces(path, len(self._needles[1])))
+                if stat.S_ISREG(path.lstat().st_mode):
+                    self.look(f"the file {path.relative_to(folder)}", *_pieces(path, len(self._needles[1])))
             except OSError:
                 continue  # gone, or of another user
 
@@ -179,8 +180,11 @@ class _Plugin:
 
 
 def _texts(record: logging.LogRecord) -> Iterator[object]:
-    yield record.getMessage()
-    yield record.args
+    yield vars(record)
+    try:
+        yield record.getMessage()
+    except Exception:
+        return  # arguments that do not fit: logging will say so
     if record.exc_info and record.exc_info[1] is not None:
         yield "".join(traceback.format_exception(record.exc_info[1]))
 

@@ -80,6 +80,13 @@ def test_several_entries(cli: Any, canary: Canary, tmp_path: Path) -> None:
     assert "no entry 'admin'" in wrong.err
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_doctor_shows_no_secret(cli: Any, value: str, options: tuple[str, ...], canary: Canary) -> None:
+    result = cli("doctor", *options)
+    assert result.code == 0
+    assert not canary.shows(result.out)
+
+
 @pytest.mark.process
 def test_a_real_terminal(value: str, home: Path, canary: Canary) -> None:
     """Refused before the secret is read; shown when asked for."""

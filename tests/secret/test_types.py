@@ -87,6 +87,9 @@ def test_only_text(canary: Canary) -> None:
     for given in ({"a": canary.value().encode()}, {"a": canary.value(), "b": 5}, {"a": canary.value(), 5: "x"}):
         with canary.raises(InvalidArgumentError, match="'a' is bytes|'b' is int|a name is int"):
             Secret(given)  # type: ignore[dict-item]
+    for other in (canary.value(), canary.value().encode(), [("a", canary.value())], None, 5):
+        with canary.raises(InvalidArgumentError, match="this is (str|bytes|list|NoneType|int)$"):
+            Secret(other)  # type: ignore[arg-type]
 
 
 def test_equality(secret: Secret, value: str) -> None:

@@ -175,6 +175,9 @@ def test_a_file_that_does_not_come_to_rest(
         patched.setattr(watched, "_contents", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
             face.call(made.secret, "get_secret", "s", "a", timeout=0.1)
+        patched.setattr(watched, "PATIENCE", 0.1)
+        with canary.raises(UnavailableError, match="changes all the time"):
+            face.call(made.secret, "get_secret", "s", "a", timeout=None)
     assert face.call(made.secret, "get_secret", "s", "a")
 
 

@@ -2,7 +2,7 @@
 
 Each call looks at the file's status (device, inode, size, times of data and of status: stat(2)); only where that differs from the last time is the file read. Rules about a file that is just being written:
 
-* What changed less than `SETTLE_MS` ago is not read yet: the secrets of before are served; where there are none, the call waits.
+* What changed less than `SETTLE_MS` ago is not read yet: the secrets of before are served; where there are none, the call waits, at most `PATIENCE` seconds.
 * A reading counts only if the status was the same before and after it.
 * What does not parse, and changed less than `GRACE_MS` ago, counts as half-written: the secrets of before are served. Later, or where there are none, it is an error.
 
@@ -35,6 +35,7 @@ __all__ = ["GRACE_MS", "SETTLE_MS", "WatchedFile"]
 SETTLE_MS: Final = 100
 GRACE_MS: Final = 2000
 MAX_BYTES: Final = 16 * 1024 * 1024
+PATIENCE: Final = 5.0
 _POLL: Final = 0.02
 
 _NOTHING: Final = Document({}, {})
@@ -78,6 +79,7 @@ class WatchedFile:
         """
         if self._kind == "yaml":
             self._need_yaml()
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 status = os.stat(self.path)
@@ -103,6 +105,10 @@ class WatchedFile:
             left = op.remaining()
             if left is not None and left <= 0:
                 raise op.timed_out(f"{self.path}, which is being written")
+            if time.monotonic() > end:
+                raise UnavailableError(
+                    f"{self.path} changes all the time: replace it by renaming another", retryable=False
+                )
             time.sleep(_POLL if left is None else min(_POLL, left))
 
     def _read(self, mark: _Mark) -> Document | str | None:
