@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 from shlex import quote
-from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from ... import _fork
@@ -123,5 +122,4 @@ class _Question:
             value = self._get()
             self.found = None if value is None else Secret({self._key: value})
         except BaseException as error:
-            clear_frames(error.__traceback__)
             self.failed = type(error)
