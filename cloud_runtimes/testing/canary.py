@@ -32,6 +32,7 @@ E = TypeVar("E", bound=BaseException)
 
 _PLUGIN: Final = "cloud_runtimes_canary"
 _CHUNK: Final = 1 << 20
+_LOGGER: Any = logging.Logger
 _PACKAGE: Final = __name__.partition(".")[0]
 
 
@@ -137,38 +138,36 @@ class _Plugin:
     def __init__(self) -> None:
         self.canary = Canary()
         self.folder: Path | None = None
-        self._factory: Callable[..., logging.LogRecord] | None = None
+        self._handle: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 
     def start(self, folder: Path) -> Canary:
         """Begin to look; nothing of before can hold what nobody had."""
         if self.folder is None:
             self.folder = folder
-            self._factory = factory = logging.getLogRecordFactory()
+            # not the record's factory: what `extra` gives is added behind it
+            self._handle = handle = logging.Logger.handle
 
-            def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
-                record = factory(*args, **kwargs)
-                self.canary.look(
-                    f"a log record of {record.name}, line {record.lineno} of {record.filename}", *_texts(record)
-                )
-                return record
+            def seen(logger: logging.Logger, record: logging.LogRecord) -> None:
+                where = f"a log record of {record.name}, line {record.lineno} of {record.filename}"
+                self.canary.look(where, *_texts(record))
+                handle(logger, record)
 
-            logging.setLogRecordFactory(made)
+            _LOGGER.handle = seen
         return self.canary
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        sections = {f"{name} of {report.nodeid}": text for name, text in report.sections}
-        sections[f"the report of {report.nodeid}, {report.when}"] = f"{report.longreprtext}{report.user_properties}"
-        sections[f"the name of {report.nodeid}"] = report.nodeid
-        for where, text in sections.items():
-            self.canary.look(where, text)
+        for name, text in report.sections:
+            self.canary.look(f"{name} of {report.nodeid}", text)
+        self.canary.look(f"the report of {report.nodeid}, {report.when}", report.longreprtext, report.user_properties)
+        self.canary.look(f"the name of {report.nodeid}", report.nodeid)
 
     def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
         self.canary.look(f"a warning of {nodeid}", str(warning_message.message))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self._factory is not None:
-            logging.setLogRecordFactory(self._factory)
+        if self._handle is not None:
+            _LOGGER.handle = self._handle
         if self.folder is not None:
             self.canary.search(self.folder)
         if self.canary.leaks:

@@ -30,34 +30,52 @@ def test_clean(canary, tmp_path, monkeypatch):
         raise PayloadError(f"no {secret}")
 """
 
+# what a test does with the secret `value`, and where the plugin says that it leaked; {test} is the test's name
 LEAKS = {
-    "a print": ("print(value)", "Captured stdout call of"),
-    "stderr": ("import sys; sys.stderr.write(value)", "Captured stderr call of"),
-    "a descriptor": ("import os; os.write(1, value.encode())", "Captured stdout call of"),
+    "a print": ("print(value)", "Captured stdout call of {file}::{test}"),
+    "stderr": ("import sys; sys.stderr.write(value)", "Captured stderr call of {file}::{test}"),
+    "a descriptor": ("import os; os.write(1, value.encode())", "Captured stdout call of {file}::{test}"),
     "a child": (
         "import subprocess, sys; subprocess.run([sys.executable, '-c', f'print({value!r})'])",
-        "Captured stdout",
+        "Captured stdout call of {file}::{test}",
     ),
-    "base64": ("import base64; print(base64.b64encode(b'ab' + value.encode() + b'c').decode())", "Captured stdout"),
-    "hex": ("print(value.encode().hex())", "Captured stdout"),
-    "a log": ("import logging; logging.getLogger('x').error('got %s', value)", "a log record of x"),
-    "a log of ours": (
-        "import logging; logging.getLogger('cloud_runtimes').debug('%r', {'a': value})",
-        "a log record of cloud_runtimes",
+    "base64": (
+        "import base64; print(base64.b64encode(b'ab' + value.encode() + b'c').decode())",
+        "Captured stdout call of {file}::{test}",
+    ),
+    "hex": ("print(value.encode().hex())", "Captured stdout call of {file}::{test}"),
+    "a log": ("import logging; logging.getLogger('x').error('got %s', value)", "a log record of x, line"),
+    "a log that is not shown": (
+        "import logging; logging.getLogger('cloud_runtimes.y').debug('%r', {'a': value})",
+        "a log record of cloud_runtimes.y, line",
+    ),
+    "a log's extra": (
+        "import logging; logging.getLogger('z').error('no', extra={'more': value})",
+        "a log record of z, line",
     ),
     "a log of an error": (
         "import logging\n    try:\n        raise OSError(value)\n    except OSError:\n        logging.exception('failed')",
-        "a log record of root",
+        "a log record of root, line",
     ),
-    "a warning": ("import warnings; warnings.warn(value)", "a warning of"),
-    "a failure": ("raise RuntimeError(value)", "the report of"),
-    "an argument of a failure": ("def inner(given): raise RuntimeError('no')\n    inner(value)", "the report of"),
-    "a comparison": ("assert value == 'x'", "the report of"),
-    "a file": ("(tmp_path / 'f').write_bytes(b'x' * 1048570 + value.encode())", "the file test_leak0/f"),
-    "a file's name": ("(tmp_path / value).write_text('')", "the name of test_leak0/<the secret>"),
-    "a property": ("request.node.user_properties.append(('a', value))", "the report of"),
-    "a skip": ("pytest.skip(value)", "the report of"),
-    "an exit": ("request.addfinalizer(lambda: print(value))", "Captured stdout teardown of"),
+    "a warning": ("import warnings; warnings.warn(value)", "a warning of {file}::{test}"),
+    "a failure": ("raise RuntimeError(value)", "the report of {file}::{test}, call"),
+    "an argument of a failure": (
+        "def inner(given): raise RuntimeError('no')\n    inner(value)",
+        "the report of {file}::{test}, call",
+    ),
+    "a comparison": ("assert value == 'x'", "the report of {file}::{test}, call"),
+    "a file": ("(tmp_path / 'f').write_bytes(b'x' * 1048570 + value.encode())", "the file {test}0/f"),
+    "a file's name": ("(tmp_path / value).write_text('')", "the name of {test}0/<the secret>"),
+    "a property": (
+        "request.node.user_properties.append(('a', value))",
+        "the report of {file}::{test}, call",
+    ),
+    "a skip": ("pytest.skip(value)", "the report of {file}::{test}, call"),
+    "the end of a test": ("request.addfinalizer(lambda: print(value))", "Captured stdout teardown of {file}::{test}"),
+    "a later test": (
+        "import builtins; builtins.kept = value\n\n\ndef test_later():\n    import builtins; print(builtins.kept)",
+        "Captured stdout call of {file}::test_later",
+    ),
 }
 
 
@@ -81,25 +99,30 @@ def test_a_clean_run_passes(tmp_path: Path) -> None:
     assert "leaked" not in done.stdout
 
 
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A run of all leaks, each a test of its own."""
+    tests = [
+        f"def test_leak_{number}(canary, tmp_path, request):\n    value = canary.value()\n    {code}\n"
+        for number, (code, _) in enumerate(LEAKS.values())
+    ]
+    return _run(tmp_path_factory.mktemp("leaky"), CLEAN, "\n\n".join(["import pytest\n", *tests]))
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("leak", LEAKS)
-def test_a_leak_fails_the_run(tmp_path: Path, leak: str) -> None:
-    code, where = LEAKS[leak]
-    test = f"import pytest\n\n\ndef test_leak(canary, tmp_path, request):\n    value = canary.value()\n    {code}\n"
-    done = _run(tmp_path, CLEAN, test)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"a secret leaked: {where}" in done.stdout
+def test_a_leak_is_found(leaky: subprocess.CompletedProcess[str], leak: str) -> None:
+    where = LEAKS[leak][1].format(file="test_1.py", test=f"test_leak_{list(LEAKS).index(leak)}")
+    assert f"\na secret leaked: {where}" in leaky.stdout
+    assert "test_clean" not in leaky.stdout
 
 
 @pytest.mark.process
-def test_a_leak_in_another_test_fails_the_run(tmp_path: Path) -> None:
-    """Also one that never asked for a secret."""
-    other = "import builtins\n\n\ndef test_other():\n    print(builtins.kept)\n"
-    keeps = "import builtins\n\n\ndef test_keeps(canary):\n    builtins.kept = canary.value()\n"
-    done = _run(tmp_path, keeps, other)
+def test_a_leak_of_a_passing_test_fails_the_run(tmp_path: Path) -> None:
+    done = _run(tmp_path, CLEAN, "def test_leak(canary):\n    print(canary.value())\n")
     assert done.returncode == 1
     assert "2 passed" in done.stdout
-    assert "a secret leaked: Captured stdout call of test_1.py::test_other" in done.stdout
+    assert done.stdout.count("a secret leaked") == 1
 
 
 @pytest.mark.process
