@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..._clock import Clocks
@@ -51,14 +50,21 @@ class EnvComponent(Component):
     settings: EnvSettings
     clocks = Clocks()
 
-    @cached_property
+    _file: WatchedFile | None = None
+
+    @property
     def file(self) -> WatchedFile | None:
-        """The dotenv file, not read yet."""
+        """The dotenv file, read when first asked for what the process does not have; ``None``: there is to be none."""
+        # without a lock, as in `LocalComponent.file`
+        file = self._file
+        if file is None and self.settings.file != "":
+            file = self._file = self._made()
+        return file
+
+    def _made(self) -> WatchedFile:
         from ..local.watched import WatchedFile
 
         given = self.settings.file
-        if given == "":
-            return None
         path = os.path.abspath(os.path.expanduser(given or ".env"))
         return WatchedFile(path, "dotenv", self.clocks, separator=":", multi_valued=False, optional=given is None)
 
@@ -77,7 +83,7 @@ class EnvComponent(Component):
         return EnvSecret(self, name, prefix)
 
     def close(self, timeout: float | None) -> None:
-        pass
+        self._file = None
 
 
 component = EnvComponent

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ... import _fork
 from ..._clock import Clocks
 from ..._operation import Method, Operation
 from ..._runtime import Component
@@ -51,9 +51,18 @@ class LocalComponent(Component):
     settings: LocalSettings
     clocks = Clocks()
 
-    @cached_property
+    _file: WatchedFile | None = None
+
+    @property
     def file(self) -> WatchedFile:
-        """The file of secrets, not read yet."""
+        """The file of secrets, read when first asked for one."""
+        # two threads may both make it, which does no harm; a lock could be inherited locked by a forked child
+        file = self._file
+        if file is None:
+            file = self._file = self._made()
+        return file
+
+    def _made(self) -> WatchedFile:
         from .document import KINDS, kind_of
         from .watched import WatchedFile
 
@@ -79,10 +88,12 @@ class LocalComponent(Component):
         return LocalSecret(self, name)  # type: ignore[abstract]  # BlockingDriver has made its twins
 
     def ready(self) -> None:
+        with _fork.importing:
+            from . import watched  # noqa: F401
         self.file.load(Operation(_READY, self.name, 5.0))
 
     def close(self, timeout: float | None) -> None:
-        pass
+        self._file = None
 
 
 component = LocalComponent

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ...secret.types import Secret
 from .dotenv import parse as parse_dotenv
 
-__all__ = ["KINDS", "Document", "kind_of", "parse"]
+__all__ = ["KINDS", "PARSERS", "Document", "kind_of", "parse"]
 
 KINDS: Final[Mapping[str, str]] = {
     ".json": "json",
@@ -22,6 +22,8 @@ KINDS: Final[Mapping[str, str]] = {
     ".yml": "yaml",
     ".env": "dotenv",
 }
+PARSERS: Final[Mapping[str, str | None]] = {"json": "json", "toml": "tomllib", "yaml": "yaml", "dotenv": None}
+"""Kind → the module that parses it; a caller loads it first, where a fork is safe."""
 _MAX_ENTRIES: Final = 100_000
 _MAX_DEPTH: Final = 64
 _MAX_KEY_BYTES: Final = 1024

@@ -9,6 +9,7 @@ from ..._operation import Operation
 from ...errors import BulkError, NotFoundError, PayloadError
 from ...secret.driver import BULK, SecretDriver
 from ...secret.types import Secret
+from . import watched  # noqa: F401  # loaded with the driver, not by a call
 
 if TYPE_CHECKING:
     from . import LocalComponent

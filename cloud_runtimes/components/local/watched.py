@@ -16,8 +16,10 @@ import os
 import stat
 import time
 import traceback
+from importlib import import_module
 from typing import Final, NamedTuple
 
+from ... import _fork
 from ..._clock import Clocks
 from ..._operation import Operation
 from ...errors import (
@@ -28,7 +30,7 @@ from ...errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from .document import Document, parse
+from .document import PARSERS, Document, parse
 
 __all__ = ["GRACE_MS", "SETTLE_MS", "WatchedFile"]
 
@@ -77,8 +79,6 @@ class WatchedFile:
             PermissionDeniedError, InvalidArgumentError, ResourceExhaustedError: it cannot be read, is no file, is too large.
             DeadlineExceededError: there is nothing from before, and it did not come to rest in time.
         """
-        if self._kind == "yaml":
-            self._need_yaml()
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -94,6 +94,7 @@ class WatchedFile:
             # a status time in the future is another machine's clock: it says nothing
             age = self._clocks.wall_ms() - status.st_ctime_ns // 1_000_000
             if not 0 <= age < SETTLE_MS:
+                self._load_parser()
                 found = self._read(mark)
                 if isinstance(found, Document):
                     self._taken = _Taken(mark, found)
@@ -157,12 +158,11 @@ class WatchedFile:
             return ResourceExhaustedError(f"{self.path}: {error.strerror}: raise the limit (ulimit -n)", retryable=True)
         return UnavailableError(f"{self.path} cannot be read: {error.strerror}")
 
-    def _need_yaml(self) -> None:
-        from ... import _fork
-
+    def _load_parser(self) -> None:
         try:
-            with _fork.importing:
-                import yaml  # noqa: F401
+            if (module := PARSERS[self._kind]) is not None:
+                with _fork.importing:
+                    import_module(module)
         except ImportError as error:
             raise InvalidArgumentError(
                 f'{self.path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"'
