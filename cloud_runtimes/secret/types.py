@@ -17,7 +17,7 @@ _values: Any  # the slot of `Secret` that holds them, out of reach of what walks
 class Secret(Mapping[str, str]):
     """A secret: a read-only mapping name → text, mostly of one entry.
 
-    Nothing that shows things shows its values: not ``repr``, ``str``, ``format``, logging, tracebacks with local variables, ``vars``, ``pprint``, ``dataclasses.asdict``. It cannot be pickled or encoded as JSON or MessagePack (``TypeError``, `PayloadError`); copies are the object itself. A value leaves it by its name, by `value` and by iterating over values or items, and is then plain text.
+    Nothing that shows things shows its values: not ``repr``, ``str``, ``format``, logging, tracebacks with local variables, ``vars``, ``pprint``, ``dataclasses.asdict``. It cannot be pickled or encoded as JSON or MessagePack (``TypeError``, `PayloadError`); copies are the object itself. A value leaves it by its name, by `value` and by iterating over values or items, and is then plain text; so a tool that goes through the items of any mapping it meets, as pytest does to explain a failed comparison, shows them (the plugin `cloud_runtimes.testing.canary` keeps pytest from it).
 
     Equal are secrets, or a secret and another mapping, of the same names and values; the time that takes tells nothing of where values of one length differ. It has no hash.
 

@@ -7,6 +7,8 @@ Load it with ``pytest_plugins = ["cloud_runtimes.testing.canary"]`` in the top `
 * a warning;
 * a file below the temporary folder of the run, save those that `Canary.declare` names: the stores themselves.
 
+A failed comparison of secrets, which pytest explains by the items of both, shows none where the plugin is loaded.
+
 What a test catches is in no report: `Canary.raises` is ``pytest.raises`` and looks through the error too.
 """
 
@@ -163,6 +165,13 @@ class _Plugin:
 
     def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
         self.canary.look(f"a warning of {nodeid}", str(warning_message.message))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
+        """Explain a comparison of secrets by what they show of themselves."""
+        from ..secret import Secret
+
+        return [f"{left!r} {op} {right!r}"] if isinstance(left, Secret) and isinstance(right, Secret) else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

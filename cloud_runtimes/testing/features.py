@@ -146,7 +146,9 @@ def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
         for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
             if value % seconds == 0 and (value > seconds or unit in "hms"):
                 return f"`{value / seconds:g}{unit}`"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"`{value}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"  # as TOML, JSON and YAML write it
+    return f"{value:,}" if isinstance(value, int) else f"`{value}`"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -30,6 +30,21 @@ def test_clean(canary, tmp_path, monkeypatch):
         raise PayloadError(f"no {secret}")
 """
 
+COMPARED = """
+from cloud_runtimes.secret import Secret
+
+
+def test_compared(canary):
+    one, other = Secret({"a": canary.value()}), Secret({"a": canary.value()})
+    assert one == other
+
+
+def test_searched(canary):
+    one = Secret({"a": canary.value()})
+    assert "b" in one
+"""
+
+
 # what a test does with the secret `value`, and where the plugin says that it leaked; {test} is the test's name
 LEAKS = {
     "a print": ("print(value)", "Captured stdout call of {file}::{test}"),
@@ -79,12 +94,12 @@ LEAKS = {
 }
 
 
-def _run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, *tests: str, how: str = "-q") -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text('pytest_plugins = ["cloud_runtimes.testing.canary"]\n')
     for number, text in enumerate(tests):
         (folder / f"test_{number}.py").write_text(text)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder / "base", folder],
+        [sys.executable, "-m", "pytest", how, "-p", "no:cacheprovider", "--basetemp", folder / "base", folder],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -123,6 +138,14 @@ def test_a_leak_of_a_passing_test_fails_the_run(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "2 passed" in done.stdout
     assert done.stdout.count("a secret leaked") == 1
+
+
+@pytest.mark.process
+def test_a_failed_comparison_of_secrets_shows_none(tmp_path: Path) -> None:
+    done = _run(tmp_path, COMPARED, how="-vv")
+    assert "2 failed" in done.stdout
+    assert "<Secret: 'a'> == <Secret: 'a'>" in done.stdout
+    assert "leaked" not in done.stdout
 
 
 @pytest.mark.process

@@ -40,9 +40,9 @@ class Reads:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     reads, real = Reads(), watched._contents
 
-    def contents(descriptor: int) -> bytes:
+    def contents(descriptor: int, size: int) -> bytes:
         reads.count += 1
-        return real(descriptor)
+        return real(descriptor, size)
 
     monkeypatch.setattr(watched, "_contents", contents)
     return reads
@@ -166,8 +166,8 @@ def test_a_file_that_does_not_come_to_rest(
     made = client(path=path)
     real = watched._contents
 
-    def contents(descriptor: int) -> bytes:
-        data = real(descriptor)
+    def contents(descriptor: int, size: int) -> bytes:
+        data = real(descriptor, size)
         with path.open("ab") as file:
             file.write(b" ")
         return data

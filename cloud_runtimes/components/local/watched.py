@@ -91,6 +91,7 @@ class WatchedFile:
             mark, before = _mark(status), self._taken
             if before is not None and before.mark == mark:
                 return before.document
+            self._check(status)
             # a status time in the future is another machine's clock: it says nothing
             age = self._clocks.wall_ms() - status.st_ctime_ns // 1_000_000
             if not 0 <= age < SETTLE_MS:
@@ -112,21 +113,24 @@ class WatchedFile:
                 )
             time.sleep(_POLL if left is None else min(_POLL, left))
 
+    def _check(self, status: os.stat_result) -> None:
+        """Refuse, before it is opened, what is no file of a fitting size."""
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidArgumentError(f"{self.path} is no regular file: give the path of one")
+        if status.st_size > MAX_BYTES:
+            raise ResourceExhaustedError(
+                f"{self.path} has {status.st_size:,} bytes; a file of secrets has at most {MAX_BYTES:,}"
+            )
+
     def _read(self, mark: _Mark) -> Document | str | None:
         """Return what it holds or what is wrong with that; ``None``: it changed meanwhile."""
         try:
-            # not blocking: else opening a FIFO waits for its writer
+            # not blocking: it may have become a FIFO just now, and opening that waits for its writer
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise self._explained(error) from error
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidArgumentError(f"{self.path} is no regular file: give the path of one")
-            if status.st_size > MAX_BYTES:
-                raise ResourceExhaustedError(
-                    f"{self.path} has {status.st_size:,} bytes; a file of secrets has at most {MAX_BYTES:,}"
-                )
             if _mark(status) != mark:
                 return None
             found = self._parsed(descriptor, mark)
@@ -186,14 +190,15 @@ def _mark(status: os.stat_result) -> _Mark:
 
 
 def _parsed(descriptor: int, mark: _Mark, kind: str, separator: str, multi_valued: bool) -> Document | str | None:
-    data = _contents(descriptor)
+    data = _contents(descriptor, mark[2])
     if _mark(os.fstat(descriptor)) != mark or len(data) != mark[2]:
         return None
     return parse(kind, data, separator, multi_valued)
 
 
-def _contents(descriptor: int) -> bytes:
-    parts: list[bytes] = []
-    while part := os.read(descriptor, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
+def _contents(descriptor: int, size: int) -> bytes:
+    """Read a file to its end, or one byte more than it is said to have."""
+    data = b""
+    while len(data) <= size and (part := os.read(descriptor, size + 1 - len(data))):
+        data += part
+    return data
