@@ -32,11 +32,16 @@ if TYPE_CHECKING:
     from ._runtime import Runtime
     from ._service import Service
     from .pubsub import PubSubService
+    from .secret import SecretService
     from .state import StateService
 
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
-SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "state": "StateService"}
+SERVICES: Final[Mapping[str, str]] = {
+    "pubsub": "PubSubService",
+    "secret": "SecretService",
+    "state": "StateService",
+}
 """The services there are: name → class, in the package of that name."""
 
 _open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
@@ -120,6 +125,7 @@ class CloudRuntimesClient:
 
     if TYPE_CHECKING:
         pubsub: PubSubService
+        secret: SecretService
         state: StateService
     else:
 

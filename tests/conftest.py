@@ -13,6 +13,9 @@ import pytest
 
 import cloud_runtimes
 
+# a secret that leaks anywhere in a run fails it
+pytest_plugins = ["cloud_runtimes.testing.canary"]
+
 SOAK = Path(__file__).parent.parent / "docs" / "soak.md"
 _figures: dict[str, tuple[str, str]] = {}
 

@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], int]
 
 app = typer.Typer(
     name="cloud-runtimes",
-    help="State and pub/sub of an application, over the runtime it uses.",
+    help="State, secrets and pub/sub of an application, over the runtime it uses.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 state_app = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(state_app, name="state")
+secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(secret_app, name="secret")
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]
 Topic = Annotated[str, typer.Argument(help="Topic.", show_default=False)]
@@ -232,3 +234,17 @@ def state_list(
     from . import _state
 
     return partial(_state.list_keys, context.obj, store, prefix=prefix, limit=limit, after=after, as_json=json)
+
+
+@secret_app.command("get", short_help="Write a secret.")
+def secret_get(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the secret store.", show_default=False)],
+    key: Annotated[str, typer.Argument(help="Key of the secret.", show_default=False)],
+    entry: Annotated[str | None, typer.Option(metavar="NAME", help="Which entry, where it has several.")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Write it to a terminal too.")] = False,
+) -> Work:
+    """Write a secret, as it is, to a pipe or file. Exit code 3 where there is none."""
+    from . import _secret
+
+    return partial(_secret.get, context.obj, store, key, entry=entry, reveal=reveal)

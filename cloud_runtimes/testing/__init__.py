@@ -5,12 +5,25 @@
 ...     @pytest.fixture
 ...     def harness(self): ...
 
+`SecretSuite` also needs the plugin of `cloud_runtimes.testing.canary`, which finds a secret that leaked anywhere in a run: ``pytest_plugins = ["cloud_runtimes.testing.canary"]``.
+
 Needs pytest, which is not a dependency of the package.
 """
 
 from .faces import AsyncFace, Face, SyncFace
-from .harness import Harness, requires
+from .harness import Harness, SecretHarness, requires
 from .suites.pubsub import PubSubSuite
+from .suites.secret import SecretSuite
 from .suites.state import StateSuite
 
-__all__ = ["AsyncFace", "Face", "Harness", "PubSubSuite", "StateSuite", "SyncFace", "requires"]
+__all__ = [
+    "AsyncFace",
+    "Face",
+    "Harness",
+    "PubSubSuite",
+    "SecretHarness",
+    "SecretSuite",
+    "StateSuite",
+    "SyncFace",
+    "requires",
+]

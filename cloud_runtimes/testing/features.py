@@ -39,6 +39,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "pubsub.retry_delay": "`retry(delay)`: the broker waits, not the consumer",
     "pubsub.start": "`start=`: where a new group begins",
     "pubsub.ttl": "`publish(ttl=)`: not delivered after it",
+    "secret": "`get_secret`",
+    "secret.bulk": "`get_bulk_secret`: all secrets of a store",
     "state": "`get`, `get_item`, `save`, `delete`, and their bulk forms",
     "state.consistency": "`consistency=` is honoured",
     "state.etag": "`get_item` gives etags, `etag=` makes a write conditional",
@@ -144,7 +146,9 @@ def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
         for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
             if value % seconds == 0 and (value > seconds or unit in "hms"):
                 return f"`{value / seconds:g}{unit}`"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"`{value}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"  # as TOML, JSON and YAML write it
+    return f"{value:,}" if isinstance(value, int) else f"`{value}`"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["Harness", "requires"]
+__all__ = ["Harness", "SecretHarness", "requires"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _names = itertools.count(1)
@@ -44,6 +44,30 @@ class Harness(ABC):
 
     def close(self) -> None:
         """Close all clients and remove the data."""
+
+
+class SecretHarness(Harness):
+    """A harness of a store of secrets, which the service itself cannot write.
+
+    Attributes:
+        multiple: whether a secret may have several entries.
+        keys: keys that the component can hold, beyond letters, digits and ``-``.
+    """
+
+    multiple: bool = False
+    keys: tuple[str, ...] = ()
+
+    @abstractmethod
+    def put(self, store: str, key: str, value: str) -> None:
+        """Set a secret of one entry, named as its key."""
+
+    @abstractmethod
+    def remove(self, store: str, key: str) -> None:
+        """Take a secret away."""
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        """Set a secret of several entries, where `multiple` says so."""
+        raise NotImplementedError
 
 
 def requires(*features: str) -> Callable[[F], F]:

@@ -14,6 +14,7 @@ from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
+from cloud_runtimes.secret.driver import SecretDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.state.driver import StateDriver
 
@@ -21,11 +22,13 @@ from cloud_runtimes.state.driver import StateDriver
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
     "PubSubService": {"publisher"},
+    "SecretService": set(),
     "StateService": {"transaction"},
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
     "StateTransaction": {"delete", "save"},
     "PubSubDriver": set(),
+    "SecretDriver": set(),
     "StateDriver": set(),
 }
 
@@ -82,7 +85,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {PubSubDriver, StateDriver}
+    assert set(drivers()) == {PubSubDriver, SecretDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

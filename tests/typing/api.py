@@ -21,6 +21,7 @@ from cloud_runtimes.pubsub import (
     PubSubService,
     Subscription,
 )
+from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateItem, StateService, StateTransaction
 
 
@@ -43,6 +44,7 @@ def client() -> None:
         assert_type(made, CloudRuntimesClient)
         assert_type(made.state, StateService)
         assert_type(made.pubsub, PubSubService)
+        assert_type(made.secret, SecretService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -236,6 +238,24 @@ def events(event: Event[Order]) -> None:
     event.retry()
     event.drop()
     event.id = "x"  # type: ignore[misc]
+
+
+def secrets(secret: SecretService) -> None:
+    """Secrets are mappings of text."""
+    found = secret.get_secret("s", "k", timeout=1, metadata={"version_id": "1"})
+    assert_type(found, Secret)
+    assert_type(found.value, str)
+    assert_type(found["k"], str)
+    assert_type(dict(found), dict[str, str])
+    assert_type(secret.get_bulk_secret("s"), dict[str, Secret])
+    found["k"] = "x"  # type: ignore[index]
+    found.value = "x"  # type: ignore[misc]
+
+
+async def secrets_async(secret: SecretService) -> None:
+    """The same, asynchronous."""
+    assert_type(await secret.get_secret_async("s", "k"), Secret)
+    assert_type(await secret.get_bulk_secret_async("s"), dict[str, Secret])
 
 
 def errors(error: CloudRuntimesError, bulk: BulkError) -> None:

@@ -7,7 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cloud_runtimes._operation import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
 from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
 from cloud_runtimes.pubsub._subscribing import SubscribeOptions
+from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateService, StateTransaction
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,6 +42,10 @@ TRANSACTION = {
     "save": "key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "
     "content_type=None, fence=None",
     "delete": "key, *, etag=None, fence=None",
+}
+SECRET = {
+    "get_secret": "store_name, key, *, …",
+    "get_bulk_secret": "store_name, *, …",
 }
 PUBSUB = {
     "publish": "pubsub_name, topic, data, *, content_type=None, key=None, attributes=None, ttl=None, delay=None, "
@@ -74,6 +79,7 @@ CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
     StateService: STATE,
     StateTransaction: TRANSACTION,
+    SecretService: SECRET,
     PubSubService: PUBSUB,
     Publisher: PUBLISHER,
     Subscription: SUBSCRIPTION,
@@ -160,6 +166,11 @@ def test_nothing_public_beyond_the_table(cls: type[Any]) -> None:
     assert public - {"forked", "name", "from_record"} == listed, "say it in the table, or hide it"
 
 
+def test_a_secret_is_a_mapping_and_a_value() -> None:
+    assert issubclass(Secret, Mapping)
+    assert {name for name in dir(Secret) if not name.startswith("_")} - set(dir(Mapping)) == {"value"}
+
+
 def test_options_of_subscribe() -> None:
     assert set(SubscribeOptions.__annotations__) == OPTIONS
 
@@ -173,7 +184,8 @@ def test_services_of_the_client() -> None:
     with CloudRuntimesClient() as client:
         assert type(client.state) is StateService
         assert type(client.pubsub) is PubSubService
-        for absent in ("rpc", "lock", "secret", "telemetry", "no_such_service"):
+        assert type(client.secret) is SecretService
+        for absent in ("rpc", "lock", "telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)
 

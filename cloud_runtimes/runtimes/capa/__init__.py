@@ -1,6 +1,6 @@
 """Capa: the runtime that lives in the application's own process.
 
-It opens components by name. With no component configured, every service stands on the embedded default, ``sqlite`` in the home folder, and every name is a namespace of its own.
+It opens components by name. With no component configured, every service stands on its embedded default, mostly ``sqlite`` in the home folder, and every name is a namespace of its own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ... import registry
 from ..._runtime import Component, Runtime
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CapaRuntime", "runtime"]
 
-DEFAULT = "sqlite"
+DEFAULT: Final = "sqlite"
+DEFAULTS: Final[Mapping[str, str]] = {"secret": "env"}
+"""The embedded default of the services that do not stand on `DEFAULT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +68,9 @@ class CapaRuntime(Runtime):
 
     def _component(self, service: str, name: str) -> Component:
         declared = self.declared()
-        # without a declaration one instance serves all services and names
-        key = (service, name) if declared else ("", "")
+        default = DEFAULTS.get(service, DEFAULT)
+        # without a declaration one instance serves all names, and all services of its default
+        key = (service, name) if declared else (default, "")
         if declared and key not in declared:
             raise ComponentNotFoundError(
                 f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
@@ -80,7 +83,7 @@ class CapaRuntime(Runtime):
             component = self._components.get(key)
             if component is None:
                 table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
-                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", DEFAULT))
+                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", default))
                 where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
                 if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
                     table.setdefault("home", self.capa.home)

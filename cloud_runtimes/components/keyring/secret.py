@@ -1,0 +1,125 @@
+"""The secret driver of the keyring.
+
+A backend may ask the user to unlock it, and then answers when they do, so each question runs in a thread and the caller waits with its deadline. What a backend raises may hold what it has read: its text is not quoted and it is not chained.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from ... import _fork
+from ..._operation import Operation
+from ..._thread import Background
+from ...errors import (
+    CloudRuntimesError,
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadError,
+    PermissionDeniedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ...secret.driver import SecretDriver
+from ...secret.types import Secret
+
+if TYPE_CHECKING:
+    from . import KeyringComponent
+
+__all__ = ["KeyringSecret", "check_backend"]
+
+_NO_BACKEND = (
+    "this machine has no keyring that could be used: start one (Secret Service, KWallet), install a backend, "
+    "or name one in PYTHON_KEYRING_BACKEND"
+)
+
+
+def _library() -> Any:
+    """Import the package; it looks for a backend then."""
+    try:
+        with _fork.importing:
+            import keyring
+            import keyring.errors
+    except ImportError as error:
+        raise InvalidArgumentError(
+            "component 'keyring' needs the package 'keyring': pip install \"cloud-runtimes-python[keyring]\""
+        ) from error
+    return keyring
+
+
+def check_backend() -> None:
+    """Raise `UnavailableError` where there is no keyring."""
+    library = _library()
+    from keyring.backends.fail import Keyring as NoKeyring
+
+    if isinstance(library.get_keyring(), NoKeyring):
+        raise UnavailableError(_NO_BACKEND, retryable=False)
+
+
+class KeyringSecret(SecretDriver):
+    """Secrets under one service of the keyring. A keyring cannot tell what it holds, so there is no `BULK`."""
+
+    def __init__(self, component: KeyringComponent, name: str, service: str) -> None:
+        self._component = component
+        self._name = name
+        self._service = service
+
+    def get(self, op: Operation, key: str, /) -> Secret:
+        question = _Question(_library(), self._service, key)
+        thread = Background(question.ask, "cloud-runtimes-keyring")
+        thread.start()
+        if not thread.join(op.remaining()):
+            raise op.timed_out("the keyring, which may be asking the user to unlock it")
+        return self._answer(question, key)
+
+    async def get_async(self, op: Operation, key: str, /) -> Secret:
+        bridge = self._component.bridge
+        library = await bridge.in_thread(_library, op)
+        question = _Question(library, self._service, key)
+        await bridge.in_thread(question.ask, op)
+        return self._answer(question, key)
+
+    def _answer(self, question: _Question, key: str) -> Secret:
+        if question.failed is not None:
+            raise self._explained(question.library.errors, question.failed, key)
+        if question.found is None:
+            raise NotFoundError(
+                f"no secret {key!r} in {self._name!r}: the keyring has none under the service {self._service!r}: "
+                f"keyring set {quote(self._service)} {quote(key)}"
+            )
+        return question.found
+
+    def _explained(self, errors: Any, failed: type[BaseException], key: str) -> CloudRuntimesError:
+        what = f"secret {key!r} of {self._name!r}"
+        if issubclass(failed, InvalidArgumentError):
+            return PayloadError(f"{what}: what the keyring holds is no text")
+        if issubclass(failed, errors.NoKeyringError):
+            return UnavailableError(_NO_BACKEND, retryable=False)
+        if issubclass(failed, errors.KeyringLocked):
+            return PermissionDeniedError(f"{what}: the keyring is locked: unlock it")
+        return UnavailableError(f"{what}: the keyring failed ({failed.__name__})", retryable=False)
+
+    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
+        raise UnsupportedError("a keyring cannot tell what it holds")
+
+    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
+        return self.get_bulk(op)
+
+
+class _Question:
+    """One question to the keyring and its answer: what was found, or the class of what was raised."""
+
+    def __init__(self, library: Any, service: str, key: str) -> None:
+        self.library = library
+        self._get = partial(library.get_password, service, key)
+        self._key = key
+        self.found: Secret | None = None
+        self.failed: type[BaseException] | None = None
+
+    def ask(self) -> None:
+        try:
+            value = self._get()
+            self.found = None if value is None else Secret({self._key: value})
+        except BaseException as error:
+            self.failed = type(error)

@@ -1,0 +1,128 @@
+"""`SecretService`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._service import Service, placed
+from ..errors import InvalidArgumentError
+from . import driver as spi
+from .driver import SecretDriver
+from .types import Secret
+
+__all__ = ["SecretService"]
+
+MAX_KEY_BYTES: Final = 1024
+
+_GET = Method("secret", "get_secret", repeatable=True, writes=False)
+_GET_BULK = Method("secret", "get_bulk_secret", repeatable=True, writes=False)
+
+
+def _check_key(key: str) -> str:
+    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL."""
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        at = error.start
+    else:
+        if not 0 < size <= MAX_KEY_BYTES:
+            shown = repr(key if size < 80 else key[:60] + "…")
+            raise InvalidArgumentError(
+                f"key {shown}: {size} bytes; the key of a secret has 1 to {MAX_KEY_BYTES} bytes of UTF-8"
+            )
+        if "\0" in key:
+            raise InvalidArgumentError(f"key {key!r}: the key of a secret holds no NUL")
+        return key
+    raise InvalidArgumentError(f"key {key!r}: a lone surrogate at {at} is not UTF-8; repair the text")
+
+
+class SecretService(Service):
+    """Secrets by store and key.
+
+    A key is 1 to 1,024 bytes of UTF-8 without NUL, compared byte for byte. A component may take fewer.
+    """
+
+    name = "secret"
+
+    def _reading(
+        self, method: Method, store_name: str, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, SecretDriver]:
+        driver: SecretDriver = self._drivers.get(store_name) or self._driver(store_name)
+        if metadata is not None:
+            check_metadata(metadata)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, store_name, limit, metadata), driver
+
+    @placed(_GET)
+    def get_secret(
+        self,
+        store_name: str,
+        key: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Secret:
+        """Return a secret.
+
+        Args:
+            store_name: the component.
+            key: of the secret.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component, e.g. the version wanted.
+
+        Raises:
+            NotFoundError: there is none; says where one would have to be.
+            InvalidArgumentError: no key, or one that the component has no form for.
+            PayloadError: what is stored is no text, or its file cannot be parsed.
+            PermissionDeniedError, UnauthenticatedError, UnavailableError: it cannot be read, or not now.
+        """
+        op, driver = self._reading(_GET, store_name, timeout, metadata)
+        return self._call(op, driver.get, _check_key(key))
+
+    @placed(_GET)
+    async def get_secret_async(
+        self,
+        store_name: str,
+        key: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Secret:
+        """Asynchronous `get_secret`."""
+        op, driver = self._reading(_GET, store_name, timeout, metadata)
+        return await self._call_async(op, driver.get_async, _check_key(key))
+
+    @placed(_GET_BULK)
+    def get_bulk_secret(
+        self,
+        store_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, Secret]:
+        """Return all secrets of a store: key → secret. Other arguments as in `get_secret`.
+
+        Raises:
+            UnsupportedError: the component cannot list its secrets.
+            BulkError: ``failed`` maps each key that cannot be read to its error; the others are its ``result``.
+        """
+        op, driver = self._reading(_GET_BULK, store_name, timeout, metadata)
+        self._need(driver, spi.BULK, "get_bulk_secret", store_name)
+        return self._call(op, driver.get_bulk)
+
+    @placed(_GET_BULK)
+    async def get_bulk_secret_async(
+        self,
+        store_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, Secret]:
+        """Asynchronous `get_bulk_secret`."""
+        op, driver = self._reading(_GET_BULK, store_name, timeout, metadata)
+        self._need(driver, spi.BULK, "get_bulk_secret", store_name)
+        return await self._call_async(op, driver.get_bulk_async)
