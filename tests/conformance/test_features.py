@@ -74,8 +74,8 @@ def test_the_tables_are_the_generated_ones(path: str) -> None:
 def test_the_tables_hold_what_they_are_made_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert features.main([]) == 0
     table = capsys.readouterr().out
-    assert "| `state.ttl` | `ttl=`: expires by itself | yes |" in table
-    assert "| `pubsub.key_order` | events of one key in order, also in a group of several members | – |" in table
+    assert "| `state.ttl` | `ttl=`: expires by itself | – | yes |" in table
+    assert "| `pubsub.key_order` | events of one key in order, also in a group of several members | – | – |" in table
     settings = features.settings_table(SqliteSettings)
     assert "| `retention` | seconds, or text such as `500ms`, `24h` | `24h` |" in settings
     assert "| `when_full` | `refuse`, `drop_oldest` | `refuse` |" in settings

@@ -1,6 +1,6 @@
 """Tidying of one component's tables, a little at a time, on the engine's writer thread.
 
-Expired state rows go, and frames that no group needs any more and that are older than ``retention``.
+Expired state rows go, rows of deleted configuration, and frames that no group needs any more and that are older than ``retention``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from .configuration import sweep_tombstones
 from .job import Job
 from .state import sweep_expired
 
@@ -41,6 +42,7 @@ def start(component: SqliteComponent) -> None:
         if living is None:
             return False
         more = sweep_expired(engine, living.durable)
+        more = sweep_tombstones(engine, living.durable) or more
         return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more
 
     engine.sweepers.append(sweeper)
