@@ -184,7 +184,7 @@ class Feed:
         try:
             self._source.close()
         except Exception as error:
-            repeated(f"feed {self.name}", "%s: closing failed: %s", self.name, error)
+            repeated(f"closing {self.name}", "%s: closing failed: %s", self.name, error)
         self._changes.announce()
 
     def _admit(self, update: Update) -> None:

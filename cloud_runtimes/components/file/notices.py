@@ -49,7 +49,8 @@ def folders(path: Path) -> list[str]:
         if target.startswith("/"):
             place = "/"
         rest.extend(reversed(target.split("/")))
-    found.add(os.path.dirname(place))
+    else:
+        found.add(os.path.dirname(place))
     return sorted(folder for folder in found if os.path.isdir(folder))
 
 

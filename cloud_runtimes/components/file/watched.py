@@ -24,7 +24,7 @@ __all__ = ["LONGEST", "QUIET", "Snapshot", "Watched"]
 QUIET: Final = 0.05
 """Seconds without a change after which a file counts as whole; more than the grain of a file's times (a kernel's tick, 10 ms at most)."""
 LONGEST: Final = 1.0
-"""Seconds after which a file that is never quiet is read all the same."""
+"""Seconds after which a file that is never quiet is read all the same, if it is another file at every look: replaced, not rewritten."""
 _COARSE: Final = 2.0
 """The grain where a file system keeps times in whole seconds (FAT: 2 s)."""
 _PATIENCE: Final = 1.0
@@ -81,12 +81,15 @@ class Watched:
                 hurry = self._look(now)
             except CloudRuntimesError as error:
                 hurry = 0.0
-                if self._problem is None:
-                    self._troubled = now
-                self._problem = error.with_traceback(None)
+                self._note(error, now)
             if self._problem is not None and self._good is not None:
                 self._speak(now, self._problem)
             return self._good, hurry
+
+    def _note(self, problem: CloudRuntimesError, now: float) -> None:
+        if self._problem is None:
+            self._troubled = now
+        self._problem = problem.with_traceback(None)
 
     def _speak(self, now: float, problem: CloudRuntimesError) -> None:
         """Say that there are old values only: at first after a while, then once a minute."""
@@ -112,15 +115,21 @@ class Watched:
             raise _explain(error, self.path) from error
         if signature == self._signature:
             return 0.0
-        if signature != self._seen:
-            if self._seen is None:
+        before = self._seen
+        if signature != before:
+            if before is None:
                 self._restless = now
             self._seen, self._still = signature, now
         # by the time of change, which the kernel sets, not by that of modification, which anyone may set
         changed = signature[-1]
         age = self._clocks.wall_ms() / 1e3 - changed / 1e9
-        if age < QUIET and now - self._still < QUIET and now - self._restless < LONGEST:
-            return QUIET
+        if age < QUIET and now - self._still < QUIET:
+            if now - self._restless < LONGEST:
+                return QUIET
+            if before is None or before[:2] == signature[:2]:
+                advice = "write a new file and rename it over"
+                self._note(UnavailableError(f"{self.path} is rewritten without a pause: {advice}"), now)
+                return QUIET
         data = self._read(signature)
         if data is None:  # changed meanwhile
             return QUIET
@@ -148,15 +157,16 @@ class Watched:
         try:
             # what is no file might be waited for
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
+            try:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise InvalidArgumentError(f"{self.path} is no file: give the path of a TOML, JSON or YAML file")
-                data = file.read()
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = file.read()
                 whole = _signature(found) == signature == _signature(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            if isinstance(error, CloudRuntimesError):
-                raise
             raise _explain(error, self.path) from error
         return data if whole else None
 
