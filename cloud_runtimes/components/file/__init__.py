@@ -27,8 +27,8 @@ class FileSettings:
 
     Attributes:
         path: the file; must be given. Symlinks are followed anew at every look.
-        format: `"toml"`, `"json"` or `"yaml"` (extra `yaml`), where the file's name does not end so.
-        watch: `"watchfiles"`: notices of the kernel shorten the wait (extra `watch`); `"poll"`: only looks; `"auto"`: the first where it is installed.
+        format: ``"toml"``, ``"json"`` or ``"yaml"`` (extra ``yaml``), where the file's name does not end so.
+        watch: ``"watchfiles"``: notices of the kernel shorten the wait (extra ``watch``); ``"poll"``: only looks; ``"auto"``: the first where it is installed.
         poll_interval: seconds between two looks at the file of a subscription, whatever notices come.
     """
 

@@ -19,7 +19,7 @@ __all__ = ["ConfigurationSuite"]
 
 Items = dict[str, ConfigurationItem]
 
-QUIET = 0.3
+QUIET = 0.2
 """Seconds in which nothing comes, where nothing may."""
 TWENTY = {f"{name}{number}": f"{name}-{number}" for name in ("one.key", "two.key") for number in range(10)}
 
