@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -35,11 +36,20 @@ class Feed:
         source: driven by this feed's thread only.
         first: what there was when it was made.
         name: of the subscription, for messages.
+        place: says on an error where it happened.
     """
 
-    def __init__(self, source: ConfigurationSource, first: Update, *, name: str) -> None:
+    def __init__(
+        self,
+        source: ConfigurationSource,
+        first: Update,
+        *,
+        name: str,
+        place: Callable[[CloudRuntimesError], None] = lambda error: None,
+    ) -> None:
         self._source = source
         self.name = name
+        self._place = place
         # a signal handler may ask for `current` while its own thread is in here
         self._lock = threading.RLock()
         self._changes = Changes()
@@ -175,6 +185,7 @@ class Feed:
             if self._closing:
                 break
             if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
+                self._place(ours)
                 self.error = self.error or ours
                 self._changes.announce()
                 break
@@ -231,6 +242,6 @@ class Feed:
 
 
 def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
-    wrapped = InternalError(f"{name}: {type(error).__name__}: {error}", service="configuration", operation="subscribe")
+    wrapped = InternalError(f"{name}: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped

@@ -69,6 +69,8 @@ def _item(item: Any, group: str | None, label: str | None) -> ConfigurationItem:
 
 def _value(key: str, value: Any) -> str:
     # values may be secrets, so none stands in a message
+    if isinstance(value, ConfigurationItem):
+        raise InvalidArgumentError(f"the value of {key!r} is an item: give the items alone, as in items.values()")
     if not isinstance(value, str):
         raise InvalidArgumentError(f"the value of {key!r} must be str, not {type(value).__name__}: give str(value)")
     if not value.isascii():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import Service, placed
-from ..errors import InvalidArgumentError
+from ..errors import CloudRuntimesError, InvalidArgumentError
 from . import driver as spi
 from ._feed import Feed
 from ._prepare import items_to_save, selection
@@ -252,7 +252,11 @@ class ConfigurationService(Service):
         loop: asyncio.AbstractEventLoop | None,
     ) -> ConfigurationSubscription:
         source, first = made
-        feed = Feed(source, first, name=f"configuration {store_name!r}")
+
+        def place(error: CloudRuntimesError) -> None:
+            self._place(error, _SUBSCRIBE, store_name)
+
+        feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
         subscription = ConfigurationSubscription(self, feed, handler)
         try:
             subscription._start(loop)

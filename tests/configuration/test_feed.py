@@ -148,8 +148,13 @@ def test_an_error_that_does_not_pass(stage: Stage, error: Exception) -> None:
     # what came before it is still given
     assert told(sub.receive(5)) == {"a": "2"}
     for call in (lambda: sub.receive(5), sub.wait, lambda: next(iter(sub)), lambda: asyncio.run(sub.wait_async())):
-        with pytest.raises(expected, match=str(error)):
+        with pytest.raises(expected, match=str(error)) as caught:
             call()
+        raised: Any = caught.value
+        assert (raised.service, raised.operation, raised.component, raised.runtime) == (
+            *("configuration", "subscribe_configuration", "app"),
+            "capa",
+        )
     with pytest.raises(expected):
         asyncio.run(sub.receive_async(5))
     assert told(sub.current()) == {"a": "2"}

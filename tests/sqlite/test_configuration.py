@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import sqlite3
 import statistics
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite import SqliteComponent
-from cloud_runtimes.components.sqlite.configuration import TOMBSTONE_MS, sweep_tombstones
+from cloud_runtimes.components.sqlite.sweep import TOMBSTONE_MS, sweep_tombstones
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
 
@@ -234,6 +235,37 @@ def test_a_bell_that_cannot_be_hung_up(client: CloudRuntimesClient, monkeypatch:
         sub.receive(5)
         client.configuration.save_configuration("app", {"k": "1"})
         assert told(sub.receive(5)) == {"k": "1"}
+
+
+def test_no_sockets_left(
+    client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a while there are none: the subscription goes on by itself."""
+    client.configuration.save_configuration("sockets", {"k": "0"})
+    left = 5
+
+    def scarce(real: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                raise OSError(24, "Too many open files")
+            return real(*arguments, **options)
+
+        return make
+
+    for name in ("socket", "socketpair"):
+        monkeypatch.setattr(socket, name, scarce(getattr(socket, name)))
+    with client.configuration.subscribe_configuration("sockets") as sub:
+        sub.receive(5)
+        end = time.monotonic() + 10
+        while left:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        monkeypatch.undo()
+        client.configuration.save_configuration("sockets", {"k": "1"})
+        assert told(sub.receive(5)) == {"k": "1"}
+    assert any("ulimit -n" in record.message for record in caplog.records)
 
 
 def test_a_closed_subscription_leaves_no_bell(client: CloudRuntimesClient, home: Path) -> None:

@@ -34,8 +34,8 @@ class Waiter:
         self._sender: socket.socket | None = None
         self.net = 0.25
         if path is not None:
+            self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 self._receiver.bind(bells.address(path))
                 os.chmod(bells.address(path), 0o600)
                 self._receiver.setblocking(False)

@@ -1,6 +1,6 @@
 """Configuration on SQLite: one row per store, group, label and key; a deleted one stays for a while as a tombstone.
 
-Every change takes the next version of its store, so a subscriber asks for what is newer than what it has seen. Sweeping tombstones raises the store's ``swept``: who has seen less than that may have missed a delete, and gets all that there is instead.
+Every change takes the next version of its store, so a subscriber asks for what is newer than what it has seen. Sweeping tombstones (`sweep.sweep_tombstones`) raises the store's ``swept``: who has seen less than that may have missed a delete, and gets all that there is instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from .bell import Waiter
     from .engine import Engine
 
-__all__ = ["TOMBSTONE_MS", "SqliteConfiguration", "sweep_tombstones"]
+__all__ = ["SqliteConfiguration"]
 
-TOMBSTONE_MS: Final = 3_600_000
-"""How long a tombstone stays at least: for that long subscribers read changes only."""
-_SWEPT_AT_ONCE: Final = 200
 _POINT_READS: Final = 16
 _DEFAULT: Final = ""
 
@@ -60,7 +57,6 @@ _VERSION: Final = (
     "INSERT INTO configuration_versions (store, version, swept) VALUES (?, ?, 0) "
     "ON CONFLICT (store) DO UPDATE SET version = excluded.version"
 )
-_OLD: Final = f"SELECT id, store, version FROM configuration WHERE deleted <= ? ORDER BY deleted LIMIT {_SWEPT_AT_ONCE}"
 
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
@@ -235,7 +231,14 @@ class _Source(ConfigurationSource):
         try:
             return self._engine.bells.waiter(self._bell)
         except OSError:  # a folder that cannot be written: it looks by itself
+            pass
+        try:
             return Waiter(self._engine.bells, self._bell, None)
+        except OSError as error:
+            raise ResourceExhaustedError(
+                f"no socket to be woken by ({error.strerror}): raise the limit on open files (ulimit -n)",
+                retryable=True,
+            ) from error
 
     def wake(self) -> None:
         if self._waiter is not None:
@@ -272,21 +275,3 @@ def _dump(names: Mapping[str, str]) -> str | None:
 
 def _load(text: str | None) -> dict[str, str]:
     return {} if text is None else json.loads(text)
-
-
-def sweep_tombstones(engine: Engine, durable: bool) -> bool:
-    """Drop a few tombstones that are old enough; tells whether there may be more."""
-    old = engine.clocks.wall_ms() - TOMBSTONE_MS
-    if not engine.query(None, _OLD, (old,)):
-        return False
-
-    def body(connection: sqlite3.Connection) -> None:
-        rows = connection.execute(_OLD, (old,)).fetchall()
-        connection.executemany(
-            "UPDATE configuration_versions SET swept = max(swept, ?) WHERE store = ?",
-            [(version, store) for _, store, version in rows],
-        )
-        connection.executemany("DELETE FROM configuration WHERE id = ?", [(row[0],) for row in rows])
-
-    engine.submit(Job(body, durable=durable))
-    return True

@@ -518,6 +518,7 @@ class ConfigurationSuite(Suite):
         for items in (
             {"a": 5},
             {"a": None},
+            {"a": item("a", "b")},
             {"": "x"},
             {"a": "\ud800"},
             "a=b",
