@@ -260,7 +260,7 @@ class ConfigurationSuite(Suite):
                 halves += [current] if len(current) > 1 else []
             thread.join()
             assert not halves
-            assert set(values(sub.current()).values()) == {"39"}
+            assert face.until(lambda: set(values(sub.current()).values()) == {"39"})
 
     # -- subscribing ------------------------------------------------------
 
