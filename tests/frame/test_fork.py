@@ -10,13 +10,17 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes import CloudRuntimesClient, config
+from cloud_runtimes._bridge import Bridge
+from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import ClosedError
+from cloud_runtimes.runtimes.capa import CapaRuntime
 
 pytestmark = [
     pytest.mark.process,
@@ -176,6 +180,25 @@ def test_a_configuration_subscription_belongs_to_the_parent(client: CloudRuntime
         assert items["x"].value == "2"
         for sub in subs:
             sub.close()
+
+
+def test_a_fork_beside_a_look_at_a_file(tmp_path: Path) -> None:
+    """The child has a client of the same runtime object, whose file another thread was looking at."""
+    path = tmp_path / "app.toml"
+    path.write_text("x = 1")
+    table = {"configuration": {"app": {"component": "file", "path": str(path)}}}
+    settings = config.load(
+        table, services=SERVICES, endpoint=None, timeout=20.0, runtime="capa", app_id="test", api_token=None
+    )
+    with CloudRuntimesClient(runtime=CapaRuntime(settings, Bridge()), config=table, timeout=5) as client:
+        assert client.configuration.get_configuration("app") == {"x": "1"}
+        watched = client.configuration._driver("app")._component.watched
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(watched._lock.acquire).result()
+            try:
+                assert in_child(lambda: client.configuration.get_configuration("app")) == {"x": "1"}
+            finally:
+                pool.submit(watched._lock.release).result()
 
 
 def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ... import _fork
 from ..._clock import Clocks
 from ..._runtime import Component
 from ...config import SUFFIXES, ClientSettings, duration, setting
@@ -56,6 +57,11 @@ class FileComponent(Component):
         super().__init__(settings, context, bridge)
         self._lock = threading.RLock()
         self._watched: Watched | None = None
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: nobody is in here."""
+        self._lock = threading.RLock()
 
     @property
     def watched(self) -> Watched:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ... import config
+from ... import _fork, config
 from ..._clock import Clocks
 from ..._log import repeated
 from ...errors import CloudRuntimesError, InvalidArgumentError, PermissionDeniedError, UnavailableError
@@ -69,6 +69,12 @@ class Watched:
         self._still = self._restless = 0.0
         self._problem: CloudRuntimesError | None = None
         self._troubled = self._spoken = float("-inf")
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: another thread may have been in the middle of a look, so look anew."""
+        self._lock = threading.RLock()
+        self._signature = self._seen = self._data = None
 
     def look(self) -> tuple[Snapshot | None, float]:
         """Return the newest good values, if there ever were any, and in how many seconds to look again, 0.0: there is no hurry.
