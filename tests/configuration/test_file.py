@@ -329,17 +329,27 @@ def test_without_watchfiles(on_file: Make, tmp_path: Path, monkeypatch: pytest.M
         last(sub, "x", "2")
 
 
+def refuse(*_: Any, **__: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("watch", "why"),
+    [(refuse, "[Errno 28] No space left on device"), (lambda *_, **__: iter(()), "the notices ended")],
+    ids=["refused", "ended"],
+)
 def test_notices_that_do_not_work(
-    on_file: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    on_file: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    watch: Any,
+    why: str,
 ) -> None:
     """No more watches left in the kernel, say: then it looks."""
     path = tmp_path / "app.toml"
     path.write_text("x = 1")
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("watchfiles.watch", refuse)
+    monkeypatch.setattr("watchfiles.watch", lambda *_, **__: (each for each in watch()))
     with (
         caplog.at_level(logging.WARNING, "cloud_runtimes"),
         on_file(path, watch="watchfiles").configuration.subscribe_configuration("app") as sub,
@@ -349,7 +359,7 @@ def test_notices_that_do_not_work(
             rename(path, f"x = {number}")
             last(sub, "x", str(number))
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
-        "no notices of changes, looking instead: [Errno 28] No space left on device"
+        f"no notices of changes, looking instead: {why}"
     ]
 
 

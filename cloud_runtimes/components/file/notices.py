@@ -64,11 +64,6 @@ class Notices:
         self._changes: Generator[set[Any], None, None] | None = None
         self._broken = float("-inf")
 
-    @property
-    def stopped(self) -> bool:
-        """Whether no wait will wait any more."""
-        return self._stop.is_set()
-
     def stop(self) -> None:
         """End the wait and all that come."""
         self._stop.set()
@@ -83,9 +78,11 @@ class Notices:
                 self.close()
                 self._changes, self._folders = self._watch(wanted), wanted
                 timeout = 0.0  # what changed before they began is not told: look again
-            assert self._changes is not None
-            while not self.stopped and not next(self._changes, None) and monotonic() < end and timeout:
-                pass
+            for changes in self._changes or ():
+                if changes or not timeout or monotonic() >= end:
+                    return True
+            if not self._stop.is_set():
+                raise RuntimeError("the notices ended")
         except Exception as error:
             self.close()
             self._broken = monotonic()
