@@ -58,6 +58,23 @@ def test_an_older_file_is_migrated(path: Path, tmp_path: Path, version: int) -> 
     assert tables(path)[0] == len(schema.STEPS)
 
 
+def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has is there, what it lacks is said."""
+
+    def refuse(path: str) -> Any:
+        raise PermissionError(13, "Permission denied", path)
+
+    make(path, 1)
+    before = path.read_bytes()
+    monkeypatch.setattr("cloud_runtimes.components.sqlite.engine.Gate", refuse)
+    with CloudRuntimesClient() as client:
+        assert client.state.get("store", "k") == 5
+        for call in (client.configuration.get_configuration, client.configuration.subscribe_configuration):
+            with pytest.raises(UnsupportedError, match=r"older release.*migrated"):
+                call("store")
+    assert path.read_bytes() == before
+
+
 def test_a_newer_file_is_refused(path: Path) -> None:
     make(path, len(schema.STEPS))
     connection = sqlite3.connect(path)
