@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._bridge import Bridge
     from ._runtime import Runtime
     from ._service import Service
+    from .configuration import ConfigurationService
     from .pubsub import PubSubService
     from .secret import SecretService
     from .state import StateService
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
 SERVICES: Final[Mapping[str, str]] = {
+    "configuration": "ConfigurationService",
     "pubsub": "PubSubService",
     "secret": "SecretService",
     "state": "StateService",
@@ -124,6 +126,7 @@ class CloudRuntimesClient:
         return service
 
     if TYPE_CHECKING:
+        configuration: ConfigurationService
         pubsub: PubSubService
         secret: SecretService
         state: StateService

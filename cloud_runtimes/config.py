@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from ._operation import check_timeout
 from .errors import InvalidArgumentError
 
-__all__ = ["DEFAULT_TIMEOUT", "ClientSettings", "build", "duration", "load", "read", "setting"]
+__all__ = ["DEFAULT_TIMEOUT", "SUFFIXES", "ClientSettings", "build", "duration", "load", "parse", "read", "setting"]
 
 S = TypeVar("S")
 
@@ -36,7 +36,7 @@ DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
 """Default of the client's ``timeout``: 30 seconds, unless the configuration says otherwise."""
 
 _TOP_LEVEL: Final = ("runtime", "endpoint", "timeout", "app_id")
-_SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
+SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dic
         if path.is_dir():
             merged: dict[str, Any] = {}
             for file in sorted(path.iterdir()):
-                if file.suffix.lower() in _SUFFIXES and file.is_file():
+                if file.suffix.lower() in SUFFIXES and file.is_file():
                     _merge(merged, _parse(file), file, ())
             return merged, str(path)
         return _parse(path), str(path)
@@ -173,13 +173,21 @@ def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dic
 
 def _parse(path: Path) -> dict[str, Any]:
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in SUFFIXES:
         raise InvalidArgumentError(
-            f"{path}: unknown kind of configuration; name it {', '.join('*' + s for s in _SUFFIXES)}"
+            f"{path}: unknown kind of configuration; name it {', '.join('*' + s for s in SUFFIXES)}"
         )
-    text = path.read_bytes()
+    return parse(path.read_bytes(), suffix, path)
+
+
+def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
+    """Return the tables of a file's bytes; its kind is that of one of `SUFFIXES`.
+
+    Raises:
+        InvalidArgumentError: a syntax error, a key that stands twice in a table, no tables at the top, or the extra for YAML is missing.
+    """
     try:
-        value = _parse_text(text.decode("utf-8"), suffix)
+        value = _parse_text(data.decode("utf-8"), suffix)
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"{path}: not UTF-8 at byte {error.start}") from None
     except ImportError as error:

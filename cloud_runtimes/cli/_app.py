@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], int]
 
 app = typer.Typer(
     name="cloud-runtimes",
-    help="State, secrets and pub/sub of an application, over the runtime it uses.",
+    help="State, configuration, secrets and pub/sub of an application, over the runtime it uses.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,11 +32,17 @@ state_app = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_
 app.add_typer(state_app, name="state")
 secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(secret_app, name="secret")
+config_app = typer.Typer(help="Read, write and follow configuration.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]
 Topic = Annotated[str, typer.Argument(help="Topic.", show_default=False)]
 Store = Annotated[str, typer.Argument(help="Name of the state component.", show_default=False)]
 Key = Annotated[str, typer.Argument(help="Key.", show_default=False)]
+ConfigurationStore = Annotated[str, typer.Argument(help="Name of the configuration component.", show_default=False)]
+Keys = Annotated[list[str] | None, typer.Argument(help="Keys; none: all.", show_default=False)]
+Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Namespace within the store.")]
+Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Variant of the values.")]
 
 
 def run(arguments: list[str], invocation: Invocation) -> int:
@@ -248,3 +254,63 @@ def secret_get(
     from . import _secret
 
     return partial(_secret.get, context.obj, store, key, entry=entry, reveal=reveal)
+
+
+@config_app.command("get", short_help="Write values.")
+def config_get(
+    context: typer.Context,
+    store: ConfigurationStore,
+    keys: Keys = None,
+    group: Group = None,
+    label: Label = None,
+    items: Annotated[bool, typer.Option("--items", help="A line of JSON per item, with version and tags.")] = False,
+) -> Work:
+    """Write the value of one KEY, or a JSON object of several. Exit code 3 where a key has none."""
+    from . import _config
+
+    return partial(_config.get, context.obj, store, keys or [], group=group, label=label, items=items)
+
+
+@config_app.command("set", short_help="Save a value.")
+def config_set(
+    context: typer.Context,
+    store: ConfigurationStore,
+    key: Key,
+    value: Annotated[str, typer.Argument(help="Text; - is stdin.", show_default=False)],
+    group: Group = None,
+    label: Label = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Tag of the item; repeatable.")] = None,
+) -> Work:
+    """Save a value; its tags become those given."""
+    from . import _config
+
+    return partial(_config.save, context.obj, store, key, value, group=group, label=label, tags=tag or [])
+
+
+@config_app.command("delete")
+def config_delete(
+    context: typer.Context,
+    store: ConfigurationStore,
+    keys: Annotated[list[str], typer.Argument(help="Keys.", show_default=False)],
+    group: Group = None,
+    label: Label = None,
+) -> Work:
+    """Delete keys; absent ones are fine."""
+    from . import _config
+
+    return partial(_config.delete, context.obj, store, keys, group=group, label=label)
+
+
+@config_app.command("watch", short_help="Follow values.")
+def config_watch(
+    context: typer.Context,
+    store: ConfigurationStore,
+    keys: Keys = None,
+    group: Group = None,
+    label: Label = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N lines.")] = None,
+) -> Work:
+    """Write current values, then what changes, a line of JSON each; until interrupted."""
+    from . import _config
+
+    return partial(_config.watch, context.obj, store, keys or [], group=group, label=label, count=count)

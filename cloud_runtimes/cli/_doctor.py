@@ -166,7 +166,7 @@ def _without_secrets(endpoint: str) -> str:
 
 def _lines(report: dict[str, Any]) -> list[str]:
     def line(label: str, text: Any, depth: int = 0) -> str:
-        return f"{'  ' * depth}{label:<{_WIDTH - 2 * depth}}{text}"
+        return f"{'  ' * depth + label:<{_WIDTH - 2}}  {text}"
 
     kernels, runtime = report["kernels"], report["runtime"]
     lines = [

@@ -7,40 +7,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from .._keys import check_key
 from .._operation import check_metadata
 from ..codec.payload import encode_payload
 from ..errors import InvalidArgumentError
 from .driver import StateWrite
 
-__all__ = ["check_consistency", "check_key", "delete_write", "save_write", "ttl_ms"]
+__all__ = ["check_consistency", "delete_write", "save_write", "ttl_ms"]
 
-MAX_KEY_BYTES: Final = 1024
 PLAIN: Final = StateWrite("", None)[3:]
 """The conditions and options of a write that has none."""
 _new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 _MAX_TTL: Final = 100 * 365 * 86400.0
-
-
-def check_key(key: str) -> str:
-    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL or ``||``."""
-    if not isinstance(key, str):
-        raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
-    size = len(key)
-    if not key.isascii():
-        try:
-            size = len(key.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(
-                f"key {key!r}: a lone surrogate at {error.start} is not UTF-8; repair the text"
-            ) from None
-    if not 0 < size <= MAX_KEY_BYTES:
-        shown = repr(key if size < 80 else key[:60] + "…")
-        raise InvalidArgumentError(
-            f"key {shown}: {size} bytes; a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8: shorten or hash it"
-        )
-    if "\0" in key or "||" in key:
-        raise InvalidArgumentError(f"key {key!r}: NUL and '||' are reserved; use another separator")
-    return key
 
 
 def check_consistency(consistency: Any) -> None:

@@ -9,17 +9,11 @@ from typing import Any
 from .._operation import check_metadata
 from ..codec.payload import decode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
-from ._prepare import check_key, save_write
+from ._prepare import save_write
 from .driver import StateWrite, StoredValue
 from .types import StateItem
 
-__all__ = ["bulk_items", "bulk_writes", "check_keys", "finish_bulk", "item"]
-
-
-def check_keys(keys: Iterable[str]) -> list[str]:
-    if isinstance(keys, str):
-        raise InvalidArgumentError("keys must be several keys, not one str: give a list")
-    return list(dict.fromkeys(check_key(key) for key in keys))
+__all__ = ["bulk_items", "bulk_writes", "finish_bulk", "item"]
 
 
 def item(key: str, stored: StoredValue, type: Any) -> StateItem[Any]:

@@ -12,12 +12,14 @@ Needs pytest, which is not a dependency of the package.
 
 from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, SecretHarness, requires
+from .suites.configuration import ConfigurationSuite
 from .suites.pubsub import PubSubSuite
 from .suites.secret import SecretSuite
 from .suites.state import StateSuite
 
 __all__ = [
     "AsyncFace",
+    "ConfigurationSuite",
     "Face",
     "Harness",
     "PubSubSuite",

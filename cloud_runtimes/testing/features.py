@@ -27,6 +27,13 @@ from ..client import SERVICES
 __all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "configuration": "`get_configuration`, `get_configuration_items`, `subscribe_configuration`",
+    "configuration.atomic": "a save or delete of several keys: all or nothing",
+    "configuration.group": "`group=`: namespaces within a store",
+    "configuration.label": "`label=`: variants of a value",
+    "configuration.tags": "an item's tags are kept",
+    "configuration.version": "items have a version",
+    "configuration.write": "`save_configuration`, `delete_configuration`",
     "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",

@@ -38,6 +38,13 @@ class Harness(ABC):
         """Return a component's name that no other test uses."""
         return f"{kind}-{next(_names)}"
 
+    def configure(self, client: CloudRuntimesClient, store: str, values: Mapping[str, str | None]) -> None:
+        """Set values of a configuration store, ``None`` deletes; override where the store is read-only for clients."""
+        client.configuration.save_configuration(
+            store, {key: value for key, value in values.items() if value is not None}
+        )
+        client.configuration.delete_configuration(store, [key for key, value in values.items() if value is None])
+
     def advance(self, seconds: float) -> None:
         """Let the clocks of the component advance; by default this really waits."""
         time.sleep(seconds)

@@ -22,6 +22,7 @@ def test_it_is_ready(cli: Any, home: Path) -> None:
     for part in (cloud_runtimes.__version__, native_status().reason, str(home), "capa (the default)", "retry_delay"):
         assert part in text
     assert text.endswith("ready           yes\n")
+    assert "    configuration  atomic, group" in text, "a long name keeps its distance"
 
 
 def test_json_is_one_object_with_the_same(cli: Any, home: Path) -> None:

@@ -10,13 +10,17 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes import CloudRuntimesClient, config
+from cloud_runtimes._bridge import Bridge
+from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import ClosedError
+from cloud_runtimes.runtimes.capa import CapaRuntime
 
 pytestmark = [
     pytest.mark.process,
@@ -126,6 +130,75 @@ def test_handles_belong_to_the_parent(client: CloudRuntimesClient) -> None:
     assert event is not None
     event.ack()
     sub.close()
+
+
+def test_a_configuration_subscription_belongs_to_the_parent(client: CloudRuntimesClient, tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text("x = 1")
+    # followed by notices, whose kernel objects the child inherits
+    table = {"component": "file", "path": str(path), "watch": "watchfiles", "poll_interval": "10s"}
+    with CloudRuntimesClient(config={"configuration": {"app": table}}) as files:
+        subs = [client.configuration.subscribe_configuration("app"), files.configuration.subscribe_configuration("app")]
+        for sub in subs:
+            assert sub.receive(5) is not None
+        time.sleep(0.3)  # until all is connected
+
+        def refused(call: Callable[[], Any]) -> str:
+            try:
+                call()
+            except ClosedError as error:
+                return str(error)
+            return "not refused"
+
+        def body() -> Any:
+            said = [
+                refused(call)
+                for sub in subs
+                for call in (lambda sub=sub: sub.receive(1), sub.current, sub.wait, sub.close, sub.__enter__)
+            ]
+            client.configuration.save_configuration("app", {"from": "the child"})
+            with client.configuration.subscribe_configuration("app") as mine:
+                got = mine.receive(5)
+            with files.configuration.subscribe_configuration("app") as its:
+                more = its.receive(5)
+            subs.clear()
+            return said, [{key: item.value for key, item in (each or {}).items()} for each in (got, more)]
+
+        said, got = in_child(body)
+        assert len(said) == 10
+        assert all("before fork" in each for each in said)
+        assert got == [{"from": "the child"}, {"x": "1"}]
+        # the parent's go on
+        (items,) = [subs[0].receive(5)]
+        assert items is not None
+        assert items["from"].value == "the child"
+        beside = tmp_path / "beside"
+        beside.write_text("x = 2")
+        beside.replace(path)
+        items = subs[1].receive(5)
+        assert items is not None
+        assert items["x"].value == "2"
+        for sub in subs:
+            sub.close()
+
+
+def test_a_fork_beside_a_look_at_a_file(tmp_path: Path) -> None:
+    """The child has a client of the same runtime object, whose file another thread was looking at."""
+    path = tmp_path / "app.toml"
+    path.write_text("x = 1")
+    table = {"configuration": {"app": {"component": "file", "path": str(path)}}}
+    settings = config.load(
+        table, services=SERVICES, endpoint=None, timeout=20.0, runtime="capa", app_id="test", api_token=None
+    )
+    with CloudRuntimesClient(runtime=CapaRuntime(settings, Bridge()), config=table, timeout=5) as client:
+        assert client.configuration.get_configuration("app") == {"x": "1"}
+        watched = client.configuration._driver("app")._component.watched
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(watched._lock.acquire).result()
+            try:
+                assert in_child(lambda: client.configuration.get_configuration("app")) == {"x": "1"}
+            finally:
+                pool.submit(watched._lock.release).result()
 
 
 def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:

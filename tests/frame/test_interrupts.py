@@ -9,8 +9,10 @@ import asyncio
 import random
 import signal
 import sqlite3
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,12 +72,28 @@ async def _publish(client: CloudRuntimesClient, number: int) -> None:
     await client.pubsub.publish_async("bus", "t", number)
 
 
-CALLS: dict[str, Call] = {"save": _save, "transaction": _transaction, "bulk": _bulk, "publish": _publish}
+async def _configure(client: CloudRuntimesClient, number: int) -> None:
+    await client.configuration.save_configuration_async(
+        "app", {f"k{number}": str(number), f"second{number}": str(number)}
+    )
+
+
+CALLS: dict[str, Call] = {
+    "save": _save,
+    "transaction": _transaction,
+    "bulk": _bulk,
+    "publish": _publish,
+    "configure": _configure,
+}
 
 
 def applied(client: CloudRuntimesClient, home: Path, name: str, number: int) -> bool:
     if name == "publish":
         return number in stored(home)
+    if name == "configure":
+        there = client.configuration.get_configuration("app", [f"k{number}", f"second{number}"])
+        assert len(there) in (0, 2), "half a save"
+        return bool(there)
     first = client.state.get("store", f"k{number}")
     if name != "save":
         assert client.state.get("store", f"second{number}") == first, "half a transaction"
@@ -237,10 +255,15 @@ def _sync_publish(client: CloudRuntimesClient, number: int) -> None:
     client.pubsub.publish("bus", "t", number)
 
 
+def _sync_configure(client: CloudRuntimesClient, number: int) -> None:
+    client.configuration.save_configuration("app", {f"k{number}": str(number), f"second{number}": str(number)})
+
+
 SYNC: dict[str, Callable[[CloudRuntimesClient, int], None]] = {
     "save": _sync_save,
     "transaction": _sync_transaction,
     "publish": _sync_publish,
+    "configure": _sync_configure,
 }
 
 
@@ -373,6 +396,148 @@ def test_interrupted_subscribing(
             assert event is not None, f"only {got} came"
             got.add(event.data)
             event.ack()
+
+
+def test_an_interrupted_receive_loses_no_value(
+    client: CloudRuntimesClient,
+    interrupts: Interrupts,
+    rounds: Callable[[int, int], int],
+    figure: Callable[[str, str], None],
+) -> None:
+    """What `receive` had taken when it was interrupted comes again: what has been put together is what there is."""
+    stop = threading.Event()
+    mine: dict[str, str] = {}
+    count = 0
+
+    def write_beside() -> None:
+        number = 0
+        while not stop.is_set():
+            client.configuration.save_configuration("app", {f"k{number % 50}": str(number)})
+            client.configuration.delete_configuration("app", [f"k{(number + 7) % 50}"])
+            number += 1
+
+    def keep(items: dict[str, Any] | None) -> None:
+        for key, item in (items or {}).items():
+            if item.deleted:
+                mine.pop(key, None)
+            else:
+                mine[key] = item.value
+
+    writer = threading.Thread(target=write_beside)
+    with client.configuration.subscribe_configuration("app") as sub:
+        writer.start()
+        for _ in range(rounds(1000, 20_000)):
+            items = None
+            try:
+                try:
+                    interrupts.within(0.0015)
+                    items = sub.receive(0.001)
+                finally:
+                    interrupts.disarm()
+            except KeyboardInterrupt:
+                count += 1
+            keep(items)
+        stop.set()
+        writer.join(30)
+        while (items := sub.receive(0.5)) is not None:
+            keep(items)
+        assert mine == client.configuration.get_configuration("app")
+        assert mine == {key: item.value for key, item in sub.current().items()}
+    assert count > 50
+    figure("KeyboardInterrupt in receive of configuration", f"{count} times, no value lost")
+
+
+def stacks() -> list[str]:
+    """Where the threads are, of those that came to run: an interrupted ``Thread.start`` can leave one that never does."""
+    return [str(each) for frame in sys._current_frames().values() for each in traceback.extract_stack(frame)]
+
+
+# an object that is interrupted while it is made is left to the garbage collector, which complains of its socket
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_subscribing_to_configuration(
+    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
+) -> None:
+    client.configuration.save_configuration("app", {"k": "1"})
+    count = 0
+    for _ in range(rounds(200, 2000)):
+        try:
+            try:
+                interrupts.within(0.002)
+                client.configuration.subscribe_configuration("app").close()
+            finally:
+                interrupts.disarm()
+        except KeyboardInterrupt:
+            count += 1
+    assert count > 10
+    for handle in list(client._handles):  # those that were made and whose close was interrupted
+        handle._close_by_client(time.monotonic() + 5)
+    end = time.monotonic() + 10
+    while any("_feed.py" in line for line in stacks()):
+        assert time.monotonic() < end, "a thread of a subscription that nobody has goes on"
+        time.sleep(0.01)
+    with client.configuration.subscribe_configuration("app") as sub:
+        assert sub.receive(5)
+        assert any("_feed.py" in line for line in stacks()), "it would have been seen"
+
+
+def test_cancelled_waits_for_configuration(client: CloudRuntimesClient) -> None:
+    async def run() -> None:
+        for steps in range(6):
+            for call in (
+                client.configuration.get_configuration_async("app"),
+                client.configuration.subscribe_configuration_async("app"),
+            ):
+                task: asyncio.Task[Any] = asyncio.create_task(call)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                (made,) = await asyncio.gather(task, return_exceptions=True)
+                if hasattr(made, "close_async"):
+                    await made.close_async()
+        async with await client.configuration.subscribe_configuration_async("app") as sub:
+            assert await sub.receive_async(5) == {}
+            for steps in range(6):
+                task = asyncio.create_task(sub.receive_async(5))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            # beside an arrival: whatever a cancelled task did not give comes to the next
+            for number in range(100):
+                task = asyncio.create_task(sub.receive_async(5))
+                await asyncio.sleep(0)
+                await client.configuration.save_configuration_async("app", {"k": str(number)})
+                await asyncio.sleep(random.uniform(0, 0.0005))
+                task.cancel()
+                (items,) = await asyncio.gather(task, return_exceptions=True)
+                if not isinstance(items, dict):
+                    items = await sub.receive_async(5)
+                assert items is not None
+                assert items["k"].value == str(number)
+
+    asyncio.run(run())
+
+
+def test_a_signal_handler_may_look_at_configuration(client: CloudRuntimesClient) -> None:
+    """While its own thread is in the middle of taking."""
+    client.configuration.save_configuration("app", {f"k{number}": "0" for number in range(200)})
+    looked = 0
+    with client.configuration.subscribe_configuration("app") as sub:
+
+        def handler(number: int, frame: Any) -> None:
+            nonlocal looked
+            looked += len(sub.current()) == 200
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            for number in range(100):
+                client.configuration.save_configuration("app", {f"k{each}": str(number) for each in range(200)})
+                sub.receive(5)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert looked > 3
 
 
 def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:

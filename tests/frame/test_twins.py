@@ -12,6 +12,8 @@ import pytest
 
 from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
+from cloud_runtimes.configuration import ConfigurationSubscription
+from cloud_runtimes.configuration.driver import ConfigurationDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.secret.driver import SecretDriver
@@ -21,12 +23,15 @@ from cloud_runtimes.state.driver import StateDriver
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
+    "ConfigurationService": set(),
     "PubSubService": {"publisher"},
     "SecretService": set(),
     "StateService": {"transaction"},
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
+    "ConfigurationSubscription": {"current", "forked"},
     "StateTransaction": {"delete", "save"},
+    "ConfigurationDriver": set(),
     "PubSubDriver": set(),
     "SecretDriver": set(),
     "StateDriver": set(),
@@ -50,7 +55,7 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [Publisher, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [ConfigurationSubscription, Publisher, Subscription, StateTransaction]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -85,7 +90,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {PubSubDriver, SecretDriver, StateDriver}
+    assert set(drivers()) == {ConfigurationDriver, PubSubDriver, SecretDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

@@ -109,6 +109,55 @@ def idle(seconds: str) -> None:
         say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
 
 
+def configure_until_killed(name: str) -> None:
+    """Save a counter under two keys at once, and now and then delete a third; say each number once it is acknowledged."""
+    client = CloudRuntimesClient(app_id="writer")
+    say(ready=True)
+    number = 0
+    while True:
+        client.configuration.save_configuration("app", {f"{name}.a": str(number), f"{name}.b": str(number)})
+        say(acked=number)
+        number += 1
+        if number % 10 == 0:
+            client.configuration.delete_configuration("app", [f"{name}.a", f"{name}.b"])
+
+
+def configure(count: str) -> None:
+    """Save the numbers up to a count under one key, and say when all are saved."""
+    with CloudRuntimesClient(app_id="writer") as client:
+        say(ready=True)
+        sys.stdin.readline()
+        for number in range(int(count)):
+            client.configuration.save_configuration("app", {"k": str(number), f"k{number % 7}": str(number)})
+        say(done=True)
+
+
+def wait_for_configuration(count: str) -> None:
+    """Say when each value is in hand."""
+    client = CloudRuntimesClient(app_id="waiter")
+    with client.configuration.subscribe_configuration("app", ["k"]) as sub:
+        sub.receive(30)
+        say(ready=True)
+        for _ in range(int(count)):
+            items = sub.receive(30)
+            at = time.monotonic_ns()
+            assert items is not None
+            say(value=items["k"].value, at=at)
+
+
+def idle_configuration(seconds: str) -> None:
+    """Wait for changes that do not come; say what that cost."""
+    client = CloudRuntimesClient(app_id="waiter")
+    client.configuration.save_configuration("app", {"k": "1"})
+    with client.configuration.subscribe_configuration("app") as sub:
+        sub.receive(30)
+        assert sub.receive(0.5) is None
+        before = time.process_time()
+        started = time.monotonic()
+        assert sub.receive(float(seconds)) is None
+        say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
+
+
 def hold_gate(seconds: str) -> None:
     """Hold the write gate, as a slow writer of ours would."""
     from cloud_runtimes.components.sqlite.gate import Gate

@@ -38,6 +38,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def client_at(path: Path, **settings: Any) -> CloudRuntimesClient:
     config = {
+        "configuration": {"app": {"component": "sqlite", "path": str(path), **settings}},
         "state": {"store": {"component": "sqlite", "path": str(path), **settings}},
         "pubsub": {"bus": {"component": "sqlite", "path": str(path), **settings}},
     }
@@ -100,16 +101,23 @@ def test_read_only_disk(small_disk: Path) -> None:
     with client_at(path) as client:
         client.state.save("store", "k", {"kept": True})
         client.pubsub.publish("bus", "t", 1)
+        client.configuration.save_configuration("app", {"k": "kept"})
     before = path.read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with client_at(path) as client:
         assert client.state.get("store", "k") == {"kept": True}
         assert client.state.list_keys("store") == ["k"]
+        assert client.configuration.get_configuration("app") == {"k": "kept"}
+        with client.configuration.subscribe_configuration("app") as sub:
+            assert [item.value for item in (sub.receive(5) or {}).values()] == ["kept"]
+            assert sub.receive(0.5) is None
         for refused in (
             lambda: client.state.save("store", "k", 2),
             lambda: client.state.delete("store", "k"),
             lambda: client.pubsub.publish("bus", "t", 2),
             lambda: client.pubsub.subscribe("bus", "t"),
+            lambda: client.configuration.save_configuration("app", {"k": "2"}),
+            lambda: client.configuration.delete_configuration("app", ["k"]),
         ):
             with pytest.raises(PermissionDeniedError, match="CLOUD_RUNTIMES_HOME"):
                 refused()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypedDict, assert_type
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
+from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.errors import BulkError, CloudRuntimesError
 from cloud_runtimes.pubsub import (
     DeliveryReport,
@@ -45,6 +46,7 @@ def client() -> None:
         assert_type(made.state, StateService)
         assert_type(made.pubsub, PubSubService)
         assert_type(made.secret, SecretService)
+        assert_type(made.configuration, ConfigurationService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -263,3 +265,43 @@ def errors(error: CloudRuntimesError, bulk: BulkError) -> None:
     assert_type(error.code, str)
     assert_type(error.component, str | None)
     assert_type(bulk.failed, Mapping[Any, CloudRuntimesError])
+
+
+def configuring(service: ConfigurationService, items: dict[str, ConfigurationItem]) -> None:
+    """Values are text."""
+    assert_type(service.get_configuration("s"), dict[str, str])
+    assert_type(service.get_configuration("s", ["k"], group="g", label=None, timeout=1, metadata={}), dict[str, str])
+    assert_type(service.get_configuration_items("s", keys=("k",)), dict[str, ConfigurationItem])
+    service.save_configuration("s", {"k": "v"})
+    service.save_configuration("s", items.values(), group="g")
+    service.save_configuration("s", [ConfigurationItem("k", "v", None, "g", "l", {"t": "1"}, {}, False)])
+    service.delete_configuration("s", {"k"}, label="l")
+    service.save_configuration("s", {"k": 1})  # type: ignore[arg-type]
+    service.save_configuration("s", items)  # type: ignore[arg-type]
+    service.delete_configuration("s")  # type: ignore[call-arg]
+    service.get_configuration("s", [], "g")  # type: ignore[call-arg]
+    with service.subscribe_configuration("s", ["k"]) as sub:
+        assert_type(sub, ConfigurationSubscription)
+        assert_type(sub.receive(), dict[str, ConfigurationItem] | None)
+        assert_type(sub.current(), dict[str, ConfigurationItem])
+        sub.wait()
+        for changed in sub:
+            assert_type(changed, dict[str, ConfigurationItem])
+    service.subscribe_configuration("s", (), lambda changed: changed["k"].value)
+    service.subscribe_configuration("s", handler="print")  # type: ignore[arg-type]
+
+
+async def configuring_async(service: ConfigurationService) -> None:
+    """The twins."""
+    assert_type(await service.get_configuration_async("s"), dict[str, str])
+    assert_type(await service.get_configuration_items_async("s"), dict[str, ConfigurationItem])
+    await service.save_configuration_async("s", {"k": "v"})
+    await service.delete_configuration_async("s", ["k"])
+
+    async def handler(changed: dict[str, ConfigurationItem]) -> None: ...
+
+    async with await service.subscribe_configuration_async("s", handler=handler) as sub:
+        assert_type(await sub.receive_async(timeout=1), dict[str, ConfigurationItem] | None)
+        async for changed in sub:
+            assert_type(changed, dict[str, ConfigurationItem])
+        await sub.wait_async()

@@ -31,7 +31,7 @@ class SqliteSettings:
         home: folder that holds the database, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps it in the process.
         path: the database's file, instead of ``home/cloud_runtimes.db``.
         durability: ``"full"``: what is acknowledged survives a power cut; ``"relaxed"``: it survives a crash of the process, a power cut may cost the last moments. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
-        max_value_bytes: largest value or event payload, encoded.
+        max_value_bytes: largest value of state or configuration, or event payload, encoded.
         retention: seconds that an event stays at least, settled or not.
         group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
         max_bytes: of the log of one pub/sub name; ``None``: no limit.
@@ -61,7 +61,7 @@ class SqliteComponent(Component):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("pubsub", "state")
+    services = ("configuration", "pubsub", "state")
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -95,6 +95,10 @@ class SqliteComponent(Component):
             return self._engine
 
     def driver(self, service: str, name: str) -> Driver:
+        if service == "configuration":
+            from .configuration import SqliteConfiguration
+
+            return SqliteConfiguration(self, name)
         if service == "state":
             from .state import SqliteState
 

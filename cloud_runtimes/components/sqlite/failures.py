@@ -13,6 +13,7 @@ from ...errors import (
     PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
+    UnsupportedError,
 )
 
 __all__ = ["explain"]
@@ -52,5 +53,10 @@ def explain(error: sqlite3.Error, path: str, *, maybe_applied: bool = False) -> 
             f"{path}: the disk failed ({text}, {getattr(error, 'sqlite_errorname', '')})",
             retryable=False,
             maybe_applied=maybe_applied,
+        )
+    if text.startswith("no such table"):  # a file is migrated when it is opened, unless it can only be read
+        return UnsupportedError(
+            f"{path} was written by an older release and can only be read here ({text}): open it once where it can be "
+            "written, so that it is migrated"
         )
     return InternalError(f"{path}: SQLite failed: {text}", maybe_applied=maybe_applied)

@@ -67,6 +67,25 @@ STEPS: Final = (
         "CREATE INDEX claims_frame ON claims (frame)",
         "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    (
+        # deleted: when, by the wall clock, in milliseconds; NULL: it is there
+        """CREATE TABLE configuration (
+            id INTEGER PRIMARY KEY,
+            store INTEGER NOT NULL REFERENCES stores,
+            grp TEXT NOT NULL,
+            label TEXT NOT NULL,
+            key TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            deleted INTEGER,
+            tags TEXT,
+            metadata TEXT,
+            value TEXT NOT NULL,
+            UNIQUE (store, grp, label, key))""",
+        "CREATE INDEX configuration_version ON configuration (store, grp, label, version)",
+        "CREATE INDEX configuration_deleted ON configuration (deleted) WHERE deleted IS NOT NULL",
+        # of each store: the version of its last change, and that of the last delete whose row is gone
+        "CREATE TABLE configuration_versions (store INTEGER PRIMARY KEY REFERENCES stores, version INTEGER NOT NULL, swept INTEGER NOT NULL)",
+    ),
 )
 
 

@@ -1,6 +1,6 @@
 """Tidying of one component's tables, a little at a time, on the engine's writer thread.
 
-Expired state rows go, and frames that no group needs any more and that are older than ``retention``.
+Expired state rows go, rows of deleted configuration, and frames that no group needs any more and that are older than ``retention``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["start", "sweep_frames"]
+__all__ = ["TOMBSTONE_MS", "start", "sweep_frames", "sweep_tombstones"]
+
+TOMBSTONE_MS: Final = 3_600_000
+"""How long the row of deleted configuration stays at least: for that long subscribers read changes only."""
 
 _BATCH: Final = 32
 
+_TOMBSTONES: Final = "SELECT id, store, version FROM configuration WHERE deleted <= ? ORDER BY deleted LIMIT 200"
 # Old enough; behind the cursor of every living group of its topic; in no claim of theirs.
 _OLD: Final = f"""
 SELECT f.id FROM topics t JOIN frames f ON f.topic = t.id
@@ -41,6 +45,7 @@ def start(component: SqliteComponent) -> None:
         if living is None:
             return False
         more = sweep_expired(engine, living.durable)
+        more = sweep_tombstones(engine, living.durable) or more
         return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more
 
     engine.sweepers.append(sweeper)
@@ -58,6 +63,24 @@ def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable:
         ids = connection.execute(_OLD, limits).fetchall()
         connection.executemany("DELETE FROM claims WHERE frame = ?", ids)
         connection.executemany("DELETE FROM frames WHERE id = ?", ids)
+
+    engine.submit(Job(body, durable=durable))
+    return True
+
+
+def sweep_tombstones(engine: Engine, durable: bool) -> bool:
+    """Drop a few rows of deleted configuration that are old enough; tells whether there may be more."""
+    old = engine.clocks.wall_ms() - TOMBSTONE_MS
+    if not engine.query(None, _TOMBSTONES, (old,)):
+        return False
+
+    def body(connection: sqlite3.Connection) -> None:
+        rows = connection.execute(_TOMBSTONES, (old,)).fetchall()
+        connection.executemany(
+            "UPDATE configuration_versions SET swept = max(swept, ?) WHERE store = ?",
+            [(version, store) for _, store, version in rows],
+        )
+        connection.executemany("DELETE FROM configuration WHERE id = ?", [(row[0],) for row in rows])
 
     engine.submit(Job(body, durable=durable))
     return True

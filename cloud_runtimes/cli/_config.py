@@ -1,0 +1,102 @@
+"""``config get|set|delete|watch``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..codec import json
+from ..configuration import ConfigurationItem
+from ._errors import NOT_FOUND, UsageError
+from ._session import Invocation, connect
+from ._streams import complain, stopping, write
+
+__all__ = ["delete", "get", "save", "watch"]
+
+_LOOK: Final = 0.2
+"""Seconds between looks at signals."""
+
+
+def _line(item: ConfigurationItem) -> bytes:
+    fields: dict[str, Any] = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return json.encode({**fields, "tags": dict(item.tags), "metadata": dict(item.metadata)}) + b"\n"
+
+
+def get(
+    invocation: Invocation, store: str, keys: Sequence[str], *, group: str | None, label: str | None, items: bool
+) -> int:
+    """Write one value, or several as a JSON object; with ``items`` all that is known of each, a line each."""
+    with connect(invocation) as client:
+        found = client.configuration.get_configuration_items(store, keys, group=group, label=label)
+    missing = [key for key in keys if key not in found]
+    if items:
+        write(b"".join(_line(item) for item in found.values()))
+    elif len(keys) == 1:
+        if not missing:
+            write(found[keys[0]].value.encode() + b"\n")
+    else:
+        write(json.encode({key: item.value for key, item in found.items()}) + b"\n")
+    if missing:
+        complain(f"no key {', '.join(map(repr, missing))} in {store!r}")
+        return NOT_FOUND
+    return 0
+
+
+def save(
+    invocation: Invocation,
+    store: str,
+    key: str,
+    value: str,
+    *,
+    group: str | None,
+    label: str | None,
+    tags: Sequence[str],
+) -> int:
+    """Save a value."""
+    named = {}
+    for each in tags:
+        name, equals, text = each.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--tag {each!r}: give NAME=VALUE")
+        named[name] = text
+    if value == "-":
+        try:
+            value = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            raise UsageError("the value is not UTF-8: a value is text") from None
+    with connect(invocation) as client:
+        client.configuration.save_configuration(
+            store, [ConfigurationItem(key, value, tags=named)], group=group, label=label
+        )
+    return 0
+
+
+def delete(invocation: Invocation, store: str, keys: Sequence[str], *, group: str | None, label: str | None) -> int:
+    """Delete keys."""
+    with connect(invocation) as client:
+        client.configuration.delete_configuration(store, keys, group=group, label=label)
+    return 0
+
+
+def watch(
+    invocation: Invocation,
+    store: str,
+    keys: Sequence[str],
+    *,
+    group: str | None,
+    label: str | None,
+    count: int | None,
+) -> int:
+    """Write current values, then what changes, until ``count`` lines or a signal; return the exit code."""
+    left = count
+    with connect(invocation) as client, stopping(interrupt=False) as stop:
+        with client.configuration.subscribe_configuration(store, keys, group=group, label=label) as changes:
+            while not stop.signal and left != 0:
+                items = list((changes.receive(timeout=_LOOK) or {}).values())[:left]
+                if items:
+                    write(b"".join(map(_line, items)))
+                if left is not None:
+                    left -= len(items)
+        return stop.code if stop.signal else 0

@@ -1,0 +1,247 @@
+"""The thread of a subscription: between a `ConfigurationSource` and those who take what changed.
+
+It keeps what there is (`current`) and what was handed out; a taker gets the difference. So changes coalesce by themselves, and whatever a reconnect brings, old or new, the last value is what arrives.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+from .._log import repeated
+from .._thread import Background, Changes
+from ..errors import ClosedError, CloudRuntimesError, InternalError
+from .driver import ConfigurationSource, Update
+from .types import ConfigurationItem
+
+__all__ = ["Feed"]
+
+Items = dict[str, ConfigurationItem]
+
+_IDLE: Final = 1.0
+"""Seconds between looks, where the source does not want more of them."""
+_MAX_BACKOFF: Final = 1.0
+
+# sources that a forked child inherited: what they hold is the parent's and must not be let go here
+_inherited: list[Any] = []
+
+
+class Feed:
+    """See the module.
+
+    Args:
+        source: driven by this feed's thread only.
+        first: what there was when it was made.
+        name: of the subscription, for messages.
+        place: says on an error where it happened.
+    """
+
+    def __init__(
+        self,
+        source: ConfigurationSource,
+        first: Update,
+        *,
+        name: str,
+        place: Callable[[CloudRuntimesError], None] = lambda error: None,
+    ) -> None:
+        self._source = source
+        self.name = name
+        self._place = place
+        # a signal handler may ask for `current` while its own thread is in here
+        self._lock = threading.RLock()
+        self._changes = Changes()
+        self._current: Items = dict(first.items)
+        # what takers know, and the keys of which that may no longer be so
+        self._known: Items = {}
+        self._fresh = set(self._current)
+        self._begun = False
+        self._closing = False
+        self._stopping = Changes()
+        self.error: CloudRuntimesError | None = None
+        self._thread = Background(self._run, "cloud-runtimes-subscription")
+
+    def start(self) -> None:
+        """Start the thread; again after an interrupted start."""
+        self._thread.start()
+
+    def current(self) -> Items:
+        """Return what there is, as far as it has been heard."""
+        with self._lock:
+            return dict(self._current)
+
+    # -- takers -----------------------------------------------------------
+
+    def take(self, timeout: float | None) -> Items | None:
+        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with it.
+        """
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            if (found := self._difference()) is not None or self._over():
+                return found
+            ticket = self._changes.ticket()
+            # it may have come between the look and the ticket
+            left = 0.0 if self._has_news() else None if end is None else end - monotonic()
+            if not self._changes.wait(ticket, left) and not self._has_news():
+                return None
+
+    async def take_async(self, timeout: float | None) -> Items | None:
+        """Asynchronous `take`."""
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            if (found := self._difference()) is not None or self._over():
+                return found
+            future = self._changes.future()
+            left = 0.0 if self._has_news() else None if end is None else end - monotonic()
+            if not await self._changes.wait_async(future, left) and not self._has_news():
+                return None
+
+    def _difference(self) -> Items | None:
+        """Hand out what takers do not know yet; ``None``: there is nothing. The first time it is never nothing, but perhaps empty."""
+        if not self._fresh and self._begun:
+            return None
+        found: Items = {}
+        begun = self._begun
+        try:
+            with self._lock:
+                if self._closing:
+                    return None
+                for key in sorted(self._fresh):
+                    now, known = self._current.get(key), self._known.get(key)
+                    if now is None and known is not None:
+                        found[key] = ConfigurationItem(key, "", None, known.group, known.label, deleted=True)
+                    elif now is not None and now != known:
+                        found[key] = now
+                self._fresh.clear()
+                if not found and self._begun:
+                    return None
+                self._begun = True
+                for key, item in found.items():
+                    if item.deleted:
+                        del self._known[key]
+                    else:
+                        self._known[key] = item
+            return found
+        except BaseException:  # an interrupt: nobody has got it
+            self.give_back(found)
+            self._begun = begun
+            raise
+
+    def give_back(self, items: Items) -> None:
+        """Have items handed out again, or what has become of them since: their taker could not keep them."""
+        with self._lock:
+            for key, item in items.items():
+                if item.deleted:
+                    self._known[key] = item  # whatever comes, it differs from this
+                else:
+                    self._known.pop(key, None)
+            self._fresh.update(items)
+            self._begun = self._begun and bool(items)
+        self._changes.announce()
+
+    def wait(self) -> None:
+        """Return once closed; raise the error that ended the subscription, if one did."""
+        while not self._over():
+            ticket = self._changes.ticket()
+            self._changes.wait(ticket, 0.0 if self._is_over() else None)
+
+    async def wait_async(self) -> None:
+        """Asynchronous `wait`."""
+        while not self._over():
+            future = self._changes.future()
+            await self._changes.wait_async(future, 0.0 if self._is_over() else None)
+
+    def _is_over(self) -> bool:
+        return self._closing or self.error is not None
+
+    def _has_news(self) -> bool:
+        return bool(self._fresh) or not self._begun or self._is_over()
+
+    def _over(self) -> bool:
+        """Tell whether it is closed, or raise what ended it."""
+        if self.error is not None:
+            raise self.error
+        return self._closing
+
+    # -- the thread -------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = 0.0
+        while not self._closing:
+            try:
+                update = self._source.look()
+                if update is not None:
+                    self._admit(update)
+                backoff = 0.0
+                self._source.wait(_IDLE)
+                continue
+            except Exception as error:
+                ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
+            if self._closing:
+                break
+            if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
+                self._place(ours)
+                self.error = self.error or ours
+                self._changes.announce()
+                break
+            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
+            repeated(f"feed {self.name}", "%s: %s; trying again", self.name, ours)
+            self.pause(random.uniform(backoff / 2, backoff))
+        try:
+            self._source.close()
+        except Exception as error:
+            repeated(f"closing {self.name}", "%s: closing failed: %s", self.name, error)
+        self._changes.announce()
+
+    def _admit(self, update: Update) -> None:
+        with self._lock:
+            items = update.items
+            if update.complete:
+                gone = self._current.keys() - items.keys()
+            else:
+                gone = {key for key, item in items.items() if item.deleted} & self._current.keys()
+            changed = {key: item for key, item in items.items() if not item.deleted and self._current.get(key) != item}
+            self._current.update(changed)
+            for key in gone:
+                del self._current[key]
+            self._fresh.update(changed, gone)
+        if changed or gone:
+            self._changes.announce()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        ticket = self._stopping.ticket()
+        self._stopping.wait(ticket, 0.0 if self._closing else seconds)
+
+    async def pause_async(self, seconds: float) -> None:
+        """Asynchronous `pause`."""
+        future = self._stopping.future()
+        await self._stopping.wait_async(future, 0.0 if self._closing else seconds)
+
+    def stop(self) -> None:
+        """Hand out nothing any more; takers see the end."""
+        self._closing = True
+        self._changes.announce()
+        self._stopping.announce()
+        self._source.wake()
+
+    def end(self, timeout: float | None) -> bool:
+        """Wait for the thread; tells whether it ended in time."""
+        return self._thread.join(timeout)
+
+    def forked(self) -> None:
+        """In a forked child: the thread and the source are the parent's."""
+        _inherited.append(self._source)
+        self._lock = threading.RLock()
+        self.error = ClosedError("this subscription was opened before fork and belongs to the parent: open another")
+
+
+def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
+    wrapped = InternalError(f"{name}: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

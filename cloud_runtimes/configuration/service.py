@@ -1,0 +1,314 @@
+"""The configuration service, both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._service import Service, placed
+from ..errors import CloudRuntimesError, InvalidArgumentError
+from . import driver as spi
+from ._feed import Feed
+from ._prepare import items_to_save, selection
+from .driver import ConfigurationDriver, ConfigurationSource, Selection, Update
+from .subscription import ConfigurationSubscription
+from .types import ConfigurationItem
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["ConfigurationService"]
+
+_GET = Method("configuration", "get_configuration", repeatable=True, writes=False)
+_GET_ITEMS = Method("configuration", "get_configuration_items", repeatable=True, writes=False)
+_SAVE = Method("configuration", "save_configuration", repeatable=True)
+_DELETE = Method("configuration", "delete_configuration", repeatable=True)
+_SUBSCRIBE = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
+
+Handler = Callable[[dict[str, ConfigurationItem]], Any]
+
+
+class ConfigurationService(Service):
+    """Configuration: text values by key, to read and to follow.
+
+    A key is 1 to 1,024 bytes of UTF-8 without NUL or ``||``, compared byte for byte; a value is a ``str``. Groups are namespaces within a store, labels variants of a value: one call means one group and one label, and without them the store's default ones.
+    """
+
+    name = "configuration"
+
+    def _operation(
+        self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ConfigurationDriver]:
+        driver: ConfigurationDriver = self._drivers.get(store_name) or self._driver(store_name)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, store_name, limit, check_metadata(metadata)), driver
+
+    def _selecting(
+        self, method: Method, store_name: str, wanted: Selection, timeout: float | None
+    ) -> tuple[Operation, ConfigurationDriver]:
+        op, driver = self._operation(method, store_name, timeout, wanted.metadata)
+        self._check_namespaces(driver, store_name, wanted.group, wanted.label)
+        return op, driver
+
+    def _check_namespaces(self, driver: ConfigurationDriver, store_name: str, group: Any, label: Any) -> None:
+        if group is not None:
+            self._need(driver, spi.GROUP, "group=", store_name)
+        if label is not None:
+            self._need(driver, spi.LABEL, "label=", store_name)
+
+    # -- reading ----------------------------------------------------------
+
+    @placed(_GET)
+    def get_configuration(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Return the values of some keys, absent ones left out.
+
+        Args:
+            store_name: the component.
+            keys: which ones; none: all.
+            group, label: the namespace and the variant, ``None``: the store's default ones.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+        """
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._selecting(_GET, store_name, wanted, timeout)
+        return _values(self._call(op, driver.get, wanted))
+
+    @placed(_GET)
+    async def get_configuration_async(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Asynchronous `get_configuration`."""
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._selecting(_GET, store_name, wanted, timeout)
+        return _values(await self._call_async(op, driver.get_async, wanted))
+
+    @placed(_GET_ITEMS)
+    def get_configuration_items(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, ConfigurationItem]:
+        """Return the items of some keys, with version, tags and metadata; arguments as in `get_configuration`."""
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
+        return self._call(op, driver.get, wanted)
+
+    @placed(_GET_ITEMS)
+    async def get_configuration_items_async(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, ConfigurationItem]:
+        """Asynchronous `get_configuration_items`."""
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
+        return await self._call_async(op, driver.get_async, wanted)
+
+    # -- writing ----------------------------------------------------------
+
+    def _saving(
+        self, store_name: str, items: Sequence[ConfigurationItem], timeout: float | None, metadata: Any
+    ) -> tuple[Operation, ConfigurationDriver]:
+        op, driver = self._operation(_SAVE, store_name, timeout, metadata)
+        self._need(driver, spi.WRITE, "saving", store_name)
+        for item in items:
+            self._check_namespaces(driver, store_name, item.group, item.label)
+            if item.tags:
+                self._need(driver, spi.TAGS, "an item with tags", store_name)
+        return op, driver
+
+    @placed(_SAVE)
+    def save_configuration(
+        self,
+        store_name: str,
+        items: Mapping[str, str] | Iterable[ConfigurationItem],
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Save values: a mapping key → value, or items with tags, and groups and labels of their own.
+
+        Where the component declares ``configuration.atomic``, all are saved or none, and a subscription gets them at once.
+
+        Args:
+            store_name, timeout, metadata: as in `get_configuration`.
+            items: an item's version is not looked at.
+            group, label: of the items that name none.
+
+        Raises:
+            UnsupportedError: the store is read-only.
+            ResourceExhaustedError: a value is too large, or the disk is full.
+        """
+        prepared = items_to_save(items, group, label)
+        op, driver = self._saving(store_name, prepared, timeout, metadata)
+        if prepared:
+            self._call(op, driver.save, prepared, metadata)
+
+    @placed(_SAVE)
+    async def save_configuration_async(
+        self,
+        store_name: str,
+        items: Mapping[str, str] | Iterable[ConfigurationItem],
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `save_configuration`."""
+        prepared = items_to_save(items, group, label)
+        op, driver = self._saving(store_name, prepared, timeout, metadata)
+        if prepared:
+            await self._call_async(op, driver.save_async, prepared, metadata)
+
+    def _deleting(
+        self, store_name: str, wanted: Selection, timeout: float | None
+    ) -> tuple[Operation, ConfigurationDriver]:
+        op, driver = self._selecting(_DELETE, store_name, wanted, timeout)
+        self._need(driver, spi.WRITE, "deleting", store_name)
+        return op, driver
+
+    @placed(_DELETE)
+    def delete_configuration(
+        self,
+        store_name: str,
+        keys: Iterable[str],
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Delete keys; absent ones are fine. No keys: nothing is deleted.
+
+        Raises:
+            UnsupportedError: the store is read-only.
+        """
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._deleting(store_name, wanted, timeout)
+        if wanted.keys:
+            self._call(op, driver.delete, wanted)
+
+    @placed(_DELETE)
+    async def delete_configuration_async(
+        self,
+        store_name: str,
+        keys: Iterable[str],
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `delete_configuration`."""
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._deleting(store_name, wanted, timeout)
+        if wanted.keys:
+            await self._call_async(op, driver.delete_async, wanted)
+
+    # -- subscribing ------------------------------------------------------
+
+    def _subscribing(
+        self, store_name: str, wanted: Selection, handler: Any, timeout: float | None
+    ) -> tuple[Operation, ConfigurationDriver]:
+        if handler is not None and not callable(handler):
+            raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
+        return self._selecting(_SUBSCRIBE, store_name, wanted, timeout)
+
+    def _subscription(
+        self,
+        store_name: str,
+        made: tuple[ConfigurationSource, Update],
+        handler: Handler | None,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> ConfigurationSubscription:
+        source, first = made
+
+        def place(error: CloudRuntimesError) -> None:
+            self._leaves(error, _SUBSCRIBE, store_name)
+
+        feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
+        subscription = ConfigurationSubscription(self, feed, handler)
+        try:
+            subscription._start(loop)
+        except BaseException:  # nobody gets it: its threads end by themselves
+            self._client._handles.discard(subscription)
+            feed.stop()
+            raise
+        return subscription
+
+    @placed(_SUBSCRIBE)
+    def subscribe_configuration(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        handler: Handler | None = None,
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ConfigurationSubscription:
+        """Follow some keys; the subscription is live on return. It gives all current values first, then what changed.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones, also such as are not there yet; none: all, new ones included.
+            handler: called with the dict from keys to items, one call at a time. Where it raises, which is logged, it gets the same again a little later, or what has become of it. A plain one runs in a thread, an ``async`` one on the client's own loop. Without one, iterate the subscription.
+        """
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._subscribing(store_name, wanted, handler, timeout)
+        return self._subscription(store_name, self._call(op, driver.subscribe, wanted), handler, None)
+
+    @placed(_SUBSCRIBE)
+    async def subscribe_configuration_async(
+        self,
+        store_name: str,
+        keys: Iterable[str] = (),
+        handler: Handler | None = None,
+        *,
+        group: str | None = None,
+        label: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ConfigurationSubscription:
+        """Asynchronous `subscribe_configuration`; an ``async`` handler runs on this loop."""
+        import asyncio
+
+        wanted = selection(keys, group, label, metadata)
+        op, driver = self._subscribing(store_name, wanted, handler, timeout)
+        made = await self._call_async(op, driver.subscribe_async, wanted)
+        return self._subscription(store_name, made, handler, asyncio.get_running_loop())
+
+
+def _values(items: Mapping[str, ConfigurationItem]) -> dict[str, str]:
+    return {key: item.value for key, item in items.items()}

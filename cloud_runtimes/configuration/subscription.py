@@ -1,0 +1,251 @@
+"""The subscription handle: iterate it, receive from it, or give it a handler."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import _fork
+from .._bridge import is_async_callable
+from .._handle import Handle
+from .._log import repeated
+from .._operation import CLIENT_TIMEOUT, check_timeout
+from .._thread import Background
+from ..errors import InvalidArgumentError
+from ._feed import Feed
+from .types import ConfigurationItem
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+    from .service import ConfigurationService
+
+__all__ = ["ConfigurationSubscription"]
+
+_FIRST_RETRY: Final = 0.05
+_MAX_RETRY: Final = 5.0
+
+
+class ConfigurationSubscription(Handle):
+    """Live values of a store; made by `ConfigurationService.subscribe_configuration`.
+
+    What it gives is a ``dict`` from keys to items: first all that there are, ``{}`` where there are none, then what changed. A deleted key comes as an item with ``deleted=True``. A key's last value always arrives; those between may be skipped.
+
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more ends by itself.
+    """
+
+    def __init__(self, service: ConfigurationService, feed: Feed, handler: Callable[[Any], Any] | None) -> None:
+        super().__init__()
+        self._service = service
+        self._feed = feed
+        self._handler = handler
+        self._thread: Background | None = None
+        self._task: Future[None] | None = None
+        # where an async handler runs, so that it may close what it is called by
+        self._running: asyncio.Task[Any] | None = None
+        self._loop_ident: int | None = None
+        self._closed = False
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Begin; from now on it has threads, and the client closes it."""
+        client = self._service._client
+        _fork.register(self)
+        if self._handler is None:
+            client._loose_handles.add(self)
+            self._finalizer = weakref.finalize(self, self._feed.stop)
+            self._finalizer.atexit = False
+            self._feed.start()
+            return
+        client._handles.add(self)
+        self._feed.start()
+        if is_async_callable(self._handler):
+            import asyncio
+
+            home = loop if loop is not None else client._own_loop()
+            self._task = asyncio.run_coroutine_threadsafe(self._work_async(self._handler), home)
+        else:
+            self._thread = Background(partial(self._work, self._handler), "cloud-runtimes-worker")
+            self._thread.start()
+
+    def forked(self) -> None:
+        """In a forked child: the subscription is the parent's; using it here raises `ClosedError`."""
+        self._feed.forked()
+
+    def current(self) -> dict[str, ConfigurationItem]:
+        """Return what there is, as far as the subscription has heard, taken or not. Never waits."""
+        self._check_process()
+        return self._feed.current()
+
+    # -- taking -----------------------------------------------------------
+
+    def __iter__(self) -> Iterator[dict[str, ConfigurationItem]]:
+        while (items := self.receive(timeout=None)) is not None:
+            yield items
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, ConfigurationItem]]:
+        while (items := await self.receive_async(timeout=None)) is not None:
+            yield items
+
+    def receive(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
+        """Return what changed since the last time, the first time all; ``None`` when ``timeout`` seconds are up, or once closed.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with an error that will not pass.
+            InvalidArgumentError: it has a handler.
+        """
+        self._check_receive(timeout)
+        items = None
+        try:
+            items = self._feed.take(timeout)
+            return items
+        except BaseException:
+            if items is not None:  # interrupted on the way out
+                self._feed.give_back(items)
+            raise
+
+    async def receive_async(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
+        """Asynchronous `receive`."""
+        self._check_receive(timeout)
+        # whatever is taken is returned without another wait, so that a cancelled task has taken nothing
+        return await self._feed.take_async(timeout)
+
+    def _check_receive(self, timeout: float | None) -> None:
+        self._check_process()
+        if self._handler is not None:
+            raise InvalidArgumentError("this subscription has a handler, which gets the items: wait() for its end")
+        if timeout is not None and timeout != 0:
+            check_timeout(timeout)
+
+    def wait(self) -> None:
+        """Return once the subscription is closed.
+
+        Raises:
+            CloudRuntimesError: it ended with an error that will not pass.
+        """
+        self._check_process()
+        self._feed.wait()
+
+    async def wait_async(self) -> None:
+        """Asynchronous `wait`."""
+        self._check_process()
+        await self._feed.wait_async()
+
+    # -- handlers ---------------------------------------------------------
+
+    def _work(self, handler: Callable[[Any], Any]) -> None:
+        retry = _Retry()
+        while (items := self._take_or_end()) is not None:
+            try:
+                handler(items)
+            except BaseException as error:
+                self._failed(items, error)
+                self._feed.pause(retry.next())
+            else:
+                retry = _Retry()
+
+    def _take_or_end(self) -> dict[str, ConfigurationItem] | None:
+        try:
+            return self._feed.take(None)
+        except Exception:
+            return None  # the error is the feed's; wait() raises it
+
+    async def _work_async(self, handler: Callable[[Any], Any]) -> None:
+        import asyncio
+
+        self._running, self._loop_ident = asyncio.current_task(), threading.get_ident()
+        retry = _Retry()
+        while True:
+            try:
+                items = await self._feed.take_async(None)
+            except Exception:
+                return
+            if items is None:
+                return
+            try:
+                await handler(items)
+            except asyncio.CancelledError:
+                return  # its loop ends
+            except Exception as error:
+                self._failed(items, error)
+                await self._feed.pause_async(retry.next())
+            else:
+                retry = _Retry()
+
+    def _failed(self, items: dict[str, ConfigurationItem], error: BaseException) -> None:
+        repeated(
+            f"handler {self._feed.name}",
+            "the handler of %s failed for %d keys, and gets them again: %r",
+            self._feed.name,
+            len(items),
+            error,
+            exc_info=error,
+        )
+        self._feed.give_back(items)
+
+    # -- closing ----------------------------------------------------------
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """End the iteration, let a running handler end, and disconnect. Closing twice does nothing.
+
+        Args:
+            timeout: seconds; the client's by default.
+        """
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        self._close_by_client(None if limit is None else monotonic() + limit)
+
+    def _close_by_client(self, end: float | None, inside: bool = False) -> None:
+        if self._closed or self._generation != _fork.generation():
+            return
+        # each step may be repeated, by another thread or after an interrupt
+        self._feed.stop()
+        if self._thread is not None:
+            self._thread.join(_left(end))
+        # a handler that closes its own subscription does not wait for itself
+        if self._task is not None and not inside and self._loop_ident != threading.get_ident():
+            from concurrent.futures import wait
+
+            wait([self._task], _left(end))
+        self._feed.end(_left(end))
+        self._closed = True
+        self._service._client._handles.discard(self)
+        self._service._client._loose_handles.discard(self)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        import asyncio
+
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        end = None if limit is None else monotonic() + limit
+        inside = self._running is not None and asyncio.current_task() is self._running
+        await asyncio.to_thread(self._close_by_client, end, inside)
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close()
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async()
+
+
+class _Retry:
+    """Seconds to wait before a handler that failed is called again: doubling."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def next(self) -> float:
+        self._seconds = min(_MAX_RETRY, self._seconds * 2 or _FIRST_RETRY)
+        return self._seconds
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - monotonic())

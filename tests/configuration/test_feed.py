@@ -1,0 +1,305 @@
+"""What a subscription makes of what its source says: on a scripted source."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.sqlite.configuration import SqliteConfiguration
+from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSource, ConfigurationSubscription, Update
+from cloud_runtimes.configuration._feed import Feed
+from cloud_runtimes.errors import InternalError, PermissionDeniedError, UnavailableError
+
+Values = dict[str, str | None]
+
+
+def items(values: Values) -> dict[str, ConfigurationItem]:
+    return {key: ConfigurationItem(key, value or "", deleted=value is None) for key, value in values.items()}
+
+
+def told(found: dict[str, ConfigurationItem] | None) -> Values | None:
+    return None if found is None else {key: None if item.deleted else item.value for key, item in found.items()}
+
+
+class Scripted(ConfigurationSource):
+    """A fake: gives what it is told to give, raises what it is told to raise."""
+
+    def __init__(self) -> None:
+        self.script: list[Update | Exception] = []
+        self.looks = 0
+        self.closed = False
+        self._woken = threading.Event()
+
+    def say(self, *what: Update | Exception) -> None:
+        self.script += what
+        self._woken.set()
+
+    def look(self) -> Update | None:
+        self.looks += 1
+        answer = self.script.pop(0) if self.script else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, timeout: float, /) -> None:
+        if not self.script:
+            self._woken.wait(min(timeout, 0.05))
+            self._woken.clear()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Stage:
+    """Subscribes to scripted sources."""
+
+    def __init__(self, client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.client = client
+        self.source = Scripted()
+        self.first: Values = {"a": "1"}
+        monkeypatch.setattr(SqliteConfiguration, "subscribe", lambda *_: (self.source, Update(items(self.first), True)))
+
+    def subscribe(self, *arguments: Any) -> ConfigurationSubscription:
+        return self.client.configuration.subscribe_configuration("app", *arguments)
+
+
+@pytest.fixture
+def stage(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(client, monkeypatch)
+
+
+def changed(values: Values) -> Update:
+    return Update(items(values), False)
+
+
+def everything(values: Values) -> Update:
+    return Update(items(values), True)
+
+
+def test_changes_and_whole_states(stage: Stage) -> None:
+    with stage.subscribe() as sub:
+        assert told(sub.receive(5)) == {"a": "1"}
+        stage.source.say(changed({"a": "2", "b": "1"}))
+        assert told(sub.receive(5)) == {"a": "2", "b": "1"}
+        # a whole state: what is not in it is gone, what is as it was is not told
+        stage.source.say(everything({"b": "1", "c": "1"}))
+        assert told(sub.receive(5)) == {"a": None, "c": "1"}
+        stage.source.say(changed({"c": None, "never": None}))
+        assert told(sub.receive(5)) == {"c": None}
+        stage.source.say(everything({"b": "1"}), changed({"b": "1"}), everything({}))
+        assert told(sub.receive(5)) == {"b": None}
+        assert sub.receive(0.1) is None
+        assert sub.current() == {}
+
+
+def test_a_deleted_key_that_came_back(stage: Stage) -> None:
+    with stage.subscribe() as sub:
+        sub.receive(5)
+        stage.source.say(changed({"a": None}), changed({"a": "1"}))
+        until(lambda: not stage.source.script and stage.source.looks >= 3)
+        # the taker knows this very value
+        assert sub.receive(0.1) is None
+
+
+def until(condition: Any, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+
+
+def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """The last value is there within 2 s of the connection's return, and no older one after it."""
+    seen = []
+    with caplog.at_level(logging.WARNING, "cloud_runtimes"), stage.subscribe() as sub:
+        sub.receive(5)
+        stage.source.say(*[UnavailableError("connection lost")] * 6)
+        until(lambda: not stage.source.script)
+        back = time.monotonic()
+        # what the connection brings first is what it had missed, all of it
+        stage.source.say(*[changed({"a": str(number)}) for number in range(100)], everything({"a": "last"}))
+        while not seen or seen[-1] != "last":
+            found = sub.receive(5)
+            assert found is not None
+            seen.append(found["a"].value)
+        assert time.monotonic() - back < 2
+        assert sub.receive(0.1) is None
+    assert [record.message for record in caplog.records] == [
+        "configuration 'app': connection lost; trying again",
+    ], "said once"
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError("no longer yours"), ValueError("a fault")])
+def test_an_error_that_does_not_pass(stage: Stage, error: Exception) -> None:
+    expected: type[Exception] = type(error) if isinstance(error, PermissionDeniedError) else InternalError
+    sub = stage.subscribe()
+    assert told(sub.receive(5)) == {"a": "1"}
+    stage.source.say(changed({"a": "2"}), error)
+    until(lambda: stage.source.closed)
+    # what came before it is still given
+    assert told(sub.receive(5)) == {"a": "2"}
+    for call in (lambda: sub.receive(5), sub.wait, lambda: next(iter(sub)), lambda: asyncio.run(sub.wait_async())):
+        with pytest.raises(expected, match=str(error)) as caught:
+            call()
+        raised: Any = caught.value
+        assert (raised.service, raised.operation, raised.component, raised.runtime) == (
+            *("configuration", "subscribe_configuration", "app"),
+            "capa",
+        )
+    with pytest.raises(expected):
+        asyncio.run(sub.receive_async(5))
+    assert told(sub.current()) == {"a": "2"}
+    sub.close()
+
+
+def test_an_error_wakes_who_waits(stage: Stage) -> None:
+    sub = stage.subscribe()
+    sub.receive(5)
+    raised: list[Exception] = []
+
+    def take() -> None:
+        try:
+            sub.receive()
+        except Exception as error:
+            raised.append(error)
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(sub.wait_async())
+        await asyncio.sleep(0.05)
+        stage.source.say(PermissionDeniedError("no longer yours"))
+        with pytest.raises(PermissionDeniedError):
+            await waiting
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    asyncio.run(wait())
+    thread.join(10)
+    assert [type(error) for error in raised] == [PermissionDeniedError]
+    sub.close()
+
+
+def test_a_handler_and_an_error_that_does_not_pass(stage: Stage) -> None:
+    seen: list[Any] = []
+    sub = stage.subscribe((), lambda items: seen.append(told(items)))
+    until(lambda: seen == [{"a": "1"}])
+    stage.source.say(PermissionDeniedError("no longer yours"))
+    with pytest.raises(PermissionDeniedError):
+        sub.wait()
+    sub.close()
+
+
+def test_a_failing_handler_is_told_what_has_become_of_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Any] = []
+    failing = True
+
+    def handler(items: dict[str, ConfigurationItem]) -> None:
+        seen.append(told(items))
+        if failing:
+            raise ValueError("not today")
+
+    stage.first = {"a": "1", "b": "1"}
+    with caplog.at_level(logging.WARNING, "cloud_runtimes"), stage.subscribe((), handler):
+        until(lambda: len(seen) == 2)
+        stage.source.say(changed({"a": None, "b": "2"}))
+        until(lambda: {"b": "2"} in seen)  # it never got hold of the deleted one
+        failing = False
+        until(lambda: seen[-1] == {"b": "2"} and seen.count({"b": "2"}) > 1)
+        stage.source.say(changed({"b": "3"}))
+        until(lambda: seen[-1] == {"b": "3"})
+    assert seen[0] == seen[1] == {"a": "1", "b": "1"}
+    assert len([record for record in caplog.records if "gets them again" in record.message]) == 1
+
+
+def test_what_is_given_back_is_handed_out_again() -> None:
+    feed = Feed(Scripted(), everything({"a": "1", "b": "1"}), name="test")
+    first = feed.take(0)
+    assert told(first) == {"a": "1", "b": "1"}
+    assert first is not None
+    assert feed.take(0) is None
+    feed.give_back(first)
+    assert told(feed.take(0)) == {"a": "1", "b": "1"}
+    feed._admit(changed({"a": None}))
+    gone = feed.take(0)
+    assert told(gone) == {"a": None}
+    assert gone is not None
+    feed.give_back(gone)
+    assert told(feed.take(0)) == {"a": None}
+    feed.give_back(gone)
+    feed._admit(changed({"a": "back"}))
+    assert told(feed.take(0)) == {"a": "back"}
+    assert feed.take(0) is None
+    assert not feed._known.keys() - {"a", "b"}, "nothing of what is gone is kept"
+
+
+def test_an_empty_first_that_is_given_back() -> None:
+    feed = Feed(Scripted(), everything({}), name="test")
+    first = feed.take(0)
+    assert first == {}
+    assert feed.take(0) is None
+    feed.give_back(first)
+    assert feed.take(0) == {}
+    assert feed.take(0) is None
+
+
+def test_takers_share(stage: Stage) -> None:
+    """Several threads on one subscription: each change goes to one of them, and nobody waits in vain."""
+    taken: list[Values] = []
+    lock = threading.Lock()
+    with stage.subscribe() as sub:
+
+        def take() -> None:
+            for found in sub:
+                with lock:
+                    taken.append(told(found) or {})
+
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(200):
+            stage.source.say(changed({f"k{number}": "1"}))
+        until(lambda: sum(map(len, taken)) == 201)
+        sub.close()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+    assert sorted(key for each in taken for key in each) == sorted(["a", *(f"k{number}" for number in range(200))])
+
+
+def test_waiting_in_vain_leaves_nothing_behind(stage: Stage) -> None:
+    with stage.subscribe() as sub:
+        sub.receive(5)
+
+        async def poll() -> None:
+            for _ in range(50):
+                assert await sub.receive_async(0.001) is None
+            for _ in range(50):
+                task = asyncio.create_task(sub.receive_async())
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(poll())
+        for _ in range(50):
+            assert sub.receive(0.001) is None
+        assert len(sub._feed._changes._futures) <= 1
+        assert len(sub._feed._changes._tickets) <= 1
+
+
+def test_a_source_that_fails_to_close_is_said(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    def close() -> None:
+        raise OSError("stuck")
+
+    stage.source.close = close  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING, "cloud_runtimes"):
+        stage.subscribe().close()
+    assert [record.message for record in caplog.records] == ["configuration 'app': closing failed: stuck"]

@@ -1,0 +1,115 @@
+"""Files of older releases are migrated, whole or not at all; newer ones are refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.sqlite import schema
+from cloud_runtimes.errors import InternalError, UnsupportedError
+
+
+def make(path: Path, version: int) -> None:
+    """Make a file as a release that knew so many steps did, with one state in it."""
+    path.parent.mkdir(parents=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    for step in schema.STEPS[:version]:
+        for statement in step:
+            connection.execute(statement)
+    connection.execute("INSERT INTO stores (name) VALUES ('store')")
+    connection.execute(
+        "INSERT INTO state (store, key, etag, content_type, value) VALUES (1, 'k', 7, 'application/json', '5')"
+    )
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+
+
+def tables(path: Path) -> tuple[int, set[str]]:
+    connection = sqlite3.connect(path)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        return version, {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(home: Path) -> Path:
+    return home / "cloud_runtimes.db"
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.STEPS)))
+def test_an_older_file_is_migrated(path: Path, tmp_path: Path, version: int) -> None:
+    make(path, version)
+    with CloudRuntimesClient() as client:
+        assert client.state.get("store", "k") == 5
+        client.configuration.save_configuration("store", {"k": "1"})
+        assert client.configuration.get_configuration("store") == {"k": "1"}
+    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "new")}}) as client:
+        client.state.save("store", "k", 5)
+    assert tables(path) == tables(tmp_path / "new" / "cloud_runtimes.db")
+    assert tables(path)[0] == len(schema.STEPS)
+
+
+def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has is there, what it lacks is said."""
+
+    def refuse(path: str) -> Any:
+        raise PermissionError(13, "Permission denied", path)
+
+    make(path, 1)
+    before = path.read_bytes()
+    monkeypatch.setattr("cloud_runtimes.components.sqlite.engine.Gate", refuse)
+    with CloudRuntimesClient() as client:
+        assert client.state.get("store", "k") == 5
+        for call in (client.configuration.get_configuration, client.configuration.subscribe_configuration):
+            with pytest.raises(UnsupportedError, match=r"older release.*migrated"):
+                call("store")
+    assert path.read_bytes() == before
+
+
+def test_a_newer_file_is_refused(path: Path) -> None:
+    make(path, len(schema.STEPS))
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(schema.STEPS) + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with CloudRuntimesClient() as client:
+        for call in (
+            lambda: client.configuration.get_configuration("store"),
+            lambda: client.configuration.save_configuration("store", {"k": "1"}),
+            lambda: client.configuration.subscribe_configuration("store"),
+        ):
+            with pytest.raises(UnsupportedError, match="newer release"):
+                call()
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path, 1)
+    before = tables(path)
+    broken = (*schema.STEPS, ("CREATE TABLE more (x)", "this is no SQL"))
+    monkeypatch.setattr(schema, "STEPS", broken)
+    with CloudRuntimesClient() as client, pytest.raises(InternalError):
+        client.state.get("store", "k")
+    assert tables(path) == before
+
+
+@pytest.mark.process
+def test_two_processes_migrate_at_once(path: Path, start: Callable[..., Any]) -> None:
+    make(path, 1)
+    children = [start("first_start", number).ready() for number in range(2)]
+    for child in children:
+        child.go()
+    for child in children:
+        assert child.line() == {"done": True}
+        child.process.wait()
+        assert child.process.returncode == 0
+    assert tables(path)[0] == len(schema.STEPS)
