@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from ._runtime import Runtime
     from ._service import Service
     from .pubsub import PubSubService
+    from .rpc import RpcService
     from .state import StateService
 
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
-SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "state": "StateService"}
+SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "rpc": "RpcService", "state": "StateService"}
 """The services there are: name → class, in the package of that name."""
 
 _open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
@@ -109,6 +110,7 @@ class CloudRuntimesClient:
 
     if TYPE_CHECKING:
         pubsub: PubSubService
+        rpc: RpcService
         state: StateService
     else:
 

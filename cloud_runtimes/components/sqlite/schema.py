@@ -67,6 +67,17 @@ STEPS: Final = (
         "CREATE INDEX claims_frame ON claims (frame)",
         "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    # where services listen: leases of living processes
+    (
+        """CREATE TABLE services (
+            instance TEXT PRIMARY KEY,
+            app_id TEXT NOT NULL,
+            address TEXT NOT NULL,
+            process TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            deadline INTEGER NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX services_app ON services (app_id)",
+    ),
 )
 
 
