@@ -25,6 +25,7 @@ from ..errors import (
 from ._failures import BARE, error_reply
 from ._host import Handler, Host, Incoming
 from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
+from ._prepare import HOP_HEADERS
 from ._proof import CALLER_HEADER, HELLO, NONCE, TIMEOUT_HEADER, TOKEN_HEADER, accepts, answer, call_token
 from .driver import Guard, RpcDriver, RpcReply
 
@@ -38,10 +39,7 @@ _GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False)
 _HEALTHY: Final = RpcReply(204, {}, None, b"")
 _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
-_HIDDEN: Final = frozenset(
-    ["connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer", "upgrade"]
-    + ["transfer-encoding", TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER]
-)
+_HIDDEN: Final = HOP_HEADERS | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -82,9 +80,7 @@ class RpcApp:
             reply, taken = error_reply(error), False
         await _send(send, reply, close=has_body and not taken)
 
-    async def _answer(
-        self, scope: Scope, headers: dict[str, str], receive: Receive | None
-    ) -> tuple[RpcReply, bool]:
+    async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive | None) -> tuple[RpcReply, bool]:
         """Return the reply, and whether the body was read to its end."""
         path, root = scope["path"], scope.get("root_path") or ""
         if root and path.startswith(f"{root}/"):
@@ -96,7 +92,10 @@ class RpcApp:
             # RFC 9112, section 6.1: both, or a coding in HTTP/1.0, is how one request hides in another
             or ("transfer-encoding" in headers and ("content-length" in headers or scope.get("http_version") == "1.0"))
         ):
-            return error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")), False
+            return (
+                error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")),
+                False,
+            )
         name = path[1:]
         if (public := _PUBLIC.get(name)) is not None and receive is None:
             return public, True

@@ -162,7 +162,9 @@ class _LoopPool:
         """Tie the pool to the loop's end."""
         await self._ending.__anext__()
 
-    async def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
+    async def call(
+        self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None
+    ) -> RpcReply:
         await self._enter(op, endpoint)
         try:
             while True:
@@ -321,7 +323,9 @@ class AsyncPool:
         self._kept: list[_LoopPool] = []
         self._lock = threading.Lock()
 
-    async def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
+    async def call(
+        self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None
+    ) -> RpcReply:
         """Make a call; see `Pool.call`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)

@@ -79,8 +79,14 @@ def failure(reply: RpcReply, service: str, method: str) -> CloudRuntimesError:
     error = _carried(reply)
     if error is None:
         status = reply.status
-        cls = _BY_STATUS.get(status) or (InternalError if status >= 500 or status < 400 else errors.InvalidArgumentError)
-        what = "redirects, which is never followed: give the address itself" if status < 400 else f"answered with status {status}"
+        cls = _BY_STATUS.get(status) or (
+            InternalError if status >= 500 or status < 400 else errors.InvalidArgumentError
+        )
+        what = (
+            "redirects, which is never followed: give the address itself"
+            if status < 400
+            else f"answered with status {status}"
+        )
         error = cls(
             f"{service}.{method} {what}; error.response has headers and body",
             maybe_applied=status >= 500 and status != 501,

@@ -71,16 +71,14 @@ class Handler:
         return self._reply(result)
 
     async def run_async(self, incoming: Incoming) -> RpcReply:
-        """Run an async handler on this loop."""
-        token = current.set(_inherited(incoming))
+        """Run an async handler on this loop, in a task of its own, whose context ends with it."""
+        current.set(_inherited(incoming))
         try:
             result = await self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
             return error_reply(error)
-        except (Exception, SystemExit) as error:  # a handler ends no server
+        except (Exception, SystemExit) as error:
             return self._failed(error)
-        finally:
-            current.reset(token)
         return self._reply(result)
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:

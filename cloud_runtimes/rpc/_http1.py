@@ -20,7 +20,9 @@ _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~]*)?")
 _MAX_HEADERS: Final = 128
 _MAX_INFORMATIONAL: Final = 8
 _MAX_CHUNK_LINE: Final = 256
-_FRAMING: Final = frozenset(["connection", "content-length", "content-type", "keep-alive", "transfer-encoding", "trailer"])
+_FRAMING: Final = frozenset(
+    ["connection", "content-length", "content-type", "keep-alive", "transfer-encoding", "trailer"]
+)
 
 last_chunk: Final = b"0\r\n\r\n"
 
@@ -103,7 +105,9 @@ def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None) 
 
 def hello(endpoint: Endpoint, nonce: str) -> bytes:
     """Return the bytes of the question for a proof; no token is in it."""
-    return f"GET {endpoint.prefix}/{HELLO}?nonce={nonce} HTTP/1.1\r\nhost: {endpoint.authority}\r\n\r\n".encode("latin-1")
+    return f"GET {endpoint.prefix}/{HELLO}?nonce={nonce} HTTP/1.1\r\nhost: {endpoint.authority}\r\n\r\n".encode(
+        "latin-1"
+    )
 
 
 class ResponseParser:
@@ -114,7 +118,20 @@ class ResponseParser:
         keep_alive: whether the connection may be used again; known once complete.
     """
 
-    __slots__ = ("_body", "_buffer", "_headers", "_informational", "_left", "_head_only", "_part", "_size", "_state", "begun", "keep_alive", "status")
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_head_only",
+        "_headers",
+        "_informational",
+        "_left",
+        "_part",
+        "_size",
+        "_state",
+        "begun",
+        "keep_alive",
+        "status",
+    )
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
@@ -222,7 +239,9 @@ class ResponseParser:
         if connection is not None and "close" in connection.lower():
             self.keep_alive = False
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-        if length is not None and (coding is not None or not length.isascii() or not length.isdigit() or len(length) > 15):
+        if length is not None and (
+            coding is not None or not length.isascii() or not length.isdigit() or len(length) > 15
+        ):
             raise ProtocolError("a body of two lengths, or of one that is no number")
         if self._head_only or status in (204, 304):
             self._state = _DONE

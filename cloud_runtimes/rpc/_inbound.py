@@ -9,7 +9,9 @@ from typing import Final, NamedTuple
 __all__ = ["Inbound", "current", "valid_traceparent"]
 
 # Trace Context, section 3.2.2: version-traceid-parentid-flags; version ff and ids of zeros are invalid
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]*)?")
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]*)?"
+)
 
 
 class Inbound(NamedTuple):

@@ -99,6 +99,8 @@ def _elsewhere(host: Host, op: Operation, flow: Coroutine[Any, Any, RpcReply]) -
         future.cancel()
         raise op.timed_out(_WAITING, maybe_applied=True) from error
     except CancelledError:
+        if not host.client._closed:
+            return BARE  # the handler's own doing
         raise ClosedError("the client was closed while its method ran", maybe_applied=True) from None
     except BaseException as error:
         future.cancel()

@@ -29,7 +29,13 @@ def endpoint(address: object, where: str, secret: bytes | None = None, instance:
         InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands.
     """
     why = f"{where}: {str(address)[:80]!r} is no address such as 'http://127.0.0.1:8080'"
-    if not isinstance(address, str) or not address.isascii() or not address.isprintable() or " " in address or "\\" in address:
+    if (
+        not isinstance(address, str)
+        or not address.isascii()
+        or not address.isprintable()
+        or " " in address
+        or "\\" in address
+    ):
         raise InvalidArgumentError(why)
     try:
         parts = urlsplit(address)

@@ -12,7 +12,7 @@ from ..codec.payload import OCTETS, encode_payload
 from ..errors import InvalidArgumentError, PayloadError
 from .driver import Body, RpcCall
 
-__all__ = ["check_method", "check_service", "header_map", "is_stream", "prepare", "query_text"]
+__all__ = ["HOP_HEADERS", "check_method", "check_service", "header_map", "is_stream", "prepare", "query_text"]
 
 MAX_HEADERS: Final = 16 * 1024
 """Bytes of names and values of one call's headers."""
@@ -21,10 +21,22 @@ _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE: Final = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")  # section 5.5, without what is not ASCII
 _VERB: Final = re.compile(r"[A-Z]{1,20}")
-_RESERVED: Final = frozenset(
-    ["connection", "content-length", "content-type", "expect", "host", "http2-settings", "keep-alive", "te", "trailer"]
-    + ["transfer-encoding", "upgrade"]
+HOP_HEADERS: Final = frozenset(
+    [
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
 )
+"""Headers of the transport, not of the call."""
 _OURS: Final = ("cloud-runtimes-", "proxy-")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\?#]|[\ud800-\udfff]")
 _RESERVED_PATHS: Final = ("healthz", "dapr", "cloud-runtimes")
@@ -103,7 +115,7 @@ def header_map(headers: Any) -> dict[str, str]:
                 f"header {name!r}: a value is a str of visible ASCII with spaces inside only; encode what is not"
             )
         lower = name.lower()
-        if lower in _RESERVED or lower.startswith(_OURS):
+        if lower in HOP_HEADERS or lower.startswith(_OURS):
             raise InvalidArgumentError(f"header {name!r} is set by the call itself; content_type= and timeout= exist")
         if lower in made:
             raise InvalidArgumentError(f"header {name!r} is given twice, in different case")
@@ -126,7 +138,9 @@ def query_text(query: Any) -> str:
             if isinstance(each, bool):
                 each = "true" if each else "false"
             if not isinstance(each, (str, int, float)):
-                raise InvalidArgumentError(f"query {name!r}: give str, a number or a list of them, not {type(each).__name__}")
+                raise InvalidArgumentError(
+                    f"query {name!r}: give str, a number or a list of them, not {type(each).__name__}"
+                )
             pairs.append((name, str(each)))
     try:
         text = urlencode(pairs)

@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
     started_callback: Callable[[], None]
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to `RpcServer`."""
         yield
 

@@ -9,7 +9,18 @@ from typing import NamedTuple, TypeAlias
 from .._driver import Driver
 from .._operation import Operation
 
-__all__ = ["HEADERS", "HOST", "HTTP_METHOD", "STATUS", "Announcement", "Body", "Guard", "RpcCall", "RpcDriver", "RpcReply"]
+__all__ = [
+    "HEADERS",
+    "HOST",
+    "HTTP_METHOD",
+    "STATUS",
+    "Announcement",
+    "Body",
+    "Guard",
+    "RpcCall",
+    "RpcDriver",
+    "RpcReply",
+]
 
 HEADERS = "headers"
 """``headers=`` and ``query=`` reach the method, and its headers come back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
 from .._service import Service
@@ -15,7 +15,7 @@ from ._host import Host
 from ._inbound import current
 from ._prepare import check_service, prepare
 from .driver import RpcCall, RpcDriver
-from .types import RpcResponse, decode_body
+from .types import CallOptions, RpcResponse, decode_body
 
 if TYPE_CHECKING:
     from ._asgi import RpcApp
@@ -69,7 +69,9 @@ class RpcService(Service):
             self._need(driver, spi.HTTP_METHOD, f"http_method={http_method!r}", service)
         if (headers is not None or query is not None) and spi.HEADERS not in features:
             self._need(driver, spi.HEADERS, "headers= and query=", service)
-        op = Operation(operation, service, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata)
+        op = Operation(
+            operation, service, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+        )
         inbound = current.get()
         if inbound is not None:
             # a handler's own calls end with the call that it serves, and belong to its trace
@@ -89,13 +91,8 @@ class RpcService(Service):
         method: str,
         data: Any = None,
         *,
-        http_method: str = "POST",
-        content_type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
         type: builtins.type[T],
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> T: ...
     @overload
     def invoke_method(
@@ -104,13 +101,8 @@ class RpcService(Service):
         method: str,
         data: Any = None,
         *,
-        http_method: str = "POST",
-        content_type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
         type: Any = None,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> Any: ...
     def invoke_method(
         self,
@@ -166,13 +158,8 @@ class RpcService(Service):
         method: str,
         data: Any = None,
         *,
-        http_method: str = "POST",
-        content_type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
         type: builtins.type[T],
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> T: ...
     @overload
     async def invoke_method_async(
@@ -181,13 +168,8 @@ class RpcService(Service):
         method: str,
         data: Any = None,
         *,
-        http_method: str = "POST",
-        content_type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, Any] | None = None,
         type: Any = None,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> Any: ...
     async def invoke_method_async(
         self,

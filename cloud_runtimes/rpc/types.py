@@ -6,13 +6,24 @@ import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, overload
 
 from ..codec.payload import decode_payload
 
-__all__ = ["RpcRequest", "RpcResponse"]
+__all__ = ["CallOptions", "RpcRequest", "RpcResponse"]
 
 T = TypeVar("T")
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments that every call takes; see `RpcService.invoke_method`."""
+
+    http_method: str
+    content_type: str | None
+    headers: Mapping[str, str] | None
+    query: Mapping[str, Any] | None
+    timeout: float | None
+    metadata: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)

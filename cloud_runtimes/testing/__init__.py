@@ -11,6 +11,17 @@ Needs pytest, which is not a dependency of the package.
 from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, requires
 from .suites.pubsub import PubSubSuite
+from .suites.rpc import RpcHarness, RpcSuite
 from .suites.state import StateSuite
 
-__all__ = ["AsyncFace", "Face", "Harness", "PubSubSuite", "StateSuite", "SyncFace", "requires"]
+__all__ = [
+    "AsyncFace",
+    "Face",
+    "Harness",
+    "PubSubSuite",
+    "RpcHarness",
+    "RpcSuite",
+    "StateSuite",
+    "SyncFace",
+    "requires",
+]

@@ -14,6 +14,8 @@ from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
+from cloud_runtimes.rpc import RpcServer
+from cloud_runtimes.rpc.driver import RpcDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.state.driver import StateDriver
 
@@ -21,11 +23,14 @@ from cloud_runtimes.state.driver import StateDriver
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
     "PubSubService": {"publisher"},
+    "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
     "StateTransaction": {"delete", "save"},
     "PubSubDriver": set(),
+    "RpcDriver": set(),
+    "RpcServer": set(),
     "StateDriver": set(),
 }
 
@@ -47,7 +52,7 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [Publisher, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [Publisher, RpcServer, Subscription, StateTransaction]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -82,7 +87,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {PubSubDriver, StateDriver}
+    assert set(drivers()) == {PubSubDriver, RpcDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

@@ -134,9 +134,7 @@ class SqliteRpc(RpcDriver):
         secret = home_secret(self._folder)
         random.shuffle(living)  # several servers share the calls
         try:
-            self._known = tuple(
-                endpoint(address, "the registry", secret, instance) for instance, address, _ in living
-            )
+            self._known = tuple(endpoint(address, "the registry", secret, instance) for instance, address, _ in living)
         except InvalidArgumentError as error:
             raise self._absent(str(error)) from error
         self._known_until = monotonic() + _FRESH
@@ -182,7 +180,13 @@ class _Registration(Announcement):
     def __init__(self, engine: Engine, op: Operation, instance: str, app_id: str, address: str) -> None:
         self._engine = engine
         self._instance = instance
-        self._row = (instance, app_id, address, process_name(os.getpid()) or f"{os.getpid()}::", engine.clocks.boot_id())
+        self._row = (
+            instance,
+            app_id,
+            address,
+            process_name(os.getpid()) or f"{os.getpid()}::",
+            engine.clocks.boot_id(),
+        )
         self._changes = Changes()
         self._closing = False
         self._generation = _fork.generation()

@@ -147,7 +147,9 @@ class CapaRuntime(Runtime):
                 runtime=self.name,
             )
         table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
-        return self._shared(key, table, f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment")
+        return self._shared(
+            key, table, f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
+        )
 
     def _shared(self, key: tuple[str, str], table: dict[str, Any], where: str) -> Component:
         with self._lock:
