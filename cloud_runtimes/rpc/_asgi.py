@@ -75,13 +75,14 @@ class RpcApp:
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         try:
+            taken: bool | None
             reply, taken = await self._answer(scope, headers, receive if has_body else None)
         except CloudRuntimesError as error:  # the guard cannot be had
             reply, taken = error_reply(error), False
-        await _send(send, reply, close=has_body and not taken)
+        await _send(send, reply, close=taken is None or (has_body and not taken))
 
-    async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive | None) -> tuple[RpcReply, bool]:
-        """Return the reply, and whether the body was read to its end."""
+    async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive | None) -> tuple[RpcReply, bool | None]:
+        """Return the reply, and whether the body was read to its end; ``None``: the connection is not to be trusted."""
         path, root = scope["path"], scope.get("root_path") or ""
         if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
@@ -94,7 +95,7 @@ class RpcApp:
         ):
             return (
                 error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")),
-                False,
+                None,
             )
         name = path[1:]
         if (public := _PUBLIC.get(name)) is not None and receive is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from ._limits import HEAD_TIME, IDLE_SERVER, MAX_HEAD
 
 __all__ = ["Server", "make_server"]
 
+_OTHER_VERSION: Final = re.compile(rb" HTTP/(?!1\.[01]$)[^ ]*$")
 _TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -40,6 +42,8 @@ class _StrictBuffer(ReceiveBuffer):
             raise h11.RemoteProtocolError("a header must not be folded")
         if b"\0" in head:
             raise h11.RemoteProtocolError("NUL in a head")
+        if lines and _OTHER_VERSION.search(lines[0]):
+            raise h11.RemoteProtocolError("HTTP/1.1 is spoken here")
         return lines
 
     def maybe_extract_next_line(self) -> Any:
