@@ -81,7 +81,9 @@ class RpcApp:
             reply, taken = error_reply(error), False
         await _send(send, reply, close=taken is None or (has_body and not taken))
 
-    async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive | None) -> tuple[RpcReply, bool | None]:
+    async def _answer(
+        self, scope: Scope, headers: dict[str, str], receive: Receive | None
+    ) -> tuple[RpcReply, bool | None]:
         """Return the reply, and whether the body was read to its end; ``None``: the connection is not to be trusted."""
         path, root = scope["path"], scope.get("root_path") or ""
         if root and path.startswith(f"{root}/"):

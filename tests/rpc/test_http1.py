@@ -175,8 +175,8 @@ def test_addresses(address: str, expected: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "host", "host:80", "ftp://host", "http://", "http://a@host", "http://u:p@host", "http://host:x", "http://host:99999"]
-    + ["http://host/a?b", "http://host#f", "http://host/../a", "http://ho st", "http://host\r\nx: y", "http://hö", "http:\\\\host", None, 5],
+    ["", "host", "host:80", "ftp://host", "http://", "http://a@host", "http://u:p@host", "http://host:x", "http://host:99999",
+     "http://host/a?b", "http://host#f", "http://host/../a", "http://ho st", "http://host\r\nx: y", "http://hö", "http:\\\\host", None, 5],
 )  # fmt: skip
 def test_bad_addresses(address: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="here"):

@@ -85,39 +85,42 @@ class SqliteRpc(RpcDriver):
     # -- calling ----------------------------------------------------------
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if monotonic() >= self._known_until:
-            self._check_store()
-            self._found(op, self._engine.query(op, *self._lookup()))
-        try:
-            return self._peers.call(op, self._known, call, self._app_id)
-        except UnauthenticatedError as error:
-            raise self._mistrusted(error) from error
-        except UnavailableError:
-            self._known_until = 0.0
-            raise
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                self._check_store()
+                self._found(self._engine.query(op, *self._lookup()))
+            try:
+                return self._peers.call(op, self._known, call, self._app_id)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if monotonic() >= self._known_until:
-            self._check_store()
-            rows = await self._engine.query_async(op, *self._lookup())
-            if str(self._folder / SECRET) not in known:
-                import asyncio
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                self._check_store()
+                rows = await self._engine.query_async(op, *self._lookup())
+                if str(self._folder / SECRET) in known:
+                    self._found(rows)
+                else:
+                    import asyncio
 
-                await asyncio.to_thread(self._found, op, rows)
-            else:
-                self._found(op, rows)
-        try:
-            return await self._peers.call_async(op, self._known, call, self._app_id)
-        except UnauthenticatedError as error:
-            raise self._mistrusted(error) from error
-        except UnavailableError:
-            self._known_until = 0.0
-            raise
+                    await asyncio.to_thread(self._found, rows)
+            try:
+                return await self._peers.call_async(op, self._known, call, self._app_id)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
 
-    def _mistrusted(self, error: UnauthenticatedError) -> CloudRuntimesError:
-        """Another process has taken over a port that is registered: for the caller the service is not there."""
+    def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
+        """Return where nothing was sent and the registry may know better by now; else raise."""
         self._known_until = 0.0
-        return error if error.response is not None else self._absent("its port belongs to another process now")
+        if not fresh and not error.maybe_applied:
+            return
+        if isinstance(error, UnauthenticatedError):
+            # another process has taken over a port that is registered: for the caller the service is not there
+            raise self._absent("its port belongs to another process now") from error
+        raise error
 
     def _check_store(self) -> None:
         if self._engine.memory:
@@ -127,7 +130,7 @@ class SqliteRpc(RpcDriver):
         clocks = self._engine.clocks
         return _FIND, (self._name, clocks.boot_id(), clocks.boot_ms())
 
-    def _found(self, op: Operation, rows: list[Any]) -> None:
+    def _found(self, rows: list[Any]) -> None:
         living = [row for row in rows if _lives(row[2])]
         if not living:
             raise self._absent(f"no process has registered it in {self._engine.path}")
