@@ -181,9 +181,11 @@ class RpcServer(Handle):
 
     # -- serve ------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, opened: Callable[[], None] | None = None) -> None:
         with _signals(self._signalled):
             with self:
+                if opened is not None:
+                    opened()
                 while not self._over():
                     ticket = self._changes.ticket()
                     if not self._over():

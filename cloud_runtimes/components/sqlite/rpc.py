@@ -16,7 +16,7 @@ from ... import _fork
 from ..._log import repeated
 from ..._operation import Method, Operation
 from ..._thread import Background, Changes
-from ...errors import CloudRuntimesError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ...errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
 from ...rpc import driver as spi
 from ...rpc._http1 import Endpoint
 from ...rpc._peers import Peers, endpoint
