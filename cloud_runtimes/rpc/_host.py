@@ -138,6 +138,14 @@ class Host:
             raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
         self.handlers[name] = Handler(f"{self.app_id}.{name}", function, type)
         hosts.add(self)
+        self.client._handles.add(self)
+
+    outlives_fork = True
+
+    def _close_by_client(self, end: float | None) -> None:
+        """The client closes: nobody finds it any more, and its threads end with what they run."""
+        hosts.changed()
+        self.workers.close()
 
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""

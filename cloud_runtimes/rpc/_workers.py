@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from .. import _fork
 from .._thread import Background
 
 __all__ = ["WORKERS", "Workers"]
 
+_Item: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 WORKERS: Final = 64
 """Plain handlers of one client that run at once; further calls wait, within their deadlines."""
 
@@ -26,7 +28,7 @@ class Workers:
 
     def forked(self) -> None:
         """In a forked child: no thread is there."""
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._threads: list[Background] = []
         self._idle = threading.Semaphore(0)
         self._lock = threading.RLock()
@@ -34,17 +36,17 @@ class Workers:
     def submit(self, body: Callable[[], Any]) -> Future[Any]:
         """Have a thread run ``body``; a future that nobody has begun can be cancelled."""
         future: Future[Any] = Future()
-        if not self._idle.acquire(blocking=False):
-            with self._lock:
-                if len(self._threads) < WORKERS:
-                    thread = Background(self._run, "cloud-runtimes-rpc-worker")
-                    self._threads.append(thread)
-                    thread.start()
-        self._queue.put((future, body))
+        with self._lock:
+            if not self._idle.acquire(blocking=False) and len(self._threads) < WORKERS:
+                run = partial(self._run, self._queue, self._idle)
+                thread = Background(run, "cloud-runtimes-rpc-worker")
+                self._threads.append(thread)
+                thread.start()
+            self._queue.put((future, body))
         return future
 
-    def _run(self) -> None:
-        queue, idle = self._queue, self._idle
+    @staticmethod
+    def _run(queue: SimpleQueue[_Item | None], idle: threading.Semaphore) -> None:
         while (item := queue.get()) is not None:
             future, body = item
             if future.set_running_or_notify_cancel():
@@ -56,7 +58,9 @@ class Workers:
             idle.release()
 
     def close(self) -> None:
-        """Let idle threads end; busy ones end with their handlers."""
+        """Let the threads end: what waits is still run, and a later call gets new ones."""
         with self._lock:
-            for _ in self._threads:
-                self._queue.put(None)
+            queue, threads = self._queue, self._threads
+            self._queue, self._threads, self._idle = SimpleQueue(), [], threading.Semaphore(0)
+        for _ in threads:
+            queue.put(None)

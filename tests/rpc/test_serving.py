@@ -305,6 +305,38 @@ def test_a_runtime_without_hosting(closing: Make) -> None:
         client.rpc.invoke_method("there", "m", http_method="GET")
 
 
+def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+    client.rpc.register_method("m", lambda: 1)
+    other = closing(app_id="other", config={"capa": {"home": str(home)}})
+    with client.rpc.serving():
+        assert other.rpc.invoke_method("there", "m") == 1
+        assert {"cloud-runtimes-rpc-worker", "cloud-runtimes-rpc-lease"} <= {t.name for t in threading.enumerate()}
+    client.close()
+    other.close()
+    end = time.monotonic() + 5
+    while (left := {t.name for t in threading.enumerate()} - before) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not left
+
+
+def test_a_call_in_the_process_costs_microseconds(
+    serving: CloudRuntimesClient, figure: Callable[[str, str], None]
+) -> None:
+    import statistics
+
+    invoke, data = serving.rpc.invoke_method, {"key": "value", "n": 1}
+    slices = []
+    for _ in range(30):
+        begin = time.process_time_ns()
+        for _ in range(300):
+            invoke("there", "echo", data)
+        slices.append((time.process_time_ns() - begin) / 300_000)
+    figure("RPC in the process, sync", f"{statistics.median(slices):.2f} µs (best {min(slices):.2f}; limit 5)")
+    assert min(slices) < 10
+
+
 # -- mounting -----------------------------------------------------------------
 
 
