@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from rpc_callers import ASYNC, DATA, SYNC, Loop
 
 from cloud_runtimes import CloudRuntimesClient

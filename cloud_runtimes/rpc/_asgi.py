@@ -21,6 +21,7 @@ from ..errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from ._failures import BARE, error_reply
 from ._host import Handler, Host, Incoming
@@ -102,6 +103,8 @@ class RpcApp:
         name = path[1:]
         if (public := _PUBLIC.get(name)) is not None and receive is None:
             return public, True
+        if self._host.client._closed:
+            return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
         guard = self._guard or self._set_guard(await self._hosting().guard_async(Operation(_GUARD, "rpc", HEAD_TIME)))
         if name == HELLO:
             return self._hello(guard, query), False

@@ -16,13 +16,13 @@ from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, Pa
 from ._failures import BARE, error_reply
 from ._inbound import Inbound, current, valid_traceparent
 from ._prepare import check_registered, header_map
-from ._workers import Workers
 from .driver import RpcReply
 from .types import RpcRequest, RpcResponse, decode_body
 
 if TYPE_CHECKING:
     import asyncio
 
+    from ._workers import Workers
     from .service import RpcService
 
 __all__ = ["Handler", "Host", "Incoming", "hosts"]
@@ -112,10 +112,9 @@ class Host:
     """The methods of one client."""
 
     def __init__(self, service: RpcService) -> None:
-        self.service = weakref.proxy(service)
         self.client = service._client
         self.handlers: dict[str, Handler] = {}
-        self.workers = Workers()
+        self._workers: Workers | None = None
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
         _fork.register(self)
@@ -123,6 +122,17 @@ class Host:
     def forked(self) -> None:
         """In a forked child: what served is the parent's."""
         self.loop = None
+
+    @property
+    def workers(self) -> Workers:
+        """The threads of plain handlers."""
+        workers = self._workers
+        if workers is None:
+            with _fork.importing:
+                from ._workers import Workers
+
+                workers = self._workers = self._workers or Workers()
+        return workers
 
     @property
     def app_id(self) -> str:
@@ -145,7 +155,8 @@ class Host:
     def _close_by_client(self, end: float | None) -> None:
         """The client closes: nobody finds it any more, and its threads end with what they run."""
         hosts.changed()
-        self.workers.close()
+        if self._workers is not None:
+            self._workers.close()
 
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""

@@ -5,12 +5,10 @@ A plain handler runs on the thread of a sync caller (a hop to another would cost
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._operation import Operation, mark_interrupted
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
@@ -18,6 +16,10 @@ from ._failures import BARE
 from ._host import Host, Incoming
 from ._limits import MAX_BODY
 from .driver import RpcCall, RpcReply
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
 
 __all__ = ["call", "call_async"]
 
@@ -49,6 +51,8 @@ def call(host: Host, op: Operation, call: RpcCall, caller: str) -> RpcReply:
 
 async def call_async(host: Host, op: Operation, call: RpcCall, caller: str) -> RpcReply:
     """Run a method for an async caller."""
+    import asyncio
+
     handler = host.handlers.get(call.method)
     if handler is None:
         return host.unknown(call.method)
@@ -64,6 +68,8 @@ async def call_async(host: Host, op: Operation, call: RpcCall, caller: str) -> R
 
 async def _awaited(op: Operation, future: asyncio.Future[RpcReply]) -> RpcReply:
     """Wait for a handler to the deadline; one that does not heed its cancellation is left alone."""
+    import asyncio
+
     try:
         done, _ = await asyncio.wait((future,), timeout=op.remaining())
     except asyncio.CancelledError as error:
@@ -78,6 +84,9 @@ async def _awaited(op: Operation, future: asyncio.Future[RpcReply]) -> RpcReply:
 
 def _elsewhere(host: Host, op: Operation, flow: Coroutine[Any, Any, RpcReply]) -> RpcReply:
     """Run an async handler where it is served; where nothing serves, or this thread would wait for itself, in the client's own loop."""
+    import asyncio
+    from concurrent.futures import CancelledError
+
     try:
         here = asyncio.get_running_loop()
     except RuntimeError:
@@ -123,6 +132,8 @@ def _gathered(body: Any) -> bytes:
 
 async def _gathered_async(body: Any) -> bytes:
     if not hasattr(body, "__anext__"):
+        import asyncio
+
         return await asyncio.to_thread(_gathered, body)
     parts: list[bytes] = []
     size = 0

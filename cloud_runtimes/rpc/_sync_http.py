@@ -125,8 +125,12 @@ class _Connection:
                 raise op.timed_out("a connection", maybe_applied=False)
             sock.settimeout(left)
             data = request(self.endpoint, call, caller, left)
-            done = sock.send(data)
-            sent = True
+            sent = True  # before it is, since an interrupt may come between
+            try:
+                done = sock.send(data)
+            except OSError:
+                sent = False
+                raise
             refusal: OSError | None = None
             try:
                 while done < len(data):
@@ -217,7 +221,9 @@ class Pool:
             if parser.keep_alive and not self._closed:
                 connection.fresh = False
                 connection.idle_since = monotonic()
-                self._idle.setdefault(endpoint, []).append(connection)
+                idle = self._idle.setdefault(endpoint, [])
+                idle.append(connection)
+                self._prune(idle)
                 if self._closed:
                     self.close()
             else:
@@ -236,6 +242,15 @@ class Pool:
             connection.sock.close()
         return None
 
+    @staticmethod
+    def _prune(idle: list[_Connection]) -> None:
+        """Close what nobody has needed for long: the last used is taken first."""
+        while len(idle) > 1 and idle[0].idle_since < monotonic() - IDLE_CLIENT:
+            try:
+                idle.pop(0).sock.close()
+            except IndexError:
+                return
+
     def _connect(self, op: Operation, endpoint: Endpoint, limit: float | None) -> _Connection:
         left = op.remaining()
         if left == 0.0:
@@ -248,6 +263,10 @@ class Pool:
             raise NotReached(f"{endpoint.url}: no connection in time") from error
         except OSError as error:
             raise NotReached(f"{endpoint.url}: {error.strerror or error}") from error
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                mark_interrupted(error, False)
+            raise
 
     def forget(self) -> None:
         """In a forked child: close the copies of the parent's descriptors; that ends no connection."""

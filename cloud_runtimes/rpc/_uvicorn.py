@@ -60,6 +60,7 @@ class _Protocol(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = logger()
+        assert type(self.conn._receive_buffer) is ReceiveBuffer  # else what we refuse would be let through
         self.conn._receive_buffer = _StrictBuffer()
         self._head_timer: asyncio.TimerHandle | None = None
 

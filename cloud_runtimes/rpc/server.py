@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -21,6 +20,8 @@ from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgu
 from .driver import Announcement, Guard
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ._uvicorn import Server
     from .service import RpcService
 
@@ -86,6 +87,8 @@ class RpcServer(Handle):
             raise
 
     async def _open_async(self) -> None:
+        import asyncio
+
         op, driver = self._opening()
         try:
             await asyncio.to_thread(self._listen)
@@ -147,6 +150,8 @@ class RpcServer(Handle):
     # -- running ----------------------------------------------------------
 
     def _run(self) -> None:
+        import asyncio
+
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
@@ -162,6 +167,8 @@ class RpcServer(Handle):
             loop.close()
 
     async def _run_async(self) -> None:
+        import asyncio
+
         assert self._server is not None
         assert self._socket is not None
         host = self._service._host
@@ -236,6 +243,8 @@ class RpcServer(Handle):
         self._finish()
 
     async def _close_async(self, end: float | None) -> None:
+        import asyncio
+
         if self._task is None:
             await asyncio.to_thread(self._close_by_client, end)
             return
@@ -275,6 +284,8 @@ def _left(end: float | None, least: float) -> float | None:
 
 
 def _in_loop(task: asyncio.Task[None]) -> bool:
+    import asyncio
+
     try:
         return asyncio.get_running_loop() is task.get_loop()
     except RuntimeError:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,43 +162,55 @@ def _p99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
 
 
+ATTACK = """
+import socket, sys, time
+
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+def connect():
+    made = socket.create_connection((host, port), timeout=5)
+    made.send(b"POST /echo HTTP/1.1\\r\\nhost: a\\r\\nx: ")
+    made.setblocking(False)
+    return made
+
+attackers = [connect() for _ in range(count)]
+print("ready", flush=True)
+while True:  # each a byte every two seconds; who is dropped comes back
+    for place in range(count):
+        time.sleep(2 / count)
+        try:
+            attackers[place].send(b"a")
+            attackers[place].recv(1000)
+            raise ConnectionError
+        except BlockingIOError:
+            continue
+        except OSError:
+            attackers[place].close()
+            attackers[place] = connect()
+"""
+
+
 def test_slow_callers_do_not_slow_a_good_one(
     there: RegistryRpc, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
     client = there.client()
-    calls, attackers = rounds(300, 3000), rounds(200, 500)
+    calls, attackers = rounds(500, 20_000), rounds(200, 500)
     parts = urlsplit(there.address)
     _latencies(client, 200)
-    sockets: list[socket.socket] = []
-    stop = threading.Event()
-
-    def drip() -> None:
-        while not stop.is_set():
-            for each in sockets:
-                try:
-                    each.send(b"a")
-                except OSError:
-                    continue
-            stop.wait(1)
-
-    thread = threading.Thread(target=drip)
-    try:
-        before = _latencies(client, calls)
-        for _ in range(attackers):
-            each = socket.create_connection((parts.hostname, parts.port), timeout=5)
-            each.send(b"POST /echo HTTP/1.1\r\nhost: a\r\nx: ")
-            sockets.append(each)
-        thread.start()
-        during = _latencies(client, calls)
-    finally:
-        stop.set()
-        if thread.ident is not None:
-            thread.join()
-        for each in sockets:
-            each.close()
+    before = _latencies(client, calls)
+    command = [sys.executable, "-c", ATTACK, str(parts.hostname), str(parts.port), str(attackers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
+        try:
+            assert attack.stdout is not None
+            assert attack.stdout.readline() == "ready\n"
+            during = _latencies(client, calls)
+            assert attack.poll() is None
+        finally:
+            attack.kill()
+    after = _latencies(client, calls)
     figure(
         f"RPC: {attackers} slow-loris connections, a good caller's p99",
-        f"{_p99(during) * 1000:.2f} ms, {_p99(during) / _p99(before):.2f} of {_p99(before) * 1000:.2f} ms without",
+        f"{_p99(during) * 1000:.2f} ms; before {_p99(before) * 1000:.2f}, after {_p99(after) * 1000:.2f} ms",
     )
-    # a shared machine is no laboratory; the goal is 2
-    assert _p99(during) < 2 * _p99(before) + 0.05
+    # a shared machine is no laboratory; the goal is twice
+    assert _p99(during) < 2 * max(_p99(before), _p99(after)) + 0.05
