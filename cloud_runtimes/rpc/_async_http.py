@@ -69,7 +69,9 @@ class _Connection(asyncio.Protocol):
             if exc is None and self._parser is not None and self._parser.eof():
                 waiter.set_result(None)
             else:
-                waiter.set_exception(_Lost("the server closed it" if exc is None else str(exc) or type(exc).__name__))
+                lost = _Lost("the server closed it" if exc is None else str(exc) or type(exc).__name__)
+                lost.__cause__ = exc
+                waiter.set_exception(lost)
         if drained is not None and not drained.done():
             drained.set_result(None)
 
@@ -258,7 +260,7 @@ class _LoopPool:
             await connection.ask(hello(endpoint, nonce), None, parser, None)
             said = json.decode(parser.reply().data) if parser.status == 200 else None
         except _Lost as error:
-            raise NotReached(f"{endpoint.url}: {error}") from error
+            raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
         except (ProtocolError, TooLargeError, PayloadError) as error:
             raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
         if not parser.keep_alive or not proves(said, endpoint.secret, op.component, endpoint.instance, nonce):
@@ -279,7 +281,7 @@ class _LoopPool:
         except _Lost as error:
             if not connection.fresh and call.http_method in SAFE and not parser.begun and stream is None:
                 return None
-            raise broken(endpoint, str(error), True) from error
+            raise broken(endpoint, str(error), True) from error.__cause__
         except TimeoutError as error:
             connection.transport.abort()
             if op.remaining() != 0.0:  # the stream's own

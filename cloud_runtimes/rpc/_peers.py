@@ -80,7 +80,7 @@ class Peers:
                 return self._pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
             except NotReached as error:
                 failures.append(error)
-        raise _unreached(op, failures)
+        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
         """Asynchronous `call`."""
@@ -96,7 +96,7 @@ class Peers:
                 return await self._async.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
             except NotReached as error:
                 failures.append(error)
-        raise _unreached(op, failures)
+        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
 
     def _check(self) -> None:
         if self._closed:

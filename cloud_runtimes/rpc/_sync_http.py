@@ -210,8 +210,8 @@ class Pool:
                 if not connection.fresh and again and isinstance(call.body, bytes):
                     continue
                 if not error.sent:
-                    raise NotReached(f"{endpoint.url}: {error}") from error
-                raise broken(endpoint, str(error), error.sent) from error
+                    raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
+                raise broken(endpoint, str(error), error.sent) from error.__cause__
             except (ProtocolError, TooLargeError) as error:
                 connection.sock.close()
                 raise answered_badly(endpoint, error) from error

@@ -126,7 +126,8 @@ class RpcServer(Handle):
                 f"{host}:{port} cannot be listened on: {error.strerror}: give another host= or port=, or unset APP_PORT",
                 retryable=False,
             ) from error
-        shown = f"[{host}]" if ":" in host else host
+        # on all addresses is also on loopback, where others of this machine reach it
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
         self._address = f"http://{shown}:{self._socket.getsockname()[1]}"
 
     def _prepare(self, guard: Guard) -> None:

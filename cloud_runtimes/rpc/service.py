@@ -77,6 +77,9 @@ class RpcService(Service):
             # a handler's own calls end with the call that it serves, and belong to its trace
             if inbound.deadline is not None and (op.deadline is None or inbound.deadline < op.deadline):
                 op.deadline = inbound.deadline
+                op.timeout = op.remaining()
+                if not op.timeout:
+                    raise op.timed_out("its own caller, who has given up")
             if inbound.traceparent is not None and "traceparent" not in call.headers:
                 inherited = {**call.headers, "traceparent": inbound.traceparent}
                 if inbound.tracestate is not None:

@@ -196,6 +196,7 @@ def test_nobody_there(to: Callable[..., CloudRuntimesClient], face: Face) -> Non
         face.call(to("http://127.0.0.1:1").rpc, "invoke_method", "x", "m", 1)
     assert caught.value.retryable
     assert not caught.value.maybe_applied
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,29 @@ def test_ports(serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, fa
             serving.rpc.serving(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost"])
+def test_other_hosts(serving: CloudRuntimesClient, caller: CloudRuntimesClient, host: str, face: Face) -> None:
+    with face.opened(serving.rpc.serving(host=host)) as server:
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        assert server.address.startswith(f"http://{shown}:")
+        if face.name == "sync":
+            assert caller.rpc.invoke_method("there", "echo", 1) == 1
+
+
+def test_a_call_of_a_handler_whose_caller_has_given_up(serving: CloudRuntimesClient) -> None:
+    @serving.rpc.method("late")
+    def late() -> Any:
+        time.sleep(0.3)
+        with pytest.raises(DeadlineExceededError, match="given up") as caught:
+            serving.rpc.invoke_method("there", "nothing")
+        assert not caught.value.maybe_applied
+        return serving.rpc.invoke_method("there", "count", timeout=None)  # no way around it
+
+    with pytest.raises(DeadlineExceededError):
+        serving.rpc.invoke_method("there", "late", timeout=0.2)
+    assert serving.rpc.invoke_method("there", "count") == 1
+
+
 def test_ipv6(serving: CloudRuntimesClient, caller: CloudRuntimesClient) -> None:
     with serving.rpc.serving(host="::1") as server:
         assert server.address.startswith("http://[::1]:")

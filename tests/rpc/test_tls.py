@@ -39,7 +39,7 @@ class TlsServer:
             except OSError:
                 return
             self.connections += 1
-            plain.settimeout(5)
+            plain.settimeout(1)
             try:
                 with self._context.wrap_socket(plain, server_side=True) as connection:
                     while data := connection.recv(65536):

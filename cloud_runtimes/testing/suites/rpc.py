@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -298,11 +299,12 @@ class RpcSuite(Suite):
     def test_a_deadline(self, client: CloudRuntimesClient, face: Face, store: str, method: str) -> None:
         begin = time.monotonic()
         with pytest.raises(DeadlineExceededError) as caught:
-            face.call(client.rpc, "invoke_method", store, method, 1.0, timeout=0.2)
-        assert time.monotonic() - begin < 0.9
+            face.call(client.rpc, "invoke_method", store, method, 2.0, timeout=0.2)
+        assert time.monotonic() - begin < 1.8
         assert caught.value.maybe_applied
-        # what does not heed its cancellation may run in this loop
-        face.pause(1.1 if method == "deaf" else 0)
+        here = face.call(client.rpc, "invoke_method", store, "describe")["process"] == os.getpid()
+        # what does not heed its cancellation may still run in this loop
+        face.pause(2.1 if here and method == "deaf" and face.name == "async" else 0)
 
     def test_a_plain_handler_past_the_deadline(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         with pytest.raises(DeadlineExceededError) as caught:
