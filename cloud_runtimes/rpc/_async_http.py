@@ -1,12 +1,13 @@
 """The async HTTP client: one `asyncio.Protocol` a connection, one pool for each running loop.
 
-Chosen by measurement (``benches/bench_rpc.py``): on one server it is 1.2 to 1.6 times as fast as aiohttp and 4 times as fast as httpx2, and needs nothing installed.
+Chosen by measurement (``benches/bench_rpc.py``): one call at a time it is 1.5 times as fast as aiohttp and 4 times as fast as httpx2, with 50 in flight never slower, and it needs nothing installed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -37,6 +38,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.transport: asyncio.Transport
+        self._poll = select.poll()
         self._parser: ResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -48,6 +50,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         parser, waiter = self._parser, self._waiter
@@ -86,8 +89,13 @@ class _Connection(asyncio.Protocol):
     # -- called by its owner ----------------------------------------------
 
     def usable(self) -> bool:
-        """Tell whether it can carry another call."""
-        return not self.lost and not self.transport.is_closing() and monotonic() - self.idle_since < IDLE_CLIENT
+        """Tell whether it can carry another call; what the loop has not yet read counts too."""
+        return (
+            not self.lost
+            and not self.transport.is_closing()
+            and monotonic() - self.idle_since < IDLE_CLIENT
+            and not self._poll.poll(0)
+        )
 
     async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
         """Send bytes, and a stream behind them; return once the response is complete.

@@ -114,9 +114,30 @@ class _Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Tells when it has started."""
+    """Tells when it has started, and looks up once a second instead of ten times."""
 
     started_callback: Callable[[], None]
+    _wake: asyncio.Event | None = None
+    _loop: asyncio.AbstractEventLoop
+
+    async def main_loop(self) -> None:
+        """Serve until `stop`."""
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        while not await self.on_tick(0):
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        """Have it end; from any thread."""
+        self.should_exit = True
+        if self._wake is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:  # it has ended
+                return
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

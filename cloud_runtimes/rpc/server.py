@@ -136,6 +136,10 @@ class RpcServer(Handle):
         with _fork.importing:
             from ._uvicorn import make_server
 
+        if not guard.secrets and not guard.open:
+            logger().warning(
+                "%s: nobody has a token for it, since the store is in memory: set rpc_token in [capa]", self._address
+            )
         service = self._service
         app = RpcApp(service._host, service._hosting, self._instance, guard)
         self._server = make_server(app, self._has_started)
@@ -264,7 +268,7 @@ class RpcServer(Handle):
         if self._server is not None:
             # wait_for takes a float as well as the whole number that it is declared to be
             self._server.config.timeout_graceful_shutdown = _left(end, 0.0)  # type: ignore[assignment]
-            self._server.should_exit = True
+            self._server.stop()
 
     def _finish(self) -> None:
         if self._socket is not None and (self._server is None or not self._started):
@@ -274,10 +278,10 @@ class RpcServer(Handle):
         self._changes.announce()
 
     def _exit(self, error: BaseException | None) -> None:
-        self.close()
+        self.close(timeout=self._timeout)
 
     async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async()
+        await self.close_async(timeout=self._timeout)
 
 
 def _left(end: float | None, least: float) -> float | None:

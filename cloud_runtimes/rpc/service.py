@@ -132,7 +132,7 @@ class RpcService(Service):
             headers: visible ASCII; those that belong to the transport are refused.
             query: name → value or values.
             type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
-            timeout: seconds; it travels with the call, and the handler sees what is left. In a handler never more than its own caller still waits.
+            timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
             metadata: for the component.
 
         Raises:
@@ -259,7 +259,7 @@ class RpcService(Service):
 
         Args:
             method: its name; may hold ``/``.
-            handler: plain (runs in a thread) or ``async``; takes nothing, the data, or the data and the `RpcRequest`. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
+            handler: plain (runs in a thread, which for a sync call from this process is the caller's own) or ``async``; takes nothing, the data, or the data and the `RpcRequest`. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
             type: what data is decoded into, strictly; what does not fit is the caller's `PayloadError`.
 
         Raises:
