@@ -19,11 +19,10 @@ from ..errors import (
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
-    ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
 )
-from ._failures import BARE, error_reply
+from ._failures import BARE, error_reply, too_large
 from ._host import Handler, Host, Incoming
 from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
 from ._prepare import HOP_HEADERS
@@ -189,7 +188,7 @@ async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
     """Read a body, of at most `MAX_BODY` bytes and no slower than `SLOWEST`."""
     length = headers.get("content-length")
     if length is not None and (not length.isdigit() or len(length) > 15 or int(length) > MAX_BODY):
-        return _too_large()
+        return too_large("body")
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -203,17 +202,13 @@ async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
                 if size > MAX_BODY:
-                    return _too_large()
+                    return too_large("body")
                 parts.append(piece)
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 limit.reschedule(begin + HEAD_TIME + size / SLOWEST)
     except TimeoutError:
         return error_reply(DeadlineExceededError("the body came too slowly"), 408)
-
-
-def _too_large() -> RpcReply:
-    return error_reply(ResourceExhaustedError(f"the body is larger than the {MAX_BODY:,} bytes that are taken"), 413)
 
 
 async def _send(send: Send, reply: RpcReply, *, close: bool) -> None:

@@ -109,7 +109,7 @@ class _Connection(asyncio.Protocol):
         try:
             self.transport.write(data)
             if body is not None:
-                await self._stream(body, waiter)
+                await self._race(body, waiter)
             await waiter
         finally:
             if timer is not None:
@@ -117,6 +117,17 @@ class _Connection(asyncio.Protocol):
             if waiter.done() and not waiter.cancelled():
                 waiter.exception()  # seen, also where the stream's own error goes before it
             self._parser = self._waiter = None
+
+    async def _race(self, body: Any, waiter: asyncio.Future[None]) -> None:
+        """Send a stream until it ends, or there is an answer, or the time is up: the stream itself may wait for ever."""
+        sending = asyncio.ensure_future(self._stream(body, waiter))
+        try:
+            await asyncio.wait((sending, waiter), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not sending.done():
+                sending.cancel()
+        if sending.done():
+            sending.result()
 
     async def _stream(self, body: Any, waiter: asyncio.Future[None]) -> None:
         if hasattr(body, "__anext__"):
@@ -293,12 +304,14 @@ class _LoopPool:
         except TimeoutError as error:
             connection.transport.abort()
             if op.remaining() != 0.0:  # the stream's own
+                op.maybe_applied = True
                 raise
             raise op.timed_out(_WAITING, maybe_applied=True) from error
         except (ProtocolError, TooLargeError) as error:
             raise answered_badly(endpoint, error) from error
         except BaseException as error:
             connection.transport.abort()
+            op.maybe_applied = op.maybe_applied or stream is not None  # what a server makes of a part is its own
             if isinstance(error, asyncio.CancelledError):
                 mark_interrupted(error, True)
             raise

@@ -11,10 +11,11 @@ from .. import errors
 from ..codec.json import encode
 from ..codec.payload import JSON
 from ..errors import CloudRuntimesError, InternalError, PayloadError
+from ._limits import MAX_BODY
 from .driver import RpcReply
 from .types import RpcResponse
 
-__all__ = ["BARE", "ERROR_HEADER", "MAX_MESSAGE", "error_reply", "failure"]
+__all__ = ["BARE", "ERROR_HEADER", "MAX_MESSAGE", "error_reply", "failure", "too_large"]
 
 ERROR_HEADER: Final = "cloud-runtimes-error"
 MAX_MESSAGE: Final = 4096
@@ -72,6 +73,12 @@ def error_reply(error: CloudRuntimesError, status: int | None = None) -> RpcRepl
     except PayloadError:  # a lone surrogate in the message
         data = encode({**body, "message": message[:MAX_MESSAGE].encode("utf-8", "replace").decode()})
     return RpcReply(status or _STATUS.get(error.code, 500), {ERROR_HEADER: name}, JSON, data)
+
+
+def too_large(what: str) -> RpcReply:
+    """Return the answer to what is larger than is taken."""
+    refusal = errors.ResourceExhaustedError(f"the {what} is larger than the {MAX_BODY:,} bytes that are taken")
+    return error_reply(refusal, 413)
 
 
 def failure(reply: RpcReply, service: str, method: str) -> CloudRuntimesError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._operation import Operation, mark_interrupted
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
-from ._failures import BARE
+from ._failures import BARE, too_large
 from ._host import Host, Incoming
 from ._limits import MAX_BODY
 from .driver import RpcCall, RpcReply
@@ -40,7 +40,11 @@ def call(host: Host, op: Operation, call: RpcCall, caller: str) -> RpcReply:
     if handler is None:
         return host.unknown(call.method)
     body = call.body
-    incoming = _incoming(op, call, body if type(body) is bytes else _gathered(body), caller)
+    if type(body) is not bytes:
+        body = _gathered(body)
+    elif len(body) > MAX_BODY:
+        return too_large("body")
+    incoming = _incoming(op, call, body, caller)
     if handler.is_async:
         return _elsewhere(host, op, handler.run_async(incoming))
     reply = handler.run(incoming)
@@ -57,7 +61,11 @@ async def call_async(host: Host, op: Operation, call: RpcCall, caller: str) -> R
     if handler is None:
         return host.unknown(call.method)
     body = call.body
-    incoming = _incoming(op, call, body if type(body) is bytes else await _gathered_async(body), caller)
+    if type(body) is not bytes:
+        body = await _gathered_async(body)
+    elif len(body) > MAX_BODY:
+        return too_large("body")
+    incoming = _incoming(op, call, body, caller)
     if not handler.is_async:
         return await _awaited(op, asyncio.wrap_future(host.workers.submit(partial(handler.run, incoming))))
     loop = host.loop
@@ -148,5 +156,5 @@ def _room(size: int, piece: Any) -> int:
         raise InvalidArgumentError(f"a stream must give bytes, not {type(piece).__name__}")
     size += len(piece)
     if size > MAX_BODY:
-        raise ResourceExhaustedError(f"the stream has more than {MAX_BODY:,} bytes, which is what a method takes")
+        raise ResourceExhaustedError(f"the body is larger than the {MAX_BODY:,} bytes that are taken")
     return size

@@ -70,6 +70,18 @@ def broken(endpoint: Endpoint, why: str, sent: bool) -> UnavailableError:
     return UnavailableError(f"the connection to {endpoint.url} broke before the answer came: {why}", maybe_applied=sent)
 
 
+class _Refused(Exception):
+    """A send failed in the middle: the server may have answered before it closed."""
+
+
+class _StreamError(Exception):
+    """The caller's own stream failed, with ``error``."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class _Connection:
     """One connection; its owner is whoever took it from the pool."""
 
@@ -100,10 +112,16 @@ class _Connection:
         nonce = os.urandom(16).hex()
         parser = ResponseParser(head_only=False)
         try:
+            end = None if limit is None else monotonic() + limit
             self.sock.sendall(hello(endpoint, nonce))
             while not parser.feed(data := self.sock.recv(_RECEIVE)):
                 if not data:
                     raise NotReached(f"{endpoint.url} closed the connection")
+                if end is not None:
+                    left = end - monotonic()
+                    if left <= 0:
+                        raise TimeoutError
+                    self.sock.settimeout(left)
             said = json.decode(parser.reply().data) if parser.status == 200 else None
         except (ProtocolError, TooLargeError, PayloadError) as error:
             raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
@@ -131,16 +149,14 @@ class _Connection:
             except OSError:
                 sent = False
                 raise
-            refusal: OSError | None = None
+            refused = False
             try:
-                while done < len(data):
-                    done += self._more(op, memoryview(data)[done:])
+                if done < len(data):
+                    self._send(op, memoryview(data)[done:])
                 if not isinstance(call.body, bytes):
                     self._stream(op, call.body)
-            except TimeoutError:
-                raise
-            except OSError as error:
-                refusal = error  # it may have answered in the middle, and closed
+            except _Refused:
+                refused = True
             if left is not None:
                 sock.settimeout(self._patience(op))
             while True:
@@ -150,7 +166,7 @@ class _Connection:
                         return parser
                     raise _Broken(sent, parser.begun, "the server closed it")
                 if parser.feed(received):
-                    if refusal is not None:
+                    if refused:
                         parser.keep_alive = False
                     return parser
                 if op.deadline is not None:
@@ -170,21 +186,31 @@ class _Connection:
             raise TimeoutError
         return left
 
-    def _more(self, op: Operation, data: Any) -> int:
-        self.sock.settimeout(self._patience(op))
-        return self.sock.send(data)
+    def _send(self, op: Operation, data: Any) -> None:
+        try:
+            self.sock.settimeout(self._patience(op))
+            self.sock.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise _Refused from error
 
     def _stream(self, op: Operation, body: Any) -> None:
         if hasattr(body, "__anext__"):
             raise InvalidArgumentError("an async iterator is sent by the _async methods")
-        for piece in body:
+        pieces = iter(body)
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:
+                raise _StreamError(error) from error
+            if piece is None:
+                self._send(op, last_chunk)
+                return
             if not isinstance(piece, (bytes, bytearray, memoryview)):
                 raise InvalidArgumentError(f"a stream must give bytes, not {type(piece).__name__}", maybe_applied=True)
             if len(piece):
-                self.sock.settimeout(self._patience(op))
-                self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
-        self.sock.settimeout(self._patience(op))
-        self.sock.sendall(last_chunk)
+                self._send(op, b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
 
 
 class Pool:
@@ -212,6 +238,10 @@ class Pool:
                 if not error.sent:
                     raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
                 raise broken(endpoint, str(error), error.sent) from error.__cause__
+            except _StreamError as error:
+                connection.sock.close()
+                op.maybe_applied = True  # what a server makes of a part is its own
+                raise error.error from None
             except (ProtocolError, TooLargeError) as error:
                 connection.sock.close()
                 raise answered_badly(endpoint, error) from error

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import pytest
 from http_peers import Raw
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
+from cloud_runtimes.testing import Face
 
 
 def _pools(client: CloudRuntimesClient) -> list[Any]:
@@ -46,6 +50,55 @@ def test_threads_and_loops_share_one_client(server: RpcServer, caller: CloudRunt
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
+
+
+def test_more_calls_than_connections(server: RpcServer, caller: CloudRuntimesClient) -> None:
+    async def main() -> None:
+        calls = [caller.rpc.invoke_method_async("there", "echo-async", n) for n in range(250)]
+        assert await asyncio.gather(*calls) == list(range(250))
+        [pool] = _pools(caller)
+        assert sum(map(len, pool._idle.values())) <= 100
+        assert not any(pool._waiting.values())
+
+    asyncio.run(main())
+
+
+def test_large_bodies(server: RpcServer, caller: CloudRuntimesClient, face: Face) -> None:
+    data = random.Random(1).randbytes(15 * 1024 * 1024)
+    assert face.call(caller.rpc, "invoke_method", "there", "echo", data) == data
+    pieces = [data[place : place + 1_000_000] for place in range(0, len(data), 1_000_000)]
+    assert face.call(caller.rpc, "invoke_method", "there", "echo", iter(pieces)) == data
+    with pytest.raises((ResourceExhaustedError, UnavailableError)):  # a reset may overtake the answer
+        face.call(caller.rpc, "invoke_method", "there", "echo", bytes(17 * 1024 * 1024))
+
+
+@pytest.mark.parametrize("error", [OSError("mine"), TimeoutError("mine"), KeyError("mine")])
+def test_a_stream_that_fails_says_so(
+    server: RpcServer, caller: CloudRuntimesClient, face: Face, error: Exception
+) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"a"
+        raise error
+
+    begin = time.monotonic()
+    with pytest.raises(InternalError, match="mine") as caught:
+        face.call(caller.rpc, "invoke_method", "there", "echo", pieces())
+    assert type(caught.value.__cause__) is type(error)
+    assert caught.value.maybe_applied
+    assert time.monotonic() - begin < 5
+
+
+def test_a_stream_that_never_goes_on(server: RpcServer, caller: CloudRuntimesClient) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await caller.rpc.invoke_method_async("there", "echo", pieces(), timeout=0.3)
+        assert caught.value.maybe_applied
+
+    asyncio.run(main())
 
 
 def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimesClient) -> None:

@@ -21,9 +21,11 @@ from ...errors import (
     InvalidArgumentError,
     NotFoundError,
     PayloadError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from ...rpc import RpcResponse
+from ...rpc._limits import MAX_BODY
 from ..faces import Face
 from ..harness import Harness, requires
 from ._base import Suite, values
@@ -196,6 +198,12 @@ class RpcSuite(Suite):
     def test_many_at_once(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         calls: list[Any] = [(client.rpc, "invoke_method", (store, "echo", n), {}) for n in range(50)]
         assert face.together(calls) == list(range(50))
+
+    def test_a_body_that_is_too_large(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        for data in (bytes(MAX_BODY + 1), iter([bytes(MAX_BODY), b"a"])):
+            with pytest.raises((ResourceExhaustedError, UnavailableError)):  # between processes a reset may be faster
+                face.call(client.rpc, "invoke_method", store, "nothing", data)
+        assert face.call(client.rpc, "invoke_method", store, "nothing", bytes(MAX_BODY)) is None
 
     # -- failures ---------------------------------------------------------
 
