@@ -29,7 +29,9 @@ _WAITING: Final = "an answer"
 
 
 class _Lost(Exception):
-    """The connection ended before an answer came."""
+    """The connection ended before an answer came; ``sent`` tells whether anything had left."""
+
+    sent = True
 
 
 class _Connection(asyncio.Protocol):
@@ -103,6 +105,10 @@ class _Connection(asyncio.Protocol):
         Raises:
             TimeoutError: ``left`` seconds have passed.
         """
+        if self.lost:
+            lost = _Lost("the server closed it")
+            lost.sent = False
+            raise lost
         self._parser = parser
         waiter = self._waiter = self._loop.create_future()
         timer = None if left is None else self._loop.call_later(left, _time_up, waiter)
@@ -298,8 +304,11 @@ class _LoopPool:
                 raise op.timed_out("a connection")
             await connection.ask(request(endpoint, call, caller, left), stream, parser, left)
         except _Lost as error:
-            if not connection.fresh and call.http_method in SAFE and not parser.begun and stream is None:
+            again = not error.sent or (call.http_method in SAFE and not parser.begun and stream is None)
+            if not connection.fresh and again:
                 return None
+            if not error.sent:
+                raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
             raise broken(endpoint, str(error), True) from error.__cause__
         except TimeoutError as error:
             connection.transport.abort()

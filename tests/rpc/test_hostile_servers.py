@@ -140,6 +140,17 @@ def test_a_kept_connection_that_breaks_is_replaced_only_for_a_safe_call(
     assert server.connections == 3
 
 
+def test_a_server_that_only_hangs_up(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+    more: dict[str, str]
+    for more in ({}, {"token": "a secret of many characters"}):
+        client = to(hostile(read=0).address, **more)
+        begin = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(UnavailableError):
+                face.call(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
+        assert time.monotonic() - begin < 5
+
+
 def test_a_server_that_says_nothing(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
     server = hostile(close=False)
     begin = time.monotonic()
