@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +130,27 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
         assert sum(map(len, pool._idle.values())) <= 3
 
     asyncio.run(main())
+
+
+def test_nothing_leaks(server: RpcServer, home: Path, apart: None, rounds: Callable[[int, int], int]) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def cycle() -> None:
+        async with CloudRuntimesClient(app_id="suite", config={"capa": {"home": str(home)}}) as client:
+            assert client.rpc.invoke_method("there", "echo", 1) == 1
+            assert await client.rpc.invoke_method_async("there", "echo-async", 2) == 2
+
+    asyncio.run(cycle())
+    time.sleep(0.2)
+    before = descriptors(), threading.active_count()
+    for _ in range(rounds(20, 500)):
+        asyncio.run(cycle())
+    end = time.monotonic() + 5
+    while (descriptors() > before[0] or threading.active_count() > before[1]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert descriptors() <= before[0]
+    assert threading.active_count() <= before[1]
 
 
 def test_requests_that_chance_wrote(

@@ -16,7 +16,7 @@ from harnesses import ShiftedClocks
 from http_peers import Hostile
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes.components.sqlite import SqliteComponent, rpc, secret_file
+from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema, secret_file
 from cloud_runtimes.components.sqlite.rpc import LEASE, process_name
 from cloud_runtimes.components.sqlite.secret_file import SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
@@ -64,8 +64,7 @@ def test_several_servers_share_the_calls(
             seen.add(driver._store._known[0].url)
         assert seen == {one.address, two.address}
     with serving.rpc.serving() as one:
-        two_closed = serving.rpc.serving()
-        with two_closed:
+        with serving.rpc.serving():
             pass
         for _ in range(5):
             assert caller.rpc.invoke_method("there", "echo", 1) == 1
@@ -230,6 +229,26 @@ def test_no_secret_is_shown(home: Path, closing: Callable[..., CloudRuntimesClie
             client.rpc.asgi_app(),
         ):
             assert secret not in repr(each)
+
+
+def test_a_store_of_the_first_version_gets_the_registry(
+    home: Path, closing: Callable[..., CloudRuntimesClient], monkeypatch: pytest.MonkeyPatch, apart: None
+) -> None:
+    newest = schema.STEPS
+    monkeypatch.setattr(schema, "STEPS", newest[:1])
+    with CloudRuntimesClient(app_id="old", config={"capa": {"home": str(home)}}) as old:
+        old.state.save("s", "k", {"kept": True})
+    connection = sqlite3.connect(home / "cloud_runtimes.db")
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    assert "services" not in tables
+    monkeypatch.setattr(schema, "STEPS", newest)
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+    rpc_methods.register(client)
+    with client.rpc.serving():
+        other = closing(app_id="suite", config={"capa": {"home": str(home)}})
+        assert other.rpc.invoke_method("there", "echo", 1) == 1
+        assert other.state.get("s", "k") == {"kept": True}
 
 
 # -- the secret's file --------------------------------------------------------
