@@ -290,6 +290,36 @@ def test_the_client_s_close_ends_a_server(closing: Make, home: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_opening_cancelled_at_every_step_leaves_nothing(closing: Make, home: Path) -> None:
+    import sqlite3
+
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+
+    async def main() -> None:
+        async with client.rpc.serving():
+            pass
+        for step in range(25):
+            task = asyncio.ensure_future(client.rpc.serving().__aenter__())
+            for _ in range(step):
+                await asyncio.sleep(0 if step < 12 else 0.001)
+            task.cancel()
+            try:
+                await (await task).close_async()
+            except asyncio.CancelledError:
+                continue
+
+    asyncio.run(main())
+    end = time.monotonic() + 5
+    left: list[Any] = [None]
+    while left and time.monotonic() < end:
+        time.sleep(0.05)
+        connection = sqlite3.connect(home / "cloud_runtimes.db")
+        left = connection.execute("SELECT * FROM services").fetchall()
+        connection.close()
+    assert left == []
+    assert not client._handles
+
+
 def test_serve_async_ends_when_cancelled_or_closed(closing: Make, home: Path) -> None:
     async def main() -> None:
         for cancel in (True, False):

@@ -174,7 +174,30 @@ class SqliteRpc(RpcDriver):
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         import asyncio
 
-        return await asyncio.to_thread(self.announce, op, instance, address)
+        made: list[Announcement] = []
+        abandoned = False
+
+        def announce() -> Announcement:
+            announcement = self.announce(op, instance, address)
+            made.append(announcement)
+            if abandoned:
+                withdraw()
+            return announcement
+
+        def withdraw() -> None:
+            try:
+                announcement = made.pop()
+            except IndexError:  # not there yet, or withdrawn by the other of the two
+                return
+            announcement.close(LEASE / 3)
+
+        try:
+            return await asyncio.to_thread(announce)
+        except asyncio.CancelledError:
+            # the thread goes on; what it registers would be renewed for ever
+            abandoned = True
+            Background(withdraw, "cloud-runtimes-rpc-lease").start()
+            raise
 
 
 class _Registration(Announcement):
