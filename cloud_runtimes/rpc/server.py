@@ -83,7 +83,7 @@ class RpcServer(Handle):
             self._check_started()
             self._announcement = driver.announce(op, self._instance, self.address)
         except BaseException:
-            self._close_by_client(monotonic() + 1.0)
+            self._close_by_client(monotonic() + 5.0)
             raise
 
     async def _open_async(self) -> None:
@@ -102,7 +102,7 @@ class RpcServer(Handle):
             self._check_started()
             self._announcement = await driver.announce_async(op, self._instance, self.address)
         except BaseException:
-            await self._close_async(monotonic() + 1.0)
+            await self._close_async(monotonic() + 5.0)
             raise
 
     def _opening(self) -> Any:
@@ -117,10 +117,14 @@ class RpcServer(Handle):
         try:
             family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
-            self._socket = socket.socket(family, kind, protocol)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(place)
-            self._socket.listen(1024)
+            made = socket.socket(family, kind, protocol)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.bind(place)
+                made.listen(1024)
+            except BaseException:
+                made.close()
+                raise
         except OSError as error:
             raise UnavailableError(
                 f"{host}:{port} cannot be listened on: {error.strerror}: give another host= or port=, or unset APP_PORT",
@@ -128,7 +132,10 @@ class RpcServer(Handle):
             ) from error
         # on all addresses is also on loopback, where others of this machine reach it
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
-        self._address = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self._address = f"http://{shown}:{made.getsockname()[1]}"
+        self._socket = made
+        if self._closed:  # meanwhile, by a cancellation that this thread does not see
+            made.close()
 
     def _prepare(self, guard: Guard) -> None:
         from ._asgi import RpcApp
@@ -271,9 +278,9 @@ class RpcServer(Handle):
             self._server.stop()
 
     def _finish(self) -> None:
+        self._closed = True
         if self._socket is not None and (self._server is None or not self._started):
             self._socket.close()
-        self._closed = True
         self._service._client._handles.discard(self)
         self._changes.announce()
 
