@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._service import Service
     from .configuration import ConfigurationService
     from .pubsub import PubSubService
+    from .rpc import RpcService
     from .secret import SecretService
     from .state import StateService
 
@@ -41,6 +42,7 @@ __all__ = ["SERVICES", "CloudRuntimesClient"]
 SERVICES: Final[Mapping[str, str]] = {
     "configuration": "ConfigurationService",
     "pubsub": "PubSubService",
+    "rpc": "RpcService",
     "secret": "SecretService",
     "state": "StateService",
 }
@@ -128,6 +130,7 @@ class CloudRuntimesClient:
     if TYPE_CHECKING:
         configuration: ConfigurationService
         pubsub: PubSubService
+        rpc: RpcService
         secret: SecretService
         state: StateService
     else:

@@ -50,6 +50,7 @@ class ClientSettings:
         app_id: the application's name: the default consumer group and event source.
         runtime_settings: the table of the runtime.
         components: service → name → table.
+        addresses: of the tables ``[rpc.<service>]``: where services are, no components.
         origin: where the configuration came from, for messages.
     """
 
@@ -60,6 +61,7 @@ class ClientSettings:
     api_token: str | None = field(default=None, repr=False)
     runtime_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+    addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     origin: str = "no configuration"
 
 
@@ -299,7 +301,10 @@ def load(
         app_id=_app_id(app_id or env.get("APP_ID") or _text(table, "app_id", origin)),
         api_token=api_token or env.get("DAPR_API_TOKEN"),
         runtime_settings=table.get(name, {}),
-        components={service: _components(table.get(service, {}), service, origin) for service in services},
+        components={
+            service: _components(table.get(service, {}), service, origin) for service in services if service != "rpc"
+        },
+        addresses=_addresses(table.get("rpc", {}), origin),
         origin=origin,
     )
 
@@ -311,6 +316,15 @@ def _components(table: Mapping[str, Any], service: str, origin: str) -> dict[str
             raise InvalidArgumentError(f"{where} must be a table with component=…, not {type(settings).__name__}")
         if not isinstance(settings.get("component"), str):
             raise InvalidArgumentError(f'{where}: say which component, e.g. component = "sqlite"')
+    return dict(table)
+
+
+def _addresses(table: Mapping[str, Any], origin: str) -> dict[str, Mapping[str, Any]]:
+    for name, settings in table.items():
+        if not isinstance(settings, Mapping):
+            raise InvalidArgumentError(
+                f"{origin}: [rpc.{name}] must be a table with address=…, not {type(settings).__name__}"
+            )
     return dict(table)
 
 

@@ -27,7 +27,10 @@ Codes have gRPC's names. A message names the thing (key, component, file) and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rpc.types import RpcResponse
 
 __all__ = [
     "AlreadyExistsError",
@@ -61,6 +64,7 @@ class CloudRuntimesError(Exception):
         retryable: the cause is transient; the same call may succeed later.
         maybe_applied: the write may have happened although the call failed.
         service, operation, runtime, component: where, as far as known.
+        response: of a failed `RpcService.invoke_method`: the `RpcResponse` with status, headers and body.
     """
 
     code: str = "UNKNOWN"
@@ -70,6 +74,7 @@ class CloudRuntimesError(Exception):
     operation: str | None = None
     runtime: str | None = None
     component: str | None = None
+    response: RpcResponse | None = None
 
     def __init__(
         self,

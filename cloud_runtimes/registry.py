@@ -11,13 +11,14 @@ import re
 from typing import Any, Final
 
 from .config import suggest
-from .errors import ComponentNotFoundError, InvalidArgumentError
+from .errors import ComponentNotFoundError, InvalidArgumentError, UnavailableError
 
 __all__ = ["COMPONENTS", "RUNTIMES", "find", "names"]
 
 RUNTIMES: Final = "cloud_runtimes.runtimes"
 COMPONENTS: Final = "cloud_runtimes.components"
 
+_SIDECARS: Final = ("dapr", "layotto")
 _KINDS: Final = {RUNTIMES: ("runtime", "runtime"), COMPONENTS: ("component", "component")}
 _found: dict[tuple[str, str], type[Any]] = {}
 
@@ -36,6 +37,7 @@ def find(group: str, name: str) -> type[Any]:
 
     Raises:
         InvalidArgumentError: an unknown runtime, or one whose package is broken.
+        UnavailableError: a sidecar's runtime that is not installed.
         ComponentNotFoundError: an unknown component.
     """
     cached = _found.get((group, name))
@@ -76,5 +78,11 @@ def _entry_point(group: str, name: str) -> type[Any]:
         if not isinstance(found, type) or not issubclass(found, base):
             raise InvalidArgumentError(f"{_KINDS[group][0]} {name!r} ({point.value}) is no {base.__name__}")
         return found
+    if group == RUNTIMES and name in _SIDECARS:
+        raise UnavailableError(
+            f"the runtime {name!r} is asked for (by runtime=, endpoint=, the configuration or the environment), and nothing that speaks "
+            f"to its sidecar is installed: this version has {', '.join(names(group))}; without an endpoint the embedded runtime is used",
+            retryable=False,
+        )
     message = f"unknown {_KINDS[group][0]} {name!r}; {suggest(name, names(group))}"
     raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

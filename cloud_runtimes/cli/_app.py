@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], int]
 
 app = typer.Typer(
     name="cloud-runtimes",
-    help="State, configuration, secrets and pub/sub of an application, over the runtime it uses.",
+    help="RPC, state, configuration, secrets and pub/sub of an application, over the runtime it uses.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -168,6 +168,54 @@ def subscribe(
         ack=not no_ack,
         data_only=data_only,
     )
+
+
+@app.command(short_help="Call a method of a service.")
+def invoke(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="The service: its app id.", show_default=False)],
+    method: Annotated[str, typer.Argument(help="Name of the method.", show_default=False)],
+    data: Annotated[str | None, typer.Argument(help="JSON, else text; - is stdin.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="DATA is text/plain, whatever it looks like.")] = False,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The bytes of a file (- is stdin), streamed.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="What the data is.")] = None,
+    http_method: Annotated[str, typer.Option(metavar="VERB", help="POST, GET, PUT …")] = "POST",
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; repeatable.")] = None,
+    query: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the query; repeatable.")] = None,
+    include: Annotated[bool, typer.Option("--include", help="Write status and headers to stderr.")] = False,
+) -> Work:
+    """Call a method and write its reply: JSON on a line, text and bytes as they are. Exit codes: 3 no such method, 5 not reached, 1 status 400 and above."""
+    from ._rpc import invoke as run_invoke
+
+    return partial(
+        run_invoke,
+        context.obj,
+        service,
+        method,
+        data,
+        text=text,
+        file=file,
+        content_type=content_type,
+        http_method=http_method,
+        headers=header or [],
+        query=query or [],
+        include=include,
+    )
+
+
+@app.command("serve-app", short_help="Serve the methods of an application.")
+def serve_app(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="MODULE:CLIENT", help="E.g. shop.main:client.", show_default=False)],
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Else APP_PORT, else a free one.")] = None,
+) -> Work:
+    """Import a module and serve the methods that its client has registered, until interrupted. The options before the command do not matter: the module's own client is served."""
+    from ._rpc import serve_app as run_serve
+
+    return partial(run_serve, context.obj, target, host, port)
 
 
 @state_app.command("get", short_help="Write a value.")

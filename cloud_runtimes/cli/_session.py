@@ -12,7 +12,7 @@ from typing import Final
 from .. import config
 from ..client import CloudRuntimesClient
 
-__all__ = ["Invocation", "connect", "make_client"]
+__all__ = ["Invocation", "connect", "logging_to_stderr", "make_client"]
 
 APP_ID: Final = "cloud-runtimes"
 
@@ -45,8 +45,8 @@ def make_client(invocation: Invocation) -> CloudRuntimesClient:
 
 
 @contextmanager
-def connect(invocation: Invocation) -> Iterator[CloudRuntimesClient]:
-    """Give a client for one command; what the library warns of meanwhile goes to stderr."""
+def logging_to_stderr() -> Iterator[None]:
+    """Let what the library warns of meanwhile go to stderr."""
     import logging
 
     from .._log import logger
@@ -55,7 +55,13 @@ def connect(invocation: Invocation) -> Iterator[CloudRuntimesClient]:
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     logger().addHandler(handler)
     try:
-        with make_client(invocation) as client:
-            yield client
+        yield
     finally:
         logger().removeHandler(handler)
+
+
+@contextmanager
+def connect(invocation: Invocation) -> Iterator[CloudRuntimesClient]:
+    """Give a client for one command; what the library warns of meanwhile goes to stderr."""
+    with logging_to_stderr(), make_client(invocation) as client:
+        yield client

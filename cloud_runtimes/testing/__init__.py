@@ -14,6 +14,7 @@ from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, SecretHarness, requires
 from .suites.configuration import ConfigurationSuite
 from .suites.pubsub import PubSubSuite
+from .suites.rpc import RpcHarness, RpcSuite
 from .suites.secret import SecretSuite
 from .suites.state import StateSuite
 
@@ -23,6 +24,8 @@ __all__ = [
     "Face",
     "Harness",
     "PubSubSuite",
+    "RpcHarness",
+    "RpcSuite",
     "SecretHarness",
     "SecretSuite",
     "StateSuite",

@@ -16,6 +16,8 @@ from cloud_runtimes.configuration import ConfigurationSubscription
 from cloud_runtimes.configuration.driver import ConfigurationDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
+from cloud_runtimes.rpc import RpcServer
+from cloud_runtimes.rpc.driver import RpcDriver
 from cloud_runtimes.secret.driver import SecretDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.state.driver import StateDriver
@@ -26,6 +28,7 @@ EXEMPT: dict[str, set[str]] = {
     "ConfigurationService": set(),
     "PubSubService": {"publisher"},
     "SecretService": set(),
+    "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
@@ -34,6 +37,8 @@ EXEMPT: dict[str, set[str]] = {
     "ConfigurationDriver": set(),
     "PubSubDriver": set(),
     "SecretDriver": set(),
+    "RpcDriver": set(),
+    "RpcServer": set(),
     "StateDriver": set(),
 }
 
@@ -55,7 +60,7 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [ConfigurationSubscription, Publisher, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [ConfigurationSubscription, Publisher, RpcServer, Subscription, StateTransaction]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -90,7 +95,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {ConfigurationDriver, PubSubDriver, SecretDriver, StateDriver}
+    assert set(drivers()) == {ConfigurationDriver, PubSubDriver, RpcDriver, SecretDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

@@ -22,6 +22,7 @@ from cloud_runtimes.pubsub import (
     PubSubService,
     Subscription,
 )
+from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateItem, StateService, StateTransaction
 
@@ -47,6 +48,7 @@ def client() -> None:
         assert_type(made.pubsub, PubSubService)
         assert_type(made.secret, SecretService)
         assert_type(made.configuration, ConfigurationService)
+        assert_type(made.rpc, RpcService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -65,6 +67,28 @@ async def client_async() -> None:
         assert_type(made, CloudRuntimesClient)
         await made.wait_ready_async()
         await made.close_async()
+
+
+async def calling(rpc: RpcService) -> None:
+    """``type=`` decides what comes back; handlers of every shape are taken."""
+    assert_type(rpc.invoke_method("s", "m", {"a": 1}, type=Order), Order)
+    assert_type(rpc.invoke_method("s", "m", type=list[Order], http_method="GET", query={"n": 1}), list[Order])
+    assert_type(await rpc.invoke_method_async("s", "m", b"x", type=bytes, timeout=1, headers={}), bytes)
+    assert_type(rpc.invoke("s", "m"), RpcResponse)
+    assert_type(await rpc.invoke_async("s", "m", content_type="text/plain"), RpcResponse)
+    assert_type(rpc.invoke("s", "m").decode(Order), Order)
+    assert_type(rpc.serving(port=0), RpcServer)
+    rpc.invoke_method(5, "m")  # type: ignore[call-overload]
+
+    @rpc.method("typed", type=Order)
+    async def typed(order: Order, request: RpcRequest) -> Order:
+        assert_type(request.remaining(), float | None)
+        return order
+
+    rpc.register_method("plain", lambda: None)
+    with rpc.serving() as server:
+        assert_type(server.address, str)
+    await rpc.serve_async(host="::1")
 
 
 def reading(state: StateService) -> None:

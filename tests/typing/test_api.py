@@ -18,6 +18,7 @@ from cloud_runtimes._operation import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
 from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
 from cloud_runtimes.pubsub._subscribing import SubscribeOptions
+from cloud_runtimes.rpc import RpcServer, RpcService
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateService, StateTransaction
 
@@ -66,6 +67,18 @@ SUBSCRIPTION = {
     "wait": "",
     "close": "*, timeout=<client>",
 }
+_CALL = "service, method, data=None, *, http_method='POST', content_type=None, headers=None, query=None, "
+_SERVE = "*, host='127.0.0.1', port=None, …"
+RPC = {
+    "invoke_method": f"{_CALL}type=None, …",
+    "invoke": f"{_CALL}…",
+    "register_method": "method, handler, *, type=None",
+    "method": "name, *, type=None",
+    "serve": _SERVE,
+    "serving": _SERVE,
+    "asgi_app": "",
+}
+RPC_SERVER = {"close": "*, timeout=<client>"}
 EVENT = {"ack": "", "retry": "delay=None", "drop": "", "to_json": ""}
 BATCH = {"ack": "", "retry": "delay=None", "drop": ""}
 CLIENT = {
@@ -74,13 +87,29 @@ CLIENT = {
     "wait_ready": "*, timeout=<client>",
     "supports": "feature, component=None",
 }
-NO_TWIN = {"__init__", "supports", "transaction", "publisher", "stats", "ack", "retry", "drop", "to_json"}
+NO_TWIN = {
+    "register_method",
+    "method",
+    "serving",
+    "asgi_app",
+    "__init__",
+    "supports",
+    "transaction",
+    "publisher",
+    "stats",
+    "ack",
+    "retry",
+    "drop",
+    "to_json",
+}
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
     StateService: STATE,
     StateTransaction: TRANSACTION,
     SecretService: SECRET,
     PubSubService: PUBSUB,
+    RpcService: RPC,
+    RpcServer: RPC_SERVER,
     Publisher: PUBLISHER,
     Subscription: SUBSCRIPTION,
     Event: EVENT,
@@ -185,7 +214,7 @@ def test_services_of_the_client() -> None:
         assert type(client.state) is StateService
         assert type(client.pubsub) is PubSubService
         assert type(client.secret) is SecretService
-        for absent in ("rpc", "lock", "telemetry", "no_such_service"):
+        for absent in ("lock", "telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)
 

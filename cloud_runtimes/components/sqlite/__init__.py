@@ -16,6 +16,7 @@ from .place import DATABASE, home_folder, is_memory
 if TYPE_CHECKING:
     from ..._bridge import Bridge
     from ..._driver import Driver
+    from ...rpc._peers import Peers
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
@@ -61,7 +62,7 @@ class SqliteComponent(Component):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("configuration", "pubsub", "state")
+    services = ("configuration", "pubsub", "rpc", "state")
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -74,6 +75,7 @@ class SqliteComponent(Component):
         self.durable = durability == "full"
         self._lock = threading.RLock()
         self._engine: Engine | None = None
+        self._peers: Peers | None = None
         self._sweeping = False
 
     @property
@@ -103,9 +105,23 @@ class SqliteComponent(Component):
             from .state import SqliteState
 
             return SqliteState(self, name)
+        if service == "rpc":
+            from .rpc import SqliteRpc
+
+            return SqliteRpc(self, name)
         from .pubsub import SqlitePubSub
 
         return SqlitePubSub(self, name)
+
+    @property
+    def peers(self) -> Peers:
+        """The connections to services that the registry knows."""
+        with self._lock:
+            if self._peers is None:
+                from ...rpc._peers import Peers
+
+                self._peers = Peers()
+            return self._peers
 
     def sweeping(self) -> None:
         """See that expired rows are swept from now on."""
@@ -124,6 +140,9 @@ class SqliteComponent(Component):
     def close(self, timeout: float | None) -> None:
         with self._lock:
             engine, self._engine = self._engine, None
+            peers, self._peers = self._peers, None
+        if peers is not None:
+            peers.close()
         if engine is not None:
             engine.release(timeout)
 

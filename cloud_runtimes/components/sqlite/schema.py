@@ -86,6 +86,17 @@ STEPS: Final = (
         # of each store: the version of its last change, and that of the last delete whose row is gone
         "CREATE TABLE configuration_versions (store INTEGER PRIMARY KEY REFERENCES stores, version INTEGER NOT NULL, swept INTEGER NOT NULL)",
     ),
+    # where services listen: leases of living processes
+    (
+        """CREATE TABLE services (
+            instance TEXT PRIMARY KEY,
+            app_id TEXT NOT NULL,
+            address TEXT NOT NULL,
+            process TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            deadline INTEGER NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX services_app ON services (app_id)",
+    ),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ... import registry
 from ..._runtime import Component, Runtime
@@ -18,6 +18,9 @@ from ...errors import ComponentNotFoundError, UnsupportedError
 if TYPE_CHECKING:
     from ..._bridge import Bridge
     from ..._driver import Driver
+    from ...rpc._http1 import Endpoint
+    from ...rpc._peers import Peers
+    from ...rpc.driver import RpcDriver
 
 __all__ = ["CapaRuntime", "runtime"]
 
@@ -32,9 +35,42 @@ class CapaSettings:
 
     Attributes:
         home: folder of the embedded default, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process.
+        rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
+        rpc_open: take calls without a token: for an application that guards itself.
     """
 
     home: str | None = setting(None, help="folder of the embedded default")
+    rpc_token: str | None = setting(None, help="token of callers from elsewhere", secret=True)
+    rpc_open: bool = setting(False, help="take calls without a token")
+
+    def __post_init__(self) -> None:
+        if self.rpc_token is not None:
+            check_token(self.rpc_token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcTable:
+    """Settings of a table ``[rpc.<service>]``: where a service is that no registry knows.
+
+    Attributes:
+        address: ``http(s)://host[:port][/prefix]``, or a list of them, tried in turn where one is not reached.
+        token: the server's ``rpc_token``; with it the server must prove to be the service before anything is sent.
+    """
+
+    address: str | list = setting(None, help="where the service is")  # type: ignore[type-arg]
+    token: str | None = setting(None, help="the server's rpc_token", secret=True)
+
+    def __post_init__(self) -> None:
+        if not self.address:
+            raise ValueError('give address = "http://host:port"')
+        if self.token is not None:
+            check_token(self.token)
+
+
+def check_token(token: str) -> None:
+    """Refuse a secret that could be guessed."""
+    if len(token) < 16:
+        raise ValueError("a token has at least 16 characters")
 
 
 class CapaRuntime(Runtime):
@@ -47,6 +83,7 @@ class CapaRuntime(Runtime):
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
         self._lock = threading.RLock()
         self._components: dict[tuple[str, str], Component] = {}
+        self._peers: Peers | None = None
 
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {
@@ -56,6 +93,10 @@ class CapaRuntime(Runtime):
         }
 
     def driver(self, service: str, name: str) -> Driver:
+        if service == "rpc":
+            from .rpc import CapaRpc
+
+            return CapaRpc(self, name)
         component = self._component(service, name)
         if service not in component.services:
             raise UnsupportedError(
@@ -65,6 +106,35 @@ class CapaRuntime(Runtime):
                 runtime=self.name,
             )
         return component.driver(service, name)
+
+    # -- rpc --------------------------------------------------------------
+
+    @property
+    def peers(self) -> Peers:
+        """The connections to configured addresses."""
+        with self._lock:
+            if self._peers is None:
+                from ...rpc._peers import Peers
+
+                self._peers = Peers()
+            return self._peers
+
+    def endpoints(self, name: str) -> tuple[Endpoint, ...]:
+        """Return where the configuration says that a service is."""
+        from ...rpc._peers import endpoint
+
+        where = f"{self.settings.origin}: [rpc.{name}]"
+        table = build(RpcTable, self.settings.addresses[name], where)
+        secret = None if table.token is None else table.token.encode()
+        addresses = [table.address] if isinstance(table.address, str) else table.address
+        return tuple(endpoint(address, where, secret) for address in addresses)
+
+    def embedded_rpc(self, name: str) -> RpcDriver:
+        """Return the way to a service by the registry of the embedded store, whatever else is declared."""
+        component = self._shared((DEFAULT, ""), {"component": DEFAULT}, "the environment")
+        return cast("RpcDriver", component.driver("rpc", name))
+
+    # -- components -------------------------------------------------------
 
     def _component(self, service: str, name: str) -> Component:
         declared = self.declared()
@@ -79,12 +149,15 @@ class CapaRuntime(Runtime):
                 component=name,
                 runtime=self.name,
             )
+        table = dict(self.settings.components[service][name]) if declared else {"component": default}
+        where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
+        return self._shared(key, table, where)
+
+    def _shared(self, key: tuple[str, str], table: dict[str, Any], where: str) -> Component:
         with self._lock:
             component = self._components.get(key)
             if component is None:
-                table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
-                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", default))
-                where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
+                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component"))
                 if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
@@ -101,6 +174,9 @@ class CapaRuntime(Runtime):
     def close(self, timeout: float | None) -> None:
         with self._lock:
             components, self._components = self._components, {}
+            peers, self._peers = self._peers, None
+        if peers is not None:
+            peers.close()
         for component in components.values():
             component.close(timeout)
 

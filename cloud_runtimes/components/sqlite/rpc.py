@@ -1,0 +1,258 @@
+"""RPC by the embedded store: processes with one home find each other, and no setting is needed.
+
+A server is a row of ``services``, a lease that its process renews: (boot id, CLOCK_BOOTTIME), and process id with start time, so that what has died is not called. A file beside the database holds the secret by which they know each other.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from ... import _fork
+from ..._log import repeated
+from ..._operation import Method, Operation
+from ..._thread import Background, Changes
+from ...errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ...rpc import driver as spi
+from ...rpc._http1 import Endpoint
+from ...rpc._peers import Peers, endpoint
+from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .job import Job
+from .secret_file import SECRET, home_secret, known
+
+if TYPE_CHECKING:
+    from . import SqliteComponent
+    from .engine import Engine
+
+__all__ = ["LEASE", "SqliteRpc", "process_name"]
+
+LEASE: Final = 15.0
+"""Seconds that a registration lives without a renewal; it is renewed three times as often."""
+_FRESH: Final = 1.0
+"""Seconds for which what the registry said is believed."""
+
+_RENEW: Final = Method("rpc", "announce", repeatable=False)
+_FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
+_ENTER: Final = (
+    "INSERT INTO services (instance, app_id, address, process, boot, deadline) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (instance) DO UPDATE SET deadline = excluded.deadline"
+)
+
+
+def process_name(pid: int) -> str | None:
+    """Return what tells a process from all others of this machine, ``None`` where it is gone: its id, start time (proc(5), field 22) and namespace of ids."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        # the second field, in brackets, may hold anything
+        started = stat.rpartition(b")")[2].split()[19].decode()
+        return f"{pid}:{started}:{os.readlink('/proc/self/ns/pid')}"
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except (OSError, IndexError):  # no /proc: the lease alone has to tell
+        return f"{pid}::"
+
+
+def _lives(process: str) -> bool:
+    """Tell whether a registered process may still run; of another namespace nothing is known but its lease."""
+    pid, _, rest = process.partition(":")
+    mine = process_name(os.getpid()) or "::"
+    if not pid.isdigit() or rest.startswith(":") or rest.rpartition(":")[2] != mine.rpartition(":")[2]:
+        return True
+    return process_name(int(pid)) == process
+
+
+class SqliteRpc(RpcDriver):
+    """The way to one service, by the registry of one store."""
+
+    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
+
+    def __init__(self, component: SqliteComponent, name: str) -> None:
+        self._component = component
+        self._engine: Engine = component.engine
+        self._name = name
+        self._app_id = component.context.app_id
+        self._known: tuple[Endpoint, ...] = ()
+        self._known_until = 0.0
+
+    @property
+    def _peers(self) -> Peers:
+        return self._component.peers
+
+    # -- calling ----------------------------------------------------------
+
+    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                self._check_store()
+                self._found(self._engine.query(op, *self._lookup()))
+            try:
+                return self._peers.call(op, self._known, call, self._app_id)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
+
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        while True:
+            fresh = monotonic() >= self._known_until
+            if fresh:
+                self._check_store()
+                rows = await self._engine.query_async(op, *self._lookup())
+                if str(self._folder / SECRET) in known:
+                    self._found(rows)
+                else:
+                    import asyncio
+
+                    await asyncio.to_thread(self._found, rows)
+            try:
+                return await self._peers.call_async(op, self._known, call, self._app_id)
+            except (UnauthenticatedError, UnavailableError) as error:
+                self._failed(error, fresh)
+
+    def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
+        """Return where nothing was sent and the registry may know better by now; else raise."""
+        self._known_until = 0.0
+        if not fresh and not error.maybe_applied:
+            return
+        if isinstance(error, UnauthenticatedError):
+            # another process has taken over a port that is registered: for the caller the service is not there
+            raise self._absent("its port belongs to another process now") from error
+        raise error
+
+    def _check_store(self) -> None:
+        if self._engine.memory:
+            raise self._absent("it is not in this process, and a store in memory has no registry")
+
+    def _lookup(self) -> tuple[str, tuple[Any, ...]]:
+        clocks = self._engine.clocks
+        return _FIND, (self._name, clocks.boot_id(), clocks.boot_ms())
+
+    def _found(self, rows: list[Any]) -> None:
+        living = [row for row in rows if _lives(row[2])]
+        if not living:
+            raise self._absent(f"no process has registered it in {self._engine.path}")
+        secret = home_secret(self._folder)
+        random.shuffle(living)  # several servers share the calls
+        try:
+            self._known = tuple(endpoint(address, "the registry", secret, instance) for instance, address, _ in living)
+        except InvalidArgumentError as error:
+            raise self._absent(str(error)) from error
+        self._known_until = monotonic() + _FRESH
+
+    def _absent(self, why: str) -> UnavailableError:
+        name = self._name
+        return UnavailableError(
+            f"no service {name!r}: {why}. Serve it (client.rpc.serve() of an application with app_id={name!r} and the same "
+            f'CLOUD_RUNTIMES_HOME), or say where it is: [rpc.{name}] address = "http://host:port"'
+        )
+
+    # -- hosting ----------------------------------------------------------
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._engine.path).parent
+
+    def guard(self, op: Operation, /) -> Guard:
+        if self._engine.memory:
+            return Guard()
+        self._engine.open(op)
+        return Guard((home_secret(self._folder),))
+
+    async def guard_async(self, op: Operation, /) -> Guard:
+        import asyncio
+
+        return await asyncio.to_thread(self.guard, op)
+
+    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        if self._engine.memory:
+            return Announcement()
+        return _Registration(self._engine, op, instance, self._name, address)
+
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        import asyncio
+
+        made: list[Announcement] = []
+        abandoned = False
+
+        def announce() -> Announcement:
+            announcement = self.announce(op, instance, address)
+            made.append(announcement)
+            if abandoned:
+                withdraw()
+            return announcement
+
+        def withdraw() -> None:
+            try:
+                announcement = made.pop()
+            except IndexError:  # not there yet, or withdrawn by the other of the two
+                return
+            announcement.close(LEASE / 3)
+
+        try:
+            return await asyncio.to_thread(announce)
+        except asyncio.CancelledError:
+            # the thread goes on; what it registers would be renewed for ever
+            abandoned = True
+            Background(withdraw, "cloud-runtimes-rpc-lease").start()
+            raise
+
+
+class _Registration(Announcement):
+    """A row of the registry, renewed by a thread until it is closed."""
+
+    def __init__(self, engine: Engine, op: Operation, instance: str, app_id: str, address: str) -> None:
+        self._engine = engine
+        self._instance = instance
+        self._row = (
+            instance,
+            app_id,
+            address,
+            process_name(os.getpid()) or f"{os.getpid()}::",
+            engine.clocks.boot_id(),
+        )
+        self._changes = Changes()
+        self._closing = False
+        self._generation = _fork.generation()
+        self._renew(op, tidy=True)
+        self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
+        self._thread.start()
+
+    def _renew(self, op: Operation, *, tidy: bool = False) -> None:
+        row, clocks = self._row, self._engine.clocks
+
+        def body(connection: sqlite3.Connection) -> None:
+            now = clocks.boot_ms()
+            if tidy:
+                connection.execute("DELETE FROM services WHERE boot <> ? OR deadline <= ?", (row[4], now))
+            connection.execute(_ENTER, (*row, now + int(LEASE * 1000)))
+
+        # a registration is worth nothing after a power cut
+        self._engine.run(Job(body, durable=False), op)
+
+    def _run(self) -> None:
+        while not self._closing:
+            ticket = self._changes.ticket()
+            if self._closing or self._changes.wait(ticket, LEASE / 3):
+                continue
+            try:
+                self._renew(Operation(_RENEW, "rpc", LEASE / 3))
+            except Exception as error:
+                if self._closing:
+                    return
+                repeated(f"lease {self._instance}", "renewing the registration of %s failed: %s", self._row[1], error)
+
+    def close(self, timeout: float | None) -> None:
+        if self._closing or self._generation != _fork.generation():
+            return
+        self._closing = True
+        self._changes.announce()
+        self._thread.join(timeout)
+        instance = self._instance
+
+        def body(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
+
+        self._engine.run(Job(body, durable=False), Operation(_RENEW, "rpc", timeout))

@@ -1,0 +1,74 @@
+"""The secret of a home: what processes that may read the folder know, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from ...errors import PermissionDeniedError
+from .place import explain_os_error
+
+__all__ = ["SECRET", "home_secret", "known"]
+
+SECRET: Final = "rpc.secret"
+_SIZE: Final = 32
+known: dict[str, bytes] = {}
+"""Path → content, of those read by this process."""
+
+
+def home_secret(folder: Path) -> bytes:
+    """Return the secret of a home that exists; the first who asks makes it.
+
+    Raises:
+        PermissionDeniedError: others could have read or written it, or this user cannot.
+    """
+    path = folder / SECRET
+    secret = known.get(str(path))
+    if secret is None:
+        try:
+            secret = _read(path)
+            if secret is None:
+                _make(folder, path)
+                secret = _read(path)
+        except OSError as error:
+            raise explain_os_error(error, path) from error
+        if secret is None:
+            raise PermissionDeniedError(f"{path} went away while it was made: try again")
+        known[str(path)] = secret
+    return secret
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+            raise PermissionDeniedError(
+                f"{path} must be a file that its owner alone can read: chmod 600 it, or delete it so that a new one is made"
+            )
+        secret = file.read(_SIZE + 1)
+    if len(secret) != _SIZE:
+        raise PermissionDeniedError(f"{path} does not hold a secret of ours: delete it so that a new one is made")
+    return secret
+
+
+def _make(folder: Path, path: Path) -> None:
+    """Make it whole, or not at all: written elsewhere, then linked to its name, which only one can have."""
+    made = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(os.urandom(_SIZE))
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return  # another was first
+    finally:
+        os.unlink(made)

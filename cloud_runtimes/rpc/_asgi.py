@@ -1,0 +1,235 @@
+"""The methods of one client as an ASGI application (ASGI 3.0, https://asgi.readthedocs.io/en/latest/specs/www.html).
+
+Paths: ``/<method>``; ``/healthz``, ``/dapr/config`` and ``/dapr/subscribe`` for sidecars; ``/cloud-runtimes/hello`` for callers of ours. It trusts the server beneath with the framing of messages only, and bounds what it takes itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+from .._operation import Method, Operation
+from ..codec import json
+from ..codec.payload import JSON, OCTETS
+from ..errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from ._failures import BARE, error_reply, too_large
+from ._host import Handler, Host, Incoming
+from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
+from ._prepare import HOP_HEADERS
+from ._proof import CALLER_HEADER, HELLO, NONCE, TIMEOUT_HEADER, TOKEN_HEADER, accepts, answer, call_token
+from .driver import Guard, RpcDriver, RpcReply
+
+__all__ = ["RpcApp"]
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False)
+_HEALTHY: Final = RpcReply(204, {}, None, b"")
+_CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
+_SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
+_HIDDEN: Final = HOP_HEADERS | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
+_CLOSE: Final = (b"connection", b"close")
+
+
+class RpcApp:
+    """See the module; made by `RpcService.asgi_app`."""
+
+    def __init__(self, host: Host, hosting: Callable[[], RpcDriver], instance: str, guard: Guard | None = None) -> None:
+        self._host = host
+        self._hosting = hosting
+        self._instance = instance
+        self._tokens: tuple[str, ...] = ()
+        self._guard: Guard | None = None
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        if guard is not None:
+            self._set_guard(guard)
+
+    def __repr__(self) -> str:
+        return f"<RpcApp of {len(self._host.handlers)} methods>"
+
+    def _set_guard(self, guard: Guard) -> Guard:
+        self._tokens = tuple(map(call_token, guard.secrets))
+        self._guard = guard
+        return guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await _other(scope, receive, send)
+            return
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        try:
+            taken: bool | None
+            reply, taken = await self._answer(scope, headers, receive if has_body else None)
+        except CloudRuntimesError as error:  # the guard cannot be had
+            reply, taken = error_reply(error), False
+        await _send(send, reply, close=taken is None or (has_body and not taken))
+
+    async def _answer(
+        self, scope: Scope, headers: dict[str, str], receive: Receive | None
+    ) -> tuple[RpcReply, bool | None]:
+        """Return the reply, and whether the body was read to its end; ``None``: the connection is not to be trusted."""
+        path, root = scope["path"], scope.get("root_path") or ""
+        if root and path.startswith(f"{root}/"):
+            path = path[len(root) :]
+        query = scope.get("query_string", b"").decode("latin-1")
+        if (
+            path[:1] != "/"  # absolute-form and asterisk-form: nobody's proxy
+            or len(path) + len(query) > MAX_LINE
+            # RFC 9112, section 6.1: both, or a coding in HTTP/1.0, is how one request hides in another
+            or ("transfer-encoding" in headers and ("content-length" in headers or scope.get("http_version") == "1.0"))
+        ):
+            return (
+                error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")),
+                None,
+            )
+        name = path[1:]
+        if (public := _PUBLIC.get(name)) is not None and receive is None:
+            return public, True
+        if self._host.client._closed:
+            return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
+        guard = self._guard or self._set_guard(await self._hosting().guard_async(Operation(_GUARD, "rpc", HEAD_TIME)))
+        if name == HELLO:
+            return self._hello(guard, query), False
+        if not accepts(guard, self._tokens, headers.get(TOKEN_HEADER)):
+            wrong = "is wrong" if TOKEN_HEADER in headers else "is missing"
+            refusal = UnauthenticatedError(
+                f"the caller's token {wrong}: callers of the same CLOUD_RUNTIMES_HOME have one by themselves, "
+                "others need the server's rpc_token as token in [rpc.<service>]"
+            )
+            return error_reply(refusal), False
+        handler = self._host.handlers.get(name)
+        if handler is None:
+            return self._host.unknown(name), False
+        deadline, refused = self._deadline(headers.get(TIMEOUT_HEADER))
+        if refused is not None:
+            return refused, False
+        data = b""
+        if receive is not None:
+            body = await _body(receive, headers)
+            if isinstance(body, RpcReply):
+                return body, False
+            data = body
+        incoming = Incoming(
+            name,
+            scope["method"],
+            {key: value for key, value in headers.items() if key not in _HIDDEN},
+            query,
+            (headers.get("content-type") or OCTETS) if data else None,
+            data,
+            headers.get(CALLER_HEADER),
+            deadline,
+        )
+        return await self._run(handler, incoming), True
+
+    def _hello(self, guard: Guard, query: str) -> RpcReply:
+        nonce = query.removeprefix("nonce=")
+        if not NONCE.fullmatch(nonce):
+            return error_reply(InvalidArgumentError("hello needs ?nonce= of 32 to 64 hexadecimal digits"))
+        return RpcReply(200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce)))
+
+    def _deadline(self, text: str | None) -> tuple[float | None, RpcReply | None]:
+        """Return when the caller, or without its word the client's own timeout, gives up."""
+        limit = self._host.client._timeout
+        if text is not None:
+            if not text.isascii() or not text.isdigit() or len(text) > 12:
+                return None, error_reply(InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds"))
+            limit = int(text) / 1000
+        return (None if limit is None else monotonic() + limit), None
+
+    async def _run(self, handler: Handler, incoming: Incoming) -> RpcReply:
+        if handler.is_async and incoming.deadline is None:
+            return await handler.run_async(incoming)
+        waiting: Any = None
+        future: asyncio.Future[RpcReply]
+        if handler.is_async:
+            future = asyncio.ensure_future(handler.run_async(incoming))
+        else:
+            waiting = self._host.workers.submit(partial(handler.run, incoming))
+            future = asyncio.wrap_future(waiting)
+        left = None if incoming.deadline is None else max(0.0, incoming.deadline - monotonic())
+        done, _ = await asyncio.wait((future,), timeout=left)
+        if not done:
+            begun = waiting is None or not waiting.cancel()
+            self._abandoned.add(future)
+            future.add_done_callback(self._abandoned.discard)
+            future.cancel()
+            return error_reply(
+                DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun),
+            )
+        try:
+            return future.result()
+        except asyncio.CancelledError:  # its own doing
+            return BARE
+        except BaseException as error:
+            return handler.failed(error)
+
+
+_PUBLIC: Final = {"healthz": _HEALTHY, "dapr/config": _CONFIG, "dapr/subscribe": _SUBSCRIBE}
+
+
+async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
+    """Read a body, of at most `MAX_BODY` bytes and no slower than `SLOWEST`."""
+    length = headers.get("content-length")
+    if length is not None and (not length.isdigit() or len(length) > 15 or int(length) > MAX_BODY):
+        return too_large("body")
+    parts: list[bytes] = []
+    size = 0
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    try:
+        async with asyncio.timeout(HEAD_TIME) as limit:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return error_reply(InternalError("the caller went away"))
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > MAX_BODY:
+                    return too_large("body")
+                parts.append(piece)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                limit.reschedule(begin + HEAD_TIME + size / SLOWEST)
+    except TimeoutError:
+        return error_reply(DeadlineExceededError("the body came too slowly"), 408)
+
+
+async def _send(send: Send, reply: RpcReply, *, close: bool) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    if reply.content_type is not None:
+        headers.append((b"content-type", reply.content_type.encode("latin-1")))
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(len(reply.data)).encode()))
+    if close:
+        headers.append(_CLOSE)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.data})
+
+
+async def _other(scope: Scope, receive: Receive, send: Send) -> None:
+    """Take part in a lifespan; refuse WebSockets."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})
+    while scope["type"] == "lifespan":
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

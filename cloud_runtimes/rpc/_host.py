@@ -1,0 +1,250 @@
+"""The methods that one client offers, and how a call runs one: the same for a caller in the process and one over HTTP."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import parse_qs
+
+from .. import _fork
+from .._bridge import is_async_callable
+from .._log import repeated
+from ..codec.payload import encode_payload
+from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
+from ._failures import BARE, error_reply
+from ._inbound import Inbound, current, valid_traceparent
+from ._prepare import check_registered, header_map
+from .driver import RpcReply
+from .types import RpcRequest, RpcResponse, decode_body
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._workers import Workers
+    from .service import RpcService
+
+__all__ = ["Handler", "Host", "Incoming", "hosts"]
+
+_new_tuple = tuple.__new__
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_EMPTY: Final = RpcReply(200, _NO_HEADERS, None, b"")
+
+
+class Incoming(NamedTuple):
+    """A call as it arrives at a method."""
+
+    method: str
+    http_method: str
+    headers: Mapping[str, str]
+    query: str
+    content_type: str | None
+    data: bytes
+    caller: str | None
+    deadline: float | None
+
+
+class Handler:
+    """One method: what to call, with how many arguments, and into what its data is decoded."""
+
+    __slots__ = ("arity", "function", "is_async", "label", "type")
+
+    def __init__(self, label: str, function: Callable[..., Any], type: Any) -> None:
+        self.label = label
+        self.function = function
+        self.type = type
+        self.arity = _arity(label, function)
+        self.is_async = is_async_callable(function)
+
+    def run(self, incoming: Incoming) -> RpcReply:
+        """Run a plain handler on this thread."""
+        token = current.set(_inherited(incoming))
+        try:
+            result = self.function(*self._arguments(incoming))
+        except CloudRuntimesError as error:
+            return error_reply(error)
+        except (Exception, SystemExit) as error:  # a handler ends no server
+            return self._failed(error)
+        finally:
+            current.reset(token)
+        return self._reply(result)
+
+    async def run_async(self, incoming: Incoming) -> RpcReply:
+        """Run an async handler on this loop, in a task of its own, whose context ends with it."""
+        current.set(_inherited(incoming))
+        try:
+            result = await self.function(*self._arguments(incoming))
+        except CloudRuntimesError as error:
+            return error_reply(error)
+        except (Exception, SystemExit) as error:
+            return self._failed(error)
+        return self._reply(result)
+
+    def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
+        arity = self.arity
+        if arity == 0:
+            return ()
+        data = decode_body(incoming.data, incoming.content_type, self.type)
+        return (data,) if arity == 1 else (data, _request(incoming))
+
+    def _reply(self, result: Any) -> RpcReply:
+        if result is None:
+            return _EMPTY
+        try:
+            if type(result) is RpcResponse:
+                return _checked(result)
+            data, content_type = encode_payload(result)
+        except Exception as error:  # not the caller's fault: no PayloadError of theirs
+            return self._failed(error)
+        return _new_tuple(RpcReply, (200, _NO_HEADERS, content_type, data))
+
+    def _failed(self, error: BaseException) -> RpcReply:
+        repeated(f"rpc {self.label}", "the handler of %s failed: %r", self.label, error, exc_info=error)
+        return BARE
+
+    def failed(self, error: BaseException) -> RpcReply:
+        """Log what a worker's thread raised beside the errors that `run` turns into replies."""
+        return self._failed(error)
+
+
+class Host:
+    """The methods of one client."""
+
+    def __init__(self, service: RpcService) -> None:
+        self.client = service._client
+        self.handlers: dict[str, Handler] = {}
+        self._workers: Workers | None = None
+        # where the async handlers of a served client run; else it is the caller's loop, or the client's own
+        self.loop: asyncio.AbstractEventLoop | None = None
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: what served is the parent's."""
+        self.loop = None
+
+    @property
+    def workers(self) -> Workers:
+        """The threads of plain handlers."""
+        workers = self._workers
+        if workers is None:
+            with _fork.importing:
+                from ._workers import Workers
+
+                workers = self._workers = self._workers or Workers()
+        return workers
+
+    @property
+    def app_id(self) -> str:
+        """The name that the methods are called under."""
+        return self.client._settings.app_id
+
+    def register(self, method: str, function: Callable[..., Any], type: Any) -> None:
+        """Add a method."""
+        name = check_registered(method)
+        if name in self.handlers:
+            raise InvalidArgumentError(f"method {name!r} is registered already: one handler has it")
+        if not callable(function):
+            raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
+        self.handlers[name] = Handler(f"{self.app_id}.{name}", function, type)
+        hosts.add(self)
+        self.client._handles.add(self)
+
+    outlives_fork = True
+
+    def _close_by_client(self, end: float | None) -> None:
+        """The client closes: nobody finds it any more, and its threads end with what they run."""
+        hosts.changed()
+        if self._workers is not None:
+            self._workers.close()
+
+    def unknown(self, method: str) -> RpcReply:
+        """Answer a call of a method that is not there."""
+        return error_reply(NotFoundError(f"the service {self.app_id!r} has no method {method[:80]!r}"))
+
+
+class _Hosts:
+    """The clients of this process that have methods; `version` changes with them."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._all: list[weakref.ref[Host]] = []
+
+    def add(self, host: Host) -> None:
+        if not any(each() is host for each in self._all):
+            self._all = [*self._all, weakref.ref(host)]
+        self.version += 1
+
+    def changed(self) -> None:
+        """A client has closed."""
+        self._all = [each for each in self._all if (host := each()) is not None and not host.client._closed]
+        self.version += 1
+
+    def find(self, app_id: str) -> Host | None:
+        """Return the latest open client of that name that has methods."""
+        for each in reversed(self._all):
+            host = each()
+            if host is not None and not host.client._closed and host.app_id == app_id:
+                return host
+        return None
+
+
+hosts: Final = _Hosts()
+
+
+def _arity(label: str, function: Callable[..., Any]) -> int:
+    """Count, once, how many arguments a handler takes: none, the data, or the data and the request."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-ins tell nothing
+        return 1
+    taken = required = 0
+    for each in parameters:
+        if each.kind is each.VAR_POSITIONAL:
+            taken = 2
+        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            taken += 1
+            required += each.default is each.empty
+        elif each.kind is each.KEYWORD_ONLY and each.default is each.empty:
+            required = 3
+    if required > 2:
+        raise InvalidArgumentError(
+            f"{label}: a handler takes nothing, the data, or the data and the RpcRequest; {function!r:.80} needs more"
+        )
+    return min(taken, 2)
+
+
+def _inherited(incoming: Incoming) -> Inbound:
+    headers = incoming.headers
+    if headers:
+        trace = valid_traceparent(headers.get("traceparent"))
+        return Inbound(incoming.deadline, trace, headers.get("tracestate") if trace else None)
+    return _new_tuple(Inbound, (incoming.deadline, None, None))
+
+
+def _request(incoming: Incoming) -> RpcRequest:
+    return RpcRequest(
+        method=incoming.method,
+        http_method=incoming.http_method,
+        headers=dict(incoming.headers),
+        query=parse_qs(incoming.query, keep_blank_values=True) if incoming.query else {},
+        content_type=incoming.content_type,
+        data=incoming.data,
+        caller=incoming.caller,
+        _deadline=incoming.deadline,
+    )
+
+
+def _checked(response: RpcResponse) -> RpcReply:
+    """Return a handler's own response as a reply; what cannot be sent is refused."""
+    status = response.status
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        raise InvalidArgumentError(f"status {status!r}: give 200 to 599")
+    if not isinstance(response.data, (bytes, bytearray, memoryview)):
+        raise PayloadError(f"RpcResponse.data must be bytes, not {type(response.data).__name__}")
+    data, content_type = encode_payload(response.data, response.content_type)
+    if not data and response.content_type is None:
+        content_type = None  # type: ignore[assignment]
+    if data and status in (204, 205, 304):
+        raise InvalidArgumentError(f"status {status} has no body")
+    return RpcReply(status, header_map(response.headers), content_type, data)

@@ -1,0 +1,24 @@
+"""What is taken over HTTP, so that a peer costs no more than this: sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["HEAD_TIME", "IDLE_CLIENT", "IDLE_SERVER", "MAX_BODY", "MAX_CONNECTIONS", "MAX_HEAD", "MAX_LINE", "SLOWEST"]
+
+MAX_HEAD: Final = 64 * 1024
+"""Request or status line with all headers."""
+MAX_LINE: Final = 8 * 1024
+"""A request's target."""
+MAX_BODY: Final = 16 * 1024 * 1024
+"""A body, as the embedded store takes a value."""
+HEAD_TIME: Final = 10.0
+"""For a request's head, from the first moment of a connection; afterwards from its first byte."""
+SLOWEST: Final = 16 * 1024
+"""Bytes a second that a body must come at, after the first `HEAD_TIME` seconds."""
+IDLE_SERVER: Final = 75.0
+"""How long a server keeps an idle connection."""
+IDLE_CLIENT: Final = 30.0
+"""How long a client does: shorter, so that it is the one who ends it."""
+MAX_CONNECTIONS: Final = 100
+"""Of one loop to one address; further calls wait for one, within their deadlines."""

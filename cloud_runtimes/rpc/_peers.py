@@ -1,0 +1,120 @@
+"""Calls over HTTP, to the first of several addresses that is reached; nothing is ever sent to a second one that a first may have got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from .. import _fork
+from .._operation import Operation
+from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ._http1 import Endpoint
+from ._sync_http import NotReached, Pool
+from .driver import RpcCall, RpcReply
+
+if TYPE_CHECKING:
+    from ._async_http import AsyncPool
+
+__all__ = ["Peers", "endpoint"]
+
+_CONNECT: Final = 5.0
+"""Seconds for one of several addresses."""
+
+
+def endpoint(address: object, where: str, secret: bytes | None = None, instance: str | None = None) -> Endpoint:
+    """Return what an address of a configuration or registry stands for.
+
+    Raises:
+        InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands.
+    """
+    why = f"{where}: {str(address)[:80]!r} is no address such as 'http://127.0.0.1:8080'"
+    if (
+        not isinstance(address, str)
+        or not address.isascii()
+        or not address.isprintable()
+        or " " in address
+        or "\\" in address
+    ):
+        raise InvalidArgumentError(why)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidArgumentError(f"{why}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise InvalidArgumentError(f"{why}: http or https, a host, no user")
+    if parts.query or parts.fragment or any(each in (".", "..") for each in parts.path.split("/")):
+        raise InvalidArgumentError(f"{why}: no query, fragment or dot segments")
+    tls = parts.scheme == "https"
+    return Endpoint(tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), secret, instance)
+
+
+class Peers:
+    """The connections of one client, in both faces."""
+
+    def __init__(self) -> None:
+        self._pool = Pool()
+        self._async: AsyncPool | None = None
+        self._closed = False
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._pool.forget()
+        if self._async is not None:
+            self._async.forget()
+            self._async = None
+
+    def call(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
+        """Make a call.
+
+        Raises:
+            UnavailableError: none was reached, or the connection broke.
+            UnauthenticatedError: who was reached does not know the secret.
+        """
+        self._check()
+        failures: list[NotReached] = []
+        for each in endpoints:
+            try:
+                return self._pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+            except NotReached as error:
+                failures.append(error)
+        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
+
+    async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
+        """Asynchronous `call`."""
+        self._check()
+        if self._async is None:
+            with _fork.importing:
+                from ._async_http import AsyncPool
+
+            self._async = self._async or AsyncPool()
+        failures: list[NotReached] = []
+        for each in endpoints:
+            try:
+                return await self._async.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+            except NotReached as error:
+                failures.append(error)
+        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._closed = True
+        self._pool.close()
+        if self._async is not None:
+            self._async.close()
+
+
+def _unreached(op: Operation, failures: list[NotReached]) -> UnavailableError | UnauthenticatedError:
+    told = "; ".join(dict.fromkeys(map(str, failures)))
+    if failures and all(each.mistrust for each in failures):
+        return UnauthenticatedError(
+            f"the service {op.component!r} was not trusted: {told}; nothing was sent. "
+            f"Its rpc_token and the token of [rpc.{op.component}] must be the same, and its app_id {op.component!r}"
+        )
+    return UnavailableError(f"the service {op.component!r} cannot be reached: {told}")

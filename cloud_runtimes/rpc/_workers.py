@@ -1,0 +1,66 @@
+"""Threads for plain handlers. They are daemons: a handler that hangs holds up neither the process's end nor its client's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, TypeAlias
+
+from .. import _fork
+from .._thread import Background
+
+__all__ = ["WORKERS", "Workers"]
+
+_Item: TypeAlias = tuple[Future[Any], Callable[[], Any]]
+WORKERS: Final = 64
+"""Plain handlers of one client that run at once; further calls wait, within their deadlines."""
+
+
+class Workers:
+    """A pool that grows to `WORKERS` threads as calls need them."""
+
+    def __init__(self) -> None:
+        _fork.register(self)
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: no thread is there."""
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._threads: list[Background] = []
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.RLock()
+
+    def submit(self, body: Callable[[], Any]) -> Future[Any]:
+        """Have a thread run ``body``; a future that nobody has begun can be cancelled."""
+        future: Future[Any] = Future()
+        with self._lock:
+            if not self._idle.acquire(blocking=False) and len(self._threads) < WORKERS:
+                run = partial(self._run, self._queue, self._idle)
+                thread = Background(run, "cloud-runtimes-rpc-worker")
+                self._threads.append(thread)
+                thread.start()
+            self._queue.put((future, body))
+        return future
+
+    @staticmethod
+    def _run(queue: SimpleQueue[_Item | None], idle: threading.Semaphore) -> None:
+        while (item := queue.get()) is not None:
+            future, body = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(body())
+                except BaseException as error:  # SystemExit too: it ends a program, not its server
+                    future.set_exception(error)
+            del item, future, body
+            idle.release()
+
+    def close(self) -> None:
+        """Let the threads end: what waits is still run, and a later call gets new ones."""
+        with self._lock:
+            queue, threads = self._queue, self._threads
+            self._queue, self._threads, self._idle = SimpleQueue(), [], threading.Semaphore(0)
+        for _ in threads:
+            queue.put(None)

@@ -1,0 +1,335 @@
+"""The handle that serves a client's methods over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import _fork
+from .._handle import Handle
+from .._log import logger
+from .._operation import CLIENT_TIMEOUT, check_timeout
+from .._thread import Background, Changes
+from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, UnavailableError
+from .driver import Announcement, Guard
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._uvicorn import Server
+    from .service import RpcService
+
+__all__ = ["RpcServer"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class RpcServer(Handle):
+    """Serves the registered methods while it is open; made by `RpcService.serving`.
+
+    ``with`` serves in a thread of its own, ``async with`` in the running loop. It serves once.
+    """
+
+    def __init__(self, service: RpcService, host: str, port: int | None, timeout: float | None) -> None:
+        super().__init__()
+        self._service = service
+        self._bind_to = _checked(host, port)
+        self._timeout = timeout
+        self._instance = os.urandom(16).hex()
+        self._changes = Changes()
+        self._announcement: Announcement | None = None
+        self._server: Server | None = None
+        self._socket: socket.socket | None = None
+        self._thread: Background | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._address: str | None = None
+        self._failure: BaseException | None = None
+        self._started = self._ended = self._closed = False
+        self.signal = 0
+        """The signal that ended `RpcService.serve`, 0: none."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, e.g. ``"http://127.0.0.1:41231"``.
+
+        Raises:
+            ClosedError: it is not open.
+        """
+        self._check_process()
+        if self._address is None or self._closed:
+            raise ClosedError("this server is not open: use it in a with block")
+        return self._address
+
+    # -- opening ----------------------------------------------------------
+
+    def _open(self) -> None:
+        op, driver = self._opening()
+        try:
+            self._listen()
+            guard = driver.guard(op)
+            self._prepare(guard)
+            self._thread = Background(self._run, "cloud-runtimes-rpc-server")
+            self._thread.start()
+            while not (self._started or self._ended):
+                ticket = self._changes.ticket()
+                if not (self._started or self._ended) and not self._changes.wait(ticket, op.remaining()):
+                    raise op.timed_out("the server to start")
+            self._check_started()
+            self._announcement = driver.announce(op, self._instance, self.address)
+        except BaseException:
+            self._close_by_client(monotonic() + 5.0)
+            raise
+
+    async def _open_async(self) -> None:
+        import asyncio
+
+        op, driver = self._opening()
+        try:
+            await asyncio.to_thread(self._listen)
+            guard = await driver.guard_async(op)
+            await asyncio.to_thread(self._prepare, guard)
+            self._task = asyncio.get_running_loop().create_task(self._run_async())
+            while not (self._started or self._ended):
+                future = self._changes.future()
+                if not (self._started or self._ended) and not await self._changes.wait_async(future, op.remaining()):
+                    raise op.timed_out("the server to start")
+            self._check_started()
+            self._announcement = await driver.announce_async(op, self._instance, self.address)
+        except BaseException:
+            await self._close_async(monotonic() + 5.0)
+            raise
+
+    def _opening(self) -> Any:
+        if self._address is not None or self._closed:
+            raise ClosedError("this server has served: ask for another by serving()")
+        driver = self._service._hosting()
+        self._service._client._handles.add(self)
+        return self._service._operation(self._timeout), driver
+
+    def _listen(self) -> None:
+        host, port = self._bind_to
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
+            made = socket.socket(family, kind, protocol)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.bind(place)
+                made.listen(1024)
+            except BaseException:
+                made.close()
+                raise
+        except OSError as error:
+            raise UnavailableError(
+                f"{host}:{port} cannot be listened on: {error.strerror}: give another host= or port=, or unset APP_PORT",
+                retryable=False,
+            ) from error
+        # on all addresses is also on loopback, where others of this machine reach it
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
+        self._address = f"http://{shown}:{made.getsockname()[1]}"
+        self._socket = made
+        if self._closed:  # meanwhile, by a cancellation that this thread does not see
+            made.close()
+
+    def _prepare(self, guard: Guard) -> None:
+        from ._asgi import RpcApp
+
+        with _fork.importing:
+            from ._uvicorn import make_server
+
+        if not guard.secrets and not guard.open:
+            logger().warning(
+                "%s: nobody has a token for it, since the store is in memory: set rpc_token in [capa]", self._address
+            )
+        service = self._service
+        app = RpcApp(service._host, service._hosting, self._instance, guard)
+        self._server = make_server(app, self._has_started)
+
+    def _has_started(self) -> None:
+        self._started = True
+        self._changes.announce()
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise InternalError(f"the server did not start: {self._failure!r}") from self._failure
+
+    # -- running ----------------------------------------------------------
+
+    def _run(self) -> None:
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._run_async())
+            left = asyncio.all_tasks(loop)  # handlers that were given up
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _run_async(self) -> None:
+        import asyncio
+
+        assert self._server is not None
+        assert self._socket is not None
+        host = self._service._host
+        host.loop = asyncio.get_running_loop()
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except BaseException as error:
+            self._failure = error
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
+            logger().error("the server at %s failed: %r", self._address, error, exc_info=error)
+        finally:
+            if host.loop is asyncio.get_running_loop():
+                host.loop = None
+            self._ended = True
+            self._changes.announce()
+
+    # -- serve ------------------------------------------------------------
+
+    def _serve(self, opened: Callable[[], None] | None = None) -> None:
+        with _signals(self._signalled):
+            with self:
+                if opened is not None:
+                    opened()
+                while not self._over():
+                    ticket = self._changes.ticket()
+                    if not self._over():
+                        self._changes.wait(ticket, None)
+
+    async def _serve_async(self) -> None:
+        with _signals(self._signalled):
+            async with self:
+                while not self._over():
+                    future = self._changes.future()
+                    if not self._over():
+                        await self._changes.wait_async(future, None)
+
+    def _over(self) -> bool:
+        return bool(self.signal or self._ended or self._closed)
+
+    def _signalled(self, number: int) -> None:
+        again, self.signal = self.signal, number
+        self._changes.announce()
+        if again:
+            raise KeyboardInterrupt
+
+    # -- closing ----------------------------------------------------------
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Take no more calls, let running handlers end within ``timeout`` seconds, by default the client's."""
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        self._close_by_client(None if limit is None else monotonic() + limit)
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        await self._close_async(None if limit is None else monotonic() + limit)
+
+    def _close_by_client(self, end: float | None) -> None:
+        if self._generation != _fork.generation():
+            return
+        self._stop(end)
+        if self._thread is not None:
+            if not self._thread.join(_left(end, 0.5)) and self._thread.started:
+                logger().warning("%s: handlers were still running when the server was left", self._address)
+        elif self._task is not None and not self._ended and not _in_loop(self._task):
+            ticket = self._changes.ticket()
+            if not self._ended:
+                self._changes.wait(ticket, _left(end, 0.5))
+        self._finish()
+
+    async def _close_async(self, end: float | None) -> None:
+        import asyncio
+
+        if self._task is None:
+            await asyncio.to_thread(self._close_by_client, end)
+            return
+        await asyncio.to_thread(self._stop, end)
+        await asyncio.wait((self._task,), timeout=_left(end, 0.5))
+        self._finish()
+
+    def _stop(self, end: float | None) -> None:
+        """Withdraw the announcement, so that nobody comes any more, and have the server end."""
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            try:
+                announcement.close(_left(end, 0.1))
+            except CloudRuntimesError as error:  # it ends by itself, being a lease
+                logger().warning("%s: leaving the registry failed: %s", self._address, error)
+        if self._server is not None:
+            # wait_for takes a float as well as the whole number that it is declared to be
+            self._server.config.timeout_graceful_shutdown = _left(end, 0.0)  # type: ignore[assignment]
+            self._server.stop()
+
+    def _finish(self) -> None:
+        self._closed = True
+        if self._socket is not None and (self._server is None or not self._started):
+            self._socket.close()
+        self._service._client._handles.discard(self)
+        self._changes.announce()
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close(timeout=self._timeout)
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async(timeout=self._timeout)
+
+
+def _left(end: float | None, least: float) -> float | None:
+    return None if end is None else max(least, end - monotonic())
+
+
+def _in_loop(task: asyncio.Task[None]) -> bool:
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop() is task.get_loop()
+    except RuntimeError:
+        return False
+
+
+def _checked(host: Any, port: Any) -> tuple[str, int]:
+    if not isinstance(host, str) or not host or not host.isascii() or not host.isprintable() or " " in host:
+        raise InvalidArgumentError(f"host {host!r:.80}: give an address or a name such as '127.0.0.1'")
+    if port is None:
+        text = os.environ.get("APP_PORT")
+        if not text:
+            return host, 0
+        if not text.isascii() or not text.isdigit():
+            raise InvalidArgumentError(f"APP_PORT={text!r}: give a port, 0 to 65535")
+        port = int(text)
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidArgumentError(f"port {port!r}: give 0 to 65535; 0 and None are a free one")
+    return host, port
+
+
+@contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM end the server; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: list[tuple[signal.Signals, Any]] = []
+    try:
+        for each in _SIGNALS:
+            before.append((each, signal.signal(each, lambda number, frame: handle(number))))
+        yield
+    finally:
+        for each, old in before:
+            signal.signal(each, old)

@@ -1,0 +1,348 @@
+"""The RPC service: calling methods of other applications, and offering one's own."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from .._service import Service
+from . import driver as spi
+from ._failures import failure
+from ._host import Host
+from ._inbound import current
+from ._prepare import check_service, prepare
+from .driver import RpcCall, RpcDriver
+from .types import CallOptions, RpcResponse, decode_body
+
+if TYPE_CHECKING:
+    from ._asgi import RpcApp
+    from .server import RpcServer
+
+__all__ = ["RpcService"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_INVOKE_METHOD = Method("rpc", "invoke_method", repeatable=False)
+_INVOKE = Method("rpc", "invoke", repeatable=False)
+_SERVE = Method("rpc", "serve", repeatable=False, writes=False)
+
+
+class RpcService(Service):
+    """Calls methods of services by name, and offers this application's own.
+
+    Where a service is found is the runtime's matter. Capa looks in this process, in the configuration (``[rpc.<service>]``), and in the embedded store, where the processes of one machine find each other.
+    """
+
+    name = "rpc"
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self._host = Host(self)
+
+    def _driver(self, name: str) -> Any:
+        driver = self._drivers.get(name)
+        return driver if driver is not None else super()._driver(check_service(name))
+
+    # -- calling ----------------------------------------------------------
+
+    def _calling(
+        self,
+        operation: Method,
+        service: str,
+        method: str,
+        data: Any,
+        http_method: str,
+        content_type: str | None,
+        headers: Mapping[str, str] | None,
+        query: Mapping[str, Any] | None,
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> tuple[Operation, RpcDriver, RpcCall]:
+        driver: RpcDriver = self._drivers.get(service) or self._driver(service)
+        call = prepare(method, data, http_method, content_type, headers, query, metadata)
+        features = driver.features
+        if http_method != "POST" and spi.HTTP_METHOD not in features:
+            self._need(driver, spi.HTTP_METHOD, f"http_method={http_method!r}", service)
+        if (headers is not None or query is not None) and spi.HEADERS not in features:
+            self._need(driver, spi.HEADERS, "headers= and query=", service)
+        op = Operation(
+            operation, service, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+        )
+        inbound = current.get()
+        if inbound is not None:
+            # a handler's own calls end with the call that it serves, and belong to its trace
+            if inbound.deadline is not None and (op.deadline is None or inbound.deadline < op.deadline):
+                op.deadline = inbound.deadline
+                op.timeout = op.remaining()
+                if not op.timeout:
+                    raise op.timed_out("its own caller, who has given up")
+            if inbound.traceparent is not None and "traceparent" not in call.headers:
+                inherited = {**call.headers, "traceparent": inbound.traceparent}
+                if inbound.tracestate is not None:
+                    inherited["tracestate"] = inbound.tracestate
+                call = call._replace(headers=inherited)
+        return op, driver, call
+
+    @overload
+    def invoke_method(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        type: builtins.type[T],
+        **options: Unpack[CallOptions],
+    ) -> T: ...
+    @overload
+    def invoke_method(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        type: Any = None,
+        **options: Unpack[CallOptions],
+    ) -> Any: ...
+    def invoke_method(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        http_method: str = "POST",
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        type: Any = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Call a method and return its decoded reply; ``None`` where the reply has no body.
+
+        Args:
+            service: the ``app_id`` of the application that has the method.
+            method: its name; may hold ``/``.
+            data: bytes as they are, ``str`` under ``text/*``, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory (in the twin also an async iterator).
+            http_method: over HTTP; the handler sees it.
+            content_type: of ``data``; by default that of the payload rules.
+            headers: visible ASCII; those that belong to the transport are refused.
+            query: name → value or values.
+            type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
+            timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the service is unknown or cannot be reached; the message has the remedy.
+            NotFoundError: it has no such method.
+            DeadlineExceededError: no answer within ``timeout``.
+            PayloadError: the reply does not fit ``type``.
+            CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
+        """
+        try:
+            op, driver, call = self._calling(
+                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+            )
+            reply = self._call(op, driver.invoke, call)
+            if reply[0] >= 300:  # a redirect is never followed, and no reply
+                raise failure(reply, service, method)
+            return decode_body(reply[3], reply[2], type)
+        except BaseException as error:
+            self._leaves(error, _INVOKE_METHOD, service)
+            raise
+
+    @overload
+    async def invoke_method_async(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        type: builtins.type[T],
+        **options: Unpack[CallOptions],
+    ) -> T: ...
+    @overload
+    async def invoke_method_async(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        type: Any = None,
+        **options: Unpack[CallOptions],
+    ) -> Any: ...
+    async def invoke_method_async(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        http_method: str = "POST",
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        type: Any = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Asynchronous `invoke_method`."""
+        try:
+            op, driver, call = self._calling(
+                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+            )
+            reply = await self._call_async(op, driver.invoke_async, call)
+            if reply[0] >= 300:  # a redirect is never followed, and no reply
+                raise failure(reply, service, method)
+            return decode_body(reply[3], reply[2], type)
+        except BaseException as error:
+            self._leaves(error, _INVOKE_METHOD, service)
+            raise
+
+    def invoke(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        http_method: str = "POST",
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RpcResponse:
+        """Call a method and return whatever it answered, of any status. Arguments as in `invoke_method`.
+
+        Raises:
+            UnavailableError: the service was not reached.
+            DeadlineExceededError: no answer within ``timeout``.
+        """
+        try:
+            op, driver, call = self._calling(
+                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+            )
+            return _response(self._call(op, driver.invoke, call))
+        except BaseException as error:
+            self._leaves(error, _INVOKE, service)
+            raise
+
+    async def invoke_async(
+        self,
+        service: str,
+        method: str,
+        data: Any = None,
+        *,
+        http_method: str = "POST",
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RpcResponse:
+        """Asynchronous `invoke`."""
+        try:
+            op, driver, call = self._calling(
+                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+            )
+            return _response(await self._call_async(op, driver.invoke_async, call))
+        except BaseException as error:
+            self._leaves(error, _INVOKE, service)
+            raise
+
+    # -- offering ---------------------------------------------------------
+
+    def register_method(self, method: str, handler: Callable[..., Any], *, type: Any = None) -> None:
+        """Offer a method. Callers in this process find it at once, those in others once it is served.
+
+        Args:
+            method: its name; may hold ``/``.
+            handler: plain (runs in a thread, which for a sync call from this process is the caller's own) or ``async``; takes nothing, the data, or the data and the `RpcRequest`. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
+            type: what data is decoded into, strictly; what does not fit is the caller's `PayloadError`.
+
+        Raises:
+            InvalidArgumentError: the name is taken or no name, or the handler takes something else.
+        """
+        self._client._runtime_for(self)  # a closed client refuses
+        self._host.register(method, handler, type)
+
+    def method(self, name: str, *, type: Any = None) -> Callable[[F], F]:
+        """Decorator for `register_method`: ``@client.rpc.method("my-method")``."""
+
+        def register(handler: F) -> F:
+            self.register_method(name, handler, type=type)
+            return handler
+
+        return register
+
+    def _hosting(self) -> RpcDriver:
+        """Return the driver that lets others find this application."""
+        name = self._client._settings.app_id
+        driver: RpcDriver = self._driver(name)
+        self._need(driver, spi.HOST, "serving methods", name)
+        return driver
+
+    def serve(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        Args:
+            host: address to listen on; other than loopback only in networks that may see what is sent.
+            port: to listen on; else ``APP_PORT``, else a free one.
+            timeout: seconds to start, and again to end.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the port is taken.
+        """
+        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve()
+
+    async def serve_async(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `serve`: in the running loop, which also runs the async handlers. Cancelling it ends it too."""
+        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve_async()
+
+    def serving(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RpcServer:
+        """Return a handle that serves in the background: ``with`` in a thread of its own, ``async with`` in the running loop. Arguments as in `serve`."""
+        from .._operation import check_metadata
+        from .server import RpcServer
+
+        check_metadata(metadata)
+        return RpcServer(self, host, port, check_timeout(timeout, self._client._timeout))
+
+    def asgi_app(self) -> RpcApp:
+        """Return an ASGI application with the registered methods, to mount in Starlette, FastAPI or any server.
+
+        It asks callers for the same token as `serve` does (docs/configuration.md, "RPC"); health check and sidecar callbacks need none. It is in no registry: callers get its address by configuration.
+        """
+        from ._asgi import RpcApp
+
+        return RpcApp(self._host, self._hosting, "")
+
+    def _operation(self, timeout: float | None) -> Operation:
+        return Operation(_SERVE, self._client._settings.app_id, timeout)
+
+
+def _response(reply: tuple[int, Mapping[str, str], str | None, bytes]) -> RpcResponse:
+    status, headers, content_type, data = reply
+    return RpcResponse(status, dict(headers), content_type, data)

@@ -1,0 +1,105 @@
+"""A client that serves, another that calls it over HTTP although it is in this process, and sockets to send anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_peers import Hostile, Raw
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.sqlite.secret_file import home_secret
+from cloud_runtimes.rpc import RpcServer
+from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc._proof import TOKEN_HEADER, call_token
+from cloud_runtimes.testing.suites import rpc_methods
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Both faces."""
+    from cloud_runtimes.testing import AsyncFace, SyncFace
+
+    made = SyncFace() if request.param == "sync" else AsyncFace()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def closing() -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make clients that are closed at the end."""
+    clients: list[CloudRuntimesClient] = []
+
+    def make(**arguments: Any) -> CloudRuntimesClient:
+        client = CloudRuntimesClient(**arguments)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in reversed(clients):
+        client.close(timeout=2)
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No service is found in this process, as if it were another's."""
+    monkeypatch.setattr(hosts, "find", lambda app_id: None)
+
+
+@pytest.fixture
+def serving(home: Path, closing: Callable[..., CloudRuntimesClient]) -> CloudRuntimesClient:
+    """A client with the suite's methods."""
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+    rpc_methods.register(client)
+    return client
+
+
+@pytest.fixture
+def server(serving: CloudRuntimesClient) -> Iterator[RpcServer]:
+    with serving.rpc.serving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def caller(home: Path, closing: Callable[..., CloudRuntimesClient], apart: None) -> CloudRuntimesClient:
+    """A client that finds the server by the registry."""
+    return closing(app_id="suite", config={"capa": {"home": str(home)}})
+
+
+@pytest.fixture
+def token(server: RpcServer, home: Path) -> str:
+    """The header that lets a caller in."""
+    return f"{TOKEN_HEADER}: {call_token(home_secret(home))}\r\n"
+
+
+@pytest.fixture
+def raw(server: RpcServer) -> Iterator[Callable[[], Raw]]:
+    made: list[Raw] = []
+
+    def connect() -> Raw:
+        made.append(Raw(server.address))
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.socket.close()
+
+
+@pytest.fixture
+def hostile() -> Iterator[Callable[..., Hostile]]:
+    made: list[Hostile] = []
+
+    def make(*answers: bytes, **options: Any) -> Hostile:
+        made.append(Hostile(list(answers), **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

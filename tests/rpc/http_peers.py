@@ -1,0 +1,73 @@
+"""Peers over plain sockets, which send anything."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from urllib.parse import urlsplit
+
+
+class Raw:
+    """A socket to a server; what is sent is anybody's guess."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def everything(self) -> bytes:
+        """Receive until the server closes."""
+        parts = []
+        try:
+            while data := self.socket.recv(65536):
+                parts.append(data)
+        except ConnectionResetError:
+            parts.append(b"")
+        return b"".join(parts)
+
+    def some(self) -> bytes:
+        return self.socket.recv(65536)
+
+
+class Hostile:
+    """A server that sends what it is told to, once for each connection, whatever is asked; `received` has what was sent to it."""
+
+    def __init__(self, answers: list[bytes], *, close: bool = True, read: int = 1) -> None:
+        self._answers = answers
+        self._close = close
+        self._read = read
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.received: list[bytes] = []
+        self.connections = 0
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            connection.settimeout(10)
+            try:
+                for answer in self._answers:
+                    if self._read:
+                        self.received.append(connection.recv(65536))
+                    connection.sendall(answer)
+                if self._close:
+                    connection.close()
+            except OSError:
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._open:
+            each.close()
+        self._thread.join(5)

@@ -1,0 +1,191 @@
+"""What a caller may send to the server, and what becomes of it: refused, bounded, never read as two requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from http_peers import Raw
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.rpc import RpcServer, _asgi, _uvicorn
+from cloud_runtimes.rpc._limits import MAX_BODY
+
+HIDDEN = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
+"""The request that would be smuggled."""
+
+
+def counted(client: CloudRuntimesClient) -> int:
+    """How often a method has run, this call included."""
+    count: int = client.rpc.invoke_method("there", "count")
+    return count
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 0\r\ncontent-length: 6\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 0, 6\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: +5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 0x5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: -1\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length : 5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.0\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}x: a\r\n folded\r\ncontent-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}x: a\r\n\tcontent-length: 3\r\n\r\n",
+        "POST /echo HTTP/1.1\nhost: a\n{token}content-length: 0\n\n",
+        "POST /echo HTTP/1.1\r\nhost: a\n{token}content-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}x: a\rb\r\ncontent-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}x: a\0b\r\ncontent-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}x y: b\r\ncontent-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\nhost: b\r\n{token}content-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\n{token}content-length: 0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n5\nhello\n0\n\n",
+        "POST http://evil/echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 0\r\n\r\n",
+        "POST there@evil/echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: a\r\n{token}content-length: 5\r\n\r\nhello",
+        "POST /ec ho HTTP/1.1\r\nhost: a\r\n{token}content-length: 0\r\n\r\n",
+        "POST /echo\0 HTTP/1.1\r\nhost: a\r\n{token}content-length: 0\r\n\r\n",
+        "POST /echo HTTP/2.0\r\nhost: a\r\n{token}content-length: 0\r\n\r\n",
+        "POST /echo\r\nhost: a\r\n{token}\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "nonsense\r\n\r\n",
+    ],
+    ids=lambda head: head.replace("{token}", "").replace("POST /echo HTTP/1.1\r\nhost: a\r\n", "")[:60].encode("unicode_escape").decode(),
+)  # fmt: skip
+def test_smuggling_is_refused_and_the_connection_closed(
+    raw: Callable[[], Raw], token: str, head: str, caller: CloudRuntimesClient, server: RpcServer
+) -> None:
+    before = counted(caller)
+    connection = raw()
+    smuggled = HIDDEN.replace(b"host: a\r\n", b"host: a\r\n" + token.encode())
+    connection.send(head.replace("{token}", token).encode("latin-1") + smuggled)
+    answer: bytes = connection.everything()
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 501")) or answer == b""
+    assert answer.count(b"HTTP/1.1 ") <= 1
+    assert counted(caller) == before + 1
+
+
+def test_two_good_requests_in_one_segment_are_two(
+    raw: Callable[[], Raw], token: str, caller: CloudRuntimesClient
+) -> None:
+    before = counted(caller)
+    good = HIDDEN.replace(b"host: a\r\n", b"host: a\r\n" + token.encode())
+    connection = raw()
+    connection.send(good + good.replace(b"host: a\r\n", b"host: a\r\nconnection: close\r\n"))
+    assert connection.everything().count(b"HTTP/1.1 200 ") == 2
+    assert counted(caller) == before + 3
+
+
+@pytest.mark.parametrize("given", ["", "cloud-runtimes-token: wrong\r\n", "cloud-runtimes-token: \xff\r\n"])
+def test_a_caller_without_the_token(raw: Callable[[], Raw], token: str, given: str) -> None:
+    connection = raw()
+    connection.send(
+        f"POST /count HTTP/1.1\r\nhost: a\r\n{given}content-length: 0\r\nconnection: close\r\n\r\n".encode("latin-1")
+    )
+    answer: bytes = connection.everything()
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"UnauthenticatedError" in answer
+    assert token.split(": ")[1].strip().encode() not in answer
+
+
+def test_a_body_of_10_gib_is_refused_before_it_comes(raw: Callable[[], Raw], token: str) -> None:
+    connection = raw()
+    head = f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: {10 * 2**30}\r\n\r\n"
+    connection.send(head.encode())
+    answer: bytes = connection.everything()
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_stream_without_an_end_is_refused_at_the_limit(raw: Callable[[], Raw], token: str) -> None:
+    connection = raw()
+    connection.send(f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}transfer-encoding: chunked\r\n\r\n".encode())
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    sent = 0
+    with pytest.raises((ConnectionError, TimeoutError)):
+        while True:
+            connection.send(chunk)
+            sent += len(chunk)
+            assert sent < 4 * MAX_BODY
+    assert sent >= MAX_BODY
+
+
+def test_a_head_without_an_end_is_refused(raw: Callable[[], Raw]) -> None:
+    connection = raw()
+    connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n")
+    with pytest.raises(ConnectionError):
+        for n in range(100_000):
+            connection.send(b"x-%d: %b\r\n" % (n, b"a" * 1000))
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /echo HTTP/1.1\r\nhost: a\r\nx: "])
+def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], begin: bytes) -> None:
+    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    connection = raw()
+    began = time.monotonic()
+    connection.send(begin)
+    if begin:
+        for _ in range(2):
+            time.sleep(0.1)
+            connection.send(b"a")
+    assert connection.everything().startswith(b"HTTP/1.1 408")
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_a_slow_head_behind_a_good_request(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw]) -> None:
+    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    connection = raw()
+    connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /he")
+    answer: bytes = connection.everything()
+    assert answer.startswith(b"HTTP/1.1 204")
+    assert b"HTTP/1.1 408" in answer
+
+
+def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], token: str) -> None:
+    monkeypatch.setattr(_asgi, "HEAD_TIME", 0.3)
+    connection = raw()
+    began = time.monotonic()
+    connection.send(f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 100\r\n\r\nab".encode())
+    answer: bytes = connection.everything()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /healthz", 204),
+        ("GET /dapr/config", 200),
+        ("GET /dapr/subscribe", 200),
+        ("GET /cloud-runtimes/hello?nonce=zz", 400),
+        ("GET /cloud-runtimes/hello?nonce=" + "0" * 32, 200),
+        ("GET /no-such", 401),
+        ("GET /%2e%2e/%2e%2e/etc/passwd", 401),
+        ("GET /" + "a" * 9000, 400),
+    ],
+)
+def test_what_needs_no_token(raw: Callable[[], Raw], request_line: str, status: int) -> None:
+    connection = raw()
+    connection.send(f"{request_line} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+    assert connection.everything().startswith(b"HTTP/1.1 %d" % status)
+
+
+@pytest.mark.parametrize("milliseconds", ["", "-1", "1e3", "x", "9" * 13, "\xb2"])
+def test_a_deadline_that_is_none(raw: Callable[[], Raw], token: str, milliseconds: str) -> None:
+    connection = raw()
+    connection.send(
+        f"POST /count HTTP/1.1\r\nhost: a\r\n{token}cloud-runtimes-timeout: {milliseconds}\r\n"
+        "content-length: 0\r\nconnection: close\r\n\r\n".encode("latin-1")
+    )
+    assert connection.everything().startswith(b"HTTP/1.1 400")

@@ -1,0 +1,575 @@
+"""Serving: the handle, the blocking call, signals, mounting, and where handlers run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.rpc import RpcRequest, RpcServer
+from cloud_runtimes.testing import Face
+
+Make = Callable[..., CloudRuntimesClient]
+
+
+# -- registering --------------------------------------------------------------
+
+
+def test_handlers_of_every_shape(serving: CloudRuntimesClient, face: Face) -> None:
+    rpc = serving.rpc
+
+    class Methods:
+        def bound(self, data: Any) -> Any:
+            return ["bound", data]
+
+        async def __call__(self, data: Any, request: RpcRequest) -> Any:
+            return ["called", data, request.method]
+
+    async def keyword(data: Any = 5, *, more: int = 1) -> Any:
+        return ["keyword", data, more]
+
+    rpc.register_method("nothing-taken", lambda: "none")
+    rpc.register_method("bound", Methods().bound)
+    rpc.register_method("instance", Methods())
+    rpc.register_method("keyword", keyword)
+    rpc.register_method("everything", lambda *given: len(given))
+    rpc.register_method("built-in", len)
+    calls = {"nothing-taken": "none", "bound": ["bound", [1]], "instance": ["called", [1], "instance"]}
+    calls |= {"keyword": ["keyword", [1], 1], "everything": 2, "built-in": 1}  # type: ignore[dict-item]
+    for method, expected in calls.items():
+        assert face.call(rpc, "invoke_method", "there", method, [1]) == expected
+
+
+@pytest.mark.parametrize(
+    "handler", [lambda a, b, c: 1, lambda *, needed: 1, 5, None], ids=["three", "keyword", "number", "none"]
+)
+def test_handlers_that_cannot_be_called(serving: CloudRuntimesClient, handler: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="handler"):
+        serving.rpc.register_method("bad", handler)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "healthz", "dapr/config", "cloud-runtimes/hello", "../x", 5])
+def test_names_that_cannot_be_registered(serving: CloudRuntimesClient, name: Any) -> None:
+    with pytest.raises(InvalidArgumentError):
+        serving.rpc.register_method(name, lambda: 1)
+
+
+def test_a_name_is_registered_once(serving: CloudRuntimesClient) -> None:
+    @serving.rpc.method("once")
+    def once() -> int:
+        return 1
+
+    assert once() == 1
+    with pytest.raises(InvalidArgumentError, match="registered already"):
+        serving.rpc.register_method("once", once)
+
+
+def test_the_newest_open_client_of_a_name_has_the_call(closing: Make, home: Path) -> None:
+    def make(answer: int) -> CloudRuntimesClient:
+        client = closing(app_id="twin", config={"capa": {"home": str(home)}})
+        client.rpc.register_method("which", lambda: answer)
+        return client
+
+    caller = closing(app_id="caller", config={"capa": {"home": str(home)}})
+    one, two = make(1), make(2)
+    assert caller.rpc.invoke_method("twin", "which") == 2
+    two.close()
+    assert caller.rpc.invoke_method("twin", "which") == 1
+    one.close()
+    with pytest.raises(UnavailableError):
+        caller.rpc.invoke_method("twin", "which")
+
+
+def test_an_in_process_call_needs_no_store(closing: Make, home: Path) -> None:
+    client = closing(app_id="me", config={"capa": {"home": str(home)}})
+    client.rpc.register_method("m", lambda: 1)
+    assert client.rpc.invoke_method("me", "m") == 1
+    assert not home.exists()
+
+
+# -- where handlers run -------------------------------------------------------
+
+
+def test_an_async_handler_runs_where_it_is_served(serving: CloudRuntimesClient, caller: CloudRuntimesClient) -> None:
+    loops: list[Any] = []
+
+    @serving.rpc.method("loop")
+    async def which() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    async def main() -> None:
+        async with serving.rpc.serving():
+            await caller.rpc.invoke_method_async("there", "loop")
+            await asyncio.to_thread(caller.rpc.invoke_method, "there", "loop")
+            assert set(loops) == {asyncio.get_running_loop()}
+
+    asyncio.run(main())
+
+
+def test_a_sync_call_in_the_loop_that_serves_does_not_wait_for_itself(serving: CloudRuntimesClient) -> None:
+    async def main() -> None:
+        async with serving.rpc.serving():
+            assert serving.rpc.invoke_method("there", "echo-async", 1, timeout=5) == 1
+
+    asyncio.run(main())
+
+
+def test_a_plain_handler_runs_in_a_thread(serving: CloudRuntimesClient, caller: CloudRuntimesClient) -> None:
+    serving.rpc.register_method("thread", lambda: threading.current_thread().name)
+    with serving.rpc.serving():
+        assert caller.rpc.invoke_method("there", "thread") == "cloud-runtimes-rpc-worker"
+
+
+def test_in_the_process_a_plain_handler_never_blocks_a_loop(serving: CloudRuntimesClient) -> None:
+    serving.rpc.register_method("thread", lambda: threading.current_thread().name)
+    assert serving.rpc.invoke_method("there", "thread") == threading.current_thread().name
+    assert asyncio.run(serving.rpc.invoke_method_async("there", "thread")) == "cloud-runtimes-rpc-worker"
+
+
+def test_calls_beyond_the_workers_wait_within_their_deadlines(
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cloud_runtimes.rpc import _workers
+
+    monkeypatch.setattr(_workers, "WORKERS", 1)
+    release = threading.Event()
+    serving.rpc.register_method("hold", lambda: release.wait(10))
+    with serving.rpc.serving(), ThreadPoolExecutor(1) as pool:
+        held = pool.submit(caller.rpc.invoke_method, "there", "hold")
+        time.sleep(0.2)
+        with pytest.raises(DeadlineExceededError):
+            caller.rpc.invoke_method("there", "echo", 1, timeout=0.3)
+        release.set()
+        assert held.result() is True
+        assert caller.rpc.invoke_method("there", "echo", 1) == 1
+
+
+def test_a_crash_is_logged_with_its_traceback(serving: CloudRuntimesClient, caplog: pytest.LogCaptureFixture) -> None:
+    from cloud_runtimes import _log
+
+    _log._said.clear()
+    with caplog.at_level(logging.WARNING, "cloud_runtimes"):
+        assert serving.rpc.invoke("there", "crash").status == 500
+    assert "canary-7f3a" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+# -- the handle ---------------------------------------------------------------
+
+
+def test_the_handle(serving: CloudRuntimesClient, face: Face) -> None:
+    handle = serving.rpc.serving()
+    with pytest.raises(ClosedError, match="with block"):
+        handle.address  # noqa: B018
+    with face.opened(handle) as server:
+        assert server.address.startswith("http://127.0.0.1:")
+    with pytest.raises(ClosedError):
+        handle.address  # noqa: B018
+    with pytest.raises(ClosedError, match="another"):
+        with face.opened(handle):
+            pass
+
+
+def test_ports(serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("APP_PORT", str(port))
+        with pytest.raises(UnavailableError, match=f"127.0.0.1:{port}.*APP_PORT") as caught:
+            with face.opened(serving.rpc.serving()):
+                pass
+        assert not caught.value.retryable
+    with face.opened(serving.rpc.serving()) as server:
+        assert server.address == f"http://127.0.0.1:{port}"
+    for bad in ("x", "-1", "70000"):
+        monkeypatch.setenv("APP_PORT", bad)
+        with pytest.raises(InvalidArgumentError):
+            serving.rpc.serving()
+    for arguments in ({"port": True}, {"port": -1}, {"host": ""}, {"host": "a b"}, {"timeout": 0}):
+        with pytest.raises(InvalidArgumentError):
+            serving.rpc.serving(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost"])
+def test_other_hosts(serving: CloudRuntimesClient, caller: CloudRuntimesClient, host: str, face: Face) -> None:
+    with face.opened(serving.rpc.serving(host=host)) as server:
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        assert server.address.startswith(f"http://{shown}:")
+        if face.name == "sync":
+            assert caller.rpc.invoke_method("there", "echo", 1) == 1
+
+
+def test_a_call_of_a_handler_whose_caller_has_given_up(serving: CloudRuntimesClient) -> None:
+    @serving.rpc.method("late")
+    def late() -> Any:
+        time.sleep(0.3)
+        with pytest.raises(DeadlineExceededError, match="given up") as caught:
+            serving.rpc.invoke_method("there", "nothing")
+        assert not caught.value.maybe_applied
+        return serving.rpc.invoke_method("there", "count", timeout=None)  # no way around it
+
+    with pytest.raises(DeadlineExceededError):
+        serving.rpc.invoke_method("there", "late", timeout=0.2)
+    assert serving.rpc.invoke_method("there", "count") == 1
+
+
+def test_ipv6(serving: CloudRuntimesClient, caller: CloudRuntimesClient) -> None:
+    with serving.rpc.serving(host="::1") as server:
+        assert server.address.startswith("http://[::1]:")
+        assert caller.rpc.invoke_method("there", "echo", 1) == 1
+
+
+def test_close_lets_handlers_end(serving: CloudRuntimesClient, caller: CloudRuntimesClient, face: Face) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    entered = threading.Event()
+
+    @serving.rpc.method("slow")
+    def slow() -> str:
+        entered.set()
+        time.sleep(0.5)
+        return "done"
+
+    with ThreadPoolExecutor(1) as pool, face.opened(serving.rpc.serving()):
+        answer = pool.submit(caller.rpc.invoke_method, "there", "slow")
+        assert face.until(entered.is_set)
+    assert answer.result(5) == "done"
+
+
+def test_a_hanging_handler_does_not_hold_up_the_close(
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    entered, release = threading.Event(), threading.Event()
+    serving.rpc.register_method("hang", lambda: entered.set() or release.wait(20))
+    with ThreadPoolExecutor(1) as pool:
+        server = serving.rpc.serving()
+        with server:
+            answer = pool.submit(caller.rpc.invoke_method, "there", "hang", timeout=5)
+            assert entered.wait(5)
+            begin = time.monotonic()
+            server.close(timeout=0.5)
+            assert time.monotonic() - begin < 4
+        release.set()
+        with pytest.raises((UnavailableError, DeadlineExceededError, Exception)) as caught:
+            answer.result(10)
+        assert caught.value.maybe_applied  # type: ignore[attr-defined]
+
+
+def test_the_client_s_close_ends_a_server(closing: Make, home: Path) -> None:
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+    thread = threading.Thread(target=client.rpc.serve)
+    thread.start()
+    while not client._handles or not next(iter(client._handles))._announcement:
+        time.sleep(0.01)
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_opening_cancelled_at_every_step_leaves_nothing(
+    closing: Make, home: Path, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import sqlite3
+
+    from cloud_runtimes.rpc import server
+
+    if slow:  # the thread that listens goes on after the cancellation
+        look_up = socket.getaddrinfo
+
+        def later(*arguments: Any, **options: Any) -> Any:
+            time.sleep(0.01)
+            return look_up(*arguments, **options)
+
+        monkeypatch.setattr(server.socket, "getaddrinfo", later)
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+
+    async def main() -> None:
+        async with client.rpc.serving():
+            pass
+        for step in range(25):
+            task = asyncio.ensure_future(client.rpc.serving().__aenter__())
+            for _ in range(step):
+                await asyncio.sleep(0 if step < 12 else 0.001)
+            task.cancel()
+            try:
+                await (await task).close_async()
+            except asyncio.CancelledError:
+                continue
+
+    asyncio.run(main())
+    end = time.monotonic() + 5
+    left: list[Any] = [None]
+    while left and time.monotonic() < end:
+        time.sleep(0.05)
+        connection = sqlite3.connect(home / "cloud_runtimes.db")
+        left = connection.execute("SELECT * FROM services").fetchall()
+        connection.close()
+    assert left == []
+    assert not client._handles
+    gc.collect()  # a socket that was left open is a warning now
+
+
+def test_serve_async_ends_when_cancelled_or_closed(closing: Make, home: Path) -> None:
+    async def main() -> None:
+        for cancel in (True, False):
+            client = closing(app_id="there", config={"capa": {"home": str(home)}})
+            task = asyncio.ensure_future(client.rpc.serve_async())
+            while not client._handles or not next(iter(client._handles))._announcement:
+                await asyncio.sleep(0.01)
+            if cancel:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await client.close_async()
+            else:
+                await client.close_async()
+                await asyncio.wait_for(task, 5)
+
+    asyncio.run(main())
+
+
+def test_a_runtime_without_hosting(closing: Make) -> None:
+    from cloud_runtimes.rpc.driver import RpcDriver
+
+    class Narrow:
+        features: frozenset[str] = frozenset()
+
+    client = closing(app_id="there", config={"capa": {"home": ":memory:"}})
+    driver: Any = Narrow()
+    client.rpc._drivers["there"] = driver
+    assert not issubclass(Narrow, RpcDriver)
+    with pytest.raises(UnsupportedError, match="serving"):
+        with client.rpc.serving():
+            pass
+    with pytest.raises(UnsupportedError, match="headers"):
+        client.rpc.invoke_method("there", "m", headers={"a": "b"})
+    with pytest.raises(UnsupportedError, match="http_method"):
+        client.rpc.invoke_method("there", "m", http_method="GET")
+
+
+def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    client = closing(app_id="there", config={"capa": {"home": str(home)}})
+    client.rpc.register_method("m", lambda: 1)
+    other = closing(app_id="other", config={"capa": {"home": str(home)}})
+    with client.rpc.serving():
+        assert other.rpc.invoke_method("there", "m") == 1
+        assert {"cloud-runtimes-rpc-worker", "cloud-runtimes-rpc-lease"} <= {t.name for t in threading.enumerate()}
+    client.close()
+    other.close()
+    end = time.monotonic() + 5
+    while (left := {t.name for t in threading.enumerate()} - before) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not left
+
+
+def test_a_call_in_the_process_costs_microseconds(
+    serving: CloudRuntimesClient, figure: Callable[[str, str], None]
+) -> None:
+    import statistics
+
+    invoke, data = serving.rpc.invoke_method, {"key": "value", "n": 1}
+    slices = []
+    for _ in range(30):
+        begin = time.process_time_ns()
+        for _ in range(300):
+            invoke("there", "echo", data)
+        slices.append((time.process_time_ns() - begin) / 300_000)
+    figure("RPC in the process, sync", f"{statistics.median(slices):.2f} µs (best {min(slices):.2f}; limit 5)")
+    assert min(slices) < 10
+
+
+# -- mounting -----------------------------------------------------------------
+
+
+def _served(app: Any) -> Any:
+    """Run an ASGI application by uvicorn's own parser, in a thread."""
+    import uvicorn
+
+    from cloud_runtimes._thread import Background
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+    thread = Background(lambda: asyncio.run(server.serve([sock])), "mounted")
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    return f"http://127.0.0.1:{sock.getsockname()[1]}", stop
+
+
+def _get(address: str) -> tuple[int, bytes]:
+    with urlopen(Request(address), timeout=10) as response:
+        return response.status, response.read()
+
+
+@pytest.mark.parametrize("kind", ["bare", "starlette", "fastapi"])
+def test_mounted(kind: str, home: Path, tmp_path: Path, closing: Make, apart: None, face: Face) -> None:
+    token = "a token for the mounted one"
+    client = closing(app_id="there", config={"capa": {"home": str(home), "rpc_token": token}})
+    from cloud_runtimes.testing.suites import rpc_methods
+
+    rpc_methods.register(client)
+    app: Any = client.rpc.asgi_app()
+    prefix = ""
+    if kind == "starlette":
+        from starlette.applications import Starlette
+        from starlette.responses import PlainTextResponse
+        from starlette.routing import Mount, Route
+
+        app = Starlette(routes=[Route("/own", lambda request: PlainTextResponse("own")), Mount("/api/rpc", app)])
+        prefix = "/api/rpc"
+    elif kind == "fastapi":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of FastAPI's own imports
+            from fastapi import FastAPI
+
+        outer = FastAPI()
+        outer.get("/own")(lambda: "own")
+        outer.mount("/rpc", app)
+        app, prefix = outer, "/rpc"
+    address, stop = _served(app)
+    try:
+        if prefix:
+            assert b"own" in _get(f"{address}/own")[1]
+        assert _get(f"{address}{prefix}/healthz") == (204, b"")
+        assert _get(f"{address}{prefix}/dapr/config") == (200, b"{}")
+        assert _get(f"{address}{prefix}/dapr/subscribe") == (200, b"[]")
+        table = {"there": {"address": f"{address}{prefix}", "token": token}}
+        caller = closing(app_id="suite", config={"capa": {"home": str(tmp_path / "b")}, "rpc": table})
+        for method in ("echo", "echo-async"):
+            assert face.call(caller.rpc, "invoke_method", "there", method, {"a": 1}) == {"a": 1}
+        seen = face.call(caller.rpc, "invoke_method", "there", "describe", "x", headers={"x-mine": "1"})
+        assert (seen["method"], seen["headers"], seen["caller"]) == ("describe", {"x-mine": "1"}, "suite")
+        assert face.call(caller.rpc, "invoke", "there", "no-such").status == 404
+        stranger = closing(
+            app_id="b", config={"capa": {"home": ":memory:"}, "rpc": {"there": {"address": f"{address}{prefix}"}}}
+        )
+        assert face.call(stranger.rpc, "invoke", "there", "echo", 1).status == 401
+    finally:
+        stop()
+
+
+# -- processes ----------------------------------------------------------------
+
+SERVE = """
+import sys
+from cloud_runtimes import CloudRuntimesClient
+
+client = CloudRuntimesClient(app_id="there", config={"capa": {"home": sys.argv[1]}})
+
+@client.rpc.method("die")
+def die():
+    import os
+    os._exit(9)
+
+@client.rpc.method("hello")
+def hello():
+    print("called", flush=True)
+    return "hello"
+
+if sys.argv[2] == "sync":
+    client.rpc.serve()
+else:
+    import asyncio
+    asyncio.run(client.rpc.serve_async())
+print("ended", flush=True)
+"""
+
+
+def _until_answered(caller: CloudRuntimesClient) -> None:
+    end = time.monotonic() + 20
+    while True:
+        try:
+            assert caller.rpc.invoke_method("there", "hello") == "hello"
+            return
+        except UnavailableError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_signals_end_serve(home: Path, caller: CloudRuntimesClient, number: int, kind: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SERVE, str(home), kind], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            _until_answered(caller)
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, b"called\nended\n")
+    with pytest.raises(UnavailableError, match="no process has registered"):
+        caller.rpc.invoke_method("there", "hello")
+
+
+@pytest.mark.process
+def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, face: Face) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(home), "sync"], stdout=subprocess.PIPE) as process:
+        try:
+            _until_answered(caller)
+            with pytest.raises(UnavailableError, match="broke") as caught:
+                face.call(caller.rpc, "invoke_method", "there", "die")
+            assert caught.value.maybe_applied
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+    # its registration is still there, and it is not: nobody waits for the lease
+    begin = time.monotonic()
+    with pytest.raises(UnavailableError, match="no process has registered") as caught:
+        face.call(caller.rpc, "invoke_method", "there", "hello")
+    assert time.monotonic() - begin < 5
+    assert not caught.value.maybe_applied
+
+
+@pytest.mark.process
+def test_a_forked_child_calls_with_connections_of_its_own(server: RpcServer, caller: CloudRuntimesClient) -> None:
+    assert caller.rpc.invoke_method("there", "echo", 1) == 1
+    assert asyncio.run(caller.rpc.invoke_method_async("there", "echo", 1)) == 1
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            ok = caller.rpc.invoke_method("there", "echo", 2) == 2
+            try:
+                server.address  # noqa: B018
+            except ClosedError:
+                status = 0 if ok else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    for n in range(3):
+        assert caller.rpc.invoke_method("there", "echo", n) == n
