@@ -30,7 +30,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="PATH", help="configuration of the client, to run on something else")
     parser.add_argument("--pubsub", metavar="NAME", default="bus", help="pub/sub component (default: bus)")
     parser.add_argument("--store", metavar="NAME", default="totals", help="state component (default: totals)")
-    parser.add_argument("--app-id", metavar="ID", default="flights-demo", help="consumer group (default: flights-demo)")
+    parser.add_argument("--configuration", metavar="NAME", default="demo", help="configuration store (default: demo)")
+    parser.add_argument("--secret", metavar="NAME", default="demo", help="secret store (default: demo)")
+    parser.add_argument(
+        "--app-id",
+        metavar="ID",
+        default="flights-demo",
+        help="consumer group, and name of the service (default: flights-demo)",
+    )
     return parser
 
 

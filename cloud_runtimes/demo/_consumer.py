@@ -1,31 +1,31 @@
 """The second process: events → totals per carrier, in state once per batch.
 
-A batch is acknowledged after its totals are stored. What is delivered again meanwhile is known by its id and counted instead of being added twice; the ids are those that this process has seen, so the guard ends with it.
+How large a batch is and what counts as late it reads from configuration. A batch is acknowledged after its totals are stored. What is delivered again meanwhile is known by its id and counted instead of being added twice; the ids are those that this process has seen, so the guard ends with it. At the end it is asked for its report by RPC, and signs it.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from ..client import CloudRuntimesClient
 from ..pubsub import Event, EventBatch
-from ._settings import APPLIED, FIELDS, TOPIC, Settings, Totals, state_key
+from ._settings import APPLIED, BATCH, DEFAULTS, FIELDS, LATE, REPORT, SECRET, TOPIC, Settings, Totals, sign, state_key
 
 __all__ = ["consume"]
-
-_BATCH: Final = 1000
-_LATE: Final = 15
 
 
 class _Tally:
     """Totals in memory, and what was applied to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: int) -> None:
+        self._late = late
+        self._lock = threading.Lock()
         self.totals: dict[str, Totals] = {}
         self.seen: set[str] = set()
         self.duplicates = 0
@@ -35,6 +35,10 @@ class _Tally:
 
     def add(self, batch: EventBatch[Any]) -> set[str]:
         """Add a batch; return the carriers it touched."""
+        with self._lock:
+            return self._add(batch)
+
+    def _add(self, batch: EventBatch[Any]) -> set[str]:
         touched: set[str] = set()
         self.first = self.first or time.time()
         for event in batch:
@@ -59,7 +63,7 @@ class _Tally:
             total = self.totals[carrier] = dict.fromkeys(FIELDS, 0)
         total["flights"] += 1
         total["distance"] += flight["distance"]
-        if (flight["dep_delay"] or 0) > _LATE:
+        if (flight["dep_delay"] or 0) > self._late:
             total["delayed"] += 1
         total["air_time"] += flight["air_time"] or 0
         return carrier
@@ -74,6 +78,12 @@ class _Tally:
             "last": self.last,
         }
 
+    def report(self, key: str) -> dict[str, Any]:
+        """Return everything, signed; called by the thread that serves it."""
+        with self._lock:
+            report = {"totals": {carrier: dict(total) for carrier, total in self.totals.items()}, **self.applied()}
+        return {**report, "signature": sign(report, key)}
+
 
 def consume(settings: Settings) -> int:
     """Consume until SIGTERM or SIGINT."""
@@ -85,10 +95,16 @@ def consume(settings: Settings) -> int:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, handle)
-    tally = _Tally()
     with settings.client() as client:
+        wanted = DEFAULTS | client.configuration.get_configuration(settings.configuration, list(DEFAULTS))
+        key = client.secret.get_secret(settings.secret, SECRET)
+        tally = _Tally(int(wanted[LATE]))
+        client.rpc.register_method(REPORT, lambda: tally.report(key.value))
         whole = client.supports("state.transaction", settings.store)
-        with client.pubsub.subscribe(settings.pubsub, TOPIC, batch=_BATCH) as events:
+        with (
+            client.rpc.serving(),
+            client.pubsub.subscribe(settings.pubsub, TOPIC, batch=int(wanted[BATCH])) as events,
+        ):
             sys.stdout.write("ready\n")
             sys.stdout.flush()
             while not stop:

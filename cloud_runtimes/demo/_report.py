@@ -22,7 +22,9 @@ class Outcome:
         publishing: seconds from the first row read to the last event delivered.
         applied: the consumer's record.
         behind: seconds from the last event published to the last one applied.
-        expected, found: totals per carrier, from the file and from state.
+        expected, found, reported: totals per carrier, from the file, from state, and from the consumer's report.
+        signed: whether the report's signature is right.
+        answered: seconds that the call for it took.
         wall: seconds of everything.
     """
 
@@ -33,6 +35,9 @@ class Outcome:
     behind: float
     expected: Mapping[str, Totals]
     found: Mapping[str, Totals]
+    reported: Mapping[str, Totals]
+    signed: bool
+    answered: float
     wall: float
 
     @property
@@ -42,8 +47,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Nothing lost, and every total as in the file."""
-        return self.lost == 0 and self.expected == self.found
+        """Nothing lost, every total as in the file, in state and in the report, and the report signed."""
+        return self.lost == 0 and self.expected == self.found == self.reported and self.signed
 
 
 def _rate(events: float, seconds: float) -> str:
@@ -65,6 +70,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
         ("duplicates", f"{applied.get('duplicates', 0):,}"),
         ("publishing", f"{outcome.publishing:.2f} s"),
         ("consumer behind", f"{outcome.behind:.2f} s"),
+        ("report", f"{outcome.answered * 1000:.1f} ms by RPC, {'signed' if outcome.signed else 'WRONG SIGNATURE'}"),
         ("wall time", f"{outcome.wall:.2f} s"),
         ("kernels", f"{'native' if status.native else 'Python'} ({status.reason})"),
         ("store", where),
@@ -75,7 +81,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
     for carrier in sorted(outcome.expected):
         found = outcome.found.get(carrier, {})
         cells = (f"{found.get(field, 0):,.0f}" for field in FIELDS)
-        same = "yes" if found == outcome.expected[carrier] else "NO"
+        same = "yes" if found == outcome.expected[carrier] == outcome.reported.get(carrier) else "NO"
         lines.append("".join(f"{cell:>12}" for cell in (carrier, *cells, same)))
     verdict = "all totals as in the file, nothing lost" if outcome.good else "NOT as it should be"
     return "\n".join([*lines, "", verdict, ""])

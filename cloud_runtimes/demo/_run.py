@@ -1,7 +1,10 @@
-"""The first process: starts the consumer, publishes, waits for it, compares, reports."""
+"""The first process: configures and starts the consumer, publishes, waits for it, asks for its report, compares."""
 
 from __future__ import annotations
 
+import hmac
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +19,11 @@ from . import _flights as flights
 from ._home import prepare, remove
 from ._progress import Show, progress
 from ._report import Outcome, report
-from ._settings import APPLIED, TOPIC, Settings, state_key
+from ._settings import APPLIED, DEFAULTS, REPORT, SECRET, TOPIC, Settings, sign, state_key
 
 __all__ = ["run"]
 
+_VARIABLE: Final = "CLOUD_RUNTIMES_SECRET_{}_REPORT__KEY"
 _LOOK: Final = 0.2
 _STALLED: Final = 30.0
 """Seconds without a consumed event after which the rest counts as lost."""
@@ -32,8 +36,13 @@ def run(settings: Settings) -> int:
     total = flights.count(path, settings.events)
     if settings.config is None:
         prepare(settings.folder)
+        # the embedded default reads secrets from the environment, which the consumer inherits
+        os.environ.setdefault(_VARIABLE.format(settings.secret.replace("-", "__").upper()), secrets.token_hex(16))
     with settings.client() as client:
         client.wait_ready()
+        if client.supports("configuration.write", settings.configuration):
+            client.configuration.save_configuration(settings.configuration, DEFAULTS)
+        key = client.secret.get_secret(settings.secret, SECRET)
         client.state.delete(settings.store, APPLIED)
         with _consumer(settings) as consumer, progress(total) as show:
             watch = _Watch(client, settings.store, show)
@@ -41,6 +50,9 @@ def run(settings: Settings) -> int:
             ended = time()
             expected = flights.totals(path, settings.events)
             _wait(watch, consumer, published)
+            asked = monotonic()
+            told: dict[str, Any] = client.rpc.invoke_method(settings.app_id, REPORT)
+            answered = monotonic() - asked
         applied = watch.look()
         found = client.state.get_bulk(settings.store, [state_key(carrier) for carrier in sorted(expected)])
     outcome = Outcome(
@@ -50,6 +62,9 @@ def run(settings: Settings) -> int:
         applied=applied,
         behind=max(0.0, applied.get("last", ended) - ended),
         expected=expected,
+        reported=told["totals"],
+        signed=hmac.compare_digest(told.pop("signature"), sign(told, key.value)),
+        answered=answered,
         found={carrier: found[state_key(carrier)].value for carrier in expected if state_key(carrier) in found},
         wall=monotonic() - began,
     )

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ..client import CloudRuntimesClient
+from ..codec import json
 
-__all__ = ["APPLIED", "FIELDS", "TOPIC", "Settings", "Totals", "state_key"]
+__all__ = [
+    "APPLIED",
+    "BATCH",
+    "DEFAULTS",
+    "FIELDS",
+    "LATE",
+    "REPORT",
+    "SECRET",
+    "TOPIC",
+    "Settings",
+    "Totals",
+    "sign",
+    "state_key",
+]
 
 TOPIC: Final = "flights"
 APPLIED: Final = "flights/applied"
 """Key of the record of what was applied; it is written with the totals, in one transaction where the store has them."""
+
+BATCH: Final = "consumer.batch"
+LATE: Final = "consumer.late-minutes"
+DEFAULTS: Final = {BATCH: "1000", LATE: "15"}
+"""The configuration of the consumer."""
+REPORT: Final = "report"
+"""The RPC method of the consumer."""
+SECRET: Final = "report-key"
+"""Key of the secret that signs it."""
 
 Totals = dict[str, float]
 FIELDS: Final = ("flights", "distance", "delayed", "air_time")
@@ -23,6 +47,11 @@ DEFAULT_HOME: Final = ".demo"
 def state_key(carrier: str) -> str:
     """Return the key of a carrier's totals."""
     return f"flights/carrier/{carrier}"
+
+
+def sign(report: Mapping[str, Any], key: str) -> str:
+    """Return the HMAC-SHA256 (RFC 2104) of a report."""
+    return hmac.new(key.encode(), json.encode(sorted(report.items())), "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +64,8 @@ class Settings:
     config: str | None
     pubsub: str
     store: str
+    configuration: str
+    secret: str
     app_id: str
 
     @property
@@ -50,4 +81,5 @@ class Settings:
     def arguments(self) -> Iterable[str]:
         """Return the command line of the other process."""
         where = ("--config", self.config) if self.config is not None else ("--home", str(self.folder))
-        return (*where, "--pubsub", self.pubsub, "--store", self.store, "--app-id", self.app_id)
+        names = ("pubsub", "store", "configuration", "secret", "app_id")
+        return (*where, *(f"--{name.replace('_', '-')}={getattr(self, name)}" for name in names))

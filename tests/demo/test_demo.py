@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ import pytest
 from cloud_runtimes.demo import _flights as flights
 from cloud_runtimes.demo._home import HomeError, prepare, remove
 from cloud_runtimes.demo._report import Outcome, report
-from cloud_runtimes.demo._settings import Settings
+from cloud_runtimes.demo._settings import Settings, sign
 
 HEADER = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,"
@@ -41,6 +42,7 @@ def _run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def _settings(**options: str) -> Settings:
     plain = {"events": None, "home": None, "keep": False, "config": None, "pubsub": "b", "store": "s", "app_id": "a"}
+    plain |= {"configuration": "c", "secret": "x"}
     return Settings(**{**plain, **options})  # type: ignore[arg-type]
 
 
@@ -55,13 +57,14 @@ def test_it_runs(tmp_path: Path) -> None:
     result = _run(tmp_path, "--events", "3000")
     assert (result.returncode, result.stderr) == (0, "")
     assert "all totals as in the file, nothing lost" in result.stdout
+    assert re.search(r"^report +[0-9.]+ ms by RPC, signed$", result.stdout, re.MULTILINE)
     for line in ("events published 3,000", "lost             0", "duplicates       0"):
         assert f"{line}\n" in result.stdout
     assert not (tmp_path / ".demo").exists()
 
 
 @pytest.mark.process
-def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path) -> None:
+def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         flights.archive()
     except flights.MissingDataError as error:
@@ -72,8 +75,13 @@ def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path) -> None:
     config.write_text(
         f'[pubsub.events]\ncomponent = "sqlite"\npath = "{tmp_path}/one.db"\n'
         f'[state.sums]\ncomponent = "sqlite"\npath = "{tmp_path}/two.db"\n'
+        f'[configuration.job]\ncomponent = "sqlite"\npath = "{tmp_path}/two.db"\n'
+        '[secret.keys]\ncomponent = "env"\nprefix = "DEMO_"\n'
+        f'[capa]\nhome = "{tmp_path}/home"\n'
     )
-    argv = ("--config", str(config), "--pubsub", "events", "--store", "sums", "--events", "500")
+    monkeypatch.setenv("DEMO_REPORT__KEY", "a key of the test")
+    names = ("--pubsub", "events", "--store", "sums", "--configuration", "job", "--secret", "keys")
+    argv = ("--config", str(config), *names, "--events", "500")
     for _ in range(2):  # what an earlier run left does not count
         result = _run(tmp_path, *argv)
         assert (result.returncode, result.stderr) == (0, "")
@@ -152,7 +160,7 @@ def test_only_its_own_folder_is_emptied(tmp_path: Path) -> None:
         prepare(folder / "mine")
 
 
-def _outcome(events: int, flights: int) -> Outcome:
+def _outcome(events: int, flights: int, reported: int = 2, signed: bool = True) -> Outcome:
     total = {"flights": 2, "distance": 3, "delayed": 0, "air_time": 4}
     return Outcome(
         published=2,
@@ -162,6 +170,9 @@ def _outcome(events: int, flights: int) -> Outcome:
         behind=0.0,
         expected={"UA": total},
         found={"UA": {**total, "flights": flights}},
+        reported={"UA": {**total, "flights": reported}},
+        signed=signed,
+        answered=0.001,
         wall=1.0,
     )
 
@@ -170,6 +181,9 @@ def test_the_report_tells_what_is_wrong() -> None:
     assert _outcome(2, 2).good
     assert not _outcome(1, 2).good
     assert not _outcome(2, 1).good
+    assert not _outcome(2, 2, reported=1).good
+    assert not _outcome(2, 2, signed=False).good
+    assert "WRONG SIGNATURE" in report(_outcome(2, 2, signed=False), _settings())
     text = report(_outcome(1, 1), _settings())
     assert "lost             1\n" in text
     assert text.rstrip().endswith("NOT as it should be")
@@ -180,7 +194,7 @@ def test_what_comes_twice_is_counted_and_not_added(data: Path) -> None:
     from cloud_runtimes import CloudRuntimesClient
     from cloud_runtimes.demo._consumer import _Tally
 
-    tally = _Tally()
+    tally = _Tally(late=15)
     with CloudRuntimesClient(config={"capa": {"home": ":memory:demo-test"}}) as client:
         client.pubsub.publish_bulk("b", "t", [flights.event(row) for row in flights.rows(data, None)])
         for _ in range(2):
@@ -191,3 +205,8 @@ def test_what_comes_twice_is_counted_and_not_added(data: Path) -> None:
                 batch.retry(0)
     assert tally.totals == flights.totals(data, None)
     assert (tally.applied()["events"], tally.applied()["duplicates"]) == (3, 3)
+    told = tally.report("key")
+    signature = told.pop("signature")
+    assert told["totals"] == tally.totals
+    assert signature == sign(told, "key") != sign(told, "another")
+    assert signature != sign({**told, "events": 4}, "key")
