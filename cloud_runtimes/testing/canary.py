@@ -103,7 +103,7 @@ class Canary:
         """Look through the files below a folder."""
         folder = folder.resolve()
         for path in (Path(where, name) for where, _, names in os.walk(folder) for name in names):
-            if any(each == path or each in path.parents for each in self._declared):
+            if not self._declared.isdisjoint((path, *path.parents)):
                 continue
             self.look(f"the name of {path.relative_to(folder)}", str(path))
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import sqlite3
 import sys
 import threading
@@ -200,6 +201,7 @@ def test_first_calls(tmp_path: Path) -> None:
             client.close(timeout=5)
             assert time.monotonic() - before < 2.5, f"{folder}: something stayed locked after {run.where}"
             made[-1] = None
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
         assert count > 50
 
 
