@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import shutil
 import sqlite3
 import sys
@@ -66,9 +67,9 @@ class Interrupted:
             sys.setprofile(before)
 
 
-def every_point(call: Callable[[int], Any]) -> Iterator[Interrupted]:
-    """Yield one interrupted run after the other, until a run has fewer points than the number asked for."""
-    number = 1
+def every_point(call: Callable[[int], Any], step: int = 1) -> Iterator[Interrupted]:
+    """Yield one interrupted run after the other, until a run has fewer points than the number asked for; with ``step`` every so-many-th point, beginning anywhere."""
+    number = random.randint(1, step)
     while True:
         run = Interrupted(number)
         run.run(lambda: call(number))  # noqa: B023
@@ -77,7 +78,7 @@ def every_point(call: Callable[[int], Any]) -> Iterator[Interrupted]:
         if over:
             assert number > 10, "the call has no points to speak of"
             return
-        number += 1
+        number += step
 
 
 def make(home: Path, **more: Any) -> CloudRuntimesClient:
@@ -177,7 +178,7 @@ def test_others_are_told(client: CloudRuntimesClient) -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_first_calls(tmp_path: Path) -> None:
+def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
     """Opening the store, and everything that is made on first use."""
     for folder, call in (
         ("state", lambda client: client.state.save("store", "k", 1)),
@@ -191,8 +192,9 @@ def test_first_calls(tmp_path: Path) -> None:
             call(made[-1])  # noqa: B023
 
         made: list[Any] = [None]
-        for run in every_point(first):
-            count += 1
+        step = rounds(10, 1)
+        for run in every_point(first, step):
+            count += step
             client = made[-1]
             if client is None:
                 continue
