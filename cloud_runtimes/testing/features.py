@@ -27,6 +27,10 @@ from ..client import SERVICES
 __all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "lock": "`try_lock`, `unlock`, `hold` with waiting, leases that end by themselves",
+    "lock.fair": "who waits is served in the order of coming, between processes too",
+    "lock.renew": "`Lease.renew()`, and `hold` renews in the background",
+    "lock.token": "`Lease.token`: a fencing token that only grows",
     "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",

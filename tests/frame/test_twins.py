@@ -12,6 +12,8 @@ import pytest
 
 from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
+from cloud_runtimes.lock import Lease, LockHold
+from cloud_runtimes.lock.driver import LockDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.state import StateTransaction
@@ -20,11 +22,15 @@ from cloud_runtimes.state.driver import StateDriver
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
+    "LockService": {"hold"},
     "PubSubService": {"publisher"},
     "StateService": {"transaction"},
+    "Lease": {"check"},
+    "LockHold": set(),
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
     "StateTransaction": {"delete", "save"},
+    "LockDriver": set(),
     "PubSubDriver": set(),
     "StateDriver": set(),
 }
@@ -47,7 +53,7 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [Publisher, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [Lease, LockHold, Publisher, Subscription, StateTransaction]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -82,7 +88,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {PubSubDriver, StateDriver}
+    assert set(drivers()) == {LockDriver, PubSubDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

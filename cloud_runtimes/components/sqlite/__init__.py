@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ..._clock import Clocks
 from ..._runtime import Component
 from ...config import ClientSettings, duration, setting
-from ...errors import InvalidArgumentError
+from ...errors import ClosedError, InvalidArgumentError
 from .place import DATABASE, home_folder, is_memory
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SqliteComponent(Component):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("pubsub", "state")
+    services = ("lock", "pubsub", "state")
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -74,7 +74,7 @@ class SqliteComponent(Component):
         self.durable = durability == "full"
         self._lock = threading.RLock()
         self._engine: Engine | None = None
-        self._sweeping = False
+        self._sweeping = self._closed = False
 
     @property
     def path(self) -> str:
@@ -99,6 +99,10 @@ class SqliteComponent(Component):
             from .state import SqliteState
 
             return SqliteState(self, name)
+        if service == "lock":
+            from .lock import SqliteLock
+
+            return SqliteLock(self, name)
         from .pubsub import SqlitePubSub
 
         return SqlitePubSub(self, name)
@@ -111,6 +115,11 @@ class SqliteComponent(Component):
 
             start(self)
 
+    def check_open(self) -> None:
+        """Refuse to go on waiting once the client was closed, though the engine may serve others."""
+        if self._closed:
+            raise ClosedError("the client was closed while this call waited")
+
     def ready(self) -> None:
         self.engine.open()
 
@@ -119,6 +128,7 @@ class SqliteComponent(Component):
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
+            self._closed = True
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.release(timeout)
