@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from .._handle import Handle
 from .._log import repeated
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from ..errors import ClosedError, LeaseLostError
 from . import driver as spi
 from .driver import Grant, LockDriver, LockRequest
@@ -100,35 +101,40 @@ class Lease(Handle):
 
     # -- renewing ---------------------------------------------------------
 
-    def renew(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+    def renew(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Let it last another ``expiry`` from now.
 
         Args:
             timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
 
         Raises:
             LeaseLostError: it has ended. It cannot be renewed any more.
             UnsupportedError: the store does not renew.
         """
         try:
-            op, driver, began = self._renewing(timeout)
+            op, driver, began = self._renewing(timeout, metadata)
             self._renewed(self._service._call(op, driver.renew, self._request), began)
         except BaseException as error:
             self._service._leaves(error, _RENEW, self._store_name)
             raise
 
-    async def renew_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+    async def renew_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
         """Asynchronous `renew`."""
         try:
-            op, driver, began = self._renewing(timeout)
+            op, driver, began = self._renewing(timeout, metadata)
             self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
         except BaseException as error:
             self._service._leaves(error, _RENEW, self._store_name)
             raise
 
-    def _renewing(self, timeout: float | None) -> tuple[Operation, LockDriver, float]:
+    def _renewing(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver, float]:
         self.check()
-        op, driver = self._operation(_RENEW, timeout)
+        op, driver = self._operation(_RENEW, timeout, metadata)
         self._service._need(driver, spi.RENEW, "renew", self._store_name)
         return op, driver, self._service._now()
 
@@ -167,11 +173,12 @@ class Lease(Handle):
 
     # -- releasing --------------------------------------------------------
 
-    def release(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+    def release(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """End it, so that others can have the lock at once. Releasing twice does nothing.
 
         Args:
             timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
 
         Raises:
             LeaseLostError: it had ended before: what was done under it was not protected to the end.
@@ -180,28 +187,32 @@ class Lease(Handle):
         if self._released:
             return
         try:
-            op, driver, lost = self._releasing(timeout)
+            op, driver, lost = self._releasing(timeout, metadata)
             self._gone(self._service._call(op, driver.release, self._request), lost)
         except BaseException as error:
             self._service._leaves(error, _RELEASE, self._store_name)
             raise
 
-    async def release_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+    async def release_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
         """Asynchronous `release`."""
         self._check_process()
         if self._released:
             return
         try:
-            op, driver, lost = self._releasing(timeout)
+            op, driver, lost = self._releasing(timeout, metadata)
             self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
         except BaseException as error:
             self._service._leaves(error, _RELEASE, self._store_name)
             raise
 
-    def _releasing(self, timeout: float | None) -> tuple[Operation, LockDriver, bool | None]:
+    def _releasing(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver, bool | None]:
         """Prepare; tells whether it is lost, ``None``: an earlier release may have ended it, so absence proves nothing."""
         lost = True if self.lost else None if self._ending else False
-        op, driver = self._operation(_RELEASE, timeout)
+        op, driver = self._operation(_RELEASE, timeout, metadata)
         self._ending = True  # no renewal from here on, whatever happens
         return op, driver, lost
 
@@ -212,10 +223,13 @@ class Lease(Handle):
             self._lost = True
             raise self._loss()
 
-    def _operation(self, method: Method, timeout: float | None) -> tuple[Operation, LockDriver]:
+    def _operation(
+        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver]:
+        check_metadata(metadata)
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         driver: LockDriver = self._service._driver(self._store_name)
-        return Operation(method, self._store_name, limit), driver
+        return Operation(method, self._store_name, limit, metadata), driver
 
     # -- blocks -----------------------------------------------------------
 

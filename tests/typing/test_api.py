@@ -173,7 +173,7 @@ def test_services_of_the_client() -> None:
     with CloudRuntimesClient() as client:
         assert type(client.state) is StateService
         assert type(client.pubsub) is PubSubService
-        for absent in ("rpc", "lock", "secret", "telemetry", "no_such_service"):
+        for absent in ("rpc", "secret", "telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)
 
