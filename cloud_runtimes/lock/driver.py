@@ -17,7 +17,7 @@ RENEW: Final = "renew"
 TOKEN: Final = "token"
 """A grant has a fencing token that only grows."""
 FAIR: Final = "fair"
-"""Who waits is served in the order of coming, between processes too."""
+"""``acquire`` can wait, and who waits is served in the order of coming, between processes too."""
 
 
 class LockRequest(NamedTuple):
@@ -64,7 +64,7 @@ class LockDriver(Driver, ABC):
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
         """Take the lock, atomically with its token; ``None`` where others have it, or were there before.
 
-        Not re-entrant: an owner that has it is another. With ``wait`` it waits for its turn until the operation's deadline, without polling where the store can wake it; a store without a queue asks again after growing random pauses.
+        Not re-entrant: an owner that has it is another. With ``wait``, which is given only to a driver that declares `FAIR`, it waits for its turn until the operation's deadline. For others the service asks again after growing random pauses.
         """
 
     @abstractmethod

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+import random
+from collections.abc import Iterator, Mapping
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._clock import since_boot
 from .._handle import Handle
@@ -30,6 +32,8 @@ _UNDO: Final = Method("lock", "release", repeatable=False)
 
 _MAX_BYTES: Final = 1024
 _MAX_EXPIRY: Final = 1e9
+_FIRST_PAUSE: Final = 0.02
+_LAST_PAUSE: Final = 1.0
 
 
 class LockService(Service):
@@ -213,6 +217,15 @@ class LockService(Service):
         return LockHold(self, store_name, request, wait, renew, timeout, metadata)
 
 
+class _Try(NamedTuple):
+    """One call of a driver's ``acquire``, and how long to wait after it."""
+
+    op: Operation
+    driver: LockDriver
+    wait: bool
+    pause: float
+
+
 class LockHold(Handle):
     """A lock for one block; made by `LockService.hold`. Entering gives the `Lease`."""
 
@@ -237,36 +250,67 @@ class LockHold(Handle):
         self._entered = False
         self._lease: Lease | None = None
 
-    def _asking(self) -> tuple[Operation, LockDriver]:
+    def _tries(self) -> Iterator[_Try]:
+        """Yield one try after the other: a single one where the driver waits by itself."""
         self._check_process()
         if self._entered:
             raise ClosedError("this handle has served its block: call hold() again")
         self._entered = True
+        end = None if self._wait is None else monotonic() + self._wait
         op, driver = self._service._asking(_HOLD, self._store_name, self._timeout, self._metadata)
         # leases and their calls have the timeout, waiting has its own
         self._timeout = op.timeout
-        return (op if self._wait == 0 else Operation(_HOLD, self._store_name, self._wait, self._metadata)), driver
+        if self._wait == 0:
+            yield _Try(op, driver, False, 0.0)
+            return
+        if spi.FAIR in driver.features:
+            yield _Try(Operation(_HOLD, self._store_name, self._wait, self._metadata), driver, True, 0.0)
+            return
+        pause = _FIRST_PAUSE
+        while end is None or (left := end - monotonic()) > 0:
+            limits = [each for each in (op.timeout, None if end is None else left) if each is not None]
+            once = Operation(_HOLD, self._store_name, min(limits, default=None), self._metadata)
+            yield _Try(once, driver, False, random.uniform(pause / 2, pause))
+            pause = min(pause * 1.5, _LAST_PAUSE)
+            driver = self._service._driver(self._store_name)  # refuses once the client is closed
 
     def __enter__(self) -> Lease:  # type: ignore[override]
         grant: Grant | None = None
-        driver: LockDriver | None = None
+        current: _Try | None = None
+        asked = False
         try:
-            op, driver = self._asking()
-            grant = self._service._call(op, driver.acquire, self._request, self._wait != 0)
+            for current in self._tries():
+                asked = True
+                grant = self._service._call(current.op, current.driver.acquire, self._request, current.wait)
+                if grant is not None:
+                    break
+                asked = False
+                sleep(current.pause)
             return self._take(grant)
         except BaseException as error:
-            if driver is not None and grant is not None:
-                self._service._undo(driver, self._store_name, self._request)
-            self._leaves(error, asked=driver is not None)
+            if current is not None and grant is not None:
+                self._service._undo(current.driver, self._store_name, self._request)
+            self._leaves(error, asked=asked)
             raise
 
     async def __aenter__(self) -> Lease:  # type: ignore[override]
-        driver: LockDriver | None = None
+        import asyncio
+
+        grant: Grant | None = None
+        asked = False
         try:
-            op, driver = self._asking()
-            return self._take(await self._service._call_async(op, driver.acquire_async, self._request, self._wait != 0))
+            for current in self._tries():
+                asked = True
+                grant = await self._service._call_async(
+                    current.op, current.driver.acquire_async, self._request, current.wait
+                )
+                if grant is not None:
+                    break
+                asked = False
+                await asyncio.sleep(current.pause)
+            return self._take(grant)
         except BaseException as error:
-            self._leaves(error, asked=driver is not None)
+            self._leaves(error, asked=asked)
             raise
 
     def _take(self, grant: Grant | None) -> Lease:

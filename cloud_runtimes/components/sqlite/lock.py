@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._bridge import run_sync
 from ..._operation import Operation, mark_interrupted
-from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...errors import CloudRuntimesError
 from ...lock import driver as spi
 from ...lock.driver import Grant, LockDriver, LockRequest
 from ...lock.types import UnlockStatus
 from .bell import Waiter
 from .job import Job
+from .place import explain_os_error
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -97,31 +99,11 @@ class SqliteLock(LockDriver):
         self._component.sweeping()
         waiting = _Waiting()
         try:
-            while True:
-                names = self._names(request.resource_id, ticket=waiting.ticket or _EVERY)
-                deadline, ahead, queued = (await face.query(op, _LOOK, names))[0]
-                pause = self._pause(deadline, ahead)
-                if pause <= 0:
-                    asked = request.now()
-                    waiting.asked = True
-                    token = await face.run(op, self._taking(request, waiting.ticket))
-                    if token is not None:
-                        return Grant(token, asked)
-                    waiting.asked = False
-                elif not wait:
-                    return None
-                elif not queued:
-                    waiting.queued = True
-                    waiting.ticket = await face.run(op, self._queueing(request, waiting.ticket))
-                    waiting.hang(self._engine)
-                else:
-                    left = op.remaining()
-                    if left == 0.0:
-                        self._undo(request, waiting)
-                        return None
-                    await face.wait(waiting, pause if left is None else min(pause, left))
-                    self._component.check_open()
-        except BaseException as error:
+            try:
+                return await self._take_turn(op, request, wait, face, waiting)
+            finally:
+                waiting.unhang()
+        except BaseException as error:  # also one that comes while the bell is taken down
             if isinstance(error, Exception):
                 applied = not isinstance(error, CloudRuntimesError) or error.maybe_applied
             else:
@@ -131,8 +113,34 @@ class SqliteLock(LockDriver):
             if applied or waiting.queued:
                 self._undo(request, waiting)
             raise
-        finally:
-            waiting.unhang()
+
+    async def _take_turn(
+        self, op: Operation, request: LockRequest, wait: bool, face: _Waits, waiting: _Waiting
+    ) -> Grant | None:
+        while True:
+            names = self._names(request.resource_id, ticket=waiting.ticket or _EVERY)
+            deadline, ahead, queued = (await face.query(op, _LOOK, names))[0]
+            pause = self._pause(deadline, ahead)
+            if pause <= 0:
+                asked = request.now()
+                waiting.asked = True
+                token = await face.run(op, self._taking(request, waiting.ticket))
+                if token is not None:
+                    return Grant(token, asked)
+                waiting.asked = False
+            elif not wait:
+                return None
+            elif not queued:
+                waiting.queued = True
+                waiting.ticket = await face.run(op, self._queueing(request, waiting.ticket))
+                waiting.hang(self._engine)
+            else:
+                left = op.remaining()
+                if left == 0.0:
+                    self._undo(request, waiting)
+                    return None
+                await face.wait(waiting, pause if left is None else min(pause, left))
+                self._component.check_open()
 
     def _pause(self, deadline: int | None, ahead: int) -> float:
         """Seconds until a place in the line may take the lock if nobody before it does and nobody renews; ≤ 0: now."""
@@ -291,10 +299,7 @@ class _Waiting:
             try:
                 self.waiter = engine.bells.waiter(f"lock-{self.ticket}")
             except OSError as error:
-                raise ResourceExhaustedError(
-                    f"a wait for a lock needs a socket: {error.strerror}: raise the limit on open files (ulimit -n)",
-                    retryable=True,
-                ) from error
+                raise explain_os_error(error, Path(engine.path)) from error
 
     def unhang(self) -> None:
         """Take it down again."""
