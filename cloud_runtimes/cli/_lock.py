@@ -147,6 +147,8 @@ def _installed(signals: _Signals) -> Iterator[None]:
     before: list[tuple[signal.Signals, Any]] = []
     try:
         for each in _FORWARDED:
+            if signal.getsignal(each) is signal.SIG_IGN:  # nohup: the command is to ignore it too
+                continue
             before.append((each, signal.signal(each, signals.handle)))
         yield
     finally:

@@ -179,3 +179,15 @@ def test_a_lost_lease_with_keep(client: CloudRuntimesClient, home: Path) -> None
         _, err = process.communicate("\n", timeout=30)
     assert process.returncode == 9
     assert err.startswith("warning: the lease of 'r'")
+
+
+def test_what_is_ignored_stays_ignored(client: CloudRuntimesClient) -> None:
+    """As under nohup."""
+    code = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *CLI, "lock", "run", "locks", "r", *_python(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n")
