@@ -79,7 +79,8 @@ def stand(driver: SqliteLock, claim: str) -> int:
 
 
 def take(driver: SqliteLock, claim: str, ticket: int | None = None) -> int | None:
-    token: int | None = driver._engine.run(driver._taking(request(claim), ticket), operation())
+    token: int | None
+    token, _ = driver._engine.run(driver._taking(request(claim), ticket, False), operation())
     return token
 
 
@@ -155,6 +156,32 @@ def test_who_waits_goes_before_who_tries(driver: SqliteLock, clocks: SetClocks) 
     assert take(driver, "second", second) is None
     assert take(driver, "first", first) is not None
     assert [row[0] for row in rows(driver, "lock_line")] == [second]
+
+
+def test_who_comes_too_late_is_in_line_at_once(driver: SqliteLock, clocks: SetClocks) -> None:
+    """Between the look and the write others may have taken it; the place is that of the write."""
+    assert driver.acquire(operation(), request("a"), False) is not None
+    job = driver._taking(request("late"), None, True)
+    token, ticket = driver._engine.run(job, operation())
+    assert token is None
+    assert [row[0] for row in rows(driver, "lock_line")] == [ticket]
+    assert stand(driver, "later") > ticket
+
+
+def test_tasks_are_served_in_the_order_of_coming(home: Path) -> None:
+    async def run() -> None:
+        got: list[int] = []
+
+        async def hold(client: CloudRuntimesClient, number: int) -> None:
+            async with client.lock.hold("locks", "r", wait=60):
+                got.append(number)
+
+        async with CloudRuntimesClient() as client:
+            await client.lock.unlock_async("locks", "r", "nobody")  # open: the first calls go through threads
+            await asyncio.gather(*(hold(client, number) for number in range(100)))
+        assert got == list(range(100))
+
+    asyncio.run(run())
 
 
 def test_the_dead_cost_a_turn_each(driver: SqliteLock, clocks: SetClocks) -> None:

@@ -124,10 +124,14 @@ class SqliteLock(LockDriver):
             if pause <= 0:
                 asked = request.now()
                 waiting.asked = True
-                token = await face.run(op, self._taking(request, waiting.ticket))
+                waiting.queued = waiting.queued or wait
+                token, ticket = await face.run(op, self._taking(request, waiting.ticket, wait))
                 if token is not None:
                     return Grant(token, asked)
                 waiting.asked = False
+                if ticket is not None:  # others were faster: in line behind them
+                    waiting.ticket = ticket
+                    waiting.hang(self._engine)
             elif not wait:
                 return None
             elif not queued:
@@ -163,31 +167,31 @@ class SqliteLock(LockDriver):
         # the clock's milliseconds are rounded down, the end of a lease up
         return self._engine.clocks.boot_ms() + request.expiry_ms + 1
 
-    def _taking(self, request: LockRequest, ticket: int | None) -> Job:
-        """Take the lock if it is this one's turn; the result is the token, or ``None``."""
+    def _taking(self, request: LockRequest, ticket: int | None, wait: bool) -> Job:
+        """Take the lock if it is this one's turn, or enter the line if that is wanted; the result is the token, and the place's number."""
 
-        def body(connection: sqlite3.Connection) -> int | None:
+        def body(connection: sqlite3.Connection) -> tuple[int | None, int | None]:
             names = self._names(request.resource_id, ticket=ticket or _EVERY)
             deadline, ahead, _ = connection.execute(_LOOK, names).fetchone()
             if self._pause(deadline, ahead) > 0:
-                return None
+                return None, self._enter(connection, request, ticket) if wait else None
             token = int(connection.execute(_COUNT).fetchone()[0])
             grant = {"owner": request.owner, "claim": request.claim, "token": token}
             connection.execute(_GRANT, {**names, **grant, "deadline": self._deadline(request)})
             connection.execute(_SERVED, names)
-            return token
+            return token, ticket
 
         return Job(body, durable=True)
 
     def _queueing(self, request: LockRequest, ticket: int | None) -> Job:
-        """Enter the line, or come back to one's place in it; the result is the place's number."""
+        """Enter the line; the result is the place's number."""
+        return Job(lambda connection: self._enter(connection, request, ticket), durable=False)
 
-        def body(connection: sqlite3.Connection) -> int:
-            boot = self._engine.clocks.boot_id()
-            row = connection.execute(_QUEUE, (ticket, self._name, request.resource_id, boot, request.claim))
-            return ticket if ticket is not None else int(row.lastrowid or 0)
-
-        return Job(body, durable=False)
+    def _enter(self, connection: sqlite3.Connection, request: LockRequest, ticket: int | None) -> int:
+        """Take a place at the end of the line, or come back to one's own."""
+        boot = self._engine.clocks.boot_id()
+        row = connection.execute(_QUEUE, (ticket, self._name, request.resource_id, boot, request.claim))
+        return ticket if ticket is not None else int(row.lastrowid or 0)
 
     # -- renewing and releasing -------------------------------------------
 
