@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["Clocks", "boot_id"]
+__all__ = ["Clocks", "boot_id", "since_boot"]
 
 _boot_id: str | None = None
 
@@ -26,6 +26,11 @@ def boot_id() -> str:
 
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def since_boot() -> float:
+    """Seconds since boot, suspend included: monotonic, and as long as others see."""
+    return time.clock_gettime(_BOOTTIME)
 
 
 class Clocks:

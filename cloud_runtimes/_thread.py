@@ -70,20 +70,25 @@ class Changes:
 
     def announce(self) -> None:
         """Wake all who have a ticket."""
-        for _ in range(len(self._tickets)):
+        # woken first and taken off then: an interrupt between the two leaves nobody asleep
+        for ticket in self._tickets.copy():
             try:
-                self._tickets.popleft().release()
-            except IndexError:
-                break
-        for _ in range(len(self._futures)):
+                ticket.release()
+            except RuntimeError:
+                pass  # another announcement was faster
             try:
-                future = self._futures.popleft()
-            except IndexError:
-                break
+                self._tickets.remove(ticket)
+            except ValueError:
+                continue
+        for future in self._futures.copy():
             try:
                 future.get_loop().call_soon_threadsafe(_resolve, future)
             except RuntimeError:
-                continue  # that loop is closed
+                pass  # that loop is closed
+            try:
+                self._futures.remove(future)
+            except ValueError:
+                continue
 
 
 class Background:

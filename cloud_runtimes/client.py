@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._runtime import Runtime
     from ._service import Service
     from .configuration import ConfigurationService
+    from .lock import LockService
     from .pubsub import PubSubService
     from .rpc import RpcService
     from .secret import SecretService
@@ -41,6 +42,7 @@ __all__ = ["SERVICES", "CloudRuntimesClient"]
 
 SERVICES: Final[Mapping[str, str]] = {
     "configuration": "ConfigurationService",
+    "lock": "LockService",
     "pubsub": "PubSubService",
     "rpc": "RpcService",
     "secret": "SecretService",
@@ -129,6 +131,7 @@ class CloudRuntimesClient:
 
     if TYPE_CHECKING:
         configuration: ConfigurationService
+        lock: LockService
         pubsub: PubSubService
         rpc: RpcService
         secret: SecretService

@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], int]
 
 app = typer.Typer(
     name="cloud-runtimes",
-    help="RPC, state, configuration, secrets and pub/sub of an application, over the runtime it uses.",
+    help="RPC, state, pub/sub, configuration, secrets and locks of an application, over the runtime it uses.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,6 +34,8 @@ secret_app = typer.Typer(help="Read secrets.", no_args_is_help=True, rich_markup
 app.add_typer(secret_app, name="secret")
 config_app = typer.Typer(help="Read, write and follow configuration.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+lock_app = typer.Typer(help="Hold locks.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lock_app, name="lock")
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]
 Topic = Annotated[str, typer.Argument(help="Topic.", show_default=False)]
@@ -218,6 +220,38 @@ def serve_app(
     return partial(run_serve, context.obj, target, host, port)
 
 
+@lock_app.callback()
+def _lock() -> None:
+    """Hold locks."""
+
+
+@lock_app.command("run", short_help="Run a command while holding a lock.")
+def lock_run(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the lock component.", show_default=False)],
+    resource: Annotated[str, typer.Argument(help="What to lock.", show_default=False)],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.", show_default=False)
+    ],
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the lock; else for ever.")
+    ] = None,
+    expiry: Annotated[
+        float, typer.Option(metavar="SECONDS", help="After which others get the lock when this process dies.")
+    ] = 30.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Let the command go on when the lease is lost, with a warning.")
+    ] = False,
+) -> Work:
+    """Run a command while holding a lock, and exit with its code (128 + the signal that ended it).
+
+    The lease is renewed meanwhile. When it is lost the command gets SIGTERM, after 5 s SIGKILL, and the exit code is 4; what the command itself started is not ended, nor is the command when this process is killed by SIGKILL. Exit code 5: the lock was not free in time; 126, 127: the command cannot be run. Signals are passed on. The command finds its fencing token in CLOUD_RUNTIMES_LOCK_TOKEN (for: state save --fence).
+    """
+    from ._lock import run as run_locked
+
+    return partial(run_locked, context.obj, store, resource, command, wait=wait, expiry=expiry, keep=keep)
+
+
 @state_app.command("get", short_help="Write a value.")
 def state_get(
     context: typer.Context,
@@ -243,6 +277,9 @@ def state_save(
     ttl: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time to live.")] = None,
     etag: Annotated[str | None, typer.Option(metavar="ETAG", help="Only if this is still current.")] = None,
     first_write: Annotated[bool, typer.Option("--first-write", help="Only if there is no value yet.")] = False,
+    fence: Annotated[
+        int | None, typer.Option(metavar="TOKEN", help="A lock's token: only if the key saw no higher one.")
+    ] = None,
 ) -> Work:
     """Save a value. Exit code 4 where a condition does not hold."""
     from . import _state
@@ -259,6 +296,7 @@ def state_save(
         ttl=ttl,
         etag=etag,
         first_write=first_write,
+        fence=fence,
     )
 
 

@@ -65,6 +65,7 @@ def save(
     ttl: float | None,
     etag: str | None,
     first_write: bool,
+    fence: int | None = None,
 ) -> int:
     """Save a value."""
     if (value is None) == (file is None):
@@ -90,6 +91,7 @@ def save(
             ttl=ttl,
             concurrency="first-write" if first_write else None,
             content_type=content_type,
+            fence=fence,
         )
     return 0
 

@@ -284,7 +284,7 @@ def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ({"timout": 3}, "unknown key 'timout'; did you mean 'timeout'?"),
         ({"stat": {}}, "unknown key 'stat'; did you mean 'state'?"),
-        ({"lock": {}}, "unknown key 'lock'; known: app_id, capa, "),
+        ({"queue": {}}, "unknown key 'queue'; known: app_id, capa, "),
         ({"state": 5}, "'state' must be a table, not int"),
         ({"capa": "x"}, "'capa' must be a table, not str"),
         ({"runtime": 5}, "'runtime' must be text, not int"),
@@ -476,4 +476,4 @@ def test_read_gives_the_origin(tmp_path: Path) -> None:
     assert read({"a": 1}) == ({"a": 1}, "the configuration")
     assert read(tmp_path) == ({}, str(tmp_path))
     assert set(config.load.__kwdefaults__ or {}) == set(), "every source is said"
-    assert sorted(SERVICES) == ["configuration", "pubsub", "rpc", "secret", "state"]
+    assert sorted(SERVICES) == ["configuration", "lock", "pubsub", "rpc", "secret", "state"]

@@ -21,7 +21,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
+from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.errors import DeadlineExceededError
+from cloud_runtimes.lock import LockRequest
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it
@@ -184,6 +187,7 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
         ("state", lambda client: client.state.save("store", "k", 1)),
         ("read", lambda client: client.state.get("store", "k")),
         ("pubsub", lambda client: client.pubsub.publish("bus", "t", 1)),
+        ("lock", lambda client: client.lock.hold("locks", "r", expiry=0.05, wait=2).__enter__().release()),
     ):
         count = 0
 
@@ -195,6 +199,7 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
         step = rounds(10, 1)
         for run in every_point(first, step):
             count += step
+            run.error = None  # and with it the frames that may have a lease, which would be renewed
             client = made[-1]
             if client is None:
                 continue
@@ -325,3 +330,112 @@ def test_a_lost_reader_does_not_hold_a_fork_up(client: CloudRuntimesClient) -> N
     engine.after_fork()
     assert time.monotonic() - began < 0.8
     assert client.state.get("store", "there") == 0
+
+
+# -- locks --------------------------------------------------------------------
+
+
+def assert_unlocked(client: CloudRuntimesClient, where: str, maybe: bool = True) -> None:
+    """The lock is free at once (what an interrupted acquire wrote is undone), and nobody is in line for it."""
+    end = time.monotonic() + (5 if maybe else 0)
+    while (lease := client.lock.try_lock("locks", "r", "next")) is None:
+        assert time.monotonic() < end, f"the lock stays held after {where}"
+        time.sleep(0.001)
+    lease.release()
+    engine = client.lock._driver("locks")._engine
+    while engine.query(None, "SELECT 1 FROM lock_line"):
+        assert time.monotonic() < end + 5, f"somebody stays in line after {where}"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["on-the-caller", "on-the-writer"])
+@pytest.mark.parametrize("name", ["try_lock", "hold"])
+def test_acquiring(client: CloudRuntimesClient, name: str, queued: bool) -> None:
+    had: list[Any] = []
+    said: set[Any] = set()
+    warm = client.lock.try_lock("locks", "r")
+    assert warm is not None
+    warm.release()
+    rounds = client.lock._drivers["locks"]._engine._rounds
+
+    def acquire(number: int) -> None:
+        if queued:
+            rounds._turn = True  # as if the writer thread had jobs in hand
+        if name == "hold":
+            had.append(client.lock.hold("locks", "r", expiry=3600, wait=30).__enter__())
+        else:
+            had.append(client.lock.try_lock("locks", "r", "me", expiry=3600))
+
+    for run in every_point(acquire):
+        if run.error is None:
+            (lease,) = had
+            assert lease is not None
+            lease.release()
+        elif not had:
+            maybe = getattr(run.error, "maybe_applied", False)  # without it: outside of the call
+            said.add(maybe)
+            run.error = None
+            assert_unlocked(client, run.where, maybe)
+        else:
+            had[0].release()  # the interrupt came after it was had
+        had.clear()
+        rounds._turn = False
+        assert not rounds.mutex._is_owned(), run.where
+    assert said == {False, True}
+    assert_unlocked(client, "the last")
+    assert client.lock._keeper._look() is None  # nothing is renewed that nobody has
+
+
+def test_waiting_for_a_lock(client: CloudRuntimesClient) -> None:
+    """An interrupted wait leaves the line, and says that nothing was applied while it only waited."""
+    said: list[bool] = []
+    for run in every_point(lambda n: _wait_in_vain(client)):
+        if isinstance(run.error, KeyboardInterrupt):
+            said.append(getattr(run.error, "maybe_applied", False))
+            run.error = None
+        assert_unlocked(client, run.where)
+    assert said.count(False) > 100
+
+
+def _wait_in_vain(client: CloudRuntimesClient) -> None:
+    driver = client.lock._driver("locks")
+    request = LockRequest("r", "holder", "holder", 3_600_000, time.monotonic)
+    profile = sys.getprofile()
+    sys.setprofile(None)  # the holder is not interrupted
+    held = driver.acquire(Operation(Method("lock", "test", repeatable=False), "locks", 5.0), request, False)
+    assert held is not None
+    sys.setprofile(profile)
+    try:
+        client.lock.hold("locks", "r", wait=0.02).__enter__()
+    except DeadlineExceededError:
+        pass
+    finally:
+        profile = sys.getprofile()
+        sys.setprofile(None)
+        driver.release(Operation(Method("lock", "test", repeatable=False), "locks", 5.0), request)
+        sys.setprofile(profile)
+
+
+def test_renewing_and_releasing(client: CloudRuntimesClient) -> None:
+    """An interrupted release is carried out in the background, or can be repeated; so can a renewal."""
+    lease = client.lock.try_lock("locks", "r", expiry=3600)
+    assert lease is not None
+    for run in every_point(lambda n: lease.renew()):
+        run.error = None
+        lease.check()
+    lease.release()
+    leases: list[Any] = [None]
+
+    def make_one() -> None:
+        while leases[0] is None:
+            leases[0] = client.lock.try_lock("locks", "r", expiry=3600)
+
+    make_one()
+    for run in every_point(lambda n: leases[0].release()):
+        where, run.error = run.where, None
+        leases[0].release()  # never says that it was lost
+        assert not leases[0].lost, where
+        assert_unlocked(client, where)
+        leases[0] = None
+        make_one()
+    leases[0].release()

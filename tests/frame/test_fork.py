@@ -334,3 +334,77 @@ def test_ids_differ(client: CloudRuntimesClient) -> None:
     children = [in_child(body) for _ in range(3)]
     mine = [client.pubsub.publish("bus", "t", 1) for _ in range(50)]
     assert len({*mine, *(id for child in children for id in child)}) == 200
+
+
+def test_a_lease_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
+    """A child's use of it is refused, also at the end of its block; the parent goes on renewing."""
+    with client.lock.hold("locks", "r", expiry=2.0) as lease:
+        waiting = client.lock.hold("locks", "other")
+
+        def refused(call: Callable[[], Any]) -> str:
+            try:
+                call()
+            except ClosedError as error:
+                return str(error)
+            return "not refused"
+
+        def body() -> Any:
+            said = [refused(call) for call in (lease.renew, lease.release, lease.check, lambda: lease.lost)]
+            said += [refused(waiting.__enter__), refused(lambda: lease.__exit__(None, None, None))]
+            taken = client.lock.try_lock("locks", "r")
+            with client.lock.hold("locks", "child", expiry=60) as mine:
+                mine.renew()
+            threads = [thread.name for thread in threading.enumerate()]
+            return said, taken is None, threads.count("cloud-runtimes-renewer")
+
+        said, taken, renewers = in_child(body)
+        assert all("before fork" in each for each in said)
+        assert taken
+        assert renewers == 1  # of the child's own
+        end = time.monotonic() + 3.0  # beyond the expiry
+        while time.monotonic() < end:
+            lease.check()
+            assert client.lock.try_lock("locks", "r") is None
+            time.sleep(0.05)
+
+
+def test_a_child_that_leaves_the_block_by_an_exception_keeps_the_lock(client: CloudRuntimesClient) -> None:
+    with client.lock.hold("locks", "r") as lease:
+
+        def body() -> Any:
+            lease.__exit__(KeyError, KeyError(), None)
+            return True
+
+        assert in_child(body)
+        assert client.lock.try_lock("locks", "r") is None
+    assert client.lock.try_lock("locks", "r") is not None
+
+
+def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
+    """Forks fall into every moment of waiting, renewing and releasing; children lock too."""
+    stop = threading.Event()
+    held = [0, 0]
+
+    def work(which: int) -> None:
+        while not stop.is_set():
+            with client.lock.hold("locks", "r", expiry=5, wait=60):
+                held[which] += 1
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(rounds(10, 200)):
+
+            def body() -> Any:
+                with client.lock.hold("locks", "r", expiry=5, wait=30) as lease:
+                    lease.renew()
+                    return lease.token
+
+            assert in_child(body, timeout=60) > 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert min(held) > 0

@@ -635,3 +635,54 @@ def test_a_signal_handler_may_close(home: Path, under_way: str) -> None:
     while (left := set(threading.enumerate()) - others) and time.monotonic() < end:
         time.sleep(0.01)
     assert not left
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "held"])
+def test_a_cancelled_acquire_leaves_no_lock(client: CloudRuntimesClient, held: bool) -> None:
+    """At every step: what was taken is given back, who waited is in line no more, and what was said is true."""
+    other = client.lock.try_lock("locks", "r", expiry=3600) if held else None
+    said: set[bool] = set()
+
+    async def acquire(name: str) -> Any:
+        if name == "hold":
+            return await client.lock.hold("locks", "r", expiry=3600, wait=30).__aenter__()
+        return await client.lock.try_lock_async("locks", "r", "me", expiry=3600)
+
+    async def cancel_after(name: str, steps: int) -> bool:
+        task = asyncio.create_task(acquire(name))
+        for _ in range(steps):
+            await asyncio.sleep(0 if steps < 300 else 0.0005)
+        done = task.done()
+        task.cancel()
+        try:
+            lease = await task
+        except asyncio.CancelledError as error:
+            said.add(getattr(error, "maybe_applied", False))
+        else:
+            if lease is not None:
+                await lease.release_async()
+        if not held:
+            end = time.monotonic() + 10
+            while (lease := await client.lock.try_lock_async("locks", "r", "next")) is None:
+                assert time.monotonic() < end, f"{name} cancelled after {steps} steps stays held"
+                await asyncio.sleep(0.001)
+            await lease.release_async()
+        return done
+
+    async def run() -> None:
+        for name in ("hold", "try_lock"):
+            for steps in (*range(12), *range(20, 400, 20)):
+                if await cancel_after(name, steps):
+                    break
+
+    asyncio.run(run())
+    engine = client.lock._driver("locks")._engine
+    end = time.monotonic() + 10
+    while engine.query(None, "SELECT 1 FROM lock_line"):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert said >= {False}
+    if other is not None:
+        other.check()
+        other.release()
+    assert client.lock.try_lock("locks", "r") is not None

@@ -14,6 +14,8 @@ from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
 from cloud_runtimes.configuration.driver import ConfigurationDriver
+from cloud_runtimes.lock import Lease, LockHold
+from cloud_runtimes.lock.driver import LockDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.rpc import RpcServer
@@ -26,15 +28,19 @@ from cloud_runtimes.state.driver import StateDriver
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
     "ConfigurationService": set(),
+    "LockService": {"hold"},
     "PubSubService": {"publisher"},
     "SecretService": set(),
     "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
+    "Lease": {"check"},
+    "LockHold": set(),
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
     "ConfigurationSubscription": {"current", "forked"},
     "StateTransaction": {"delete", "save"},
     "ConfigurationDriver": set(),
+    "LockDriver": set(),
     "PubSubDriver": set(),
     "SecretDriver": set(),
     "RpcDriver": set(),
@@ -60,7 +66,15 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [ConfigurationSubscription, Publisher, RpcServer, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [
+    ConfigurationSubscription,
+    Lease,
+    LockHold,
+    Publisher,
+    RpcServer,
+    Subscription,
+    StateTransaction,
+]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -95,7 +109,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {ConfigurationDriver, PubSubDriver, RpcDriver, SecretDriver, StateDriver}
+    assert set(drivers()) == {ConfigurationDriver, LockDriver, PubSubDriver, RpcDriver, SecretDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20

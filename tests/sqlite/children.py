@@ -219,5 +219,103 @@ def check() -> None:
     say(integrity=verdict, data=data, distinct=len(set(ids)))
 
 
+def contend(seconds: str, number: str) -> None:
+    """Take one lock again and again; say when it was asked for, had and left, by a clock that all processes share."""
+    from cloud_runtimes.errors import LeaseLostError
+
+    client = CloudRuntimesClient(app_id="contender", timeout=30)
+    client.lock.unlock("locks", "r", "nobody")
+    say(ready=True)
+    sys.stdin.readline()
+    end = time.monotonic() + float(seconds)
+    count = 0
+    while time.monotonic() < end:
+        asked = time.monotonic()
+        try:
+            with client.lock.hold("locks", "r", expiry=1.0, wait=60) as lease:
+                count += 1
+                linger = (count * 8 + int(number)) % 97 == 0  # long enough to be killed while it holds
+                say(token=lease.token, asked=asked, had=time.monotonic(), linger=linger)
+                time.sleep(0.3 if linger else 0.002)
+                left = time.monotonic()
+                lost = lease.lost
+            say(left=left, lost=lost)
+        except LeaseLostError:
+            say(left=None, lost=True)
+    client.close()
+
+
+def hold_and_write(expiry: str) -> None:
+    """Hold a lock, be stopped for too long, then write as if nothing had been."""
+    from cloud_runtimes.errors import ConflictError, LeaseLostError
+
+    client = CloudRuntimesClient(app_id="stopped")
+    while True:
+        error = None
+        try:
+            with client.lock.hold("locks", "r", expiry=float(expiry)) as lease:
+                say(token=lease.token)
+                if not sys.stdin.readline():
+                    return
+                lost = lease.lost
+                try:
+                    client.state.save("store", "k", "stale", fence=lease.token)
+                    refused = False
+                except ConflictError:
+                    refused = True
+        except LeaseLostError as lost_error:
+            error = type(lost_error).__name__
+        say(refused=refused, lost=lost, error=error)
+
+
+def hold_under_steps(renewed: str) -> None:
+    """Hold a lock while the wall clock steps; say on request how late it is and whether the lease is still there."""
+    client = CloudRuntimesClient(app_id="holder")
+    with client.lock.hold(
+        "locks", "r", expiry=3.0 if renewed == "renewed" else 3600.0, renew=renewed == "renewed"
+    ) as lease:
+        say(ready=True)
+        while sys.stdin.readline():
+            say(wall=time.time(), lost=lease.lost)
+        lease.check()
+    say(released=True)
+
+
+def try_under_steps() -> None:
+    """Try to get a lock whenever asked."""
+    client = CloudRuntimesClient(app_id="other")
+    say(ready=True)
+    while sys.stdin.readline():
+        lease = client.lock.try_lock("locks", "r", expiry=60)
+        say(wall=time.time(), got=lease is not None)
+        if lease is not None:
+            lease.release()
+
+
+def wait_for_lock(count: str) -> None:
+    """Wait for a lock again and again; say when it is had."""
+    client = CloudRuntimesClient(app_id="waiter")
+    say(ready=True)
+    for _ in range(int(count)):
+        sys.stdin.readline()
+        say(waiting=True)
+        with client.lock.hold("locks", "r", wait=30):
+            at = time.monotonic_ns()
+        say(at=at)
+
+
+def idle_for_lock(seconds: str) -> None:
+    """Wait for a lock that stays held; say what that cost."""
+    from cloud_runtimes.errors import DeadlineExceededError
+
+    client = CloudRuntimesClient(app_id="waiter")
+    client.lock.unlock("locks", "r", "nobody")
+    before, started = time.process_time(), time.monotonic()
+    try:
+        client.lock.hold("locks", "r", wait=float(seconds)).__enter__()
+    except DeadlineExceededError:
+        say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

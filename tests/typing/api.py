@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, assert_type
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.errors import BulkError, CloudRuntimesError
+from cloud_runtimes.lock import Lease, LockHold, LockService, UnlockStatus
 from cloud_runtimes.pubsub import (
     DeliveryReport,
     DropEvent,
@@ -49,6 +50,7 @@ def client() -> None:
         assert_type(made.secret, SecretService)
         assert_type(made.configuration, ConfigurationService)
         assert_type(made.rpc, RpcService)
+        assert_type(made.lock, LockService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -250,6 +252,35 @@ async def subscribing_async(pubsub: PubSubService) -> None:
         await sub.close_async()
     assert_type(await pubsub.subscribe_async("b", "t", batch=5), Subscription[EventBatch[Any]])
     assert_type(await pubsub.subscribe_async("b", "t", batch=5, type=Order), Subscription[EventBatch[Order]])
+
+
+def locking(lock: LockService) -> None:
+    """Leases."""
+    lease = lock.try_lock("s", "r", "me", expiry=5, timeout=1, metadata={"a": "b"})
+    assert_type(lease, Lease | None)
+    assert_type(lock.unlock("s", "r", "me"), UnlockStatus)
+    assert_type(lock.hold("s", "r"), LockHold)
+    with lock.hold("s", "r", expiry=1, wait=0, renew=False) as held:
+        assert_type(held, Lease)
+        assert_type(held.token, int | None)
+        assert_type(held.expires_at, datetime)
+        assert_type(held.lost, bool)
+        held.renew(timeout=1)
+        held.release()
+    with held as same:
+        assert_type(same, Lease)
+    lock.hold("s", "r", 5)  # type: ignore[call-arg]
+
+
+async def locking_async(lock: LockService) -> None:
+    """The twins."""
+    assert_type(await lock.try_lock_async("s", "r"), Lease | None)
+    assert_type(await lock.unlock_async("s", "r", "me"), UnlockStatus)
+    async with lock.hold("s", "r") as held:
+        assert_type(held, Lease)
+        await held.renew_async()
+    async with held as same:
+        assert_type(same, Lease)
 
 
 def events(event: Event[Order]) -> None:

@@ -214,7 +214,7 @@ def test_services_of_the_client() -> None:
         assert type(client.state) is StateService
         assert type(client.pubsub) is PubSubService
         assert type(client.secret) is SecretService
-        for absent in ("lock", "telemetry", "no_such_service"):
+        for absent in ("telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ..._clock import Clocks
 from ..._runtime import Component
 from ...config import ClientSettings, duration, setting
-from ...errors import InvalidArgumentError
+from ...errors import ClosedError, InvalidArgumentError
 from .place import DATABASE, home_folder, is_memory
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SqliteComponent(Component):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("configuration", "pubsub", "rpc", "state")
+    services = ("configuration", "lock", "pubsub", "rpc", "state")
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -76,7 +76,7 @@ class SqliteComponent(Component):
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._peers: Peers | None = None
-        self._sweeping = False
+        self._sweeping = self._closed = False
 
     @property
     def path(self) -> str:
@@ -109,6 +109,10 @@ class SqliteComponent(Component):
             from .rpc import SqliteRpc
 
             return SqliteRpc(self, name)
+        if service == "lock":
+            from .lock import SqliteLock
+
+            return SqliteLock(self, name)
         from .pubsub import SqlitePubSub
 
         return SqlitePubSub(self, name)
@@ -131,6 +135,11 @@ class SqliteComponent(Component):
 
             start(self)
 
+    def check_open(self) -> None:
+        """Refuse to go on waiting once the client was closed, though the engine may serve others."""
+        if self._closed:
+            raise ClosedError("the client was closed while this call waited")
+
     def ready(self) -> None:
         self.engine.open()
 
@@ -139,6 +148,7 @@ class SqliteComponent(Component):
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
+            self._closed = True
             engine, self._engine = self._engine, None
             peers, self._peers = self._peers, None
         if peers is not None:

@@ -12,7 +12,10 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Bells", "Waiter"]
 
@@ -84,6 +87,25 @@ class Waiter:
         except OSError:  # closed under us
             return True
 
+    async def wait_async(self, timeout: float) -> bool:
+        """Asynchronous `wait`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        rung = loop.create_future()
+        descriptor = -1 if self._receiver is None else self._receiver.fileno()
+        if descriptor < 0:  # closed under us
+            return True
+        loop.add_reader(descriptor, _resolve, rung)
+        try:
+            async with asyncio.timeout(timeout):
+                await rung
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return self.wait(0)  # takes what was sent
+
     def close(self, *, unlink: bool = True) -> None:
         """Stop waiting."""
         self._bells.forget(self)
@@ -96,6 +118,11 @@ class Waiter:
                 os.unlink(self.path)
             except OSError:
                 return
+
+
+def _resolve(rung: asyncio.Future[None]) -> None:
+    if not rung.done():
+        rung.set_result(None)
 
 
 class Bells:

@@ -97,6 +97,24 @@ STEPS: Final = (
             deadline INTEGER NOT NULL) WITHOUT ROWID""",
         "CREATE INDEX services_app ON services (app_id)",
     ),
+    (  # locks, and who waits for them
+        """CREATE TABLE locks (
+            store TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            claim TEXT NOT NULL,
+            token INTEGER NOT NULL,
+            boot TEXT NOT NULL,
+            deadline INTEGER NOT NULL,
+            PRIMARY KEY (store, resource)) WITHOUT ROWID""",
+        """CREATE TABLE lock_line (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            store TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            claim TEXT NOT NULL)""",
+        "CREATE INDEX lock_line_place ON lock_line (store, resource, boot, id)",
+    ),
 )
 
 

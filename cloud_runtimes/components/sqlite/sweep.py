@@ -1,6 +1,7 @@
 """Tidying of one component's tables, a little at a time, on the engine's writer thread.
 
 Expired state rows go, rows of deleted configuration, and frames that no group needs any more and that are older than ``retention``.
+Expired state rows and locks go, and frames that no group needs any more and that are older than ``retention``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from .job import Job
+from .lock import sweep_locks
 from .state import sweep_expired
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def start(component: SqliteComponent) -> None:
         living = alive()
         if living is None:
             return False
+        sweep_locks(engine)
         more = sweep_expired(engine, living.durable)
         more = sweep_tombstones(engine, living.durable) or more
         return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more

@@ -1,0 +1,156 @@
+"""``lock run``: a command that runs while a lock is held."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from ..errors import CloudRuntimesError, LeaseLostError
+from ..lock import Lease
+from ._session import Invocation, connect
+from ._streams import complain, note
+
+__all__ = ["run"]
+
+TOKEN: Final = "CLOUD_RUNTIMES_LOCK_TOKEN"
+_FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_NOT_FOUND: Final = 127
+_NOT_RUN: Final = 126
+_PATIENCE: Final = 5.0
+"""Seconds from SIGTERM to SIGKILL."""
+
+
+def run(
+    invocation: Invocation,
+    store: str,
+    resource: str,
+    command: list[str],
+    *,
+    wait: float | None,
+    expiry: float,
+    keep: bool,
+) -> int:
+    """Run a command while holding a lock; return its exit code.
+
+    When the lease is lost others may have the lock, so the command is ended, by SIGTERM and after 5 s by SIGKILL, and the exit code is that of a conflict; with ``keep`` it is left alone and a warning is written.
+    """
+    code: int | None = None
+    signals = _Signals()
+    try:
+        with connect(invocation) as client, _installed(signals):
+            try:
+                with client.lock.hold(store, resource, expiry=expiry, wait=wait) as lease:
+                    code = _run(command, lease, signals, interval=min(0.2, expiry / 10), keep=keep)
+            except CloudRuntimesError as error:
+                if code is None or (isinstance(error, LeaseLostError) and not keep):
+                    raise
+                note(f"warning: {error}")  # the command has run: its exit code counts
+    except KeyboardInterrupt:
+        if not signals.number:
+            raise
+        return 128 + signals.number
+    assert code is not None
+    return code
+
+
+def _run(command: list[str], lease: Lease, signals: _Signals, *, interval: float, keep: bool) -> int:
+    environment = dict(os.environ)
+    environment.pop(TOKEN, None)
+    if lease.token is not None:
+        environment[TOKEN] = str(lease.token)
+    signals.starting = True
+    try:
+        child = subprocess.Popen(command, env=environment)
+    except OSError as error:
+        complain(f"{command[0]}: {error.strerror}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
+    signals.forward_to(child)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(interval):
+            if lease.lost:
+                if keep:
+                    note(f"warning: the lease of {lease.resource_id!r} was lost while the command runs")
+                    return
+                child.terminate()
+                if not ended.wait(_PATIENCE):
+                    child.kill()
+                return
+
+    watcher = threading.Thread(target=watch, name="cloud-runtimes-watcher", daemon=True)
+    watcher.start()
+    code = child.wait()
+    ended.set()
+    watcher.join()
+    return 128 - code if code < 0 else code
+
+
+class _Signals:
+    """What signals do: before the command they end the wait, then they are the command's."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.starting = False
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pending: list[int] = []
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if not self.starting:
+            self.number = number
+            raise KeyboardInterrupt
+        if self._child is None:
+            self._pending.append(number)
+        elif number not in (signal.SIGINT, signal.SIGQUIT) or not _from_terminal():
+            self._child.send_signal(number)
+
+    def forward_to(self, child: subprocess.Popen[bytes]) -> None:
+        """Send the command what came and what comes."""
+        self._child = child
+        for number in self._pending:
+            child.send_signal(number)
+
+
+def _from_terminal() -> bool:
+    """Tell whether the terminal's interrupt key reaches the command by itself: it sends to the whole foreground group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextmanager
+def _installed(signals: _Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only that one may install handlers
+        yield
+        return
+    before: list[tuple[signal.Signals, Any]] = []
+    try:
+        for each in _FORWARDED:
+            if signal.getsignal(each) is signal.SIG_IGN:  # nohup: the command is to ignore it too
+                continue
+            before.append((each, signal.signal(each, signals.handle)))
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)

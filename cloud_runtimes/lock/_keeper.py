@@ -1,0 +1,89 @@
+"""The renewing thread of a client: one, however many leases are held.
+
+It knows leases weakly, so a lock whose block was left by a way that nobody saw, such as an interrupt between ``__enter__`` and the block, is not renewed for ever but expires.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from .. import _fork
+from .._operation import Method, Operation
+from .._thread import Background, Changes
+from ..errors import CloudRuntimesError
+
+if TYPE_CHECKING:
+    from .lease import Lease
+    from .service import LockService
+
+__all__ = ["Keeper"]
+
+_RENEW = Method("lock", "renew", repeatable=False)
+
+
+class Keeper:
+    """Renews leases when a third of their time is over; belongs to one `LockService`."""
+
+    def __init__(self, service: LockService) -> None:
+        self._service = service
+        self._begin()
+        _fork.register(self)
+
+    def _begin(self) -> None:
+        self._leases: dict[int, weakref.ref[Lease]] = {}
+        self._changes = Changes()
+        self._thread = Background(self._run, "cloud-runtimes-renewer")
+        self._closed = False
+
+    def forked(self) -> None:
+        """In a forked child: the leases are the parent's, which goes on renewing them."""
+        self._begin()
+
+    def add(self, lease: Lease) -> None:
+        """Renew a lease from now on."""
+        self._leases[id(lease)] = weakref.ref(lease)
+        self._service._client._handles.add(self)
+        self._thread.start()
+        self._changes.announce()
+
+    def forget(self, lease: Lease) -> None:
+        """Renew a lease no more."""
+        self._leases.pop(id(lease), None)
+
+    def _run(self) -> None:
+        while not self._closed:
+            ticket = self._changes.ticket()
+            self._changes.wait(ticket, self._look())
+
+    def _look(self) -> float | None:
+        """Renew what is due; returns seconds until the next is, ``None``: there is none."""
+        pauses: list[float] = []
+        for key, reference in list(self._leases.items()):
+            lease = reference()
+            if lease is None or lease._ending or lease.lost:
+                self._leases.pop(key, None)
+                continue
+            now = self._service._now()
+            if lease._due <= now and not self._closed:
+                # one that hangs must leave time for another try, and for the others
+                limit = max(0.05, (lease._deadline - now) / 3)
+                if lease._timeout is not None:
+                    limit = min(limit, lease._timeout)
+                try:
+                    driver = self._service._driver(lease._store_name)
+                except CloudRuntimesError:  # the client is being closed
+                    self._leases.pop(key, None)
+                    continue
+                lease._renew_in_background(Operation(_RENEW, lease._store_name, limit), driver)
+            pauses.append(max(0.0, min(lease._due, lease._deadline) - self._service._now()))
+        return min(pauses) if pauses else None
+
+    def _close_by_client(self, end: float | None) -> None:
+        """End the thread. Leases are not released: their holders may be in the middle of what they guard; they expire."""
+        from time import monotonic
+
+        self._closed = True
+        self._changes.announce()
+        self._thread.join(None if end is None else max(0.0, end - monotonic()))
+        self._service._client._handles.discard(self)

@@ -1,0 +1,258 @@
+"""A lease: a lock as long as it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from .._handle import Handle
+from .._log import repeated
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from ..errors import ClosedError, LeaseLostError
+from . import driver as spi
+from .driver import Grant, LockDriver, LockRequest
+
+if TYPE_CHECKING:
+    from .service import LockService
+
+__all__ = ["Lease"]
+
+_RENEW: Final = Method("lock", "renew", repeatable=False)
+_RELEASE: Final = Method("lock", "release", repeatable=False)
+
+
+class Lease(Handle):
+    """A lock that is held until its expiry; made by `LockService.try_lock` and `LockService.hold`.
+
+    ``with lease:`` (or ``async with``) releases it at the end, and raises `LeaseLostError` if it was lost before, unless an exception leaves the block.
+
+    What must not be written by a holder that was paused for too long and does not know it yet takes the token: ``client.state.save(…, fence=lease.token)``.
+
+    Attributes:
+        resource_id: what is locked.
+        owner: who holds it.
+        token: fencing token, higher than all before; ``None`` where the store has none.
+    """
+
+    def __init__(
+        self,
+        service: LockService,
+        store_name: str,
+        request: LockRequest,
+        grant: Grant,
+        timeout: float | None,
+    ) -> None:
+        super().__init__()
+        self.resource_id = request.resource_id
+        self.owner = request.owner
+        self.token = grant.token
+        self._service = service
+        self._store_name = store_name
+        self._request = request
+        self._timeout = timeout
+        self._lost = False
+        self._ending = self._released = False
+        self._set_deadline(grant.asked)
+
+    def __repr__(self) -> str:
+        state = "released" if self._released else "lost" if self._lost else "held"
+        return f"<Lease {self.resource_id!r} owner={self.owner!r} token={self.token} {state}>"
+
+    # -- what it knows without asking -------------------------------------
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it ends unless it is renewed, UTC; as the wall clock stood at the last renewal."""
+        return self._expires_at
+
+    @property
+    def lost(self) -> bool:
+        """Whether it may have ended before its release. Once ``True``, always.
+
+        By a local clock that no step moves and that counts from before the last request, so it comes before the store gives the lock to others.
+        """
+        self._check_process()
+        if not self._lost and not self._released and self._service._now() >= self._deadline:
+            self._lost = True
+        return self._lost
+
+    def check(self) -> None:
+        """Return while it is held.
+
+        Raises:
+            LeaseLostError: it is lost.
+            ClosedError: it was released, or belongs to a process that forked this one.
+        """
+        if self.lost:
+            raise self._loss()
+        if self._released:
+            raise ClosedError(
+                f"the lease of {self.resource_id!r} was released: acquire another", component=self._store_name
+            )
+
+    def _loss(self) -> LeaseLostError:
+        return LeaseLostError(
+            f"the lease of {self.resource_id!r} (owner {self.owner!r}) ended before its release: others may have "
+            "the lock; renew in time or take a longer expiry=, and guard writes by fence=",
+            service="lock",
+            component=self._store_name,
+        )
+
+    # -- renewing ---------------------------------------------------------
+
+    def renew(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
+        """Let it last another ``expiry`` from now.
+
+        Args:
+            timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
+
+        Raises:
+            LeaseLostError: it has ended. It cannot be renewed any more.
+            UnsupportedError: the store does not renew.
+        """
+        try:
+            op, driver, began = self._renewing(timeout, metadata)
+            self._renewed(self._service._call(op, driver.renew, self._request), began)
+        except BaseException as error:
+            self._service._leaves(error, _RENEW, self._store_name)
+            raise
+
+    async def renew_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Asynchronous `renew`."""
+        try:
+            op, driver, began = self._renewing(timeout, metadata)
+            self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
+        except BaseException as error:
+            self._service._leaves(error, _RENEW, self._store_name)
+            raise
+
+    def _renewing(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver, float]:
+        self.check()
+        op, driver = self._operation(_RENEW, timeout, metadata)
+        self._service._need(driver, spi.RENEW, "renew", self._store_name)
+        return op, driver, self._service._now()
+
+    def _renewed(self, alive: bool, began: float) -> None:
+        if self._ending:
+            return
+        if not alive:
+            self._lost = True
+        if self._lost:
+            raise self._loss()
+        self._set_deadline(began)
+
+    def _set_deadline(self, began: float) -> None:
+        expiry = self._request.expiry_ms / 1000
+        now = self._service._now()
+        self._deadline = began + expiry
+        self._due = began + expiry / 3
+        self._expires_at = datetime.now(UTC) + timedelta(seconds=self._deadline - now)
+
+    def _renew_in_background(self, op: Operation, driver: LockDriver) -> None:
+        """Renew, on the renewing thread; what fails is tried again until the lease is lost."""
+        began = self._service._now()
+        try:
+            self._renewed(self._service._call(op, driver.renew, self._request), began)
+        except LeaseLostError:
+            repeated(f"lost {self._store_name}", "%s: the lock %r was lost", self._store_name, self.resource_id)
+        except Exception as error:
+            self._due = self._service._now() + min(1.0, self._request.expiry_ms / 10_000)
+            repeated(
+                f"renew {self._store_name}",
+                "%s: renewing the lock %r failed and is tried again: %s",
+                self._store_name,
+                self.resource_id,
+                error,
+            )
+
+    # -- releasing --------------------------------------------------------
+
+    def release(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
+        """End it, so that others can have the lock at once. Releasing twice does nothing.
+
+        Args:
+            timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
+
+        Raises:
+            LeaseLostError: it had ended before: what was done under it was not protected to the end.
+        """
+        self._check_process()
+        if self._released:
+            return
+        try:
+            op, driver, lost = self._releasing(timeout, metadata)
+            self._gone(self._service._call(op, driver.release, self._request), lost)
+        except BaseException as error:
+            self._service._leaves(error, _RELEASE, self._store_name)
+            raise
+
+    async def release_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Asynchronous `release`."""
+        self._check_process()
+        if self._released:
+            return
+        try:
+            op, driver, lost = self._releasing(timeout, metadata)
+            self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
+        except BaseException as error:
+            self._service._leaves(error, _RELEASE, self._store_name)
+            raise
+
+    def _releasing(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver, bool | None]:
+        """Prepare; tells whether it is lost, ``None``: an earlier release may have ended it, so absence proves nothing."""
+        lost = True if self.lost else None if self._ending else False
+        op, driver = self._operation(_RELEASE, timeout, metadata)
+        self._ending = True  # no renewal from here on, whatever happens
+        return op, driver, lost
+
+    def _gone(self, alive: bool, lost: bool | None) -> None:
+        self._released = True
+        self._service._keeper.forget(self)
+        if lost or (lost is False and not alive):
+            self._lost = True
+            raise self._loss()
+
+    def _operation(
+        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LockDriver]:
+        check_metadata(metadata)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        driver: LockDriver = self._service._driver(self._store_name)
+        return Operation(method, self._store_name, limit, metadata), driver
+
+    # -- blocks -----------------------------------------------------------
+
+    def _open(self) -> None:
+        self.check()
+
+    async def _open_async(self) -> None:
+        self.check()
+
+    def _exit(self, error: BaseException | None) -> None:
+        try:
+            self.release()
+        except Exception as failure:
+            self._failed_exit(error, failure)
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        try:
+            await self.release_async()
+        except Exception as failure:
+            self._failed_exit(error, failure)
+
+    def _failed_exit(self, error: BaseException | None, failure: Exception) -> None:
+        """Raise what went wrong at the end of a block, unless an exception leaves it anyway."""
+        if error is None:
+            raise failure
+        repeated(f"release {self._store_name}", "%s: leaving a lock's block: %s", self._store_name, failure)

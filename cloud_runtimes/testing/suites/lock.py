@@ -1,0 +1,437 @@
+"""Conformance of a `LockDriver`, through the service."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ...client import CloudRuntimesClient
+from ...errors import (
+    ClosedError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    LeaseLostError,
+    UnsupportedError,
+)
+from ...lock import Lease, LockHold, UnlockStatus
+from ..faces import Face, SyncFace
+from ..harness import Harness, requires
+from ._base import Suite
+
+__all__ = ["LockSuite"]
+
+
+class LockSuite(Suite):
+    """Every case of Dapr's lock conformance, and those that it misses: tokens, renewal, waiting, contention, lost leases."""
+
+    service = "lock"
+
+    # -- one try ----------------------------------------------------------
+
+    def test_acquire_and_release(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", "me", expiry=15)
+        assert isinstance(lease, Lease)
+        assert (lease.resource_id, lease.owner, lease.lost) == ("r", "me", False)
+        assert timedelta(seconds=13) < lease.expires_at - datetime.now(UTC) <= timedelta(seconds=15)
+        lease.check()
+        assert face.call(client.lock, "try_lock", store, "r", "you") is None
+        face.call(lease, "release")
+        other = face.call(client.lock, "try_lock", store, "r", "you")
+        assert other is not None
+        face.call(lease, "release")  # once more does nothing
+        other.check()
+        assert face.call(client.lock, "unlock", store, "r", "you") is UnlockStatus.SUCCESS
+
+    def test_not_reentrant(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        assert face.call(client.lock, "try_lock", store, "r", "me") is not None
+        assert face.call(client.lock, "try_lock", store, "r", "me") is None
+
+    def test_owners_have_names_of_their_own(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        first, second = (face.call(client.lock, "try_lock", store, name) for name in ("a", "b"))
+        assert first.owner
+        assert first.owner != second.owner
+        assert face.call(client.lock, "unlock", store, "a", first.owner) is UnlockStatus.SUCCESS
+
+    def test_resources_and_stores_are_apart(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        other = harness.store("lock")
+        for where, resource in ((store, "r"), (store, "R"), (store, "r "), (store, "ü" * 512), (other, "r")):
+            assert face.call(client.lock, "try_lock", where, resource) is not None
+        assert face.call(harness.client().lock, "try_lock", other, "r") is None
+
+    def test_one_of_many_gets_it(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        clients = [client, harness.client()]
+        calls: list[Any] = [(clients[n % 2].lock, "try_lock", (store, "r"), {}) for n in range(16)]
+        leases = face.together(calls)
+        assert [type(each) for each in leases if each is not None] == [Lease]
+
+    def test_unlock(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.NOT_FOUND
+        lease = face.call(client.lock, "try_lock", store, "r", "me")
+        assert face.call(client.lock, "unlock", store, "r", "you") is UnlockStatus.NOT_OWNER
+        assert face.call(client.lock, "try_lock", store, "r") is None
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.SUCCESS
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.NOT_FOUND
+        with pytest.raises(LeaseLostError, match="'r'"):
+            face.call(lease, "release")
+        assert lease.lost
+
+    # -- expiry -----------------------------------------------------------
+
+    def test_expires_by_the_clock_of_the_store(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", "me", expiry=60)
+        harness.advance(58)
+        assert face.call(client.lock, "try_lock", store, "r", "you") is None
+        harness.advance(2.5)
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.NOT_FOUND
+        other = face.call(client.lock, "try_lock", store, "r", "you", expiry=60)
+        assert other is not None
+        with pytest.raises(LeaseLostError) as caught:
+            face.call(lease, "release")
+        assert isinstance(caught.value, ConflictError)
+        assert (caught.value.code, caught.value.component) == ("ABORTED", store)
+        assert caught.value.operation == "release"
+        assert face.call(client.lock, "try_lock", store, "r", "me") is None  # that release took nothing from others
+
+    def test_expires_in_real_time(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", expiry=0.3)
+        begun = time.monotonic()
+        while (other := face.call(client.lock, "try_lock", store, "r")) is None:
+            assert time.monotonic() < begun + 30
+            face.pause(0.005)
+        assert time.monotonic() - begun > 0.25
+        assert lease.lost  # the holder knows no later than others
+        with pytest.raises(LeaseLostError):
+            lease.check()
+        other.check()
+
+    def test_the_holder_is_the_first_to_know(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", expiry=30)
+        lease.check()
+        later = client.lock._now() + 30
+        client.lock._now = lambda: later
+        assert lease.lost
+        assert face.call(client.lock, "try_lock", store, "r") is None
+        with pytest.raises(LeaseLostError):
+            face.call(lease, "release")
+        assert face.call(client.lock, "try_lock", store, "r") is not None
+
+    # -- tokens -----------------------------------------------------------
+
+    @requires("lock.token")
+    def test_tokens_grow(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        tokens = []
+        second = harness.client()
+        for n in range(6):
+            lease = face.call((client, second)[n % 2].lock, "try_lock", store, "r", "me", expiry=60)
+            assert type(lease.token) is int
+            tokens.append(lease.token)
+            if n % 3 == 0:
+                face.call(lease, "release")
+            elif n % 3 == 1:
+                harness.advance(200)
+            else:
+                face.call(client.lock, "unlock", store, "r", "me")
+        assert tokens == sorted(set(tokens))
+        assert tokens[0] >= 1
+
+    @requires("lock.token", "state.fence")
+    def test_a_lower_token_is_refused(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        first = face.call(client.lock, "try_lock", store, "r", expiry=60)
+        face.call(client.state, "save", store, "k", 1, fence=first.token)
+        harness.advance(61)
+        second = face.call(client.lock, "try_lock", store, "r", expiry=60)
+        face.call(client.state, "save", store, "k", 2, fence=first.token)  # none higher was seen yet
+        face.call(client.state, "save", store, "k", 3, fence=second.token)
+        for _ in range(3):
+            with pytest.raises(ConflictError):
+                face.call(client.state, "save", store, "k", 4, fence=first.token)
+        assert face.call(client.state, "get", store, "k") == 3
+        face.call(client.state, "delete", store, "k", fence=second.token)
+        with pytest.raises(ConflictError):
+            face.call(client.state, "save", store, "k", 4, fence=first.token)
+
+    # -- renewing ---------------------------------------------------------
+
+    @requires("lock.renew")
+    def test_renew(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", expiry=60)
+        before, token = lease.expires_at, lease.token
+        for _ in range(3):
+            harness.advance(40)
+            face.call(lease, "renew")
+        assert face.call(client.lock, "try_lock", store, "r") is None
+        assert lease.expires_at >= before
+        assert lease.token == token
+        face.call(lease, "release")
+        with pytest.raises(ClosedError, match="released"):
+            face.call(lease, "renew")
+        with pytest.raises(ClosedError, match="released"):
+            lease.check()
+        assert not lease.lost
+
+    @requires("lock.renew")
+    def test_what_has_ended_is_not_renewed(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        lease = face.call(client.lock, "try_lock", store, "r", expiry=60)
+        harness.advance(61)
+        with pytest.raises(LeaseLostError) as caught:
+            face.call(lease, "renew")
+        assert caught.value.operation == "renew"
+        assert lease.lost
+        assert face.call(client.lock, "try_lock", store, "r") is not None
+
+    def test_without_renewal(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        if self.lacks(client, "lock.renew", store):
+            with pytest.raises(UnsupportedError):
+                client.lock.hold(store, "r", renew=True)
+            with pytest.raises(UnsupportedError), face.opened(client.lock.hold(store, "r")) as lease:
+                face.call(lease, "renew")
+            return
+        with pytest.raises(LeaseLostError), face.opened(client.lock.hold(store, "r", expiry=0.1, renew=False)) as lease:
+            assert face.until(lambda: lease.lost)
+
+    # -- blocks -----------------------------------------------------------
+
+    def test_a_lease_as_a_block(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(face.call(client.lock, "try_lock", store, "r")) as lease:
+            lease.check()
+            assert face.call(client.lock, "try_lock", store, "r") is None
+        assert face.call(client.lock, "try_lock", store, "r") is not None
+        with pytest.raises(ClosedError), face.opened(lease):
+            pytest.fail("a released lease has no block")
+
+    def test_hold(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        handle = client.lock.hold(store, "r")
+        assert isinstance(handle, LockHold)
+        with face.opened(handle) as lease:
+            assert isinstance(lease, Lease)
+            assert face.call(client.lock, "try_lock", store, "r") is None
+        with face.opened(client.lock.hold(store, "r", wait=0)) as lease:
+            face.call(lease, "release")  # early is fine
+            assert face.call(client.lock, "try_lock", store, "r") is not None
+        with pytest.raises(ClosedError), face.opened(handle):
+            pytest.fail("a handle serves one block")
+
+    def test_an_exception_leaves_the_block(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        with pytest.raises(KeyError), face.opened(client.lock.hold(store, "r")):
+            raise KeyError
+        assert face.call(client.lock, "try_lock", store, "r", "me") is not None
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.SUCCESS
+        with pytest.raises(KeyError), face.opened(client.lock.hold(store, "r", expiry=60, renew=False)):
+            harness.advance(61)
+            raise KeyError
+        with pytest.raises(LeaseLostError), face.opened(client.lock.hold(store, "r", expiry=60, renew=False)):
+            harness.advance(61)
+
+    def test_lost_to_another(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with pytest.raises(LeaseLostError), face.opened(client.lock.hold(store, "r")) as lease:
+            assert face.call(client.lock, "unlock", store, "r", lease.owner) is UnlockStatus.SUCCESS
+            other = face.call(client.lock, "try_lock", store, "r")
+        other.check()
+        assert face.call(client.lock, "try_lock", store, "r") is None
+
+    @requires("lock.renew")
+    def test_held_longer_than_its_expiry(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(client.lock.hold(store, "r", expiry=2)) as lease:
+            first, end = lease.expires_at, time.monotonic() + 2.5
+            while time.monotonic() < end:
+                lease.check()
+                assert face.call(client.lock, "try_lock", store, "r") is None
+                face.pause(0.05)
+            assert lease.expires_at > first
+
+    @requires("lock.renew")
+    def test_a_loss_is_noticed_while_renewing(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        with pytest.raises(LeaseLostError), face.opened(client.lock.hold(store, "r", expiry=1.5)) as lease:
+            face.call(client.lock, "unlock", store, "r", lease.owner)
+            assert face.until(lambda: lease.lost)  # by the store's answer, or by the clock
+
+    # -- waiting ----------------------------------------------------------
+
+    def test_no_wait_and_a_short_one(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        assert face.call(client.lock, "try_lock", store, "r", "me") is not None
+        for wait in (0, 0.05):
+            with pytest.raises(DeadlineExceededError, match="'r'") as caught:
+                face.opened(client.lock.hold(store, "r", wait=wait)).__enter__()
+            assert (caught.value.component, caught.value.operation) == (store, "hold")
+            assert not caught.value.maybe_applied
+        assert face.call(client.lock, "unlock", store, "r", "me") is UnlockStatus.SUCCESS
+        assert face.call(client.lock, "try_lock", store, "r") is not None  # who gave up is not in line
+
+    @pytest.mark.parametrize("wait", [None, 20])
+    def test_waits_for_a_release(self, client: CloudRuntimesClient, face: Face, store: str, wait: float | None) -> None:
+        lease = client.lock.try_lock(store, "r", expiry=3600)
+        assert lease is not None
+        timer = threading.Timer(0.1, lease.release)
+        timer.start()
+        with face.opened(client.lock.hold(store, "r", wait=wait)) as mine:
+            mine.check()
+            if mine.token is not None and lease.token is not None:
+                assert mine.token > lease.token
+        timer.join()
+
+    def test_waits_for_a_dead_holder(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        dead = face.call(client.lock, "try_lock", store, "r", expiry=0.4)
+        with face.opened(client.lock.hold(store, "r", wait=30)):
+            assert dead.lost
+
+    @requires("lock.fair")
+    def test_in_the_order_of_coming(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
+        clients = [client, harness.client()]
+        got: list[int] = []
+        lease = client.lock.try_lock(store, "r")
+        assert lease is not None
+
+        def wait(number: int) -> None:
+            with clients[number % 2].lock.hold(store, "r", wait=30):
+                got.append(number)
+
+        threads = [threading.Thread(target=wait, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.15)
+        lease.release()
+        for thread in threads:
+            thread.join(30)
+        assert got == list(range(6))
+
+    def test_contention(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        """Many hold it in turn, none at the same time."""
+        inside = 0
+        tokens: list[Any] = []
+
+        def enter(lease: Lease) -> None:
+            nonlocal inside
+            assert inside == 0
+            inside += 1
+            tokens.append(lease.token)
+
+        def leave() -> None:
+            nonlocal inside
+            inside -= 1
+
+        if isinstance(face, SyncFace):
+
+            def work() -> None:
+                for _ in range(5):
+                    with client.lock.hold(store, "r", wait=60) as lease:
+                        enter(lease)
+                        time.sleep(0.001)
+                        leave()
+
+            threads = [threading.Thread(target=work) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+        else:
+
+            async def work_async() -> None:
+                for _ in range(5):
+                    async with client.lock.hold(store, "r", wait=60) as lease:
+                        enter(lease)
+                        await asyncio.sleep(0.001)
+                        leave()
+
+            async def run() -> None:
+                await asyncio.gather(*(work_async() for _ in range(8)))
+
+            asyncio.run(run())
+        assert len(tokens) == 40
+        if not self.lacks(client, "lock.token", store):
+            assert tokens == sorted(set(tokens))
+
+    def test_cancelled_while_waiting(self, client: CloudRuntimesClient, store: str) -> None:
+        async def run() -> None:
+            async with client.lock.hold(store, "r") as lease:
+                waiting = asyncio.create_task(client.lock.hold(store, "r").__aenter__())
+                await asyncio.sleep(0.1)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError) as caught:
+                    await waiting
+                assert caught.value.maybe_applied is False  # type: ignore[attr-defined]
+                lease.check()
+            assert await client.lock.try_lock_async(store, "r") is not None
+
+        asyncio.run(run())
+
+    # -- refusals ---------------------------------------------------------
+
+    @pytest.mark.parametrize("name", ["", "x" * 1025, "ü" * 513, "a\0b", "a||b", "\ud800", 5, None, b"r"])
+    def test_names_that_are_refused(self, client: CloudRuntimesClient, face: Face, store: str, name: Any) -> None:
+        with pytest.raises(InvalidArgumentError, match="resource_id"):
+            face.call(client.lock, "try_lock", store, name)
+        with pytest.raises(InvalidArgumentError, match="resource_id"):
+            client.lock.hold(store, name)
+        with pytest.raises(InvalidArgumentError, match="resource_id"):
+            face.call(client.lock, "unlock", store, name, "me")
+        with pytest.raises(InvalidArgumentError, match="owner"):
+            face.call(client.lock, "unlock", store, "r", name)
+        if name is not None:
+            with pytest.raises(InvalidArgumentError, match="owner"):
+                face.call(client.lock, "try_lock", store, "r", name)
+
+    @pytest.mark.parametrize("expiry", [0, -1, float("nan"), float("inf"), "30", None, True, 1e10])
+    def test_expiries_that_are_refused(self, client: CloudRuntimesClient, face: Face, store: str, expiry: Any) -> None:
+        with pytest.raises(InvalidArgumentError, match="expiry"):
+            face.call(client.lock, "try_lock", store, "r", expiry=expiry)
+        with pytest.raises(InvalidArgumentError, match="expiry"):
+            client.lock.hold(store, "r", expiry=expiry)
+
+    @pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "30", True])
+    def test_waits_that_are_refused(self, client: CloudRuntimesClient, store: str, wait: Any) -> None:
+        with pytest.raises(InvalidArgumentError, match="wait"):
+            client.lock.hold(store, "r", wait=wait)
+        bad: Any = "yes"
+        with pytest.raises(InvalidArgumentError, match="renew"):
+            client.lock.hold(store, "r", renew=bad)
+
+    def test_a_closed_client(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        other = harness.client()
+        assert face.call(other.lock, "unlock", store, "r", "me") is UnlockStatus.NOT_FOUND
+        held = face.call(client.lock, "try_lock", store, "r", expiry=60)
+        handle = client.lock.hold(store, "q")
+        client.close()
+        for method in ("renew", "release"):
+            with pytest.raises(ClosedError):
+                face.call(held, method)
+        with pytest.raises(ClosedError):
+            face.call(client.lock, "try_lock", store, "r")
+        with pytest.raises(ClosedError):
+            face.opened(handle).__enter__()
+        assert face.call(other.lock, "try_lock", store, "r") is None  # it lasts until its expiry
+
+    def test_closing_ends_a_wait(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
+        other = harness.client()
+        assert other.lock.try_lock(store, "r", expiry=3600) is not None
+        ended: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                client.lock.hold(store, "r").__enter__()
+            except ClosedError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.2)
+        client.close()
+        thread.join(10)
+        assert [type(error) for error in ended] == [ClosedError]

@@ -1,0 +1,24 @@
+"""The lock suite on every harness of the table, and on a fake without renewal, token and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harnesses import HARNESSES
+from lock_fakes import DictLockHarness
+
+from cloud_runtimes.testing import Harness, LockSuite
+
+_ROWS = {**HARNESSES, DictLockHarness.name: DictLockHarness}
+
+
+class TestLock(LockSuite):
+    @pytest.fixture(params=sorted(_ROWS))
+    def harness(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Harness]:
+        harness: Harness = _ROWS[request.param](monkeypatch, tmp_path)
+        yield harness
+        harness.close()
