@@ -204,6 +204,21 @@ def test_a_half_written_one_keeps_what_was_before(
     assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
 
 
+def test_a_file_that_is_replaced_again_and_again(
+    sources: Path, write: Write, client: Make, canary: Canary, clocks: Any
+) -> None:
+    """It is never quiet, and whole every time."""
+    values = [canary.value() for _ in range(2)]
+    made = client(path=write("s.json", {"a": values[0]}))
+    made.secret.get_secret("s", "a")
+    clocks.ahead_ms = 0
+    end = time.monotonic() + 20
+    while made.secret.get_secret("s", "a").value != values[1]:
+        write("new.json", {"a": values[1]}).replace(sources / "s.json")
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 WRITER = """
 import json, os, sys, time
 path, words, rounds = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])

@@ -45,6 +45,7 @@ LONGEST: Final = 1.0
 MAX_BYTES: Final = 16 * 1024 * 1024
 _COARSE: Final = 2.0
 """The grain where a file system keeps times in whole seconds (FAT: 2 s)."""
+_LEAST: Final = 0.01
 _STEP: Final = 0.02
 
 Signature = tuple[int, ...]
@@ -122,6 +123,9 @@ class Watched(Generic[T]):
             return found
         with self._lock:
             if number > self._number:
+                if found.value is before.value and (self._keep or found.seen is not None):
+                    # this one has no news of the value; a look that began earlier may have brought some meanwhile
+                    found = found._replace(value=self._known.value, mode=self._known.mode)
                 self._number, self._known = number, found
             return self._known
 
@@ -165,12 +169,13 @@ class Watched(Generic[T]):
             known = known._replace(signature=None, seen=signature, still=now, restless=restless)
         known = known._replace(age=age)
         grain = QUIET if changed % 1_000_000_000 else _COARSE
-        if age < grain and now - known.still < QUIET:
-            if known.restless is not None and now - known.restless >= LONGEST:
-                if last is None or last[:2] == signature[:2]:
-                    return known.troubled(self._restless(), now)._replace(hurry=QUIET)
-            else:
-                return known._replace(hurry=QUIET)
+        # by the file's time as far as its grain allows, or by what was seen here
+        rest = max(age - (grain - QUIET), now - known.still)
+        if rest < QUIET:
+            if known.restless is None or now - known.restless < LONGEST:
+                return known._replace(hurry=max(QUIET - rest, _LEAST))
+            if last is None or last[:2] == signature[:2]:
+                return known.troubled(self._restless(), now)._replace(hurry=QUIET)
         return self._taken(known, signature, grain, now)
 
     def _taken(self, known: Look[T], signature: Signature, grain: float, now: float) -> Look[T]:
