@@ -5,6 +5,7 @@ Objects that own threads, descriptors or locks enter themselves here; the child 
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import weakref
@@ -23,7 +24,7 @@ class _Forkable(Protocol):
 importing = threading.RLock()
 
 _generation = 0
-_count = 0
+_numbers = itertools.count(1)
 _imports_rest = False
 _members: weakref.WeakValueDictionary[int, _Forkable] = weakref.WeakValueDictionary()
 
@@ -35,9 +36,7 @@ def generation() -> int:
 
 def register(member: _Forkable) -> None:
     """Have ``member.forked()`` called in every child forked from now on; held weakly."""
-    global _count
-    _count += 1
-    _members[_count] = member
+    _members[next(_numbers)] = member  # one number for each, also where threads do this at once
 
 
 def _resting() -> list[Any]:

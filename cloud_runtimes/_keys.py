@@ -7,13 +7,13 @@ from typing import Final
 
 from .errors import InvalidArgumentError
 
-__all__ = ["check_key", "check_keys"]
+__all__ = ["MAX_KEY_BYTES", "check_key", "check_keys"]
 
 MAX_KEY_BYTES: Final = 1024
 
 
-def check_key(key: str) -> str:
-    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL or ``||``."""
+def check_key(key: str, *, bars: bool = False) -> str:
+    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL, and without ``||`` but where ``bars`` are allowed."""
     if not isinstance(key, str):
         raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
     size = len(key)
@@ -29,8 +29,9 @@ def check_key(key: str) -> str:
         raise InvalidArgumentError(
             f"key {shown}: {size} bytes; a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8: shorten or hash it"
         )
-    if "\0" in key or "||" in key:
-        raise InvalidArgumentError(f"key {key!r}: NUL and '||' are reserved; use another separator")
+    if "\0" in key or ("||" in key and not bars):
+        reserved = "NUL is" if bars else "NUL and '||' are"
+        raise InvalidArgumentError(f"key {key!r}: {reserved} reserved; use another separator")
     return key
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ._operation import check_timeout
+from ._tables import KINDS, load_parser, read_tables
 from .errors import InvalidArgumentError
 
 __all__ = ["DEFAULT_TIMEOUT", "SUFFIXES", "ClientSettings", "build", "duration", "load", "parse", "read", "setting"]
@@ -36,7 +37,7 @@ DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
 """Default of the client's ``timeout``: 30 seconds, unless the configuration says otherwise."""
 
 _TOP_LEVEL: Final = ("runtime", "endpoint", "timeout", "app_id")
-SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
+SUFFIXES: Final = tuple(KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,59 +189,12 @@ def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
     Raises:
         InvalidArgumentError: a syntax error, a key that stands twice in a table, no tables at the top, or the extra for YAML is missing.
     """
-    try:
-        value = _parse_text(data.decode("utf-8"), suffix)
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except ImportError as error:
-        raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
-    except ValueError as error:
-        raise InvalidArgumentError(f"{path}: syntax error: {error}") from None
-    except RecursionError:
-        raise InvalidArgumentError(f"{path}: syntax error: nested too deeply") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidArgumentError(f"{path}: expected tables at the top, found {type(value).__name__}")
-    return value
-
-
-def _parse_text(text: str, suffix: str) -> Any:
-    if suffix == ".toml":
-        import tomllib
-
-        return tomllib.loads(text)
-    if suffix == ".json":
-        import json
-
-        return json.loads(text, object_pairs_hook=_distinct)
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Refuses a key that stands twice, as YAML does and PyYAML does not."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [
-                self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
-            ]
-            _distinct([(key, None) for key in keys])
-            made: dict[Any, Any] = super().construct_mapping(node, deep)
-            return made
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
-def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict; refuse a key that stands twice, as TOML does by itself."""
-    table: dict[Any, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"{key!r} stands twice in one table")
-        table[key] = value
-    return table
+    kind = KINDS[suffix]
+    load_parser(kind, path)
+    found = read_tables(data, kind, quote=True)
+    if isinstance(found, str):
+        raise InvalidArgumentError(f"{path}: {found}")
+    return found
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tuple[str, ...]) -> None:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from .._keys import check_key
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import Service, placed
-from ..errors import InvalidArgumentError
 from . import driver as spi
 from .driver import SecretDriver
 from .types import Secret
 
 __all__ = ["SecretService"]
 
-MAX_KEY_BYTES: Final = 1024
-
 _GET = Method("secret", "get_secret", repeatable=True, writes=False)
 _GET_BULK = Method("secret", "get_bulk_secret", repeatable=True, writes=False)
-
-
-def _check_key(key: str) -> str:
-    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL."""
-    if not isinstance(key, str):
-        raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError as error:
-        at = error.start
-    else:
-        if not 0 < size <= MAX_KEY_BYTES:
-            shown = repr(key if size < 80 else key[:60] + "…")
-            raise InvalidArgumentError(
-                f"key {shown}: {size} bytes; the key of a secret has 1 to {MAX_KEY_BYTES} bytes of UTF-8"
-            )
-        if "\0" in key:
-            raise InvalidArgumentError(f"key {key!r}: the key of a secret holds no NUL")
-        return key
-    raise InvalidArgumentError(f"key {key!r}: a lone surrogate at {at} is not UTF-8; repair the text")
 
 
 class SecretService(Service):
@@ -81,7 +59,7 @@ class SecretService(Service):
             PermissionDeniedError, UnauthenticatedError, UnavailableError: it cannot be read, or not now.
         """
         op, driver = self._reading(_GET, store_name, timeout, metadata)
-        return self._call(op, driver.get, _check_key(key))
+        return self._call(op, driver.get, check_key(key, bars=True))
 
     @placed(_GET)
     async def get_secret_async(
@@ -94,7 +72,7 @@ class SecretService(Service):
     ) -> Secret:
         """Asynchronous `get_secret`."""
         op, driver = self._reading(_GET, store_name, timeout, metadata)
-        return await self._call_async(op, driver.get_async, _check_key(key))
+        return await self._call_async(op, driver.get_async, check_key(key, bars=True))
 
     @placed(_GET_BULK)
     def get_bulk_secret(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,35 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, _log
+from cloud_runtimes._clock import Clocks
+
+
+class SetClocks(Clocks):
+    """What the test says has passed; `write` sets the wall clock to the kernel's, whose times files have."""
+
+    __slots__ = ("passed", "skew", "wall")
+
+    def __init__(self) -> None:
+        self.passed = self.skew = 0.0
+        self.set()
+
+    def set(self) -> None:
+        self.wall = time.time() - self.passed
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.passed
+
+    def wall_ms(self) -> int:
+        return round((self.wall + self.passed + self.skew) * 1000)
+
+    def write(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        self.set()
+
+
+@pytest.fixture
+def clocks() -> SetClocks:
+    return SetClocks()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.file.notices import Notices, folders
+from cloud_runtimes.components.file.watched import QUIET
 from cloud_runtimes.configuration import ConfigurationSubscription, _feed
 from cloud_runtimes.errors import (
     ClosedError,
@@ -194,7 +195,7 @@ def test_a_reader_never_gets_half_of_it(on_file: Make, tmp_path: Path) -> None:
         while not stop.is_set():
             number += 1
             rewrite(path, text(number))
-            time.sleep(0.06)  # quiet, for a moment
+            time.sleep(1.2 * QUIET)  # quiet, for a moment
 
     writer = threading.Thread(target=change)
     writer.start()
@@ -295,6 +296,13 @@ def test_it_is_only_read(on_file: Make, tmp_path: Path) -> None:
         ({"path": "app"}, "say format"),
         ({"path": "app.ini"}, "say format"),
         ({"path": "app.toml", "format": "ini"}, "'toml' or 'json' or 'yaml'"),
+        ({"path": ".env"}, "say format"),
+        ({"path": "app.toml", "format": "dotenv"}, "say format"),
+        (
+            {"path": "app.toml", "separator": ":"},
+            r"\[configuration\.app\]: the setting 'separator' .* is for secret only",
+        ),
+        ({"path": "app.toml", "multi_valued": False}, "the setting 'multi_valued' .* is for secret only: take it away"),
         ({"path": "app.toml", "poll_interval": "1ms"}, "at least 10ms"),
         ({"path": "app.toml", "watch": "inotify"}, "watch"),
     ],
@@ -303,6 +311,8 @@ def test_bad_settings(on_file: Make, settings: dict[str, Any], message: str) -> 
     client = on_file(Path("app.toml"), **settings)
     with pytest.raises(InvalidArgumentError, match=message):
         client.configuration.get_configuration("app")
+    with pytest.raises(InvalidArgumentError, match=message):
+        client.wait_ready(timeout=0.1)
 
 
 def test_a_format_by_setting_and_a_path_from_home(

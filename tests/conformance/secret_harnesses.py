@@ -15,7 +15,7 @@ from harnesses import ShiftedClocks
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.components.local import LocalComponent
+from cloud_runtimes.components.file import FileComponent
 from cloud_runtimes.testing import SecretHarness
 
 
@@ -28,7 +28,7 @@ class _Harness(SecretHarness):
         self.clocks = ShiftedClocks()
         self.clocks.ahead_ms = 60_000
         monkeypatch.setattr(EnvComponent, "clocks", self.clocks)
-        monkeypatch.setattr(LocalComponent, "clocks", self.clocks)
+        monkeypatch.setattr(FileComponent, "clocks", self.clocks)
         self._stores: dict[str, dict[str, Any]] = {}
         self._clients: list[CloudRuntimesClient] = []
 
@@ -134,7 +134,7 @@ class _FileHarness(_Harness):
     keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "a\tb")
 
     def table(self, store: str) -> dict[str, Any]:
-        return {"component": "local", "path": str(self.folder / f"{store}{self.end}")}
+        return {"component": "file", "path": str(self.folder / f"{store}{self.end}")}
 
     def write(self, store: str) -> None:
         self.replace(f"{store}{self.end}", self.text(self._stores[store]))
@@ -146,7 +146,7 @@ class _FileHarness(_Harness):
 class JsonHarness(_FileHarness):
     """A JSON file."""
 
-    name = "local, JSON"
+    name = "file, JSON"
     end = ".json"
     keys = (*_FileHarness.keys, "nested:key", "nested:list:0")
 
@@ -160,7 +160,7 @@ class JsonHarness(_FileHarness):
 class MultipleHarness(_FileHarness):
     """A JSON file whose tables are secrets of several entries."""
 
-    name = "local, JSON, multi-valued"
+    name = "file, JSON, multi-valued"
     end = ".json"
     multiple = True
 
@@ -178,7 +178,7 @@ class MultipleHarness(_FileHarness):
 class TomlHarness(_FileHarness):
     """A TOML file."""
 
-    name = "local, TOML"
+    name = "file, TOML"
     end = ".toml"
 
     def text(self, secrets: dict[str, Any]) -> str:
@@ -192,7 +192,7 @@ class TomlHarness(_FileHarness):
 class YamlHarness(_FileHarness):
     """A YAML file."""
 
-    name = "local, YAML"
+    name = "file, YAML"
     end = ".yaml"
 
     def text(self, secrets: dict[str, Any]) -> str:
@@ -202,7 +202,7 @@ class YamlHarness(_FileHarness):
 class DotenvFileHarness(_FileHarness):
     """A dotenv file of the store's own."""
 
-    name = "local, dotenv"
+    name = "file, dotenv"
     end = ".env"
     keys = ("a_b", "a.b", "UPPER")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, config
+from cloud_runtimes._tables import read_tables
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.sqlite import SqliteSettings
 from cloud_runtimes.config import ClientSettings, build, duration, read
@@ -267,7 +269,31 @@ def test_other_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, text in (("list.json", "[1]"), ("list.yaml", "- 1")):
         with pytest.raises(InvalidArgumentError, match="expected tables at the top, found list"):
             settings(file(tmp_path, text, name))
+    with pytest.raises(InvalidArgumentError, match="expected tables at the top, found NoneType"):
+        settings(file(tmp_path, "null", "null.json"))
+    with pytest.raises(InvalidArgumentError, match=r"key\.yaml: syntax error: unhashable"):
+        settings(file(tmp_path, "? [a]\n: b\n", "key.yaml"))
     assert settings(file(tmp_path, "", "empty.yaml")).runtime == "capa"
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    for name, text in (("a.json", '{"app_id": "x"}'), ("a.toml", 'app_id = "x"'), ("a.yaml", "app_id: x")):
+        assert settings(file(tmp_path, f"\ufeff{text}", name)).app_id == "x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("json", '{"a": WORD'), ("toml", "a = WORD"), ("yaml", "a: *WORD"), ("yaml", "a: !WORD x")],
+)
+def test_the_words_of_a_parser_are_told_where_they_may(kind: str, text: str) -> None:
+    """They quote the document, or may do so; where that holds secrets, only the place is told."""
+    place = read_tables(text.encode(), kind, quote=False)
+    words = read_tables(text.encode(), kind, quote=True)
+    assert isinstance(place, str)
+    assert isinstance(words, str)
+    assert re.fullmatch(r"syntax error at line 1, column \d+", place)
+    assert words.startswith("syntax error: ")
+    assert "WORD" not in place
 
 
 def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, config
 from cloud_runtimes._bridge import Bridge
 from cloud_runtimes.client import SERVICES
+from cloud_runtimes.components.file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
 from cloud_runtimes.runtimes.capa import CapaRuntime
 
@@ -182,21 +183,32 @@ def test_a_configuration_subscription_belongs_to_the_parent(client: CloudRuntime
             sub.close()
 
 
-def test_a_fork_beside_a_look_at_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["configuration", "secret"])
+def test_a_fork_beside_a_look_at_a_file(tmp_path: Path, service: str) -> None:
     """The child has a client of the same runtime object, whose file another thread was looking at."""
     path = tmp_path / "app.toml"
-    path.write_text("x = 1")
-    table = {"configuration": {"app": {"component": "file", "path": str(path)}}}
+    path.write_text("x = '1'")
+    path.chmod(0o600)
+    table = {service: {"app": {"component": "file", "path": str(path)}}}
     settings = config.load(
         table, services=SERVICES, endpoint=None, timeout=20.0, runtime="capa", app_id="test", api_token=None
     )
     with CloudRuntimesClient(runtime=CapaRuntime(settings, Bridge()), config=table, timeout=5) as client:
-        assert client.configuration.get_configuration("app") == {"x": "1"}
-        watched = client.configuration._driver("app")._component.watched
+
+        def get() -> str:
+            if service == "secret":
+                return client.secret.get_secret("app", "x").value
+            return client.configuration.get_configuration("app")["x"]
+
+        assert get() == "1"
+        component = getattr(client, service)._driver("app")._component
+        watched = (component.secrets if service == "secret" else component.configuration)._file
+        path.write_text("x = '2'")  # what is new is told under the lock
         with ThreadPoolExecutor(1) as pool:
             pool.submit(watched._lock.acquire).result()
             try:
-                assert in_child(lambda: client.configuration.get_configuration("app")) == {"x": "1"}
+                time.sleep(2 * QUIET)
+                assert in_child(get) == "2"
             finally:
                 pool.submit(watched._lock.release).result()
 

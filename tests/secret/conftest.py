@@ -12,7 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._clock import Clocks
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.components.local import LocalComponent
+from cloud_runtimes.components.file import FileComponent
 from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 from cloud_runtimes.testing.canary import Canary
 
@@ -50,7 +50,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def clocks(monkeypatch: pytest.MonkeyPatch) -> AheadClocks:
     """An hour ahead: no file counts as just written, until it is set back."""
     clocks = AheadClocks()
-    monkeypatch.setattr(LocalComponent, "clocks", clocks)
+    monkeypatch.setattr(FileComponent, "clocks", clocks)
     monkeypatch.setattr(EnvComponent, "clocks", clocks)
     return clocks
 
@@ -90,7 +90,7 @@ def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make a client whose store ``s`` is a component with these settings."""
     made: list[CloudRuntimesClient] = []
 
-    def client(component: str = "local", **settings: Any) -> CloudRuntimesClient:
+    def client(component: str = "file", **settings: Any) -> CloudRuntimesClient:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         made.append(CloudRuntimesClient(config={"secret": {"s": {"component": component, **settings}}}))
         return made[-1]

@@ -14,7 +14,7 @@ from ...errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ..._driver import Driver
-    from ..local.watched import WatchedFile
+    from ..file.secret_file import SecretFile
 
 __all__ = ["EnvComponent", "EnvSettings", "component"]
 
@@ -50,23 +50,23 @@ class EnvComponent(Component):
     settings: EnvSettings
     clocks = Clocks()
 
-    _file: WatchedFile | None = None
+    _file: SecretFile | None = None
 
     @property
-    def file(self) -> WatchedFile | None:
+    def file(self) -> SecretFile | None:
         """The dotenv file, read when first asked for what the process does not have; ``None``: there is to be none."""
-        # without a lock, as in `LocalComponent.file`
+        # without a lock, as in `FileComponent.secrets`
         file = self._file
         if file is None and self.settings.file != "":
             file = self._file = self._made()
         return file
 
-    def _made(self) -> WatchedFile:
-        from ..local.watched import WatchedFile
+    def _made(self) -> SecretFile:
+        from ..file.secret_file import SecretFile
 
         given = self.settings.file
         path = os.path.abspath(os.path.expanduser(given or ".env"))
-        return WatchedFile(path, "dotenv", self.clocks, separator=":", multi_valued=False, optional=given is None)
+        return SecretFile(path, "dotenv", self.clocks, separator=":", multi_valued=False, optional=given is None)
 
     def driver(self, service: str, name: str) -> Driver:
         from .secret import EnvSecret

@@ -15,7 +15,7 @@ from ..._operation import Operation
 from ...errors import BulkError, CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ...secret.driver import BULK, SecretDriver
 from ...secret.types import Secret
-from ..local import watched  # noqa: F401  # loaded with the driver, not by a call
+from ..file import secret_file  # noqa: F401  # loaded with the driver, not by a call
 
 if TYPE_CHECKING:
     from . import EnvComponent

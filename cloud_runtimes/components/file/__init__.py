@@ -1,25 +1,37 @@
-"""A file that others change, as configuration: TOML, JSON or YAML, followed while the program runs."""
+"""A file that others write: configuration out of TOML, JSON or YAML, secrets out of these or dotenv; followed while the program runs."""
 
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from ... import _fork
 from ..._clock import Clocks
+from ..._operation import Method, Operation
 from ..._runtime import Component
-from ...config import SUFFIXES, ClientSettings, duration, setting
-from ...errors import InvalidArgumentError, UnavailableError
+from ...config import SUFFIXES, duration, setting
+from ...errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
     from ..._driver import Driver
-    from .watched import Watched
+    from .configuration_file import ConfigurationFile
+    from .secret_file import SecretFile
 
 __all__ = ["FileComponent", "FileSettings", "component"]
+
+_READY: Final = {
+    service: Method(service, "ready", repeatable=True, writes=False) for service in ("configuration", "secret")
+}
+_OF_ONE: Final = {
+    "separator": "secret",
+    "multi_valued": "secret",
+    "watch": "configuration",
+    "poll_interval": "configuration",
+}
+"""Settings that one of the services has a use for."""
+_SEPARATOR: Final = ":"
+_POLL_INTERVAL: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +40,24 @@ class FileSettings:
 
     Attributes:
         path: the file; must be given. Symlinks are followed anew at every look.
-        format: ``"toml"``, ``"json"`` or ``"yaml"`` (extra ``yaml``), where the file's name does not end so.
-        watch: ``"watchfiles"``: notices of the kernel shorten the wait (extra ``watch``); ``"poll"``: only looks; ``"auto"``: the first where it is installed.
-        poll_interval: seconds between two looks at the file of a subscription, whatever notices come.
+        format: what is in the file, where its name does not say so by its end: ``.toml``, ``.json``, ``.yaml``, ``.yml`` (extra ``yaml``), and, for secrets, ``*.env``, ``.env``, ``.env.*``.
+        separator: of secrets: stands between the names of nested tables: the key ``db:password`` is ``password`` in ``db``. Default: ``:``.
+        multi_valued: of secrets: each table at the top is one secret of several entries, instead of one secret per entry.
+        watch: of configuration: ``"watchfiles"``: notices of the kernel shorten the wait (extra ``watch``); ``"poll"``: only looks; ``"auto"``: the first where it is installed. Default: auto.
+        poll_interval: of configuration: seconds between two looks at the file of a subscription, whatever notices come. Default: 0.5.
     """
 
     path: str | None = setting(None, help="the file")
-    format: Literal["toml", "json", "yaml"] | None = setting(None, help="toml, json or yaml")
-    watch: Literal["auto", "poll", "watchfiles"] = setting("auto", help="how changes are noticed")
-    poll_interval: float = setting(0.5, parse=duration, help="between two looks")
+    format: Literal["toml", "json", "yaml", "dotenv"] | None = setting(None, help="toml, json, yaml or dotenv")
+    separator: str | None = setting(None, help="between the names of nested tables")
+    multi_valued: bool | None = setting(None, help="a table at the top is one secret")
+    watch: Literal["auto", "poll", "watchfiles"] | None = setting(None, help="how changes are noticed")
+    poll_interval: float | None = setting(None, parse=duration, help="between two looks")
 
     def __post_init__(self) -> None:
-        if self.poll_interval < 0.01:
+        if self.separator == "":
+            raise ValueError("separator must not be empty: nested names could not be told apart")
+        if self.poll_interval is not None and self.poll_interval < 0.01:
             raise ValueError("poll_interval must be at least 10ms")
 
 
@@ -48,58 +66,106 @@ class FileComponent(Component):
 
     name = "file"
     Settings = FileSettings
-    services = ("configuration",)
+    services = ("configuration", "secret")
 
     settings: FileSettings
     clocks = Clocks()
 
-    def __init__(self, settings: FileSettings, context: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, context, bridge)
-        self._lock = threading.RLock()
-        self._watched: Watched | None = None
-        _fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: nobody is in here."""
-        self._lock = threading.RLock()
+    # two threads may both make one, which does no harm; a lock could be inherited locked by a forked child
+    _configuration: ConfigurationFile | None = None
+    _secrets: SecretFile | None = None
+    _service: str | None = None
 
     @property
-    def watched(self) -> Watched:
-        """The file, of which nothing has been read yet at first."""
-        if self._watched is None:
-            from .watched import Watched
+    def watch(self) -> str:
+        """How changes of configuration are noticed."""
+        return self.settings.watch or "auto"
 
-            with self._lock:
-                if self._watched is None:
-                    path, suffix = self._file()
-                    self._watched = Watched(path, suffix, self.clocks)
-        return self._watched
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two looks."""
+        given = self.settings.poll_interval
+        return _POLL_INTERVAL if given is None else given
 
-    def _file(self) -> tuple[Path, str]:
+    @property
+    def configuration(self) -> ConfigurationFile:
+        """The file of configuration, of which nothing has been read yet at first."""
+        file = self._configuration
+        if file is None:
+            from .configuration_file import ConfigurationFile
+
+            path = self._path('path = "…", a TOML, JSON or YAML file')
+            suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
+            if suffix not in SUFFIXES:
+                raise InvalidArgumentError(
+                    f'{path}: no kind of file that holds configuration: say format = "toml", "json" or "yaml"'
+                )
+            file = self._configuration = ConfigurationFile(path, suffix, self.clocks)
+        return file
+
+    @property
+    def secrets(self) -> SecretFile:
+        """The file of secrets, read when first asked for one."""
+        file = self._secrets
+        if file is None:
+            from .document import kind_of
+            from .secret_file import SecretFile
+
+            path = str(self._path('the file of secrets: path = "secrets.json"'))
+            kind = self.settings.format or kind_of(path)
+            if kind is None:
+                raise InvalidArgumentError(
+                    f"{path}: unknown kind of file; name it {', '.join(f'*{end}' for end in (*SUFFIXES, '.env'))}, "
+                    'or say format = "toml", "json", "yaml" or "dotenv"'
+                )
+            file = self._secrets = SecretFile(
+                path,
+                kind,
+                self.clocks,
+                separator=self.settings.separator or _SEPARATOR,
+                multi_valued=bool(self.settings.multi_valued),
+                optional=False,
+            )
+        return file
+
+    def _path(self, what: str) -> Path:
         given = self.settings.path
         if not given or "\0" in given:
-            raise InvalidArgumentError('the component "file" needs path = "…", a TOML, JSON or YAML file')
-        path = Path(os.path.abspath(os.path.expanduser(given)))
-        suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise InvalidArgumentError(
-                f'{path}: its name tells of no kind of configuration: say format = "toml", "json" or "yaml"'
-            )
-        return path, suffix
+            raise InvalidArgumentError(f"the component file needs {what}")
+        return Path(os.path.abspath(os.path.expanduser(given)))
 
     def driver(self, service: str, name: str) -> Driver:
+        for other, only in _OF_ONE.items():
+            if only != service and getattr(self.settings, other) is not None:
+                raise InvalidArgumentError(
+                    f"[{service}.{name}]: the setting {other!r} of the component file is for {only} only: take it away"
+                )
+        self._service = service
+        if service == "secret":
+            from .secret import FileSecret
+
+            return FileSecret(self, name)  # type: ignore[abstract]  # BlockingDriver has made its twins
         from .configuration import FileConfiguration
 
         return FileConfiguration(self)  # type: ignore[abstract]  # the bridge gives it the other face
 
     def ready(self) -> None:
-        found, _ = self.watched.look()
-        if found is None:
-            problem = self.watched.problem()
-            raise UnavailableError(str(problem) if problem else f"{self.watched.path} is being written") from problem
+        service = self._service
+        if service == "secret":
+            self.secrets.load(Operation(_READY[service], self.name, 5.0))
+        elif service is not None:
+            file = self.configuration
+            try:
+                file.values(Operation(_READY[service], self.name, 5.0))
+            except UnavailableError:
+                raise
+            except CloudRuntimesError as problem:
+                # it is its owner's, who may repair it
+                raise UnavailableError(str(problem)) from problem
 
     def close(self, timeout: float | None) -> None:
-        """Nothing is held open: subscriptions hold their own."""
+        """Let go of what was read. Nothing is held open: subscriptions hold their own."""
+        self._configuration = self._secrets = None
 
 
 component = FileComponent

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..._bridge import BlockingDriver
 from ..._operation import Operation
@@ -12,7 +11,7 @@ from ..._thread import Changes
 from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...configuration.types import ConfigurationItem
 from ...errors import InvalidArgumentError, UnsupportedError
-from .watched import LONGEST, QUIET, Snapshot, Watched
+from .configuration_file import ConfigurationFile, Values
 
 if TYPE_CHECKING:
     from . import FileComponent
@@ -31,24 +30,7 @@ class FileConfiguration(BlockingDriver, ConfigurationDriver):
         self._component = component
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return _items(self._settled(op), selection)
-
-    def _settled(self, op: Operation) -> Snapshot:
-        """Return the file's values; of one that is being written, wait for the end, a moment."""
-        watched = self._component.watched
-        waited = 0.0
-        while True:
-            found, hurry = watched.look()
-            if not hurry or waited > LONGEST + QUIET:
-                break
-            left = op.remaining()
-            if left is not None and left < hurry:
-                break
-            sleep(hurry)
-            waited += hurry
-        if found is not None:
-            return found
-        raise watched.problem() or op.timed_out(f"{watched.path}, which is being written,")
+        return _items(self._component.configuration.values(op), selection)
 
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         raise self._read_only()
@@ -57,16 +39,16 @@ class FileConfiguration(BlockingDriver, ConfigurationDriver):
         raise self._read_only()
 
     def _read_only(self) -> UnsupportedError:
-        return UnsupportedError(f"{self._component.watched.path} is only read: change the file")
+        return UnsupportedError(f"{self._component.configuration.path} is only read: change the file")
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        settings = self._component.settings
-        notices = self._notices(settings.watch)
-        found = self._settled(op)
-        source = _Source(self._component.watched, selection, settings.poll_interval, notices, found.number)
+        file = self._component.configuration
+        notices = self._notices(file, self._component.watch)
+        found = file.values(op)
+        source = _Source(file, selection, self._component.poll_interval, notices, found)
         return source, Update(_items(found, selection), True)
 
-    def _notices(self, watch: str) -> Notices | None:
+    def _notices(self, file: ConfigurationFile, watch: str) -> Notices | None:
         if watch == "poll":
             return None
         from importlib.util import find_spec
@@ -80,30 +62,31 @@ class FileConfiguration(BlockingDriver, ConfigurationDriver):
             )
         from .notices import Notices
 
-        return Notices(self._component.watched.path)
+        return Notices(file.path)
 
 
 class _Source(ConfigurationSource):
     """Looks at the file every now and then, or when notices tell of it."""
 
     def __init__(
-        self, watched: Watched, selection: Selection, interval: float, notices: Notices | None, number: int
+        self, file: ConfigurationFile, selection: Selection, interval: float, notices: Notices | None, values: Values
     ) -> None:
-        self._watched = watched
+        self._file = file
         self._selection = selection
         self._interval = interval
         self._notices = notices
-        self._number = number
+        self._values = values
         self._hurry = 0.0
         self._woken = False
         self._changes = Changes()
 
     def look(self) -> Update | None:
-        found, self._hurry = self._watched.look()
-        if found is None or found.number == self._number:
+        found = self._file.look()
+        self._hurry = found.hurry
+        if found.value is None or found.value is self._values:
             return None
-        self._number = found.number
-        return Update(_items(found, self._selection), True)
+        self._values = found.value
+        return Update(_items(found.value, self._selection), True)
 
     def wait(self, timeout: float, /) -> None:
         limit = min(timeout, self._interval)
@@ -125,7 +108,6 @@ class _Source(ConfigurationSource):
             self._notices.close()
 
 
-def _items(found: Snapshot, selection: Selection) -> dict[str, ConfigurationItem]:
-    values: Mapping[str, Any] = found.values
+def _items(values: Values, selection: Selection) -> dict[str, ConfigurationItem]:
     keys = selection.keys or values
     return {key: ConfigurationItem(key, values[key]) for key in keys if key in values}

@@ -165,7 +165,10 @@ class CapaRuntime(Runtime):
             return component
 
     def ready(self) -> None:
-        for service, name in self.declared() or {("state", "default"): DEFAULT}:
+        declared = self.declared()
+        for service, name in declared:
+            self.driver(service, name)  # refuses what will never be ready
+        for service, name in declared or {("state", "default"): DEFAULT}:
             self._component(service, name).ready()
 
     def is_inside(self) -> bool:

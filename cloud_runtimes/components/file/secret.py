@@ -9,26 +9,26 @@ from ..._operation import Operation
 from ...errors import BulkError, NotFoundError, PayloadError
 from ...secret.driver import BULK, SecretDriver
 from ...secret.types import Secret
-from . import watched  # noqa: F401  # loaded with the driver, not by a call
+from . import secret_file  # noqa: F401  # loaded with the driver, not by a call
 
 if TYPE_CHECKING:
-    from . import LocalComponent
+    from . import FileComponent
 
-__all__ = ["LocalSecret"]
+__all__ = ["FileSecret"]
 
 
-class LocalSecret(BlockingDriver, SecretDriver):
+class FileSecret(BlockingDriver, SecretDriver):
     """Secrets of one file."""
 
     features = frozenset({BULK})
 
-    def __init__(self, component: LocalComponent, name: str) -> None:
+    def __init__(self, component: FileComponent, name: str) -> None:
         self._component = component
         self._name = name
         self.bridge = component.bridge
 
     def get(self, op: Operation, key: str, /) -> Secret:
-        file = self._component.file
+        file = self._component.secrets
         document = file.load(op)
         if key in document.wrong:
             raise PayloadError(f"secret {key!r} of {self._name!r}: in {file.path} it {document.wrong[key]}")
@@ -38,7 +38,7 @@ class LocalSecret(BlockingDriver, SecretDriver):
         return secret
 
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
-        file = self._component.file
+        file = self._component.secrets
         document = file.load(op)
         secrets = dict(document.secrets)
         if document.wrong:

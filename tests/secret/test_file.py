@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.local import document, watched
+from cloud_runtimes import CloudRuntimesClient, _tables
+from cloud_runtimes.components.file import watched
 from cloud_runtimes.errors import (
     BulkError,
     DeadlineExceededError,
@@ -143,7 +143,7 @@ SYNTAX: list[tuple[str, str, str]] = [
     ("s.json", '{"a": SECRET}', "syntax error at line 1"),
     ("s.json", "SECRET", "syntax error at line 1"),
     ("s.json", "", "syntax error at line 1"),
-    ("s.json", '["SECRET"]', "expected a table of secrets at the top, found list"),
+    ("s.json", '["SECRET"]', "expected tables at the top, found list"),
     ("s.json", '"SECRET"', "found str"),
     ("s.json", "null", "found NoneType"),
     ("s.json", '{"a": "SECRET", "a": "SECRET"}', "'a' stands twice"),
@@ -209,7 +209,7 @@ def test_a_parser_with_a_fault_is_not_quoted(
     def faulty(text: str) -> Any:
         raise ZeroDivisionError(text)
 
-    monkeypatch.setattr(document, "_PARSERS", {"json": faulty})
+    monkeypatch.setattr(_tables, "_PARSERS", {"json": faulty})
     with canary.raises(PayloadError, match="syntax error$"):
         face.call(client(path=write("s.json", {"a": canary.value()})).secret, "get_secret", "s", "a")
 
@@ -225,7 +225,7 @@ def test_an_interrupt_leaves_nothing_in_its_frames(
         reached.append(len(held))
         raise error
 
-    monkeypatch.setattr(document, "_PARSERS", {"json": interrupted})
+    monkeypatch.setattr(_tables, "_PARSERS", {"json": interrupted})
     path = write("s.json", {"a": canary.value()})
     with pytest.raises(BaseException) as caught:
         client(path=path).secret.get_secret("s", "a")
@@ -240,14 +240,29 @@ def test_settings_that_are_wrong(sources: Path, client: Make, face: Face) -> Non
         ({}, r'needs the file of secrets: path = "secrets.json"'),
         ({"path": ""}, "needs the file of secrets"),
         ({"path": "a\0.json"}, "needs the file of secrets"),
-        ({"path": "secrets.txt"}, "unknown kind of file; name it \\*.json"),
+        ({"path": "secrets.txt"}, r"unknown kind of file; name it \*\.toml, \*\.json, .*\*\.env, or say format"),
         ({"path": "secrets"}, "unknown kind of file"),
         ({"path": "s.json", "separator": ""}, "separator must not be empty"),
         ({"path": "s.json", "multi_valued": "yes"}, "'multi_valued'"),
         ({"pth": "s.json"}, "did you mean 'path'"),
+        ({"path": "s.json", "format": "ini"}, "'toml' or 'json' or 'yaml' or 'dotenv'"),
+        ({"path": "s.json", "watch": "poll"}, r"\[secret\.s\]: the setting 'watch' .* is for configuration only"),
+        ({"path": "s.json", "poll_interval": 1}, "the setting 'poll_interval' .* is for configuration only"),
     ):
         with pytest.raises(InvalidArgumentError, match=message):
             face.call(client(**settings).secret, "get_secret", "s", "a")
+        with pytest.raises(InvalidArgumentError, match=message):
+            face.call(client(**settings), "wait_ready", timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("format", "text"), [("json", '{"a": "1"}'), ("toml", "a = '1'"), ("yaml", "a: '1'"), ("dotenv", "a=1")]
+)
+def test_a_format_by_setting(write: Write, client: Make, face: Face, format: str, text: str) -> None:
+    """Also where the name tells of another one."""
+    for name in ("secrets", "secrets.txt", "secrets.json", ".env"):
+        made = client(path=write(name, text), format=format)
+        assert face.call(made.secret, "get_secret", "s", "a").value == "1"
 
 
 def test_no_such_file(sources: Path, client: Make, face: Face) -> None:
@@ -286,7 +301,7 @@ NOBODY = """
 import os, sys
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import PermissionDeniedError
-stores = {name: {"component": "local", "path": path} for name, path in zip(("open", "closed"), sys.argv[1:])}
+stores = {name: {"component": "file", "path": path} for name, path in zip(("open", "closed"), sys.argv[1:])}
 with CloudRuntimesClient(config={"secret": stores}) as client:
     client.secret.get_secret("open", "a")  # all is imported while this process may still read everything
     if os.geteuid() == 0:
@@ -319,8 +334,7 @@ def test_errors_of_the_system(write: Write, client: Make, monkeypatch: pytest.Mo
         (errno.ESTALE, UnavailableError, True),
         (errno.ENAMETOOLONG, InvalidArgumentError, False),
     ):
-        file = watched.WatchedFile("/x.json", "json", None, separator=":", multi_valued=False, optional=False)  # type: ignore[arg-type]
-        error = file._explained(OSError(number, os.strerror(number), "/x.json"))
+        error = watched._explained(OSError(number, os.strerror(number), "/x.json"), "/x.json")
         assert type(error) is kind
         assert error.retryable is retryable
         assert "/x.json" in str(error)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.local import watched
+from cloud_runtimes.components.file import secret_file, watched
 from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -29,6 +29,9 @@ from cloud_runtimes.testing.canary import Canary
 Write = Callable[..., Path]
 Make = Callable[..., CloudRuntimesClient]
 
+SETTLE_MS = round(watched.QUIET * 1000)
+GRACE_MS = round(secret_file.GRACE * 1000)
+
 
 class Reads:
     """How often files were really read."""
@@ -38,13 +41,13 @@ class Reads:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    reads, real = Reads(), watched._contents
+    reads, real = Reads(), watched._bytes
 
     def contents(descriptor: int, size: int) -> bytes:
         reads.count += 1
         return real(descriptor, size)
 
-    monkeypatch.setattr(watched, "_contents", contents)
+    monkeypatch.setattr(watched, "_bytes", contents)
     return reads
 
 
@@ -137,15 +140,15 @@ def test_what_just_changed_is_not_read_yet(
     old, new = canary.value(), canary.value()
     made = client(path=write("s.json", {"a": old}))
     face.call(made.secret, "get_secret", "s", "a")
-    clocks.ahead_ms = -(watched.SETTLE_MS // 2)  # the file's time is now, or at most a little later
+    clocks.ahead_ms = -(SETTLE_MS // 2)  # the file's time is now, or at most a little later
     path = write("s.json", {"a": new})
     clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000
     begin = time.monotonic()
     got = face.call(made.secret, "get_secret", "s", "a")
-    if time.monotonic() - begin < watched.SETTLE_MS / 2000:  # else this machine was busy, and the time is up
+    if time.monotonic() - begin < SETTLE_MS / 2000:  # else this machine was busy, and the time is up
         assert (got.value == old) is True
         assert reads.count == 1
-    clocks.ahead_ms += 10 * watched.SETTLE_MS
+    clocks.ahead_ms += 10 * SETTLE_MS
     assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
 
 
@@ -164,7 +167,7 @@ def test_a_file_that_does_not_come_to_rest(
 ) -> None:
     path = write("s.json", {"a": canary.value()})
     made = client(path=path)
-    real = watched._contents
+    real = watched._bytes
 
     def contents(descriptor: int, size: int) -> bytes:
         data = real(descriptor, size)
@@ -173,10 +176,10 @@ def test_a_file_that_does_not_come_to_rest(
         return data
 
     with monkeypatch.context() as patched:
-        patched.setattr(watched, "_contents", contents)
+        patched.setattr(watched, "_bytes", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
             face.call(made.secret, "get_secret", "s", "a", timeout=0.1)
-        patched.setattr(watched, "PATIENCE", 0.1)
+        patched.setattr(secret_file, "PATIENCE", 0.1)
         with canary.raises(UnavailableError, match="changes all the time"):
             face.call(made.secret, "get_secret", "s", "a", timeout=None)
     assert face.call(made.secret, "get_secret", "s", "a")
@@ -192,13 +195,28 @@ def test_a_half_written_one_keeps_what_was_before(
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path = write("s.json", whole[:cut])
         # it has come to rest, and yet it is not old
-        clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000 + 2 * watched.SETTLE_MS
+        clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000 + 2 * SETTLE_MS
         assert (face.call(made.secret, "get_secret", "s", "a").value == old) is True
-    clocks.ahead_ms += 2 * watched.GRACE_MS
+    clocks.ahead_ms += 2 * GRACE_MS
     with canary.raises(PayloadError, match="syntax error"):
         face.call(made.secret, "get_secret", "s", "a")
     write("s.json", whole)
     assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
+
+
+def test_a_file_that_is_replaced_again_and_again(
+    sources: Path, write: Write, client: Make, canary: Canary, clocks: Any
+) -> None:
+    """It is never quiet, and whole every time."""
+    values = [canary.value() for _ in range(2)]
+    made = client(path=write("s.json", {"a": values[0]}))
+    made.secret.get_secret("s", "a")
+    clocks.ahead_ms = 0
+    end = time.monotonic() + 20
+    while made.secret.get_secret("s", "a").value != values[1]:
+        write("new.json", {"a": values[1]}).replace(sources / "s.json")
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 WRITER = """

@@ -1,0 +1,121 @@
+"""TOML, JSON and YAML: bytes → tables.
+
+Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text; it names places, and what stands there only where that is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from . import _fork
+from .errors import InvalidArgumentError
+
+__all__ = ["KINDS", "load_parser", "read_tables"]
+
+KINDS: Final[Mapping[str, str]] = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+"""The end of a file's name → its kind."""
+_MODULES: Final[Mapping[str, str]] = {"toml": "tomllib", "json": "json", "yaml": "yaml"}
+
+
+def load_parser(kind: str, path: object) -> None:
+    """Load what `read_tables` needs for a kind, where a fork is safe; other kinds need nothing.
+
+    Raises:
+        InvalidArgumentError: the extra for YAML is missing.
+    """
+    try:
+        if (module := _MODULES.get(kind)) is not None:
+            with _fork.importing:
+                import_module(module)
+    except ImportError as error:
+        raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
+
+
+def read_tables(data: bytes, kind: str, *, quote: bool) -> dict[Any, Any] | str:
+    """Return the tables of a document, or what is wrong with it.
+
+    Args:
+        kind: a value of `KINDS`, of which the parser is loaded.
+        quote: whether the parser's own words may be told, which quote the document.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start}"
+    try:
+        found = _PARSERS[kind](text)
+    except RecursionError:
+        return "syntax error: nested too deeply"
+    except _Twice as twice:
+        return f"syntax error: {twice} stands twice in one table"
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"syntax error: {' '.join(str(error).split())}" if quote else f"syntax error{_place(error)}"
+    if kind == "yaml" and found is None:  # an empty document
+        return {}
+    if isinstance(found, dict):
+        return found
+    return f"expected tables at the top, found {type(found).__name__}"
+
+
+def _place(error: Exception) -> str:
+    """Tell where, of what an error of one of the parsers says."""
+    mark = getattr(error, "problem_mark", None)  # PyYAML
+    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # json
+    if mark is not None:
+        line, column = mark.line + 1, mark.column + 1
+    elif line is None and (found := re.search(r"at line (\d+), column (\d+)\)$", str(error))):  # tomllib
+        line, column = found[1], found[2]
+    if line is None and str(error).endswith("(at end of document)"):
+        return " at the end of the document"
+    return "" if line is None else f" at line {line}, column {column}"
+
+
+class _Twice(Exception):
+    """A key that stands twice."""
+
+
+def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dict; refuse a key that stands twice, as TOML does by itself."""
+    table: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise _Twice(repr(key))
+        table[key] = value
+    return table
+
+
+def _json(text: str) -> Any:
+    import json
+
+    return json.loads(text, object_pairs_hook=_distinct)
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key that stands twice, as YAML does and PyYAML does not."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [
+                self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
+            ]
+            _distinct([(key, None) for key in keys])
+            made: dict[Any, Any] = super().construct_mapping(node, deep)
+            return made
+
+    return yaml.load(text, Loader)
+
+
+_PARSERS: Final = {"json": _json, "toml": _toml, "yaml": _yaml}
