@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     from ._bridge import Bridge
     from ._runtime import Runtime
     from ._service import Service
+    from .file import FileService
     from .pubsub import PubSubService
     from .state import StateService
 
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
-SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "state": "StateService"}
+SERVICES: Final[Mapping[str, str]] = {
+    "file": "FileService",
+    "pubsub": "PubSubService",
+    "state": "StateService",
+}
 """The services there are: name → class, in the package of that name."""
 
 _open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
@@ -119,6 +124,7 @@ class CloudRuntimesClient:
         return service
 
     if TYPE_CHECKING:
+        file: FileService
         pubsub: PubSubService
         state: StateService
     else:

@@ -27,6 +27,14 @@ from ..client import SERVICES
 __all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "file": "put, get, open, stat, list and delete files",
+    "file.content_type": "files keep their `content_type=`",
+    "file.copy": "`copy_file`, inside the store",
+    "file.etag": "`FileInfo.etag` names the version",
+    "file.exclusive": "`overwrite=False`: only creates",
+    "file.metadata": "files keep `metadata=`",
+    "file.move": "`move_file`, in one step",
+    "file.range": "`start=`, `length=` and `seek`: a part alone",
     "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",

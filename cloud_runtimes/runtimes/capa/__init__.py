@@ -1,6 +1,6 @@
 """Capa: the runtime that lives in the application's own process.
 
-It opens components by name. With no component configured, every service stands on the embedded default, ``sqlite`` in the home folder, and every name is a namespace of its own.
+It opens components by name. With no component configured, every service stands on its embedded default, ``sqlite`` in the home folder or what `DEFAULTS` says, and every name is a namespace of its own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ... import registry
 from ..._runtime import Component, Runtime
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CapaRuntime", "runtime"]
 
 DEFAULT = "sqlite"
+DEFAULTS: Final[Mapping[str, str]] = {"file": "local"}
+"""Service → the component that it stands on where none is declared; the others on `DEFAULT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +68,9 @@ class CapaRuntime(Runtime):
 
     def _component(self, service: str, name: str) -> Component:
         declared = self.declared()
-        # without a declaration one instance serves all services and names
-        key = (service, name) if declared else ("", "")
+        default = DEFAULTS.get(service, DEFAULT)
+        # without a declaration one instance serves all services that stand on it, and all names
+        key = (service, name) if declared else ("", default)
         if declared and key not in declared:
             raise ComponentNotFoundError(
                 f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
@@ -80,9 +83,9 @@ class CapaRuntime(Runtime):
             component = self._components.get(key)
             if component is None:
                 table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
-                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", DEFAULT))
+                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", default))
                 where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
-                if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
+                if made.name in (DEFAULT, *DEFAULTS.values()) and self.capa.home is not None and "path" not in table:
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
                 self._components[key] = component
