@@ -208,7 +208,7 @@ class FileSuite(Suite):
                 got = face.call(client.file, "get_file", store, "f", start=start, length=length)
                 assert got == b"0123456789"[start : start + length]
         for bad in ({"start": -1}, {"length": -1}, {"start": 1.0}, {"length": "1"}, {"start": True}, {"start": 2**63}):
-            with pytest.raises(InvalidArgumentError, match="start|length"):
+            with pytest.raises(InvalidArgumentError, match=r"start|length"):
                 face.call(client.file, "get_file", store, "f", **bad)
         with pytest.raises(MissingFileError):
             face.call(client.file, "get_file", store, "absent", start=1, length=0)
@@ -342,7 +342,7 @@ class FileSuite(Suite):
         if not self.lacks(client, "file.move", store):
             calls += [("move_file", ("f", name)), ("move_file", (name, "f"))]
         for method, args in calls:
-            with pytest.raises(InvalidArgumentError, match="name|source|target"):
+            with pytest.raises(InvalidArgumentError, match=r"name|source|target"):
                 face.call(client.file, method, store, *args)
         with pytest.raises(InvalidArgumentError, match="name"):
             client.file.open_file(store, name, "wb")
@@ -697,14 +697,16 @@ class FileSuite(Suite):
         return client.supports("file.metadata", store)
 
     def test_many_at_once(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        calls = [(client.file, "put_file", (store, f"d{n % 7}/f{n % 13}/{n}", b"%d" % n), {}) for n in range(60)]
+        calls: list[Any] = [
+            (client.file, "put_file", (store, f"d{n % 7}/f{n % 13}/{n}", b"%d" % n), {}) for n in range(60)
+        ]
         assert all(isinstance(result, FileInfo) for result in face.together(calls))
         results = face.together([(client.file, "get_file", (store, f"d{n % 7}/f{n % 13}/{n}"), {}) for n in range(60)])
         assert results == [b"%d" % n for n in range(60)]
         assert len(face.call(client.file, "list_files", store)) == 60
         # putting beside deleting: a folder that is pruned meanwhile is made again
         for _ in range(5):
-            puts = [(client.file, "put_file", (store, f"p/q/{n}", b"x"), {}) for n in range(10)]
-            deletes = [(client.file, "delete_file", (store, f"p/q/{n}"), {}) for n in range(10)]
+            puts: list[Any] = [(client.file, "put_file", (store, f"p/q/{n}", b"x"), {}) for n in range(10)]
+            deletes: list[Any] = [(client.file, "delete_file", (store, f"p/q/{n}"), {}) for n in range(10)]
             for result in face.together([call for pair in zip(puts, deletes, strict=True) for call in pair]):
                 assert result is None or isinstance(result, FileInfo)
