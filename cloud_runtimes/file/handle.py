@@ -297,7 +297,9 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             AlreadyExistsError, ResourceExhaustedError, PermissionDeniedError: nothing was stored.
         """
         try:
-            if not self._ended and self.mode == "wb" and self._generation == _fork.generation():
+            if self._ended:
+                return
+            if self.mode == "wb" and self._generation == _fork.generation():
                 self._open()  # an empty file
             self._close(self._broken is None)
             self._whole()
@@ -308,7 +310,9 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
     async def close_async(self) -> None:
         """Asynchronous `close`."""
         try:
-            if not self._ended and self.mode == "wb" and self._generation == _fork.generation():
+            if self._ended:
+                return
+            if self.mode == "wb" and self._generation == _fork.generation():
                 await self._open_async()
             await self._close_async(self._broken is None)
             self._whole()

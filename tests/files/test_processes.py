@@ -144,9 +144,9 @@ def test_links_swapped_in(
                 assert not isinstance(result, bytes) or result == b"inside", result
             except PermissionDeniedError:
                 refused += 1
-            except CloudRuntimesError as error:
-                # the folder was away, or came back in between
-                assert error.code in ("NOT_FOUND", "INTERNAL"), error
+            except CloudRuntimesError as error:  # the folder was away, or came back in between
+                if error.code not in ("NOT_FOUND", "INTERNAL"):
+                    raise
         child.kill()
     assert sorted(each.name for each in outside.iterdir()) == ["file", "secret"]
     assert (outside / "file").read_bytes() == (outside / "secret").read_bytes() == b"secret"

@@ -178,7 +178,7 @@ class LocalFiles(BlockingDriver, FileDriver):
 
     def _unlink(self, root: int, where: Place, guard: Guard) -> None:
         # a file set aside first: it must not come back when the one before it is gone
-        guard.begun = False
+        removed = False
         for entry_only in (False, True):
             with self.tree.folder(root, where.folders) as folder:
                 if folder is None:
@@ -192,8 +192,9 @@ class LocalFiles(BlockingDriver, FileDriver):
                     except OSError as error:
                         if error.errno in (errno.ENOENT, errno.EISDIR):
                             continue
+                        guard.begun = removed
                         raise
-                    guard.begun = True
+                    removed = True
                     self.tree.flush(holder)
 
     def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:

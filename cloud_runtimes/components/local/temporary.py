@@ -74,7 +74,7 @@ class Temporary:
     def _make_folder(self, root: int) -> None:
         if self._folder < 0:
             try:
-                os.mkdir(TEMPORARIES, 0o700, dir_fd=root)
+                os.mkdir(TEMPORARIES, 0o777, dir_fd=root)
             except FileExistsError:
                 pass
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -80,18 +80,28 @@ class Tree:
         self._make = make
         self._lock = threading.RLock()
         self._turn = threading.RLock()
-        self._depth = 0
+        self._inside = False
+        self._rests = False
         self._root: int | None = None
         # whether files can be made without a name and get one later (open(2), O_TMPFILE)
         self.nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
         _fork.register(self)
+
+    def before_fork(self) -> None:
+        """Let turns end: a child that inherits one would keep it if the parent died."""
+        self._rests = self._turn.acquire(timeout=1.0)
+
+    def after_fork(self) -> None:
+        """Let turns begin again."""
+        if self._rests:
+            self._turn.release()
 
     def forked(self) -> None:
         """Let go of the parent's descriptor: a lock through it would be the parent's own."""
         root, self._root = self._root, None
         if root is not None:
             os.close(root)
-        self._lock, self._turn, self._depth = threading.RLock(), threading.RLock(), 0
+        self._lock, self._turn, self._inside = threading.RLock(), threading.RLock(), False
 
     def close(self) -> None:
         """Let go of the root; calls under way have descriptors of their own."""
@@ -132,41 +142,42 @@ class Tree:
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:
         """Change the name space, alone among all threads and processes."""
-        left = op.remaining()
-        if not self._turn.acquire(timeout=-1 if left is None else left):
-            raise op.timed_out("its turn to change the store")
-        try:
-            self._depth += 1
-            if self._depth == 1:  # else a signal handler in a turn of its own thread
-                self._take(op, root)
-            yield
-        finally:
-            self._depth -= 1
-            try:
-                if self._depth == 0:
-                    flock(root, LOCK_UN)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            finally:
-                self._turn.release()
-
-    @staticmethod
-    def _take(op: Operation, root: int) -> None:
         delay = 0.0002
         while True:
-            try:
-                flock(root, LOCK_EX | LOCK_NB)
-                return
-            except OSError as error:
-                if error.errno in _NO_LOCKS:  # a file system without: turns hold inside this process
-                    return
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
+            with self._turn:
+                outer = self._inside  # true in a signal handler that came in a turn of its own thread
+                try:
+                    self._inside = True
+                    if outer or self._take(root):
+                        yield
+                        return
+                finally:
+                    self._inside = outer
+                    if not outer:
+                        self._give(root)
             if op.remaining() == 0:
                 raise op.timed_out("its turn to change the store")
             time.sleep(delay)
             delay = min(delay * 1.5, 0.01)
+
+    @staticmethod
+    def _take(root: int) -> bool:
+        try:
+            flock(root, LOCK_EX | LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            if error.errno not in _NO_LOCKS:  # a file system without: turns hold inside this process
+                raise
+        return True
+
+    @staticmethod
+    def _give(root: int) -> None:
+        try:
+            flock(root, LOCK_UN)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     # -- folders ----------------------------------------------------------
 
