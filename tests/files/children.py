@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
@@ -35,6 +36,7 @@ def put_until_killed(path: str, named: str) -> None:
     if named == "named":
         del os.O_TMPFILE  # as on a file system without
     with client(path) as made:
+        made.file.put_file("store", "new/first", b"0" * 10, metadata={"digit": "0"})
         say(ready=True)
         number = 0
         while True:
@@ -48,6 +50,8 @@ def put_until_killed(path: str, named: str) -> None:
 def move_until_killed(path: str, named: str) -> None:
     """Move one file to and fro, over another."""
     with client(path) as made:
+        made.file.move_file("store", "here/a", "there/a")
+        made.file.move_file("store", "there/a", "here/a")
         say(ready=True)
         while True:
             made.file.move_file("store", "here/a", "there/a")
@@ -110,11 +114,20 @@ def swap(path: str, outside: str) -> None:
     say(ready=True)
     folder, held = os.path.join(path, "folder"), os.path.join(path, "held")
     file = os.path.join(path, "target")
+
+    def attempt(step: Callable[..., Any], *arguments: str) -> None:
+        try:
+            step(*arguments)
+        except OSError:  # a put has made the folder anew in between, or a delete has pruned it
+            return
+
     while True:
-        os.rename(folder, held)
-        os.symlink(outside, folder)
-        os.unlink(folder)
-        os.rename(held, folder)
+        attempt(os.rename, folder, held)
+        attempt(os.symlink, outside, folder)
+        attempt(os.unlink, folder)
+        attempt(os.rename, held, folder)
+        shutil.rmtree(held, ignore_errors=True)
+        attempt(os.unlink, held)
         for link in (os.path.join(outside, "secret"), "/dev/zero"):
             os.symlink(link, file + ".new")
             os.rename(file + ".new", file)

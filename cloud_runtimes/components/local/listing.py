@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..._operation import Operation
 from ...file.types import FileInfo
 from .meta import Meta, info
-from .names import place, segment
+from .names import MARK, place, segment
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -106,7 +106,7 @@ class _Walk:
                     yield info(name, os.fstat(below), Meta(0))
 
     def _smallest(self, folder: int, base: str, floor: str) -> list[Entry]:
-        wanted = (entry for entry in self._entries(folder, ()) if entry.key > floor and self._wants(base + entry.key))
+        wanted = self._entries(folder, (), base, floor)
         return sorted(wanted) if self._round is None else heapq.nsmallest(self._round, wanted)
 
     def _wants(self, name: str) -> bool:
@@ -117,18 +117,23 @@ class _Walk:
             return name > after or (self._recursive and after.startswith(name))
         return name > after and name.startswith(prefix)
 
-    def _entries(self, folder: int, heads: tuple[str, ...]) -> Iterator[Entry]:
+    def _entries(self, folder: int, heads: tuple[str, ...], base: str, floor: str) -> Iterator[Entry]:
         with os.scandir(folder) as found:
             for each in found:
-                entries = (*heads, each.name)
+                entry = each.name
                 is_folder = each.is_dir(follow_symlinks=False)
-                if is_folder and each.name.startswith("%%+"):
-                    with self._tree.folder(folder, (each.name,)) as below:
+                if not heads and entry.isascii() and not entry.startswith(MARK):
+                    # what nearly all are: told without being taken apart, since a page looks at all of a folder
+                    key, is_aside = f"{entry}/" if is_folder else entry, False
+                elif is_folder and entry.startswith("%%+"):
+                    with self._tree.folder(folder, (entry,)) as below:
                         if below is not None:
-                            yield from self._entries(below, entries)
+                            yield from self._entries(below, (*heads, entry), base, floor)
                     continue
-                if not is_folder and not each.is_file(follow_symlinks=False):
-                    continue
-                told = segment(entries)
-                if told is not None and not (told[1] and is_folder):
-                    yield Entry(told[0] + "/" * is_folder, told[1], entries)
+                else:
+                    told = segment((*heads, entry))
+                    if told is None or (told[1] and is_folder):
+                        continue
+                    key, is_aside = told[0] + "/" * is_folder, told[1]
+                if key > floor and self._wants(base + key) and (is_folder or each.is_file(follow_symlinks=False)):
+                    yield Entry(key, is_aside, (*heads, entry))
