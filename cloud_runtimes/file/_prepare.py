@@ -128,11 +128,9 @@ class Source:
             memoryview(data)
             self.repeatable = True
         except TypeError:
-            if isinstance(data, os.PathLike) or callable(getattr(data, "read", None)):
-                return
-            if isinstance(data, AsyncIterable):
+            if isinstance(data, AsyncIterable):  # also files of asynchronous libraries, whose read is no plain one
                 self.asynchronous = True
-            elif not isinstance(data, Iterable):
+            elif not isinstance(data, (os.PathLike, Iterable)) and not callable(getattr(data, "read", None)):
                 raise InvalidArgumentError(
                     f"data must be bytes, a pathlib.Path, a binary file object or an iterable of bytes, not {type(data).__name__}"
                 ) from None

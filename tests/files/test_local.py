@@ -463,6 +463,37 @@ def test_a_cancelled_put_stores_nothing(client: CloudRuntimesClient, root: Path)
     assert not list((root / "%%tmp").iterdir()) if (root / "%%tmp").exists() else True
 
 
+def test_the_loop_is_free_while_a_source_blocks(client: CloudRuntimesClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(20):
+            time.sleep(0.02)
+            yield b"x"
+
+    async def main() -> int:
+        ticks = 0
+        task = asyncio.ensure_future(client.file.put_file_async("store", "f", chunks()))
+        while not task.done():
+            ticks += 1
+            await asyncio.sleep(0.005)
+        assert (await task).size == 20
+        return ticks
+
+    assert asyncio.run(main()) > 10
+
+
+def test_a_file_of_an_asynchronous_library(client: CloudRuntimesClient) -> None:
+    class File:
+        async def read(self, size: int) -> bytes:
+            raise AssertionError("its chunks are taken by async for")
+
+        async def __aiter__(self) -> Any:
+            yield b"one"
+            yield b"two"
+
+    asyncio.run(client.file.put_file_async("store", "f", File()))  # type: ignore[arg-type]
+    assert client.file.get_file("store", "f") == b"onetwo"
+
+
 def test_an_interrupted_put_stores_nothing(client: CloudRuntimesClient) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"

@@ -1,6 +1,6 @@
 """One store's folder: what is beneath it is reached entry by entry from an open descriptor, no link is ever followed.
 
-Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens in a *turn*: under a lock of the process and a ``flock`` on the root, which every process that uses the store takes. A turn is a few system calls; content is written before it and flushed after it. Readers take no turn.
+Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens in a *turn*: under a lock of the process and a ``flock`` on the root, which every process that uses the store takes. A turn is a few system calls; content is written and flushed before it. Readers take no turn.
 """
 
 from __future__ import annotations
