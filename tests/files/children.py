@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import AlreadyExistsError
 
 SIZES = (10, 300_000, 5_000_000)
 
@@ -56,6 +57,23 @@ def move_until_killed(path: str, named: str) -> None:
         while True:
             made.file.move_file("store", "here/a", "there/a")
             made.file.move_file("store", "there/a", "here/a")
+
+
+def create(path: str, count: str) -> None:
+    """Create files that another process creates too, with folders of their names; say which were made here."""
+    made_here = []
+    with client(path) as made:
+        made.file.exists("store", "warm")
+        say(ready=True)
+        sys.stdin.readline()
+        for number in range(int(count)):
+            for name in (f"n{number}", f"n{number}/below"):
+                try:
+                    made.file.put_file("store", name, path.encode(), overwrite=False)
+                    made_here.append(name)
+                except AlreadyExistsError:
+                    continue
+    say(made=made_here)
 
 
 def put_slowly(path: str, named: str) -> None:

@@ -92,6 +92,16 @@ def test_a_living_put_survives_the_sweep_of_another(start: Any, at: Any, root: P
     assert temporaries(root) == []
 
 
+def test_processes_that_create_the_same(start: Any, client: CloudRuntimesClient, root: Path, rounds: Any) -> None:
+    count = rounds(100, 2_000)
+    children = [start("create", root, count).ready() for _ in range(3)]
+    for child in children:
+        child.go()
+    made = [name for child in children for name in child.line()["made"]]
+    assert len(made) == len(set(made)) == 2 * count
+    assert [info.name for info in client.file.list_files("store", timeout=60)] == sorted(made)
+
+
 def test_much_in_little_memory(
     start: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -19,6 +19,7 @@ from cloud_runtimes.errors import (
     ConflictError,
     InternalError,
     InvalidArgumentError,
+    MissingFileError,
     PayloadError,
     UnavailableError,
     UnsupportedError,
@@ -152,6 +153,14 @@ WRONG: list[Call] = [
     ("state", "save_bulk", ([1],), {}, InvalidArgumentError),
     ("state", "delete", ("text",), {"etag": "0"}, ConflictError),
     ("state", "delete_bulk", ("text",), {}, InvalidArgumentError),
+    ("file", "put_file", ("..", b""), {}, InvalidArgumentError),
+    ("file", "put_file", ("f", "text"), {}, InvalidArgumentError),
+    ("file", "get_file", ("absent",), {}, MissingFileError),
+    ("file", "get_file", ("f",), {"start": -1}, InvalidArgumentError),
+    ("file", "stat_file", ("absent",), {}, MissingFileError),
+    ("file", "list_files", (), {"limit": 0}, InvalidArgumentError),
+    ("file", "move_file", ("absent", "f"), {}, MissingFileError),
+    ("file", "copy_file", ("absent", "f"), {}, MissingFileError),
     ("pubsub", "publish", ("t", object()), {}, PayloadError),
     ("pubsub", "publish", ("", 1), {}, InvalidArgumentError),
     ("pubsub", "publish", ("t", 1), {"delay": -1}, InvalidArgumentError),
@@ -168,6 +177,7 @@ def test_every_error_says_where(client: CloudRuntimesClient, face: str, call: Ca
     service, name, arguments, options, expected = call
     client.state.save("store", "text", "no number")
     client.pubsub.publish("store", "warm", 1)
+    client.file.exists("store", "warm")
     with pytest.raises(expected) as caught:
         if face == "sync":
             getattr(getattr(client, service), name)("store", *arguments, **options)
