@@ -216,6 +216,20 @@ def _without_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getxattr", refuse)
 
 
+def test_a_file_that_may_not_be_read_is_listed(
+    client: CloudRuntimesClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    client.file.put_file("store", "a", b"content")
+    monkeypatch.setattr(os, "getxattr", refuse)
+    (info,) = client.file.list_files("store")
+    assert (info.name, info.size, info.content_type) == ("a", 7, None)
+    with pytest.raises(PermissionDeniedError):
+        client.file.get_file("store", "a")
+
+
 def test_without_attributes(client: CloudRuntimesClient, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _without_attributes(monkeypatch)
     inner = client.file.put_file("store", "inner", b"x" * 100_000, metadata={"ключ": "🎉"})

@@ -20,7 +20,7 @@ from ..._operation import Operation
 from ...errors import InvalidArgumentError
 from ...file.types import FileInfo
 from .failures import refusal
-from .meta import info, look
+from .meta import Meta, info, look
 from .names import Place, aside
 from .sweep import sweep
 
@@ -136,8 +136,23 @@ class Tree:
                         return None
                     self._make()
                     self._root = os.open(self.path, flags)
+                    self._flush_above()
                 sweep(self._root)
             return os.dup(self._root)
+
+    def _flush_above(self) -> None:
+        """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
+        above = os.path.dirname(self.path)
+        while self.durable and above != os.path.dirname(above):
+            try:
+                descriptor = os.open(above, FOLDER)
+            except OSError:
+                return  # not readable for us, so not made by us
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            above = os.path.dirname(above)
 
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:
@@ -343,6 +358,9 @@ class Tree:
                     os.close(descriptor)
                 assert meta is not None
             return info(name, status, meta)
+        except PermissionError:
+            # another user's: that it is there does not depend on what may be read of it
+            return info(name, status, Meta(status.st_size))
         finally:
             os.close(probe)
 
