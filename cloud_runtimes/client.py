@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._runtime import Runtime
     from ._service import Service
     from .configuration import ConfigurationService
+    from .file import FileService
     from .lock import LockService
     from .pubsub import PubSubService
     from .rpc import RpcService
@@ -42,6 +43,7 @@ __all__ = ["SERVICES", "CloudRuntimesClient"]
 
 SERVICES: Final[Mapping[str, str]] = {
     "configuration": "ConfigurationService",
+    "file": "FileService",
     "lock": "LockService",
     "pubsub": "PubSubService",
     "rpc": "RpcService",
@@ -132,6 +134,7 @@ class CloudRuntimesClient:
     if TYPE_CHECKING:
         configuration: ConfigurationService
         lock: LockService
+        file: FileService
         pubsub: PubSubService
         rpc: RpcService
         secret: SecretService

@@ -13,6 +13,7 @@ Needs pytest, which is not a dependency of the package.
 from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, SecretHarness, requires
 from .suites.configuration import ConfigurationSuite
+from .suites.file import FileSuite
 from .suites.lock import LockSuite
 from .suites.pubsub import PubSubSuite
 from .suites.rpc import RpcHarness, RpcSuite
@@ -23,6 +24,7 @@ __all__ = [
     "AsyncFace",
     "ConfigurationSuite",
     "Face",
+    "FileSuite",
     "Harness",
     "LockSuite",
     "PubSubSuite",

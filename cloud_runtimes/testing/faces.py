@@ -27,6 +27,10 @@ class Face(ABC):
     def opened(self, handle: Any) -> Any:
         """Return a context manager for a handle's ``with`` or ``async with`` block."""
 
+    def run(self, flow: Any) -> Any:
+        """Run a coroutine; the async face alone can."""
+        raise NotImplementedError
+
     @abstractmethod
     def pause(self, seconds: float) -> None:
         """Let time pass, and handlers run."""
@@ -104,6 +108,10 @@ class AsyncFace(Face):
                 raise
         else:
             self._loop.run_until_complete(handle.__aexit__(None, None, None))
+
+    def run(self, flow: Any) -> Any:
+        """Run a coroutine in this face's loop."""
+        return self._loop.run_until_complete(flow)
 
     def pause(self, seconds: float) -> None:
         self._loop.run_until_complete(self._asyncio.sleep(seconds))

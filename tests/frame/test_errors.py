@@ -19,6 +19,7 @@ from cloud_runtimes.errors import (
     ConflictError,
     InternalError,
     InvalidArgumentError,
+    MissingFileError,
     NotFoundError,
     PayloadError,
     UnavailableError,
@@ -157,6 +158,14 @@ WRONG: list[Call] = [
     ("secret", "get_secret", ("a:b",), {}, InvalidArgumentError),
     ("secret", "get_secret", ("absent",), {}, NotFoundError),
     ("secret", "get_bulk_secret", (), {"timeout": 0}, InvalidArgumentError),
+    ("file", "put_file", ("..", b""), {}, InvalidArgumentError),
+    ("file", "put_file", ("f", "text"), {}, InvalidArgumentError),
+    ("file", "get_file", ("absent",), {}, MissingFileError),
+    ("file", "get_file", ("f",), {"start": -1}, InvalidArgumentError),
+    ("file", "stat_file", ("absent",), {}, MissingFileError),
+    ("file", "list_files", (), {"limit": 0}, InvalidArgumentError),
+    ("file", "move_file", ("absent", "f"), {}, MissingFileError),
+    ("file", "copy_file", ("absent", "f"), {}, MissingFileError),
     ("pubsub", "publish", ("t", object()), {}, PayloadError),
     ("pubsub", "publish", ("", 1), {}, InvalidArgumentError),
     ("pubsub", "publish", ("t", 1), {"delay": -1}, InvalidArgumentError),
@@ -173,6 +182,7 @@ def test_every_error_says_where(client: CloudRuntimesClient, face: str, call: Ca
     service, name, arguments, options, expected = call
     client.state.save("store", "text", "no number")
     client.pubsub.publish("store", "warm", 1)
+    client.file.exists("store", "warm")
     with pytest.raises(expected) as caught:
         if face == "sync":
             getattr(getattr(client, service), name)("store", *arguments, **options)

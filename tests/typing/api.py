@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypedDict, assert_type
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.errors import BulkError, CloudRuntimesError
+from cloud_runtimes.file import FileHandle, FileInfo, FileService
 from cloud_runtimes.lock import Lease, LockHold, LockService, UnlockStatus
 from cloud_runtimes.pubsub import (
     DeliveryReport,
@@ -51,6 +53,7 @@ def client() -> None:
         assert_type(made.configuration, ConfigurationService)
         assert_type(made.rpc, RpcService)
         assert_type(made.lock, LockService)
+        assert_type(made.file, FileService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -360,3 +363,42 @@ async def configuring_async(service: ConfigurationService) -> None:
         async for changed in sub:
             assert_type(changed, dict[str, ConfigurationItem])
         await sub.wait_async()
+
+
+def files(file: FileService, chunks: Iterator[bytes], later: AsyncIterator[bytes]) -> None:
+    """What may be put, and what comes back."""
+    assert_type(file.put_file("s", "n", b"x", content_type="a/b", metadata={"k": "v"}, overwrite=False), FileInfo)
+    file.put_file("s", "n", memoryview(b"x"), timeout=None)
+    file.put_file("s", "n", Path("x"))
+    with Path("x").open("rb") as opened:
+        file.put_file("s", "n", opened)
+    file.put_file("s", "n", chunks)
+    file.put_file("s", "n", [b"x", bytearray(b"y")])
+    file.put_file("s", "n", "text")  # type: ignore[arg-type]
+    file.put_file("s", "n", later)  # type: ignore[arg-type]
+    file.put_file("s", "n", b"x", "a/b")  # type: ignore[call-arg]
+    assert_type(file.get_file("s", "n", start=1, length=2), bytes)
+    assert_type(file.exists("s", "n"), bool)
+    assert_type(file.list_files("s", "p", recursive=False, limit=1, after="a"), list[FileInfo])
+    assert_type(file.copy_file("s", "a", "b"), FileInfo)
+    assert_type(file.move_file("s", "a", "b"), FileInfo)
+    info = file.stat_file("s", "n")
+    assert_type(info.modified, datetime | None)
+    assert_type(info.metadata, Mapping[str, str])
+    file.open_file("s", "n", "r")  # type: ignore[arg-type]
+    with file.open_file("s", "n", "wb") as handle:
+        assert_type(handle, FileHandle)
+        assert_type(handle.write(b"x"), int)
+    for chunk in file.open_file("s", "n").chunks(10):
+        assert_type(chunk, bytes)
+
+
+async def files_async(file: FileService, later: AsyncIterator[bytes]) -> None:
+    """The twins."""
+    assert_type(await file.put_file_async("s", "n", later), FileInfo)
+    assert_type(await file.get_file_async("s", "n"), bytes)
+    async with file.open_file("s", "n") as handle:
+        assert_type(handle, FileHandle)
+        assert_type(await handle.read_async(5), bytes)
+        async for chunk in handle.chunks():
+            assert_type(chunk, bytes)

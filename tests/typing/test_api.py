@@ -16,6 +16,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._operation import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
+from cloud_runtimes.file import FileService
 from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
 from cloud_runtimes.pubsub._subscribing import SubscribeOptions
 from cloud_runtimes.rpc import RpcServer, RpcService
@@ -38,6 +39,17 @@ STATE = {
     "delete": "store_name, key, *, etag=None, fence=None, …",
     "delete_bulk": "store_name, keys, *, …",
     "transaction": "store_name, *, …",
+}
+FILE = {
+    "put_file": "store_name, name, data, *, content_type=None, metadata=None, overwrite=True, timeout=<client>",
+    "get_file": "store_name, name, *, start=0, length=None, …",
+    "open_file": "store_name, name, mode='rb', *, …",
+    "stat_file": "store_name, name, *, …",
+    "exists": "store_name, name, *, …",
+    "list_files": "store_name, prefix='', *, recursive=True, limit=None, after=None, …",
+    "delete_file": "store_name, name, *, …",
+    "copy_file": "store_name, source, target, *, …",
+    "move_file": "store_name, source, target, *, …",
 }
 TRANSACTION = {
     "save": "key, value, metadata=None, *, etag=None, ttl=None, concurrency=None, consistency=None, "
@@ -92,6 +104,7 @@ NO_TWIN = {
     "method",
     "serving",
     "asgi_app",
+    "open_file",
     "__init__",
     "supports",
     "transaction",
@@ -104,6 +117,7 @@ NO_TWIN = {
 }
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
+    FileService: FILE,
     StateService: STATE,
     StateTransaction: TRANSACTION,
     SecretService: SECRET,
@@ -212,6 +226,7 @@ def test_attributes_of_an_event() -> None:
 def test_services_of_the_client() -> None:
     with CloudRuntimesClient() as client:
         assert type(client.state) is StateService
+        assert type(client.file) is FileService
         assert type(client.pubsub) is PubSubService
         assert type(client.secret) is SecretService
         for absent in ("telemetry", "no_such_service"):

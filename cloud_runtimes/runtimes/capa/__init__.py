@@ -1,6 +1,6 @@
 """Capa: the runtime that lives in the application's own process.
 
-It opens components by name. With no component configured, every service stands on its embedded default, mostly ``sqlite`` in the home folder, and every name is a namespace of its own.
+It opens components by name. With no component configured, every service stands on its embedded default, ``sqlite`` in the home folder or what `DEFAULTS` says, and every name is a namespace of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["CapaRuntime", "runtime"]
 
 DEFAULT: Final = "sqlite"
-DEFAULTS: Final[Mapping[str, str]] = {"secret": "env"}
+DEFAULTS: Final[Mapping[str, str]] = {"file": "local", "secret": "env"}
 """The embedded default of the services that do not stand on `DEFAULT`."""
+AT_HOME: Final = ("sqlite", "local")
+"""The components whose data is in the home folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,7 @@ class CapaRuntime(Runtime):
             component = self._components.get(key)
             if component is None:
                 made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component"))
-                if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
+                if made.name in AT_HOME and self.capa.home is not None and "path" not in table:
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
                 self._components[key] = component

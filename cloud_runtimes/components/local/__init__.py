@@ -1,0 +1,132 @@
+"""Files in a local folder: the embedded default of the file service. Other programs see plain files in plain folders."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
+
+from ..._runtime import Component
+from ...config import ClientSettings, setting
+from ...errors import CloudRuntimesError, InvalidArgumentError
+from ..sqlite.place import home_folder, is_memory, make_home
+
+if TYPE_CHECKING:
+    from ..._bridge import Bridge
+    from ..._driver import Driver
+    from .memory import Space
+    from .tree import Tree
+
+__all__ = ["LocalComponent", "LocalSettings", "component"]
+
+FILES = "files"
+_LONGEST = 150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """Settings of the component.
+
+    Attributes:
+        home: folder below which each store has one of its own, ``files/<store>``; else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps files in the process.
+        path: the store's folder itself, instead of one below ``home``; made if it does not exist.
+        durability: ``"full"``: a stored file survives a power cut; ``"relaxed"``: it survives a crash of the process, a power cut may cost the last moments. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+    """
+
+    home: str | None = setting(None, help="folder of all stores")
+    path: str | None = setting(None, help="folder of this store")
+    durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
+
+    def __post_init__(self) -> None:
+        if self.home is not None and self.path is not None:
+            raise ValueError("give home or path, not both")
+        if self.path is not None and is_memory(self.path):
+            raise ValueError('path must be a folder; home = ":memory:" keeps files in the process')
+
+
+class LocalComponent(Component):
+    """Drivers over one open folder each."""
+
+    name = "local"
+    Settings = LocalSettings
+    services = ("file",)
+
+    settings: LocalSettings
+
+    def __init__(self, settings: LocalSettings, context: ClientSettings, bridge: Bridge) -> None:
+        super().__init__(settings, context, bridge)
+        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+        if durability not in ("full", "relaxed"):
+            raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
+        self.durable = durability == "full"
+        self._lock = threading.RLock()
+        self._trees: dict[str, Tree] = {}
+        self._space: Space | None = None
+
+    def driver(self, service: str, name: str) -> Driver:
+        home = home_folder(self.settings.path or self.settings.home)
+        if is_memory(home):
+            return self._in_memory(home, name)
+        from .files import LocalFiles
+        from .tree import Tree
+
+        if self.settings.path is not None:
+            path, make = home, lambda: _make_path(home)
+        else:
+            path = os.path.join(home, FILES, folder_name(name))
+            make = lambda: _make_store(home, path)  # noqa: E731
+        with self._lock:
+            tree = self._trees.get(path)
+            if tree is None:
+                tree = self._trees[path] = Tree(path, make, self.durable)
+        return LocalFiles(self, tree)  # type: ignore[abstract]  # the bridge has the twins
+
+    def _in_memory(self, home: str, name: str) -> Driver:
+        from .memory import MemoryFiles, acquire
+
+        with self._lock:
+            if self._space is None:
+                self._space = acquire(home)
+            return MemoryFiles(self.bridge, self._space, name)  # type: ignore[abstract]  # the bridge has the twins
+
+    def ready(self) -> None:
+        """A folder is there or can be made; only a write tells."""
+
+    def close(self, timeout: float | None) -> None:
+        with self._lock:
+            trees, self._trees = self._trees, {}
+            space, self._space = self._space, None
+        for tree in trees.values():
+            tree.close()
+        if space is not None:
+            space.release()
+
+
+def folder_name(store: str) -> str:
+    """Return the folder of a store: its name, with what is more than letters, digits, ``_``, ``-``, ``~`` and ``.`` percent-encoded."""
+    name = quote(store, safe="")
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{sha256(store.encode()).hexdigest()[:32]}"
+
+
+def _make_store(home: str, path: str) -> None:
+    make_home(Path(home))
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
+def _make_path(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        from .failures import explain
+
+        raised: CloudRuntimesError = explain(error, path)
+        raise raised from error
+
+
+component = LocalComponent

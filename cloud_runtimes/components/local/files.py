@@ -1,0 +1,283 @@
+"""Files in a folder."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from ..._bridge import BlockingDriver
+from ..._operation import Operation
+from ...errors import AlreadyExistsError, CloudRuntimesError
+from ...file import driver as spi
+from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
+from ...file.types import FileInfo
+from .failures import explain
+from .listing import list_files
+from .names import Place, place
+from .streams import Guard, LocalReader, LocalWriter
+
+if TYPE_CHECKING:
+    from . import LocalComponent
+    from .tree import Tree
+
+__all__ = ["LocalFiles"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explained(
+    method: Callable[Concatenate[LocalFiles, Operation, str, P], R],
+) -> Callable[Concatenate[LocalFiles, Operation, str, P], R]:
+    """Make the operating system's errors ours; the name is the first argument."""
+
+    @functools.wraps(method)
+    def call(self: LocalFiles, op: Operation, name: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, op, name, *args, **kwargs)
+        except OSError as error:
+            if isinstance(error, CloudRuntimesError):
+                raise
+            raise explain(error, self.path_of(name)) from error
+
+    return call
+
+
+class LocalFiles(BlockingDriver, FileDriver):
+    """One store: a folder."""
+
+    features = frozenset({spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE})
+
+    def __init__(self, component: LocalComponent, tree: Tree) -> None:
+        self.bridge = component.bridge
+        self.tree = tree
+
+    def path_of(self, name: str) -> str:
+        """Return what to call a file in messages."""
+        return f"{self.tree.path}/{name}"
+
+    # -- reading ----------------------------------------------------------
+
+    @_explained
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        with self.tree.root() as root:
+            if root is None:
+                return None
+            where = place(name)
+            while True:
+                with self.tree.slot(root, where) as found:
+                    if found is None:
+                        return None
+                    known = self.tree.info(*found, name)
+                    if known is not None:
+                        return known
+
+    @_explained
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        reader = self.open_read(op, name)
+        if reader is None:
+            return None
+        try:
+            size = max(0, reader.info.size - start)
+            wanted = size if length is None else min(size, length)
+            data = reader.read(op, start, wanted)
+            if len(data) == wanted:
+                return data
+            parts, done = [data], len(data)
+            while done < wanted and data:  # a read gives at most 2 GiB
+                data = reader.read(op, start + done, wanted - done)
+                parts.append(data)
+                done += len(data)
+            return b"".join(parts)
+        finally:
+            reader.close(op)
+
+    @_explained
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        with self.tree.root() as root:
+            opened = None if root is None else self.tree.open(root, place(name), name)
+        return None if opened is None else LocalReader(self, *opened)  # type: ignore[abstract]  # the bridge has the twins
+
+    @_explained
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        return list_files(self.tree, op, prefix, recursive, limit, after)
+
+    # -- writing ----------------------------------------------------------
+
+    @_explained
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return self._begin(name, how)
+
+    def _begin(self, name: str, how: FileWrite) -> LocalWriter:
+        where = place(name)
+        with self.tree.root(make=True) as root:
+            assert root is not None
+            # what is wrong already need not be written first; that it still holds in the end is `store`'s to see
+            with self.tree.slot(root, where) as found:
+                if found is not None and not how.overwrite:
+                    raise AlreadyExistsError(f"{self.path_of(name)} exists: give overwrite=True to replace it")
+            return LocalWriter(self, root, name, where, how)  # type: ignore[abstract]  # the bridge has the twins
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        return self._write(op, name, chunks, how, Guard())
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        guard = Guard()
+        call = functools.partial(self._write, op, name, chunks, how, guard)
+        return await guard.wait(self.bridge.in_thread(call, op))
+
+    def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
+        try:
+            writer = self._begin(name, how)
+            try:
+                for chunk in chunks:
+                    writer.write(op, chunk)
+                    guard.check()
+                return writer.store(op, guard)
+            finally:
+                writer.abort()
+        except BaseException as error:
+            self._fails(error, name, guard)
+            raise
+
+    def _fails(self, error: BaseException, name: str, guard: Guard) -> None:
+        if isinstance(error, OSError) and not isinstance(error, CloudRuntimesError):
+            raise explain(error, self.path_of(name), maybe_applied=guard.begun) from error
+        Guard.says(error, guard.begun)
+
+    # -- the name space ---------------------------------------------------
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self._delete(op, name, Guard())
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        guard = Guard()
+        await guard.wait(self.bridge.in_thread(functools.partial(self._delete, op, name, guard), op))
+
+    def _delete(self, op: Operation, name: str, guard: Guard) -> None:
+        where = place(name)
+        try:
+            with self.tree.root() as root:
+                if root is None:
+                    return
+                with self.tree.slot(root, where) as found:
+                    if found is None:
+                        return
+                with self.tree.turn(op, root):
+                    guard.begin()
+                    self._unlink(root, where, guard)
+                    self.tree.prune(root, where.folders)
+        except BaseException as error:
+            self._fails(error, name, guard)
+            raise
+
+    def _unlink(self, root: int, where: Place, guard: Guard) -> None:
+        # a file set aside first: it must not come back when the one before it is gone
+        removed = False
+        for entry_only in (False, True):
+            with self.tree.folder(root, where.folders) as folder:
+                if folder is None:
+                    return
+                *heads, last = (where.entry,) if entry_only else where.aside
+                with self.tree.folder(folder, heads) as holder:
+                    try:
+                        if holder is None:
+                            continue
+                        os.unlink(last, dir_fd=holder)
+                    except OSError as error:
+                        if error.errno in (errno.ENOENT, errno.EISDIR):
+                            continue
+                        guard.begun = removed
+                        raise
+                    removed = True
+                    self.tree.flush(holder)
+
+    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        return self._copy(op, source, target, Guard())
+
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        guard = Guard()
+        return await guard.wait(self.bridge.in_thread(functools.partial(self._copy, op, source, target, guard), op))
+
+    def _copy(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
+        try:
+            with self.tree.root() as root:
+                opened = None if root is None else self.tree.open(root, place(source), source)
+            if opened is None:
+                return None
+            descriptor, known = opened
+            try:
+                writer = self._begin(target, FileWrite(known.content_type, known.metadata))
+                try:
+                    writer.take(op, descriptor, known.size)
+                    return writer.store(op, guard)
+                finally:
+                    writer.abort()
+            finally:
+                os.close(descriptor)
+        except BaseException as error:
+            self._fails(error, target, guard)
+            raise
+
+    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        return self._move(op, source, target, Guard())
+
+    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        guard = Guard()
+        return await guard.wait(self.bridge.in_thread(functools.partial(self._move, op, source, target, guard), op))
+
+    def _move(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
+        if source == target:
+            return self.stat(op, source)
+        here, there = place(source), place(target)
+        try:
+            with self.tree.root() as root:
+                if root is None:
+                    return None
+                with self.tree.turn(op, root):
+                    with self.tree.slot(root, here) as found:
+                        if found is None:
+                            return None
+                    try:
+                        return self._rename(root, here, there, target, guard)
+                    finally:
+                        self.tree.prune(root, there.folders)
+                        self.tree.prune(root, here.folders)
+        except BaseException as error:
+            self._fails(error, target, guard)
+            raise
+
+    def _rename(self, root: int, here: Place, there: Place, target: str, guard: Guard) -> FileInfo | None:
+        with self.tree.free(root, there) as (folder, entry):
+            # looked for again: room for the target's folder may have been made by setting it aside
+            with self.tree.slot(root, here) as found:
+                if found is None:
+                    return None
+                twins = _are_twins(found, (folder, entry))
+                guard.begin()
+                try:
+                    if twins:
+                        os.unlink(found[1], dir_fd=found[0])
+                    else:
+                        os.rename(found[1], entry, src_dir_fd=found[0], dst_dir_fd=folder)
+                except OSError:
+                    guard.begun = False  # one system call, and it has said no
+                    raise
+                self.tree.flush(folder)
+                self.tree.flush(found[0])
+                return self.tree.info(folder, entry, target)
+
+
+def _are_twins(one: tuple[int, str], other: tuple[int, str]) -> bool:
+    """Tell whether two entries are names of one inode, which rename(2) would leave both."""
+    try:
+        mine, its = (os.stat(entry, dir_fd=folder, follow_symlinks=False) for folder, entry in (one, other))
+    except FileNotFoundError:
+        return False
+    # where case does not count one name can be spelt twice
+    return os.path.samestat(mine, its) and mine.st_nlink > 1

@@ -1,0 +1,201 @@
+"""Files in the process, for ``home = ":memory:"``: one space per process and name, there as long as a client has it open."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Final
+
+from ... import _fork
+from ..._bridge import BlockingDriver, Bridge
+from ..._operation import Operation
+from ...errors import AlreadyExistsError, ClosedError
+from ...file import driver as spi
+from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
+from ...file.types import FileInfo
+from .streams import Guard
+
+__all__ = ["MemoryFiles", "Space", "acquire"]
+
+_Store = dict[str, tuple[bytes, FileInfo]]
+
+
+class Space:
+    """All stores of one ``:memory:`` home. A forked child begins with an empty one."""
+
+    def __init__(self, home: str) -> None:
+        self.lock = threading.RLock()
+        self.stores: dict[str, _Store] = {}
+        self._home = home
+        self.users = 0
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """Forget the parent's."""
+        self.lock = threading.RLock()
+        self.stores = {}
+
+    def release(self) -> None:
+        """Let go of it; with its last user it is gone."""
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                _spaces.pop(self._home, None)
+
+
+_spaces: Final[dict[str, Space]] = {}
+
+
+def acquire(home: str) -> Space:
+    """Return the space of a home."""
+    space = _spaces.setdefault(home, Space(home))
+    with space.lock:
+        space.users += 1
+    return space
+
+
+class MemoryReader(BlockingDriver, FileReader):
+    """One version."""
+
+    def __init__(self, bridge: Bridge, content: bytes, found: FileInfo) -> None:
+        self.bridge = bridge
+        self.info = found
+        self._content = content
+
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        return self._content[offset : offset + size]
+
+    def close(self, op: Operation, /) -> None:
+        self._content = b""
+
+
+class MemoryWriter(BlockingDriver, FileWriter):
+    """What is to be one."""
+
+    def __init__(self, files: MemoryFiles, name: str, how: FileWrite) -> None:
+        self.bridge = files.bridge
+        self._files = files
+        self._name = name
+        self._how = how
+        self._content: bytearray | None = bytearray()
+
+    def _open(self) -> bytearray:
+        if self._content is None:
+            raise ClosedError(f"{self._name!r} is stored or given up: begin again")
+        return self._content
+
+    def write(self, op: Operation, data: Chunk, /) -> None:
+        self._open().extend(data)
+        if op.remaining() == 0:
+            raise op.timed_out("the data")
+
+    def commit(self, op: Operation, /) -> FileInfo:
+        content = bytes(self._open())
+        self._content = None
+        return self._files.store(self._name, content, self._how, Guard())
+
+    def abort(self, op: Operation, /) -> None:
+        self._content = None
+
+
+class MemoryFiles(BlockingDriver, FileDriver):
+    """One store of a space."""
+
+    features = frozenset({spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE})
+
+    def __init__(self, bridge: Bridge, space: Space, store: str) -> None:
+        self.bridge = bridge
+        self._space = space
+        self._store = store
+
+    @property
+    def _files(self) -> _Store:
+        return self._space.stores.setdefault(self._store, {})
+
+    def store(self, name: str, content: bytes, how: FileWrite, guard: Guard) -> FileInfo:
+        """Make it visible."""
+        found = FileInfo(
+            name, len(content), datetime.now(UTC), token_hex(8), how.content_type, dict(how.metadata or {})
+        )
+        with self._space.lock:
+            if not how.overwrite and name in self._files:
+                raise AlreadyExistsError(f"{name!r} exists in {self._store!r}: give overwrite=True to replace it")
+            guard.begin()
+            self._files[name] = content, found
+        return found
+
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        return self._files[name][1] if name in self._files else None
+
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        held = self._files.get(name)
+        return None if held is None else held[0][start : None if length is None else start + length]
+
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        held = self._files.get(name)
+        return None if held is None else MemoryReader(self.bridge, *held)  # type: ignore[abstract]  # the bridge has the twins
+
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return MemoryWriter(self, name, how)  # type: ignore[abstract]  # the bridge has the twins
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        return self._write(op, name, chunks, how, Guard())
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        guard = Guard()
+        return await guard.wait(self.bridge.in_thread(functools.partial(self._write, op, name, chunks, how, guard), op))
+
+    def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
+        try:
+            content = bytearray()
+            for chunk in chunks:
+                content += chunk
+                if op.remaining() == 0:
+                    raise op.timed_out("the data")
+                guard.check()
+            return self.store(name, bytes(content), how, guard)
+        except BaseException as error:
+            Guard.says(error, guard.begun)
+            raise
+
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        found: dict[str, FileInfo] = {}
+        with self._space.lock:
+            held = {name: known for name, (_, known) in self._files.items()}
+        for name in sorted(held):
+            if not name.startswith(prefix):
+                continue
+            head, slash, _ = name[len(prefix) :].partition("/")
+            shown = prefix + head + slash if slash and not recursive else name
+            if shown not in found and shown > (after or ""):
+                found[shown] = held[name] if shown == name else FileInfo(shown, 0, held[name].modified)
+                if len(found) == limit:
+                    break
+        return list(found.values())
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        with self._space.lock:
+            self._files.pop(name, None)
+
+    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        with self._space.lock:
+            held = self._files.get(source)
+            if held is None:
+                return None
+            how = FileWrite(held[1].content_type, held[1].metadata)
+            return self.store(target, held[0], how, Guard())
+
+    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        with self._space.lock:
+            held = self._files.pop(source, None)
+            if held is None:
+                return None
+            old = held[1]
+            found = FileInfo(target, old.size, old.modified, old.etag, old.content_type, old.metadata)
+            self._files[target] = held[0], found
+            return found

@@ -1,0 +1,118 @@
+"""What a file has beside its content: in the same inode, so that both change by one rename.
+
+In a user attribute (xattr(7)) where the file system has them and there is room, else behind the content: JSON, then a footer of 24 bytes. An attribute goes before a footer; a file with neither, or with a footer that does not fit its size, is another program's: content alone.
+
+The etag is a number of ours with the inode's time and size, so an edit by another program changes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from ...codec import json
+from ...errors import PayloadError
+from ...file.types import FileInfo
+
+__all__ = ["Meta", "attach", "info", "look"]
+
+ATTRIBUTE: Final = "user.cloud_runtimes"
+_MAGIC: Final = b"\x89CRmeta\n"
+_FOOTER: Final = struct.Struct(">QII8s")  # content's size, length and CRC-32 of the JSON, magic
+_LARGEST: Final = 64 * 1024
+# no attributes here, none of this name space, or no room for this one
+_NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EPERM})
+
+
+class Meta(NamedTuple):
+    """What is stored with a file.
+
+    Attributes:
+        size: of the content.
+        number: of this version; empty for another program's file.
+        content_type, metadata: as given.
+    """
+
+    size: int
+    number: str = ""
+    content_type: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+def attach(descriptor: int, meta: Meta) -> None:
+    """Store it with a file that is not visible yet and has its content."""
+    data = json.encode([meta.number, meta.content_type, dict(meta.metadata or {})])
+    try:
+        os.setxattr(descriptor, ATTRIBUTE, data)
+        return
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+    footer = memoryview(data + _FOOTER.pack(meta.size, len(data), zlib.crc32(data), _MAGIC))
+    offset = meta.size
+    while len(footer):
+        count = os.pwrite(descriptor, footer, offset)
+        footer, offset = footer[count:], offset + count
+
+
+def look(path: int | str, size: int, descriptor: int | None = None) -> Meta | None:
+    """Return what is stored with a file.
+
+    Args:
+        path: a descriptor, or a path that leads to the inode in hand.
+        size: of the inode.
+        descriptor: open for reading.
+
+    Returns:
+        ``None`` where a descriptor is needed to tell.
+    """
+    try:
+        found = _parse(os.getxattr(path, ATTRIBUTE), size)
+        if found is not None:
+            return found
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+    if size <= _FOOTER.size:
+        return Meta(size)
+    if descriptor is None:
+        return None
+    content, length, checksum, magic = _FOOTER.unpack(_exactly(descriptor, size - _FOOTER.size, _FOOTER.size))
+    if magic == _MAGIC and length <= _LARGEST and content + length + _FOOTER.size == size:
+        data = _exactly(descriptor, content, length)
+        if zlib.crc32(data) == checksum:
+            return _parse(data, content) or Meta(size)
+    return Meta(size)
+
+
+def _exactly(descriptor: int, offset: int, length: int) -> bytes:
+    """Read; where another program has just cut the file, the rest is NULs."""
+    return os.pread(descriptor, length, offset).ljust(length, b"\0")
+
+
+def _parse(data: bytes, size: int) -> Meta | None:
+    try:
+        number, content_type, metadata = json.decode(data)
+    except (PayloadError, ValueError, TypeError):
+        return None
+    if isinstance(number, str) and isinstance(content_type, str | None) and isinstance(metadata, dict):
+        return Meta(size, number, content_type, metadata)
+    return None
+
+
+def info(name: str, status: os.stat_result, meta: Meta) -> FileInfo:
+    """Return what callers see."""
+    number: Any = meta.number or f"{status.st_ino:x}"
+    return FileInfo(
+        name,
+        meta.size,
+        datetime.fromtimestamp(status.st_mtime_ns / 1_000_000_000, UTC),
+        f"{number}-{status.st_mtime_ns:x}-{meta.size:x}",
+        meta.content_type,
+        meta.metadata or {},
+    )

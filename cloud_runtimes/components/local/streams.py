@@ -1,0 +1,266 @@
+"""Open files of the local store, and how a call that was given up tells whether it wrote."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Awaitable
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ... import _fork
+from ..._bridge import BlockingDriver
+from ..._operation import Operation, mark_interrupted
+from ...errors import ClosedError, CloudRuntimesError
+from ...file.driver import Chunk, FileReader, FileWrite, FileWriter
+from ...file.types import FileInfo
+from .failures import explain
+from .meta import Meta, attach, info
+from .names import Place
+from .temporary import Temporary
+
+if TYPE_CHECKING:
+    from .files import LocalFiles
+
+__all__ = ["Guard", "LocalReader", "LocalWriter"]
+
+T = TypeVar("T")
+PIECE: Final = 64 * 1024 * 1024
+
+
+class Guard:
+    """Between a call in a thread and the task that awaits it: either the change begins or it is withdrawn, never both."""
+
+    def __init__(self) -> None:
+        self._token = [None]  # whoever takes it decides
+        self.begun = False
+        self.withdrawn = False
+
+    def check(self) -> None:
+        """Refuse to go on once it was withdrawn: nobody waits any more."""
+        if self.withdrawn:
+            raise ClosedError("the call was given up")
+
+    def begin(self) -> None:
+        """Say that the change begins; once.
+
+        Raises:
+            ClosedError: it was withdrawn.
+        """
+        try:
+            self._token.pop()
+        except IndexError:
+            raise ClosedError("the call was given up") from None
+        self.begun = True
+
+    def withdraw(self) -> bool:
+        """Tell whether the change has not begun and now never will."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return self.withdrawn
+        self.withdrawn = True
+        return True
+
+    async def wait(self, call: Awaitable[T]) -> T:
+        """Await a call in a thread; giving it up withdraws it, if that is still possible."""
+        try:
+            return await call
+        except BaseException as error:
+            # an error of the call itself has said it already
+            if self.withdraw():
+                self.says(error, False)
+            raise
+
+    @staticmethod
+    def says(error: BaseException, maybe_applied: bool) -> None:
+        """Write on an error whether the change may have been made."""
+        if isinstance(error, CloudRuntimesError):
+            error.maybe_applied = maybe_applied
+        elif not isinstance(error, Exception):
+            mark_interrupted(error, maybe_applied)
+
+
+class LocalReader(BlockingDriver, FileReader):
+    """A descriptor of an inode that nobody changes: files are replaced, not rewritten."""
+
+    def __init__(self, files: LocalFiles, descriptor: int, found: FileInfo) -> None:
+        self.bridge = files.bridge
+        self.info = found
+        self._path = files.path_of(found.name)
+        self._descriptor = descriptor
+        self._lock = threading.RLock()
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """Close the child's descriptor."""
+        self._lock = threading.RLock()
+        self.close()
+
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        with self._lock:  # a close from another thread waits, else the number might already be another file's
+            if self._descriptor < 0:
+                raise ClosedError(f"{self._path} is closed: open it again")
+            try:
+                return os.pread(self._descriptor, max(0, min(size, self.info.size - offset)), offset)
+            except OSError as error:
+                raise explain(error, self._path) from error
+
+    def close(self, op: Operation | None = None, /) -> None:
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class LocalWriter(BlockingDriver, FileWriter):
+    """A temporary that gets its name in the end."""
+
+    def __init__(self, files: LocalFiles, root: int, name: str, place: Place, how: FileWrite) -> None:
+        self.bridge = files.bridge
+        self._tree = files.tree
+        self._name = name
+        self._path = files.path_of(name)
+        self._place = place
+        self._how = how
+        self._size = 0
+        self._lock = threading.RLock()
+        self._root = os.dup(root)
+        self.temporary: Temporary | None = None
+        try:
+            self.temporary = Temporary(files.tree, root)
+        except BaseException:
+            os.close(self._root)
+            raise
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """Close the child's descriptors; its temporary does so itself."""
+        self._lock = threading.RLock()
+        self.temporary = None
+        root, self._root = self._root, -1
+        if root >= 0:
+            os.close(root)
+
+    def _held(self) -> Temporary:
+        if self.temporary is None:
+            raise ClosedError(f"{self._path} is stored or given up: begin again")
+        return self.temporary
+
+    def write(self, op: Operation, data: Chunk, /) -> None:
+        rest = memoryview(data)
+        with self._lock:
+            try:
+                while len(rest):
+                    count = os.write(self._held().descriptor, rest)
+                    self._size += count
+                    rest = rest[count:]
+            except OSError as error:
+                if isinstance(error, CloudRuntimesError):
+                    raise
+                raise explain(error, self._path) from error
+        if op.remaining() == 0:
+            raise op.timed_out("the disk")
+
+    def take(self, op: Operation, source: int, size: int) -> None:
+        """Append ``size`` bytes of a file; inside the kernel where it can (copy_file_range(2))."""
+        done = 0
+        with self._lock:
+            while done < size:
+                try:
+                    target = self._held().descriptor
+                    count = os.copy_file_range(source, target, min(PIECE, size - done), done)
+                    self._size += count
+                except OSError:
+                    count = 0
+                if not count:
+                    break
+                done += count
+                if op.remaining() == 0:
+                    raise op.timed_out("the disk")
+            while done < size:
+                piece = os.pread(source, min(1024 * 1024, size - done), done)
+                if not piece:
+                    return  # cut by another program
+                self.write(op, piece)
+                done += len(piece)
+
+    def commit(self, op: Operation, /) -> FileInfo:
+        return self.store(op, Guard())
+
+    async def commit_async(self, op: Operation, /) -> FileInfo:
+        guard = Guard()
+        return await guard.wait(self.bridge.in_thread(functools.partial(self.store, op, guard), op))
+
+    def store(self, op: Operation, guard: Guard) -> FileInfo:
+        """Make it visible."""
+        with self._lock:
+            tree, temporary = self._tree, self._held()
+            try:
+                meta = Meta(self._size, token_hex(8), self._how.content_type, self._how.metadata)
+                attach(temporary.descriptor, meta)
+                if tree.durable:
+                    os.fsync(temporary.descriptor)
+                found = info(self._name, os.fstat(temporary.descriptor), meta)
+                folder = -1
+                try:
+                    with tree.turn(op, self._root):
+                        guard.check()
+                        folder = self._publish(temporary, guard)
+                    if tree.durable:
+                        os.fsync(folder)
+                finally:
+                    if folder >= 0:
+                        os.close(folder)
+                return found
+            except BaseException as error:
+                if isinstance(error, OSError) and not isinstance(error, CloudRuntimesError):
+                    raise explain(error, self._path, maybe_applied=guard.begun) from error
+                Guard.says(error, guard.begun)
+                raise
+            finally:
+                self._end()
+
+    def _publish(self, temporary: Temporary, guard: Guard) -> int:
+        """Give it its name, and return a descriptor of its folder."""
+        place, overwrite = self._place, self._how.overwrite
+        try:
+            with self._tree.free(self._root, place) as (folder, entry):
+                held = os.dup(folder)
+                try:
+                    guard.begin()
+                    try:
+                        temporary.publish(self._root, folder, entry, overwrite=overwrite, path=self._path)
+                    except Exception:
+                        guard.begun = False  # one system call, and it has said no
+                        raise
+                except BaseException:
+                    os.close(held)
+                    raise
+                return held
+        except Exception:
+            self._tree.prune(self._root, place.folders)
+            raise
+
+    def abort(self, op: Operation | None = None, /) -> None:
+        with self._lock:
+            self._end()
+
+    async def abort_async(self, op: Operation, /) -> None:
+        if self.temporary is None:
+            return
+        from ..._thread import Background
+
+        try:
+            await self.bridge.in_thread(self.abort, Operation(op.method, op.component, None))
+        except ClosedError:  # the client's pool is gone
+            Background(self.abort, "cloud-runtimes-close").start()
+
+    def _end(self) -> None:
+        temporary, self.temporary = self.temporary, None
+        root, self._root = self._root, -1
+        if temporary is not None:
+            temporary.close()
+        if root >= 0:
+            os.close(root)

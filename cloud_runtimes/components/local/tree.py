@@ -1,0 +1,378 @@
+"""One store's folder: what is beneath it is reached entry by entry from an open descriptor, no link is ever followed.
+
+Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens in a *turn*: under a lock of the process and a ``flock`` on the root, which every process that uses the store takes. A turn is a few system calls; content is written and flushed before it. Readers take no turn.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from typing import TYPE_CHECKING, Final
+
+from ... import _fork
+from ..._operation import Operation
+from ...errors import InvalidArgumentError
+from ...file.types import FileInfo
+from .failures import refusal
+from .meta import Meta, info, look
+from .names import Place, aside
+from .sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Tree", "enter", "is_plain"]
+
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PROBE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
+# what is left of a folder that another process has removed, or of a name that is now a file
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+def kind(folder: int, entry: str) -> int | None:
+    """Return the mode of an entry, ``None`` where it is absent."""
+    try:
+        return os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def is_plain(folder: int, entry: str, path: str) -> bool | None:
+    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent.
+
+    Raises:
+        PermissionDeniedError: it is something else.
+    """
+    mode = kind(folder, entry)
+    if mode is None:
+        return None
+    if stat.S_ISREG(mode):
+        return True
+    if stat.S_ISDIR(mode):
+        return False
+    raise refusal(path, mode)
+
+
+def enter(folder: int, entry: str, path: str) -> int | None:
+    """Open a folder in a folder, ``None`` where it is absent or a file."""
+    try:
+        return os.open(entry, FOLDER, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+    is_plain(folder, entry, path)
+    return None
+
+
+class Tree:
+    """A store's root, opened by its first use."""
+
+    def __init__(self, path: str, make: Callable[[], None], durable: bool) -> None:
+        self.path = path
+        self.durable = durable
+        self._make = make
+        self._lock = threading.RLock()
+        self._turn = threading.RLock()
+        self._inside = False
+        self._rests = False
+        self._root: int | None = None
+        # whether files can be made without a name and get one later (open(2), O_TMPFILE)
+        self.nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+        _fork.register(self)
+
+    def before_fork(self) -> None:
+        """Let turns end: a child that inherits one would keep it if the parent died."""
+        self._rests = self._turn.acquire(timeout=1.0)
+
+    def after_fork(self) -> None:
+        """Let turns begin again."""
+        if self._rests:
+            self._turn.release()
+
+    def forked(self) -> None:
+        """Let go of the parent's descriptor: a lock through it would be the parent's own."""
+        root, self._root = self._root, None
+        if root is not None:
+            os.close(root)
+        self._lock, self._turn, self._inside = threading.RLock(), threading.RLock(), False
+
+    def close(self) -> None:
+        """Let go of the root; calls under way have descriptors of their own."""
+        with self._lock:
+            root, self._root = self._root, None
+        if root is not None:
+            os.close(root)
+
+    @contextmanager
+    def root(self, *, make: bool = False) -> Iterator[int | None]:
+        """Give the root's descriptor; ``None`` where it does not exist and is not to be made."""
+        descriptor = self._opened(make)
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _opened(self, make: bool) -> int | None:
+        with self._lock:
+            if self._root is not None and not os.fstat(self._root).st_nlink:  # removed since
+                os.close(self._root)
+                self._root = None
+            if self._root is None:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the root itself may be reached by a link
+                try:
+                    self._root = os.open(self.path, flags)
+                except NotADirectoryError as error:
+                    raise InvalidArgumentError(f"{self.path} is no folder: give the store another path") from error
+                except FileNotFoundError:
+                    if not make:
+                        return None
+                    self._make()
+                    self._root = os.open(self.path, flags)
+                    self._flush_above()
+                sweep(self._root)
+            return os.dup(self._root)
+
+    def _flush_above(self) -> None:
+        """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
+        above = os.path.dirname(self.path)
+        while self.durable and above != os.path.dirname(above):
+            try:
+                descriptor = os.open(above, FOLDER)
+            except OSError:
+                return  # not readable for us, so not made by us
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            above = os.path.dirname(above)
+
+    @contextmanager
+    def turn(self, op: Operation, root: int) -> Iterator[None]:
+        """Change the name space, alone among all threads and processes."""
+        delay = 0.0002
+        while True:
+            with self._turn:
+                outer = self._inside  # true in a signal handler that came in a turn of its own thread
+                try:
+                    self._inside = True
+                    if outer or self._take(root):
+                        yield
+                        return
+                finally:
+                    self._inside = outer
+                    if not outer:
+                        self._give(root)
+            if op.remaining() == 0:
+                raise op.timed_out("its turn to change the store")
+            time.sleep(delay)
+            delay = min(delay * 1.5, 0.01)
+
+    @staticmethod
+    def _take(root: int) -> bool:
+        try:
+            flock(root, LOCK_EX | LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            if error.errno not in _NO_LOCKS:  # a file system without: turns hold inside this process
+                raise
+        return True
+
+    @staticmethod
+    def _give(root: int) -> None:
+        try:
+            flock(root, LOCK_UN)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+
+    # -- folders ----------------------------------------------------------
+
+    @contextmanager
+    def folder(self, root: int, folders: Sequence[str], *, make: bool = False) -> Iterator[int | None]:
+        """Give the descriptor of a folder beneath the root; ``None`` where there is none. Making needs a turn."""
+        current: int | None
+        current = os.dup(root)
+        try:
+            for depth, entry in enumerate(folders):
+                assert current is not None
+                path = self._path(folders[: depth + 1])
+                below = self._made(current, entry, path) if make else enter(current, entry, path)
+                above, current = current, below
+                os.close(above)
+                if current is None:
+                    break
+            yield current
+        finally:
+            if current is not None:
+                os.close(current)
+
+    def _path(self, entries: Sequence[str]) -> str:
+        return "/".join((self.path, *entries))
+
+    def _made(self, folder: int, entry: str, path: str) -> int:
+        while True:
+            below = enter(folder, entry, path)
+            if below is not None:
+                return below
+            if is_plain(folder, entry, path):
+                self._set_aside(folder, entry)
+            try:
+                os.mkdir(entry, 0o777, dir_fd=folder)
+            except FileExistsError:
+                continue
+            self.flush(folder)
+
+    def _set_aside(self, folder: int, entry: str) -> None:
+        """Make room for a folder where a file is. Readers look here first and there second, so they never miss it."""
+        *heads, last = aside(entry)
+        with self.folder(folder, heads, make=True) as target:
+            os.rename(entry, last, src_dir_fd=folder, dst_dir_fd=target)
+            if target is not None and self.durable:
+                os.fsync(target)
+
+    def prune(self, root: int, folders: Sequence[str]) -> None:
+        """Remove folders that have become empty, from the deepest up; needs a turn."""
+        for depth in range(len(folders), 0, -1):
+            try:
+                with self.folder(root, folders[: depth - 1]) as above:
+                    if above is None:
+                        continue
+                    os.rmdir(folders[depth - 1], dir_fd=above)
+            except OSError:
+                return
+
+    def flush(self, folder: int) -> None:
+        """Have what changed in a folder survive a power cut, if the store is to."""
+        if self.durable:
+            os.fsync(folder)
+
+    # -- files ------------------------------------------------------------
+
+    @contextmanager
+    def slot(self, root: int, place: Place) -> Iterator[tuple[int, str] | None]:
+        """Give the folder and the entry of a file; ``None`` where it is absent."""
+        with self.folder(root, place.folders) as folder:
+            if folder is None:
+                yield None
+            elif is_plain(folder, place.entry, self._path((*place.folders, place.entry))):
+                yield folder, place.entry
+            else:
+                *heads, last = place.aside
+                with self.folder(folder, heads) as below:
+                    path = self._path((*place.folders, *place.aside))
+                    yield (below, last) if below is not None and is_plain(below, last, path) else None
+
+    @contextmanager
+    def free(self, root: int, place: Place) -> Iterator[tuple[int, str]]:
+        """Give the folder and the entry that a file is to get, or has; needs a turn."""
+        with self.folder(root, place.folders, make=True) as folder:
+            assert folder is not None
+            found = is_plain(folder, place.entry, self._path((*place.folders, place.entry)))
+            *heads, last = place.aside
+            if found is None:
+                # absent, but perhaps set aside for a folder that is gone since: it stays there
+                with self.folder(folder, heads) as below:
+                    path = self._path((*place.folders, *place.aside))
+                    if below is None or not is_plain(below, last, path):
+                        found = True
+            if found:
+                yield folder, place.entry
+            else:
+                with self.folder(folder, heads, make=True) as below:
+                    assert below is not None
+                    is_plain(below, last, self._path((*place.folders, *place.aside)))
+                    yield below, last
+
+    def open(self, root: int, place: Place, name: str) -> tuple[int, FileInfo] | None:
+        """Open a file for reading; what is known of it is of the same version."""
+        while True:
+            with self.slot(root, place) as found:
+                if found is None:
+                    return None
+                opened = self._open(*found, name)
+                if opened is not None:
+                    return opened
+            # replaced by a folder or removed just now: look again
+
+    def _open(self, folder: int, entry: str, name: str) -> tuple[int, FileInfo] | None:
+        probed = self._probe(folder, entry)
+        if probed is None:
+            return None
+        probe, status = probed
+        try:
+            descriptor = _reopen(probe, folder, entry)
+            try:
+                meta = look(descriptor, status.st_size, descriptor)
+                assert meta is not None
+                return descriptor, info(name, status, meta)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        finally:
+            os.close(probe)
+
+    def _probe(self, folder: int, entry: str) -> tuple[int, os.stat_result] | None:
+        """Take hold of a plain file without opening it: a pipe would wait, a device might act."""
+        try:
+            probe = os.open(entry, _PROBE, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+        try:
+            status = os.fstat(probe)
+            if stat.S_ISREG(status.st_mode):
+                held, probe = probe, -1
+                return held, status
+            if stat.S_ISDIR(status.st_mode):
+                return None
+            raise refusal(self._path(("…", entry)), status.st_mode)
+        finally:
+            if probe >= 0:
+                os.close(probe)
+
+    def info(self, folder: int, entry: str, name: str) -> FileInfo | None:
+        """Return what is known of a file in a folder; ``None`` where it is absent or a folder."""
+        probed = self._probe(folder, entry)
+        if probed is None:
+            return None
+        probe, status = probed
+        try:
+            meta = None
+            if self.nameless:  # there is a /proc
+                meta = look(f"/proc/self/fd/{probe}", status.st_size)
+            if meta is None:
+                descriptor = _reopen(probe, folder, entry)
+                try:
+                    meta = look(descriptor, status.st_size, descriptor)
+                finally:
+                    os.close(descriptor)
+                assert meta is not None
+            return info(name, status, meta)
+        except PermissionError:
+            # another user's: that it is there does not depend on what may be read of it
+            return info(name, status, Meta(status.st_size))
+        finally:
+            os.close(probe)
+
+
+def _reopen(probe: int, folder: int, entry: str) -> int:
+    """Open the inode of a probe for reading."""
+    try:
+        return os.open(f"/proc/self/fd/{probe}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # no /proc
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(entry, flags, dir_fd=folder)
+        if not os.path.sameopenfile(probe, descriptor):
+            os.close(descriptor)
+            raise
+        return descriptor

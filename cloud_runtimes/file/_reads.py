@@ -1,0 +1,252 @@
+"""The reading half of the file service, and what both halves share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._service import Service, placed
+from ..errors import InvalidArgumentError, MissingFileError
+from . import driver as spi
+from ._prepare import check_limit, check_name, check_range, check_text, file_write
+from .driver import FileDriver, FileWrite
+from .handle import OPEN_FILE, FileHandle
+from .types import FileInfo, FileMode
+
+T = TypeVar("T")
+
+__all__ = ["FileReads"]
+
+_GET = Method("file", "get_file", repeatable=True, writes=False)
+_STAT = Method("file", "stat_file", repeatable=True, writes=False)
+_EXISTS = Method("file", "exists", repeatable=True, writes=False)
+_LIST = Method("file", "list_files", repeatable=True, writes=False)
+
+
+class FileReads(Service):
+    """Reading, listing, and the handle."""
+
+    name = "file"
+
+    def _prepare(
+        self, method: Method, store_name: str, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, FileDriver]:
+        driver: FileDriver = self._drivers.get(store_name) or self._driver(store_name)
+        check_metadata(metadata)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, store_name, limit, metadata), driver
+
+    def _missing(self, name: str, store_name: str) -> MissingFileError:
+        return MissingFileError(f"there is no file {name!r} in {store_name!r}: list_files shows what there is")
+
+    def _found(self, found: T | None, name: str, store_name: str) -> T:
+        if found is None:
+            raise self._missing(name, store_name)
+        return found
+
+    def _writing(self, store_name: str, how: FileWrite, given_type: Any) -> None:
+        driver = self._driver(store_name)
+        if given_type is not None:
+            self._need(driver, spi.CONTENT_TYPE, "content_type=", store_name)
+        if how.metadata:
+            self._need(driver, spi.METADATA, "metadata= of a file", store_name)
+        if not how.overwrite:
+            self._need(driver, spi.EXCLUSIVE, "overwrite=False", store_name)
+
+    @placed(_GET)
+    def get_file(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return a file's content, or a part of it. For what does not fit into memory there is `open_file`.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            start: first byte, ≥ 0; behind the end there is nothing, ``b""``.
+            length: how many bytes at most; ``None``: all to the end.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            MissingFileError: there is no such file.
+            PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
+        """
+        op, driver = self._getting(store_name, name, start, length, timeout, metadata)
+        return self._found(self._call(op, driver.read, name, start, length), name, store_name)
+
+    @placed(_GET)
+    async def get_file_async(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Asynchronous `get_file`."""
+        op, driver = self._getting(store_name, name, start, length, timeout, metadata)
+        return self._found(await self._call_async(op, driver.read_async, name, start, length), name, store_name)
+
+    def _getting(
+        self, store_name: str, name: str, start: int, length: int | None, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, FileDriver]:
+        check_name(name)
+        check_range(start, length)
+        op, driver = self._prepare(_GET, store_name, timeout, metadata)
+        if start or length is not None:
+            self._need(driver, spi.RANGE, "start= and length=", store_name)
+        return op, driver
+
+    @placed(OPEN_FILE)
+    def open_file(
+        self,
+        store_name: str,
+        name: str,
+        mode: FileMode = "rb",
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileHandle:
+        """Return a handle for reading (``"rb"``) or writing (``"wb"``) piece by piece; made without I/O.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            mode: ``"wb"`` stores the file, instead of an earlier one, when the block ends.
+            timeout: seconds for each of its calls.
+            metadata: with ``"wb"``, of the file, as in `put_file`.
+
+        >>> with client.file.open_file("reports", "2026.csv", "wb") as file:  # doctest: +SKIP
+        ...     file.write(b"a,b\\n")
+        """
+        check_name(name)
+        check_timeout(timeout)
+        if mode not in ("rb", "wb"):
+            raise InvalidArgumentError(f"mode {mode!r}: give 'rb' or 'wb'")
+        how = file_write(None, metadata, True)
+        if mode == "wb":
+            self._writing(store_name, how, None)
+        return FileHandle(self, store_name, name, mode, how, timeout)
+
+    @placed(_STAT)
+    def stat_file(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Return what is known of a file.
+
+        Raises:
+            MissingFileError: there is no such file.
+        """
+        check_name(name)
+        op, driver = self._prepare(_STAT, store_name, timeout, metadata)
+        return self._found(self._call(op, driver.stat, name), name, store_name)
+
+    @placed(_STAT)
+    async def stat_file_async(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Asynchronous `stat_file`."""
+        check_name(name)
+        op, driver = self._prepare(_STAT, store_name, timeout, metadata)
+        return self._found(await self._call_async(op, driver.stat_async, name), name, store_name)
+
+    @placed(_EXISTS)
+    def exists(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Tell whether there is such a file; a folder is none."""
+        check_name(name)
+        op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
+        return self._call(op, driver.stat, name) is not None
+
+    @placed(_EXISTS)
+    async def exists_async(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Asynchronous `exists`."""
+        check_name(name)
+        op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
+        return await self._call_async(op, driver.stat_async, name) is not None
+
+    @placed(_LIST)
+    def list_files(
+        self,
+        store_name: str,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        limit: int | None = None,
+        after: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[FileInfo]:
+        """Return files in the byte order of their names.
+
+        Args:
+            store_name: the component.
+            prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
+            recursive: ``False`` stops at the next ``/`` behind the prefix: what lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
+            limit: how many at most; ``None``: all.
+            after: only those behind this name, for paging: the last of the page before.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+        """
+        op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
+        return self._call(op, driver.list_files, prefix, recursive, limit, after)
+
+    @placed(_LIST)
+    async def list_files_async(
+        self,
+        store_name: str,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        limit: int | None = None,
+        after: str | None = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[FileInfo]:
+        """Asynchronous `list_files`."""
+        op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
+        return await self._call_async(op, driver.list_files_async, prefix, recursive, limit, after)
+
+    def _listing(
+        self, store_name: str, prefix: Any, recursive: Any, limit: Any, after: Any, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, FileDriver]:
+        check_text(prefix, "prefix")
+        if after is not None:
+            check_text(after, "after")
+        if not isinstance(recursive, bool):
+            raise InvalidArgumentError(f"recursive must be True or False, got {recursive!r}")
+        check_limit(limit)
+        return self._prepare(_LIST, store_name, timeout, metadata)

@@ -1,0 +1,236 @@
+"""The file service: what ``client.file`` is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, mark_interrupted
+from .._service import placed
+from ..errors import CloudRuntimesError, InvalidArgumentError
+from . import driver as spi
+from ._prepare import Source, check_name, file_write
+from ._reads import FileReads
+from .driver import FileDriver, FileWrite
+from .types import AsyncFileSource, FileInfo, FileSource
+
+__all__ = ["FileService"]
+
+_PUT = Method("file", "put_file", repeatable=True)
+_DELETE = Method("file", "delete_file", repeatable=True)
+_COPY = Method("file", "copy_file", repeatable=False)
+_MOVE = Method("file", "move_file", repeatable=False)
+
+
+class FileService(FileReads):
+    """Files by name.
+
+    A name is relative and ``/``-separated, without NUL and without empty, ``.`` or ``..`` segments, at most 1,024 bytes of UTF-8, compared byte for byte. Content, etag, content type and metadata change together or not at all, and a file in the making is not visible.
+    """
+
+    def _putting(
+        self,
+        store_name: str,
+        name: str,
+        data: Any,
+        content_type: str | None,
+        metadata: Mapping[str, str] | None,
+        overwrite: bool,
+        timeout: float | None,
+    ) -> tuple[Operation, FileDriver, Source, FileWrite]:
+        check_name(name)
+        source = Source(data)
+        how = file_write(content_type, metadata, overwrite)
+        self._writing(store_name, how, content_type)
+        op, driver = self._prepare(_PUT, store_name, timeout, None)
+        op.metadata = metadata
+        op.repeatable = source.repeatable and overwrite
+        return op, driver, source, how
+
+    @placed(_PUT)
+    def put_file(
+        self,
+        store_name: str,
+        name: str,
+        data: FileSource,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        overwrite: bool = True,
+        timeout: float | None = CLIENT_TIMEOUT,
+    ) -> FileInfo:
+        """Store a file, streamed: what is read is the old content or all of the new, never a part.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            data: bytes, a ``pathlib.Path`` or binary file object to copy from, or an iterable of bytes. No ``str``.
+            content_type: ``application/octet-stream`` by default.
+            metadata: kept with the file, at most 2,048 bytes; replaces what an earlier file of the name had.
+            overwrite: ``False`` only creates.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+
+        Raises:
+            AlreadyExistsError: ``overwrite=False``, and there is one.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full. Nothing was stored.
+            Exception: whatever the iterator or file object raises, as it is. Nothing was stored.
+        """
+        op, driver, source, how = self._putting(store_name, name, data, content_type, metadata, overwrite, timeout)
+        if source.asynchronous:
+            raise InvalidArgumentError("data is an asynchronous iterable: await put_file_async")
+        try:
+            return self._call(op, driver.write, name, source, how)
+        except CloudRuntimesError:
+            if source.failure is not None and not isinstance(source.failure, CloudRuntimesError):
+                raise source.failure from None
+            raise
+
+    @placed(_PUT)
+    async def put_file_async(
+        self,
+        store_name: str,
+        name: str,
+        data: AsyncFileSource,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        overwrite: bool = True,
+        timeout: float | None = CLIENT_TIMEOUT,
+    ) -> FileInfo:
+        """Asynchronous `put_file`; also takes an asynchronous iterable. Other iterables and file objects are read in a thread."""
+        op, driver, source, how = self._putting(store_name, name, data, content_type, metadata, overwrite, timeout)
+        try:
+            if source.asynchronous:
+                return await self._call_async(op, self._stream, driver, name, source, how)
+            return await self._call_async(op, driver.write_async, name, source, how)
+        except CloudRuntimesError:
+            if source.failure is not None and not isinstance(source.failure, CloudRuntimesError):
+                raise source.failure from None
+            raise
+
+    @staticmethod
+    async def _stream(op: Operation, driver: FileDriver, name: str, source: Source, how: FileWrite) -> FileInfo:
+        import asyncio
+        from contextlib import aclosing
+
+        writer = await driver.open_write_async(op, name, how)
+        stored = False
+        try:
+            limit = asyncio.timeout(op.remaining())
+            try:
+                async with limit, aclosing(source.awaited()) as chunks:
+                    async for chunk in chunks:
+                        await writer.write_async(op, chunk)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise op.timed_out("the data") from error
+                raise
+            stored = True
+            return await writer.commit_async(op)
+        except BaseException as error:
+            if not stored and not isinstance(error, Exception):
+                mark_interrupted(error, False)
+            raise
+        finally:
+            await writer.abort_async(op)
+
+    @placed(_DELETE)
+    def delete_file(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Delete a file; an absent one is fine."""
+        check_name(name)
+        op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
+        self._call(op, driver.delete, name)
+
+    @placed(_DELETE)
+    async def delete_file_async(
+        self,
+        store_name: str,
+        name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `delete_file`."""
+        check_name(name)
+        op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
+        await self._call_async(op, driver.delete_async, name)
+
+    def _pair(
+        self, method: Method, feature: str, store_name: str, source: str, target: str, timeout: Any, metadata: Any
+    ) -> tuple[Operation, FileDriver]:
+        check_name(source, "source")
+        check_name(target, "target")
+        op, driver = self._prepare(method, store_name, timeout, metadata)
+        self._need(driver, feature, method.name, store_name)
+        return op, driver
+
+    @placed(_COPY)
+    def copy_file(
+        self,
+        store_name: str,
+        source: str,
+        target: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Store a file under a second name, with its content type and metadata, over an earlier file of that name.
+
+        Raises:
+            MissingFileError: there is no ``source``.
+        """
+        op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
+        return self._found(self._call(op, driver.copy, source, target), source, store_name)
+
+    @placed(_COPY)
+    async def copy_file_async(
+        self,
+        store_name: str,
+        source: str,
+        target: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Asynchronous `copy_file`."""
+        op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
+        return self._found(await self._call_async(op, driver.copy_async, source, target), source, store_name)
+
+    @placed(_MOVE)
+    def move_file(
+        self,
+        store_name: str,
+        source: str,
+        target: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Give a file another name, in one step, over an earlier file of that name. Its etag stays.
+
+        Raises:
+            MissingFileError: there is no ``source``.
+        """
+        op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
+        return self._found(self._call(op, driver.move, source, target), source, store_name)
+
+    @placed(_MOVE)
+    async def move_file_async(
+        self,
+        store_name: str,
+        source: str,
+        target: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileInfo:
+        """Asynchronous `move_file`."""
+        op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
+        return self._found(await self._call_async(op, driver.move_async, source, target), source, store_name)

@@ -1,0 +1,573 @@
+"""Names on disk, links and devices, other programs, disks in trouble, giving up: what only files can get wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.local.names import aside, place, segment
+from cloud_runtimes.errors import (
+    AlreadyExistsError,
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    MissingFileError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+# -- names on disk ------------------------------------------------------------
+
+_segments = st.one_of(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40),
+    st.text(st.sampled_from("%=+ftmp.xü"), min_size=1, max_size=300),
+    st.integers(240, 600).map(lambda size: "x" * size),
+).filter(lambda text: text not in (".", ".."))
+_names = st.lists(_segments, min_size=1, max_size=4).map("/".join).filter(lambda name: len(name.encode()) <= 1024)
+
+
+@given(_segments)
+@example("%%f")
+@example("%%+" + "x" * 252)
+@example("x" * 253)
+@example("x" * 255)
+def test_a_segment_comes_back(text: str) -> None:
+    *heads, entry = place(text)[0] + (place(text).entry,)
+    assert segment((*heads, entry)) == (text, False)
+    moved = aside(entry)
+    assert segment((*heads, *moved)) == (text, True)
+    for each in (*heads, entry, *moved):
+        assert len(each.encode()) <= 255
+        assert each not in (".", "..", "", "%%tmp")
+        assert not {"/", "\0"} & set(each)
+
+
+@given(st.lists(_segments, min_size=2, max_size=2, unique=True))
+def test_no_two_segments_meet(pair: list[str]) -> None:
+    one, other = (place(text) for text in pair)
+    assert {(*one.folders, one.entry), (*one.folders, *one.aside)}.isdisjoint(
+        {(*other.folders, other.entry), (*other.folders, *other.aside)}
+    )
+
+
+@given(names=st.lists(_names, max_size=8, unique=True))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_names_round_trip(tmp_path_factory: Any, names: list[str]) -> None:
+    root = tmp_path_factory.mktemp("names")
+    table = {"component": "local", "path": str(root), "durability": "relaxed"}
+    with CloudRuntimesClient(config={"file": {"store": table}}) as client:
+        for name in names:
+            client.file.put_file("store", name, name.encode())
+        assert [info.name for info in client.file.list_files("store")] == sorted(names, key=str.encode)
+        for name in names:
+            assert client.file.get_file("store", name) == name.encode()
+            client.file.delete_file("store", name)
+        assert client.file.list_files("store") == []
+    assert {each.name for each in root.iterdir()} <= {"%%tmp"}
+
+
+def test_plain_names_are_plain_files(client: CloudRuntimesClient, root: Path) -> None:
+    client.file.put_file("store", "reports/2026.csv", b"a,b\n", content_type="text/csv")
+    assert (root / "reports" / "2026.csv").read_bytes() == b"a,b\n"
+    assert os.getxattr(root / "reports" / "2026.csv", "user.cloud_runtimes")
+
+
+def test_stores_have_folders_of_their_own(tmp_path: Path) -> None:
+    stores = ["a", "..", ".", "../a", "a/b", "%", "ü", "x" * 255, "x" * 254, "A"]
+    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}) as client:
+        for store in stores:
+            client.file.put_file(store, "f", store.encode())
+        for store in stores:
+            assert client.file.get_file(store, "f") == store.encode()
+    folders = list((tmp_path / "home" / "files").iterdir())
+    assert len(folders) == len(stores)
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+    assert {each.name for each in tmp_path.iterdir()} == {"home"}
+
+
+# -- what is no plain file ----------------------------------------------------
+
+
+@pytest.fixture
+def odd(root: Path, tmp_path: Path) -> Path:
+    """A store with links, a pipe, a socket and a device; returns the outside."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (root / "link").symlink_to(outside / "secret")
+    (root / "dangling").symlink_to(outside / "made")
+    (root / "folder").symlink_to(outside)
+    (root / "inside").symlink_to(".")
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(root / "socket"))
+    if os.geteuid() == 0:
+        os.mknod(root / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    return outside
+
+
+ODD = ("link", "dangling", "pipe", "socket", "device", "folder", "inside", "folder/secret", "folder/new", "inside/x")
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.usefixtures("odd")
+def test_nothing_is_given_or_taken(client: CloudRuntimesClient, odd: Path, name: str) -> None:
+    if name == "device" and os.geteuid() != 0:
+        name = "pipe"
+    client.file.put_file("store", "plain", b"x")
+    calls: list[Callable[[], Any]] = [
+        lambda: client.file.get_file("store", name),
+        lambda: client.file.stat_file("store", name),
+        lambda: client.file.put_file("store", name, b"mine"),
+        lambda: client.file.put_file("store", name, b"mine", overwrite=False),
+        lambda: client.file.delete_file("store", name),
+        lambda: client.file.copy_file("store", name, "copy"),
+        lambda: client.file.copy_file("store", "plain", name),
+        lambda: client.file.move_file("store", name, "moved"),
+        lambda: client.file.move_file("store", "plain", name),
+        lambda: client.file.open_file("store", name).read(),
+        lambda: client.file.put_file("store", f"{name}/below", b"mine"),
+    ]
+    for call in calls:
+        with pytest.raises(PermissionDeniedError, match="plain files and folders only"):
+            call()
+    assert [info.name for info in client.file.list_files("store")] == ["plain"]
+    assert [info.name for info in client.file.list_files("store", recursive=False)] == ["plain"]
+    assert client.file.list_files("store", "absent/") == []
+    assert [each.name for each in odd.iterdir()] == ["secret"]
+    assert (odd / "secret").read_bytes() == b"secret"
+
+
+def test_a_hard_link_is_not_written_through(client: CloudRuntimesClient, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    os.link(tmp_path / "other", root / "a")
+    os.link(tmp_path / "other", root / "b")
+    client.file.move_file("store", "a", "b")
+    assert [info.name for info in client.file.list_files("store")] == ["b"]
+    client.file.put_file("store", "b", b"mine")
+    assert (tmp_path / "other").read_bytes() == b"other"
+    assert client.file.get_file("store", "b") == b"mine"
+
+
+# -- other programs -----------------------------------------------------------
+
+
+def test_files_of_other_programs(client: CloudRuntimesClient, root: Path) -> None:
+    (root / "deep").mkdir()
+    (root / "empty").mkdir()
+    (root / "deep" / "plain").write_bytes(b"plain")
+    os.mkdir(os.path.join(os.fsencode(root), b"\xff"))
+    for ours in ("%%+file", "%%nonsense", "%%=unmarked"):
+        (root / ours).write_bytes(b"")
+    (info,) = client.file.list_files("store")
+    assert (info.name, info.size, info.content_type, info.metadata) == ("deep/plain", 5, None, {})
+    assert client.file.get_file("store", "deep/plain") == b"plain"
+    assert [info.name for info in client.file.list_files("store", recursive=False)] == ["deep/"]
+    (root / "deep" / "plain").write_bytes(b"other")
+    assert client.file.stat_file("store", "deep/plain").etag != info.etag
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_an_edit_of_a_file_of_ours(
+    client: CloudRuntimesClient, root: Path, monkeypatch: pytest.MonkeyPatch, attributes: bool
+) -> None:
+    if not attributes:
+        _without_attributes(monkeypatch)
+    before = client.file.put_file("store", "a", b"content", content_type="text/x", metadata={"k": "v"})
+    assert client.file.stat_file("store", "a") == before
+    assert client.file.list_files("store") == [before]
+    assert client.file.get_file("store", "a") == b"content"
+    with open(root / "a", "r+b") as file:
+        file.write(b"CON")
+    info = client.file.stat_file("store", "a")
+    assert (info.size, info.content_type, info.metadata) == (7, "text/x", {"k": "v"})
+    assert info.etag != before.etag
+    assert client.file.get_file("store", "a") == b"CONtent"
+    with open(root / "a", "ab") as file:
+        file.write(b"more")
+    info = client.file.stat_file("store", "a")
+    assert client.file.get_file("store", "a") == (root / "a").read_bytes()
+    assert info.size == (root / "a").stat().st_size
+    assert info.content_type == ("text/x" if attributes else None)
+
+
+def _without_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    monkeypatch.setattr(os, "getxattr", refuse)
+
+
+def test_a_file_that_may_not_be_read_is_listed(
+    client: CloudRuntimesClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    client.file.put_file("store", "a", b"content")
+    monkeypatch.setattr(os, "getxattr", refuse)
+    (info,) = client.file.list_files("store")
+    assert (info.name, info.size, info.content_type) == ("a", 7, None)
+    with pytest.raises(PermissionDeniedError):
+        client.file.get_file("store", "a")
+
+
+def test_without_attributes(client: CloudRuntimesClient, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_attributes(monkeypatch)
+    inner = client.file.put_file("store", "inner", b"x" * 100_000, metadata={"ключ": "🎉"})
+    # the whole inode given as content keeps its own
+    outer = client.file.put_file("store", "outer", root / "inner", metadata={"outer": "yes"})
+    assert outer.size == (root / "inner").stat().st_size > inner.size
+    assert client.file.get_file("store", "inner") == b"x" * 100_000
+    assert client.file.get_file("store", "inner", start=99_998, length=100) == b"xx"
+    assert client.file.get_file("store", "outer") == (root / "inner").read_bytes()
+    assert client.file.copy_file("store", "inner", "copy").metadata == inner.metadata
+    assert client.file.get_file("store", "copy") == b"x" * 100_000
+    assert [info.size for info in client.file.list_files("store")] == [100_000, 100_000, outer.size]
+    data = (root / "inner").read_bytes()
+    for cut in range(1, 120):
+        (root / "cut").write_bytes(data[:-cut])
+        assert client.file.stat_file("store", "cut").size == len(data) - cut
+        (root / "cut").write_bytes(data[100_000 - 1 + cut :])
+        assert client.file.get_file("store", "cut") == (root / "cut").read_bytes() or cut == 1
+
+
+@pytest.mark.root
+@needs_root
+def test_another_file_system(tmp_path: Path, at: Any) -> None:
+    """One without attributes and without names given later."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", str(disk)], check=True)
+    try:
+        with at(disk / "store") as client:
+            info = client.file.put_file("store", "a/b", b"content", metadata={"k": "v"})
+            client.file.put_file("store", "a/b", b"again", metadata={"k": "w"})
+            assert client.file.stat_file("store", "a/b").metadata == {"k": "w"}
+            assert client.file.get_file("store", "a/b") == b"again"
+            assert info.etag != client.file.stat_file("store", "a/b").etag
+            with pytest.raises(AlreadyExistsError):
+                client.file.put_file("store", "a/b", b"", overwrite=False)
+            client.file.copy_file("store", "a/b", "c")
+            client.file.move_file("store", "c", "a/b")
+            assert [info.name for info in client.file.list_files("store")] == ["a/b"]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_root_that_is_removed_is_made_again(client: CloudRuntimesClient, root: Path) -> None:
+    client.file.put_file("store", "a", b"x")
+    subprocess.run(["rm", "-r", str(root)], check=True)
+    assert client.file.list_files("store") == []
+    client.file.put_file("store", "a", b"y")
+    assert (root / "a").read_bytes() == b"y"
+
+
+def test_reading_makes_nothing(at: Any, tmp_path: Path) -> None:
+    with at(tmp_path / "absent") as client:
+        assert client.file.list_files("store") == []
+        assert not client.file.exists("store", "a")
+        client.file.delete_file("store", "a")
+        with pytest.raises(MissingFileError):
+            client.file.move_file("store", "a", "b")
+        with pytest.raises(MissingFileError):
+            client.file.copy_file("store", "a", "b")
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "file").write_bytes(b"")
+    with at(tmp_path / "file") as client:
+        with pytest.raises(InvalidArgumentError, match="no folder"):
+            client.file.list_files("store")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"home": "a", "path": "b"}, "not both"),
+        ({"path": ":memory:"}, "home"),
+        ({"durability": "some"}, "full"),
+        ({"pth": "x"}, "did you mean 'path'"),
+    ],
+)
+def test_bad_settings(table: dict[str, Any], message: str) -> None:
+    with CloudRuntimesClient(config={"file": {"store": {"component": "local", **table}}}) as client:
+        with pytest.raises(InvalidArgumentError, match=message):
+            client.file.list_files("store")
+
+
+def test_memory_is_shared_by_name_and_ends_with_its_last_client() -> None:
+    config = {"capa": {"home": ":memory:files"}}
+    with CloudRuntimesClient(config=config) as one, CloudRuntimesClient(config=config) as two:
+        one.file.put_file("store", "a", b"x")
+        assert two.file.get_file("store", "a") == b"x"
+    with CloudRuntimesClient(config=config) as three:
+        assert not three.file.exists("store", "a")
+
+
+# -- disks in trouble ---------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.root
+@needs_root
+def test_full_disk(small_disk: Path, at: Any) -> None:
+    with at(small_disk / "store") as client:
+        client.file.put_file("store", "old", b"old" * 100_000, metadata={"k": "v"})
+        for name in ("old", "new/deep"):
+            with pytest.raises(ResourceExhaustedError, match=r"full.*free space") as caught:
+                client.file.put_file("store", name, os.urandom(9_000_000))
+            assert caught.value.maybe_applied is False
+            with pytest.raises(ResourceExhaustedError):
+                with client.file.open_file("store", name, "wb") as file:
+                    for _ in range(10):
+                        file.write(os.urandom(1_000_000))
+        # one that goes on after the error stores nothing either
+        with pytest.raises(CloudRuntimesError, match="nothing is stored"):
+            with client.file.open_file("store", "new", "wb") as file:
+                with pytest.raises(ResourceExhaustedError):
+                    file.write(os.urandom(9_000_000))
+        (info,) = client.file.list_files("store")
+        assert (info.name, info.metadata) == ("old", {"k": "v"})
+        assert client.file.get_file("store", "old") == b"old" * 100_000
+        assert {each.name for each in (small_disk / "store").iterdir()} <= {"old", "%%tmp"}
+        subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+        client.file.put_file("store", "new", bytes(9_000_000))
+        assert client.file.stat_file("store", "new").size == 9_000_000
+
+
+@pytest.mark.root
+@needs_root
+def test_read_only_disk(small_disk: Path, at: Any) -> None:
+    with at(small_disk) as client:
+        client.file.put_file("store", "a", b"x")
+        (small_disk / "%%tmp").mkdir(exist_ok=True)
+        (small_disk / "%%tmp" / "orphan").write_bytes(b"")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with at(small_disk) as client:
+        assert client.file.get_file("store", "a") == b"x"
+        assert len(client.file.list_files("store")) == 1
+        for refused in (
+            lambda: client.file.put_file("store", "a", b"y"),
+            lambda: client.file.put_file("store", "b/c", b"y", overwrite=False),
+            lambda: client.file.delete_file("store", "a"),
+            lambda: client.file.copy_file("store", "a", "b"),
+            lambda: client.file.move_file("store", "a", "b"),
+            lambda: client.file.open_file("store", "a", "wb").write(b"y"),
+        ):
+            with pytest.raises(PermissionDeniedError, match="check owner, mode and mount") as caught:
+                refused()
+            assert caught.value.maybe_applied is False
+
+
+@pytest.mark.root
+@needs_root
+def test_without_permission(tmp_path: Path, at: Any) -> None:
+    with at(tmp_path / "root") as client:
+        client.file.put_file("store", "a", b"x")
+        (tmp_path / "root").chmod(0o700)
+        os.seteuid(65534)
+        try:
+            with at(tmp_path / "root") as other:
+                for refused in (
+                    lambda: other.file.get_file("store", "a"),
+                    lambda: other.file.list_files("store"),
+                    lambda: other.file.put_file("store", "a", b"y"),
+                ):
+                    with pytest.raises(PermissionDeniedError):
+                        refused()
+        finally:
+            os.seteuid(0)
+        assert client.file.get_file("store", "a") == b"x"
+
+
+@pytest.mark.root
+@needs_root
+def test_a_mount_inside_is_a_store_of_its_own(tmp_path: Path, at: Any, root: Path) -> None:
+    (root / "mount").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root / "mount")], check=True)
+    try:
+        with at(root) as client:
+            with pytest.raises(UnsupportedError, match="another file system"):
+                client.file.put_file("store", "mount/a", b"x")
+            assert client.file.list_files("store") == []
+    finally:
+        subprocess.run(["umount", "-l", str(root / "mount")], check=True)
+
+
+# -- giving up ----------------------------------------------------------------
+
+
+def test_a_cancelled_put_stores_nothing(client: CloudRuntimesClient, root: Path) -> None:
+    """Whatever the thread that it left running does then."""
+    client.file.put_file("store", "f", b"old")
+    inside, go = threading.Event(), threading.Event()
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        inside.set()
+        go.wait(20)
+        yield b"half"
+
+    async def main() -> None:
+        task = asyncio.ensure_future(client.file.put_file_async("store", "f", chunks()))
+        ticks = 0
+        while not inside.is_set():
+            ticks += 1
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert getattr(caught.value, "maybe_applied", None) is False
+        go.set()
+        with pytest.raises(DeadlineExceededError) as late:
+            inside.clear()
+            go.clear()
+            await client.file.put_file_async("store", "f", chunks(), timeout=0.2)
+        assert late.value.maybe_applied is False
+        go.set()
+
+        async def forever() -> Any:
+            yield b"half"
+            await asyncio.sleep(60)
+
+        with pytest.raises(DeadlineExceededError) as late:
+            await client.file.put_file_async("store", "f", forever(), timeout=0.2)
+        assert late.value.maybe_applied is False
+        task = asyncio.ensure_future(client.file.put_file_async("store", "f", forever()))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert getattr(caught.value, "maybe_applied", None) is False
+        with pytest.raises(asyncio.CancelledError):
+            async with client.file.open_file("store", "f", "wb") as file:
+                await file.write_async(b"half")
+                raise asyncio.CancelledError
+
+    asyncio.run(main())
+    client.close()
+    time.sleep(0.05)
+    assert (root / "f").read_bytes() == b"old"
+    assert not list((root / "%%tmp").iterdir()) if (root / "%%tmp").exists() else True
+
+
+def test_the_loop_is_free_while_a_source_blocks(client: CloudRuntimesClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(20):
+            time.sleep(0.02)
+            yield b"x"
+
+    async def main() -> int:
+        ticks = 0
+        task = asyncio.ensure_future(client.file.put_file_async("store", "f", chunks()))
+        while not task.done():
+            ticks += 1
+            await asyncio.sleep(0.005)
+        assert (await task).size == 20
+        return ticks
+
+    assert asyncio.run(main()) > 10
+
+
+def test_a_file_of_an_asynchronous_library(client: CloudRuntimesClient) -> None:
+    class File:
+        async def read(self, size: int) -> bytes:
+            raise AssertionError("its chunks are taken by async for")
+
+        async def __aiter__(self) -> Any:
+            yield b"one"
+            yield b"two"
+
+    asyncio.run(client.file.put_file_async("store", "f", File()))  # type: ignore[arg-type]
+    assert client.file.get_file("store", "f") == b"onetwo"
+
+
+def test_an_interrupted_put_stores_nothing(client: CloudRuntimesClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        client.file.put_file("store", "f", chunks())
+    assert getattr(caught.value, "maybe_applied", None) is False
+    assert not client.file.exists("store", "f")
+    client.file.put_file("store", "f", b"x")
+
+
+def test_a_put_inside_a_put(client: CloudRuntimesClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"outer"
+        client.file.put_file("store", "f", b"inner")
+
+    client.file.put_file("store", "f", chunks())
+    assert client.file.get_file("store", "f") == b"outer"
+
+
+def test_who_holds_the_store_too_long(client: CloudRuntimesClient, root: Path) -> None:
+    """A process that was stopped in its turn: others wait no longer than they want to."""
+    import fcntl
+
+    client.file.put_file("store", "f", b"x")
+    held = os.open(root, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        for call in (
+            lambda: client.file.put_file("store", "f", b"y", timeout=0.1),
+            lambda: client.file.delete_file("store", "f", timeout=0.1),
+            lambda: client.file.move_file("store", "f", "g", timeout=0.1),
+        ):
+            with pytest.raises(DeadlineExceededError, match="turn") as caught:
+                call()
+            assert caught.value.maybe_applied is False
+        assert client.file.get_file("store", "f") == b"x"
+    finally:
+        os.close(held)
+    client.file.put_file("store", "f", b"y")
+
+
+def test_nothing_stays_open(at: Any, root: Path) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    with at(root, durability="relaxed") as client:
+        for number in range(50):
+            client.file.put_file("store", f"d/{number}", b"x")
+            client.file.put_file("store", "d", b"x")
+            client.file.get_file("store", f"d/{number}")
+            client.file.copy_file("store", f"d/{number}", "copy")
+            client.file.move_file("store", "copy", "d/moved")
+            client.file.list_files("store", limit=3)
+            with pytest.raises(AlreadyExistsError):
+                client.file.put_file("store", "d", b"x", overwrite=False)
+            with pytest.raises(MissingFileError):
+                client.file.get_file("store", "absent/a")
+            client.file.open_file("store", f"d/{number}").read(1)
+            client.file.open_file("store", "forgotten", "wb").write(b"x")
+    assert count() == before
