@@ -80,7 +80,11 @@ class Component(ABC):
 
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:
-        """Return the driver of one of its `services` for a store name, without I/O."""
+        """Return the driver of one of its `services` for a store name, without I/O; asked for before `ready` too, so perhaps several times.
+
+        Raises:
+            InvalidArgumentError: settings that do not fit the service.
+        """
 
     def ready(self) -> None:
         """Return once it answers; raise `UnavailableError` where it does not."""

@@ -135,11 +135,13 @@ class Watched(Generic[T]):
         Raises:
             DeadlineExceededError, UnavailableError: there is no value, and it did not come to rest in the time of the call, or within ``patience``.
         """
-        end = time.monotonic() + patience
+        end: float | None = None
         while True:
             found = self.look()
             if not found.hurry or (old and found.value is not None):
                 return found
+            if end is None:
+                end = time.monotonic() + patience
             left = op.remaining()
             late = left is not None and left <= _STEP
             if late or time.monotonic() > end:
@@ -149,21 +151,24 @@ class Watched(Generic[T]):
             time.sleep(_STEP)
 
     def _looked(self, known: Look[T]) -> Look[T]:
-        now = self._clocks.monotonic()
         try:
             status = os.stat(self.path)
         except OSError as error:
-            return self._failed(known, self._explained(error), now)
+            return self._failed(known, self._explained(error))
         signature = _signature(status)
+        same = signature == known.signature
+        if same and known.problem is None:
+            return known
         # by the time of change, which the kernel sets, not by that of modification, which anyone may set
         changed = signature[-1]
         age = self._clocks.wall_ms() / 1e3 - changed / 1e9
-        if signature == known.signature:
-            return known if known.problem is None else known._replace(age=age)
+        if same:
+            return known._replace(age=age)
         refused = self._refused(status)
         if refused is not None:
-            return self._failed(known, refused, now)
+            return self._failed(known, refused)
         last = known.seen
+        now = self._clocks.monotonic()
         if signature != last:
             restless = now if known.restless is None else known.restless
             known = known._replace(signature=None, seen=signature, still=now, restless=restless)
@@ -183,7 +188,7 @@ class Watched(Generic[T]):
         try:
             found = self._read(signature)
         except OSError as error:
-            return self._failed(known, self._explained(error), now)
+            return self._failed(known, self._explained(error))
         if found is None:  # changed meanwhile
             return known._replace(hurry=QUIET)
         value, mode = found
@@ -197,8 +202,8 @@ class Watched(Generic[T]):
             return known.troubled(value, now)
         return known._replace(value=known.value if known.value == value else value, problem=None)
 
-    def _failed(self, known: Look[T], problem: CloudRuntimesError, now: float) -> Look[T]:
-        known = known.troubled(problem, now)
+    def _failed(self, known: Look[T], problem: CloudRuntimesError) -> Look[T]:
+        known = known.troubled(problem, self._clocks.monotonic())
         value = known.value if self._keep else None
         return known._replace(value=value, hurry=0.0, signature=None, seen=None, restless=None)
 
