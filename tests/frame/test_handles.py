@@ -102,9 +102,9 @@ def test_the_deadline_of_a_transaction_begins_with_its_sending(
 ) -> None:
     def body(tx: Any) -> None:
         tx.save("k", 1)
-        time.sleep(0.05)
+        time.sleep(0.6)
 
-    asyncio.run(leave(scripted.state.transaction("store", timeout=0.04), face, body))
+    asyncio.run(leave(scripted.state.transaction("store", timeout=0.5), face, body))
     assert runtime.state.operations[-1].deadline > time.monotonic()
 
 
