@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     from ._bridge import Bridge
     from ._runtime import Runtime
     from ._service import Service
+    from .database import DatabaseService
     from .pubsub import PubSubService
     from .state import StateService
 
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
-SERVICES: Final[Mapping[str, str]] = {"pubsub": "PubSubService", "state": "StateService"}
+SERVICES: Final[Mapping[str, str]] = {
+    "database": "DatabaseService",
+    "pubsub": "PubSubService",
+    "state": "StateService",
+}
 """The services there are: name → class, in the package of that name."""
 
 _open_clients: weakref.WeakSet[CloudRuntimesClient] = weakref.WeakSet()
@@ -119,6 +124,7 @@ class CloudRuntimesClient:
         return service
 
     if TYPE_CHECKING:
+        database: DatabaseService
         pubsub: PubSubService
         state: StateService
     else:

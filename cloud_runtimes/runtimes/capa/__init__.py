@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CapaRuntime", "runtime"]
 
 DEFAULT = "sqlite"
+DEFAULTS = {"database": "sqlalchemy"}
+"""Service → component of the embedded default, where it is not `DEFAULT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +68,9 @@ class CapaRuntime(Runtime):
 
     def _component(self, service: str, name: str) -> Component:
         declared = self.declared()
-        # without a declaration one instance serves all services and names
-        key = (service, name) if declared else ("", "")
+        # without a declaration one instance of each default serves all its services and names
+        default = DEFAULTS.get(service, DEFAULT)
+        key = (service, name) if declared else ("", default)
         if declared and key not in declared:
             raise ComponentNotFoundError(
                 f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
@@ -80,9 +83,13 @@ class CapaRuntime(Runtime):
             component = self._components.get(key)
             if component is None:
                 table: dict[str, Any] = dict(self.settings.components[service][name]) if declared else {}
-                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", DEFAULT))
+                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component", default))
                 where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
-                if made.name == DEFAULT and self.capa.home is not None and "path" not in table:
+                if (
+                    made.name in (DEFAULT, *DEFAULTS.values())
+                    and self.capa.home is not None
+                    and not {"path", "url"} & set(table)
+                ):
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
                 self._components[key] = component
