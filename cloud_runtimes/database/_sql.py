@@ -75,6 +75,7 @@ class Sql(NamedTuple):
         names: of its parameters.
         template: with each literal colon as ``\\:``, so that only parameters have a bare one.
         reads: whether it looks like one that changes nothing; such a one may be repeated.
+        inserts: whether it is an INSERT, so that a row may have got a number.
         soils: whether it changes its connection, which then serves nobody else.
         alone: whether databases run it outside of a transaction only.
     """
@@ -83,6 +84,7 @@ class Sql(NamedTuple):
     names: frozenset[str]
     template: str
     reads: bool
+    inserts: bool
     soils: bool
     alone: bool
 
@@ -142,7 +144,8 @@ def _scan(sql: str, mysql: bool) -> Sql:
     seen = frozenset(words)
     soils = not _SOILS.isdisjoint(words[:3]) or "SET_CONFIG" in seen or any(word.startswith(_LOCKS) for word in seen)
     reads = (first in _READS and _WRITES.isdisjoint(seen) and not soils) or (first == "PRAGMA" and "=" not in sql)
-    return Sql(sql, frozenset(names), "".join(out), reads, soils, first in _ALONE)
+    inserts = first in ("INSERT", "REPLACE") or (first == "WITH" and "INSERT" in seen)
+    return Sql(sql, frozenset(names), "".join(out), reads, inserts, soils, first in _ALONE)
 
 
 def _literal(text: str) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, PayloadError
 from .types import Row
 
 __all__ = ["maker"]
@@ -35,12 +36,16 @@ def maker(columns: tuple[str, ...], type: Any, lacks: frozenset[type]) -> Callab
 
     if _is_named(type):
         adapted = _adapters(type, columns, lacks)
+        fields = getattr(_kind(type), "_fields", None)
+        if fields is not None and set(fields) != set(columns):
+            raise PayloadError(f"{type!r} has the fields {', '.join(fields)}, the rows {', '.join(columns)}")
 
         def named(number: int, values: Sequence[Any]) -> Any:
             row = dict(zip(columns, values, strict=True))
             for name, adapt in adapted:
                 row[name] = adapt(row[name])
-            return convert(row, type, f"row {number}: $")
+            given: Any = row if fields is None else [row[name] for name in fields]
+            return convert(given, type, f"row {number}: $")
 
         return named
     if _kind(type) in _SEQUENCES:
@@ -102,11 +107,25 @@ def _adapter(annotation: Any, lacks: frozenset[type]) -> Callable[[Any], Any] | 
         return _to_bool
     if Decimal in members & lacks and not members & {int, float, str}:
         return _to_decimal
+    if UUID in members & lacks:
+        return _to_uuid
+    if dict in lacks and str not in members and any(_kind(each) in (dict, list) for each in members):
+        return _to_json
     return None
 
 
 def _to_bool(value: Any) -> Any:
     return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _to_json(value: Any) -> Any:
+    from ..codec import json
+
+    return json.decode(value) if type(value) is str else value
+
+
+def _to_uuid(value: Any) -> Any:
+    return UUID(int=value.int) if isinstance(value, UUID) else value
 
 
 def _to_decimal(value: Any) -> Any:

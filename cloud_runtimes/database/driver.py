@@ -216,7 +216,7 @@ class DatabaseDriver(Driver):
 
     Attributes:
         mysql: whether texts are scanned by the rules of MySQL, where a backslash escapes.
-        lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text.
+        lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own.
     """
 
     __spi__: ClassVar[tuple[str, ...]] = ("begin", "run", "stream")

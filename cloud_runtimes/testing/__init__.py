@@ -10,7 +10,8 @@ Needs pytest, which is not a dependency of the package.
 
 from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, requires
+from .suites.database import DatabaseSuite
 from .suites.pubsub import PubSubSuite
 from .suites.state import StateSuite
 
-__all__ = ["AsyncFace", "Face", "Harness", "PubSubSuite", "StateSuite", "SyncFace", "requires"]
+__all__ = ["AsyncFace", "DatabaseSuite", "Face", "Harness", "PubSubSuite", "StateSuite", "SyncFace", "requires"]

@@ -27,6 +27,12 @@ from ..client import SERVICES
 __all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "database": "`query`, `execute`: SQL with bound parameters, typed rows",
+    "database.execute_many": "`execute_many`: one statement for many rows, all or none",
+    "database.isolation": "`transaction(isolation)`",
+    "database.schema": "`tables`, `table_schema`, `create_table`, `drop_table`, `insert`, `update`",
+    "database.stream": "`stream`: rows in constant memory",
+    "database.transaction": "`transaction`: several statements, all or nothing",
     "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",

@@ -68,8 +68,7 @@ class SqlAlchemyComponent(Component):
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase
 
-        dialect = (self.settings.url or "sqlite").partition(":")[0].partition("+")[0]
-        return SqlDatabase(lambda: self._store(name), dialect)
+        return SqlDatabase(lambda: self._store(name), self.settings.url or "sqlite:")
 
     def _store(self, name: str) -> Store:
         found = self._stores.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import threading
@@ -144,10 +145,10 @@ class WatchedInterrupter(Interrupter):
             self._fired = monotonic()
             try:
                 cancel = getattr(self._connection, "cancel_safe", None)
-                if cancel is not None:
-                    cancel(timeout=_GRACE)
-                else:
+                if cancel is None or inspect.iscoroutinefunction(cancel):
                     self._connection.cancel()
+                else:
+                    cancel(timeout=_GRACE)
             except Exception:
                 return 0.0  # it cannot be reached: cut
             return _GRACE

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from ..._operation import Operation
 from ...database import driver as spi
@@ -30,11 +31,16 @@ class SqlDatabase(DatabaseDriver):
 
     features = FEATURES
 
-    def __init__(self, store: Callable[[], Store], dialect: str) -> None:
+    def __init__(self, store: Callable[[], Store], url: str) -> None:
         self._store_of = store
+        dialect, _, driver = url.partition(":")[0].partition("+")
         self.mysql = dialect in ("mysql", "mariadb")
-        if self.mysql or dialect in ("sqlite", "oracle"):
-            self.lacks = frozenset({bool, Decimal}) if dialect == "sqlite" else frozenset({bool})
+        if dialect == "sqlite":
+            self.lacks = frozenset({bool, Decimal, dict})
+        elif self.mysql or dialect == "oracle":
+            self.lacks = frozenset({bool, dict})
+        elif driver == "asyncpg":
+            self.lacks = frozenset({dict, UUID})
 
     # -- one statement ----------------------------------------------------
 

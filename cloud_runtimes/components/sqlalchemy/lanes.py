@@ -78,14 +78,30 @@ class Loop(Lane):
         from sqlalchemy.util import greenlet_spawn
 
         call.claim()
+        task: asyncio.Task[R] = asyncio.ensure_future(greenlet_spawn(work))
+        left = call.op.remaining()
         try:
-            async with asyncio.timeout(call.op.remaining()):
-                found: R = await greenlet_spawn(work)
-                return found
-        except TimeoutError as error:
-            if isinstance(error, DeadlineExceededError):
-                raise
-            raise call.op.timed_out("the database", maybe_applied=call.committing) from error
+            await asyncio.wait((task,), timeout=None if left is None else left + store.grace)
+        except asyncio.CancelledError:
+            store.stop(call)
+            if store.grace:
+                await asyncio.wait((task,), timeout=store.grace)
+            await self._end(task)
+            raise
+        if not task.done():
+            await self._end(task)
+            raise call.op.timed_out("the database", maybe_applied=call.committing)
+        return task.result()
+
+    @staticmethod
+    async def _end(task: Any) -> None:
+        """End work that was not interrupted by the database: the driver has to let go of its connection."""
+        import asyncio
+
+        task.cancel()
+        await asyncio.wait((task,), timeout=5.0)
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 DIRECT: Final = Direct()

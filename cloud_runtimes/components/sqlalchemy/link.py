@@ -14,7 +14,7 @@ from ...database.types import ColumnInfo, ExecuteResult, Isolation, TableSchema
 from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from .calls import Call, Interrupter
 from .failures import is_busy
-from .values import bound, column
+from .values import bound, column, quoted
 
 if TYPE_CHECKING:
     from .store import Store
@@ -41,6 +41,7 @@ class Link:
         self._connection = connection
         self._interrupter = interrupter
         self._dialect = connection.dialect.name
+        self._results: list[sa.CursorResult[Any]] = []
         self.soiled = False
 
     def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
@@ -80,9 +81,10 @@ class Link:
                 call.check()
 
     def _isolate(self, isolation: Isolation) -> None:
-        level = _LEVELS[isolation]
         known = self._connection.dialect.get_isolation_level_values(self._raw())
-        if level not in known:
+        strong = list(_LEVELS.values())[list(_LEVELS).index(isolation) :]
+        level = next((each for each in strong if each in known), None)
+        if level is None:
             raise UnsupportedError(f"isolation {isolation!r} is not supported by {self._dialect}")
         self._connection.execution_options(isolation_level=level)
 
@@ -97,11 +99,18 @@ class Link:
     def commit(self, call: Call) -> None:
         """Commit."""
         call.commit()
-        self.step(call, self._connection.commit)
+        self.step(call, self._commit)
+
+    def _commit(self) -> None:
+        while self._results:
+            self._results.pop().close()
+        self._connection.commit()
 
     def rollback(self) -> None:
-        """Roll back; never raises."""
+        """Roll back, and close what is read; never raises."""
         try:
+            while self._results:
+                self._results.pop().close()
             self._connection.rollback()
         except Exception:
             self.soiled = True
@@ -111,6 +120,7 @@ class Link:
 
     def close(self) -> None:
         """Give the connection back, or close it where it is not as it was."""
+        self._store.links.discard(self)
         try:
             if self.soiled and not self._store.memory:
                 self._connection.invalidate()
@@ -137,14 +147,17 @@ class Link:
 
     def _execute(self, statement: spi.Execute) -> ExecuteResult:
         result = self._text(statement.sql, bound(statement.params, self._dialect))
-        if result.returns_rows:  # a statement with RETURNING is done once its rows were read
-            for _ in result:
-                pass
-        return _done(result, result.context.cursor)
+        cursor, count = result.context.cursor, result.rowcount
+        if result.returns_rows:  # SQLite counts what RETURNING gives only once it was read, others only before
+            read = sum(1 for _ in result)
+            count = read if count < 0 or self._dialect == "sqlite" else count
+        return _done(count, cursor if statement.sql.inserts else None)
 
     def _executemany(self, statement: spi.ExecuteMany) -> ExecuteResult:
-        result = self._text(statement.sql, [bound(row, self._dialect) for row in statement.rows])
-        return ExecuteResult(max(result.rowcount, 0))
+        rows = [bound(row, self._dialect) for row in statement.rows]
+        if self._connection.dialect.supports_sane_multi_rowcount:
+            return ExecuteResult(max(self._text(statement.sql, rows).rowcount, 0))
+        return ExecuteResult(sum(max(self._text(statement.sql, row).rowcount, 0) for row in rows))
 
     def _listtables(self, statement: spi.ListTables) -> list[str]:
         return sorted(sa.inspect(self._connection).get_table_names())
@@ -188,11 +201,11 @@ class Link:
         made = sa.insert(table).values(bound(statement.values, self._dialect)).inline()
         key = None if self._dialect in ("sqlite", "mysql", "mariadb") else self._key(statement.table)
         if key is not None and self._connection.dialect.insert_returning:
-            result: Any = self._connection.execute(made.returning(sa.column(key)))
+            result: Any = self._connection.execute(made.returning(sa.column(quoted(key))))
             number = result.scalar()
             return ExecuteResult(1, number if isinstance(number, int) else None)
         result = self._connection.execute(made)
-        return _done(result, result.context.cursor)
+        return _done(1, result.context.cursor)
 
     def _update(self, statement: spi.Update) -> ExecuteResult:
         table = self._table(statement.table, {**statement.values, **statement.where})
@@ -201,12 +214,12 @@ class Link:
         for name, value in wanted.items():
             is_null = value is None
             changed = changed.where(table.c[name].is_(None) if is_null else table.c[name] == sa.literal(value, _ANY))
-        return _done(self._connection.execute(changed), None)
+        return _done(self._connection.execute(changed).rowcount, None)
 
     @staticmethod
     def _table(name: str, columns: Mapping[str, Any]) -> Any:
         schema, plain = _split(name)
-        return sa.table(plain, *[sa.column(each) for each in columns], schema=schema)
+        return sa.table(plain, *[sa.column(quoted(each)) for each in columns], schema=schema)
 
     def _key(self, table: str) -> str | None:
         """Return the single column of a table's primary key; looked up once."""
@@ -229,6 +242,7 @@ class Link:
             self.soiled = self.soiled or sql.soils
             text = sa.text(sql.template).execution_options(stream_results=sql.reads, max_row_buffer=CHUNK)
             result = self._connection.execute(text, bound(statement.params, self._dialect))
+            self._results.append(result)
             return result, _columns(result)
 
         return self.step(call, work)
@@ -241,9 +255,9 @@ class Link:
 _ANY: Final = sa.types.NullType()
 
 
-def _split(table: str) -> tuple[str | None, str]:
+def _split(table: str) -> tuple[Any, Any]:
     schema, _, name = table.rpartition(".")
-    return schema or None, name
+    return quoted(schema) if schema else None, quoted(name)
 
 
 def _columns(result: sa.CursorResult[Any]) -> tuple[str, ...]:
@@ -256,8 +270,8 @@ def _columns(result: sa.CursorResult[Any]) -> tuple[str, ...]:
     return names
 
 
-def _done(result: sa.CursorResult[Any], cursor: Any) -> ExecuteResult:
+def _done(count: int, cursor: Any) -> ExecuteResult:
+    """Make a result; ``cursor``: of an INSERT, whose row may have got a number."""
     number = getattr(cursor, "lastrowid", None)
-    # a cursor has none but after an INSERT; drivers of databases that know of none give 0
-    known = isinstance(number, int) and number > 0
-    return ExecuteResult(max(result.rowcount, 0), number if known else None)
+    known = isinstance(number, int) and number > 0 and count == 1  # drivers of databases that have none give 0
+    return ExecuteResult(max(count, 0), number if known else None)

@@ -147,7 +147,11 @@ class Session(DatabaseSession):
     async def rollback_in(self, lane: Lane, call: Call) -> None:
         """Roll back, and end."""
         if self._ended is None:
-            await self.step(lane, call, lambda call, link: self._end("it was rolled back"))
+            try:
+                await self.step(lane, call, lambda call, link: self._end("it was rolled back"))
+            except ClosedError:
+                if self._ended is None:  # else it has ended meanwhile
+                    raise
 
     # -- the SPI ----------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Store:
         memory: whether it is a database in the process, behind one connection.
         dialect: the database's name, as in its URL.
         loops: whether calls of the async face, or of both, run in the client's own loop.
+        grace: seconds that an async driver gets to interrupt a call, before the call is cancelled.
         places: one for each connection.
         writer: the turn to write an SQLite file.
         keys: table → the single column of its primary key.
@@ -69,11 +70,15 @@ class Store:
         self.path = None if not sqlite or self.memory else os.path.abspath(str(self._url.database))
         self.only_loop: bool = made.is_async
         self.loops = self.only_loop or (driver == "psycopg" and find_spec("greenlet") is not None)
+        # psycopg and aiosqlite end a call by an error; another async driver has to be cancelled
+        self.grace = 2.0 if driver in ("psycopg", "psycopg_async", "aiosqlite") else 0.0
         self._durable = durable
         self._embedded = embedded
         self._pool_size = 1 if self.memory else pool_size
         self.places = Turns(self._pool_size, "a free connection")
         self.writer: FileTurn | None = None
+        # in use: kept here, since the garbage collector would tell a pool of its connection before a transaction of its end
+        self.links: set[Link] = set()
         self._engines: dict[bool, Any] = {}
         self._lock = threading.RLock()
         self._running: set[object] = set()
@@ -173,7 +178,9 @@ class Store:
             connection = self.engine(in_loop).connect()
         except Exception as error:
             raise self.explained(error, call) from error
-        return Link(self, connection, self._interrupter(connection))
+        link = Link(self, connection, self._interrupter(connection))
+        self.links.add(link)
+        return link
 
     def _interrupter(self, connection: Any) -> Interrupter:
         info = connection.info
@@ -183,7 +190,7 @@ class Store:
             if self.dialect == "sqlite":
                 # aiosqlite's own method would wait for the statement that it shall interrupt
                 found = SqliteInterrupter(getattr(native, "_conn", native))
-            elif not connection.dialect.is_async and hasattr(native, "cancel"):
+            elif hasattr(native, "cancel"):
                 with self._lock:
                     if self._watch is None:
                         self._watch = Watch()
@@ -265,8 +272,8 @@ class Store:
 
     def forked(self) -> None:
         """In a forked child: forget all, and close nothing but the gate's files."""
-        _inherited.append(self._engines)
-        self._engines, self._running, self._watch = {}, set(), None
+        _inherited.append((self._engines, self.links))
+        self._engines, self.links, self._running, self._watch = {}, set(), set(), None
         self._lock = threading.RLock()
         self._closed = True
         self.writer = None

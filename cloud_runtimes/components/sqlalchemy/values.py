@@ -12,7 +12,7 @@ from ...codec import json
 from ...database.types import Column
 from ...errors import InvalidArgumentError
 
-__all__ = ["bound", "column"]
+__all__ = ["bound", "column", "quoted"]
 
 
 def bound(params: Mapping[str, Any], dialect: str) -> dict[str, Any]:
@@ -80,10 +80,17 @@ def column(name: str, given: Column, alone: bool) -> Any:
     if given.kind in ("uuid", "json", "date", "time", "datetime"):
         kinds[given.kind] = kinds[given.kind].with_variant(sa.Text(), "sqlite")
     return sa.Column(
-        name,
+        quoted(name),
         kinds[given.kind],
         primary_key=given.primary_key,
         nullable=given.nullable and not given.primary_key,
         unique=given.unique or None,
         autoincrement=alone and given.kind == "integer",
     )
+
+
+def quoted(name: str) -> Any:
+    """Return a name that is always quoted: lists of reserved words are never whole."""
+    from sqlalchemy import quoted_name
+
+    return quoted_name(name, quote=True)
