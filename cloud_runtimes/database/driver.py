@@ -153,14 +153,16 @@ class DatabaseCursor(ABC):
         """Return the next rows; none: that was all."""
 
     @abstractmethod
-    async def fetch_async(self, op: Operation, /) -> Sequence[Sequence[Any]]: ...
+    async def fetch_async(self, op: Operation, /) -> Sequence[Sequence[Any]]:
+        """Asynchronous `fetch`."""
 
     @abstractmethod
     def close(self, op: Operation, /) -> None:
         """Let go; again does nothing."""
 
     @abstractmethod
-    async def close_async(self, op: Operation, /) -> None: ...
+    async def close_async(self, op: Operation, /) -> None:
+        """Asynchronous `close`."""
 
 
 class DatabaseSession(ABC):
@@ -179,31 +181,35 @@ class DatabaseSession(ABC):
         """Run one statement."""
 
     @abstractmethod
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome: ...
+    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
+        """Asynchronous `run`."""
 
     @abstractmethod
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         """Begin to read rows; the cursor ends with the transaction at the latest."""
 
     @abstractmethod
-    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor: ...
+    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
+        """Asynchronous `stream`."""
 
     @abstractmethod
     def commit(self, op: Operation, /) -> None:
         """End it: all."""
 
     @abstractmethod
-    async def commit_async(self, op: Operation, /) -> None: ...
+    async def commit_async(self, op: Operation, /) -> None:
+        """Asynchronous `commit`."""
 
     @abstractmethod
     def rollback(self, op: Operation, /) -> None:
         """End it: nothing. Does nothing once it has ended."""
 
     @abstractmethod
-    async def rollback_async(self, op: Operation, /) -> None: ...
+    async def rollback_async(self, op: Operation, /) -> None:
+        """Asynchronous `rollback`."""
 
 
-class DatabaseDriver(Driver):
+class DatabaseDriver(Driver, ABC):
     """One database.
 
     Obligations:

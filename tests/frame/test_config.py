@@ -203,7 +203,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     found = settings(tmp_path)
     assert (found.app_id, found.timeout, found.runtime_settings) == ("x", 3, {"home": ":memory:"})
-    assert {service: sorted(tables) for service, tables in found.components.items()} == {
+    assert {service: sorted(tables) for service, tables in found.components.items() if tables} == {
         "state": ["a", "b"],
         "pubsub": ["a"],
     }
@@ -476,4 +476,4 @@ def test_read_gives_the_origin(tmp_path: Path) -> None:
     assert read({"a": 1}) == ({"a": 1}, "the configuration")
     assert read(tmp_path) == ({}, str(tmp_path))
     assert set(config.load.__kwdefaults__ or {}) == set(), "every source is said"
-    assert sorted(SERVICES) == ["pubsub", "state"]
+    assert sorted(SERVICES) == ["database", "pubsub", "state"]

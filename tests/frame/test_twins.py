@@ -12,6 +12,8 @@ import pytest
 
 from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
+from cloud_runtimes.database import DatabaseTransaction, RowStream
+from cloud_runtimes.database.driver import DatabaseDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.state import StateTransaction
@@ -20,11 +22,15 @@ from cloud_runtimes.state.driver import StateDriver
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
     "CloudRuntimesClient": {"forked", "supports"},
+    "DatabaseService": {"stream", "transaction"},
     "PubSubService": {"publisher"},
     "StateService": {"transaction"},
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
+    "DatabaseTransaction": {"stream"},
+    "RowStream": set(),
     "StateTransaction": {"delete", "save"},
+    "DatabaseDriver": set(),
     "PubSubDriver": set(),
     "StateDriver": set(),
 }
@@ -47,7 +53,7 @@ def drivers() -> list[type[Any]]:
     return found
 
 
-HANDLES: list[type[Any]] = [Publisher, Subscription, StateTransaction]
+HANDLES: list[type[Any]] = [DatabaseTransaction, Publisher, RowStream, StateTransaction, Subscription]
 CLASSES = [CloudRuntimesClient, *services(), *HANDLES, *drivers()]
 
 
@@ -82,7 +88,7 @@ def returned(function: Callable[..., Any]) -> Any:
 
 def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
-    assert set(drivers()) == {PubSubDriver, StateDriver}
+    assert set(drivers()) == {DatabaseDriver, PubSubDriver, StateDriver}
     for cls in CLASSES:
         assert EXEMPT[cls.__name__] <= set(methods(cls)), f"{cls.__name__}: an exempt method does not exist"
     assert len(list(pairs())) >= 20
@@ -93,7 +99,12 @@ def test_every_handle_is_in_the_table() -> None:
 
     for name in SERVICES:
         importlib.import_module(f"cloud_runtimes.{name}")
-    ours = {cls for cls in Handle.__subclasses__() if cls.__module__.startswith("cloud_runtimes.")}
+
+    def leaves(cls: type[Any]) -> set[type[Any]]:
+        below = cls.__subclasses__()
+        return {leaf for each in below for leaf in leaves(each)} if below else {cls}
+
+    ours = {cls for cls in leaves(Handle) if cls.__module__.startswith("cloud_runtimes.")}
     assert ours == set(HANDLES)
 
 

@@ -16,6 +16,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._operation import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
+from cloud_runtimes.database import DatabaseService, DatabaseTransaction, RowStream
 from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
 from cloud_runtimes.pubsub._subscribing import SubscribeOptions
 from cloud_runtimes.state import StateService, StateTransaction
@@ -25,6 +26,23 @@ CONTRACT = Path(__file__).parent / "api.py"
 
 # The agreed signatures. `/` never; after `*` keyword-only; a name alone is required. Every I/O method also takes
 # timeout= (the client's by default) and metadata=, marked `…` where both are keyword-only. A twin has the same.
+DATABASE = {
+    "query": "store_name, sql, params=None, *, type=None, …",
+    "stream": "store_name, sql, params=None, *, type=None, …",
+    "execute": "store_name, sql, params=None, *, …",
+    "execute_many": "store_name, sql, rows, *, …",
+    "transaction": "store_name, isolation=None, *, …",
+    "tables": "store_name, *, …",
+    "table_schema": "store_name, table, *, …",
+    "create_table": "store_name, table, columns, *, …",
+    "drop_table": "store_name, table, *, …",
+    "insert": "store_name, table, values, *, …",
+    "update": "store_name, table, values, where, *, …",
+}
+DATABASE_TRANSACTION = {
+    name: text.removeprefix("store_name, ") for name, text in DATABASE.items() if name != "transaction"
+} | {"commit": "*, …", "rollback": "*, …"}
+ROWS = {"close": "*, timeout=<client>"}
 STATE = {
     "get": "store_name, key, *, consistency=None, type=None, …",
     "get_item": "store_name, key, *, consistency=None, type=None, …",
@@ -69,9 +87,12 @@ CLIENT = {
     "wait_ready": "*, timeout=<client>",
     "supports": "feature, component=None",
 }
-NO_TWIN = {"__init__", "supports", "transaction", "publisher", "stats", "ack", "retry", "drop", "to_json"}
+NO_TWIN = {"__init__", "supports", "transaction", "stream", "publisher", "stats", "ack", "retry", "drop", "to_json"}
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
+    DatabaseService: DATABASE,
+    DatabaseTransaction: DATABASE_TRANSACTION,
+    RowStream: ROWS,
     StateService: STATE,
     StateTransaction: TRANSACTION,
     PubSubService: PUBSUB,
@@ -173,6 +194,7 @@ def test_services_of_the_client() -> None:
     with CloudRuntimesClient() as client:
         assert type(client.state) is StateService
         assert type(client.pubsub) is PubSubService
+        assert type(client.database) is DatabaseService
         for absent in ("rpc", "lock", "secret", "telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)

@@ -558,9 +558,8 @@ class DatabaseSuite(Suite):
 
     @requires("database.transaction")
     def test_transactions_at_once(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        calls = [
-            (client.database, "execute", (items, "UPDATE item SET qty = qty + 1 WHERE id = 1"), {}) for _ in range(40)
-        ]
+        sql = "UPDATE item SET qty = qty + 1 WHERE id = 1"
+        calls: list[Any] = [(client.database, "execute", (items, sql), {}) for _ in range(40)]
         assert all(isinstance(done, ExecuteResult) for done in face.together(calls))
         assert face.call(client.database, "query", items, "SELECT qty FROM item WHERE id = 1", type=int) == [50]
 
