@@ -63,6 +63,7 @@ _SOILS: Final = frozenset(
         "RESET",
     ]
 )
+_TEMPORARY: Final = frozenset(["TEMP", "TEMPORARY"])
 _LOCKS: Final = "PG_ADVISORY_LOCK"
 _ALONE: Final = frozenset(["VACUUM", "PRAGMA", "ATTACH", "DETACH"])
 
@@ -142,7 +143,8 @@ def _scan(sql: str, mysql: bool) -> Sql:
     if first in _CONTROL:
         raise InvalidArgumentError(f"sql: {first} is not run: transaction() begins, commits and rolls back")
     seen = frozenset(words)
-    soils = not _SOILS.isdisjoint(words[:3]) or "SET_CONFIG" in seen or any(word.startswith(_LOCKS) for word in seen)
+    soils = first in _SOILS or (first == "CREATE" and not _TEMPORARY.isdisjoint(words[1:4]))
+    soils = soils or "SET_CONFIG" in seen or any(word.startswith(_LOCKS) for word in seen)
     reads = (first in _READS and _WRITES.isdisjoint(seen) and not soils) or (first == "PRAGMA" and "=" not in sql)
     inserts = first in ("INSERT", "REPLACE") or (first == "WITH" and "INSERT" in seen)
     return Sql(sql, frozenset(names), "".join(out), reads, inserts, soils, first in _ALONE)

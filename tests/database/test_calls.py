@@ -260,7 +260,7 @@ def test_names_of_stores_are_names_of_files(tmp_path: Path) -> None:
         assert [client.database.query(name, "SELECT n FROM t", type=int) for name in names] == [
             [number] for number in range(len(names))
         ]
-    files = [path for path in tmp_path.rglob("*.db")]
+    files = list(tmp_path.rglob("*.db"))
     assert len(files) == len(names)
     assert {path.parent for path in files} == {tmp_path / "home" / "databases"}
 

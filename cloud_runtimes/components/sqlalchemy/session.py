@@ -33,16 +33,26 @@ async def enter(store: Store, lane: Lane, op: Operation, holds: Holds, *, writin
 
 
 async def _make(store: Store, lane: Lane, op: Operation) -> None:
-    """Make a file of SQLite and its log of writes, in turn with all who do the same."""
+    """Make a file of SQLite and its log of writes, in turn with all who do the same; one that is made already is only opened."""
     store.prepare()
     assert store.writer is not None
-    holds, call = Holds(), Call(op)
+    holds, first, call = Holds(), Call(op), Call(op)
+
+    def look() -> None:
+        link = store.connect(first, in_loop=lane.in_loop)
+        link.soiled = store.fresh
+        link.close()
+
+    await lane.call(store, first, look)
+    if not store.fresh:
+        return
 
     def work() -> None:
+        store.making = True
         try:
             store.connect(call, in_loop=lane.in_loop).close()
-            store.fresh = False
         finally:
+            store.making = False
             holds.leave()
 
     try:

@@ -47,7 +47,8 @@ class Store:
         places: one for each connection.
         writer: the turn to write an SQLite file.
         keys: table → the single column of its primary key.
-        fresh: whether the file may have to be made: that takes the turn.
+        fresh: whether the file may have to be made.
+        making: whether that has its turn to write now.
     """
 
     def __init__(self, name: str, url: Any, bridge: Bridge, *, pool_size: int, durable: bool, embedded: bool) -> None:
@@ -85,6 +86,7 @@ class Store:
         self._watch: Watch | None = None
         self._closed = False
         self.fresh = self.path is not None
+        self.making = False
         _fork.register(self)
 
     # -- engines ----------------------------------------------------------
@@ -137,13 +139,8 @@ class Store:
         connection.isolation_level = None  # transactions begin and end where we say
         cursor = connection.cursor()
         try:
-            if self.path is not None:
-                try:
-                    cursor.execute("PRAGMA journal_mode=WAL")
-                except Exception as error:
-                    if is_busy(error):
-                        raise
-                    # else it may only be read: its journal stays as it is
+            if self.fresh:
+                self._log_ahead(cursor)
             for pragma in (
                 "foreign_keys=ON",
                 "trusted_schema=OFF",
@@ -153,6 +150,20 @@ class Store:
                 cursor.execute(f"PRAGMA {pragma}")
         finally:
             cursor.close()
+
+    def _log_ahead(self, cursor: Any) -> None:
+        """See that a file has a write-ahead log; only in the turn to write it is made."""
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] == "wal":
+            self.fresh = False
+        elif self.making:
+            try:
+                cursor.execute("PRAGMA journal_mode=WAL")
+            except Exception as error:
+                if is_busy(error):
+                    raise
+                # else it may only be read: its journal stays as it is
+            self.fresh = False
 
     def prepare(self) -> None:
         """Make the folder of an embedded file, and find the turn to write; no I/O on the file itself."""
