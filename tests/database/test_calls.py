@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +163,43 @@ def test_the_server_stops_too(postgres: CloudRuntimesClient, postgres_url: str, 
         assert time.monotonic() < begin + 20
         time.sleep(0.02)
     assert time.monotonic() < begin + 20
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_url: str, asynchronous: bool) -> None:
+    """It cannot cancel either, so its connection is cut."""
+    psycopg = pytest.importorskip("psycopg")
+    database = postgres.database
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+
+        def backend() -> int:
+            sql = "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
+            while not (found := other.execute(sql, ["%pg_sleep(0.7)%"]).fetchall()):
+                time.sleep(0.01)
+            return int(found[0][0])
+
+        stopped: list[int] = []
+
+        def stop() -> None:
+            stopped.append(backend())
+            os.kill(stopped[0], signal.SIGSTOP)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        begin = time.monotonic()
+        try:
+            with pytest.raises(DeadlineExceededError):
+                if asynchronous:
+                    asyncio.run(database.query_async("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0))
+                else:
+                    database.query("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0)
+            assert time.monotonic() < begin + 15
+            thread.join()
+            # the one place is free again
+            assert database.query("main", "SELECT 1 AS a", type=int, timeout=20) == [1]
+        finally:
+            thread.join()
+            os.kill(stopped[0], signal.SIGCONT)
 
 
 def test_a_lost_connection(postgres: CloudRuntimesClient, postgres_url: str) -> None:
