@@ -22,7 +22,6 @@ __all__ = ["FORMATS", "sql"]
 FORMATS: Final = ("table", "csv", "json")
 _BATCH: Final = 1000
 _WIDE: Final = 60
-_RETURNS: Final = "RETURNING"
 
 
 def sql(invocation: Invocation, store: str, statement: str, params: list[str], output: str | None) -> int:
@@ -34,7 +33,7 @@ def sql(invocation: Invocation, store: str, statement: str, params: list[str], o
     given = dict(_parameter(each) for each in params)
     scanned = scan(statement)
     with connect(invocation) as client:
-        if scanned.reads or _RETURNS in statement.upper():
+        if scanned.returns:
             with client.database.stream(store, statement, given) as rows:
                 _show(iter(rows), output or ("table" if sys.stdout.isatty() else "csv"))
             return 0

@@ -77,6 +77,7 @@ class Sql(NamedTuple):
         template: with each literal colon as ``\\:``, so that only parameters have a bare one.
         reads: whether it looks like one that changes nothing; such a one may be repeated.
         inserts: whether it is an INSERT, so that a row may have got a number.
+        returns: whether it gives rows.
         soils: whether it changes its connection, which then serves nobody else.
         alone: whether databases run it outside of a transaction only.
     """
@@ -86,6 +87,7 @@ class Sql(NamedTuple):
     template: str
     reads: bool
     inserts: bool
+    returns: bool
     soils: bool
     alone: bool
 
@@ -147,7 +149,9 @@ def _scan(sql: str, mysql: bool) -> Sql:
     soils = soils or "SET_CONFIG" in seen or any(word.startswith(_LOCKS) for word in seen)
     reads = (first in _READS and _WRITES.isdisjoint(seen) and not soils) or (first == "PRAGMA" and "=" not in sql)
     inserts = first in ("INSERT", "REPLACE") or (first == "WITH" and "INSERT" in seen)
-    return Sql(sql, frozenset(names), "".join(out), reads, inserts, soils, first in _ALONE)
+    return Sql(
+        sql, frozenset(names), "".join(out), reads, inserts, reads or "RETURNING" in seen, soils, first in _ALONE
+    )
 
 
 def _literal(text: str) -> str:

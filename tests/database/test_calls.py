@@ -202,6 +202,40 @@ def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_u
             os.kill(stopped[0], signal.SIGCONT)
 
 
+def test_a_commit_whose_answer_does_not_come(postgres: CloudRuntimesClient, postgres_url: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    database = postgres.database
+    # the constraint is looked at by the commit, which takes its time
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("DROP TABLE IF EXISTS late")
+        other.execute("CREATE TABLE late (n integer)")
+        other.execute(
+            "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$"
+        )
+        other.execute(
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION slowly()"
+        )
+    with pytest.raises(DeadlineExceededError) as caught:
+        database.execute("main", "INSERT INTO late VALUES (1)", timeout=0.5)
+    assert caught.value.maybe_applied is True
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await database.execute_async("main", "INSERT INTO late VALUES (2)", timeout=0.5)
+        assert caught.value.maybe_applied is True
+        task = asyncio.create_task(database.execute_async("main", "INSERT INTO late VALUES (3)", timeout=20))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        assert cancelled.value.maybe_applied is True  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+    assert database.query("main", "SELECT 1 AS a", type=int, timeout=20) == [1]
+
+
 def test_a_lost_connection(postgres: CloudRuntimesClient, postgres_url: str) -> None:
     psycopg = pytest.importorskip("psycopg")
     me = postgres.database.query("main", "SELECT pg_backend_pid()", type=int)[0]
@@ -303,6 +337,23 @@ def test_names_of_stores_are_names_of_files(tmp_path: Path) -> None:
     files = list(tmp_path.rglob("*.db"))
     assert len(files) == len(names)
     assert {path.parent for path in files} == {tmp_path / "home" / "databases"}
+
+
+def test_a_trigger_with_statements_in_its_body() -> None:
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:"}}) as client:
+        client.database.create_table("main", "t", {"n": int})
+        body = "CREATE TRIGGER tr AFTER INSERT ON t BEGIN UPDATE t SET n = 5; INSERT INTO t VALUES (6); END"
+        client.database.execute("main", body)
+        client.database.insert("main", "t", {"n": 1})
+        assert client.database.query("main", "SELECT n FROM t ORDER BY n", type=int) == [5, 6]
+
+
+def test_a_transaction_has_the_one_connection_of_a_database_in_memory() -> None:
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:"}}) as client:
+        with client.database.transaction("main") as tx:
+            with pytest.raises(DeadlineExceededError, match="a free connection"):
+                client.database.query("main", "SELECT 1 AS a", timeout=0.1)
+            assert tx.query("SELECT 1 AS a") == [{"a": 1}]
 
 
 def test_how_a_file_is_opened(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ class WatchedInterrupter(Interrupter):
         with self._lock:
             if self._call is not call:
                 return None
-            if self._fired:
+            if self._fired or call.committing:  # a commit cannot be taken back, but its answer may never come
+                self._fired = monotonic()
                 self._cut()
                 return None
             self._fired = monotonic()
@@ -194,9 +195,9 @@ class Watch:
             ticket = self._changes.ticket()
             now, earliest = monotonic(), float("inf")
             for call, (interrupter, at) in list(self._calls.items()):
-                if call.is_stopped and (at is None or at > now + _GRACE):
+                if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
                     at = now
-                if at is not None and at <= now and not call.committing:
+                if at is not None and at <= now:
                     again = interrupter.fire(call)
                     at = None if again is None else monotonic() + again
                     if call in self._calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -207,7 +208,7 @@ class Session(DatabaseSession):
         return await run_async(self._store, call, flow, in_loop=self._in_loop)
 
     def __del__(self) -> None:
-        if self._ended is None and self._link is not None:
+        if self._ended is None and self._link is not None and not sys.is_finalizing():
             self._store.abandon(self._link, self._holds, in_loop=self._in_loop)
 
 
