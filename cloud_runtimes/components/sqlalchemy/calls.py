@@ -24,12 +24,13 @@ _TICK: Final = 10_000
 class Call:
     """What is known of one call by the thread that runs it and by whoever waits for it."""
 
-    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "committing", "interrupt", "op")
+    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "committing", "holds", "interrupt", "op")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
         self.interrupt: BaseException | None = None
+        self.holds: Any = None
         self._claimed = False
         self._stopped = False
         self._next: Call | None = None

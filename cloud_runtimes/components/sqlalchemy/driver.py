@@ -45,7 +45,7 @@ class SqlDatabase(DatabaseDriver):
     # -- one statement ----------------------------------------------------
 
     async def _run(self, store: Store, call: Call, statement: Statement, lane: Lane) -> Outcome:
-        holds = Holds()
+        holds = call.holds = store.holds(in_loop=lane.in_loop)
         writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
         try:
             await enter(store, lane, call.op, holds, writing=writing)
@@ -60,21 +60,15 @@ class SqlDatabase(DatabaseDriver):
     @staticmethod
     def _once(store: Store, call: Call, holds: Holds, statement: Statement, writing: bool, in_loop: bool) -> Outcome:
         try:
-            link = store.connect(call, in_loop=in_loop)
-            try:
-                if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
-                    link.autocommit(call)
-                elif writing:
-                    link.begin(call, None, writing=True)
-                outcome = link.run(call, statement)
-                if writing:
-                    link.commit(call)
-                return outcome
-            except BaseException:
-                link.rollback()
-                raise
-            finally:
-                link.close()
+            link = store.connect(call, holds, in_loop=in_loop)
+            if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
+                link.autocommit(call)
+            elif writing:
+                link.begin(call, None, writing=True)
+            outcome = link.run(call, statement)
+            if writing:
+                link.commit(call)
+            return outcome
         finally:
             holds.leave()
 

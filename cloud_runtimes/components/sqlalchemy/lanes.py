@@ -121,6 +121,8 @@ def run(store: Store, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]
     except BaseException as error:
         if not isinstance(error, Exception):
             mark_interrupted(error, store.stop(call))
+            if call.holds is not None and not in_loop and not store.only_loop:
+                call.holds.leave()  # where the interrupt came while it was left
         raise
 
 

@@ -42,6 +42,7 @@ class Link:
         self._interrupter = interrupter
         self._dialect = connection.dialect.name
         self._results: list[sa.CursorResult[Any]] = []
+        self._left = False
         self.soiled = False
 
     def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
@@ -117,6 +118,13 @@ class Link:
         except BaseException:
             self.soiled = True
             raise
+
+    def leave(self, token: object) -> None:
+        """Roll back what was not committed, and close; again does nothing."""
+        if not self._left:
+            self.rollback()
+            self.close()
+            self._left = True
 
     def close(self) -> None:
         """Give the connection back, or close it where it is not as it was."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,12 +36,14 @@ async def _make(store: Store, lane: Lane, op: Operation) -> None:
     """Make a file of SQLite and its log of writes, in turn with all who do the same; one that is made already is only opened."""
     store.prepare()
     assert store.writer is not None
-    holds, first, call = Holds(), Call(op), Call(op)
+    holds, first, call = store.holds(in_loop=lane.in_loop), Call(op), Call(op)
 
     def look() -> None:
-        link = store.connect(first, in_loop=lane.in_loop)
-        link.soiled = store.fresh
-        link.close()
+        looking = store.holds(in_loop=lane.in_loop)
+        try:
+            store.connect(first, looking, in_loop=lane.in_loop).soiled = store.fresh
+        finally:
+            looking.leave()
 
     await lane.call(store, first, look)
     if not store.fresh:
@@ -51,7 +52,7 @@ async def _make(store: Store, lane: Lane, op: Operation) -> None:
     def work() -> None:
         store.making = True
         try:
-            store.connect(call, in_loop=lane.in_loop).close()
+            store.connect(call, holds, in_loop=lane.in_loop)
         finally:
             store.making = False
             holds.leave()
@@ -70,7 +71,7 @@ class Session(DatabaseSession):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._holds = Holds()
+        self._holds = store.holds(in_loop=False)
         self._link: Link | None = None
         self._turns = Turns(1, "another call of this transaction")
         self._ended: str | None = None
@@ -82,7 +83,9 @@ class Session(DatabaseSession):
     async def open(self, lane: Lane, call: Call, isolation: Isolation | None, *, writing: bool) -> Session:
         """Begin."""
         self._in_loop = lane.in_loop
+        self._holds = self._store.holds(in_loop=lane.in_loop)
         try:
+            call.holds = self._holds
             await enter(self._store, lane, call.op, self._holds, writing=writing)
             await lane.call(self._store, call, partial(self._begin, call, isolation, writing))
         except BaseException:
@@ -93,7 +96,7 @@ class Session(DatabaseSession):
 
     def _begin(self, call: Call, isolation: Isolation | None, writing: bool) -> None:
         try:
-            self._link = self._store.connect(call, in_loop=self._in_loop)
+            self._link = self._store.connect(call, self._holds, in_loop=self._in_loop)
             self._link.begin(call, isolation, writing=writing)
             call.check()
         except BaseException:
@@ -139,12 +142,8 @@ class Session(DatabaseSession):
                 self._finish()
 
     def _finish(self) -> None:
-        link, self._link = self._link, None
-        try:
-            if link is not None:
-                link.close()
-        finally:
-            self._holds.leave()
+        self._holds.leave()
+        self._link = None
 
     def _commit(self, call: Call, link: Link) -> None:
         link.commit(call)
@@ -163,6 +162,8 @@ class Session(DatabaseSession):
             except ClosedError:
                 if self._ended is None:  # else it has ended meanwhile
                     raise
+        if self._holds.is_inside:  # its end was interrupted
+            await lane.call(self._store, Call(call.op), self._finish)
 
     # -- the SPI ----------------------------------------------------------
 
@@ -207,10 +208,6 @@ class Session(DatabaseSession):
     async def _run_async(self, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]) -> R:
         return await run_async(self._store, call, flow, in_loop=self._in_loop)
 
-    def __del__(self) -> None:
-        if self._ended is None and self._link is not None and not sys.is_finalizing():
-            self._store.abandon(self._link, self._holds, in_loop=self._in_loop)
-
 
 class Cursor(DatabaseCursor):
     """Rows of a session; one that ``owns`` its session ends it."""
@@ -252,7 +249,10 @@ class Cursor(DatabaseCursor):
             await self._session.rollback_in(lane, call)
         elif self._result is not None and self._session._ended is None:
             result, self._result = self._result, None
-            await self._session.step(lane, call, lambda call, link: link.step(call, result.close))
+            try:
+                await self._session.step(lane, call, lambda call, link: link.step(call, result.close))
+            except ClosedError:
+                return  # the transaction has ended meanwhile, and this with it
 
     def fetch(self, op: Operation, /) -> list[tuple[Any, ...]]:
         call = Call(op)

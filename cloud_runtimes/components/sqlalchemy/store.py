@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,10 @@ _BUSY_MS: Final = 50
 """How long SQLite itself waits for a lock: a slice, between two looks at the deadline."""
 # a forked child must not close what it inherited
 _inherited: list[Any] = []
+
+
+class _Token:
+    """A call under way."""
 
 
 class Store:
@@ -82,7 +87,8 @@ class Store:
         self.links: set[Link] = set()
         self._engines: dict[bool, Any] = {}
         self._lock = threading.RLock()
-        self._running: set[object] = set()
+        # weakly: an interrupted call loses its token with its frame
+        self._running: weakref.WeakSet[_Token] = weakref.WeakSet()
         self._watch: Watch | None = None
         self._closed = False
         self.fresh = self.path is not None
@@ -180,8 +186,12 @@ class Store:
                     check_file_system(folder)
                 self.writer = file_turn(self.path)
 
-    def connect(self, call: Call, *, in_loop: bool) -> Link:
-        """Take a connection out of the pool."""
+    def holds(self, *, in_loop: bool) -> Holds:
+        """Return what notes the places, turns and connections of one call or transaction."""
+        return Holds(self._leave_in_loop if in_loop else None)
+
+    def connect(self, call: Call, holds: Holds, *, in_loop: bool) -> Link:
+        """Take a connection out of the pool; leaving ``holds`` rolls back and gives it back."""
         from .link import Link
 
         call.check()
@@ -190,6 +200,7 @@ class Store:
         except Exception as error:
             raise self.explained(error, call) from error
         link = Link(self, connection, self._interrupter(connection))
+        holds.add(link)
         self.links.add(link)
         return link
 
@@ -237,31 +248,19 @@ class Store:
             return call.op.timed_out("the database", maybe_applied=call.committing)
         return found
 
-    def abandon(self, link: Link, holds: Holds, *, in_loop: bool) -> None:
-        """Let go of what nobody refers to any longer: rolled back, and closed."""
-
-        def finish() -> None:
-            try:
-                link.rollback()
-                link.close()
-            finally:
-                holds.leave()
-
-        if not in_loop:
-            finish()
-            return
+    def _leave_in_loop(self, holds: Holds) -> None:
         from sqlalchemy.util import greenlet_spawn
 
         try:
-            self.bridge.submit(greenlet_spawn(finish))
+            self.bridge.submit(greenlet_spawn(holds.leave))
         except CloudRuntimesError:
-            holds.leave()
+            return  # the client is closed, and its connections with it
 
     # -- rest and end -----------------------------------------------------
 
     def working(self, work: Callable[[], R]) -> R:
         """Run what uses a library with locks of its own; a fork waits for it."""
-        token = object()
+        token = _Token()
         with self._lock:
             self._running.add(token)
         try:
@@ -284,7 +283,7 @@ class Store:
     def forked(self) -> None:
         """In a forked child: forget all, and close nothing but the gate's files."""
         _inherited.append((self._engines, self.links))
-        self._engines, self.links, self._running, self._watch = {}, set(), set(), None
+        self._engines, self.links, self._running, self._watch = {}, set(), weakref.WeakSet(), None
         self._lock = threading.RLock()
         self._closed = True
         self.writer = None

@@ -1,6 +1,6 @@
 """Who may go on: places of a pool, and the turn to write an SQLite file. First come, first served; both faces wait without holding a thread of the pool.
 
-Whoever enters gives a `Holds`, which lists what it has to leave, so that an interrupt behind the entering loses nothing.
+Whoever enters gives a `Holds`, which lists what it has to leave, so that an interrupt at any point loses nothing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import sleep
 from typing import Any, Final
@@ -24,29 +26,42 @@ _MAX_POLL: Final = 0.004
 
 
 class Holds:
-    """What was entered and not left yet."""
+    """What was entered and not left yet: a place, a turn, a connection.
 
-    __slots__ = ("_entered",)
+    Leaving may be interrupted and begun again. What nobody refers to any longer leaves by itself: that is what ends an interrupted call, a forgotten stream or transaction.
 
-    def __init__(self) -> None:
+    Args:
+        later: runs the leaving elsewhere, for what the garbage collector's thread cannot wait for.
+    """
+
+    __slots__ = ("_entered", "_later", "token")
+
+    def __init__(self, later: Callable[[Holds], None] | None = None) -> None:
         self._entered: list[Any] = []
+        self._later = later
+        self.token = object()
 
     def add(self, entered: Any) -> None:
-        """Note it."""
+        """Note it; before it is entered, so that an interrupt in between loses nothing."""
         self._entered.append(entered)
 
-    def forget(self, entered: Any) -> None:
-        """Take a note back."""
-        self._entered.remove(entered)
+    @property
+    def is_inside(self) -> bool:
+        """Whether there is something to leave."""
+        return bool(self._entered)
 
     def leave(self) -> None:
         """Leave all, the last first; again does nothing."""
-        while True:
-            try:
-                entered = self._entered.pop()
-            except IndexError:
-                return
-            entered.leave()
+        while self._entered:
+            self._entered[-1].leave(self.token)
+            self._entered.pop()
+
+    def __del__(self) -> None:
+        if self._entered and not sys.is_finalizing():
+            if self._later is None:
+                self.leave()
+            else:
+                self._later(self)
 
 
 class _Waiter:
@@ -64,9 +79,12 @@ class _Waiter:
             self.ticket.acquire()
 
     def wake(self) -> bool:
-        """Tell it; ``False`` where its loop is closed."""
+        """Tell it, perhaps once more; ``False`` where its loop is closed."""
         if self.ticket is not None:
-            self.ticket.release()
+            try:
+                self.ticket.release()
+            except RuntimeError:  # it was told already
+                pass
             return True
         assert self.future is not None
         try:
@@ -86,15 +104,16 @@ class Turns:
 
     def __init__(self, places: int, what: str) -> None:
         self._what = what
-        self._free = places
+        self._places = places
+        self._inside: set[object] = set()
         self._queue: deque[_Waiter] = deque()
         self._lock = threading.RLock()
 
     def _try(self, holds: Holds, future: asyncio.Future[None] | None) -> _Waiter | None:
         with self._lock:
-            if self._free > 0 and not self._queue:
-                self._free -= 1
-                holds.add(self)
+            holds.add(self)
+            if len(self._inside) < self._places and not self._queue:
+                self._inside.add(holds.token)
                 return None
             waiter = _Waiter(holds, future)
             self._queue.append(waiter)
@@ -130,23 +149,26 @@ class Turns:
             raise op.timed_out(self._what)
 
     def _give_up(self, waiter: _Waiter) -> bool:
-        """Leave the queue; tells whether the place came in the last moment, which ``holds`` then has."""
+        """Leave the queue; tells whether the place came in the last moment."""
         with self._lock:
-            if not waiter.given:
+            if not waiter.given and waiter in self._queue:
                 self._queue.remove(waiter)
             return waiter.given
 
-    def leave(self) -> None:
-        """Give the place to the next."""
+    def leave(self, token: object) -> None:
+        """Give the place to the next; each step may be interrupted and is done again then."""
         with self._lock:
+            self._inside.discard(token)
             while self._queue:
-                waiter = self._queue.popleft()
-                waiter.holds.add(self)  # before it can leave
+                waiter = self._queue[0]
+                if waiter.holds.token not in self._inside:
+                    if len(self._inside) >= self._places:
+                        return
+                    self._inside.add(waiter.holds.token)
                 waiter.given = True
-                if waiter.wake():
-                    return
-                waiter.holds.forget(self)
-            self._free += 1
+                if not waiter.wake():
+                    self._inside.discard(waiter.holds.token)
+                self._queue.popleft()
 
 
 class FileTurn:
@@ -172,7 +194,7 @@ class FileTurn:
                 raise
         return self._files
 
-    def _try(self, holds: Holds) -> bool:
+    def _try(self) -> bool:
         turn, gate = self._open()
         if not self._next:
             if not _lock(turn):
@@ -180,7 +202,6 @@ class FileTurn:
             self._next = True
         if not _lock(gate):
             return False
-        holds.add(self)
         flock(turn, LOCK_UN)
         self._next = False
         return True
@@ -188,39 +209,30 @@ class FileTurn:
     def enter(self, op: Operation, holds: Holds) -> None:
         """Wait for the turn, at most to the operation's deadline."""
         self._inside.enter(op, holds)
+        holds.add(self)
         pause = _POLL
-        try:
-            while not self._try(holds):
-                if op.remaining() == 0.0:
-                    raise op.timed_out("a writer in another process")
-                sleep(pause)
-                pause = min(pause * 1.5, _MAX_POLL)
-        except BaseException:
-            self._reset()
-            raise
+        while not self._try():
+            if op.remaining() == 0.0:
+                raise op.timed_out("a writer in another process")
+            sleep(pause)
+            pause = min(pause * 1.5, _MAX_POLL)
 
     async def enter_async(self, op: Operation, holds: Holds) -> None:
         """Asynchronous `enter`."""
         await self._inside.enter_async(op, holds)
+        holds.add(self)
         pause = _POLL
-        try:
-            while not self._try(holds):
-                if op.remaining() == 0.0:
-                    raise op.timed_out("a writer in another process")
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, _MAX_POLL)
-        except BaseException:
-            self._reset()
-            raise
+        while not self._try():
+            if op.remaining() == 0.0:
+                raise op.timed_out("a writer in another process")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _MAX_POLL)
 
-    def _reset(self) -> None:
-        if self._files is not None and self._next:
-            flock(self._files[0], LOCK_UN)
+    def leave(self, token: object) -> None:
+        """Let the next one in; also who had only half entered."""
         self._next = False
-
-    def leave(self) -> None:
-        """Let the next one in."""
         if self._files is not None:
+            flock(self._files[0], LOCK_UN)
             flock(self._files[1], LOCK_UN)
 
     def forked(self) -> None:
