@@ -11,7 +11,7 @@ from ...database.driver import DatabaseCursor, DatabaseSession, Outcome, Query, 
 from ...database.types import Isolation
 from ...errors import ClosedError
 from .calls import Call
-from .lanes import Lane, run, run_async
+from .lanes import DIRECT, Lane, run, run_async
 from .turns import Holds, Turns
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class Session(DatabaseSession):
             except ClosedError:
                 if self._ended is None:  # else it has ended meanwhile
                     raise
-        if self._holds.is_inside:  # its end was interrupted
-            await lane.call(self._store, Call(call.op), self._finish)
+        if lane is DIRECT and self._holds.is_inside:  # its end was interrupted
+            self._finish()
 
     # -- the SPI ----------------------------------------------------------
 

@@ -53,8 +53,10 @@ class Holds:
     def leave(self) -> None:
         """Leave all, the last first; again does nothing."""
         while self._entered:
-            self._entered[-1].leave(self.token)
-            self._entered.pop()
+            entered = self._entered[-1]
+            entered.leave(self.token)
+            if entered in self._entered:
+                self._entered.remove(entered)
 
     def __del__(self) -> None:
         if self._entered and not sys.is_finalizing():
