@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._runtime import Runtime
     from ._service import Service
     from .configuration import ConfigurationService
+    from .database import DatabaseService
     from .file import FileService
     from .lock import LockService
     from .pubsub import PubSubService
@@ -43,6 +44,7 @@ __all__ = ["SERVICES", "CloudRuntimesClient"]
 
 SERVICES: Final[Mapping[str, str]] = {
     "configuration": "ConfigurationService",
+    "database": "DatabaseService",
     "file": "FileService",
     "lock": "LockService",
     "pubsub": "PubSubService",
@@ -135,6 +137,7 @@ class CloudRuntimesClient:
         configuration: ConfigurationService
         lock: LockService
         file: FileService
+        database: DatabaseService
         pubsub: PubSubService
         rpc: RpcService
         secret: SecretService

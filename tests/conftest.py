@@ -42,6 +42,20 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda short, full: full if soak else short
 
 
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this run."""
+    from postgres import Missing, serve
+
+    try:
+        server = serve()
+        url = server.__enter__()
+    except Missing as error:
+        pytest.skip(str(error))
+    yield url
+    server.__exit__(None, None, None)
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Note a measured figure; ``--soak`` writes them down."""

@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[], int]
 
 app = typer.Typer(
     name="cloud-runtimes",
-    help="RPC, state, pub/sub, configuration, secrets, files and locks of an application, over the runtime it uses.",
+    help="RPC, state, pub/sub, configuration, secrets, files, locks and databases of an application, over the runtime it uses.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -254,6 +254,24 @@ def lock_run(
     from ._lock import run as run_locked
 
     return partial(run_locked, context.obj, store, resource, command, wait=wait, expiry=expiry, keep=keep)
+
+
+@app.command(short_help="Run an SQL statement.")
+def sql(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Name of the database component.", show_default=False)],
+    statement: Annotated[str, typer.Argument(help="One statement; - is stdin.", show_default=False)],
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter :NAME, JSON, else text; repeatable.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--format", metavar="table|csv|json", help="By default table to a terminal, else csv.")
+    ] = None,
+) -> Work:
+    """Run one statement, in a transaction of its own: rows to stdout, as they come; else their number to stderr."""
+    from ._sql import sql as run_sql
+
+    return partial(run_sql, context.obj, store, statement, param or [], output)
 
 
 @state_app.command("get", short_help="Write a value.")

@@ -13,6 +13,7 @@ Needs pytest, which is not a dependency of the package.
 from .faces import AsyncFace, Face, SyncFace
 from .harness import Harness, SecretHarness, requires
 from .suites.configuration import ConfigurationSuite
+from .suites.database import DatabaseSuite
 from .suites.file import FileSuite
 from .suites.lock import LockSuite
 from .suites.pubsub import PubSubSuite
@@ -23,6 +24,7 @@ from .suites.state import StateSuite
 __all__ = [
     "AsyncFace",
     "ConfigurationSuite",
+    "DatabaseSuite",
     "Face",
     "FileSuite",
     "Harness",

@@ -32,7 +32,17 @@ def test_version(cli: Any) -> None:
 def test_help_names_every_command(cli: Any) -> None:
     result = cli("--help")
     assert result.code == 0
-    for command in (b"doctor", b"publish", b"subscribe", b"state", b"lock", b"--config", b"--app-id", b"--timeout"):
+    for command in (
+        b"doctor",
+        b"publish",
+        b"subscribe",
+        b"state",
+        b"lock",
+        b"sql",
+        b"--config",
+        b"--app-id",
+        b"--timeout",
+    ):
         assert command in result.out
 
 

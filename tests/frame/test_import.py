@@ -20,6 +20,7 @@ HEAVY = (
     "logging",
     "orjson",
     "rich",
+    "sqlalchemy",
     "sqlite3",
     "typer",
 )

@@ -14,6 +14,8 @@ from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
 from cloud_runtimes.configuration.driver import ConfigurationDriver
+from cloud_runtimes.database import DatabaseTransaction, RowStream
+from cloud_runtimes.database.driver import DatabaseDriver
 from cloud_runtimes.file import FileDriver, FileHandle
 from cloud_runtimes.lock import Lease, LockHold
 from cloud_runtimes.lock.driver import LockDriver
@@ -33,6 +35,7 @@ EXEMPT: dict[str, set[str]] = {
     "FileService": {"open_file"},
     "FileHandle": {"chunks", "readable", "readall", "readinto", "seek", "seekable", "tell", "writable"},
     "FileDriver": set(),
+    "DatabaseService": {"stream", "transaction"},
     "PubSubService": {"publisher"},
     "SecretService": set(),
     "RpcService": {"asgi_app", "method", "register_method", "serving"},
@@ -42,9 +45,12 @@ EXEMPT: dict[str, set[str]] = {
     "Publisher": {"forked", "stats"},
     "Subscription": {"forked"},
     "ConfigurationSubscription": {"current", "forked"},
-    "StateTransaction": {"delete", "save"},
     "ConfigurationDriver": set(),
     "LockDriver": set(),
+    "DatabaseTransaction": {"stream"},
+    "RowStream": set(),
+    "StateTransaction": {"delete", "save"},
+    "DatabaseDriver": set(),
     "PubSubDriver": set(),
     "SecretDriver": set(),
     "RpcDriver": set(),
@@ -72,11 +78,13 @@ def drivers() -> list[type[Any]]:
 
 HANDLES: list[type[Any]] = [
     ConfigurationSubscription,
+    DatabaseTransaction,
     FileHandle,
     Lease,
     LockHold,
     Publisher,
     RpcServer,
+    RowStream,
     Subscription,
     StateTransaction,
 ]
@@ -116,6 +124,7 @@ def test_the_tables_are_whole() -> None:
     assert {cls.__name__ for cls in CLASSES} == set(EXEMPT)
     assert set(drivers()) == {
         ConfigurationDriver,
+        DatabaseDriver,
         FileDriver,
         LockDriver,
         PubSubDriver,
@@ -133,7 +142,12 @@ def test_every_handle_is_in_the_table() -> None:
 
     for name in SERVICES:
         importlib.import_module(f"cloud_runtimes.{name}")
-    ours = {cls for cls in Handle.__subclasses__() if cls.__module__.startswith("cloud_runtimes.")}
+
+    def leaves(cls: type[Any]) -> set[type[Any]]:
+        below = cls.__subclasses__()
+        return {leaf for each in below for leaf in leaves(each)} if below else {cls}
+
+    ours = {cls for cls in leaves(Handle) if cls.__module__.startswith("cloud_runtimes.")}
     assert ours == set(HANDLES)
 
 

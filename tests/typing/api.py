@@ -10,6 +10,15 @@ from typing import Any, TypedDict, assert_type
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
+from cloud_runtimes.database import (
+    Column,
+    DatabaseService,
+    DatabaseTransaction,
+    ExecuteResult,
+    Row,
+    RowStream,
+    TableSchema,
+)
 from cloud_runtimes.errors import BulkError, CloudRuntimesError
 from cloud_runtimes.file import FileHandle, FileInfo, FileService
 from cloud_runtimes.lock import Lease, LockHold, LockService, UnlockStatus
@@ -54,6 +63,7 @@ def client() -> None:
         assert_type(made.rpc, RpcService)
         assert_type(made.lock, LockService)
         assert_type(made.file, FileService)
+        assert_type(made.database, DatabaseService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -158,6 +168,47 @@ async def writing_async(state: StateService, mapping: Mapping[str, int]) -> None
     async with state.transaction("s") as tx:
         assert_type(tx, StateTransaction)
         tx.save("k", 1)
+
+
+def querying(database: DatabaseService) -> None:
+    """``type=`` decides what the rows are."""
+    assert_type(database.query("d", "SELECT 1"), list[Row])
+    assert_type(database.query("d", "SELECT :a", {"a": 1}, type=Order), list[Order])
+    assert_type(database.query("d", "SELECT 1", type=int), list[int])
+    assert_type(database.query("d", "SELECT 1", type=int | None), list[Any])
+    assert_type(database.query("d", "SELECT 1")[0]["a"], Any)
+    assert_type(database.query("d", "SELECT 1")[0].a, Any)
+    with database.stream("d", "SELECT 1", type=Line, timeout=None) as rows:
+        assert_type(rows, RowStream[Line])
+        for row in rows:
+            assert_type(row, Line)
+    assert_type(database.execute("d", "DELETE FROM t", timeout=1, metadata={}), ExecuteResult)
+    assert_type(database.execute_many("d", "…", [{"a": 1}]).rows_affected, int)
+    assert_type(database.tables("d"), list[str])
+    assert_type(database.table_schema("d", "t"), TableSchema)
+    database.create_table("d", "t", {"id": Column(kind="integer", primary_key=True), "a": int, "b": "text"})
+    assert_type(database.insert("d", "t", {"a": 1}).last_insert_id, int | None)
+    assert_type(database.update("d", "t", {"a": 1}, {"id": 1}), ExecuteResult)
+    with database.transaction("d", "serializable") as tx:
+        assert_type(tx, DatabaseTransaction)
+        assert_type(tx.query("SELECT 1", type=Order), list[Order])
+        assert_type(tx.stream("SELECT 1"), RowStream[Row])
+        tx.commit()
+    database.transaction("d", "SERIALIZABLE")  # type: ignore[arg-type]
+    database.update("d", "t", {"a": 1})  # type: ignore[call-arg]
+    database.query("d", "SELECT 1", [1])  # type: ignore[call-overload]
+
+
+async def querying_async(database: DatabaseService) -> None:
+    """The twins."""
+    assert_type(await database.query_async("d", "SELECT 1"), list[Row])
+    assert_type(await database.query_async("d", "SELECT 1", type=Order), list[Order])
+    async with database.stream("d", "SELECT 1", type=int) as rows:
+        async for row in rows:
+            assert_type(row, int)
+    async with database.transaction("d") as tx:
+        assert_type(await tx.execute_async("DELETE FROM t"), ExecuteResult)
+        await tx.rollback_async()
 
 
 def items(plain: StateItem, typed: StateItem[Order]) -> None:

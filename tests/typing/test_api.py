@@ -16,6 +16,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._operation import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
+from cloud_runtimes.database import DatabaseService, DatabaseTransaction, RowStream
 from cloud_runtimes.file import FileService
 from cloud_runtimes.pubsub import Event, EventBatch, Publisher, PubSubService, Subscription
 from cloud_runtimes.pubsub._subscribing import SubscribeOptions
@@ -28,6 +29,23 @@ CONTRACT = Path(__file__).parent / "api.py"
 
 # The agreed signatures. `/` never; after `*` keyword-only; a name alone is required. Every I/O method also takes
 # timeout= (the client's by default) and metadata=, marked `…` where both are keyword-only. A twin has the same.
+DATABASE = {
+    "query": "store_name, sql, params=None, *, type=None, …",
+    "stream": "store_name, sql, params=None, *, type=None, …",
+    "execute": "store_name, sql, params=None, *, …",
+    "execute_many": "store_name, sql, rows, *, …",
+    "transaction": "store_name, isolation=None, *, …",
+    "tables": "store_name, *, …",
+    "table_schema": "store_name, table, *, …",
+    "create_table": "store_name, table, columns, *, …",
+    "drop_table": "store_name, table, *, …",
+    "insert": "store_name, table, values, *, …",
+    "update": "store_name, table, values, where, *, …",
+}
+DATABASE_TRANSACTION = {
+    name: text.removeprefix("store_name, ") for name, text in DATABASE.items() if name != "transaction"
+} | {"commit": "*, …", "rollback": "*, …"}
+ROWS = {"close": "*, timeout=<client>"}
 STATE = {
     "get": "store_name, key, *, consistency=None, type=None, …",
     "get_item": "store_name, key, *, consistency=None, type=None, …",
@@ -105,6 +123,7 @@ NO_TWIN = {
     "serving",
     "asgi_app",
     "open_file",
+    "stream",
     "__init__",
     "supports",
     "transaction",
@@ -117,6 +136,9 @@ NO_TWIN = {
 }
 CLASSES: dict[type[Any], dict[str, str]] = {
     CloudRuntimesClient: CLIENT,
+    DatabaseService: DATABASE,
+    DatabaseTransaction: DATABASE_TRANSACTION,
+    RowStream: ROWS,
     FileService: FILE,
     StateService: STATE,
     StateTransaction: TRANSACTION,
@@ -228,6 +250,7 @@ def test_services_of_the_client() -> None:
         assert type(client.state) is StateService
         assert type(client.file) is FileService
         assert type(client.pubsub) is PubSubService
+        assert type(client.database) is DatabaseService
         assert type(client.secret) is SecretService
         for absent in ("telemetry", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):

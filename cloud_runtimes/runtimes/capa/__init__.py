@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["CapaRuntime", "runtime"]
 
 DEFAULT: Final = "sqlite"
-DEFAULTS: Final[Mapping[str, str]] = {"file": "local", "secret": "env"}
+DEFAULTS: Final[Mapping[str, str]] = {"database": "sqlalchemy", "file": "local", "secret": "env"}
 """The embedded default of the services that do not stand on `DEFAULT`."""
-AT_HOME: Final = ("sqlite", "local")
+AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
 """The components whose data is in the home folder."""
 
 
@@ -160,7 +160,7 @@ class CapaRuntime(Runtime):
             component = self._components.get(key)
             if component is None:
                 made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component"))
-                if made.name in AT_HOME and self.capa.home is not None and "path" not in table:
+                if made.name in AT_HOME and self.capa.home is not None and not {"path", "url"} & set(table):
                     table.setdefault("home", self.capa.home)
                 component = made(build(made.Settings, table, where), self.settings, self.bridge)
                 self._components[key] = component

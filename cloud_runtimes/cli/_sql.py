@@ -1,0 +1,104 @@
+"""``sql STORE STATEMENT``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final
+
+from ..codec import json
+from ..database import Row
+from ..database._sql import scan
+from ..errors import PayloadError
+from ._errors import UsageError
+from ._session import Invocation, connect
+from ._streams import note, write
+
+__all__ = ["FORMATS", "sql"]
+
+FORMATS: Final = ("table", "csv", "json")
+_BATCH: Final = 1000
+_WIDE: Final = 60
+
+
+def sql(invocation: Invocation, store: str, statement: str, params: list[str], output: str | None) -> int:
+    """Run a statement: rows to stdout, as they come, or how many were changed to stderr."""
+    if output is not None and output not in FORMATS:
+        raise UsageError(f"--format {output}: give {', '.join(FORMATS)}")
+    if statement == "-":
+        statement = sys.stdin.read()
+    given = dict(_parameter(each) for each in params)
+    scanned = scan(statement)
+    with connect(invocation) as client:
+        if scanned.returns:
+            with client.database.stream(store, statement, given) as rows:
+                _show(iter(rows), output or ("table" if sys.stdout.isatty() else "csv"))
+            return 0
+        done = client.database.execute(store, statement, given)
+    note(f"{done.rows_affected} {'row' if done.rows_affected == 1 else 'rows'} affected")
+    return 0
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """Read ``name=value``: JSON where it is JSON, else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--param {text}: give NAME=VALUE")
+    try:
+        return name, json.decode(value.encode())
+    except (PayloadError, UnicodeEncodeError):
+        return name, value
+
+
+def _show(rows: Iterator[Row], output: str) -> None:
+    if output == "json":
+        for row in rows:
+            write(json.encode({name: _json(value) for name, value in row.items()}) + b"\n")
+        return
+    first = next(rows, None)
+    if first is None:
+        return
+    names = list(first)
+    every = chain((first,), rows)
+    if output == "csv":
+        write(_csv([names]))
+        while batch := list(islice(every, _BATCH)):
+            write(_csv([[_text(value, "") for value in row.values()] for row in batch]))
+        return
+    while batch := list(islice(every, _BATCH)):
+        write(_table(names, [[_text(value, "NULL") for value in row.values()] for row in batch]))
+
+
+def _json(value: Any) -> Any:
+    return value.hex() if isinstance(value, (bytes, memoryview)) else value
+
+
+def _text(value: Any, null: str) -> str:
+    if value is None:
+        return null
+    if isinstance(value, (bytes, memoryview)):
+        return value.hex()
+    return json.encode(value).decode() if isinstance(value, (dict, list)) else str(value)
+
+
+def _csv(rows: list[list[str]]) -> bytes:
+    """Write RFC 4180, with the line ends of the system's tools."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _table(names: list[str], rows: list[list[str]]) -> bytes:
+    def cell(text: str) -> str:
+        # one line each, and no escape sequence of a terminal
+        plain = "".join(each if each.isprintable() else "\ufffd" for each in text)
+        return plain if len(plain) <= _WIDE else plain[: _WIDE - 1] + "…"
+
+    lines = [[cell(text) for text in line] for line in (names, *rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(names))]
+    lines.insert(1, ["-" * width for width in widths])
+    made = ("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return ("\n".join(made) + "\n").encode("utf-8", "replace")

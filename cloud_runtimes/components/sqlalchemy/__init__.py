@@ -1,0 +1,126 @@
+"""SQLAlchemy: any database that it has a dialect for, and without a URL an SQLite file per store name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
+
+from ..._runtime import Component
+from ...config import ClientSettings, setting
+from ...errors import InvalidArgumentError
+from ..sqlite.place import home_folder, is_memory
+
+if TYPE_CHECKING:
+    from ..._bridge import Bridge
+    from ..._driver import Driver
+    from .store import Store
+
+__all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlAlchemySettings:
+    """Settings of the component.
+
+    Attributes:
+        url: of the database, as SQLAlchemy has it: ``postgresql://user:password@host/name``, ``sqlite:///orders.db``; none: an SQLite file of its own per store name, in ``home/databases``.
+        home: folder of these files, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"``: one database per client and store name, in the process.
+        pool_size: connections at most; a transaction and an unfinished stream hold one each.
+        durability: for SQLite: ``"full"``: what is committed survives a power cut; ``"relaxed"``: a power cut may cost the last commits. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+    """
+
+    url: str | None = setting(None, help="of the database", secret=True)
+    home: str | None = setting(None, help="folder of the databases")
+    pool_size: int = setting(10, help="connections at most")
+    durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.home is not None:
+            raise ValueError("give url or home, not both")
+        if self.url is not None and "://" not in self.url:
+            raise ValueError("url: give one such as postgresql://user:password@host/name")
+        if not 1 <= self.pool_size <= 1000:
+            raise ValueError("pool_size must be 1 to 1,000")
+
+
+class SqlAlchemyComponent(Component):
+    """One store per URL; without one, per store name."""
+
+    name = "sqlalchemy"
+    Settings = SqlAlchemySettings
+    services = ("database",)
+
+    settings: SqlAlchemySettings
+
+    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, bridge: Bridge) -> None:
+        super().__init__(settings, context, bridge)
+        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+        if durability not in ("full", "relaxed"):
+            raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
+        self._durable = durability == "full"
+        self._lock = threading.RLock()
+        self._stores: dict[str, Store] = {}
+
+    def driver(self, service: str, name: str) -> Driver:
+        from .driver import SqlDatabase
+
+        return SqlDatabase(lambda: self._store(name), self.settings.url or "sqlite:")
+
+    def _store(self, name: str) -> Store:
+        found = self._stores.get(name)
+        if found is None:
+            from ... import _fork
+
+            with _fork.importing, self._lock:
+                found = self._stores.get(name)
+                if found is None:
+                    from .store import Store
+
+                    found = self._stores[name] = Store(
+                        name,
+                        self.settings.url or self._embedded(name),
+                        self.bridge,
+                        pool_size=self.settings.pool_size,
+                        durable=self._durable,
+                        embedded=self.settings.url is None,
+                    )
+        return found
+
+    def _embedded(self, name: str) -> object:
+        """Return the URL of the file of a store name."""
+        from sqlalchemy import URL
+
+        home = home_folder(self.settings.home)
+        if is_memory(home):
+            return URL.create("sqlite")
+        return URL.create("sqlite", database=os.path.join(home, "databases", _file_name(name)))
+
+    def ready(self) -> None:
+        from ..._operation import Method, Operation
+        from ...database.driver import ListTables
+        from .driver import SqlDatabase
+
+        if self.settings.url is not None:
+            op = Operation(Method("database", "wait_ready", repeatable=True, writes=False), self.name, 5.0)
+            SqlDatabase(lambda: self._store("ready"), "").run(op, ListTables())
+
+    def close(self, timeout: float | None) -> None:
+        with self._lock:
+            stores, self._stores = self._stores, {}
+        for store in stores.values():
+            store.close(timeout)
+
+
+def _file_name(name: str) -> str:
+    """Return a file name that is safe, and another for each store name, whatever is in it."""
+    safe = quote(name, safe=" ")
+    if name.startswith((".", "~")) or len(safe) > 200:
+        return f"%{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()}.db"
+    return f"{safe}.db"
+
+
+component = SqlAlchemyComponent

@@ -1,0 +1,213 @@
+"""One call of a database that can be interrupted until it commits, and how a database is interrupted."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import threading
+from time import monotonic
+from typing import Any, Final
+
+from ..._operation import Operation
+from ..._thread import Background, Changes
+from ...errors import ClosedError
+
+__all__ = ["Call", "Interrupter", "SqliteInterrupter", "Watch", "WatchedInterrupter"]
+
+_GRACE: Final = 1.0
+"""Seconds between asking a server to cancel and cutting its connection."""
+_TICK: Final = 10_000
+"""Instructions of SQLite's machine between two looks: about half a millisecond."""
+
+
+class Call:
+    """What is known of one call by the thread that runs it and by whoever waits for it."""
+
+    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "committing", "holds", "interrupt", "op")
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self.committing = False
+        self.interrupt: BaseException | None = None
+        self.holds: Any = None
+        self._claimed = False
+        self._stopped = False
+        self._next: Call | None = None
+        self._lock = threading.RLock()
+
+    def follow(self, other: Call) -> None:
+        """Have ``other``, a later part of the same call, be stopped with this one."""
+        with self._lock:
+            self._next = other
+            if self._stopped:
+                other.stop()
+
+    def claim(self) -> bool:
+        """Tell whether the caller is the first to come: the thread that begins the work, or whoever gave up before."""
+        with self._lock:
+            first, self._claimed = not self._claimed, True
+            return first
+
+    def stop(self) -> bool:
+        """Have it end soon; tells whether it may have been applied. Once it has answered no, nothing is committed."""
+        with self._lock:
+            self._stopped = True
+            return self.committing or (self._next is not None and self._next.stop())
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody waits for it any longer."""
+        return self._stopped
+
+    def is_due(self) -> bool:
+        """Tell whether it must end."""
+        deadline = self.op.deadline
+        return not self.committing and (self._stopped or (deadline is not None and monotonic() >= deadline))
+
+    def check(self) -> None:
+        """Raise where it must end."""
+        if self._stopped:
+            raise ClosedError("given up by its caller")
+        if self.is_due():
+            raise self.op.timed_out("the database")
+
+    def commit(self) -> None:
+        """Pass the point behind which it may be applied."""
+        with self._lock:
+            self.check()
+            self.committing = self.op.method.writes or self.op.method.name == "commit"
+
+
+class Interrupter:
+    """How work on one connection is interrupted; this one cannot."""
+
+    def begin(self, call: Call) -> None:
+        """The connection works for ``call`` from now on."""
+
+    def end(self, call: Call) -> bool:
+        """It no longer does; tells whether it was interrupted, after which nobody else may have the connection."""
+        return False
+
+
+class SqliteInterrupter(Interrupter):
+    """SQLite asks every so often whether to go on (sqlite.org/c3ref/progress_handler.html)."""
+
+    def __init__(self, connection: Any) -> None:
+        self._call: Call | None = None
+        connection.set_progress_handler(self._tick, _TICK)
+
+    def begin(self, call: Call) -> None:
+        self._call = call
+
+    def end(self, call: Call) -> bool:
+        self._call = None
+        return False
+
+    def _tick(self) -> int:
+        call = self._call
+        try:
+            return int(call is not None and call.is_due())
+        except BaseException as error:  # Ctrl-C: SQLite would swallow it
+            if call is not None:
+                call.interrupt = error
+            return 1
+
+
+class WatchedInterrupter(Interrupter):
+    """A server is asked by another thread to cancel; one that does not answer has its connection cut."""
+
+    def __init__(self, watch: Watch, connection: Any) -> None:
+        self._watch = watch
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._call: Call | None = None
+        self._fired = 0.0
+
+    def begin(self, call: Call) -> None:
+        self._call = call
+        self._watch.add(call, self)
+
+    def end(self, call: Call) -> bool:
+        self._watch.remove(call)
+        with self._lock:
+            self._call = None
+            fired, self._fired = self._fired, 0.0
+            return fired > 0.0
+
+    def fire(self, call: Call) -> float | None:
+        """Interrupt; returns the seconds after which to come again."""
+        with self._lock:
+            if self._call is not call:
+                return None
+            if self._fired or call.committing:  # a commit cannot be taken back, but its answer may never come
+                self._fired = monotonic()
+                self._cut()
+                return None
+            self._fired = monotonic()
+            try:
+                cancel = getattr(self._connection, "cancel_safe", None)
+                if cancel is None or inspect.iscoroutinefunction(cancel):
+                    self._connection.cancel()
+                else:
+                    cancel(timeout=_GRACE)
+            except Exception:
+                return 0.0  # it cannot be reached: cut
+            return _GRACE
+
+    def _cut(self) -> None:
+        try:
+            copy = socket.socket(fileno=os.dup(self._connection.fileno()))
+        except Exception:
+            return  # closed already, or no socket that we know of
+        try:
+            copy.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        finally:
+            copy.close()
+
+
+class Watch:
+    """The thread that interrupts calls whose time is up; started by the first call that has a limit."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Call, tuple[WatchedInterrupter, float | None]] = {}
+        self._changes = Changes()
+        self._thread = Background(self._run, "cloud-runtimes-watch")
+        self._closed = False
+
+    def add(self, call: Call, interrupter: WatchedInterrupter) -> None:
+        """Watch a call."""
+        self._calls[call] = interrupter, call.op.deadline
+        self._changes.announce()
+        self._thread.start()
+
+    def remove(self, call: Call) -> None:
+        """Watch it no longer."""
+        self._calls.pop(call, None)
+
+    def wake(self) -> None:
+        """A call was stopped: look at once."""
+        self._changes.announce()
+
+    def _run(self) -> None:
+        while not self._closed:
+            ticket = self._changes.ticket()
+            now, earliest = monotonic(), float("inf")
+            for call, (interrupter, at) in list(self._calls.items()):
+                if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
+                    at = now
+                if at is not None and at <= now:
+                    again = interrupter.fire(call)
+                    at = None if again is None else monotonic() + again
+                    if call in self._calls:
+                        self._calls[call] = interrupter, at
+                if at is not None:
+                    earliest = min(earliest, at)
+            self._changes.wait(ticket, None if earliest == float("inf") else max(0.001, earliest - monotonic()))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._changes.announce()

@@ -1,0 +1,188 @@
+"""What the errors of SQLAlchemy and of the drivers beneath mean to a caller: the one error table of this component.
+
+SQLSTATE: PostgreSQL, appendix A; result codes of SQLite: sqlite.org/rescode.html. What a driver says may hold values ("Key (email)=(…) already exists"), so only its primary message is passed on, and none about data.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ...errors import (
+    AlreadyExistsError,
+    CloudRuntimesError,
+    ConflictError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ..sqlite.failures import explain as explain_sqlite
+
+__all__ = ["explain", "is_busy"]
+
+_States: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]] = {
+    "08": (UnavailableError, "the connection failed", {}),
+    "0A": (UnsupportedError, "the database cannot do that", {}),
+    "21": (InvalidArgumentError, "the numbers of rows or columns do not fit", {}),
+    "22": (InvalidArgumentError, "a value does not fit its type or column", {}),
+    "23": (ConflictError, "a constraint does not hold", {}),
+    "23505": (AlreadyExistsError, "a row with such a unique value exists", {}),
+    "25": (InvalidArgumentError, "not possible in this state of the transaction", {}),
+    "25006": (PermissionDeniedError, "the transaction or the server only reads", {}),
+    "28": (UnauthenticatedError, "the database does not accept the user or the password: check the url", {}),
+    "2B": (ConflictError, "others depend on it", {}),
+    "3D": (InvalidArgumentError, "there is no such database: check the url", {}),
+    "3F": (NotFoundError, "there is no such schema", {}),
+    "40": (ConflictError, "rolled back since another transaction was in the way: try again", {"retryable": True}),
+    "42": (InvalidArgumentError, "the SQL is wrong", {}),
+    "42501": (PermissionDeniedError, "not allowed", {}),
+    "42P01": (NotFoundError, "there is no such table", {}),
+    "42P07": (AlreadyExistsError, "it exists", {}),
+    "42710": (AlreadyExistsError, "it exists", {}),
+    "42S01": (AlreadyExistsError, "it exists", {}),
+    "42S02": (NotFoundError, "there is no such table", {}),
+    "53": (ResourceExhaustedError, "the server is at a limit", {"retryable": True}),
+    "53100": (ResourceExhaustedError, "the disk of the server is full", {}),
+    "54": (InvalidArgumentError, "too large or too complex", {}),
+    "55P03": (ConflictError, "locked by another transaction", {"retryable": True}),
+    "57P": (UnavailableError, "the server is stopping or starting", {}),
+    "58": (UnavailableError, "the server failed", {"retryable": False}),
+}
+_SILENT: Final = ("22", "28")
+"""Classes whose messages may hold values, or the user."""
+_CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY KEY) constraint failed")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Tell whether SQLite said that somebody else has a lock."""
+    native = getattr(error, "orig", error)
+    return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def explain(error: Exception, name: str, path: str | None, *, maybe_applied: bool) -> CloudRuntimesError:
+    """Return our error for a native one; the caller raises it ``from`` that.
+
+    Args:
+        error: SQLAlchemy's, or a driver's.
+        name: of the store.
+        path: of the file, where it is SQLite.
+        maybe_applied: whether it came out of a commit.
+    """
+    if isinstance(error, CloudRuntimesError):
+        return error
+    from sqlalchemy import exc
+
+    if isinstance(error, exc.DBAPIError):
+        found = _native(error.orig, name, path) or _by_class(error, name)
+    elif isinstance(error, exc.NoSuchTableError):
+        found = NotFoundError(f"database {name!r}: there is no table {str(error)!r}")
+    elif isinstance(error, exc.NoSuchModuleError):
+        found = InvalidArgumentError(
+            f"database {name!r}: the url names a database or driver that is not known: {error}"
+        )
+    elif isinstance(error, ModuleNotFoundError):
+        found = InvalidArgumentError(
+            f"database {name!r}: its driver needs the package {error.name!r}: pip install {error.name}"
+        )
+    elif isinstance(error, exc.ArgumentError):
+        found = InvalidArgumentError(f"database {name!r}: the url or a value cannot be used")
+    elif isinstance(error, exc.TimeoutError):
+        found = ResourceExhaustedError(f"database {name!r}: no connection is free: raise pool_size", retryable=True)
+    elif isinstance(error, exc.ResourceClosedError):
+        found = InvalidArgumentError(f"database {name!r}: the statement gives no rows: use execute()")
+    else:
+        found = _native(error, name, path) or InternalError(f"database {name!r} failed: {type(error).__name__}")
+    if maybe_applied and not isinstance(found, (ConflictError, AlreadyExistsError)):
+        found.maybe_applied = True
+    return found
+
+
+def _native(native: Any, name: str, path: str | None) -> CloudRuntimesError | None:
+    if isinstance(native, sqlite3.Error):
+        return _sqlite(native, name, path or "the database")
+    state = getattr(native, "sqlstate", None) or getattr(native, "pgcode", None)
+    if not state:
+        # a connection that could not be made has no state, but psycopg's text says why
+        text = str(native)
+        if "password authentication failed" in text or "no pg_hba.conf entry" in text:
+            return UnauthenticatedError(f"database {name!r}: {_States['28'][1]}")
+        return None
+    for length in (5, 3, 2):
+        if row := _States.get(state[:length]):
+            made, what, options = row
+            return made(f"database {name!r}: {what}{_detail(native, state)}", **options)
+    return InternalError(f"database {name!r}: SQLSTATE {state}{_detail(native, state)}")
+
+
+def _detail(native: Any, state: str) -> str:
+    diagnosis = getattr(native, "diag", None)
+    if state.startswith("23") and diagnosis is not None:
+        parts = [
+            f"{kind} {value!r}"
+            for kind, value in (
+                ("constraint", diagnosis.constraint_name),
+                ("table", diagnosis.table_name),
+                ("column", diagnosis.column_name),
+            )
+            if value
+        ]
+        return f" ({', '.join(parts)})" if parts else ""
+    if state.startswith(_SILENT):
+        return f" (SQLSTATE {state})"
+    primary = getattr(diagnosis, "message_primary", None)
+    return f": {primary}" if primary else f" (SQLSTATE {state})"
+
+
+def _sqlite(native: sqlite3.Error, name: str, path: str) -> CloudRuntimesError:
+    code = getattr(native, "sqlite_errorcode", None)
+    text = str(native)
+    where = f"database {name!r}: "
+    if code is None:  # raised by the module itself
+        if isinstance(native, sqlite3.ProgrammingError):
+            return InvalidArgumentError(f"{where}{text}")
+        return InternalError(f"{where}{text}")
+    primary = code & 0xFF
+    if primary == sqlite3.SQLITE_CONSTRAINT:
+        shown = text if _CONSTRAINT.match(text) else "a constraint does not hold"  # else a trigger's own words
+        if code in (
+            sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+            sqlite3.SQLITE_CONSTRAINT_ROWID,
+        ):
+            return AlreadyExistsError(f"{where}a row with such a unique value exists ({shown})")
+        return ConflictError(f"{where}{shown}")
+    if primary == sqlite3.SQLITE_ERROR:
+        if text.startswith("no such table"):
+            return NotFoundError(f"{where}{text}")
+        if text.endswith("already exists"):
+            return AlreadyExistsError(f"{where}{text}")
+        return InvalidArgumentError(f"{where}{text}")
+    if primary in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE):
+        return InvalidArgumentError(f"{where}a value does not fit its column ({text})")
+    return explain_sqlite(native, path)
+
+
+def _by_class(error: Any, name: str) -> CloudRuntimesError:
+    """By the classes of the DBAPI (PEP 249), for drivers whose errors say no more."""
+    from sqlalchemy import exc
+
+    where = f"database {name!r}: "
+    native = type(error.orig).__name__
+    if error.connection_invalidated:
+        return UnavailableError(f"{where}the connection was lost ({native})")
+    if isinstance(error, exc.IntegrityError):
+        return ConflictError(f"{where}a constraint does not hold ({native})")
+    if isinstance(error, (exc.ProgrammingError, exc.DataError)):
+        return InvalidArgumentError(f"{where}the SQL is wrong or a value does not fit ({native})")
+    if isinstance(error, exc.NotSupportedError):
+        return UnsupportedError(f"{where}the database cannot do that ({native})")
+    if isinstance(error, (exc.OperationalError, exc.InterfaceError)):
+        return UnavailableError(f"{where}it cannot be reached or could not go on ({native}): is it running at its url?")
+    return InternalError(f"{where}it failed ({native})")

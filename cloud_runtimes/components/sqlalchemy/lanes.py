@@ -1,0 +1,143 @@
+"""Where blocking code of a connection runs. Flows are written once over a lane:
+
+* `Direct`: the sync face; on the caller's thread, so a flow never suspends.
+* `Threads`: the async face over a sync driver; in the client's threads.
+* `Loop`: an async driver; in the client's own loop, as greenlets that SQLAlchemy switches where the driver awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from ..._bridge import run_sync
+from ..._operation import Operation, mark_interrupted
+from ...errors import ClosedError, DeadlineExceededError
+from .calls import Call
+
+if TYPE_CHECKING:
+    from .store import Store
+    from .turns import Holds
+
+__all__ = ["DIRECT", "LOOP", "THREADS", "Lane", "run", "run_async"]
+
+R = TypeVar("R")
+
+
+class Enterable(Protocol):
+    """A thing of ``turns.py``."""
+
+    def enter(self, op: Operation, holds: Holds) -> None: ...
+
+    async def enter_async(self, op: Operation, holds: Holds) -> None: ...
+
+
+class Lane:
+    """One of the three.
+
+    Attributes:
+        in_loop: whether its engine is the async one.
+    """
+
+    in_loop = False
+
+    async def enter(self, door: Enterable, op: Operation, holds: Holds) -> None:
+        """Wait for a place or turn."""
+        await door.enter_async(op, holds)
+
+    async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
+        """Run blocking code for a call."""
+        raise NotImplementedError
+
+
+class Direct(Lane):
+    async def enter(self, door: Enterable, op: Operation, holds: Holds) -> None:
+        door.enter(op, holds)
+
+    async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
+        call.claim()
+        return store.working(work)
+
+
+class Threads(Lane):
+    async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
+        def claimed() -> R:
+            if not call.claim():
+                raise ClosedError("given up by its caller")
+            return store.working(work)
+
+        return await store.bridge.in_thread(claimed, call.op)
+
+
+class Loop(Lane):
+    in_loop = True
+
+    async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
+        import asyncio
+
+        from sqlalchemy.util import greenlet_spawn
+
+        call.claim()
+        task: asyncio.Task[R] = asyncio.ensure_future(greenlet_spawn(work))
+        left = call.op.remaining()
+        try:
+            await asyncio.wait((task,), timeout=None if left is None else left + store.grace)
+        except asyncio.CancelledError:
+            store.stop(call)
+            if store.grace:
+                await asyncio.wait((task,), timeout=store.grace)
+            await self._end(task)
+            raise
+        if not task.done():
+            await self._end(task)
+            raise call.op.timed_out("the database", maybe_applied=call.committing)
+        return task.result()
+
+    @staticmethod
+    async def _end(task: Any) -> None:
+        """End work that was not interrupted by the database: the driver has to let go of its connection."""
+        import asyncio
+
+        task.cancel()
+        await asyncio.wait((task,), timeout=5.0)
+        if task.done() and not task.cancelled():
+            task.exception()
+
+
+DIRECT: Final = Direct()
+THREADS: Final = Threads()
+LOOP: Final = Loop()
+
+
+def run(store: Store, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]], *, in_loop: bool = False) -> R:
+    """Run a flow in the sync face; ``in_loop``: on a connection of that lane."""
+    try:
+        if in_loop or store.only_loop:
+            return store.bridge.in_loop(flow(LOOP), call.op)
+        return run_sync(flow(DIRECT))
+    except DeadlineExceededError as error:
+        error.maybe_applied = store.stop(call)
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            mark_interrupted(error, store.stop(call))
+            if call.holds is not None and not in_loop and not store.only_loop:
+                call.holds.leave()  # where the interrupt came while it was left
+        raise
+
+
+async def run_async(
+    store: Store, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]], *, in_loop: bool | None = None
+) -> R:
+    """Run a flow in the async face."""
+    try:
+        if store.loops if in_loop is None else in_loop:
+            return await store.bridge.from_loop(flow(LOOP), call.op)
+        return await flow(THREADS)
+    except DeadlineExceededError as error:
+        error.maybe_applied = store.stop(call)
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            mark_interrupted(error, store.stop(call))
+        raise

@@ -1,0 +1,285 @@
+"""One connection and what is done on it; plain blocking code, which the lanes of ``lanes.py`` run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from ...database import driver as spi
+from ...database._sql import Sql
+from ...database.driver import Outcome, RowSet, Statement
+from ...database.types import ColumnInfo, ExecuteResult, Isolation, TableSchema
+from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from .calls import Call, Interrupter
+from .failures import is_busy
+from .values import bound, column, quoted
+
+if TYPE_CHECKING:
+    from .store import Store
+
+__all__ = ["Link"]
+
+R = TypeVar("R")
+
+_LEVELS: Final[Mapping[Isolation, str]] = {
+    "read-uncommitted": "READ UNCOMMITTED",
+    "read-committed": "READ COMMITTED",
+    "repeatable-read": "REPEATABLE READ",
+    "serializable": "SERIALIZABLE",
+}
+CHUNK: Final = 1000
+"""Rows of a stream fetched at once."""
+
+
+class Link:
+    """A connection of a pool, in the hands of one call or transaction."""
+
+    def __init__(self, store: Store, connection: sa.Connection, interrupter: Interrupter) -> None:
+        self._store = store
+        self._connection = connection
+        self._interrupter = interrupter
+        self._dialect = connection.dialect.name
+        self._results: list[sa.CursorResult[Any]] = []
+        self._left = False
+        self.soiled = False
+
+    def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
+        """Do something for a call, which can be interrupted meanwhile; every error is ours."""
+        call.check()
+        self._interrupter.begin(call)
+        try:
+            return work(*arguments)
+        except Exception as error:
+            self.soiled = self.soiled or getattr(error, "connection_invalidated", False)
+            raise self._store.explained(error, call) from error
+        except BaseException:
+            self.soiled = True
+            raise
+        finally:
+            if self._interrupter.end(call):
+                self.soiled = True
+
+    # -- transactions -----------------------------------------------------
+
+    def begin(self, call: Call, isolation: Isolation | None, *, writing: bool) -> None:
+        """Begin; on SQLite the write lock is taken at once, since one taken later could only fail."""
+        if self._dialect == "sqlite":
+            self.step(call, self._begin_sqlite, call, writing)
+        elif isolation is not None:
+            self.step(call, self._isolate, isolation)
+
+    def _begin_sqlite(self, call: Call, writing: bool) -> None:
+        while True:
+            try:
+                self._connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+                return
+            except sa.exc.OperationalError as error:
+                # somebody who does not take turns, such as a shell
+                if not is_busy(error):
+                    raise
+                call.check()
+
+    def _isolate(self, isolation: Isolation) -> None:
+        known = self._connection.dialect.get_isolation_level_values(self._raw())
+        strong = list(_LEVELS.values())[list(_LEVELS).index(isolation) :]
+        level = next((each for each in strong if each in known), None)
+        if level is None:
+            raise UnsupportedError(f"isolation {isolation!r} is not supported by {self._dialect}")
+        self._connection.execution_options(isolation_level=level)
+
+    def _raw(self) -> Any:
+        return self._connection.connection.dbapi_connection
+
+    def autocommit(self, call: Call) -> None:
+        """For statements that no transaction may hold."""
+        if self._dialect != "sqlite":  # there nothing begins by itself
+            self.step(call, lambda: self._connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+    def commit(self, call: Call) -> None:
+        """Commit."""
+        call.commit()
+        self.step(call, self._commit)
+
+    def _commit(self) -> None:
+        while self._results:
+            self._results.pop().close()
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        """Roll back, and close what is read; never raises."""
+        try:
+            while self._results:
+                self._results.pop().close()
+            self._connection.rollback()
+        except Exception:
+            self.soiled = True
+        except BaseException:
+            self.soiled = True
+            raise
+
+    def leave(self, token: object) -> None:
+        """Roll back what was not committed, and close; again does nothing."""
+        if not self._left:
+            self.rollback()
+            self.close()
+            self._left = True
+
+    def close(self) -> None:
+        """Give the connection back, or close it where it is not as it was."""
+        self._store.links.discard(self)
+        try:
+            if self.soiled and not self._store.memory:
+                self._connection.invalidate()
+            self._connection.close()
+        except Exception:
+            return  # it is gone: the pool makes another
+
+    # -- statements -------------------------------------------------------
+
+    def run(self, call: Call, statement: Statement) -> Outcome:
+        """Run one."""
+        run: Callable[[Any], Outcome] = getattr(self, f"_{type(statement).__name__.lower()}")
+        return self.step(call, run, statement)
+
+    def _text(self, sql: Sql, rows: Any) -> sa.CursorResult[Any]:
+        if sql.soils:
+            self.soiled = True
+        return self._connection.execute(sa.text(sql.template), rows)
+
+    def _query(self, statement: spi.Query) -> RowSet:
+        result = self._text(statement.sql, bound(statement.params, self._dialect))
+        columns = _columns(result)
+        return RowSet(columns, [tuple(row) for row in result])
+
+    def _execute(self, statement: spi.Execute) -> ExecuteResult:
+        result = self._text(statement.sql, bound(statement.params, self._dialect))
+        cursor, count = result.context.cursor, result.rowcount
+        if result.returns_rows:  # SQLite counts what RETURNING gives only once it was read, others only before
+            read = sum(1 for _ in result)
+            count = read if count < 0 or self._dialect == "sqlite" else count
+        return _done(count, cursor if statement.sql.inserts else None)
+
+    def _executemany(self, statement: spi.ExecuteMany) -> ExecuteResult:
+        rows = [bound(row, self._dialect) for row in statement.rows]
+        if self._connection.dialect.supports_sane_multi_rowcount:
+            return ExecuteResult(max(self._text(statement.sql, rows).rowcount, 0))
+        return ExecuteResult(sum(max(self._text(statement.sql, row).rowcount, 0) for row in rows))
+
+    def _listtables(self, statement: spi.ListTables) -> list[str]:
+        return sorted(sa.inspect(self._connection).get_table_names())
+
+    def _describetable(self, statement: spi.DescribeTable) -> TableSchema:
+        schema, name = _split(statement.table)
+        inspector = sa.inspect(self._connection)
+        try:
+            found = inspector.get_columns(name, schema)
+            key = set(inspector.get_pk_constraint(name, schema)["constrained_columns"])
+        except sa.exc.NoSuchTableError as error:
+            raise NotFoundError(f"database {self._store.name!r}: there is no table {statement.table!r}") from error
+        return TableSchema(
+            name=statement.table,
+            columns=tuple(
+                ColumnInfo(
+                    name=each["name"],
+                    type=each["type"].compile(self._connection.dialect),
+                    nullable=bool(each["nullable"]) and each["name"] not in key,
+                    primary_key=each["name"] in key,
+                    default=each.get("default"),
+                )
+                for each in found
+            ),
+        )
+
+    def _createtable(self, statement: spi.CreateTable) -> None:
+        schema, name = _split(statement.table)
+        key = [each for each, made in statement.columns.items() if made.primary_key]
+        columns = [column(each, made, key == [each]) for each, made in statement.columns.items()]
+        sa.Table(name, sa.MetaData(), *columns, schema=schema).create(self._connection, checkfirst=False)
+        self._store.keys.clear()
+
+    def _droptable(self, statement: spi.DropTable) -> None:
+        schema, name = _split(statement.table)
+        self._connection.execute(sa.schema.DropTable(sa.Table(name, sa.MetaData(), schema=schema), if_exists=True))
+        self._store.keys.clear()
+
+    def _insert(self, statement: spi.Insert) -> ExecuteResult:
+        table = self._table(statement.table, statement.values)
+        made = sa.insert(table).values(bound(statement.values, self._dialect)).inline()
+        key = None if self._dialect in ("sqlite", "mysql", "mariadb") else self._key(statement.table)
+        if key is not None and self._connection.dialect.insert_returning:
+            result: Any = self._connection.execute(made.returning(sa.column(quoted(key))))
+            number = result.scalar()
+            return ExecuteResult(1, number if isinstance(number, int) else None)
+        result = self._connection.execute(made)
+        return _done(1, result.context.cursor)
+
+    def _update(self, statement: spi.Update) -> ExecuteResult:
+        table = self._table(statement.table, {**statement.values, **statement.where})
+        wanted = bound(statement.where, self._dialect)
+        changed = sa.update(table).values(bound(statement.values, self._dialect))
+        for name, value in wanted.items():
+            is_null = value is None
+            changed = changed.where(table.c[name].is_(None) if is_null else table.c[name] == sa.literal(value, _ANY))
+        return _done(self._connection.execute(changed).rowcount, None)
+
+    @staticmethod
+    def _table(name: str, columns: Mapping[str, Any]) -> Any:
+        schema, plain = _split(name)
+        return sa.table(plain, *[sa.column(quoted(each)) for each in columns], schema=schema)
+
+    def _key(self, table: str) -> str | None:
+        """Return the single column of a table's primary key; looked up once."""
+        if table not in self._store.keys:
+            schema, name = _split(table)
+            try:
+                key = sa.inspect(self._connection).get_pk_constraint(name, schema)["constrained_columns"]
+            except sa.exc.NoSuchTableError as error:
+                raise NotFoundError(f"database {self._store.name!r}: there is no table {table!r}") from error
+            self._store.keys[table] = key[0] if len(key) == 1 else None
+        return self._store.keys[table]
+
+    # -- streams ----------------------------------------------------------
+
+    def open_cursor(self, call: Call, statement: spi.Query) -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
+        """Begin to read rows."""
+
+        def work() -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
+            sql = statement.sql
+            self.soiled = self.soiled or sql.soils
+            text = sa.text(sql.template).execution_options(stream_results=sql.reads, max_row_buffer=CHUNK)
+            result = self._connection.execute(text, bound(statement.params, self._dialect))
+            self._results.append(result)
+            return result, _columns(result)
+
+        return self.step(call, work)
+
+    def fetch(self, call: Call, result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
+        """Return the next rows."""
+        return self.step(call, lambda: [tuple(row) for row in result.fetchmany(CHUNK)])
+
+
+_ANY: Final = sa.types.NullType()
+
+
+def _split(table: str) -> tuple[Any, Any]:
+    schema, _, name = table.rpartition(".")
+    return quoted(schema) if schema else None, quoted(name)
+
+
+def _columns(result: sa.CursorResult[Any]) -> tuple[str, ...]:
+    if not result.returns_rows:
+        raise InvalidArgumentError("the statement gives no rows: use execute()")
+    names = tuple(result.keys())
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InvalidArgumentError(f"several columns are named {', '.join(twice)}: give each a name with AS")
+    return names
+
+
+def _done(count: int, cursor: Any) -> ExecuteResult:
+    """Make a result; ``cursor``: of an INSERT, whose row may have got a number."""
+    number = getattr(cursor, "lastrowid", None)
+    known = isinstance(number, int) and number > 0 and count == 1  # drivers of databases that have none give 0
+    return ExecuteResult(max(count, 0), number if known else None)

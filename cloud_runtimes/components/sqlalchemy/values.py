@@ -1,0 +1,96 @@
+"""Values on their way into a database, and the types of columns."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ...codec import json
+from ...database.types import Column
+from ...errors import InvalidArgumentError
+
+__all__ = ["bound", "column", "quoted"]
+
+
+def bound(params: Mapping[str, Any], dialect: str) -> dict[str, Any]:
+    """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text.
+
+    Raises:
+        InvalidArgumentError: SQLite has no form for it.
+    """
+    sqlite = dialect == "sqlite"
+    return {name: value if type(value) in _PLAIN else _bound(name, value, sqlite) for name, value in params.items()} | (
+        _check_integers(params) if sqlite else {}
+    )
+
+
+_PLAIN = frozenset([type(None), bool, int, float, str, bytes])
+
+
+def _check_integers(params: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in params.items():
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise InvalidArgumentError(f"parameter {name!r}: an integer of SQLite has 64 bits")
+    return {}
+
+
+def _bound(name: str, value: Any, sqlite: bool) -> Any:
+    if isinstance(value, dict) or (sqlite and isinstance(value, (list, tuple))):
+        return json.encode(value).decode()
+    if isinstance(value, tuple):
+        return list(value)
+    if not sqlite:
+        return value
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ")  # the form of CURRENT_TIMESTAMP
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, datetime.timedelta):
+        raise InvalidArgumentError(f"parameter {name!r}: SQLite has no form for a timedelta: give its total_seconds()")
+    # a subclass, which SQLite's module would not take
+    plain: Any = next((kind for kind in (int, float, str, bytes) if isinstance(value, kind)), None)
+    return value if plain is None else plain(value)
+
+
+def column(name: str, given: Column, alone: bool) -> Any:
+    """Return a column for SQLAlchemy; ``alone``: whether it is the whole primary key."""
+    import sqlalchemy as sa
+
+    kinds: dict[str, Any] = {
+        "integer": sa.BigInteger().with_variant(sa.Integer(), "sqlite"),  # only INTEGER numbers itself there
+        "float": sa.Double(),
+        "decimal": sa.Numeric(),
+        "boolean": sa.Boolean(),
+        "text": sa.Text(),
+        "bytes": sa.LargeBinary(),
+        "date": sa.Date(),
+        "time": sa.Time(),
+        "datetime": sa.DateTime(timezone=True),
+        "uuid": sa.Uuid(),
+        "json": sa.JSON(),
+    }
+    if given.kind == "decimal":
+        # SQLite would make a float of it (sqlite.org/datatype3.html, 3.1)
+        kinds["decimal"] = sa.Numeric().with_variant(sa.Text(), "sqlite")
+    if given.kind in ("uuid", "json", "date", "time", "datetime"):
+        kinds[given.kind] = kinds[given.kind].with_variant(sa.Text(), "sqlite")
+    return sa.Column(
+        quoted(name),
+        kinds[given.kind],
+        primary_key=given.primary_key,
+        nullable=given.nullable and not given.primary_key,
+        unique=given.unique or None,
+        autoincrement=alone and given.kind == "integer",
+    )
+
+
+def quoted(name: str) -> Any:
+    """Return a name that is always quoted: lists of reserved words are never whole."""
+    from sqlalchemy import quoted_name
+
+    return quoted_name(name, quote=True)

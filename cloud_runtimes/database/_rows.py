@@ -1,0 +1,216 @@
+"""Rows of a query: all at once, or as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar
+
+from .._handle import Handle
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from ..errors import ClosedError
+from ._typed import maker
+from .driver import DatabaseCursor, DatabaseDriver, Query, RowSet
+
+if TYPE_CHECKING:
+    from ._session import Transaction
+    from .service import DatabaseService
+
+__all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
+
+T = TypeVar("T")
+
+STREAM: Final = Method("database", "stream", repeatable=False)
+_CLOSING: Final = 5.0
+"""Seconds for letting go of a stream that its owner left."""
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments that every call takes."""
+
+    timeout: float | None
+    metadata: Mapping[str, str] | None
+
+
+def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
+    """Return rows as values of a type."""
+    make = maker(found.columns, type, lacks)
+    return [make(number, values) for number, values in enumerate(found.rows)]
+
+
+class RowStream(Handle, Generic[T]):
+    """Rows as they come; made by ``stream``.
+
+    ``for row in stream`` and ``async for row in stream``, once. It holds a connection (in a transaction: that one) from its first step until it is exhausted, closed or left by ``with``. On SQLite an unfinished one keeps the log of writes from being cut back.
+    """
+
+    def __init__(
+        self,
+        service: DatabaseService,
+        store_name: str,
+        driver: DatabaseDriver,
+        statement: Query,
+        type: Any,
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
+        transaction: Transaction | None,
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._store_name = store_name
+        self._driver = driver
+        self._statement = statement
+        self._type = type
+        self._timeout = timeout
+        self._metadata = metadata
+        self._transaction = transaction
+        self._cursor: DatabaseCursor | None = None
+        self._make: Callable[[int, Sequence[Any]], Any] | None = None
+        self._ready: Iterator[Any] = iter(())
+        self._count = 0
+        self._over = False
+        self._closed = False
+
+    # -- steps ------------------------------------------------------------
+
+    def _operation(self) -> Operation:
+        limit = check_timeout(self._timeout, self._service._timeout)
+        return Operation(STREAM, self._store_name, limit, self._metadata)
+
+    def _check(self) -> None:
+        self._check_process()
+        if self._closed:
+            raise ClosedError("this stream is closed: open another", service="database", component=self._store_name)
+
+    def _opened(self, cursor: DatabaseCursor) -> None:
+        self._cursor = cursor
+        self._service._client._loose_handles.add(self)
+        self._make = maker(cursor.columns, self._type, self._driver.lacks)
+
+    def _open(self) -> None:
+        self._check()
+        if self._cursor is None and not self._over:
+            try:
+                if self._transaction is not None:
+                    self._opened(self._transaction._stream(self._operation(), self._statement))
+                else:
+                    self._opened(self._service._call(self._operation(), self._driver.stream, self._statement))
+            except BaseException as error:
+                self._failed(error)
+                self.close()
+                raise
+
+    async def _open_async(self) -> None:
+        self._check()
+        if self._cursor is None and not self._over:
+            try:
+                if self._transaction is not None:
+                    self._opened(await self._transaction._stream_async(self._operation(), self._statement))
+                else:
+                    self._opened(
+                        await self._service._call_async(self._operation(), self._driver.stream_async, self._statement)
+                    )
+            except BaseException as error:
+                self._failed(error)
+                await self.close_async()
+                raise
+
+    def _failed(self, error: BaseException) -> None:
+        self._service._leaves(error, STREAM, self._store_name)
+
+    def _received(self, batch: Sequence[Sequence[Any]]) -> None:
+        make, first = self._make, self._count
+        assert make is not None
+        if not batch:
+            self._over = True
+            self._let_go()
+            return
+        self._count += len(batch)
+        self._ready = (make(number, values) for number, values in enumerate(batch, first))
+
+    def _let_go(self) -> None:
+        self._service._client._loose_handles.discard(self)
+        self._cursor = None
+
+    def __iter__(self) -> Self:
+        self._check()
+        return self
+
+    def __next__(self) -> T:
+        self._check()
+        while True:
+            try:
+                row: T = next(self._ready)
+                return row
+            except StopIteration:
+                pass
+            except BaseException as error:  # does not fit the type
+                self._failed(error)
+                self.close()
+                raise
+            if self._over:
+                raise StopIteration
+            self._open()
+            assert self._cursor is not None
+            try:
+                self._received(self._service._call(self._operation(), self._cursor.fetch))
+            except BaseException as error:
+                self._failed(error)
+                self.close()
+                raise
+
+    def __aiter__(self) -> Self:
+        self._check()
+        return self
+
+    async def __anext__(self) -> T:
+        self._check()
+        while True:
+            try:
+                row: T = next(self._ready)
+                return row
+            except StopIteration:
+                pass
+            except BaseException as error:
+                self._failed(error)
+                await self.close_async()
+                raise
+            if self._over:
+                raise StopAsyncIteration
+            await self._open_async()
+            assert self._cursor is not None
+            try:
+                self._received(await self._service._call_async(self._operation(), self._cursor.fetch_async))
+            except BaseException as error:
+                self._failed(error)
+                await self.close_async()
+                raise
+
+    # -- the end ----------------------------------------------------------
+
+    def _ending(self, timeout: float | None) -> tuple[Operation, DatabaseCursor | None]:
+        limit = check_timeout(timeout, self._service._timeout)
+        cursor, self._closed = self._cursor, True
+        self._ready = iter(())
+        self._let_go()
+        return Operation(STREAM, self._store_name, limit, self._metadata), cursor
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Let go of the connection; again does nothing."""
+        op, cursor = self._ending(timeout)
+        if cursor is not None and self._leaving(RuntimeError()):
+            cursor.close(op)
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        op, cursor = self._ending(timeout)
+        if cursor is not None and self._leaving(RuntimeError()):
+            await cursor.close_async(op)
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close()
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async()
+
+    def _close_by_client(self, end: float | None) -> None:
+        self.close(timeout=_CLOSING)

@@ -1,0 +1,208 @@
+"""The life of a transaction handle: begin, run, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from .._handle import Handle
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from ..errors import ClosedError, CloudRuntimesError
+from . import driver as spi
+from .driver import DatabaseCursor, DatabaseDriver, DatabaseSession, Outcome, Query, Statement
+from .types import Isolation
+
+if TYPE_CHECKING:
+    from .service import DatabaseService
+
+__all__ = ["TRANSACTION", "Transaction"]
+
+S = TypeVar("S")
+
+TRANSACTION: Final = Method("database", "transaction", repeatable=False)
+_BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False)
+_COMMIT: Final = Method("database", "commit", repeatable=False)
+_ROLLBACK: Final = Method("database", "rollback", repeatable=False, writes=False)
+_CLOSING: Final = 5.0
+
+
+class Transaction(Handle):
+    """Base of `DatabaseTransaction`: all but the statements."""
+
+    def __init__(
+        self,
+        service: DatabaseService,
+        store_name: str,
+        driver: DatabaseDriver,
+        isolation: Isolation | None,
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._store_name = store_name
+        self._driver = driver
+        self._isolation = isolation
+        self._timeout = timeout
+        self._metadata = metadata
+        self._mysql = driver.mysql
+        self._lacks = driver.lacks
+        self._session: DatabaseSession | None = None
+        self._ended = False
+
+    # -- begin ------------------------------------------------------------
+
+    def _operation(self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None) -> Operation:
+        check_metadata(metadata)
+        return Operation(method, self._store_name, check_timeout(timeout, self._service._timeout), metadata)
+
+    def _check(self, method: Method) -> None:
+        self._check_process()
+        if self._ended:
+            raise ClosedError(
+                "this transaction has ended: open another",
+                service="database",
+                operation=method.name,
+                component=self._store_name,
+            )
+
+    def _prepared(self, method: Method, prepare: Callable[..., S], *arguments: Any) -> S:
+        try:
+            return prepare(*arguments)
+        except CloudRuntimesError as error:
+            self._service._leaves(error, method, self._store_name)
+            raise
+
+    def _begun(self, session: DatabaseSession) -> DatabaseSession:
+        self._session = session
+        self._service._client._loose_handles.add(self)
+        return session
+
+    def _open(self) -> None:
+        self._begin()
+
+    async def _open_async(self) -> None:
+        await self._begin_async()
+
+    def _begin(self) -> DatabaseSession:
+        self._check(TRANSACTION)
+        if self._session is not None:
+            return self._session
+        try:
+            op = self._operation(_BEGIN, self._timeout, self._metadata)
+            return self._begun(self._service._call(op, self._driver.begin, self._isolation))
+        except BaseException as error:
+            self._service._leaves(error, _BEGIN, self._store_name)
+            raise
+
+    async def _begin_async(self) -> DatabaseSession:
+        self._check(TRANSACTION)
+        if self._session is not None:
+            return self._session
+        try:
+            op = self._operation(_BEGIN, self._timeout, self._metadata)
+            return self._begun(await self._service._call_async(op, self._driver.begin_async, self._isolation))
+        except BaseException as error:
+            self._service._leaves(error, _BEGIN, self._store_name)
+            raise
+
+    # -- run --------------------------------------------------------------
+
+    def _run(
+        self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> Outcome:
+        self._need(method, statement)
+        op = self._operation(method, timeout, metadata)
+        session = self._begin()
+        return self._service._call(op, session.run, statement)
+
+    async def _run_async(
+        self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> Outcome:
+        self._need(method, statement)
+        op = self._operation(method, timeout, metadata)
+        session = await self._begin_async()
+        return await self._service._call_async(op, session.run_async, statement)
+
+    def _need(self, method: Method, statement: Statement) -> None:
+        self._check(method)
+        if isinstance(statement, spi.ExecuteMany):
+            self._service._need(self._driver, spi.EXECUTE_MANY, method.name, self._store_name)
+        elif not isinstance(statement, (spi.Query, spi.Execute)):
+            self._service._need(self._driver, spi.SCHEMA, method.name, self._store_name)
+
+    def _stream(self, op: Operation, query: Query) -> DatabaseCursor:
+        session = self._begin()
+        return self._service._call(op, session.stream, query)
+
+    async def _stream_async(self, op: Operation, query: Query) -> DatabaseCursor:
+        session = await self._begin_async()
+        return await self._service._call_async(op, session.stream_async, query)
+
+    # -- end --------------------------------------------------------------
+
+    def _ending(self) -> DatabaseSession | None:
+        session, self._session, self._ended = self._session, None, True
+        self._service._client._loose_handles.discard(self)
+        return session
+
+    def commit(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
+        """Commit, and end the transaction before its block does.
+
+        Raises:
+            ClosedError: it has ended, or was rolled back since a statement failed; nothing was committed.
+            ConflictError: the database refused it (``retryable``); nothing was committed.
+            UnavailableError, DeadlineExceededError: ``maybe_applied``: the answer did not come.
+        """
+        self._check(_COMMIT)
+        op = self._operation(_COMMIT, timeout, metadata)
+        session = self._ending()
+        if session is not None:
+            self._service._call(op, session.commit)
+
+    async def commit_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Asynchronous `commit`."""
+        self._check(_COMMIT)
+        op = self._operation(_COMMIT, timeout, metadata)
+        session = self._ending()
+        if session is not None:
+            await self._service._call_async(op, session.commit_async)
+
+    def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
+        """Roll back, and end the transaction before its block does; again does nothing."""
+        self._check_process()
+        op = self._operation(_ROLLBACK, timeout, metadata)
+        session = self._ending()
+        if session is not None:
+            self._service._call(op, session.rollback)
+
+    async def rollback_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Asynchronous `rollback`."""
+        self._check_process()
+        op = self._operation(_ROLLBACK, timeout, metadata)
+        session = self._ending()
+        if session is not None:
+            await self._service._call_async(op, session.rollback_async)
+
+    def _exit(self, error: BaseException | None) -> None:
+        if self._ended:
+            return
+        if error is None:
+            self.commit(timeout=self._timeout, metadata=self._metadata)
+        else:
+            self.rollback(timeout=self._timeout, metadata=self._metadata)
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        if self._ended:
+            return
+        if error is None:
+            await self.commit_async(timeout=self._timeout, metadata=self._metadata)
+        else:
+            await self.rollback_async(timeout=self._timeout, metadata=self._metadata)
+
+    def _close_by_client(self, end: float | None) -> None:
+        self.rollback(timeout=_CLOSING)

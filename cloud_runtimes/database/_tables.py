@@ -1,0 +1,265 @@
+"""The half of `DatabaseService` that needs no SQL: tables, and rows as mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._service import Service, placed
+from . import _prepare as prepare
+from . import driver as spi
+from .driver import DatabaseDriver, ListTables
+from .types import Column, ColumnKind, ExecuteResult, TableSchema
+
+__all__ = ["TableMethods"]
+
+_TABLES = Method("database", "tables", repeatable=True, writes=False)
+_TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
+_CREATE_TABLE = Method("database", "create_table", repeatable=False)
+_DROP_TABLE = Method("database", "drop_table", repeatable=True)
+_INSERT = Method("database", "insert", repeatable=False)
+_UPDATE = Method("database", "update", repeatable=False)
+
+
+class TableMethods(Service):
+    """The methods of `DatabaseService` that need no SQL."""
+
+    name = "database"
+
+    def _operation(
+        self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> Operation:
+        check_metadata(metadata)
+        return Operation(method, store_name, check_timeout(timeout, self._timeout), metadata)
+
+    def _with_schema(self, store_name: str, what: str) -> DatabaseDriver:
+        driver: DatabaseDriver = self._driver(store_name)
+        self._need(driver, spi.SCHEMA, what, store_name)
+        return driver
+
+    @placed(_TABLES)
+    def tables(
+        self,
+        store_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Return the names of the tables of the connection's own schema, sorted."""
+        driver = self._with_schema(store_name, "tables")
+        op = self._operation(_TABLES, store_name, timeout, metadata)
+        return cast("list[str]", self._call(op, driver.run, ListTables()))
+
+    @placed(_TABLES)
+    async def tables_async(
+        self,
+        store_name: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Asynchronous `tables`."""
+        driver = self._with_schema(store_name, "tables")
+        op = self._operation(_TABLES, store_name, timeout, metadata)
+        return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
+
+    @placed(_TABLE_SCHEMA)
+    def table_schema(
+        self,
+        store_name: str,
+        table: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> TableSchema:
+        """Return a table's columns.
+
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
+        driver = self._with_schema(store_name, "table_schema")
+        op = self._operation(_TABLE_SCHEMA, store_name, timeout, metadata)
+        return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
+
+    @placed(_TABLE_SCHEMA)
+    async def table_schema_async(
+        self,
+        store_name: str,
+        table: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> TableSchema:
+        """Asynchronous `table_schema`."""
+        driver = self._with_schema(store_name, "table_schema")
+        op = self._operation(_TABLE_SCHEMA, store_name, timeout, metadata)
+        return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
+
+    @placed(_CREATE_TABLE)
+    def create_table(
+        self,
+        store_name: str,
+        table: str,
+        columns: Mapping[str, Column | ColumnKind | type[Any]],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a table.
+
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
+            columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
+            timeout, metadata: as in `query`.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
+        driver = self._with_schema(store_name, "create_table")
+        op = self._operation(_CREATE_TABLE, store_name, timeout, metadata)
+        self._call(op, driver.run, prepare.create_table(table, columns))
+
+    @placed(_CREATE_TABLE)
+    async def create_table_async(
+        self,
+        store_name: str,
+        table: str,
+        columns: Mapping[str, Column | ColumnKind | type[Any]],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `create_table`."""
+        driver = self._with_schema(store_name, "create_table")
+        op = self._operation(_CREATE_TABLE, store_name, timeout, metadata)
+        await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
+
+    @placed(_DROP_TABLE)
+    def drop_table(
+        self,
+        store_name: str,
+        table: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Drop a table with its rows; an absent one is fine.
+
+        Raises:
+            ConflictError: others refer to it.
+        """
+        driver = self._with_schema(store_name, "drop_table")
+        op = self._operation(_DROP_TABLE, store_name, timeout, metadata)
+        self._call(op, driver.run, prepare.drop_table(table))
+
+    @placed(_DROP_TABLE)
+    async def drop_table_async(
+        self,
+        store_name: str,
+        table: str,
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Asynchronous `drop_table`."""
+        driver = self._with_schema(store_name, "drop_table")
+        op = self._operation(_DROP_TABLE, store_name, timeout, metadata)
+        await self._call_async(op, driver.run_async, prepare.drop_table(table))
+
+    @placed(_INSERT)
+    def insert(
+        self,
+        store_name: str,
+        table: str,
+        values: Mapping[str, Any],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ExecuteResult:
+        """Insert one row.
+
+        Args:
+            store_name: the component.
+            table: its name.
+            values: column → value; the other columns get their defaults.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            One row, and the key that the database gave it.
+
+        Raises:
+            AlreadyExistsError: a row with such a unique value exists.
+            ConflictError: another constraint does not hold.
+            NotFoundError: there is no such table.
+        """
+        driver = self._with_schema(store_name, "insert")
+        op = self._operation(_INSERT, store_name, timeout, metadata)
+        return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
+
+    @placed(_INSERT)
+    async def insert_async(
+        self,
+        store_name: str,
+        table: str,
+        values: Mapping[str, Any],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ExecuteResult:
+        """Asynchronous `insert`."""
+        driver = self._with_schema(store_name, "insert")
+        op = self._operation(_INSERT, store_name, timeout, metadata)
+        return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
+
+    @placed(_UPDATE)
+    def update(
+        self,
+        store_name: str,
+        table: str,
+        values: Mapping[str, Any],
+        where: Mapping[str, Any],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ExecuteResult:
+        """Update the rows whose columns equal ``where``.
+
+        Args:
+            store_name: the component.
+            table: its name.
+            values: column → new value.
+            where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            How many rows were updated.
+
+        Raises:
+            AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
+        """
+        driver = self._with_schema(store_name, "update")
+        op = self._operation(_UPDATE, store_name, timeout, metadata)
+        return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
+
+    @placed(_UPDATE)
+    async def update_async(
+        self,
+        store_name: str,
+        table: str,
+        values: Mapping[str, Any],
+        where: Mapping[str, Any],
+        *,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ExecuteResult:
+        """Asynchronous `update`."""
+        driver = self._with_schema(store_name, "update")
+        op = self._operation(_UPDATE, store_name, timeout, metadata)
+        return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))
