@@ -90,12 +90,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _page() -> Iterator[str]:
     status = cloud_runtimes.native_status()
-    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length.\n\n"
+    yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH`) renews their rows and leaves the others.\n\n"
     yield (
-        f"{date.today().isoformat()}, {platform.python_implementation()} {platform.python_version()}, "
+        f"Last on {platform.python_implementation()} {platform.python_version()}, "
         f"SQLite {sqlite3.sqlite_version}, {platform.system()} {platform.release().split('-')[0]}, "
         f"{os.cpu_count()} cores, {'native' if status.native else 'fallback'} kernels.\n\n"
     )
-    yield "| proof | figure | test |\n|---|---|---|\n"
-    for what, (value, test) in sorted(_figures.items()):
-        yield f"| {what} | {value} | `{test}` |\n"
+    today = date.today().isoformat()
+    rows = {what: f"| {what} | {value} | `{test}` | {today} |\n" for what, (value, test) in _figures.items()}
+    yield "| proof | figure | test | run on |\n|---|---|---|---|\n"
+    for _, row in sorted({**_earlier(), **rows}.items()):
+        yield row
+
+
+def _earlier() -> dict[str, str]:
+    """Return the rows of the page, without those of tests that are run now."""
+    lines = SOAK.read_text(encoding="utf-8").splitlines(keepends=True) if SOAK.exists() else []
+    run = {f"`{test}`" for _, test in _figures.values()}
+    cells = {line: [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line[0] == "|"}
+    return {
+        cell[0]: line
+        for line, cell in cells.items()
+        if len(cell) == 4 and cell[2].startswith("`") and cell[2] not in run
+    }
