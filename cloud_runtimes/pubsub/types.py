@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
@@ -265,8 +264,3 @@ class PublisherStats(NamedTuple):
     buffered: int
     batches: int
     bytes: int
-
-
-def unsettled(events: Iterable[Event[Any]]) -> builtins.list[Event[Any]]:
-    """Return those without an answer."""
-    return [event for event in events if event._verdict is None]
