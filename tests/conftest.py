@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(*features): needs features that the component declares")
     if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
         assert cloud_runtimes.native_status().native
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell's background job ignores it, and every child that a test interrupts would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
