@@ -578,8 +578,11 @@ def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:
     assert publisher.stats().delivered == 30_000 + sent
 
 
-def test_a_signal_handler_may_receive_and_settle(client: CloudRuntimesClient) -> None:
-    client.pubsub.publish_bulk("bus", "t", list(range(2000)))
+def test_a_signal_handler_may_receive_and_settle(
+    client: CloudRuntimesClient, rounds: Callable[[int, int], int]
+) -> None:
+    count = rounds(150, 2000)
+    client.pubsub.publish_bulk("bus", "t", list(range(count)))
     done: list[int] = []
     refused = 0
     sub = client.pubsub.subscribe("bus", "t")
@@ -605,8 +608,8 @@ def test_a_signal_handler_may_receive_and_settle(client: CloudRuntimesClient) ->
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert sorted(done) == list(range(2000))
-    assert refused > 5
+    assert sorted(done) == list(range(count))
+    assert refused
     sub.close()
 
 

@@ -5,6 +5,7 @@ Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
@@ -264,10 +265,15 @@ class Engine:
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
-        while len(self._held) < len(list(self._all_readers)) and monotonic() < end:
+        look = monotonic() + _REST / 20
+        while len(self._held) < len(list(self._all_readers)) and (now := monotonic()) < end:
             try:
                 self._held.append(self._readers.pop())
             except IndexError:
+                if now > look:
+                    # a reader that an interrupt took from everybody keeps itself alive, by its cache of statements
+                    gc.collect()
+                    look = end
                 sleep(0.0002)
 
     def after_fork(self) -> None:
