@@ -82,7 +82,13 @@ def test_the_async_example_calls_another_process(tmp_path: Path) -> None:
                     except UnavailableError:
                         time.sleep(0.05)
                 done = _run(EXAMPLE, tmp_path)
-                assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+                # that the first call's imports took 0.1 s, as asyncio's debug mode tells of a busy machine, is no fault
+                said = [
+                    line
+                    for line in done.stderr.splitlines()
+                    if not re.fullmatch(r"Executing <.*> took 0\.\d+ seconds", line)
+                ]
+                assert (done.returncode, done.stdout, said) == (0, "", [])
                 assert service.stdout.readline() == "{'key': 'value'}\n"
                 assert client.state.get("state-store", "my-key") == {"data": "value"}
             service.terminate()
