@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from ..._home import home_folder, is_memory
 from ..._runtime import Component
 from ...config import ClientSettings, setting
 from ...errors import InvalidArgumentError
-from ..sqlite.place import home_folder, is_memory
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ... import _fork
 from ..._clock import Clocks
+from ..._home import is_memory
 from ..._log import repeated
 from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
@@ -24,7 +25,7 @@ from .bell import Bells
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
-from .place import check_file_system, explain_os_error, is_memory, make_home
+from .place import check_file_system, explain_os_error, make_home
 from .rounds import Rounds
 
 __all__ = ["Engine", "acquire"]
