@@ -97,7 +97,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def _home(runtime_settings: Any) -> str:
-    from ..components.sqlite.place import home_folder
+    from .._home import home_folder
 
     return home_folder(runtime_settings.get("home"))
 

@@ -19,7 +19,8 @@ __all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
 
 T = TypeVar("T")
 
-STREAM: Final = Method("database", "stream", repeatable=False)
+STREAM: Final = Method("database", "stream", repeatable=False, writes=False)
+_STREAM_WRITES: Final = Method("database", "stream", repeatable=False)
 _CLOSING: Final = 5.0
 """Seconds for letting go of a stream that its owner left."""
 
@@ -59,6 +60,7 @@ class RowStream(Handle, Generic[T]):
         self._store_name = store_name
         self._driver = driver
         self._statement = statement
+        self._method = STREAM if statement.sql.reads else _STREAM_WRITES
         self._type = type
         self._timeout = timeout
         self._metadata = metadata
@@ -74,7 +76,7 @@ class RowStream(Handle, Generic[T]):
 
     def _operation(self) -> Operation:
         limit = check_timeout(self._timeout, self._service._timeout)
-        return Operation(STREAM, self._store_name, limit, self._metadata)
+        return Operation(self._method, self._store_name, limit, self._metadata)
 
     def _check(self) -> None:
         self._check_process()
@@ -115,7 +117,7 @@ class RowStream(Handle, Generic[T]):
                 raise
 
     def _failed(self, error: BaseException) -> None:
-        self._service._leaves(error, STREAM, self._store_name)
+        self._service._leaves(error, self._method, self._store_name)
 
     def _received(self, batch: Sequence[Sequence[Any]]) -> None:
         make, first = self._make, self._count

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from ..._home import home_folder, is_memory
 from ..._runtime import Component
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
-from ..sqlite.place import home_folder, is_memory, make_home
+from ..sqlite.place import make_home
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge

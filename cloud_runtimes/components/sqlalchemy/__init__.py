@@ -6,13 +6,15 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from ..._home import home_folder, is_memory
 from ..._runtime import Component
 from ...config import ClientSettings, setting
 from ...errors import InvalidArgumentError
-from ..sqlite.place import home_folder, is_memory
+from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
@@ -64,6 +66,7 @@ class SqlAlchemyComponent(Component):
         self._durable = durability == "full"
         self._lock = threading.RLock()
         self._stores: dict[str, Store] = {}
+        self._workers = Workers("cloud-runtimes-sql")
 
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase
@@ -73,22 +76,28 @@ class SqlAlchemyComponent(Component):
     def _store(self, name: str) -> Store:
         found = self._stores.get(name)
         if found is None:
-            from ... import _fork
-
-            with _fork.importing, self._lock:
-                found = self._stores.get(name)
-                if found is None:
-                    from .store import Store
-
-                    found = self._stores[name] = Store(
-                        name,
-                        self.settings.url or self._embedded(name),
-                        self.bridge,
-                        pool_size=self.settings.pool_size,
-                        durable=self._durable,
-                        embedded=self.settings.url is None,
-                    )
+            # the first one imports SQLAlchemy
+            found = self._workers.run(partial(self._make, name)) if is_main_thread() else self._make(name)
         return found
+
+    def _make(self, name: str) -> Store:
+        from ... import _fork
+
+        with _fork.importing, self._lock:
+            found = self._stores.get(name)
+            if found is None:
+                from .store import Store
+
+                found = self._stores[name] = Store(
+                    name,
+                    self.settings.url or self._embedded(name),
+                    self.bridge,
+                    self._workers,
+                    pool_size=self.settings.pool_size,
+                    durable=self._durable,
+                    embedded=self.settings.url is None,
+                )
+            return found
 
     def _embedded(self, name: str) -> object:
         """Return the URL of the file of a store name."""
@@ -113,6 +122,7 @@ class SqlAlchemyComponent(Component):
             stores, self._stores = self._stores, {}
         for store in stores.values():
             store.close(timeout)
+        self._workers.close()
 
 
 def _file_name(name: str) -> str:

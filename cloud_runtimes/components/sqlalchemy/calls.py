@@ -6,6 +6,7 @@ import inspect
 import os
 import socket
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -22,16 +23,22 @@ _TICK: Final = 10_000
 
 
 class Call:
-    """What is known of one call by the thread that runs it and by whoever waits for it."""
+    """What is known of one call by the thread that runs it and by whoever waits for it.
 
-    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "committing", "holds", "interrupt", "op")
+    Attributes:
+        op: the operation.
+        committing: whether it has passed the point behind which it may be applied.
+        abandon: what is still to be done once its caller has given up; may come at any time, and again.
+    """
+
+    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "_working", "abandon", "committing", "op")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
-        self.interrupt: BaseException | None = None
-        self.holds: Any = None
+        self.abandon: Callable[[Call], None] | None = None
         self._claimed = False
+        self._working = False
         self._stopped = False
         self._next: Call | None = None
         self._lock = threading.RLock()
@@ -43,11 +50,19 @@ class Call:
             if self._stopped:
                 other.stop()
 
-    def claim(self) -> bool:
-        """Tell whether the caller is the first to come: the thread that begins the work, or whoever gave up before."""
+    def claim(self, *, working: bool = False) -> bool:
+        """Tell whether the caller is the first to come: the thread that begins the work (``working``), or whoever gave up before."""
         with self._lock:
-            first, self._claimed = not self._claimed, True
-            return first
+            if not self._claimed:
+                self._claimed, self._working = True, working
+                return True
+            return False
+
+    def is_forgone(self) -> bool:
+        """See to it that nobody begins the work, and tell whether nobody has."""
+        with self._lock:
+            self._claimed = True
+            return not self._working
 
     def stop(self) -> bool:
         """Have it end soon; tells whether it may have been applied. Once it has answered no, nothing is committed."""
@@ -71,6 +86,12 @@ class Call:
             raise ClosedError("given up by its caller")
         if self.is_due():
             raise self.op.timed_out("the database")
+
+    def end(self) -> bool:
+        """Pass the point behind which stopping it comes too late; ``True``."""
+        with self._lock:
+            self.check()
+            return True
 
     def commit(self) -> None:
         """Pass the point behind which it may be applied."""
@@ -106,12 +127,7 @@ class SqliteInterrupter(Interrupter):
 
     def _tick(self) -> int:
         call = self._call
-        try:
-            return int(call is not None and call.is_due())
-        except BaseException as error:  # Ctrl-C: SQLite would swallow it
-            if call is not None:
-                call.interrupt = error
-            return 1
+        return int(call is not None and call.is_due())
 
 
 class WatchedInterrupter(Interrupter):

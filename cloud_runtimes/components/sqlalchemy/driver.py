@@ -26,6 +26,11 @@ FEATURES: Final = frozenset({spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.ST
 _READING: Final = (spi.ListTables, spi.DescribeTable)
 
 
+def _leave_unless_working(holds: Holds, call: Call) -> None:
+    if call.is_forgone():
+        holds.leave()
+
+
 class SqlDatabase(DatabaseDriver):
     """A database of SQLAlchemy's."""
 
@@ -45,7 +50,8 @@ class SqlDatabase(DatabaseDriver):
     # -- one statement ----------------------------------------------------
 
     async def _run(self, store: Store, call: Call, statement: Statement, lane: Lane) -> Outcome:
-        holds = call.holds = store.holds(in_loop=lane.in_loop)
+        holds = store.holds(in_loop=lane.in_loop)
+        call.abandon = partial(_leave_unless_working, holds)
         writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
         try:
             await enter(store, lane, call.op, holds, writing=writing)
@@ -53,8 +59,7 @@ class SqlDatabase(DatabaseDriver):
                 store, call, partial(self._once, store, call, holds, statement, writing, lane.in_loop)
             )
         except BaseException:
-            if call.claim():
-                holds.leave()
+            _leave_unless_working(holds, call)
             raise
 
     @staticmethod

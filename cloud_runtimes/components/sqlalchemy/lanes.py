@@ -1,6 +1,6 @@
 """Where blocking code of a connection runs. Flows are written once over a lane:
 
-* `Direct`: the sync face; on the caller's thread, so a flow never suspends.
+* `Direct`: the sync face; on the caller's thread, or while that waits, so a flow never suspends. The main thread has it done by another (``workers.py``).
 * `Threads`: the async face over a sync driver; in the client's threads.
 * `Loop`: an async driver; in the client's own loop, as greenlets that SQLAlchemy switches where the driver awaits.
 """
@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..._bridge import run_sync
 from ..._operation import Operation, mark_interrupted
 from ...errors import ClosedError, DeadlineExceededError
 from .calls import Call
+from .workers import is_main_thread
 
 if TYPE_CHECKING:
     from .store import Store
@@ -55,18 +57,20 @@ class Direct(Lane):
         door.enter(op, holds)
 
     async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
-        call.claim()
-        return store.working(work)
+        if is_main_thread():
+            return store.workers.run(partial(_claimed, store, call, work))
+        return _claimed(store, call, work)
 
 
 class Threads(Lane):
     async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
-        def claimed() -> R:
-            if not call.claim():
-                raise ClosedError("given up by its caller")
-            return store.working(work)
+        return await store.bridge.in_thread(partial(_claimed, store, call, work), call.op)
 
-        return await store.bridge.in_thread(claimed, call.op)
+
+def _claimed(store: Store, call: Call, work: Callable[[], R]) -> R:
+    if not call.claim(working=True):
+        raise ClosedError("given up by its caller")
+    return store.working(work)
 
 
 class Loop(Lane):
@@ -77,7 +81,7 @@ class Loop(Lane):
 
         from sqlalchemy.util import greenlet_spawn
 
-        call.claim()
+        call.claim(working=True)
         task: asyncio.Task[R] = asyncio.ensure_future(greenlet_spawn(work))
         left = call.op.remaining()
         try:
@@ -115,14 +119,8 @@ def run(store: Store, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]
         if in_loop or store.only_loop:
             return store.bridge.in_loop(flow(LOOP), call.op)
         return run_sync(flow(DIRECT))
-    except DeadlineExceededError as error:
-        error.maybe_applied = store.stop(call)
-        raise
     except BaseException as error:
-        if not isinstance(error, Exception):
-            mark_interrupted(error, store.stop(call))
-            if call.holds is not None and not in_loop and not store.only_loop:
-                call.holds.leave()  # where the interrupt came while it was left
+        _given_up(store, call, error)
         raise
 
 
@@ -134,10 +132,17 @@ async def run_async(
         if store.loops if in_loop is None else in_loop:
             return await store.bridge.from_loop(flow(LOOP), call.op)
         return await flow(THREADS)
-    except DeadlineExceededError as error:
-        error.maybe_applied = store.stop(call)
-        raise
     except BaseException as error:
-        if not isinstance(error, Exception):
-            mark_interrupted(error, store.stop(call))
+        _given_up(store, call, error)
         raise
+
+
+def _given_up(store: Store, call: Call, error: BaseException) -> None:
+    if isinstance(error, DeadlineExceededError):
+        error.maybe_applied = store.stop(call)
+    elif not isinstance(error, Exception):
+        mark_interrupted(error, store.stop(call))
+    else:
+        return
+    if call.abandon is not None:
+        call.abandon(call)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..._operation import Operation
+from ..._bridge import run_sync
+from ..._operation import Method, Operation
 from ...database.driver import DatabaseCursor, DatabaseSession, Outcome, Query, Statement
 from ...database.types import Isolation
-from ...errors import ClosedError
+from ...errors import ClosedError, CloudRuntimesError
 from .calls import Call
-from .lanes import DIRECT, Lane, run, run_async
+from .lanes import DIRECT, LOOP, Lane, run, run_async
 from .turns import Holds, Turns
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Cursor", "Session", "enter"]
 
 R = TypeVar("R")
+
+_ROLLBACK: Final = Method("database", "rollback", repeatable=False, writes=False)
 
 
 async def enter(store: Store, lane: Lane, op: Operation, holds: Holds, *, writing: bool) -> None:
@@ -77,6 +80,7 @@ class Session(DatabaseSession):
         self._ended: str | None = None
         self._doomed = False
         self._in_loop = False
+        self._begun = False
 
     # -- begin ------------------------------------------------------------
 
@@ -84,12 +88,12 @@ class Session(DatabaseSession):
         """Begin."""
         self._in_loop = lane.in_loop
         self._holds = self._store.holds(in_loop=lane.in_loop)
+        call.abandon = self._abandon_opening
         try:
-            call.holds = self._holds
             await enter(self._store, lane, call.op, self._holds, writing=writing)
             await lane.call(self._store, call, partial(self._begin, call, isolation, writing))
         except BaseException:
-            if call.claim():
+            if call.is_forgone():
                 self._finish()
             raise
         return self
@@ -98,24 +102,51 @@ class Session(DatabaseSession):
         try:
             self._link = self._store.connect(call, self._holds, in_loop=self._in_loop)
             self._link.begin(call, isolation, writing=writing)
-            call.check()
+            self._begun = call.end()
         except BaseException:
             self._end("its beginning failed")
             raise
+
+    def _abandon_opening(self, call: Call) -> None:
+        """Nobody will have it."""
+        if call.is_forgone():
+            self._finish()
+        elif self._begun:  # else the thread that begins it sees that
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """End it after what is under way, by others."""
+        call = Call(Operation(_ROLLBACK, self._store.name, None))
+        if not self._in_loop:
+            self._store.workers.post(lambda: run_sync(self.rollback_in(DIRECT, call)))
+            return
+        try:
+            self._store.bridge.submit(self.rollback_in(LOOP, call))
+        except CloudRuntimesError:
+            return  # the client is closed, and its connections with it
 
     # -- steps ------------------------------------------------------------
 
     async def step(self, lane: Lane, call: Call, work: Callable[[Call, Link], R]) -> R:
         """Do something in it, after what is under way; any failure ends it."""
         holds = Holds()
+        call.abandon = partial(self._abandon_step, holds)
         try:
             await lane.enter(self._turns, call.op, holds)
             return await lane.call(self._store, call, partial(self._guarded, call, holds, work))
         except BaseException:
-            if call.claim():
+            if call.is_forgone():
                 self._doomed = True
                 holds.leave()
             raise
+
+    def _abandon_step(self, holds: Holds, call: Call) -> None:
+        """Whoever called has given up, which ends the transaction, also where the step itself was done by then."""
+        if call.is_forgone():
+            holds.leave()
+        if self._ended is None:
+            self._doomed = True
+            self._abandon()
 
     def _guarded(self, call: Call, holds: Holds, work: Callable[[Call, Link], R]) -> R:
         try:
@@ -162,8 +193,6 @@ class Session(DatabaseSession):
             except ClosedError:
                 if self._ended is None:  # else it has ended meanwhile
                     raise
-        if lane is DIRECT and self._holds.is_inside:  # its end was interrupted
-            self._finish()
 
     # -- the SPI ----------------------------------------------------------
 
@@ -203,9 +232,11 @@ class Session(DatabaseSession):
         await self._run_async(call, lambda lane: self.rollback_in(lane, call))
 
     def _run(self, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]) -> R:
+        call.abandon = partial(self._abandon_step, Holds())  # before its step begins, too
         return run(self._store, call, flow, in_loop=self._in_loop)
 
     async def _run_async(self, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]) -> R:
+        call.abandon = partial(self._abandon_step, Holds())  # before its step begins, too
         return await run_async(self._store, call, flow, in_loop=self._in_loop)
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
@@ -16,6 +17,7 @@ from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
 from .failures import explain, is_busy
 from .turns import FileTurn, Holds, Turns, file_turn, forget_turns
+from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -46,6 +48,7 @@ class Store:
         name: of the store, for messages.
         path: of the file, where it is SQLite.
         memory: whether it is a database in the process, behind one connection.
+        workers: for the main thread, and for what the garbage collector finds.
         dialect: the database's name, as in its URL.
         loops: whether calls of the async face, or of both, run in the client's own loop.
         grace: seconds that an async driver gets to interrupt a call, before the call is cancelled.
@@ -56,11 +59,14 @@ class Store:
         making: whether that has its turn to write now.
     """
 
-    def __init__(self, name: str, url: Any, bridge: Bridge, *, pool_size: int, durable: bool, embedded: bool) -> None:
+    def __init__(
+        self, name: str, url: Any, bridge: Bridge, workers: Workers, *, pool_size: int, durable: bool, embedded: bool
+    ) -> None:
         import sqlalchemy as sa
 
         self.name = name
         self.bridge = bridge
+        self.workers = workers
         self.keys: dict[str, str | None] = {}
         try:
             self._url = sa.make_url(url)
@@ -90,6 +96,7 @@ class Store:
         # weakly: an interrupted call loses its token with its frame
         self._running: weakref.WeakSet[_Token] = weakref.WeakSet()
         self._watch: Watch | None = None
+        self._generation = _fork.generation()
         self._closed = False
         self.fresh = self.path is not None
         self.making = False
@@ -188,7 +195,7 @@ class Store:
 
     def holds(self, *, in_loop: bool) -> Holds:
         """Return what notes the places, turns and connections of one call or transaction."""
-        return Holds(self._leave_in_loop if in_loop else None)
+        return Holds(self._leave_in_loop if in_loop else self._leave_in_worker)
 
     def connect(self, call: Call, holds: Holds, *, in_loop: bool) -> Link:
         """Take a connection out of the pool; leaving ``holds`` rolls back and gives it back."""
@@ -229,19 +236,14 @@ class Store:
             self._watch.wake()
         return applied
 
-    def explained(self, error: Exception, call: Call) -> BaseException:
-        """Return what to raise for an error of a call: an interrupt and a deadline come as an error of the database."""
-        if call.interrupt is not None:
-            return call.interrupt
+    def explained(self, error: Exception, call: Call) -> CloudRuntimesError:
+        """Return what to raise for an error of a call: a deadline comes as an error of the database."""
         if isinstance(error, CloudRuntimesError):
             return error
         if call.is_stopped:
             return ClosedError("given up by its caller", maybe_applied=call.committing)
-        interrupted = _is_interrupted(error)
-        if interrupted and call.is_due():
+        if _is_interrupted(error) and call.is_due():
             return call.op.timed_out("the database")
-        if interrupted and threading.current_thread() is threading.main_thread() and self.dialect == "sqlite":
-            return KeyboardInterrupt()  # it came where SQLite's module could only drop it
         found = explain(error, self.name, self.path, maybe_applied=call.committing)
         remaining = call.op.remaining()
         if remaining == 0.0 and found.code in ("UNAVAILABLE", "INTERNAL"):  # its connection was cut
@@ -255,6 +257,10 @@ class Store:
             self.bridge.submit(greenlet_spawn(holds.leave))
         except CloudRuntimesError:
             return  # the client is closed, and its connections with it
+
+    def _leave_in_worker(self, holds: Holds) -> None:
+        if self._generation == _fork.generation():  # else it is the parent's
+            self.workers.post(partial(self.working, holds.leave))
 
     # -- rest and end -----------------------------------------------------
 
@@ -298,7 +304,8 @@ class Store:
             sleep(0.001)
         for in_loop, engine in engines.items():
             if not in_loop:
-                self.working(engine.dispose)
+                dispose = partial(self.working, engine.dispose)
+                self.workers.run(dispose) if is_main_thread() else dispose()
                 continue
             try:
                 self.bridge.submit(engine.dispose()).result(max(0.1, end - monotonic()))

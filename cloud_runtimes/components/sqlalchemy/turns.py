@@ -31,7 +31,7 @@ class Holds:
     Leaving may be interrupted and begun again. What nobody refers to any longer leaves by itself: that is what ends an interrupted call, a forgotten stream or transaction.
 
     Args:
-        later: runs the leaving elsewhere, for what the garbage collector's thread cannot wait for.
+        later: runs the leaving elsewhere, where something of SQLAlchemy's is among it: the garbage collector may come anywhere, and may be interrupted.
     """
 
     __slots__ = ("_entered", "_later", "token")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..._clock import Clocks
+from ..._home import home_folder, is_memory
 from ..._runtime import Component
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError, InvalidArgumentError
-from .place import DATABASE, home_folder, is_memory
+from .place import DATABASE
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge

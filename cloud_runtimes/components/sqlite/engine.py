@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ... import _fork
 from ..._clock import Clocks
+from ..._home import is_memory
 from ..._log import repeated
 from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
@@ -25,7 +26,7 @@ from .bell import Bells
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
-from .place import check_file_system, explain_os_error, is_memory, make_home
+from .place import check_file_system, explain_os_error, make_home
 from .rounds import Rounds
 
 __all__ = ["Engine", "acquire"]
@@ -265,15 +266,15 @@ class Engine:
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
-        look = monotonic() + _REST / 20
+        look = end - 0.95 * _REST
         while len(self._held) < len(list(self._all_readers)) and (now := monotonic()) < end:
             try:
                 self._held.append(self._readers.pop())
             except IndexError:
                 if now > look:
                     # a reader that an interrupt took from everybody keeps itself alive, by its cache of statements
-                    gc.collect()
-                    look = end
+                    gc.collect()  # does nothing while another thread collects
+                    look = now + _REST / 4
                 sleep(0.0002)
 
     def after_fork(self) -> None:

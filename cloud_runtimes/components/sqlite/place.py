@@ -8,9 +8,8 @@ from typing import Final
 
 from ...errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnsupportedError
 
-__all__ = ["DATABASE", "MEMORY", "check_file_system", "home_folder", "is_memory", "make_home"]
+__all__ = ["DATABASE", "check_file_system", "make_home"]
 
-MEMORY: Final = ":memory:"
 DATABASE: Final = "cloud_runtimes.db"
 
 # SQLite's WAL index is shared memory and its locks are the kernel's: neither works between machines (sqlite.org/wal.html, "Overview", item 1)
@@ -41,21 +40,6 @@ _NETWORK: Final = frozenset(
         "ncpfs",
     ]
 )
-
-
-def is_memory(home: str) -> bool:
-    """Tell whether a home means "in the process": ``:memory:`` or ``:memory:NAME``."""
-    return home.startswith(MEMORY)
-
-
-def home_folder(setting: str | None) -> str:
-    """Return the home: the setting, ``CLOUD_RUNTIMES_HOME``, or ``.cloud_runtimes`` in the working directory."""
-    home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or ".cloud_runtimes"
-    if is_memory(home):
-        return home
-    if "\0" in home:
-        raise InvalidArgumentError("the home folder's name holds a NUL byte")
-    return os.path.abspath(os.path.expanduser(home))
 
 
 def make_home(folder: Path) -> None:
