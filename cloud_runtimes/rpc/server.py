@@ -80,7 +80,9 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = driver.announce(op, self._instance, self.address)
-            self._runner = self._service._client.schedule._for_server(self._loop)
+            self._runner = self._service._client.schedule._for_server(self._timeout)
+            if self._runner is not None:
+                self._runner._open(self._loop)
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -100,7 +102,9 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = await driver.announce_async(op, self._instance, self.address)
-            self._runner = self._service._client.schedule._for_server(self._loop)
+            self._runner = self._service._client.schedule._for_server(self._timeout)
+            if self._runner is not None:
+                await self._runner._open_async()
         except BaseException:
             await self._close_async(monotonic() + 5.0)
             raise

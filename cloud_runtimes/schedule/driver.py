@@ -138,7 +138,7 @@ class ScheduleDriver(Driver, ABC):
     Names are compared byte for byte. Nothing is written by a call that is refused.
     """
 
-    __spi__ = ("delete", "get", "list_jobs", "list_runs", "run_now", "save")
+    __spi__ = ("delete", "get", "join", "list_jobs", "list_runs", "run_now", "save")
 
     @abstractmethod
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
@@ -190,5 +190,8 @@ class ScheduleDriver(Driver, ABC):
     async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]: ...
 
     @abstractmethod
-    def source(self, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        """Return a member that runs jobs, without I/O; ``handlers`` names the handlers of its process, as they are at each call."""
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        """Return a member that runs jobs; ``handlers`` names the handlers of its process, as they are at each call."""
+
+    @abstractmethod
+    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource: ...

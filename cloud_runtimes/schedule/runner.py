@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import _fork
 from .._handle import Handle
 from .._log import logger, repeated
-from .._operation import CLIENT_TIMEOUT, check_timeout
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
 from .._signals import ending_signals
 from .._thread import Background, Changes
 from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError
 from ._times import from_ms
-from .driver import DueRun, Outcome, RunSource
+from .driver import DueRun, Outcome, RunSource, ScheduleDriver
 from .types import JobRun, Retry, RpcTarget, TopicTarget
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobRunner"]
 
+_RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
 _FIRST_LIMIT: Final = 64
 _MAX_LIMIT: Final = 1024
 _PATIENCE: Final = 1.0
@@ -64,8 +65,9 @@ class _Try:
 class JobRunner(Handle):
     """Runs due jobs while it is open; made by `ScheduleService.running`."""
 
-    def __init__(self, service: ScheduleService, timeout: float | None) -> None:
+    def __init__(self, service: ScheduleService, timeout: float | None, *, owned: bool = False) -> None:
         super().__init__()
+        self._owned = owned
         self._service = service
         self._timeout = timeout
         self._changes = Changes()
@@ -84,27 +86,36 @@ class JobRunner(Handle):
 
     # -- opening ----------------------------------------------------------
 
-    def _open(self) -> None:
-        self._start(self._service._client._own_loop)
+    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        op, driver = self._opening()
+        source = self._service._call(op, driver.join, self._names)
+        self._start(source, loop or self._service._client._own_loop)
 
     async def _open_async(self) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._start(lambda: loop)
+        op, driver = self._opening()
+        source = await self._service._call_async(op, driver.join_async, self._names)
+        self._start(source, lambda: loop)
 
-    def _start(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    def _opening(self) -> tuple[Operation, ScheduleDriver]:
         if self._thread is not None or self._closed:
             raise ClosedError("this runner has run: ask for another by running()")
-        _, driver = self._service._component()
+        name, driver = self._service._component()
+        return Operation(_RUN, name, self._timeout), driver
+
+    def _names(self) -> frozenset[str]:
+        return frozenset(self._service._handlers)
+
+    def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         with _fork.importing:
             from ..rpc._workers import Workers
-        handlers = self._service._handlers
-        self._loop = loop
+        self._source, self._loop = source, loop
         self._workers = Workers("cloud-runtimes-job")
-        self._source = driver.source(lambda: frozenset(handlers))
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
-        self._service._client._handles.add(self)
+        if not self._owned:  # else its server closes it
+            self._service._client._handles.add(self)
         try:
             self._thread.start()
         except BaseException:

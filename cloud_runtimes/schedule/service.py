@@ -19,8 +19,6 @@ from .runner import JobRunner
 from .types import FailurePolicy, Job, Misfire, Retry, RpcTarget, RunRecord, TopicTarget
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ..client import CloudRuntimesClient
 
 __all__ = ["Handler", "ScheduleService"]
@@ -379,14 +377,13 @@ class ScheduleService(Service):
         check_metadata(metadata)
         return JobRunner(self, check_timeout(timeout, self._client._timeout))
 
-    def _for_server(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> JobRunner | None:
-        """Return a started runner for `RpcService.serve`; ``None`` where the runtime has no schedules."""
-        runner = JobRunner(self, self._client._timeout)
+    def _for_server(self, timeout: float | None) -> JobRunner | None:
+        """Return a handle for `RpcService.serve`, which runs jobs too; ``None`` where the runtime has no schedules."""
         try:
-            runner._start(loop)
+            self._component()
         except CloudRuntimesError:
             return None
-        return runner
+        return JobRunner(self, timeout, owned=True)
 
 
 def _job(name: str, stored: StoredJob | None) -> Job:

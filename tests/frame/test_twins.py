@@ -57,7 +57,7 @@ EXEMPT: dict[str, set[str]] = {
     "SecretDriver": set(),
     "RpcDriver": set(),
     "ScheduleService": {"job", "running"},
-    "ScheduleDriver": {"source"},
+    "ScheduleDriver": set(),
     "JobRunner": set(),
     "RpcServer": set(),
     "StateDriver": set(),

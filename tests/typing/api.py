@@ -358,7 +358,7 @@ def scheduling(schedule: ScheduleService) -> None:
     assert_type(schedule.list_runs("j"), list[RunRecord])
     schedule.delete_job("j", metadata={"a": "b"})
     assert_type(schedule.running(), JobRunner)
-    schedule.schedule_job("j", "@hourly")  # type: ignore[misc]
+    schedule.schedule_job("j", "@hourly")  # type: ignore[call-arg]
     schedule.schedule_job("j", due_time=1, misfire="never")  # type: ignore[arg-type]
 
 

@@ -239,10 +239,16 @@ class SqliteSchedule(ScheduleDriver):
         rows = await self._engine.query_async(op, LIST, (self._app, name), inline=False)
         return [record(row) for row in rows]
 
-    def source(self, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         from .schedule_runs import SqliteRuns
 
+        self._engine.open(op)
         return SqliteRuns(self._component, self._app, handlers)
+
+    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        import asyncio
+
+        return await asyncio.to_thread(self.join, op, handlers)
 
 
 def _same_times(old: JobSpec, new: JobSpec) -> bool:
