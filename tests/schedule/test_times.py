@@ -133,9 +133,7 @@ def changes(zone: ZoneInfo, year: int, years: int) -> list[datetime]:
 
 
 @pytest.mark.parametrize("name", ZONES)
-def test_clock_changes(
-    name: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
-) -> None:
+def test_clock_changes(name: str, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
     """Days around each change in ten years; at full length all of them, but for what is due more often than 50,000 times."""
     dice = random.Random(name)
     zone = ZoneInfo(name)
@@ -210,7 +208,12 @@ def test_cronsim_follows_the_rule_where_clocks_change_by_an_hour_and_not_elsewhe
             begin, end = change - timedelta(days=1), change + timedelta(days=1)
             theirs = cronsim(text, "America/New_York", begin, end)
             assert theirs == list(ours(text, "America/New_York", begin, end)), text
-    differing = ("*/10 2 * * *", "Australia/Lord_Howe", datetime(2026, 4, 4, tzinfo=UTC), datetime(2026, 4, 5, tzinfo=UTC))
+    differing = (
+        "*/10 2 * * *",
+        "Australia/Lord_Howe",
+        datetime(2026, 4, 4, tzinfo=UTC),
+        datetime(2026, 4, 5, tzinfo=UTC),
+    )
     assert cronsim(*differing) != list(ours(*differing))
 
 
@@ -277,7 +280,9 @@ def test_what_is_no_schedule(text: str) -> None:
         occurrences(text, "UTC")
 
 
-@pytest.mark.parametrize("zone", ["", "Nowhere/City", "../etc/passwd", "/etc/passwd", "Europe", "UTC\0", 5, None, "a" * 65])
+@pytest.mark.parametrize(
+    "zone", ["", "Nowhere/City", "../etc/passwd", "/etc/passwd", "Europe", "UTC\0", 5, None, "a" * 65]
+)
 def test_what_is_no_zone(zone: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="timezone"):
         occurrences("@hourly", zone)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,55 +30,55 @@ __all__ = ["ScheduleSuite"]
 
 _HOUR = 3600.0
 _NO_JOBS: list[tuple[dict[str, Any], str]] = [
-            ({}, "schedule="),
-            ({"schedule": "nonsense"}, "schedule 'nonsense'"),
-            ({"schedule": "0 0 31 2 *"}, "31 2"),
-            ({"schedule": 5}, "schedule must be"),
-            ({"schedule": timedelta(0)}, "@every"),
-            ({"schedule": timedelta(seconds=-5)}, "@every"),
-            ({"schedule": "TZ=UTC 0 0 * * *"}, "timezone="),
-            ({"due_time": "tomorrow"}, "due_time 'tomorrow'"),
-            ({"due_time": datetime(2095, 1, 1)}, "time zone"),
-            ({"due_time": "2095-01-01T00:00:00"}, "time zone"),
-            ({"due_time": -1}, "due_time must be 0 or more"),
-            ({"due_time": float("nan")}, "due_time must be 0 or more"),
-            ({"due_time": float("inf")}, "due_time must be 0 or more"),
-            ({"due_time": True}, "due_time must be"),
-            ({"due_time": [1]}, "due_time must be"),
-            ({"due_time": datetime(1960, 1, 1, tzinfo=UTC)}, "after 1970"),
-            ({"due_time": 1, "repeats": 2}, "repeats"),
-            ({"due_time": 1, "ttl": 5}, "ttl= needs"),
-            ({"schedule": "@hourly", "repeats": 0}, "repeats must be"),
-            ({"schedule": "@hourly", "repeats": True}, "repeats must be"),
-            ({"schedule": "@hourly", "repeats": 1.5}, "repeats must be"),
-            ({"schedule": "@hourly", "ttl": 0}, "ttl must be"),
-            ({"schedule": "@hourly", "ttl": -1}, "ttl must be"),
-            ({"schedule": "@hourly", "ttl": "soon"}, "ttl 'soon'"),
-            ({"schedule": "@every 1h", "ttl": 60}, "never run"),
-            ({"schedule": "@hourly", "ttl": datetime(2020, 1, 1, tzinfo=UTC)}, "never run"),
-            ({"schedule": "@hourly", "misfire": "never"}, "misfire must be"),
-            ({"schedule": "@hourly", "misfire": None}, "misfire must be"),
-            ({"schedule": "@hourly", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
-            ({"schedule": "@hourly", "timezone": None}, "timezone"),
-            ({"due_time": 1, "timezone": "../UTC"}, "timezone"),
-            ({"schedule": "@hourly", "overwrite": 1}, "overwrite must be"),
-            ({"schedule": "@hourly", "failure_policy": "retry"}, "failure_policy must be"),
-            ({"schedule": "@hourly", "failure_policy": Retry(-1)}, "Retry.attempts"),
-            ({"schedule": "@hourly", "failure_policy": Retry(1.5)}, "Retry.attempts"),  # type: ignore[arg-type]
-            ({"schedule": "@hourly", "failure_policy": Retry(1, -1.0)}, "Retry.interval"),
-            ({"schedule": "@hourly", "failure_policy": Retry(1, float("nan"))}, "Retry.interval"),
-            ({"schedule": "@hourly", "target": "j"}, "target must be the handler"),
-            ({"schedule": "@hourly", "target": 5}, "target must be"),
-            ({"schedule": "@hourly", "target": print}, "no handler of this client"),
-            ({"schedule": "@hourly", "target": RpcTarget("http://x", "m")}, "app_id"),
-            ({"schedule": "@hourly", "target": RpcTarget("s", "../m")}, "method"),
-            ({"schedule": "@hourly", "target": TopicTarget("", "t")}, "pubsub_name"),
-            ({"schedule": "@hourly", "target": TopicTarget("b", "payload|NaN|JSON|object")}, "topic"),
-            ({"schedule": "@hourly", "data": float("nan")}, "payload|NaN|JSON|object"),
-            ({"schedule": "@hourly", "data": object()}, "payload|NaN|JSON|object"),
-            ({"schedule": "@hourly", "timeout": 0}, "timeout"),
-            ({"schedule": "@hourly", "metadata": {"a": 1}}, "metadata"),
-        ]
+    ({}, "schedule="),
+    ({"schedule": "nonsense"}, "schedule 'nonsense'"),
+    ({"schedule": "0 0 31 2 *"}, "31 2"),
+    ({"schedule": 5}, "schedule must be"),
+    ({"schedule": timedelta(0)}, "@every"),
+    ({"schedule": timedelta(seconds=-5)}, "@every"),
+    ({"schedule": "TZ=UTC 0 0 * * *"}, "timezone="),
+    ({"due_time": "tomorrow"}, "due_time 'tomorrow'"),
+    ({"due_time": datetime(2095, 1, 1)}, "time zone"),
+    ({"due_time": "2095-01-01T00:00:00"}, "time zone"),
+    ({"due_time": -1}, "due_time must be 0 or more"),
+    ({"due_time": float("nan")}, "due_time must be 0 or more"),
+    ({"due_time": float("inf")}, "due_time must be 0 or more"),
+    ({"due_time": True}, "due_time must be"),
+    ({"due_time": [1]}, "due_time must be"),
+    ({"due_time": datetime(1960, 1, 1, tzinfo=UTC)}, "after 1970"),
+    ({"due_time": 1, "repeats": 2}, "repeats"),
+    ({"due_time": 1, "ttl": 5}, "ttl= needs"),
+    ({"schedule": "@hourly", "repeats": 0}, "repeats must be"),
+    ({"schedule": "@hourly", "repeats": True}, "repeats must be"),
+    ({"schedule": "@hourly", "repeats": 1.5}, "repeats must be"),
+    ({"schedule": "@hourly", "ttl": 0}, "ttl must be"),
+    ({"schedule": "@hourly", "ttl": -1}, "ttl must be"),
+    ({"schedule": "@hourly", "ttl": "soon"}, "ttl 'soon'"),
+    ({"schedule": "@every 1h", "ttl": 60}, "never run"),
+    ({"schedule": "@hourly", "ttl": datetime(2020, 1, 1, tzinfo=UTC)}, "never run"),
+    ({"schedule": "@hourly", "misfire": "never"}, "misfire must be"),
+    ({"schedule": "@hourly", "misfire": None}, "misfire must be"),
+    ({"schedule": "@hourly", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
+    ({"schedule": "@hourly", "timezone": None}, "timezone"),
+    ({"due_time": 1, "timezone": "../UTC"}, "timezone"),
+    ({"schedule": "@hourly", "overwrite": 1}, "overwrite must be"),
+    ({"schedule": "@hourly", "failure_policy": "retry"}, "failure_policy must be"),
+    ({"schedule": "@hourly", "failure_policy": Retry(-1)}, "Retry.attempts"),
+    ({"schedule": "@hourly", "failure_policy": Retry(1.5)}, "Retry.attempts"),  # type: ignore[arg-type]
+    ({"schedule": "@hourly", "failure_policy": Retry(1, -1.0)}, "Retry.interval"),
+    ({"schedule": "@hourly", "failure_policy": Retry(1, float("nan"))}, "Retry.interval"),
+    ({"schedule": "@hourly", "target": "j"}, "target must be the handler"),
+    ({"schedule": "@hourly", "target": 5}, "target must be"),
+    ({"schedule": "@hourly", "target": print}, "no handler of this client"),
+    ({"schedule": "@hourly", "target": RpcTarget("http://x", "m")}, "app_id"),
+    ({"schedule": "@hourly", "target": RpcTarget("s", "../m")}, "method"),
+    ({"schedule": "@hourly", "target": TopicTarget("", "t")}, "pubsub_name"),
+    ({"schedule": "@hourly", "target": TopicTarget("b", "")}, "topic"),
+    ({"schedule": "@hourly", "data": float("nan")}, "payload|NaN|JSON|object"),
+    ({"schedule": "@hourly", "data": object()}, "payload|NaN|JSON|object"),
+    ({"schedule": "@hourly", "timeout": 0}, "timeout"),
+    ({"schedule": "@hourly", "metadata": {"a": 1}}, "metadata"),
+]
 
 
 class Runs:
@@ -278,7 +279,7 @@ class ScheduleSuite(Suite):
         face.call(client.schedule, "schedule_job", "j", schedule="@every 200ms", repeats=4, misfire="once")
         with face.opened(client.schedule.running()):
             assert face.until(lambda: not face.call(client.schedule, "list_jobs"))
-        spaces = {b - a for a, b in zip(runs.fires, runs.fires[1:], strict=False)}
+        spaces = {b - a for a, b in pairwise(runs.fires)}
         # what a busy machine made late may have been skipped
         assert all(space % timedelta(milliseconds=200) == timedelta(0) for space in spaces)
         assert 1 <= len(set(runs.ids)) == len(runs.ids) <= 4
@@ -418,7 +419,7 @@ class ScheduleSuite(Suite):
         skipped = [each for each in history if each.status == "skipped"]
         assert sum(each.count for each in skipped) == 719
         assert (skipped[0].fire_time, skipped[-1].last_fire_time) == (first, first + timedelta(hours=718))
-        for before, after in zip(skipped, skipped[1:], strict=False):
+        for before, after in pairwise(skipped):
             assert after.fire_time - before.last_fire_time == timedelta(hours=1)
         assert all(each.last_fire_time - each.fire_time == timedelta(hours=each.count - 1) for each in skipped)
 
