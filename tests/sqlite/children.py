@@ -344,8 +344,8 @@ def run_jobs(takes: str = "0", lease: str = "15") -> None:
         release.wait(60)
         write(run, ended=True)
 
+    say(ready=True)  # what runs say comes after it
     with client.schedule.running():
-        say(ready=True)
         for line in sys.stdin:
             if line == "end\n":
                 break
