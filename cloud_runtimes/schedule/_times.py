@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +25,14 @@ from ..errors import InvalidArgumentError
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-__all__ = ["Interval", "Occurrences", "find_zone", "from_ms", "occurrences", "parse_duration", "to_ms"]
+__all__ = ["QUARTER_MS", "Interval", "Occurrences", "find_zone", "from_ms", "occurrences", "parse_duration", "to_ms"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 _DAY: Final = timedelta(days=1)
 _LAST: Final = datetime(9000, 1, 1)
+_QUARTER: Final = timedelta(minutes=15)
+QUARTER_MS: Final = 900_000
 _MIN_EVERY: Final = 50
 """Milliseconds."""
 _NAMED: Final = {
@@ -95,6 +98,16 @@ class Occurrences:
         """Return the first fire time after ``ms``; ``None``: there is none."""
         raise NotImplementedError
 
+    def between(self, low: int, high: int, /) -> Iterator[int]:
+        """Yield the fire times in [low, high)."""
+        at: int | None = low - 1
+        while at is not None and (at := self.after(at)) is not None and at < high:
+            yield at
+
+    def count(self, low: int, high: int, /) -> int:
+        """Return how many fire times are in [low, high), both whole quarters of an hour (`QUARTER_MS`)."""
+        return sum(1 for _ in self.between(low, high))
+
 
 class Interval(Occurrences):
     """``@every``: counted from the fire time before."""
@@ -121,6 +134,27 @@ class _Cron(Occurrences):
             return self._fixed_after(now) if self._fixed else self._in_zone(now)
         except OverflowError:  # beyond the calendar
             return None
+
+    def count(self, low: int, high: int, /) -> int:
+        if self._fixed:  # 1,440 a day at most
+            return super().count(low, high)
+        calendar, total = self._calendar, 0
+        seconds, minutes = len(calendar.seconds), [sum(q <= m < q + 15 for m in calendar.minutes) for q in range(60)]
+        for quarter in range(low, high, QUARTER_MS):
+            begin = from_ms(quarter)
+            offset = self._offset(begin)
+            if offset % _QUARTER or self._offset(begin + _QUARTER - _SECOND) != offset:
+                total += sum(1 for _ in self.between(quarter, quarter + QUARTER_MS))
+                continue
+            local = begin + offset
+            if (
+                minutes[local.minute]
+                and local.hour in calendar.hours
+                and local.month in calendar.months
+                and calendar.match_day(local.date())
+            ):
+                total += minutes[local.minute] * seconds
+        return total
 
     def _next(self, local: datetime) -> datetime | None:
         """Return the first match after a local time, as if clocks never changed."""

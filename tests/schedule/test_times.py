@@ -159,6 +159,21 @@ def test_clock_changes(name: str, rounds: Callable[[int, int], int], figure: Cal
     )
 
 
+@pytest.mark.parametrize("name", ZONES)
+def test_counting(name: str) -> None:
+    """As many as there are, also over a change of clocks."""
+    dice = random.Random(name)
+    low = datetime(2026, 1, 1, tzinfo=UTC)
+    for _ in range(6):
+        text = expression(dice)
+        for change in changes(ZoneInfo(name), 2026, 1):
+            low = change - timedelta(hours=8)
+            begin, end = to_ms(low), to_ms(low + timedelta(hours=16))
+            times = occurrences(text, name)
+            assert times.count(begin, end) == len(list(times.between(begin, end))), text
+    assert occurrences("* * * * * *", name).count(0, 864_000_000) == 864_000
+
+
 @pytest.mark.parametrize(
     ("text", "zone", "begin", "expected"),
     [

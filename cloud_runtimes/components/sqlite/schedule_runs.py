@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from ..._operation import Method, Operation
-from ...schedule._times import Interval, occurrences
+from ...schedule._times import QUARTER_MS, Interval, occurrences
 from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource, StoredJob
 from .job import Job
 from .rpc import _lives, process_name
@@ -115,6 +115,14 @@ def run_id(app: str, name: str, fire_ms: int) -> str:
 class _Token(NamedTuple):
     id: int
     attempt: int
+
+
+class _Stretch(NamedTuple):
+    """Occurrences that share a record."""
+
+    first: int
+    last: int
+    number: int
 
 
 class _Claims(NamedTuple):
@@ -281,26 +289,34 @@ class SqliteRuns(RunSource):
     ) -> tuple[int | None, JobSpec]:
         """Move a job on to its next occurrence; returns the one that is to be run, if any."""
         spec, wall = job.spec, names["wall"]
-        due, whole = _due(job, wall)
-        late = wall - due[-1] > GRACE_MS
+        stretch, due, whole = _due(job, wall)
+        last = due[-1]
+        late = wall - last > GRACE_MS
         runs = spec.misfire == "all" or (whole and not (spec.misfire == "skip" and late))
         skipped = due[:-1] if runs else due
-        if skipped:
-            self._skip(connection, id, spec.name, skipped, names)
-        coming = following(spec, job.occurrences + len(due), due[-1])
-        connection.execute(_MOVE, (coming, len(due), len(skipped), id))
+        self._skip(connection, id, spec.name, stretch, skipped, names)
+        count = len(due) + (stretch.number if stretch else 0)
+        coming = following(spec, job.occurrences + count, last)
+        connection.execute(_MOVE, (coming, count, count - runs, id))
         if coming is None and not runs:
             connection.execute("DELETE FROM schedule_jobs WHERE id = ?", (id,))
-        return (due[-1] if runs else None), spec
+        return (last if runs else None), spec
 
     def _skip(
-        self, connection: sqlite3.Connection, job: int, name: str, fires: Sequence[int], names: dict[str, Any]
+        self,
+        connection: sqlite3.Connection,
+        job: int,
+        name: str,
+        stretch: _Stretch | None,
+        fires: Sequence[int],
+        names: dict[str, Any],
     ) -> None:
         """Record what is not run: the last ones one by one, a long stretch before them as one."""
         listed = fires[-_LISTED:]
-        stretch = fires[: len(fires) - len(listed)]
-        rows = [(stretch[0], stretch[-1], len(stretch))] if stretch else []
-        rows += [(fire, fire, 1) for fire in listed]
+        if more := fires[: len(fires) - len(listed)]:
+            counted = stretch or _Stretch(more[0], more[0], 0)
+            stretch = _Stretch(counted.first, more[-1], counted.number + len(more))
+        rows = [*([stretch] if stretch else []), *(_Stretch(fire, fire, 1) for fire in listed)]
         connection.executemany(
             _SKIPPED,
             [
@@ -340,21 +356,32 @@ class SqliteRuns(RunSource):
                 waiter.close()
 
 
-def _due(job: StoredJob, wall: int) -> tuple[Sequence[int], bool]:
-    """Return a job's occurrences that are due, one or more, and whether these are all; with ``misfire="all"`` only the first."""
+def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], bool]:
+    """Return a job's occurrences that are due, one or more, and whether these are all; with ``misfire="all"`` only the first. Of very many the earlier ones are counted only."""
     spec, first = job.spec, job.next_ms
     assert first is not None
     if spec.misfire == "all" or spec.schedule is None:
-        return (first,), True
+        return None, (first,), True
     left = None if spec.repeats is None else spec.repeats - job.occurrences
     times = occurrences(spec.schedule, spec.timezone)
+    end = wall + 1 if spec.expires_ms is None else max(first + 1, min(wall + 1, spec.expires_ms))
     if isinstance(times, Interval):
-        end = wall + 1 if spec.expires_ms is None else max(first + 1, min(wall + 1, spec.expires_ms))
-        return range(first, end, times.ms)[:left], True
+        return None, range(first, end, times.ms)[:left], True
     due = [first]
     while len(due) < _SCAN:
         coming = following(spec, job.occurrences + len(due), due[-1])
-        if coming is None or coming > wall:
-            return due, True
+        if coming is None or coming >= end:
+            return None, due, True
         due.append(coming)
-    return due, False
+    begin = due[-1] // QUARTER_MS * QUARTER_MS + QUARTER_MS
+    until = (end - QUARTER_MS) // QUARTER_MS * QUARTER_MS
+    if left is not None or begin >= until:
+        return None, due, False
+    count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
+    latest = list(times.between(until, end))
+    if not latest:  # then those that have been gone through will do
+        return None, due, False
+    back = until
+    while not (last := list(times.between(back - QUARTER_MS, back))):
+        back -= QUARTER_MS
+    return _Stretch(first, last[-1], count), latest, True

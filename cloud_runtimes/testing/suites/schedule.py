@@ -384,22 +384,19 @@ class ScheduleSuite(Suite):
         """Of what became due during a run, the latest is run after it."""
         runs = Runs(client, face)
         runs.hold = threading.Event()
-        face.call(client.schedule, "schedule_job", "j", schedule="@every 1h", repeats=5)
+        face.call(client.schedule, "schedule_job", "j", schedule="@every 1m", due_time=0, repeats=5)
         with face.opened(client.schedule.running()):
-            harness.advance(_HOUR)
             assert face.until(lambda: len(runs.seen) == 1)
-            for _ in range(4):
+            for _ in range(3 * 6):
                 # the lease is renewed meanwhile, as clocks never really go so fast
-                harness.advance(5)
-                face.pause(0.3)
-            harness.advance(3 * _HOUR - 20)
-            face.pause(0.3)
+                harness.advance(10)
+                face.pause(0.02)
             assert len(runs.seen) == 1
             runs.hold.set()
             assert face.until(lambda: len(runs.seen) == 2)
-            harness.advance(_HOUR)
+            harness.advance(60)
             assert face.until(lambda: not face.call(client.schedule, "list_jobs"))
-        assert [fire - runs.fires[0] for fire in runs.fires] == [timedelta(hours=n) for n in (0, 3, 4)]
+        assert [fire - runs.fires[0] for fire in runs.fires] == [timedelta(minutes=n) for n in (0, 3, 4)]
 
     # -- missed -----------------------------------------------------------
 
@@ -422,6 +419,25 @@ class ScheduleSuite(Suite):
         for before, after in pairwise(skipped):
             assert after.fire_time - before.last_fire_time == timedelta(hours=1)
         assert all(each.last_fire_time - each.fire_time == timedelta(hours=each.count - 1) for each in skipped)
+
+    @requires("schedule.list_runs")
+    def test_very_many_missed(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+        """Ten days of a cron of each second: counted exactly, and soon over."""
+        runs = Runs(client, face)
+        face.call(client.schedule, "schedule_job", "j", schedule="* * * * * *")
+        first = face.call(client.schedule, "get_job", "j").next_run
+        harness.advance(10 * 24 * _HOUR)
+        with face.opened(client.schedule.running()):
+            assert face.until(lambda: bool(runs.seen), 30)
+        history = face.call(client.schedule, "list_runs", "j")
+        assert history[0].fire_time == first
+        assert sum(each.count for each in history) >= 864_000
+        for before, after in pairwise(history):
+            assert after.fire_time - before.last_fire_time == timedelta(seconds=1)
+            assert before.last_fire_time - before.fire_time == timedelta(seconds=before.count - 1)
+        job = face.call(client.schedule, "get_job", "j")
+        assert job.occurrences == sum(each.count for each in history)
+        assert job.skipped == sum(each.count for each in history if each.status == "skipped")
 
     @requires("schedule.list_runs", "schedule.misfire")
     @pytest.mark.parametrize(("late", "expected"), [(60, ["skipped"] * 3), (2, ["skipped", "skipped", "succeeded"])])
