@@ -46,6 +46,7 @@ _NAMED: Final = {
 }
 _GO: Final = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:ms|us|µs|ns|h|m|s))+")  # Go's time.ParseDuration
 _GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|µs|ns|h|m|s)")
+_RANGE_OF_ONE: Final = re.compile(r"(?<![^,])(\w+)-\1/[1-9][0-9]*(?![^,])", re.ASCII)
 _UNITS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
 # ISO 8601, section 5.5.2.2, without years and months, which are no fixed time
 _ISO: Final = re.compile(
@@ -247,7 +248,8 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
         text = named
     if text.upper().startswith(("TZ=", "CRON_TZ=")):
         raise InvalidArgumentError(f"schedule {schedule!r:.80}: give the time zone as timezone=")
-    fields = ["*" if field == "?" else field for field in text.split()]
+    # cronsim reads 2-2/3, a range of one, as if it were 2/3
+    fields = ["*" if field == "?" else _RANGE_OF_ONE.sub(r"\1", field) for field in text.split()]
     if len(fields) not in (5, 6) or not text.isascii() or len(text) > 1000:
         raise InvalidArgumentError(
             f"schedule {schedule!r:.80}: give cron of 5 fields (minute hour day month weekday) or 6 (second first), "
