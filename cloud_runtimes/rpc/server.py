@@ -80,7 +80,7 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = driver.announce(op, self._instance, self.address)
-            self._runner = self._service._client.schedule._for_server(self._timeout)
+            self._runner = self._make_runner()
             if self._runner is not None:
                 self._runner._open(self._loop)
         except BaseException:
@@ -102,12 +102,16 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = await driver.announce_async(op, self._instance, self.address)
-            self._runner = self._service._client.schedule._for_server(self._timeout)
+            # in a thread, since the first time imports the service
+            self._runner = await asyncio.to_thread(self._make_runner)
             if self._runner is not None:
                 await self._runner._open_async()
         except BaseException:
             await self._close_async(monotonic() + 5.0)
             raise
+
+    def _make_runner(self) -> JobRunner | None:
+        return self._service._client.schedule._for_server(self._timeout)
 
     def _opening(self) -> Any:
         if self._address is not None or self._closed:
