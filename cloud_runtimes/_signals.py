@@ -15,7 +15,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM end the server; only the main thread can."""
+    """Have SIGINT and SIGTERM call ``handle`` instead of what they did; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
