@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _fork
 from ._operation import Operation, mark_interrupted
-from .errors import ClosedError, InternalError
+from .errors import ClosedError, InternalError, InvalidArgumentError
 
 if TYPE_CHECKING:
     import asyncio
@@ -262,3 +262,29 @@ def is_async_callable(handler: Any) -> bool:
     if inspect.isfunction(handler) or inspect.ismethod(handler):
         return inspect.iscoroutinefunction(handler)
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def count_arguments(handler: Callable[..., Any], label: str, second: str) -> int:
+    """Count, once, how many arguments a handler takes: none, the data, or the data and what ``second`` names.
+
+    Raises:
+        InvalidArgumentError: it needs more.
+    """
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):  # some built-ins tell nothing
+        return 1
+    taken = required = 0
+    for each in parameters:
+        if each.kind is each.VAR_POSITIONAL:
+            taken = 2
+        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            taken += 1
+            required += each.default is each.empty
+        elif each.kind is each.KEYWORD_ONLY and each.default is each.empty:
+            required = 3
+    if required > 2:
+        raise InvalidArgumentError(
+            f"{label}: a handler takes nothing, the data, or the data and the {second}; {handler!r:.80} needs more"
+        )
+    return min(taken, 2)

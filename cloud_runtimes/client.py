@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .lock import LockService
     from .pubsub import PubSubService
     from .rpc import RpcService
+    from .schedule import ScheduleService
     from .secret import SecretService
     from .state import StateService
 
@@ -49,6 +50,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "lock": "LockService",
     "pubsub": "PubSubService",
     "rpc": "RpcService",
+    "schedule": "ScheduleService",
     "secret": "SecretService",
     "state": "StateService",
 }
@@ -140,6 +142,7 @@ class CloudRuntimesClient:
         database: DatabaseService
         pubsub: PubSubService
         rpc: RpcService
+        schedule: ScheduleService
         secret: SecretService
         state: StateService
     else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from .. import _fork
-from .._bridge import is_async_callable
+from .._bridge import count_arguments, is_async_callable
 from .._log import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
@@ -54,7 +53,7 @@ class Handler:
         self.label = label
         self.function = function
         self.type = type
-        self.arity = _arity(label, function)
+        self.arity = count_arguments(function, label, "RpcRequest")
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
@@ -190,28 +189,6 @@ class _Hosts:
 
 
 hosts: Final = _Hosts()
-
-
-def _arity(label: str, function: Callable[..., Any]) -> int:
-    """Count, once, how many arguments a handler takes: none, the data, or the data and the request."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-ins tell nothing
-        return 1
-    taken = required = 0
-    for each in parameters:
-        if each.kind is each.VAR_POSITIONAL:
-            taken = 2
-        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
-            taken += 1
-            required += each.default is each.empty
-        elif each.kind is each.KEYWORD_ONLY and each.default is each.empty:
-            required = 3
-    if required > 2:
-        raise InvalidArgumentError(
-            f"{label}: a handler takes nothing, the data, or the data and the RpcRequest; {function!r:.80} needs more"
-        )
-    return min(taken, 2)
 
 
 def _inherited(incoming: Incoming) -> Inbound:

@@ -22,7 +22,8 @@ WORKERS: Final = 64
 class Workers:
     """A pool that grows to `WORKERS` threads as calls need them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "cloud-runtimes-rpc-worker") -> None:
+        self._name = name
         _fork.register(self)
         self.forked()
 
@@ -39,7 +40,7 @@ class Workers:
         with self._lock:
             if not self._idle.acquire(blocking=False) and len(self._threads) < WORKERS:
                 run = partial(self._run, self._queue, self._idle)
-                thread = Background(run, "cloud-runtimes-rpc-worker")
+                thread = Background(run, self._name)
                 self._threads.append(thread)
                 thread.start()
             self._queue.put((future, body))

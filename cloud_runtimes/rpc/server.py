@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .. import _fork
 from .._handle import Handle
 from .._log import logger
 from .._operation import CLIENT_TIMEOUT, check_timeout
+from .._signals import ending_signals
 from .._thread import Background, Changes
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, UnavailableError
 from .driver import Announcement, Guard
@@ -22,12 +20,11 @@ from .driver import Announcement, Guard
 if TYPE_CHECKING:
     import asyncio
 
+    from ..schedule import JobRunner
     from ._uvicorn import Server
     from .service import RpcService
 
 __all__ = ["RpcServer"]
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class RpcServer(Handle):
@@ -44,6 +41,7 @@ class RpcServer(Handle):
         self._instance = os.urandom(16).hex()
         self._changes = Changes()
         self._announcement: Announcement | None = None
+        self._runner: JobRunner | None = None
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._thread: Background | None = None
@@ -82,6 +80,9 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = driver.announce(op, self._instance, self.address)
+            self._runner = self._make_runner()
+            if self._runner is not None:
+                self._runner._open(self._loop)
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -101,9 +102,16 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = await driver.announce_async(op, self._instance, self.address)
+            # in a thread, since the first time imports the service
+            self._runner = await asyncio.to_thread(self._make_runner)
+            if self._runner is not None:
+                await self._runner._open_async()
         except BaseException:
             await self._close_async(monotonic() + 5.0)
             raise
+
+    def _make_runner(self) -> JobRunner | None:
+        return self._service._client.schedule._for_server(self._timeout)
 
     def _opening(self) -> Any:
         if self._address is not None or self._closed:
@@ -155,6 +163,10 @@ class RpcServer(Handle):
         self._started = True
         self._changes.announce()
 
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Return where async handlers run."""
+        return self._service._host.loop or self._service._client._own_loop()
+
     def _check_started(self) -> None:
         if not self._started:
             raise InternalError(f"the server did not start: {self._failure!r}") from self._failure
@@ -201,7 +213,7 @@ class RpcServer(Handle):
     # -- serve ------------------------------------------------------------
 
     def _serve(self, opened: Callable[[], None] | None = None) -> None:
-        with _signals(self._signalled):
+        with ending_signals(self._signalled):
             with self:
                 if opened is not None:
                     opened()
@@ -211,7 +223,7 @@ class RpcServer(Handle):
                         self._changes.wait(ticket, None)
 
     async def _serve_async(self) -> None:
-        with _signals(self._signalled):
+        with ending_signals(self._signalled):
             async with self:
                 while not self._over():
                     future = self._changes.future()
@@ -266,6 +278,9 @@ class RpcServer(Handle):
 
     def _stop(self, end: float | None) -> None:
         """Withdraw the announcement, so that nobody comes any more, and have the server end."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner._close_by_client(end)
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             try:
@@ -317,19 +332,3 @@ def _checked(host: Any, port: Any) -> tuple[str, int]:
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise InvalidArgumentError(f"port {port!r}: give 0 to 65535; 0 and None are a free one")
     return host, port
-
-
-@contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM end the server; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: list[tuple[signal.Signals, Any]] = []
-    try:
-        for each in _SIGNALS:
-            before.append((each, signal.signal(each, lambda number, frame: handle(number))))
-        yield
-    finally:
-        for each, old in before:
-            signal.signal(each, old)

@@ -18,6 +18,7 @@ from .suites.file import FileSuite
 from .suites.lock import LockSuite
 from .suites.pubsub import PubSubSuite
 from .suites.rpc import RpcHarness, RpcSuite
+from .suites.schedule import ScheduleSuite
 from .suites.secret import SecretSuite
 from .suites.state import StateSuite
 
@@ -32,6 +33,7 @@ __all__ = [
     "PubSubSuite",
     "RpcHarness",
     "RpcSuite",
+    "ScheduleSuite",
     "SecretHarness",
     "SecretSuite",
     "StateSuite",

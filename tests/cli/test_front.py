@@ -39,6 +39,7 @@ def test_help_names_every_command(cli: Any) -> None:
         b"state",
         b"lock",
         b"sql",
+        b"schedule",
         b"--config",
         b"--app-id",
         b"--timeout",

@@ -502,4 +502,14 @@ def test_read_gives_the_origin(tmp_path: Path) -> None:
     assert read({"a": 1}) == ({"a": 1}, "the configuration")
     assert read(tmp_path) == ({}, str(tmp_path))
     assert set(config.load.__kwdefaults__ or {}) == set(), "every source is said"
-    assert sorted(SERVICES) == ["configuration", "database", "file", "lock", "pubsub", "rpc", "secret", "state"]
+    assert sorted(SERVICES) == [
+        "configuration",
+        "database",
+        "file",
+        "lock",
+        "pubsub",
+        "rpc",
+        "schedule",
+        "secret",
+        "state",
+    ]

@@ -22,6 +22,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
 from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.lock import LockRequest
 
@@ -383,3 +384,55 @@ def test_renewing_and_releasing(client: CloudRuntimesClient) -> None:
         leases[0] = None
         make_one()
     leases[0].release()
+
+
+# -- jobs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["on-the-caller", "on-the-writer"])
+@pytest.mark.parametrize("name", ["schedule_job", "delete_job", "run_now"])
+def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
+    """Whether it may be applied is said, and nothing half: a job with all of it, or none; a run of it, or none."""
+    service = client.schedule
+    service.schedule_job("there", schedule="@yearly")
+    engine = service._driver("default")._engine
+    said: set[Any] = set()
+
+    def call(number: int) -> None:
+        profile = sys.getprofile()
+        sys.setprofile(None)
+        if name == "delete_job":
+            service.schedule_job("j", schedule="@yearly")
+        engine._rounds._turn = queued  # as if the writer thread had jobs in hand
+        sys.setprofile(profile)
+        if name == "schedule_job":
+            service.schedule_job("j", schedule="@every 1h", data={"n": number})
+        elif name == "delete_job":
+            service.delete_job("j")
+        else:
+            service.run_now("there")
+
+    for run in every_point(call):
+        engine._rounds._turn = False
+        maybe = getattr(run.error, "maybe_applied", False) if run.error is not None else True
+        if run.error is not None:
+            said.add(maybe)
+        run.error = None
+        assert not engine._rounds.mutex._is_owned(), run.where
+        # what is still in hand of the writer lands before this
+        service.schedule_job("after", schedule="@yearly", overwrite=True)
+        jobs = {job.name for job in service.list_jobs()}
+        runs = len(service.list_runs("there"))
+        assert jobs >= {"there", "after"}
+        if name == "run_now":
+            assert runs <= 1
+            applied = runs == 1
+        else:
+            applied = ("j" in jobs) is (name == "schedule_job")
+        assert maybe or not applied, run.where
+        service.delete_job("j")
+        engine.run(
+            Job(lambda connection: connection.execute("DELETE FROM schedule_runs"), durable=False),
+            Operation(Method("schedule", "test", repeatable=False), "default", 5.0),
+        )
+    assert said == {False, True}

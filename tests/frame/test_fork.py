@@ -420,3 +420,43 @@ def test_forks_beside_waiters(client: CloudRuntimesClient, rounds: Callable[[int
             thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert min(held) > 0
+
+
+def test_a_runner_belongs_to_the_parent(client: CloudRuntimesClient) -> None:
+    """A child's use of it is refused, and the child runs nothing by it; one of its own runs jobs as any process."""
+    mine: list[str] = []
+
+    @client.schedule.job("j")
+    def handler(data: Any, run: Any) -> None:
+        mine.append(run.run_id)
+
+    with client.schedule.running() as runner:
+
+        def refused(call: Callable[[], Any]) -> str:
+            try:
+                call()
+            except ClosedError as error:
+                return str(error)
+            return "not refused"
+
+        def body() -> Any:
+            said = [
+                refused(call) for call in (runner.close, runner.__enter__, lambda: runner.__exit__(None, None, None))
+            ]
+            threads = [thread.name for thread in threading.enumerate()]
+            with client.schedule.running():
+                for n in range(10):
+                    client.schedule.schedule_job(f"child.{n}", due_time=0, target=handler)
+                end = time.monotonic() + 20
+                while client.schedule.list_jobs() and time.monotonic() < end:
+                    time.sleep(0.01)
+            return said, threads.count("cloud-runtimes-scheduler"), mine
+
+        said, threads, theirs = in_child(body)
+        assert all("before fork" in each for each in said)
+        assert threads == 0
+        client.schedule.schedule_job("after", due_time=0, target=handler)
+        end = time.monotonic() + 20
+        while client.schedule.list_jobs() and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(set(mine) | set(theirs)) == len(mine) + len(theirs) == 11

@@ -23,6 +23,8 @@ from cloud_runtimes.pubsub import Publisher, Subscription
 from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc.driver import RpcDriver
+from cloud_runtimes.schedule import JobRunner
+from cloud_runtimes.schedule.driver import ScheduleDriver
 from cloud_runtimes.secret.driver import SecretDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.state.driver import StateDriver
@@ -54,6 +56,9 @@ EXEMPT: dict[str, set[str]] = {
     "PubSubDriver": set(),
     "SecretDriver": set(),
     "RpcDriver": set(),
+    "ScheduleService": {"job", "running"},
+    "ScheduleDriver": set(),
+    "JobRunner": set(),
     "RpcServer": set(),
     "StateDriver": set(),
 }
@@ -80,6 +85,7 @@ HANDLES: list[type[Any]] = [
     ConfigurationSubscription,
     DatabaseTransaction,
     FileHandle,
+    JobRunner,
     Lease,
     LockHold,
     Publisher,
@@ -129,6 +135,7 @@ def test_the_tables_are_whole() -> None:
         LockDriver,
         PubSubDriver,
         RpcDriver,
+        ScheduleDriver,
         SecretDriver,
         StateDriver,
     }

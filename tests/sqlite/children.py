@@ -317,5 +317,42 @@ def idle_for_lock(seconds: str) -> None:
         say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
 
 
+def run_jobs(takes: str = "0", lease: str = "15") -> None:
+    """Run jobs of the handlers ``tick`` and ``hold`` until told to end; say each run as it begins, ``hold`` also as it ends."""
+    import threading
+
+    from cloud_runtimes.components.sqlite import schedule_runs
+    from cloud_runtimes.schedule import JobRun
+
+    schedule_runs.LEASE_MS = round(float(lease) * 1000)  # type: ignore[misc]
+    client = CloudRuntimesClient(app_id="test")
+    release = threading.Event()
+
+    def write(run: JobRun, **more: Any) -> None:
+        fields = {"name": run.name, "run": run.run_id, "fire": run.fire_time.timestamp(), "attempt": run.attempt}
+        fields["at"] = time.monotonic_ns()
+        os.write(1, (json.dumps({**fields, **more}) + "\n").encode())  # whole, whichever thread
+
+    @client.schedule.job("tick")
+    def tick(data: Any, run: JobRun) -> None:
+        write(run)
+        if float(takes):  # under libfaketime a sleep may fail
+            time.sleep(float(takes))
+
+    @client.schedule.job("hold")
+    def hold(data: Any, run: JobRun) -> None:
+        write(run)
+        release.wait(60)
+        write(run, ended=True)
+
+    say(ready=True)  # what runs say comes after it
+    with client.schedule.running():
+        for line in sys.stdin:
+            if line == "end\n":
+                break
+            release.set()
+    say(cpu=time.process_time())
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

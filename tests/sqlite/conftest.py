@@ -15,6 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 CHILDREN = Path(__file__).parent / "children.py"
 
 
@@ -101,3 +102,23 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
     made = CloudRuntimesClient(app_id="test")
     yield made
     made.close()
+
+
+@pytest.fixture
+def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Have processes started from here on see a wall clock that the result sets off, live; monotonic clocks stay true."""
+    if not FAKETIME:
+        pytest.skip("libfaketime is not installed")
+    offset = tmp_path / "offset"
+
+    def step(seconds: float) -> None:
+        fresh = tmp_path / "offset.new"
+        fresh.write_text(f"{seconds:+.0f}\n")
+        fresh.rename(offset)
+
+    step(0)
+    monkeypatch.setenv("LD_PRELOAD", str(FAKETIME[0]))
+    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
+    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    return step

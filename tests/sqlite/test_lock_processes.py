@@ -10,7 +10,6 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from cloud_runtimes.lock import Lease
 pytestmark = pytest.mark.process
 
 _PROCESSES = 8
-_FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 class _Contender:
@@ -159,34 +157,13 @@ def test_a_stopped_holder_is_fenced(
     figure(f"a holder stopped for twice its expiry, {count} rounds", "every fenced write refused, every loss known")
 
 
-def _faketime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Have processes started from here on see a wall clock that the result sets off, live; monotonic clocks stay true."""
-    if not _FAKETIME:
-        pytest.skip("libfaketime is not installed")
-    offset = tmp_path / "offset"
-
-    def step(seconds: float) -> None:
-        fresh = tmp_path / "offset.new"
-        fresh.write_text(f"{seconds:+.0f}\n")
-        fresh.rename(offset)
-
-    step(0)
-    monkeypatch.setenv("LD_PRELOAD", str(_FAKETIME[0]))
-    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
-    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-    return step
-
-
 @pytest.mark.parametrize("kind", ["renewed", "not-renewed"])
 def test_wall_clock_steps(
+    step: Callable[[float], None],
     start: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     figure: Callable[[str, str], None],
     kind: str,
 ) -> None:
-    step = _faketime(tmp_path, monkeypatch)
     holder, other = start("hold_under_steps", kind).ready(), start("try_under_steps").ready()
     for seconds in (0.0, 3600.0, -3600.0, 10 * 86400.0, -10 * 86400.0, 0.0):
         step(seconds)

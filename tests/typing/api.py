@@ -35,6 +35,7 @@ from cloud_runtimes.pubsub import (
     Subscription,
 )
 from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
+from cloud_runtimes.schedule import Job, JobRun, JobRunner, Retry, RpcTarget, RunRecord, ScheduleService, TopicTarget
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateItem, StateService, StateTransaction
 
@@ -62,6 +63,7 @@ def client() -> None:
         assert_type(made.configuration, ConfigurationService)
         assert_type(made.rpc, RpcService)
         assert_type(made.lock, LockService)
+        assert_type(made.schedule, ScheduleService)
         assert_type(made.file, FileService)
         assert_type(made.database, DatabaseService)
         assert_type(made.supports("state.ttl"), bool)
@@ -335,6 +337,42 @@ async def locking_async(lock: LockService) -> None:
         await held.renew_async()
     async with held as same:
         assert_type(same, Lease)
+
+
+def scheduling(schedule: ScheduleService) -> None:
+    """Jobs."""
+
+    @schedule.job("j", type=Order)
+    def handler(order: Order, run: JobRun) -> None:
+        assert_type(run.fire_time, datetime)
+        assert_type(run.attempt, int)
+
+    schedule.schedule_job("j", schedule="@hourly", target=handler, timezone="Europe/Paris", misfire="all")
+    schedule.schedule_job("j", schedule=timedelta(seconds=5), repeats=3, ttl="1h", data={"a": 1}, overwrite=True)
+    schedule.schedule_job("j", due_time=5, target=RpcTarget("s", "m"), failure_policy="drop")
+    schedule.schedule_job("j", due_time="5s", target=TopicTarget("b", "t"), failure_policy=Retry(1, 2))
+    assert_type(schedule.get_job("j"), Job)
+    assert_type(schedule.get_job("j").next_run, datetime | None)
+    assert_type(schedule.list_jobs(), list[Job])
+    assert_type(schedule.run_now("j", timeout=1), str)
+    assert_type(schedule.list_runs("j"), list[RunRecord])
+    schedule.delete_job("j", metadata={"a": "b"})
+    assert_type(schedule.running(), JobRunner)
+    schedule.schedule_job("j", "@hourly")  # type: ignore[call-arg]
+    schedule.schedule_job("j", due_time=1, misfire="never")  # type: ignore[arg-type]
+
+
+async def scheduling_async(schedule: ScheduleService) -> None:
+    """The twins."""
+    await schedule.schedule_job_async("j", schedule="@hourly")
+    assert_type(await schedule.get_job_async("j"), Job)
+    assert_type(await schedule.list_jobs_async(), list[Job])
+    assert_type(await schedule.run_now_async("j"), str)
+    assert_type(await schedule.list_runs_async("j"), list[RunRecord])
+    await schedule.delete_job_async("j")
+    async with schedule.running() as runner:
+        assert_type(runner, JobRunner)
+    await schedule.run_async()
 
 
 def events(event: Event[Order]) -> None:

@@ -37,6 +37,8 @@ class SqliteSettings:
         retention: seconds that an event stays at least, settled or not.
         group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
         max_bytes: of the log of one pub/sub name; ``None``: no limit.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
         when_full: at ``max_bytes``: ``"refuse"`` publishing, or ``"drop_oldest"`` frames, counted.
     """
 
@@ -47,6 +49,8 @@ class SqliteSettings:
     retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
     group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
     max_bytes: int | None = setting(None, help="limit of the log")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
     when_full: Literal["refuse", "drop_oldest"] = setting("refuse", help="what happens at max_bytes")
 
     def __post_init__(self) -> None:
@@ -56,6 +60,8 @@ class SqliteSettings:
             raise ValueError("max_value_bytes must be 1 to 536,870,912")
         if self.max_bytes is not None and self.max_bytes < 1024 * 1024:
             raise ValueError("max_bytes must be at least 1,048,576")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")
 
 
 class SqliteComponent(Component):
@@ -63,7 +69,7 @@ class SqliteComponent(Component):
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("configuration", "lock", "pubsub", "rpc", "state")
+    services = ("configuration", "lock", "pubsub", "rpc", "schedule", "state")
 
     settings: SqliteSettings
     clocks = Clocks()
@@ -114,6 +120,10 @@ class SqliteComponent(Component):
             from .lock import SqliteLock
 
             return SqliteLock(self, name)
+        if service == "schedule":
+            from .schedule import SqliteSchedule
+
+            return SqliteSchedule(self)
         from .pubsub import SqlitePubSub
 
         return SqlitePubSub(self, name)

@@ -1,7 +1,6 @@
 """Tidying of one component's tables, a little at a time, on the engine's writer thread.
 
-Expired state rows go, rows of deleted configuration, and frames that no group needs any more and that are older than ``retention``.
-Expired state rows and locks go, and frames that no group needs any more and that are older than ``retention``.
+Expired state rows and locks go, rows of deleted configuration, old records of runs, and frames that no group needs any more and that are older than ``retention``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from .job import Job
 from .lock import sweep_locks
+from .schedule_history import sweep_runs
 from .state import sweep_expired
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def start(component: SqliteComponent) -> None:
         sweep_locks(engine)
         more = sweep_expired(engine, living.durable)
         more = sweep_tombstones(engine, living.durable) or more
+        more = sweep_runs(engine, living.settings.history, living.settings.history_runs) or more
         return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more
 
     engine.sweepers.append(sweeper)

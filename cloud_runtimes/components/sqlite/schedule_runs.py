@@ -1,0 +1,387 @@
+"""Claiming and settling runs in the embedded store.
+
+A run is a row of ``schedule_runs``, made in the transaction that moves its job to the next occurrence. It is open while it has a deadline: that of its holder's lease (boot id, CLOCK_BOOTTIME), or of its next try. Of a job's open runs only the oldest can be claimed, and no further occurrence while there is one. A lease is renewed by its holder; it ends with its deadline or with the holder's process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID, uuid5
+
+from ..._operation import Method, Operation
+from ...schedule._times import QUARTER_MS, Interval, occurrences
+from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource, StoredJob
+from .job import Job
+from .rpc import _lives, process_name
+from .schedule import BELL, COLUMNS, following, stored
+
+if TYPE_CHECKING:
+    from . import SqliteComponent
+    from .bell import Waiter
+    from .engine import Engine
+
+__all__ = ["GRACE_MS", "LEASE_MS", "SqliteRuns", "run_id"]
+
+LEASE_MS: Final = 15_000
+"""How long a run is its holder's without a renewal; renewed three times as often."""
+GRACE_MS: Final = 10_000
+"""An occurrence that is later than this is missed, where ``misfire="skip"``."""
+_LISTED: Final = 100
+"""How many occurrences of one stretch that was skipped have a record each; those before them share one."""
+_SCAN: Final = 5000
+"""Occurrences that one transaction goes through at most for one job."""
+_STEP_MS: Final = 500
+"""By how much the wall clock must have gone back for that to be noticed."""
+_DEAD_EVERY: Final = 1000
+_TIMEOUT: Final = 10.0
+_IDLE: Final = 0.05
+
+_EXCHANGE: Final = Method("schedule", "run", repeatable=False)
+_NAMESPACE: Final = UUID("5f7c2a9e-6d0b-5c1e-9a37-0d4f1b8e6c52")
+
+_HERE: Final = "(j.handler IS NULL OR j.handler IN (SELECT value FROM json_each(:handlers)))"
+_FIRST_OPEN: Final = (
+    "NOT EXISTS (SELECT 1 FROM schedule_runs o WHERE o.job = r.job AND o.deadline IS NOT NULL AND o.id < r.id)"
+)
+_NO_OPEN: Final = "NOT EXISTS (SELECT 1 FROM schedule_runs o WHERE o.job = j.id AND o.deadline IS NOT NULL)"
+# the next occurrence that could be claimed, and the next open run
+_PEEK: Final = f"""
+SELECT
+  (SELECT j.next FROM schedule_jobs j WHERE j.app = :app AND j.next IS NOT NULL AND {_HERE} AND {_NO_OPEN}
+   ORDER BY j.next LIMIT 1),
+  (SELECT min(CASE WHEN r.boot = :boot THEN r.deadline ELSE 0 END)
+   FROM schedule_runs r LEFT JOIN schedule_jobs j ON j.id = r.job
+   WHERE r.app = :app AND r.deadline IS NOT NULL AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN}
+     AND NOT (r.boot = :boot AND r.member IS NOT NULL AND r.deadline > :now))
+"""
+_HOLDERS: Final = (
+    "SELECT DISTINCT process FROM schedule_runs WHERE app = ? AND deadline IS NOT NULL AND boot = ? AND process IS NOT NULL"
+)
+_OPEN: Final = f"""
+SELECT r.id, r.run, r.fire, r.attempt, r.failures, j.id, {COLUMNS}
+FROM schedule_runs r LEFT JOIN schedule_jobs j ON j.id = r.job
+WHERE r.app = :app AND r.deadline IS NOT NULL
+  AND (r.boot <> :boot OR r.deadline <= :now OR r.process IN (SELECT value FROM json_each(:dead)))
+  AND (j.id IS NULL OR {_HERE}) AND {_FIRST_OPEN}
+ORDER BY r.id LIMIT :want
+"""
+_DUE: Final = f"""
+SELECT j.id, {COLUMNS} FROM schedule_jobs j
+WHERE j.app = :app AND j.next <= :wall AND {_HERE} AND {_NO_OPEN} ORDER BY j.next LIMIT :want
+"""
+_TAKE: Final = (
+    "UPDATE schedule_runs SET status = 'running', attempt = ?, member = ?, process = ?, boot = ?, deadline = ?, started = ?, ended = NULL "
+    "WHERE id = ?"
+)
+_NEW: Final = (
+    "INSERT INTO schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, member, process, boot, deadline, started) "
+    "VALUES (?, ?, ?, ?, ?, ?, 1, 'running', 1, 0, ?, ?, ?, ?, ?)"
+)
+_SKIPPED: Final = (
+    "INSERT INTO schedule_runs (app, name, job, run, fire, last, count, status, attempt, failures, boot, ended) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, 'skipped', 0, 0, ?, ?)"
+)
+_MOVE: Final = "UPDATE schedule_jobs SET next = ?, occurrences = occurrences + ?, skipped = skipped + ? WHERE id = ?"
+_CANCEL: Final = "UPDATE schedule_runs SET status = 'cancelled', deadline = NULL, ended = ? WHERE id = ?"
+_MINE: Final = "WHERE id = ? AND attempt = ? AND member = ? AND deadline IS NOT NULL"
+_GIVE_BACK: Final = (
+    f"UPDATE schedule_runs SET status = 'waiting', attempt = attempt - 1, member = NULL, process = NULL, deadline = 0 {_MINE}"
+)
+_AGAIN: Final = (
+    "UPDATE schedule_runs SET status = 'waiting', failures = failures + 1, error = ?, ended = NULL, member = NULL, process = NULL, deadline = ? "
+    f"{_MINE} AND EXISTS (SELECT 1 FROM schedule_jobs j WHERE j.id = job)"
+)
+_END: Final = (
+    f"UPDATE schedule_runs SET status = ?, error = ?, ended = ?, deadline = NULL, member = NULL, process = NULL {_MINE}"
+)
+# a job that has had its last occurrence goes with its last run
+_RETIRE: Final = (
+    "DELETE FROM schedule_jobs AS j WHERE j.next IS NULL AND j.id = (SELECT job FROM schedule_runs WHERE id = ?) "
+    f"AND {_NO_OPEN}"
+)
+_RENEW: Final = f"UPDATE schedule_runs SET deadline = ? {_MINE} AND boot = ?"
+_LATER: Final = f"SELECT j.id, {COLUMNS} FROM schedule_jobs j WHERE j.app = ? AND j.next > ?"
+
+
+def run_id(app: str, name: str, fire_ms: int) -> str:
+    """Return the id of the run of an occurrence: the same in every process and at each try."""
+    return str(uuid5(_NAMESPACE, f"{app}\0{name}\0{fire_ms}"))
+
+
+class _Token(NamedTuple):
+    id: int
+    attempt: int
+
+
+class _Stretch(NamedTuple):
+    """Occurrences that share a record."""
+
+    first: int
+    last: int
+    number: int
+
+
+class _Claims(NamedTuple):
+    """What one exchange wrote."""
+
+    runs: list[DueRun]
+    renewed: list[_Token]
+    deadline: int
+
+
+class SqliteRuns(RunSource):
+    """One member of an application's runners."""
+
+    def __init__(self, component: SqliteComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+        self._component = component
+        self._engine: Engine = component.engine
+        self._app = app
+        self._handlers = handlers
+        self._member = os.urandom(16).hex()
+        self._process = process_name(os.getpid()) or f"{os.getpid()}::"
+        self._held: dict[_Token, int] = {}
+        self._renew_at = 0
+        self._waiter: Waiter | None = None
+        self._offset: int | None = None
+        self._dead_at = 0
+        self._next: float = 0.0
+        component.sweeping()
+
+    # -- exchange ---------------------------------------------------------
+
+    def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
+        self._component.check_open()
+        engine, clocks = self._engine, self._engine.clocks
+        wall, boot = clocks.wall_ms(), clocks.boot_ms()
+        if self._waiter is None:
+            engine.open()
+            self._waiter = engine.bells.waiter(BELL)
+        offset = wall - boot
+        set_back = self._offset is None or offset < self._offset - _STEP_MS
+        names = self._names(want)
+        dead = self._find_dead(boot) if want else []
+        renew = [] if boot < self._renew_at else list(self._held)
+        due = bool(dead) or (want > 0 and self._is_due(names, wall, boot))
+        if not want:
+            self._next = 1.0
+        if not (outcomes or renew or due or set_back):
+            self._offset = max(offset, self._offset or offset)
+            return ()
+        names["dead"] = json.dumps(dead)
+
+        def body(connection: sqlite3.Connection) -> _Claims:
+            if set_back:
+                self._set_back(connection)
+            for outcome in outcomes:
+                self._land(connection, outcome)
+            lease = clocks.boot_ms() + LEASE_MS
+            renewed = [each for each in renew if self._renewed(connection, each, lease)]
+            runs = self._claim(connection, names, lease) if want else []
+            return _Claims(runs, renewed, lease)
+
+        given_back = any(not outcome.begun for outcome in outcomes)
+        job = Job(body, durable=False, bells=(BELL,) if given_back else ())
+        claims: _Claims = engine.run(job, Operation(_EXCHANGE, "schedule", _TIMEOUT))
+        self._offset = offset
+        for outcome in outcomes:
+            self._held.pop(outcome.token, None)  # type: ignore[call-overload]
+        for token in renew:
+            self._held.pop(token, None)  # what could not be renewed is lost
+        for token in claims.renewed:
+            self._held[token] = claims.deadline
+        for run in claims.runs:
+            self._held[run.token] = claims.deadline  # type: ignore[index]
+        if renew or not self._renew_at:
+            self._renew_at = claims.deadline - LEASE_MS + LEASE_MS // 3
+        self._next = 0.0 if len(claims.runs) == want and want else _IDLE
+        return claims.runs
+
+    def _names(self, want: int) -> dict[str, Any]:
+        clocks = self._engine.clocks
+        return {
+            "app": self._app,
+            "handlers": json.dumps(sorted(self._handlers())),
+            "boot": clocks.boot_id(),
+            "now": clocks.boot_ms(),
+            "wall": clocks.wall_ms(),
+            "want": want,
+        }
+
+    def _find_dead(self, boot: int) -> list[str]:
+        """Name the processes that hold runs and are gone, asked for once a second."""
+        if boot < self._dead_at:
+            return []
+        self._dead_at = boot + _DEAD_EVERY
+        rows = self._engine.query(None, _HOLDERS, (self._app, self._engine.clocks.boot_id()))
+        return [process for (process,) in rows if process != self._process and not _lives(process)]
+
+    def _is_due(self, names: dict[str, Any], wall: int, boot: int) -> bool:
+        occurrence, deadline = self._engine.query(None, _PEEK, names)[0]
+        pauses = [1000]
+        if occurrence is not None:
+            pauses.append(occurrence - wall)
+        if deadline is not None:
+            pauses.append(deadline - boot)
+        self._next = max(0, min(pauses)) / 1000
+        return min(pauses) <= 0
+
+    # -- inside the transaction -------------------------------------------
+
+    def _set_back(self, connection: sqlite3.Connection) -> None:
+        """See that no job waits for a time that the wall clock, which was set back, reaches far too late."""
+        wall = self._engine.clocks.wall_ms()
+        for row in connection.execute(_LATER, (self._app, wall)).fetchall():
+            job = stored(row[1:])
+            spec = job.spec
+            if spec.schedule is None or (job.occurrences == 0 and spec.due_ms is not None):
+                continue
+            sooner = occurrences(spec.schedule, spec.timezone).after(wall)
+            if sooner is not None and job.next_ms is not None and sooner < job.next_ms:
+                connection.execute(_MOVE, (sooner, 0, 0, row[0]))
+
+    def _land(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
+        token = outcome.token
+        assert isinstance(token, _Token)
+        clocks = self._engine.clocks
+        mine = (token.id, token.attempt, self._member)
+        if not outcome.begun:
+            connection.execute(_GIVE_BACK, mine)
+            return
+        if outcome.retry_after is not None:
+            deadline = clocks.boot_ms() + int(outcome.retry_after * 1000)
+            if connection.execute(_AGAIN, (outcome.error, deadline, *mine)).rowcount:
+                return
+        status = "succeeded" if outcome.error is None else "failed"
+        if connection.execute(_END, (status, outcome.error, clocks.wall_ms(), *mine)).rowcount:
+            connection.execute(_RETIRE, (token.id,))
+
+    def _renewed(self, connection: sqlite3.Connection, token: _Token, lease: int) -> bool:
+        parameters = (lease, token.id, token.attempt, self._member, self._engine.clocks.boot_id())
+        return connection.execute(_RENEW, parameters).rowcount > 0
+
+    def _claim(self, connection: sqlite3.Connection, names: dict[str, Any], lease: int) -> list[DueRun]:
+        clocks = self._engine.clocks
+        names = {**names, "now": clocks.boot_ms(), "wall": clocks.wall_ms()}
+        holder = (self._member, self._process, names["boot"], lease, names["wall"])
+        runs: list[DueRun] = []
+        for id, run, fire, attempt, failures, job, *columns in connection.execute(_OPEN, names).fetchall():
+            if job is None:  # deleted while its holder had it
+                connection.execute(_CANCEL, (names["wall"], id))
+                continue
+            connection.execute(_TAKE, (attempt + 1, *holder, id))
+            spec = stored(columns).spec
+            runs.append(DueRun(_Token(id, attempt + 1), run, fire, attempt + 1, failures, spec))
+        names["want"] -= len(runs)
+        for job, *columns in connection.execute(_DUE, names).fetchall():
+            fire_ms, spec = self._advance(connection, job, stored(columns), names)
+            if fire_ms is not None:
+                run = run_id(self._app, spec.name, fire_ms)
+                row = connection.execute(_NEW, (self._app, spec.name, job, run, fire_ms, fire_ms, *holder))
+                runs.append(DueRun(_Token(int(row.lastrowid or 0), 1), run, fire_ms, 1, 0, spec))
+        return runs
+
+    def _advance(
+        self, connection: sqlite3.Connection, id: int, job: StoredJob, names: dict[str, Any]
+    ) -> tuple[int | None, JobSpec]:
+        """Move a job on to its next occurrence; returns the one that is to be run, if any."""
+        spec, wall = job.spec, names["wall"]
+        stretch, due, whole = _due(job, wall)
+        last = due[-1]
+        late = wall - last > GRACE_MS
+        runs = spec.misfire == "all" or (whole and not (spec.misfire == "skip" and late))
+        skipped = due[:-1] if runs else due
+        self._skip(connection, id, spec.name, stretch, skipped, names)
+        count = len(due) + (stretch.number if stretch else 0)
+        coming = following(spec, job.occurrences + count, last)
+        connection.execute(_MOVE, (coming, count, count - runs, id))
+        if coming is None and not runs:
+            connection.execute("DELETE FROM schedule_jobs WHERE id = ?", (id,))
+        return (last if runs else None), spec
+
+    def _skip(
+        self,
+        connection: sqlite3.Connection,
+        job: int,
+        name: str,
+        stretch: _Stretch | None,
+        fires: Sequence[int],
+        names: dict[str, Any],
+    ) -> None:
+        """Record what is not run: the last ones one by one, a long stretch before them as one."""
+        listed = fires[-_LISTED:]
+        if more := fires[: len(fires) - len(listed)]:
+            counted = stretch or _Stretch(more[0], more[0], 0)
+            stretch = _Stretch(counted.first, more[-1], counted.number + len(more))
+        rows = [*([stretch] if stretch else []), *(_Stretch(fire, fire, 1) for fire in listed)]
+        connection.executemany(
+            _SKIPPED,
+            [
+                (self._app, name, job, run_id(self._app, name, fire), fire, last, count, names["boot"], names["wall"])
+                for fire, last, count in rows
+            ],
+        )
+
+    # -- the rest of the SPI ----------------------------------------------
+
+    def holds(self, token: object, /) -> bool:
+        return self._engine.clocks.boot_ms() < self._held.get(token, 0)  # type: ignore[call-overload, no-any-return]
+
+    def wait(self, seconds: float, /) -> None:
+        waiter = self._waiter
+        if waiter is None:  # the store could not be opened
+            import time
+
+            time.sleep(min(seconds, 0.25))
+            return
+        pause = min(seconds, self._next, waiter.net)
+        if self._held:
+            pause = min(pause, max(0.0, (self._renew_at - self._engine.clocks.boot_ms()) / 1000))
+        waiter.wait(pause)
+
+    def wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.ring()
+
+    def close(self, outcomes: Sequence[Outcome], /) -> None:
+        try:
+            if outcomes:
+                self.exchange(outcomes, 0)
+        finally:
+            waiter, self._waiter = self._waiter, None
+            if waiter is not None:
+                waiter.close()
+
+
+def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], bool]:
+    """Return a job's occurrences that are due, one or more, and whether these are all; with ``misfire="all"`` only the first. Of very many the earlier ones are counted only."""
+    spec, first = job.spec, job.next_ms
+    assert first is not None
+    if spec.misfire == "all" or spec.schedule is None:
+        return None, (first,), True
+    left = None if spec.repeats is None else spec.repeats - job.occurrences
+    times = occurrences(spec.schedule, spec.timezone)
+    end = wall + 1 if spec.expires_ms is None else max(first + 1, min(wall + 1, spec.expires_ms))
+    if isinstance(times, Interval):
+        return None, range(first, end, times.ms)[:left], True
+    due = [first]
+    while len(due) < _SCAN:
+        coming = following(spec, job.occurrences + len(due), due[-1])
+        if coming is None or coming >= end:
+            return None, due, True
+        due.append(coming)
+    begin = due[-1] // QUARTER_MS * QUARTER_MS + QUARTER_MS
+    until = (end - QUARTER_MS) // QUARTER_MS * QUARTER_MS
+    if left is not None or begin >= until:
+        return None, due, False
+    count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
+    latest = list(times.between(until, end))
+    if not latest:  # then those that have been gone through will do
+        return None, due, False
+    back = until
+    while not (last := list(times.between(back - QUARTER_MS, back))):
+        back -= QUARTER_MS
+    return _Stretch(first, last[-1], count), latest, True

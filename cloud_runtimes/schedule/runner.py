@@ -1,0 +1,389 @@
+"""The handle that runs due jobs: a thread between a `RunSource` and the handlers.
+
+The thread claims, renews and lands outcomes; handlers run in worker threads or as tasks of a loop. What happened reaches the thread by a deque whose operations are whole, so an interrupt at any point leaves an outcome in it or not yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import _fork
+from .._handle import Handle
+from .._log import logger, repeated
+from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from .._signals import ending_signals
+from .._thread import Background, Changes
+from ..codec.payload import decode_payload
+from ..errors import ClosedError, CloudRuntimesError
+from ._times import from_ms
+from .driver import DueRun, Outcome, RunSource, ScheduleDriver
+from .types import JobRun, Retry, RpcTarget, TopicTarget
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .service import Handler, ScheduleService
+
+__all__ = ["JobRunner"]
+
+_RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
+_FIRST_LIMIT: Final = 64
+_MAX_LIMIT: Final = 1024
+_PATIENCE: Final = 1.0
+"""Seconds that a claimed run waits for a worker; then it is given back, for another process."""
+_LOOK: Final = 1.0
+_MAX_BACKOFF: Final = 5.0
+_MAX_ERROR: Final = 300
+
+
+class _Try:
+    """One claimed run. Whoever takes it, to begin it or to give it back, has it alone."""
+
+    __slots__ = ("_token", "claimed", "run")
+
+    def __init__(self, run: DueRun) -> None:
+        self.run = run
+        self.claimed = monotonic()
+        self._token = [None]
+
+    def take(self) -> bool:
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
+
+    @property
+    def begun(self) -> bool:
+        return not self._token
+
+
+class JobRunner(Handle):
+    """Runs due jobs while it is open; made by `ScheduleService.running`."""
+
+    def __init__(self, service: ScheduleService, timeout: float | None, *, owned: bool = False) -> None:
+        super().__init__()
+        self._owned = owned
+        self._service = service
+        self._timeout = timeout
+        self._changes = Changes()
+        self._done: deque[Outcome] = deque()
+        self._open_tries: dict[object, _Try] = {}
+        self._limit = _FIRST_LIMIT
+        self._source: RunSource | None = None
+        self._loop: Callable[[], asyncio.AbstractEventLoop] = service._client._own_loop
+        self._thread: Background | None = None
+        self._workers: Any = None
+        self._closing = self._ending = self._closed = False
+        self.error: CloudRuntimesError | None = None
+        """What ended it before its time; ``None``: nothing did."""
+        self.signal = 0
+        """The signal that ended `ScheduleService.run`, 0: none."""
+
+    # -- opening ----------------------------------------------------------
+
+    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        op, driver = self._opening()
+        source = self._service._call(op, driver.join, self._names)
+        self._start(source, loop or self._service._client._own_loop)
+
+    async def _open_async(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        op, driver = self._opening()
+        source = await self._service._call_async(op, driver.join_async, self._names)
+        self._start(source, lambda: loop)
+
+    def _opening(self) -> tuple[Operation, ScheduleDriver]:
+        if self._thread is not None or self._closed:
+            raise ClosedError("this runner has run: ask for another by running()")
+        name, driver = self._service._component()
+        return Operation(_RUN, name, self._timeout), driver
+
+    def _names(self) -> frozenset[str]:
+        return frozenset(self._service._handlers)
+
+    def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        with _fork.importing:
+            from ..rpc._workers import Workers
+        self._source, self._loop = source, loop
+        self._workers = Workers("cloud-runtimes-job")
+        self._thread = Background(self._run, "cloud-runtimes-scheduler")
+        if not self._owned:  # else its server closes it
+            self._service._client._handles.add(self)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._closing = self._ending = True  # should it have come up after all
+            self._service._client._handles.discard(self)
+            raise
+
+    # -- the thread -------------------------------------------------------
+
+    def _run(self) -> None:
+        source = self._source
+        assert source is not None
+        outcomes: list[Outcome] = []
+        backoff = 0.0
+        while True:
+            ending = self._ending
+            outcomes += self._take_outcomes()
+            outcomes += self._give_back()
+            if ending or (self._closing and not self._open_tries and not outcomes):
+                break
+            want = 0 if self._closing else max(0, self._limit - len(self._open_tries))
+            try:
+                runs = source.exchange(outcomes, want)
+                outcomes = []
+                backoff = 0.0
+                for run in runs:
+                    self._begin(run)
+                if not self._done:
+                    source.wait(_LOOK)
+                continue
+            except Exception as error:
+                permanent = isinstance(error, CloudRuntimesError) and not (
+                    error.retryable or error.code == "DEADLINE_EXCEEDED"
+                )
+                failure = error
+            if permanent:
+                assert isinstance(failure, CloudRuntimesError)
+                self.error = failure
+                if not self._closing:
+                    logger().error("running jobs has ended: %s", failure)
+                break
+            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
+            repeated("jobs", "running jobs: %s: %s; trying again", type(failure).__name__, failure, exc_info=failure)
+            source.wait(backoff)
+        try:
+            source.close(outcomes)
+        except Exception as error:
+            # nothing is lost by this: what did not land runs again, with the same id
+            repeated("jobs", "leaving the jobs failed: %s", error)
+        self._closing = True
+        self._changes.announce()
+
+    def _take_outcomes(self) -> list[Outcome]:
+        outcomes = []
+        while self._done:
+            outcome = self._done.popleft()
+            self._open_tries.pop(outcome.token, None)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _give_back(self) -> list[Outcome]:
+        """Give back what no worker was free for; the limit grows while workers keep up, and falls when they do not."""
+        late = monotonic() - _PATIENCE
+        waiting = [each for each in self._open_tries.values() if not each.begun]
+        if not self._closing and not any(each.claimed < late for each in waiting):
+            if not waiting:
+                self._limit = min(_MAX_LIMIT, self._limit * 2)
+            return []
+        self._limit = _FIRST_LIMIT
+        back = [each for each in waiting if each.take()]
+        for each in back:
+            self._open_tries.pop(each.run.token, None)
+        return [Outcome(each.run.token, begun=False) for each in back]
+
+    def _begin(self, run: DueRun) -> None:
+        each = _Try(run)
+        self._open_tries[run.token] = each
+        handler = self._service._handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
+        if handler is None or not handler.is_async:
+            self._workers.submit(partial(self._execute, each, handler))
+            return
+        import asyncio
+
+        flow = self._execute_async(each, handler)
+        try:
+            asyncio.run_coroutine_threadsafe(flow, self._loop())
+        except (ClosedError, RuntimeError):  # the loop is closed: another process has a better one
+            flow.close()
+            if each.take():
+                self._settle(Outcome(run.token, begun=False))
+
+    # -- running one ------------------------------------------------------
+
+    def _may_begin(self, each: _Try) -> bool:
+        """Take a try, unless it was given back or, while this process was held up, lost."""
+        assert self._source is not None
+        if not each.take():
+            return False
+        if self._source.holds(each.run.token):
+            return True
+        self._settle(Outcome(each.run.token, begun=False))
+        return False
+
+    def _execute(self, each: _Try, handler: Handler | None) -> None:
+        if not self._may_begin(each):
+            return
+        try:
+            target = each.run.spec.target
+            if isinstance(target, RpcTarget):
+                self._call_method(each.run, target)
+            elif isinstance(target, TopicTarget):
+                self._publish(each.run, target)
+            else:
+                assert handler is not None
+                handler.function(*_arguments(each.run, handler))
+        except BaseException as error:  # SystemExit too: a handler ends no runner
+            self._failed(each.run, error)
+        else:
+            self._settle(Outcome(each.run.token))
+
+    async def _execute_async(self, each: _Try, handler: Handler) -> None:
+        import asyncio
+
+        if not self._may_begin(each):
+            return
+        try:
+            await handler.function(*_arguments(each.run, handler))
+        except asyncio.CancelledError as error:  # its loop ends
+            self._failed(each.run, error)
+            raise
+        except BaseException as error:
+            self._failed(each.run, error)
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
+        else:
+            self._settle(Outcome(each.run.token))
+
+    def _call_method(self, run: DueRun, target: RpcTarget) -> None:
+        headers = {
+            "job-name": run.spec.name,
+            "job-run-id": run.run_id,
+            "job-fire-time": from_ms(run.fire_ms).isoformat(),
+            "job-attempt": str(run.attempt),
+        }
+        data, content_type = run.spec.data, run.spec.content_type
+        self._service._client.rpc.invoke_method(
+            target.service, target.method, data, content_type=content_type, headers=headers, type=bytes
+        )
+
+    def _publish(self, run: DueRun, target: TopicTarget) -> None:
+        data, content_type = run.spec.data, run.spec.content_type
+        self._service._client.pubsub.publish(
+            target.pubsub_name,
+            target.topic,
+            data,
+            content_type=content_type,
+            attributes={"id": run.run_id},
+        )
+
+    def _failed(self, run: DueRun, error: BaseException) -> None:
+        if self._closing and isinstance(error, ClosedError):  # of the client's own services
+            self._settle(Outcome(run.token, begun=False))
+            return
+        text = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+        policy = run.spec.failure_policy
+        again = policy.interval if isinstance(policy, Retry) and run.failures < policy.attempts else None
+        if self._closing and not isinstance(error, Exception):
+            again = 0.0  # a task whose loop was ended under it has not failed by itself
+        repeated(
+            f"job {run.spec.name}",
+            "job %r, run %s, attempt %d failed%s: %s",
+            run.spec.name,
+            run.run_id,
+            run.attempt,
+            "" if again is None else " and is tried again",
+            text,
+            exc_info=error,
+        )
+        self._settle(Outcome(run.token, text, again))
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._done.append(outcome)
+        if self._source is not None:
+            self._source.wake()
+
+    # -- run --------------------------------------------------------------
+
+    def _run_until_closed(self) -> None:
+        with ending_signals(self._signalled), self:
+            while not self._over():
+                ticket = self._changes.ticket()
+                if not self._over():
+                    self._changes.wait(ticket, None)
+        if self.error is not None:
+            raise self.error
+
+    async def _run_until_closed_async(self) -> None:
+        with ending_signals(self._signalled):
+            async with self:
+                while not self._over():
+                    future = self._changes.future()
+                    if not self._over():
+                        await self._changes.wait_async(future, None)
+        if self.error is not None:
+            raise self.error
+
+    def _over(self) -> bool:
+        return bool(self.signal or self._closing)
+
+    def _signalled(self, number: int) -> None:
+        again, self.signal = self.signal, number
+        self._changes.announce()
+        if again:
+            raise KeyboardInterrupt
+
+    # -- closing ----------------------------------------------------------
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Begin no run any more, and let running handlers end within ``timeout`` seconds, by default the client's. A run that goes on longer loses its lease, and is run again."""
+        self._check_process()
+        limit = check_timeout(timeout, self._service._client._timeout)
+        self._close_by_client(None if limit is None else monotonic() + limit)
+
+    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """Asynchronous `close`."""
+        import asyncio
+
+        await asyncio.to_thread(partial(self.close, timeout=timeout))
+
+    def _close_by_client(self, end: float | None) -> None:
+        if self._closed or self._generation != _fork.generation():
+            return
+        # each step may be repeated, by another thread or after an interrupt
+        self._closing = True
+        self._changes.announce()
+        if self._thread is not None and self._source is not None:
+            self._thread.start()  # should its start have been interrupted
+            self._source.wake()
+            if not self._thread.join(None if end is None else max(0.0, end - monotonic())):
+                if not self._thread.is_current():
+                    logger().warning("jobs were still running when their runner was left")
+                self._ending = True
+                self._source.wake()
+                self._thread.join(1.0)
+        if self._workers is not None:
+            self._workers.close()
+        self._closed = True
+        self._service._client._handles.discard(self)
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close(timeout=self._timeout)
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async(timeout=self._timeout)
+
+
+def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:
+    if handler.arity == 0:
+        return ()
+    spec = run.spec
+    if spec.data is not None:
+        data = decode_payload(spec.data, spec.content_type, handler.type)
+    elif handler.type is None:
+        data = None
+    else:
+        from ..codec._convert import convert
+
+        data = convert(None, handler.type)
+    if handler.arity == 1:
+        return (data,)
+    return data, JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
