@@ -143,7 +143,7 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
             call(made[-1])  # noqa: B023
 
         made: list[Any] = [None]
-        step = rounds(10, 1)
+        step = rounds(25, 1)
         for run in every_point(first, step):
             count += step
             run.error = None  # and with it the frames that may have a lease, which would be renewed
