@@ -6,7 +6,7 @@ Encoding writes into a buffer on the stack and copies the result once: first the
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject, PyTypeObject
@@ -334,18 +334,34 @@ cdef int write_timestamp(Writer* w, object value) except -1:
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
 
 
-def decode(data) -> object:
-    """Decode one MessagePack value that fills the bytes-like `data`; see the twin for the rules.
+def decode(data, *, type=None) -> object:
+    """Decode one MessagePack value that fills `data`.
+
+    Args:
+        data: contiguous bytes.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
 
     Raises:
-        PayloadError: the bytes are not one whole MessagePack value; the message gives the offset.
+        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        InvalidArgumentError: `type` is no supported annotation.
     """
-    cdef Py_buffer view
     cdef Reader r
-    if type(data) is bytes:
+    if PyBytes_CheckExact(data):
         r.data = <const uint8_t*>PyBytes_AS_STRING(data)
         r.size = PyBytes_GET_SIZE(data)
-        return read_whole(&r)
+        value = read_whole(&r)
+    else:
+        value = read_buffer(data)
+    if type is not None:
+        from cloud_runtimes.codec._convert import convert
+
+        return convert(value, type)
+    return value
+
+
+cdef object read_buffer(object data):
+    cdef Py_buffer view
+    cdef Reader r
     try:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     except (TypeError, BufferError, ValueError):

@@ -182,12 +182,26 @@ def _write_timestamp(out: bytearray, value: datetime) -> None:
         out += b"\xc7\x0c\xff" + nanoseconds.to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True)
 
 
-def decode(data: bytes | bytearray | memoryview) -> Any:
+def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
     """Decode one MessagePack value that fills `data`.
 
+    Args:
+        data: contiguous bytes.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
+
     Raises:
-        PayloadError: the bytes are not one whole MessagePack value; the message gives the offset.
+        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        InvalidArgumentError: `type` is no supported annotation.
     """
+    value = _decode(data)
+    if type is not None:
+        from ..codec._convert import convert
+
+        return convert(value, type)
+    return value
+
+
+def _decode(data: bytes | bytearray | memoryview) -> Any:
     try:
         view = memoryview(data)
         if not view.c_contiguous:
