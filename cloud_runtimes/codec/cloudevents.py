@@ -32,4 +32,5 @@ def decode(data: bytes | bytearray | memoryview | str) -> Event[Any]:
         from ..pubsub.types import Event
 
         _event = Event
-    return _event(events.Frame(events.parse_cloudevent(data))[0])
+    event: Event[Any] = _event(events.Frame(events.parse_cloudevent(data))[0])
+    return event
