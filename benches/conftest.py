@@ -64,28 +64,35 @@ def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict
         *,
         goals: Mapping[str, float] | None = None,
         per: int = 1,
+        each: Mapping[str, int] | None = None,
         unit: str = "call",
         slices: bool = False,
+        before: Call | None = None,
     ) -> dict[str, float]:
+        """See above. `per`: events of one call, `each` where a peer's has fewer; `slices`: a call is a slice, by the wall clock; `before`: what comes before each round, untimed."""
         clock = wall if slices else timed
         calls = {"ours": ours, **peers}
         counts = {name: 1 if slices else calibrate(call) for name, call in calls.items()}
+        shares = {name: (each or {}).get(name, per) for name in calls}
         rounds = max(5, request.config.getoption("--rounds") // (7 if slices else 1))
         times: dict[str, list[float]] = {name: [] for name in calls}
         names = list(peers)
 
         def others() -> None:
+            if before is not None:
+                before()
             start = len(times[names[0]]) % len(names) if names else 0
             for name in names[start:] + names[:start]:
-                times[name].append(clock(peers[name], counts[name]))
+                times[name].append(clock(peers[name], counts[name]) / shares[name])
 
         def mine() -> None:
-            times["ours"].append(clock(ours, counts["ours"]))
+            times["ours"].append(clock(ours, counts["ours"]) / per)
 
-        run(ours, 1)
+        if before is None:
+            run(ours, 1)
         benchmark.pedantic(mine, setup=others, rounds=rounds)
         ratios = {name: ratio(times["ours"], times[name]) for name in names}
-        medians = {name: statistics.median(each) / per for name, each in times.items()}
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
         benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=ratios)
         topic = request.module.__doc__.split("\n")[0]
         request.config.stash[_rows].append(Row(topic, what, unit, medians, ratios, dict(goals or {})))
@@ -94,13 +101,22 @@ def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict
     return compare
 
 
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Add a figure that is no comparison of times."""
+    topic = request.module.__doc__.split("\n")[0]
+    return lambda text: request.config.stash[_notes].append((topic, text))
+
+
 # -- the run ------------------------------------------------------------------
 
 _rows: pytest.StashKey[list[Row]] = pytest.StashKey()
+_notes: pytest.StashKey[list[tuple[str, str]]] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_rows] = []
+    config.stash[_notes] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -118,9 +134,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--report")
     if path and session.config.stash[_rows]:
-        write(Path(path), session.config.stash[_rows])
+        write(Path(path), session.config.stash[_rows], session.config.stash[_notes])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for row in config.stash[_rows]:
         terminalreporter.write_line(row.line())
+    for _, text in config.stash[_notes]:
+        terminalreporter.write_line(text)

@@ -74,7 +74,7 @@ def build() -> str:
     return f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()}; {how})"
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[Row], notes: list[tuple[str, str]]) -> None:
     """Write the Markdown file, and beside it a folder of plots."""
     plots = path.with_suffix("")
     plots.mkdir(exist_ok=True)
@@ -102,6 +102,9 @@ def write(path: Path, rows: list[Row]) -> None:
                 out.append(f"| {row.what} | {times} | {each:.2f} | {goal} |")
             if not row.ratios:
                 out.append(f"| {row.what} | {_time(row.seconds['ours'])} a {row.unit} | | | | |")
+        said = [text for where, text in notes if where == topic]
+        if said:
+            out += ["", *(f"* {text}" for text in said)]
     path.write_text("\n".join(out) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {path}\n")
 
