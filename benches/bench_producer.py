@@ -84,7 +84,9 @@ def bench_send_stored(beside: Any, client: CloudRuntimesClient, tmp_path: Path, 
     assert stats.failed == stats.dropped == 0
 
 
-def bench_send_beside_a_busy_thread(benchmark: Any, note: Any, client: CloudRuntimesClient, event: dict[str, Any]) -> None:
+def bench_send_beside_a_busy_thread(
+    benchmark: Any, note: Any, client: CloudRuntimesClient, event: dict[str, Any]
+) -> None:
     """Events stored a second while the main thread spins in Python: both want the interpreter."""
     publisher = client.pubsub.publisher("bus", "t")
     stop = threading.Event()

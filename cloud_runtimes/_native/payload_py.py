@@ -76,9 +76,7 @@ def encode_event(
     from ..codec.payload import encode_payload
     from . import events_py
 
-    return encode_event_with(
-        events_py, encode_payload, data, source, type, id, time, subject, content_type, extensions
-    )
+    return encode_event_with(events_py, encode_payload, data, source, type, id, time, subject, content_type, extensions)
 
 
 def encode_event_with(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from .. import _fork
 from .._bridge import is_async_callable
 from .._handle import Handle
-from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from .._native import batch as kernel
+from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec import json
 from ..codec.payload import encode_payload
 from ..errors import (

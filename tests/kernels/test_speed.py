@@ -14,9 +14,7 @@ from cloud_runtimes.codec import cloudevents, json, msgpack
 
 orjson = pytest.importorskip("orjson")
 peer = pytest.importorskip("msgpack")
-EVENT: dict[str, Any] = orjson.loads(
-    (Path(__file__).parents[2] / "benches" / "data" / "small_event.json").read_bytes()
-)
+EVENT: dict[str, Any] = orjson.loads((Path(__file__).parents[2] / "benches" / "data" / "small_event.json").read_bytes())
 PACKED: bytes = peer.packb(EVENT)
 TEXT = cloudevents.encode(EVENT, "/test", "test.event")
 
