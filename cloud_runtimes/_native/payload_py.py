@@ -1,21 +1,29 @@
 """JSON payloads through orjson and CloudEvents around them, the reference twin of the compiled kernel `_payload`.
 
-`use` says who writes JSON and how; `encode_json` refuses what that would write as null although it is NaN or infinite, and copies, because a result of orjson keeps the 4 KB it was written into. `encode_event` is one record, rendered.
+`use` says who writes JSON and how; `encode_json` refuses what that would write as null although it is NaN or infinite, and copies, because a result of orjson keeps the 4 KB it was written into. `encode_event` is one record, rendered; the common form, a dict and nothing else given, is put together without one.
 """
 
 from __future__ import annotations
 
+from builtins import type as type_of
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..codec._plain import NONFINITE, has_nonfinite
 from ..errors import InvalidArgumentError
+from . import events_py
+from .ids_py import draw, now_us, uuid7_text
+from .json_py import DEPTH_MAX
+from .record_py import check_text, escape, format_time
 
 __all__ = ["encode_event", "encode_event_with", "encode_json", "use"]
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_used: tuple[Callable[..., bytes], Any, int, Callable[[Any, Exception], BaseException]]
+_used: Any = None
+_encode_payload: Any = None
+_MANY = 256
+_heads: dict[tuple[str, str], bytes] = {}
 _join = b"".join
 
 
@@ -73,10 +81,41 @@ def encode_event(
         InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0.2 §3.1.
         PayloadError: `data` cannot be encoded.
     """
-    from ..codec.payload import encode_payload
-    from . import events_py
+    global _encode_payload
+    if _encode_payload is None:
+        # it imports what chose this twin
+        from ..codec.payload import encode_payload
 
-    return encode_event_with(events_py, encode_payload, data, source, type, id, time, subject, content_type, extensions)
+        _encode_payload = encode_payload
+    common = id is None and time is None and subject is None and content_type is None and extensions is None
+    if common and type_of(data) is dict:
+        payload: bytes = _encode_payload(data)[0]
+        if payload.count(b"{") + payload.count(b"[") <= DEPTH_MAX:  # else it may be too deep to be copied in as it is
+            head = _heads.get((source, type)) if type_of(source) is type_of(type) is str else None
+            if head is None:
+                head = _head(source, type)
+            now = now_us()
+            return b'{"specversion":"1.0","id":"%b%b%b","datacontenttype":"application/json","data":%b}' % (
+                uuid7_text(draw(now)).encode(),
+                head,
+                format_time(now).encode(),
+                payload,
+            )
+    return encode_event_with(
+        events_py, _encode_payload, data, source, type, id, time, subject, content_type, extensions
+    )
+
+
+def _head(source: str, type: str) -> bytes:
+    head = b'","source":"%b","type":"%b","time":"' % (
+        escape(check_text("source", source)),
+        escape(check_text("type", type)),
+    )
+    if len(_heads) >= _MANY:
+        _heads.clear()
+    if len(head) <= _MANY and type_of(source) is type_of(type) is str:
+        _heads[source, type] = head
+    return head
 
 
 def encode_event_with(
