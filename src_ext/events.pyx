@@ -239,7 +239,7 @@ cdef bytes rendered(const Parts* parts, Slice source, Slice type_):
     cdef const char* broken
     if parts.flags & EXTENSIONS:
         read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False)
-    broken = prepare(&rendering, parts, source, type_, False)
+    broken = prepare(&rendering, parts, source, type_)
     if broken != NULL:
         raise PayloadError(f"record: {broken[2:strlen(broken) - 3].decode()} is not UTF-8")
     cdef bytes out = PyBytes_FromStringAndSize(NULL, rendering.size)

@@ -78,8 +78,8 @@ cdef inline void add_flagged(Rendering* r, const Parts* parts, int flag, int at,
         add(r, name, parts.texts[at])
 
 
-cdef inline const char* prepare(Rendering* r, const Parts* parts, Slice source, Slice type_, bint known) noexcept nogil:
-    # NULL, or the member that is not UTF-8. `known`: a JSON payload was written by an encoder, so it need not be checked.
+cdef inline const char* prepare(Rendering* r, const Parts* parts, Slice source, Slice type_) noexcept nogil:
+    # NULL, or the member that is not UTF-8.
     cdef Slice text, media
     cdef int i
     r.count = 0
@@ -126,7 +126,7 @@ cdef inline const char* prepare(Rendering* r, const Parts* parts, Slice source, 
     elif is_json(media):
         if r.payload.size == 0:
             r.data = DATA_NONE
-        elif known or is_value(r.payload.data, r.payload.size):
+        elif is_value(r.payload.data, r.payload.size):
             r.data = DATA_JSON
     elif is_text(media) and utf8_valid(r.payload.data, r.payload.size) == r.payload.size:
         r.data = DATA_TEXT
