@@ -7,6 +7,7 @@ import importlib
 import os
 import random
 import resource
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import batch, events
 from cloud_runtimes.codec import cloudevents, json, msgpack
 from cloud_runtimes.errors import CloudRuntimesError, PayloadError
@@ -175,6 +177,31 @@ def test_user_code_in_the_middle_of_a_record() -> None:
     assert payloads[-1] == {"a": {"name": "y", "fail": False}}
     assert all(one == {"from": "inside"} for one in payloads[1:-1])
     assert len(payloads) >= 4
+
+
+@pytest.mark.native_only
+def test_send_enters_no_python() -> None:
+    """But for the first event of a chunk, and the one that fills it, which wake the sender."""
+    if batch.__name__.endswith("_py"):
+        pytest.skip("the compiled kernels are not in use")
+    with CloudRuntimesClient(app_id="hot", config={"capa": {"home": ":memory:"}}) as client:
+        publisher = client.pubsub.publisher("bus", "t", linger=5)
+        assert publisher.send(EVENT) == 1
+        entered: list[str] = []
+
+        def note(frame: Any, kind: str, _: Any) -> None:
+            if kind == "call":
+                entered.append(frame.f_code.co_qualname)
+
+        sys.setprofile(note)
+        try:
+            for _ in range(50):
+                publisher.send(EVENT, key="k")
+        finally:
+            sys.setprofile(None)
+        assert not entered
+        publisher.flush()
+        assert publisher.stats().delivered == 51
 
 
 # -- mutated input ------------------------------------------------------------
