@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench lint types format docs clean
+.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,11 +34,15 @@ test-fallback: setup ## run the tests that the fallback must pass, on the fallba
 	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest -m "not native_only and not process"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
-	$(BIN)/python -m pytest --soak tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/rpc/test_processes.py
+	$(BIN)/python -m pytest --soak tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py
 
-bench: setup ## time ours and its peers side by side
-	$(BIN)/python -m pytest benches --benchmark-only --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds \
+bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-disable-gc --report docs/benchmarks.md -q \
 		-o python_files='bench_*.py' -o python_functions='bench_*' -o addopts=--import-mode=importlib -W ignore
+
+sanitize: setup ## the kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+	benches/sanitize.sh $(BIN)/python
 
 lint: setup ## style
 	$(BIN)/ruff check .

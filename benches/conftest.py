@@ -1,12 +1,28 @@
-"""The value that most benches use, and which kernels run."""
+"""Ours beside its peers: the fixture `beside`, the progress bar, and the report that `make bench` writes."""
 
 from __future__ import annotations
 
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from race import Call, calibrate, ratio, run, timed
+from report import Row, write
 
 import cloud_runtimes
+
+DATA = Path(__file__).parent / "data"
+ROUNDS = 51
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--report", metavar="PATH", help="write tables and plots there (Markdown)")
+    parser.addoption("--rounds", type=int, default=ROUNDS, help="rounds of each comparison")
 
 
 def pytest_report_header() -> str:
@@ -15,18 +31,114 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def event() -> dict[str, Any]:
-    """A small telemetry event of twelve fields."""
-    return {
-        "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",
-        "type": "http.request",
-        "source": "checkout-api",
-        "level": "INFO",
-        "seq": 184467,
-        "trace": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "duration_ms": 12.625,
-        "status": 200,
-        "sampled": True,
-        "method": "GET",
-        "route": "/cart/{id}",
-        "retry": 0,
-    }
+    """A small telemetry event: 361 bytes of JSON, a null in it."""
+    value: dict[str, Any] = orjson.loads((DATA / "small_event.json").read_bytes())
+    return value
+
+
+@pytest.fixture
+def order() -> dict[str, Any]:
+    """An order with its items: 1.8 KB of JSON."""
+    value: dict[str, Any] = orjson.loads((DATA / "medium_order.json").read_bytes())
+    return value
+
+
+def wall(call: Call, count: int) -> float:
+    """Return seconds of one call by the wall clock: for what waits, or works on other threads."""
+    begin = time.perf_counter()
+    run(call, count)
+    return (time.perf_counter() - begin) / count
+
+
+@pytest.fixture
+def beside(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict[str, float]]:
+    """Time ours with its peers in turn, round by round.
+
+    pytest-benchmark times the slices of ours; those of the peers run before each, in an order that changes. A slice of ours is as many calls as `extra_info["calls"]` says. Returns the median ratio of each peer.
+    """
+
+    def compare(
+        what: str,
+        ours: Call,
+        peers: Mapping[str, Call],
+        *,
+        goals: Mapping[str, float] | None = None,
+        per: int = 1,
+        each: Mapping[str, int] | None = None,
+        unit: str = "call",
+        slices: bool = False,
+        before: Call | None = None,
+    ) -> dict[str, float]:
+        """See above. `per`: events of one call, `each` where a peer's has fewer; `slices`: a call is a slice, by the wall clock; `before`: what comes before each round, untimed."""
+        clock = wall if slices else timed
+        calls = {"ours": ours, **peers}
+        counts = {name: 1 if slices else calibrate(call) for name, call in calls.items()}
+        shares = {name: (each or {}).get(name, per) for name in calls}
+        rounds = max(5, request.config.getoption("--rounds") // (7 if slices else 1))
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        names = list(peers)
+
+        def others() -> None:
+            if before is not None:
+                before()
+            start = len(times[names[0]]) % len(names) if names else 0
+            for name in names[start:] + names[:start]:
+                times[name].append(clock(peers[name], counts[name]) / shares[name])
+
+        def mine() -> None:
+            times["ours"].append(clock(ours, counts["ours"]) / per)
+
+        if before is None:
+            run(ours, 1)
+        benchmark.pedantic(mine, setup=others, rounds=rounds)
+        ratios = {name: ratio(times["ours"], times[name]) for name in names}
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
+        benchmark.extra_info.update(calls=counts["ours"], seconds=medians, ratios=ratios)
+        topic = request.module.__doc__.split("\n")[0]
+        request.config.stash[_rows].append(Row(topic, what, unit, medians, ratios, dict(goals or {})))
+        return ratios
+
+    return compare
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Add a figure that is no comparison of times."""
+    topic = request.module.__doc__.split("\n")[0]
+    return lambda text: request.config.stash[_notes].append((topic, text))
+
+
+# -- the run ------------------------------------------------------------------
+
+_rows: pytest.StashKey[list[Row]] = pytest.StashKey()
+_notes: pytest.StashKey[list[tuple[str, str]]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_rows] = []
+    config.stash[_notes] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    result = yield
+    if sys.stderr.isatty():
+        total = item.session.testscollected
+        done = item.session.items.index(item) + 1
+        filled = 30 * done // total
+        sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done}/{total} {item.name[:40]:40}")
+        sys.stderr.flush()
+    return result  # type: ignore[no-any-return]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--report")
+    if path and session.config.stash[_rows]:
+        write(Path(path), session.config.stash[_rows], session.config.stash[_notes])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for row in config.stash[_rows]:
+        terminalreporter.write_line(row.line())
+    for _, text in config.stash[_notes]:
+        terminalreporter.write_line(text)

@@ -3,7 +3,7 @@
 # Every `put_` writes into room that the caller has; every `parse_` tells whether it could. Nothing here touches a Python object.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 
 cdef enum:
@@ -50,6 +50,8 @@ cdef inline int utf8_step(const uint8_t* p, Py_ssize_t left, uint32_t* point) no
 cdef inline int check_text(const uint8_t* p, Py_ssize_t size, bint empty) noexcept nogil:
     # The rules of a CloudEvents String (spec §3.1): no control characters, no noncharacters.
     cdef Py_ssize_t at = 0
+    cdef uint64_t word
+    cdef uint64_t ones = 0x0101010101010101ULL
     cdef uint32_t point
     cdef int step
     if size == 0 and not empty:
@@ -59,6 +61,12 @@ cdef inline int check_text(const uint8_t* p, Py_ssize_t size, bint empty) noexce
     while at < size:
         point = p[at]
         step = 1
+        if 0x20 <= point < 0x7F and size - at >= 8:
+            # eight printable ASCII characters at once
+            memcpy(&word, p + at, 8)
+            if not (word | (word - ones * 0x20) | (word + ones)) & ones * 0x80:
+                at += 8
+                continue
         if point > 0x7F:
             step = utf8_step(p + at, size - at, &point)
             if step == 0:

@@ -21,13 +21,15 @@ from record cimport (
     Parts, Slice, content_type_name, header_size, parts_size, parts_write, put_header, put_u32,
 )
 
-from cloud_runtimes._native import _events
+from cloud_runtimes._native import _events, _payload
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 
-__all__ = ["BatchBuffer", "Chunk"]
+__all__ = ["BatchBuffer", "Chunk", "Entry"]
 
 # ids come from the events kernel, so that those of the process strictly increase
 cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
+ctypedef object (*Written)(object, Slice*)
+cdef Written written = <Written>PyCapsule_GetPointer(_payload._written, "cloud_runtimes._native._payload._written")
 cdef dict NUMBERS = {}
 cdef int _number
 for _number in range(1, CONTENT_TYPES):
@@ -368,6 +370,70 @@ cdef class BatchBuffer:
             batches = self.batches
             size = self.bytes_
         return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size
+
+
+cdef object ABSENT = object()
+cdef object ENCODE_JSON = _payload.encode_json
+
+
+@cython.final
+cdef class Entry:
+    """The way into a buffer that `Publisher.send` is; see the twin for arguments and errors."""
+
+    cdef object encode, other, failed
+    cdef BatchBuffer buffer
+    cdef Py_ssize_t max_event
+
+    def __init__(self, encode, other, failed):
+        self.encode = encode
+        self.other = other
+        self.failed = failed
+
+    def aim(self, BatchBuffer buffer, Py_ssize_t max_event=0):
+        """Let events go into a buffer; `None`: all the other way."""
+        self.max_event = max_event
+        self.buffer = buffer
+
+    def send(self, data, *, key=None, attributes=None, metadata=None, timeout=ABSENT):
+        """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
+        cdef BatchBuffer buffer = self.buffer
+        cdef int64_t sequence = 0
+        if buffer is not None and type(data) is dict and attributes is None and metadata is None and self.encode is ENCODE_JSON:
+            sequence = self.add(buffer, data, key)
+            if sequence:
+                return sequence
+        options = {"key": key, "attributes": attributes, "metadata": metadata}
+        if timeout is not ABSENT:
+            options["timeout"] = timeout
+        return self.other(data, **options)
+
+    cdef int64_t add(self, BatchBuffer buffer, dict data, object key) except -1:
+        cdef Parts parts
+        cdef Py_ssize_t size
+        cdef int64_t sequence
+        cdef bint wake
+        try:
+            parts.flags = 0
+            parts.number = 1
+            if key is not None:
+                take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
+                parts.flags = KEY
+            out = written(data, &parts.payload)
+            if parts.payload.size > self.max_event:
+                return 0
+            size = parts_size(&parts)
+            buffer.refuse_large(size)
+            draw_now(&parts.time_us, parts.id)
+            with cython.critical_section(buffer):
+                sequence = buffer.add(&parts, NULL, size, &wake)
+            if sequence < 0:
+                raise MemoryError
+            if wake:
+                buffer.ready()
+            return sequence
+        except BaseException as error:
+            self.failed(error)
+            raise
 
 
 cdef void free_all(Block* block) noexcept nogil:

@@ -10,6 +10,20 @@ from attribute_text cimport utf8_step
 from record cimport Fault, refuse
 
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define CR_LITTLE 1
+    #define CR_ctz(word) __builtin_ctzll(word)
+    #else
+    #define CR_LITTLE 0
+    #define CR_ctz(word) 0
+    #endif
+    """
+    const bint CR_LITTLE
+    int CR_ctz(uint64_t) nogil
+
+
 cdef enum:
     DEPTH_MAX = 128
 
@@ -38,13 +52,17 @@ cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept no
 
 cdef inline Py_ssize_t skip_plain(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
     # The offset of the next quote, backslash or control character: eight bytes at a time, then one by one.
-    cdef uint64_t word, quote, slash
+    cdef uint64_t word, quote, slash, found
     cdef uint64_t ones = 0x0101010101010101ULL
     while size - at >= 8:
         memcpy(&word, p + at, 8)
         quote = word ^ ones * 0x22
         slash = word ^ ones * 0x5C
-        if ((word - ones * 0x20) & ~word | (quote - ones) & ~quote | (slash - ones) & ~slash) & ones * 0x80:
+        found = ((word - ones * 0x20) & ~word | (quote - ones) & ~quote | (slash - ones) & ~slash) & ones * 0x80
+        if found:
+            # a borrow only marks bytes behind a true find, so the first mark is one
+            if CR_LITTLE:
+                return at + (CR_ctz(found) >> 3)
             break
         at += 8
     while at < size and p[at] >= 0x20 and p[at] != 0x22 and p[at] != 0x5C:

@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """MessagePack, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/msgpack_py.py`, which is the contract.
 
-Encoding writes into a buffer on the stack and copies the result once. Python decides what a value that is no builtin becomes (`codec/_plain.py`, shared with the twin). Decoding reads every head in one place (`read_head`), which has checked that what the head promises is there; nothing is allocated from a declared length.
+Encoding writes into a buffer on the stack and copies the result once: first the short way (`msgpack_builtin.pxd`), which takes exact builtins only, and where that gives up the long way below. Python decides what a value that is no builtin becomes (`codec/_plain.py`, shared with the twin). Decoding reads every head in one place (`read_head`), which has checked that what the head promises is there; nothing is allocated from a declared length.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject, PyTypeObject
@@ -14,6 +14,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from msgpack_builtin cimport CR_BORROW, CR_object, short_container
 from msgpack_wire cimport (
     ARRAY, BIN, EXTENSION, FALSE, FLOAT, MAP, NIL, SIGNED, STR, TRUE, UNSIGNED, Head, Reader, big_endian, malformed,
     put_bin_head, put_container_head, put_double, put_negative, put_str_head, put_timestamp, put_unsigned, read_head,
@@ -35,7 +36,33 @@ cdef extern from *:
     #define CR_KEY_CACHE 1
     #endif
     #define CR_ASCII_DATA(o) ((const char*)PyUnicode_DATA(o))
+    /* A str of ASCII, made without the decoder's search for its kind; NULL without an error where it is none. */
+    static inline PyObject* CR_ascii(const char* at, Py_ssize_t size) {
+        uint64_t word, seen = 0;
+        Py_ssize_t i = 0;
+        PyObject* text;
+        if (size < 2) return NULL;
+        if (size >= 8) {
+            for (; i < size - 8; i += 8) {
+                memcpy(&word, at + i, 8);
+                seen |= word;
+            }
+            memcpy(&word, at + size - 8, 8);
+            seen |= word;
+        } else {
+            for (; i < size; i++) seen |= (uint64_t)(unsigned char)at[i];
+        }
+        if (seen & 0x8080808080808080ULL) return NULL;
+        text = PyUnicode_New(size, 127);
+        if (text == NULL) {
+            PyErr_Clear();
+            return NULL;
+        }
+        memcpy(PyUnicode_DATA(text), at, (size_t)size);
+        return text;
+    }
     """
+    PyObject* CR_ascii(const char*, Py_ssize_t)
     const bint CR_KEY_CACHE
     const char* CR_ASCII_DATA(object)
     const char* CR_ASCII_DATA_P "CR_ASCII_DATA"(PyObject*)
@@ -71,23 +98,45 @@ _datetime = datetime.datetime
 
 # ---------------------------------------------------------------- encoding
 
-def encode(value, /) -> bytes:
-    """Encode a value as MessagePack, every part in its shortest form; see the twin for the rules.
+def encode(value) -> bytes:
+    """Encode a value as MessagePack, every part in its shortest form.
+
+    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are None, bool, int, float, str or bytes. Containers nest up to 128 deep.
 
     Raises:
-        PayloadError: the value or something in it has no form in MessagePack; the message gives the path.
+        PayloadError: an int outside -2**63 … 2**64-1, a lone surrogate, a datetime without tzinfo, a set or another type; the message gives the path. What code of the user's own raised is its cause.
     """
     cdef char stack[STACK_BYTES]
     cdef Writer w
+    cdef uint8_t* end
     writer_init(&w, stack, STACK_BYTES)
+    if CR_BORROW:
+        end = short_container(&w, <uint8_t*>w.data, CR_object(value), 0)
+        if end != NULL:
+            if not w.heap:
+                return PyBytes_FromStringAndSize(w.data, end - <uint8_t*>w.data)
+            w.length = end - <uint8_t*>w.data
+            return released(&w)
+    return encode_long(&w, value)
+
+
+cdef bytes released(Writer* w):
     try:
-        write_value(&w, value, 0)
-        return writer_bytes(&w)
+        return writer_bytes(w)
+    finally:
+        writer_release(w)
+
+
+cdef bytes encode_long(Writer* w, object value):
+    w.length = 0
+    try:
+        write_value(w, value, 0)
+        return writer_bytes(w)
     except Exception as error:
         refused = payload_error(error)
         raise refused from refused.__cause__
     finally:
-        writer_release(&w)
+        writer_release(w)
 
 
 cdef int write_value(Writer* w, object value, int depth) except -1:
@@ -285,15 +334,34 @@ cdef int write_timestamp(Writer* w, object value) except -1:
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
 
 
-def decode(data, /) -> object:
-    """Decode one MessagePack value that fills the bytes-like `data`; see the twin for the rules.
+def decode(data, *, type=None) -> object:
+    """Decode one MessagePack value that fills `data`.
+
+    Args:
+        data: contiguous bytes.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
 
     Raises:
-        PayloadError: the bytes are not one whole MessagePack value; the message gives the offset.
+        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        InvalidArgumentError: `type` is no supported annotation.
     """
+    cdef Reader r
+    if PyBytes_CheckExact(data):
+        r.data = <const uint8_t*>PyBytes_AS_STRING(data)
+        r.size = PyBytes_GET_SIZE(data)
+        value = read_whole(&r)
+    else:
+        value = read_buffer(data)
+    if type is not None:
+        from cloud_runtimes.codec._convert import convert
+
+        return convert(value, type)
+    return value
+
+
+cdef object read_buffer(object data):
     cdef Py_buffer view
     cdef Reader r
-    cdef Head head
     try:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     except (TypeError, BufferError, ValueError):
@@ -301,17 +369,22 @@ def decode(data, /) -> object:
     try:
         r.data = <const uint8_t*>view.buf
         r.size = view.len
-        r.position = 0
-        if r.size > VERIFY_BYTES:
-            verify(&r)
-            r.position = 0
-        read_head(&r, &head)
-        result = read_value(&r, &head, 0)
-        if r.position != r.size:
-            malformed(f"{r.size - r.position} bytes follow the value", r.position)
-        return result
+        return read_whole(&r)
     finally:
         PyBuffer_Release(&view)
+
+
+cdef object read_whole(Reader* r):
+    cdef Head head
+    r.position = 0
+    if r.size > VERIFY_BYTES:
+        verify(r)
+        r.position = 0
+    read_head(r, &head)
+    result = read_value(r, &head, 0)
+    if r.position != r.size:
+        malformed(f"{r.size - r.position} bytes follow the value", r.position)
+    return result
 
 
 cdef object read_value(Reader* r, Head* head, int depth):
@@ -347,7 +420,9 @@ cdef object read_value(Reader* r, Head* head, int depth):
 
 cdef inline object read_str(const char* at, Head* head):
     # A bare pointer, so that no str pays for a frame that catches what bad ones raise.
-    cdef PyObject* text = PyUnicode_DecodeUTF8(at, head.length, NULL)
+    cdef PyObject* text = CR_ascii(at, head.length)
+    if text == NULL:
+        text = PyUnicode_DecodeUTF8(at, head.length, NULL)
     if text == NULL:
         return refuse_str(head)
     result = <object>text

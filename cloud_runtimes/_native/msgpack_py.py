@@ -27,11 +27,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _double = struct.Struct(">d")
 
 
-def encode(value: Any, /) -> bytes:
-    """Encode a value as MessagePack.
+def encode(value: Any) -> bytes:
+    """Encode a value as MessagePack, every part in its shortest form.
+
+    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are None, bool, int, float, str or bytes. Containers nest up to 128 deep.
 
     Raises:
-        PayloadError: the value or something in it has no form in MessagePack; the message gives the path.
+        PayloadError: an int outside -2**63 … 2**64-1, a lone surrogate, a datetime without tzinfo, a set or another type; the message gives the path. What code of the user's own raised is its cause.
     """
     out = bytearray()
     try:
@@ -180,12 +182,26 @@ def _write_timestamp(out: bytearray, value: datetime) -> None:
         out += b"\xc7\x0c\xff" + nanoseconds.to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True)
 
 
-def decode(data: bytes | bytearray | memoryview, /) -> Any:
+def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
     """Decode one MessagePack value that fills `data`.
 
+    Args:
+        data: contiguous bytes.
+        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
+
     Raises:
-        PayloadError: the bytes are not one whole MessagePack value; the message gives the offset.
+        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        InvalidArgumentError: `type` is no supported annotation.
     """
+    value = _decode(data)
+    if type is not None:
+        from ..codec._convert import convert
+
+        return convert(value, type)
+    return value
+
+
+def _decode(data: bytes | bytearray | memoryview) -> Any:
     try:
         view = memoryview(data)
         if not view.c_contiguous:

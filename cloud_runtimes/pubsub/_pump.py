@@ -25,6 +25,7 @@ LANDING: Final = 0.05
 """Seconds within which an answer lands (docs/architecture.md, "The log")."""
 _IDLE: Final = 0.25
 _MAX_BACKOFF: Final = 5.0
+_new: Final = tuple.__new__
 
 
 class Pump:
@@ -53,7 +54,9 @@ class Pump:
     ) -> None:
         self._source = source
         self.name = name
-        self._event: dict[str, Any] = {"pump": self, "pubsub_name": pubsub_name, "type": type, "raw": raw}
+        self._pubsub_name = pubsub_name
+        self._type = type
+        self._raw = raw
         self._typed = type is not None
         self._max_in_flight = max_in_flight
         self._flush_at = max(1, max_in_flight // 2)
@@ -227,8 +230,11 @@ class Pump:
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
-        options = self._event
-        events = [Event(record, token=token, delivery_count=count, **options) for record, token, count in deliveries]
+        name, type, raw = self._pubsub_name, self._type, self._raw
+        events = [
+            Event(record, pump=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
+            for record, token, count in deliveries
+        ]
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)
@@ -243,10 +249,12 @@ class Pump:
             self._settle(events, verdict, delay)
 
     def _settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
+        append = self._answers.append
         for event in events:
             if event._verdict is None:
                 event._verdict = verdict
-                self._answers.append(Answer(event._token, verdict, delay))
+                # what Answer(…) does, without its frame: this runs for every event
+                append(_new(Answer, (event._token, verdict, delay)))
                 self._open -= 1
 
     def _drain(self) -> list[Event[Any]]:

@@ -1,0 +1,144 @@
+"""JSON payloads through orjson and CloudEvents around them, the reference twin of the compiled kernel `_payload`.
+
+`use` says who writes JSON and how; `encode_json` refuses what that would write as null although it is NaN or infinite, and copies, because a result of orjson keeps the 4 KB it was written into. `encode_event` is one record, rendered; the common form, a dict and nothing else given, is put together without one.
+"""
+
+from __future__ import annotations
+
+from builtins import type as type_of
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..codec._plain import NONFINITE, has_nonfinite
+from ..errors import InvalidArgumentError
+from . import events_py
+from .ids_py import draw, now_us, uuid7_text
+from .json_py import DEPTH_MAX
+from .record_py import check_text, escape, format_time
+
+__all__ = ["encode_event", "encode_event_with", "encode_json", "use"]
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_used: Any = None
+_encode_payload: Any = None
+_MANY = 256
+_heads: dict[tuple[str, str], bytes] = {}
+_join = b"".join
+
+
+def use(
+    dumps: Callable[..., bytes], default: Any, options: int, explained: Callable[[Any, Exception], BaseException]
+) -> None:
+    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors."""
+    global _used
+    _used = dumps, default, options, explained
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode a value as JSON (UTF-8, no spaces).
+
+    Besides the JSON types: dataclasses (all fields), pydantic models, enum members (their value), datetime, date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are str. Containers nest up to 254 deep.
+
+    Raises:
+        PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.
+    """
+    dumps, default, options, explained = _used
+    try:
+        out = dumps(value, default, options)
+    except TypeError as error:
+        reason = explained(value, error)
+        raise reason from reason.__cause__
+    # rfind, not `in`: three times as fast on a document of a few hundred bytes
+    if out.rfind(b"null") >= 0 and has_nonfinite(value):
+        raise explained(value, ValueError(NONFINITE)) from None
+    return _join((out, b""))  # a true copy of the exact size
+
+
+def encode_event(
+    data: Any,
+    source: str,
+    type: str,
+    *,
+    id: str | None = None,
+    time: str | datetime | None = None,
+    subject: str | None = None,
+    content_type: str | None = None,
+    extensions: Mapping[str, str | int | bool] | None = None,
+) -> bytes:
+    """Encode an event as structured JSON (media type ``application/cloudevents+json``).
+
+    Args:
+        data: the payload: bytes-like, text or what JSON can hold; `None` for no data.
+        source, type: CloudEvents attributes, not empty.
+        id: `None` draws a UUIDv7.
+        time: RFC 3339 text, kept as it is, or a datetime with a time zone; `None` is now.
+        subject: CloudEvents ``subject``.
+        content_type: media type of `data`; `None` goes by its Python type.
+        extensions: other attributes: names of ``a-z0-9``; strings, 32-bit integers, booleans. ``dataschema`` and ``traceparent`` go here too.
+
+    Raises:
+        InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0.2 §3.1.
+        PayloadError: `data` cannot be encoded.
+    """
+    global _encode_payload
+    if _encode_payload is None:
+        # it imports what chose this twin
+        from ..codec.payload import encode_payload
+
+        _encode_payload = encode_payload
+    common = id is None and time is None and subject is None and content_type is None and extensions is None
+    if common and type_of(data) is dict:
+        payload: bytes = _encode_payload(data)[0]
+        if payload.count(b"{") + payload.count(b"[") <= DEPTH_MAX:  # else it may be too deep to be copied in as it is
+            head = _heads.get((source, type)) if type_of(source) is type_of(type) is str else None
+            if head is None:
+                head = _head(source, type)
+            now = now_us()
+            return b'{"specversion":"1.0","id":"%b%b%b","datacontenttype":"application/json","data":%b}' % (
+                uuid7_text(draw(now)).encode(),
+                head,
+                format_time(now).encode(),
+                payload,
+            )
+    return encode_event_with(
+        events_py, _encode_payload, data, source, type, id, time, subject, content_type, extensions
+    )
+
+
+def _head(source: str, type: str) -> bytes:
+    head = b'","source":"%b","type":"%b","time":"' % (
+        escape(check_text("source", source)),
+        escape(check_text("type", type)),
+    )
+    if len(_heads) >= _MANY:
+        _heads.clear()
+    if len(head) <= _MANY and type_of(source) is type_of(type) is str:
+        _heads[source, type] = head
+    return head
+
+
+def encode_event_with(
+    events: Any,
+    encode_payload: Callable[[Any, str | None], tuple[bytes, str]],
+    data: Any,
+    source: str,
+    type: str,
+    id: str | None,
+    time: str | datetime | None,
+    subject: str | None,
+    content_type: str | None,
+    extensions: Mapping[str, str | int | bool] | None,
+) -> bytes:
+    """`encode_event` over a kernel of events: what the compiled twin calls, too, for all but the common form."""
+    moment = _microseconds(time) if isinstance(time, datetime) else time
+    payload, found = (b"", content_type) if data is None else encode_payload(data, content_type)
+    record = events.encode_record(payload, found, id=id, time=moment, subject=subject, extensions=extensions)
+    rendered: bytes = events.render_cloudevent(record, source, type)
+    return rendered
+
+
+def _microseconds(time: datetime) -> int:
+    if time.tzinfo is None:
+        raise InvalidArgumentError("time must have a time zone; give datetime.now(timezone.utc)")
+    return (time - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,297 @@
+# The short way of encoding MessagePack, header only: exact builtins alone, which is what nearly every event is made of.
+#
+# No Python code runs in here and no object is made, so all references are borrowed, and neither the containers nor what they hold can change. Whatever else is met (another type, a big int, a surrogate, a key that is no str, the depth) gives NULL: the caller starts again the long way, which knows conversions and refusals. That costs once what was written so far.
+# The bytes are those of the long way. A step takes the place to write at and gives the place behind; `Room` is the Writer's, kept in registers.
+
+from cpython.mem cimport PyMem_RawFree
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from writer cimport Writer, writer_grow
+
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define CR_BORROW 0
+    #else
+    #define CR_BORROW 1
+    #endif
+    #define CR_DATA(o) ((const uint8_t*)PyUnicode_DATA(o))
+    #define CR_item(o, i) (PyTuple_CheckExact(o) ? PyTuple_GET_ITEM(o, i) : PyList_GET_ITEM(o, i))
+    #define CR_object(o) ((PyObject*)(o))
+    #if defined(__GNUC__)
+    #define CR_LIKELY(x) __builtin_expect(!!(x), 1)
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define CR_BE16(x) __builtin_bswap16(x)
+    #define CR_BE32(x) __builtin_bswap32(x)
+    #define CR_BE64(x) __builtin_bswap64(x)
+    #else
+    #define CR_BE16(x) (x)
+    #define CR_BE32(x) (x)
+    #define CR_BE64(x) (x)
+    #endif
+    #endif
+    static inline int CR_small_int(PyObject* value, long long* out) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (PyUnstable_Long_IsCompact((PyLongObject*)value)) {
+            *out = PyUnstable_Long_CompactValue((PyLongObject*)value);
+            return 1;
+        }
+    #else
+        Py_ssize_t size = Py_SIZE(value);
+        if (size >= -1 && size <= 1) {
+            *out = size == 0 ? 0 : (long long)size * ((PyLongObject*)value)->ob_digit[0];
+            return 1;
+        }
+    #endif
+        int overflow = 0;
+        *out = PyLong_AsLongLongAndOverflow(value, &overflow);
+        return !overflow;
+    }
+    """
+    const bint CR_BORROW
+    const uint8_t* CR_DATA(PyObject*) nogil
+    PyObject* CR_item(PyObject*, Py_ssize_t)
+    PyObject* CR_object(object)
+    bint CR_LIKELY(bint) nogil
+    uint16_t CR_BE16(uint16_t) nogil
+    uint32_t CR_BE32(uint32_t) nogil
+    uint64_t CR_BE64(uint64_t) nogil
+    bint CR_small_int(PyObject*, long long*)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject*)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
+    const char* PyUnicode_AsUTF8AndSize(PyObject*, Py_ssize_t*)
+    void PyErr_Clear()
+    Py_ssize_t Py_SIZE(PyObject*)
+    const char* PyBytes_AS_STRING(PyObject*)
+    double PyFloat_AS_DOUBLE(PyObject*)
+    PyTypeObject* Py_TYPE(PyObject*)
+    bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**)
+    Py_ssize_t PyDict_GET_SIZE(PyObject*)
+    PyObject* Py_None_P "Py_None"
+    PyObject* Py_True_P "Py_True"
+    PyObject* Py_False_P "Py_False"
+    PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PyBytes_Type
+    void* PyMem_RawRealloc(void*, size_t)
+    void* PyMem_RawMalloc(size_t)
+
+
+cdef enum:
+    SHORT_DEPTH = 128
+
+
+cdef inline uint8_t* more(Writer* w, uint8_t* p, Py_ssize_t extra) noexcept:
+    # Room for `extra` more bytes; NULL where there is no memory, which the long way tells.
+    cdef Py_ssize_t wanted
+    cdef char* data
+    if CR_LIKELY(extra <= w.capacity - (p - <uint8_t*>w.data)):
+        return p
+    w.length = p - <uint8_t*>w.data
+    if extra > (<Py_ssize_t>((<size_t>-1) >> 1)) // 2 - w.length:
+        return NULL
+    wanted = max(w.length + extra, 2 * w.capacity)
+    data = <char*>(PyMem_RawRealloc(w.data, <size_t>wanted) if w.heap else PyMem_RawMalloc(<size_t>wanted))
+    if data == NULL:
+        return NULL
+    if not w.heap:
+        memcpy(data, w.data, <size_t>w.length)
+    w.data = data
+    w.capacity = wanted
+    w.heap = True
+    return <uint8_t*>data + w.length
+
+
+cdef inline uint8_t* tagged16(uint8_t* p, uint8_t tag, uint16_t number) noexcept nogil:
+    p[0] = tag
+    number = CR_BE16(number)
+    memcpy(p + 1, &number, 2)
+    return p + 3
+
+
+cdef inline uint8_t* tagged32(uint8_t* p, uint8_t tag, uint32_t number) noexcept nogil:
+    p[0] = tag
+    number = CR_BE32(number)
+    memcpy(p + 1, &number, 4)
+    return p + 5
+
+
+cdef inline uint8_t* tagged64(uint8_t* p, uint8_t tag, uint64_t number) noexcept nogil:
+    p[0] = tag
+    number = CR_BE64(number)
+    memcpy(p + 1, &number, 8)
+    return p + 9
+
+
+cdef inline uint8_t* copied(uint8_t* p, const uint8_t* source, Py_ssize_t size) noexcept nogil:
+    # Short texts by two moves that overlap instead of a call.
+    cdef uint64_t a, b, c, d
+    cdef uint32_t e, f
+    if size >= 8:
+        if size > 32:
+            memcpy(p, source, <size_t>size)
+        elif size > 16:
+            memcpy(&a, source, 8)
+            memcpy(&b, source + 8, 8)
+            memcpy(&c, source + size - 16, 8)
+            memcpy(&d, source + size - 8, 8)
+            memcpy(p, &a, 8)
+            memcpy(p + 8, &b, 8)
+            memcpy(p + size - 16, &c, 8)
+            memcpy(p + size - 8, &d, 8)
+        else:
+            memcpy(&a, source, 8)
+            memcpy(&b, source + size - 8, 8)
+            memcpy(p, &a, 8)
+            memcpy(p + size - 8, &b, 8)
+    elif size >= 4:
+        memcpy(&e, source, 4)
+        memcpy(&f, source + size - 4, 4)
+        memcpy(p, &e, 4)
+        memcpy(p + size - 4, &f, 4)
+    elif size:
+        p[0] = source[0]
+        p[size >> 1] = source[size >> 1]
+        p[size - 1] = source[size - 1]
+    return p + size
+
+
+cdef inline uint8_t* short_int(uint8_t* p, long long number) noexcept nogil:
+    # 9 bytes of room are there.
+    if -32 <= number < 128:
+        p[0] = <uint8_t>number
+        return p + 1
+    if number > 0:
+        if number <= 0xFF:
+            p[0] = 0xCC
+            p[1] = <uint8_t>number
+            return p + 2
+        if number <= 0xFFFF:
+            return tagged16(p, 0xCD, <uint16_t>number)
+        if number <= 0xFFFFFFFFLL:
+            return tagged32(p, 0xCE, <uint32_t>number)
+        return tagged64(p, 0xCF, <uint64_t>number)
+    if number >= -0x80:
+        p[0] = 0xD0
+        p[1] = <uint8_t>number
+        return p + 2
+    if number >= -0x8000:
+        return tagged16(p, 0xD1, <uint16_t>number)
+    if number >= -0x80000000LL:
+        return tagged32(p, 0xD2, <uint32_t>number)
+    return tagged64(p, 0xD3, <uint64_t>number)
+
+
+cdef inline uint8_t* short_str(Writer* w, uint8_t* p, PyObject* value) noexcept:
+    cdef Py_ssize_t size = 0
+    cdef const uint8_t* data
+    if CR_LIKELY(PyUnicode_IS_COMPACT_ASCII(value)):
+        size = PyUnicode_GET_LENGTH(value)
+        data = CR_DATA(value)
+    else:
+        data = <const uint8_t*>PyUnicode_AsUTF8AndSize(value, &size)
+        if data == NULL:
+            PyErr_Clear()
+            return NULL
+    # beside the text room for any scalar behind it, so that those need not ask
+    p = more(w, p, size + 16)
+    if not CR_LIKELY(p != NULL):
+        return NULL
+    if CR_LIKELY(size < 32):
+        p[0] = 0xA0 | <uint8_t>size
+        return copied(p + 1, data, size)
+    if size <= 0xFF:
+        p[0] = 0xD9
+        p[1] = <uint8_t>size
+        return copied(p + 2, data, size)
+    if size <= 0xFFFF:
+        return copied(tagged16(p, 0xDA, <uint16_t>size), data, size)
+    if size <= 0xFFFFFFFFLL:
+        return copied(tagged32(p, 0xDB, <uint32_t>size), data, size)
+    return NULL
+
+
+cdef inline uint8_t* short_head(Writer* w, uint8_t* p, Py_ssize_t count, uint8_t fix, uint8_t wide) noexcept:
+    p = more(w, p, 16)
+    if p == NULL or count > 0xFFFFFFFFLL:
+        return NULL
+    if CR_LIKELY(count < 16):
+        p[0] = fix | <uint8_t>count
+        return p + 1
+    if count <= 0xFFFF:
+        return tagged16(p, wide, <uint16_t>count)
+    return tagged32(p, wide + 1, <uint32_t>count)
+
+
+cdef inline uint8_t* short_bin(Writer* w, uint8_t* p, PyObject* value) noexcept:
+    cdef Py_ssize_t size = Py_SIZE(value)
+    p = more(w, p, size + 16)
+    if p == NULL or size > 0xFFFFFFFFLL:
+        return NULL
+    if size <= 0xFF:
+        p[0] = 0xC4
+        p[1] = <uint8_t>size
+        p += 2
+    elif size <= 0xFFFF:
+        p = tagged16(p, 0xC5, <uint16_t>size)
+    else:
+        p = tagged32(p, 0xC6, <uint32_t>size)
+    return copied(p, <const uint8_t*>PyBytes_AS_STRING(value), size)
+
+
+cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
+    # One value; for a scalar other than a str 9 bytes of room are there already.
+    cdef PyTypeObject* kind = Py_TYPE(value)
+    cdef long long number
+    cdef double real
+    cdef uint64_t bits
+    if kind == &PyUnicode_Type:
+        return short_str(w, p, value)
+    if kind == &PyLong_Type:
+        return short_int(p, number) if CR_small_int(value, &number) else NULL
+    if value == Py_None_P:
+        p[0] = 0xC0
+        return p + 1
+    if value == Py_True_P:
+        p[0] = 0xC3
+        return p + 1
+    if value == Py_False_P:
+        p[0] = 0xC2
+        return p + 1
+    if kind == &PyFloat_Type:
+        real = PyFloat_AS_DOUBLE(value)
+        memcpy(&bits, &real, 8)
+        return tagged64(p, 0xCB, bits)
+    if kind == &PyBytes_Type:
+        return short_bin(w, p, value)
+    return short_container(w, p, value, depth)
+
+
+cdef inline uint8_t* short_container(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
+    cdef PyTypeObject* kind = Py_TYPE(value)
+    cdef Py_ssize_t position = 0
+    cdef Py_ssize_t i
+    cdef PyObject* key = NULL
+    cdef PyObject* item = NULL
+    if depth >= SHORT_DEPTH:
+        return NULL
+    if kind == &PyDict_Type:
+        p = short_head(w, p, PyDict_GET_SIZE(value), 0x80, 0xDE)
+        while p != NULL and PyDict_Next(value, &position, &key, &item):
+            if Py_TYPE(key) != &PyUnicode_Type:
+                return NULL
+            p = short_str(w, p, key)
+            if p != NULL:
+                p = short_item(w, p, item, depth + 1)
+        return p
+    if kind != &PyList_Type and kind != &PyTuple_Type:
+        return NULL
+    p = short_head(w, p, Py_SIZE(value), 0x90, 0xDC)
+    for i in range(Py_SIZE(value)):
+        if p != NULL:
+            p = more(w, p, 16)
+        if p == NULL:
+            return NULL
+        p = short_item(w, p, CR_item(value, i), depth + 1)
+    return p

@@ -1,0 +1,247 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""JSON payloads through orjson and CloudEvents around them, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/payload_py.py`, which is the contract.
+
+orjson writes; what it wrote is looked through for `null` (which alone can stand for NaN) and copied once: into a bytes object of its size, or into an envelope. `use` says who writes, so that without orjson nothing here is called.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.math cimport isfinite
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy, strlen
+
+from attribute_text cimport UUID_ROOM, put_time, put_uuid
+from attributes cimport take_text
+from json_text cimport DEPTH_MAX, escaped_size, put_escaped
+from record cimport DrawNow, Parts, Slice
+from render cimport put
+
+from cloud_runtimes._native import _events
+from cloud_runtimes.codec._plain import NONFINITE, has_nonfinite
+from cloud_runtimes.errors import InvalidArgumentError, PayloadError
+
+__all__ = ["encode_event", "encode_json", "use"]
+
+cdef extern from *:
+    """
+    #define CR_HEAD "{\\"specversion\\":\\"1.0\\",\\"id\\":\\""
+    #define CR_SOURCE "\\",\\"source\\":\\""
+    #define CR_TYPE "\\",\\"type\\":\\""
+    #define CR_TIME "\\",\\"time\\":\\""
+    #define CR_REST "\\",\\"datacontenttype\\":\\"application/json\\",\\"data\\":"
+    #ifdef Py_GIL_DISABLED
+    #define CR_BORROW 0
+    #else
+    #define CR_BORROW 1
+    #endif
+    #define CR_item(o, i) (PyTuple_CheckExact(o) ? PyTuple_GET_ITEM(o, i) : PyList_GET_ITEM(o, i))
+    #define CR_object(o) ((PyObject*)(o))
+    #define CR_owned(o) (o)
+    /* Loops without branches, which compilers turn into vector instructions. */
+    static inline Py_ssize_t CR_nulls(const uint8_t* p, Py_ssize_t size) {
+        Py_ssize_t count = 0, at = 0, i;
+        while (size - at >= 67) {
+            uint8_t some = 0;
+            for (i = at; i < at + 64; i++)
+                some += (p[i] == 'n') & (p[i + 1] == 'u') & (p[i + 2] == 'l') & (p[i + 3] == 'l');
+            count += some;
+            at += 64;
+        }
+        for (; size - at >= 4; at++)
+            count += p[at] == 'n' && p[at + 1] == 'u' && p[at + 2] == 'l' && p[at + 3] == 'l';
+        return count;
+    }
+    static inline Py_ssize_t CR_openings(const uint8_t* p, Py_ssize_t size) {
+        Py_ssize_t count = 0, at = 0, i;
+        while (size - at >= 64) {
+            uint8_t some = 0;
+            for (i = at; i < at + 64; i++) some += (p[i] | 0x20) == '{';
+            count += some;
+            at += 64;
+        }
+        for (; at < size; at++) count += (p[at] | 0x20) == '{';
+        return count;
+    }
+    """
+    const char* HEAD "CR_HEAD"
+    const char* SOURCE "CR_SOURCE"
+    const char* TYPE "CR_TYPE"
+    const char* TIME "CR_TIME"
+    const char* DATA "CR_REST"
+    const bint CR_BORROW
+    size_t VECTORCALL_3 "(3 | PY_VECTORCALL_ARGUMENTS_OFFSET)"
+    PyObject* CR_item(PyObject*, Py_ssize_t)
+    PyObject* CR_object(object)
+    Py_ssize_t CR_nulls(const uint8_t*, Py_ssize_t)
+    PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
+    object CR_owned(PyObject*)
+    Py_ssize_t CR_openings(const uint8_t*, Py_ssize_t)
+    Py_ssize_t Py_SIZE(PyObject*)
+    double PyFloat_AS_DOUBLE(PyObject*)
+    PyTypeObject* Py_TYPE(PyObject*)
+    bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**)
+    PyObject* Py_None_P "Py_None"
+    PyTypeObject PyUnicode_Type, PyLong_Type, PyBool_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type
+
+# ids come from the events kernel, so that those of the process strictly increase
+cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
+cdef object dumps = None
+cdef object default = None
+cdef object options = None
+cdef object explained = None
+cdef object long_way = None
+
+
+def use(dumps_, default_, options_, explained_):
+    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors."""
+    global dumps, default, options, explained
+    dumps, default, options, explained = dumps_, default_, options_, explained_
+
+
+cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
+    # As `has_nonfinite`, of exact builtins: 1 or 0, or -1 where there is anything else. No Python code runs, so references are borrowed. Once all of the `nulls` that were written are found to be None, none is left that could be NaN.
+    cdef PyTypeObject* kind = Py_TYPE(value)
+    cdef PyObject* item = NULL
+    cdef PyObject* key = NULL
+    cdef Py_ssize_t position = 0
+    cdef Py_ssize_t i
+    cdef int found = 0
+    if kind == &PyUnicode_Type or kind == &PyLong_Type or kind == &PyBool_Type:
+        return 0
+    if value == Py_None_P:
+        nulls[0] -= 1
+        return 0
+    if kind == &PyFloat_Type:
+        return not isfinite(PyFloat_AS_DOUBLE(value))
+    if kind == &PyDict_Type:
+        while found == 0 and nulls[0] > 0 and PyDict_Next(value, &position, &key, &item):
+            if Py_TYPE(item) != &PyUnicode_Type:
+                found = nonfinite(item, nulls)
+        return found
+    if kind == &PyList_Type or kind == &PyTuple_Type:
+        for i in range(Py_SIZE(value)):
+            if found or nulls[0] <= 0:
+                return found
+            found = nonfinite(CR_item(value, i), nulls)
+        return found
+    return -1
+
+
+cdef object refuse(object value):
+    # Called with the error of `dumps` set.
+    try:
+        return CR_owned(NULL)
+    except TypeError as error:
+        reason = explained(value, error)
+        raise reason from reason.__cause__
+
+
+cdef int check_nulls(object value, Py_ssize_t nulls) except -1:
+    cdef int found = nonfinite(CR_object(value), &nulls) if CR_BORROW else -1
+    if found < 0:
+        found = has_nonfinite(value)
+    if found:
+        raise explained(value, ValueError(NONFINITE))
+    return 0
+
+
+cdef inline object written(object value, Slice* text):
+    # What orjson writes, checked; `text` borrows from it. Called by hand: a `try` here would cost every event.
+    cdef PyObject* arguments[4]
+    cdef PyObject* raw
+    cdef Py_ssize_t nulls
+    arguments[1] = CR_object(value)
+    arguments[2] = CR_object(default)
+    arguments[3] = CR_object(options)
+    raw = PyObject_Vectorcall(CR_object(dumps), &arguments[1], VECTORCALL_3, NULL)
+    if raw == NULL:
+        return refuse(value)
+    out = CR_owned(raw)
+    text.data = <const uint8_t*>PyBytes_AS_STRING(out)
+    text.size = PyBytes_GET_SIZE(out)
+    nulls = CR_nulls(text.data, text.size)
+    if nulls:
+        check_nulls(value, nulls)
+    return out
+
+
+ctypedef object (*Written)(object, Slice*)
+
+cdef object lend(object value, Slice* text):
+    return written(value, text)
+
+cdef Written lent = lend
+# what this kernel lends to the batch kernel
+_written = PyCapsule_New(<void*>lent, "cloud_runtimes._native._payload._written", NULL)
+
+
+def encode_json(value):
+    """Encode a value as JSON (UTF-8, no spaces).
+
+    Besides the JSON types: dataclasses (all fields), pydantic models, enum members (their value), datetime, date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are str. Containers nest up to 254 deep.
+
+    Raises:
+        PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.
+    """
+    cdef Slice text
+    cdef object out = written(value, &text)
+    # kept, orjson's own would hold the 4 KB that it was written into
+    return PyBytes_FromStringAndSize(<const char*>text.data, text.size)
+
+
+def encode_event(data, source, type, *, id=None, time=None, subject=None, content_type=None, extensions=None):
+    """Encode an event as structured JSON (media type ``application/cloudevents+json``).
+
+    Args:
+        data: the payload: bytes-like, text or what JSON can hold; `None` for no data.
+        source, type: CloudEvents attributes, not empty.
+        id: `None` draws a UUIDv7.
+        time: RFC 3339 text, kept as it is, or a datetime with a time zone; `None` is now.
+        subject: CloudEvents ``subject``.
+        content_type: media type of `data`; `None` goes by its Python type.
+        extensions: other attributes: names of ``a-z0-9``; strings, 32-bit integers, booleans. ``dataschema`` and ``traceparent`` go here too.
+
+    Raises:
+        InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0.2 §3.1.
+        PayloadError: `data` cannot be encoded.
+    """
+    cdef Slice source_text, type_text
+    cdef uint8_t[27] time_text
+    cdef uint8_t* p
+    cdef Py_ssize_t size, time_size
+    cdef Parts parts
+    cdef bytes out
+    global long_way
+    if (
+        dumps is None or id is not None or time is not None or subject is not None or content_type is not None
+        or extensions is not None or Py_TYPE(CR_object(data)) != &PyDict_Type
+    ):
+        if long_way is None:
+            from cloud_runtimes._native.payload_py import encode_event_with
+            from functools import partial
+            from cloud_runtimes.codec.payload import encode_payload
+            long_way = partial(encode_event_with, _events, encode_payload)
+        return long_way(data, source, type, id, time, subject, content_type, extensions)
+    payload = written(data, &parts.payload)
+    if CR_openings(parts.payload.data, parts.payload.size) > DEPTH_MAX:
+        # maybe too deep to be copied in as it is
+        return _events.render_cloudevent(_events.encode_record(payload, "application/json"), source, type)
+    draw_now(&parts.time_us, parts.id)
+    take_text(InvalidArgumentError, "source", source, False, &source_text)
+    take_text(InvalidArgumentError, "type", type, False, &type_text)
+    # what `render` would write, with what is known to need no check or escape
+    time_size = put_time(time_text, parts.time_us)
+    size = strlen(HEAD) + UUID_ROOM + strlen(SOURCE) + escaped_size(source_text.data, source_text.size)
+    size += strlen(TYPE) + escaped_size(type_text.data, type_text.size) + strlen(TIME) + time_size + strlen(DATA)
+    out = PyBytes_FromStringAndSize(NULL, size + parts.payload.size + 1)
+    p = put(<uint8_t*>PyBytes_AS_STRING(out), HEAD)
+    put_uuid(p, parts.id)
+    p = put_escaped(put(p + UUID_ROOM, SOURCE), source_text.data, source_text.size)
+    p = put_escaped(put(p, TYPE), type_text.data, type_text.size)
+    p = put(p, TIME)
+    memcpy(p, time_text, time_size)
+    p = put(p + time_size, DATA)
+    memcpy(p, parts.payload.data, parts.payload.size)
+    p[parts.payload.size] = 0x7D
+    return out

@@ -1,0 +1,294 @@
+"""The hot path at length: memory, forks, threads, code of the user's own in the middle of it, and mutated input in both twins."""
+
+from __future__ import annotations
+
+import heapq
+import importlib
+import os
+import random
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._native import batch, events
+from cloud_runtimes.codec import cloudevents, json, msgpack
+from cloud_runtimes.errors import CloudRuntimesError, PayloadError
+
+Rounds = Callable[[int, int], int]
+EVENT = {
+    "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",
+    "level": "INFO",
+    "error": None,
+    "ratio": 0.875,
+    "tags": ["a", "b"],
+    "n": 184467,
+}
+
+
+def buffer_and_send(**limits: int) -> tuple[Any, Any]:
+    settings = {"batch_events": 1000, "batch_bytes": 1 << 20, "buffer_bytes": 1 << 30, **limits}
+    buffer = batch.BatchBuffer("/s", "t", "topic", ready=lambda: None, **settings)
+    entry = batch.Entry(json.encode, lambda *_, **__: 0, lambda error: None)
+    entry.aim(buffer, 1 << 20)
+    return buffer, entry.send
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.native_only
+def test_memory_of_a_buffered_event(rounds: Rounds, figure: Any) -> None:
+    """Payload and at most 48 bytes, the slack of chunks included."""
+    if batch.__name__.endswith("_py"):
+        pytest.skip("the compiled kernels are not in use")
+    buffer, send = buffer_and_send()
+    event = {**EVENT, "text": "x" * 250}
+    size = len(json.encode(event))
+    for _ in range(3000):
+        send(event)
+    count = rounds(50_000, 1_000_000)
+    before = resident()
+    for _ in range(count):
+        send(event)
+    over = (resident() - before) / count - size
+    figure("memory of a buffered event beyond its payload", f"{over:.1f} B")
+    assert over <= 48
+    assert buffer.stats()[0] == count + 3000
+
+
+@pytest.mark.native_only
+def test_memory_stays_flat(rounds: Rounds, figure: Any) -> None:
+    """Encode, batch, take, settle, read: nothing is left behind."""
+    if batch.__name__.endswith("_py"):
+        pytest.skip("the compiled kernels are not in use")
+    buffer, send = buffer_and_send()
+
+    def some(count: int) -> None:
+        for _ in range(count // 1000):
+            for _ in range(1000):
+                send(EVENT)
+            for chunk in buffer.take(1 << 26):
+                frame = events.Frame(chunk.body)
+                assert frame[0].id < frame[len(frame) - 1].id
+                assert msgpack.decode(msgpack.encode(EVENT)) == EVENT
+                buffer.settle(chunk.count, len(chunk.body), 0)
+
+    some(20_000)
+    before = resident()
+    count = rounds(200_000, 10_000_000)
+    some(count)
+    grown = resident() - before
+    figure("memory grown by events through encode, batch and read", f"{grown / 1024:.0f} KiB by {count:,}")
+    assert grown < 1 << 20
+
+
+@pytest.mark.process
+def test_ids_of_forked_children(rounds: Rounds, tmp_path: Path, figure: Any) -> None:
+    """Four children, forked in the same moment, draw no id twice, nor one of their parent's."""
+    count = rounds(20_000, 1_000_000)
+    events.uuid7()
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                (tmp_path / str(number)).write_bytes(b"".join([events.uuid7() for _ in range(count)]))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    (tmp_path / "parent").write_bytes(b"".join([events.uuid7() for _ in range(count)]))
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+    def ids(path: Path) -> Iterator[bytes]:
+        data = path.read_bytes()
+        return (data[at : at + 16] for at in range(0, len(data), 16))
+
+    last = b""
+    seen = 0
+    for one in heapq.merge(*(ids(path) for path in tmp_path.iterdir())):
+        assert one > last  # each file is in order, so the merged are: an equal one would follow at once
+        last = one
+        seen += 1
+    assert seen == 5 * count
+    figure("ids of four forked children and their parent", f"{seen:,}, none twice")
+
+
+def test_sixteen_threads(rounds: Rounds) -> None:
+    """Every event has a number of its own, and each thread's stay in order."""
+    buffer, send = buffer_and_send()
+    count = rounds(500, 60_000)
+    taken: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        taken[number] = [send({"thread": number, "n": n}) for n in range(count)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert sorted(one for each in taken.values() for one in each) == list(range(1, 16 * count + 1))
+    buffer.seal()
+    found: dict[int, list[int]] = {number: [] for number in range(16)}
+    for chunk in buffer.take(1 << 30):
+        frame = events.Frame(chunk.body)
+        for index in range(len(frame)):
+            event = json.decode(frame[index].payload)
+            found[event["thread"]].append(event["n"])
+    assert found == {number: list(range(count)) for number in range(16)}
+
+
+def test_user_code_in_the_middle_of_a_record() -> None:
+    """It fails, sends by itself, or both: the records around it are whole."""
+    buffer, send = buffer_and_send()
+
+    @dataclass
+    class Loud:
+        name: str
+        fail: bool
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "name":
+                send({"from": "inside"})
+                if object.__getattribute__(self, "fail"):
+                    raise LookupError("no")
+            return object.__getattribute__(self, name)
+
+    assert send({"before": 1}) == 1
+    with pytest.raises(PayloadError) as caught:
+        send({"a": [1, Loud("x", True)]})
+    assert isinstance(caught.value.__cause__, LookupError)
+    send({"a": Loud("y", False)})
+    buffer.seal()
+    (chunk,) = buffer.take(1 << 20)
+    frame = events.Frame(chunk.body)
+    payloads = [json.decode(frame[index].payload) for index in range(len(frame))]
+    assert payloads[0] == {"before": 1}
+    assert payloads[-1] == {"a": {"name": "y", "fail": False}}
+    assert all(one == {"from": "inside"} for one in payloads[1:-1])
+    assert len(payloads) >= 4
+
+
+@pytest.mark.native_only
+def test_send_enters_no_python() -> None:
+    """But for the first event of a chunk, and the one that fills it, which wake the sender."""
+    if batch.__name__.endswith("_py"):
+        pytest.skip("the compiled kernels are not in use")
+    with CloudRuntimesClient(app_id="hot", config={"capa": {"home": ":memory:"}}) as client:
+        publisher = client.pubsub.publisher("bus", "t", linger=5)
+        assert publisher.send(EVENT) == 1
+        entered: list[str] = []
+
+        def note(frame: Any, kind: str, _: Any) -> None:
+            if kind == "call":
+                entered.append(frame.f_code.co_qualname)
+
+        sys.setprofile(note)
+        try:
+            for _ in range(50):
+                publisher.send(EVENT, key="k")
+        finally:
+            sys.setprofile(None)
+        assert not entered
+        publisher.flush()
+        assert publisher.stats().delivered == 51
+
+
+# -- mutated input ------------------------------------------------------------
+
+
+def twins(name: str) -> tuple[ModuleType, ModuleType]:
+    try:
+        native = importlib.import_module(f"cloud_runtimes._native._{name}")
+    except ImportError as error:
+        if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
+            raise
+        pytest.skip(f"the compiled kernel cannot be loaded: {error}")
+    return native, importlib.import_module(f"cloud_runtimes._native.{name}_py")
+
+
+def mutated(seeded: random.Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(seeded.randrange(1, 5)):
+        at = seeded.randrange(len(out) + 1)
+        kind = seeded.randrange(5)
+        if kind == 0 and at < len(out):
+            out[at] = seeded.randrange(256)
+        elif kind == 1 and at < len(out):
+            out[at] ^= 1 << seeded.randrange(8)
+        elif kind == 2:
+            del out[at : at + seeded.randrange(1, 9)]
+        elif kind == 3:
+            out[at:at] = seeded.choice(
+                [
+                    b"\xdd\xff\xff\xff\xff",
+                    b"\xdf\x7f\xff\xff\xff",
+                    b"\xc6\xff\xff\xff\xff",
+                    b"null",
+                    b"[",
+                    b'{"',
+                    b"\\ud800",
+                    b"\xed\xa0\x80",
+                    b"\xff\x7f",
+                ]
+            )
+        else:
+            out[at:at] = out[at : at + seeded.randrange(1, 30)]
+    return bytes(out)
+
+
+def result(function: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return "value", repr(function(data))
+    except CloudRuntimesError as error:
+        return "error", type(error)
+
+
+@pytest.mark.native_only
+@pytest.mark.parametrize("decoder", ["msgpack", "event", "frame"])
+def test_mutations_and_truncations(decoder: str, rounds: Rounds, figure: Any) -> None:
+    native, python = twins("msgpack" if decoder == "msgpack" else "events")
+    for module in (native, python):
+        if decoder != "msgpack":
+            module._set_clock(lambda: 1_700_000_000_000)
+    value = {**EVENT, "deep": [[[{"x": [2**63, -(2**63), 2**64 - 1, 1.5, b"\x00\xff", "é"]}]]], "more": list(range(20))}
+    text = cloudevents.encode(EVENT, "/s", "t", subject="x", extensions={"tenant": "a", "flag": True})
+    sources = {
+        "msgpack": msgpack.encode(value),
+        "event": text,
+        "frame": events.parse_cloudevent(text),
+    }
+
+    def read(module: ModuleType) -> Callable[[bytes], Any]:
+        if decoder == "msgpack":
+            return module.decode  # type: ignore[no-any-return]
+        if decoder == "event":
+            return module.parse_cloudevent  # type: ignore[no-any-return]
+        return lambda data: [(r.id, r.source, r.time_us, r.payload) for r in module.Frame(data)]
+
+    ours, reference = read(native), read(python)
+    whole = sources[decoder]
+    seeded = random.Random(7)
+    count = rounds(1500, 100_000)
+    try:
+        for size in range(len(whole)):
+            found = result(ours, whole[:size])
+            assert found == ("error", PayloadError)
+            assert found == result(reference, whole[:size])
+        for data in (mutated(seeded, whole) for _ in range(count)):
+            assert result(ours, data) == result(reference, data), data
+    finally:
+        for module in (native, python):
+            if decoder != "msgpack":
+                module._set_clock(None)
+    figure(f"mutations of {decoder} read the same in both kernels", f"{count:,}")
