@@ -6,11 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Final
 
 __all__ = ["ending_signals"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_ONE: Final = 0.1
+"""Seconds within which a signal is the one before: timeout(1) signals its child, then the group that the child is in."""
 
 
 @contextmanager
@@ -20,9 +23,17 @@ def ending_signals(handle: Callable[[int], None]) -> Iterator[None]:
         yield
         return
     before: list[tuple[signal.Signals, Any]] = []
+    last: list[Any] = [0, 0.0]
+
+    def signalled(number: int, frame: Any) -> None:
+        number_before, when = last
+        last[:] = number, monotonic()
+        if number != number_before or last[1] - when > _ONE:
+            handle(number)
+
     try:
         for each in _SIGNALS:
-            before.append((each, signal.signal(each, lambda number, frame: handle(number))))
+            before.append((each, signal.signal(each, signalled)))
         yield
     finally:
         for each, old in before:
