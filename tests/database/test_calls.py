@@ -147,6 +147,19 @@ def test_what_a_statement_changed_of_its_connection_is_gone(postgres: CloudRunti
     assert postgres.database.query("main", "SHOW transaction_isolation", type=str) == ["read committed"]
 
 
+def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntimesClient) -> None:
+    """What watched its last call does not keep it."""
+    tx = postgres.database.transaction("main")
+    assert tx.query("SELECT 1 AS a FROM pg_sleep(0.2)", type=int) == [1]
+    del tx
+    gc.collect()
+    store = postgres._runtime_for().driver("database", "main")._store_of()
+    end = time.monotonic() + 10
+    while store.links or store.places._inside:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_server_stops_too(postgres: CloudRuntimesClient, postgres_url: str, asynchronous: bool) -> None:
     database = postgres.database

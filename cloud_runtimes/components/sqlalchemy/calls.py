@@ -210,18 +210,25 @@ class Watch:
     def _run(self) -> None:
         while not self._closed:
             ticket = self._changes.ticket()
-            now, earliest = monotonic(), float("inf")
-            for call, (interrupter, at) in list(self._calls.items()):
-                if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
-                    at = now
-                if at is not None and at <= now:
-                    again = interrupter.fire(call)
-                    at = None if again is None else monotonic() + again
-                    if call in self._calls:
-                        self._calls[call] = interrupter, at
-                if at is not None:
-                    earliest = min(earliest, at)
-            self._changes.wait(ticket, None if earliest == float("inf") else max(0.001, earliest - monotonic()))
+            self._changes.wait(ticket, self._look())
+
+    def _look(self) -> float | None:
+        """Interrupt what is due; returns the seconds to the next look, ``None``: when something changes.
+
+        In a frame of its own: one that waits would keep the last call it saw, and with it a transaction that nobody else refers to.
+        """
+        now, earliest = monotonic(), float("inf")
+        for call, (interrupter, at) in list(self._calls.items()):
+            if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
+                at = now
+            if at is not None and at <= now:
+                again = interrupter.fire(call)
+                at = None if again is None else monotonic() + again
+                if call in self._calls:
+                    self._calls[call] = interrupter, at
+            if at is not None:
+                earliest = min(earliest, at)
+        return None if earliest == float("inf") else max(0.001, earliest - monotonic())
 
     def close(self) -> None:
         """End the thread."""
