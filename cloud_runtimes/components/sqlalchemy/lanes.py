@@ -18,8 +18,8 @@ from .calls import Call
 from .workers import is_main_thread
 
 if TYPE_CHECKING:
+    from .holds import Holds
     from .store import Store
-    from .turns import Holds
 
 __all__ = ["DIRECT", "LOOP", "THREADS", "Lane", "run", "run_async"]
 

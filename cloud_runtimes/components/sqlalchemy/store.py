@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +16,13 @@ from ... import _fork
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
 from .failures import explain, is_busy
-from .turns import FileTurn, Holds, Turns, file_turn, forget_turns
+from .holds import Debts, Holds, told
+from .turns import FileTurn, Turns, file_turn, forget_turns
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import sqlalchemy as sa
 
     from ..._bridge import Bridge
@@ -48,7 +51,8 @@ class Store:
         name: of the store, for messages.
         path: of the file, where it is SQLite.
         memory: whether it is a database in the process, behind one connection.
-        workers: for the main thread, and for what the garbage collector finds.
+        workers: for the main thread, and for what nobody refers to any longer.
+        debts: what is entered; sees to what nobody refers to any longer.
         dialect: the database's name, as in its URL.
         loops: whether calls of the async face, or of both, run in the client's own loop.
         grace: seconds that an async driver gets to interrupt a call, before the call is cancelled.
@@ -60,13 +64,23 @@ class Store:
     """
 
     def __init__(
-        self, name: str, url: Any, bridge: Bridge, workers: Workers, *, pool_size: int, durable: bool, embedded: bool
+        self,
+        name: str,
+        url: Any,
+        bridge: Bridge,
+        workers: Workers,
+        debts: Debts,
+        *,
+        pool_size: int,
+        durable: bool,
+        embedded: bool,
     ) -> None:
         import sqlalchemy as sa
 
         self.name = name
         self.bridge = bridge
         self.workers = workers
+        self.debts = debts
         self.keys: dict[str, str | None] = {}
         try:
             self._url = sa.make_url(url)
@@ -195,7 +209,7 @@ class Store:
 
     def holds(self, *, in_loop: bool) -> Holds:
         """Return what notes the places, turns and connections of one call or transaction."""
-        return Holds(self._leave_in_loop if in_loop else self._leave_in_worker)
+        return Holds(self.debts, self._leave_in_loop if in_loop else self._leave_in_worker)
 
     def connect(self, call: Call, holds: Holds, *, in_loop: bool) -> Link:
         """Take a connection out of the pool; leaving ``holds`` rolls back and gives it back."""
@@ -250,17 +264,27 @@ class Store:
             return call.op.timed_out("the database", maybe_applied=call.committing)
         return found
 
-    def _leave_in_loop(self, holds: Holds) -> None:
+    def _leave_in_loop(self, leave: Callable[[], None]) -> None:
         from sqlalchemy.util import greenlet_spawn
 
         try:
-            self.bridge.submit(greenlet_spawn(holds.leave))
+            self.submit(greenlet_spawn(leave))
         except CloudRuntimesError:
             return  # the client is closed, and its connections with it
 
-    def _leave_in_worker(self, holds: Holds) -> None:
+    def _leave_in_worker(self, leave: Callable[[], None]) -> None:
         if self._generation == _fork.generation():  # else it is the parent's
-            self.workers.post(partial(self.working, holds.leave))
+            self.workers.post(partial(self.working, leave))
+
+    def submit(self, flow: Coroutine[Any, Any, None]) -> None:
+        """Start in the client's loop what nobody waits for; its error is logged."""
+
+        def done(future: Future[None]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if error is not None:
+                told("what a call of a database left behind could not be ended", error)
+
+        self.bridge.submit(flow).add_done_callback(done)
 
     # -- rest and end -----------------------------------------------------
 
