@@ -96,6 +96,31 @@ def test_a_cancelled_statement_says_that_it_was_not_applied(client: CloudRuntime
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("kind", ["sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"])
+def test_a_client_closed_behind_a_cancelled_call(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    """Whatever the call was at, its connection is closed by its driver: a connection that is only dropped warns."""
+    if kind.startswith("postgresql"):
+        pytest.importorskip("asyncpg")
+        url = request.getfixturevalue("postgres_url").replace("postgresql", kind, 1)
+    else:
+        pytest.importorskip("aiosqlite")
+        url = f"{kind}:///{tmp_path / 'a.db'}"
+
+    async def main(client: CloudRuntimesClient, hops: int, seconds: float) -> None:
+        task = asyncio.create_task(client.database.execute_async("main", f"CREATE TABLE made AS {SLOW}"))
+        for _ in range(hops):
+            await asyncio.sleep(0)
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for hops, seconds in [(0, 0.0), (1, 0.0), (2, 0.0), *((0, 0.002 * 4**step) for step in range(4))]:
+        with configured(url) as client:
+            asyncio.run(main(client, hops, seconds))
+        gc.collect()
+
+
 def test_more_transactions_than_connections_and_threads(client: CloudRuntimesClient) -> None:
     """Those that wait hold nothing that the others need."""
 

@@ -28,14 +28,29 @@ class Call:
     Attributes:
         op: the operation.
         committing: whether it has passed the point behind which it may be applied.
+        connecting: whether a connection is being made for it; a driver that is cancelled then may drop it without closing it.
+        reason: why it was stopped.
         abandon: what is still to be done once its caller has given up; may come at any time, and again.
     """
 
-    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "_working", "abandon", "committing", "op")
+    __slots__ = (
+        "_claimed",
+        "_lock",
+        "_next",
+        "_stopped",
+        "_working",
+        "abandon",
+        "committing",
+        "connecting",
+        "op",
+        "reason",
+    )
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
+        self.connecting = False
+        self.reason = "given up by its caller"
         self.abandon: Callable[[Call], None] | None = None
         self._claimed = False
         self._working = False
@@ -83,7 +98,7 @@ class Call:
     def check(self) -> None:
         """Raise where it must end."""
         if self._stopped:
-            raise ClosedError("given up by its caller")
+            raise ClosedError(self.reason)
         if self.is_due():
             raise self.op.timed_out("the database")
 

@@ -85,6 +85,10 @@ class Debts:
         if self._open.pop(debt.token, None) is not None and self._closed:
             self._gone.put(None)
 
+    def is_owed(self) -> bool:
+        """Tell whether something is still to be left that nobody refers to."""
+        return any(debt() is None for debt in list(self._open.values()))
+
     def _run(self) -> None:
         while not self._closed or self._open:
             self._settle(self._gone.get())
