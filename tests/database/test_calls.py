@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -21,6 +24,7 @@ from cloud_runtimes.errors import (
     ConflictError,
     DeadlineExceededError,
     InvalidArgumentError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -322,6 +326,63 @@ def test_no_password_is_told(postgres_url: str, unused: int) -> None:
                 assert "canary" not in f"{chain!r} {chain}"
                 chain = chain.__cause__
             assert "canary" not in repr(client._runtime_for().driver("database", "main"))
+
+
+@pytest.fixture(params=["postgresql", "postgresql+asyncpg"])
+def guarded(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Callable[[str], CloudRuntimesClient]]:
+    """Makes a client of a user whose password is ``right canary``, with any password."""
+    psycopg, _ = pytest.importorskip("psycopg"), pytest.importorskip("asyncpg")
+    from postgres import GUARDED
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'right canary'")
+    url = postgres_url.replace("postgresql", request.param, 1)
+    yield lambda password: configured(url.replace("postgres@", f"{GUARDED}:{quote(password)}@"))
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {GUARDED}")
+
+
+def told(error: BaseException | None) -> Iterator[str]:
+    """Give all texts of an error, of those behind it, and of their tracebacks."""
+    if error is not None:
+        yield f"{error!r} {error} {error.args!r} {vars(error)!r} {getattr(error, '__notes__', '')}"
+        yield "".join(traceback.format_exception(error))
+        yield from told(error.__cause__)
+        yield from told(error.__context__)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_password_that_the_server_refuses(
+    guarded: Callable[[str], CloudRuntimesClient],
+    asynchronous: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The right one is accepted, so the wrong one was asked for; neither is told."""
+    caplog.set_level(logging.DEBUG)
+
+    def ask(client: CloudRuntimesClient) -> Any:
+        if asynchronous:
+            return asyncio.run(client.database.query_async("main", "SELECT current_user AS a", type=str, timeout=20))
+        return client.database.query("main", "SELECT current_user AS a", type=str, timeout=20)
+
+    with guarded("right canary") as client:
+        assert ask(client) == ["guarded"]
+        store = client._runtime_for().driver("database", "main")._store_of()
+        texts = [repr(client), repr(client.database), repr(store), repr(store.engine(store.loops and asynchronous))]
+    with guarded("wrong/canary") as client:
+        with pytest.raises(
+            UnauthenticatedError, match="does not accept the user or the password: check the url"
+        ) as caught:
+            ask(client)
+        with pytest.raises(UnauthenticatedError):
+            client.wait_ready(timeout=5)
+        texts += told(caught.value)
+    assert (caught.value.component, caught.value.retryable, caught.value.maybe_applied) == ("main", False, False)
+    texts += [caplog.text, *capfd.readouterr()]
+    for text in texts:
+        assert "canary" not in text
+        assert "SCRAM" not in text
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ... import _fork
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
-from .failures import explain, is_busy
+from .failures import explain, forget_password, is_busy
 from .holds import Debts, Holds, told
 from .turns import FileTurn, Turns, file_turn, forget_turns
 from .workers import Workers, is_main_thread
@@ -223,7 +223,9 @@ class Store:
         try:
             connection = self.engine(in_loop).connect()
         except Exception as error:
-            raise self.explained(error, call) from error
+            found = self.explained(error, call)
+            forget_password(error, self._url.password)
+            raise found from error
         finally:
             call.connecting = False
         link = Link(self, connection, self._interrupter(connection))
