@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
+    ClosedError,
     CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
@@ -89,15 +91,20 @@ def test_a_cancelled_statement_says_that_it_was_not_applied(client: CloudRuntime
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", ["sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"])
-def test_a_client_closed_behind_a_cancelled_call(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    """Whatever the call was at, its connection is closed by its driver: a connection that is only dropped warns."""
+@pytest.fixture(params=["sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"])
+def looped(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database whose async calls run in the client's own loop."""
+    kind: str = request.param
     if kind.startswith("postgresql"):
         pytest.importorskip("asyncpg")
-        url = request.getfixturevalue("postgres_url").replace("postgresql", kind, 1)
-    else:
-        pytest.importorskip("aiosqlite")
-        url = f"{kind}:///{tmp_path / 'a.db'}"
+        url: str = request.getfixturevalue("postgres_url")
+        return url.replace("postgresql", kind, 1)
+    pytest.importorskip("aiosqlite")
+    return f"{kind}:///{tmp_path / 'a.db'}"
+
+
+def test_a_client_closed_behind_a_cancelled_call(looped: str) -> None:
+    """Whatever the call was at, its connection is closed by its driver: a connection that is only dropped warns."""
 
     async def main(client: CloudRuntimesClient, hops: int, seconds: float) -> None:
         task = asyncio.create_task(client.database.execute_async("main", f"CREATE TABLE made AS {SLOW}"))
@@ -109,9 +116,31 @@ def test_a_client_closed_behind_a_cancelled_call(request: pytest.FixtureRequest,
             await task
 
     for hops, seconds in [(0, 0.0), (1, 0.0), (2, 0.0), *((0, 0.002 * 4**step) for step in range(4))]:
-        with configured(url) as client:
+        with configured(looped) as client:
             asyncio.run(main(client, hops, seconds))
         gc.collect()
+
+
+def test_a_client_closed_in_a_call(looped: str) -> None:
+    """The call is stopped in the database, and says that it was not applied."""
+
+    async def main(client: CloudRuntimesClient) -> None:
+        await client.database.query_async("main", "SELECT 1 AS a")
+        task = asyncio.create_task(client.database.execute_async("main", f"CREATE TABLE made AS {SLOW}"))
+        await asyncio.sleep(0.3)
+        await client.close_async()
+        with pytest.raises(ClosedError, match="closed while this call was under way") as caught:
+            await task
+        # asyncpg cannot be interrupted: its call is cancelled, and nobody asks it how far it was
+        assert caught.value.maybe_applied is ("asyncpg" in looped)
+
+    client = configured(looped)
+    begin = time.monotonic()
+    asyncio.run(main(client))
+    assert time.monotonic() < begin + 15  # and not the minutes of the statement
+    gc.collect()
+    with configured(looped) as client:
+        assert "made" not in client.database.tables("main")
 
 
 def test_more_transactions_than_connections_and_threads(client: CloudRuntimesClient) -> None:
