@@ -125,7 +125,7 @@ def test_a_commit_whose_answer_does_not_come(postgres: CloudRuntimesClient, post
         other.execute("CREATE TABLE late (n integer)")
         other.execute(
             "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$"
+            "$$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$"
         )
         other.execute(
             "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED "
