@@ -33,10 +33,12 @@ class TableMethods(Service):
         check_metadata(metadata)
         return Operation(method, store_name, check_timeout(timeout, self._timeout), metadata)
 
-    def _with_schema(self, store_name: str, what: str) -> DatabaseDriver:
+    def _with_schema(
+        self, method: Method, store_name: str, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[DatabaseDriver, Operation]:
         driver: DatabaseDriver = self._driver(store_name)
-        self._need(driver, spi.SCHEMA, what, store_name)
-        return driver
+        self._need(driver, spi.SCHEMA, method.name, store_name)
+        return driver, self._operation(method, store_name, timeout, metadata)
 
     @placed(_TABLES)
     def tables(
@@ -47,8 +49,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Return the names of the tables of the connection's own schema, sorted."""
-        driver = self._with_schema(store_name, "tables")
-        op = self._operation(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
     @placed(_TABLES)
@@ -60,8 +61,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Asynchronous `tables`."""
-        driver = self._with_schema(store_name, "tables")
-        op = self._operation(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
 
     @placed(_TABLE_SCHEMA)
@@ -83,8 +83,7 @@ class TableMethods(Service):
         Raises:
             NotFoundError: there is no such table.
         """
-        driver = self._with_schema(store_name, "table_schema")
-        op = self._operation(_TABLE_SCHEMA, store_name, timeout, metadata)
+        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
 
     @placed(_TABLE_SCHEMA)
@@ -97,8 +96,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> TableSchema:
         """Asynchronous `table_schema`."""
-        driver = self._with_schema(store_name, "table_schema")
-        op = self._operation(_TABLE_SCHEMA, store_name, timeout, metadata)
+        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
 
     @placed(_CREATE_TABLE)
@@ -122,8 +120,7 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        driver = self._with_schema(store_name, "create_table")
-        op = self._operation(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.create_table(table, columns))
 
     @placed(_CREATE_TABLE)
@@ -137,8 +134,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Asynchronous `create_table`."""
-        driver = self._with_schema(store_name, "create_table")
-        op = self._operation(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
 
     @placed(_DROP_TABLE)
@@ -155,8 +151,7 @@ class TableMethods(Service):
         Raises:
             ConflictError: others refer to it.
         """
-        driver = self._with_schema(store_name, "drop_table")
-        op = self._operation(_DROP_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.drop_table(table))
 
     @placed(_DROP_TABLE)
@@ -169,8 +164,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Asynchronous `drop_table`."""
-        driver = self._with_schema(store_name, "drop_table")
-        op = self._operation(_DROP_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.drop_table(table))
 
     @placed(_INSERT)
@@ -199,8 +193,7 @@ class TableMethods(Service):
             ConflictError: another constraint does not hold.
             NotFoundError: there is no such table.
         """
-        driver = self._with_schema(store_name, "insert")
-        op = self._operation(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
 
     @placed(_INSERT)
@@ -214,8 +207,7 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
         """Asynchronous `insert`."""
-        driver = self._with_schema(store_name, "insert")
-        op = self._operation(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
 
     @placed(_UPDATE)
@@ -244,8 +236,7 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
-        driver = self._with_schema(store_name, "update")
-        op = self._operation(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
 
     @placed(_UPDATE)
@@ -260,6 +251,5 @@ class TableMethods(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
         """Asynchronous `update`."""
-        driver = self._with_schema(store_name, "update")
-        op = self._operation(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))

@@ -10,9 +10,10 @@ from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from . import _prepare as prepare
 from . import driver as spi
 from ._rows import STREAM, CallOptions, RowStream, rows
-from ._session import TRANSACTION, Transaction
-from .driver import ListTables, RowSet
-from .types import Column, ColumnKind, ExecuteResult, Row, TableSchema
+from ._session import TRANSACTION
+from ._transaction_tables import TransactionTableMethods
+from .driver import RowSet
+from .types import ExecuteResult, Row
 
 __all__ = ["TRANSACTION", "DatabaseTransaction"]
 
@@ -21,15 +22,9 @@ T = TypeVar("T")
 _QUERY = Method("database", "query", repeatable=False)
 _EXECUTE = Method("database", "execute", repeatable=False)
 _EXECUTE_MANY = Method("database", "execute_many", repeatable=False)
-_TABLES = Method("database", "tables", repeatable=False, writes=False)
-_TABLE_SCHEMA = Method("database", "table_schema", repeatable=False, writes=False)
-_CREATE_TABLE = Method("database", "create_table", repeatable=False)
-_DROP_TABLE = Method("database", "drop_table", repeatable=False)
-_INSERT = Method("database", "insert", repeatable=False)
-_UPDATE = Method("database", "update", repeatable=False)
 
 
-class DatabaseTransaction(Transaction):
+class DatabaseTransaction(TransactionTableMethods):
     """A transaction; made by `DatabaseService.transaction`.
 
     The end of its block commits; an exception rolls back, and so do a cancelled task, an interrupt, and every statement that failed or was not done in time, at once, whatever the block does with the error. It holds one connection. Used without a block it begins with its first call and ends by `commit` or `rollback`.
@@ -189,204 +184,6 @@ class DatabaseTransaction(Transaction):
             self._check(_EXECUTE_MANY)
             return ExecuteResult(0)
         return cast("ExecuteResult", await self._run_async(_EXECUTE_MANY, statement, timeout, metadata))
-
-    def tables(
-        self,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> list[str]:
-        """Return the names of the tables of the connection's own schema, sorted."""
-        return cast("list[str]", self._run(_TABLES, ListTables(), timeout, metadata))
-
-    async def tables_async(
-        self,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> list[str]:
-        """Asynchronous `tables`."""
-        return cast("list[str]", await self._run_async(_TABLES, ListTables(), timeout, metadata))
-
-    def table_schema(
-        self,
-        table: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> TableSchema:
-        """Return a table's columns.
-
-        Args:
-            table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
-            timeout, metadata: as in `query`.
-
-        Raises:
-            NotFoundError: there is no such table.
-        """
-        return cast(
-            "TableSchema",
-            self._run(_TABLE_SCHEMA, self._prepared(_TABLE_SCHEMA, prepare.describe_table, table), timeout, metadata),
-        )
-
-    async def table_schema_async(
-        self,
-        table: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> TableSchema:
-        """Asynchronous `table_schema`."""
-        return cast(
-            "TableSchema",
-            await self._run_async(
-                _TABLE_SCHEMA, self._prepared(_TABLE_SCHEMA, prepare.describe_table, table), timeout, metadata
-            ),
-        )
-
-    def create_table(
-        self,
-        table: str,
-        columns: Mapping[str, Column | ColumnKind | type[Any]],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        """Make a table.
-
-        Args:
-            table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
-            columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
-            timeout, metadata: as in `query`.
-
-        Raises:
-            AlreadyExistsError: there is one of that name.
-        """
-        self._run(_CREATE_TABLE, self._prepared(_CREATE_TABLE, prepare.create_table, table, columns), timeout, metadata)
-
-    async def create_table_async(
-        self,
-        table: str,
-        columns: Mapping[str, Column | ColumnKind | type[Any]],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        """Asynchronous `create_table`."""
-        await self._run_async(
-            _CREATE_TABLE, self._prepared(_CREATE_TABLE, prepare.create_table, table, columns), timeout, metadata
-        )
-
-    def drop_table(
-        self,
-        table: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        """Drop a table with its rows; an absent one is fine.
-
-        Raises:
-            ConflictError: others refer to it.
-        """
-        self._run(_DROP_TABLE, self._prepared(_DROP_TABLE, prepare.drop_table, table), timeout, metadata)
-
-    async def drop_table_async(
-        self,
-        table: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        """Asynchronous `drop_table`."""
-        await self._run_async(_DROP_TABLE, self._prepared(_DROP_TABLE, prepare.drop_table, table), timeout, metadata)
-
-    def insert(
-        self,
-        table: str,
-        values: Mapping[str, Any],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> ExecuteResult:
-        """Insert one row.
-
-        Args:
-            table: its name.
-            values: column → value; the other columns get their defaults.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            One row, and the key that the database gave it.
-
-        Raises:
-            AlreadyExistsError: a row with such a unique value exists.
-            ConflictError: another constraint does not hold.
-            NotFoundError: there is no such table.
-        """
-        return cast(
-            "ExecuteResult",
-            self._run(_INSERT, self._prepared(_INSERT, prepare.insert, table, values), timeout, metadata),
-        )
-
-    async def insert_async(
-        self,
-        table: str,
-        values: Mapping[str, Any],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> ExecuteResult:
-        """Asynchronous `insert`."""
-        return cast(
-            "ExecuteResult",
-            await self._run_async(_INSERT, self._prepared(_INSERT, prepare.insert, table, values), timeout, metadata),
-        )
-
-    def update(
-        self,
-        table: str,
-        values: Mapping[str, Any],
-        where: Mapping[str, Any],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> ExecuteResult:
-        """Update the rows whose columns equal ``where``.
-
-        Args:
-            table: its name.
-            values: column → new value.
-            where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            How many rows were updated.
-
-        Raises:
-            AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
-        """
-        return cast(
-            "ExecuteResult",
-            self._run(_UPDATE, self._prepared(_UPDATE, prepare.update, table, values, where), timeout, metadata),
-        )
-
-    async def update_async(
-        self,
-        table: str,
-        values: Mapping[str, Any],
-        where: Mapping[str, Any],
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> ExecuteResult:
-        """Asynchronous `update`."""
-        return cast(
-            "ExecuteResult",
-            await self._run_async(
-                _UPDATE, self._prepared(_UPDATE, prepare.update, table, values, where), timeout, metadata
-            ),
-        )
 
     @overload
     def stream(

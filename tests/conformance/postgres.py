@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
-__all__ = ["Missing", "serve"]
+__all__ = ["GUARDED", "Missing", "serve"]
+
+GUARDED = "guarded"
+"""A user of whom the server asks a password, once a test has made it; it trusts the others."""
 
 
 class Missing(Exception):
@@ -63,6 +66,8 @@ def serve() -> Iterator[str]:
         )
         if made.returncode:
             raise RuntimeError(made.stderr.decode())
+        access = folder / "data" / "pg_hba.conf"
+        access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")  # the first that fits
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

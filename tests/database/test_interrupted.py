@@ -115,7 +115,7 @@ def test_writes(client: CloudRuntimesClient, name: str) -> None:
     assert {True, False, None} <= set(told.values())
 
 
-def test_reads(client: CloudRuntimesClient) -> None:
+def test_reads(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
     database = client.database
     database.insert("main", "t", {"n": 7})
     calls: tuple[Callable[[], Any], ...] = (
@@ -124,7 +124,7 @@ def test_reads(client: CloudRuntimesClient) -> None:
         lambda: list(database.stream("main", NUMBERS, type=int)),
     )
     for call in calls:
-        for run in every_point(lambda n: call()):  # noqa: B023
+        for run in every_point(lambda n: call(), rounds(2, 1)):  # noqa: B023
             where = run.where
             assert run.error is None or not getattr(run.error, "maybe_applied", False), where
             run.error = None
@@ -143,7 +143,7 @@ def test_tables(client: CloudRuntimesClient) -> None:
         client.database.drop_table("main", "made")
 
 
-def test_a_loose_transaction_ends(client: CloudRuntimesClient) -> None:
+def test_a_loose_transaction_ends(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
     """Without a block an interrupted call ends it too, though the handle lives on."""
     loose: list[Any] = []
     count = 0
@@ -154,7 +154,7 @@ def test_a_loose_transaction_ends(client: CloudRuntimesClient) -> None:
         loose.append(client.database.transaction("main"))
         loose[-1].insert("t", {"n": number})
 
-    for run in every_point(call):
+    for run in every_point(call, rounds(2, 1)):
         where, interrupted = run.where, run.error is not None
         run.error = None
         if not loose:

@@ -14,6 +14,7 @@ from ..._home import home_folder, is_memory
 from ..._runtime import Component
 from ...config import ClientSettings, setting
 from ...errors import InvalidArgumentError
+from .holds import Debts
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SqlAlchemyComponent(Component):
         self._lock = threading.RLock()
         self._stores: dict[str, Store] = {}
         self._workers = Workers("cloud-runtimes-sql")
+        self._debts = Debts("cloud-runtimes-sql-debts")
 
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase
@@ -93,6 +95,7 @@ class SqlAlchemyComponent(Component):
                     self.settings.url or self._embedded(name),
                     self.bridge,
                     self._workers,
+                    self._debts,
                     pool_size=self.settings.pool_size,
                     durable=self._durable,
                     embedded=self.settings.url is None,
@@ -122,6 +125,7 @@ class SqlAlchemyComponent(Component):
             stores, self._stores = self._stores, {}
         for store in stores.values():
             store.close(timeout)
+        self._debts.close()
         self._workers.close()
 
 

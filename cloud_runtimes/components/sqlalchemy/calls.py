@@ -28,14 +28,29 @@ class Call:
     Attributes:
         op: the operation.
         committing: whether it has passed the point behind which it may be applied.
+        connecting: whether a connection is being made for it; a driver that is cancelled then may drop it without closing it.
+        reason: why it was stopped.
         abandon: what is still to be done once its caller has given up; may come at any time, and again.
     """
 
-    __slots__ = ("_claimed", "_lock", "_next", "_stopped", "_working", "abandon", "committing", "op")
+    __slots__ = (
+        "_claimed",
+        "_lock",
+        "_next",
+        "_stopped",
+        "_working",
+        "abandon",
+        "committing",
+        "connecting",
+        "op",
+        "reason",
+    )
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
+        self.connecting = False
+        self.reason = "given up by its caller"
         self.abandon: Callable[[Call], None] | None = None
         self._claimed = False
         self._working = False
@@ -83,7 +98,7 @@ class Call:
     def check(self) -> None:
         """Raise where it must end."""
         if self._stopped:
-            raise ClosedError("given up by its caller")
+            raise ClosedError(self.reason)
         if self.is_due():
             raise self.op.timed_out("the database")
 
@@ -210,18 +225,25 @@ class Watch:
     def _run(self) -> None:
         while not self._closed:
             ticket = self._changes.ticket()
-            now, earliest = monotonic(), float("inf")
-            for call, (interrupter, at) in list(self._calls.items()):
-                if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
-                    at = now
-                if at is not None and at <= now:
-                    again = interrupter.fire(call)
-                    at = None if again is None else monotonic() + again
-                    if call in self._calls:
-                        self._calls[call] = interrupter, at
-                if at is not None:
-                    earliest = min(earliest, at)
-            self._changes.wait(ticket, None if earliest == float("inf") else max(0.001, earliest - monotonic()))
+            self._changes.wait(ticket, self._look())
+
+    def _look(self) -> float | None:
+        """Interrupt what is due; returns the seconds to the next look, ``None``: when something changes.
+
+        In a frame of its own: one that waits would keep the last call it saw, and with it a transaction that nobody else refers to.
+        """
+        now, earliest = monotonic(), float("inf")
+        for call, (interrupter, at) in list(self._calls.items()):
+            if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
+                at = now
+            if at is not None and at <= now:
+                again = interrupter.fire(call)
+                at = None if again is None else monotonic() + again
+                if call in self._calls:
+                    self._calls[call] = interrupter, at
+            if at is not None:
+                earliest = min(earliest, at)
+        return None if earliest == float("inf") else max(0.001, earliest - monotonic())
 
     def close(self) -> None:
         """End the thread."""

@@ -13,9 +13,9 @@ from ...database import driver as spi
 from ...database.driver import DatabaseCursor, DatabaseDriver, DatabaseSession, Outcome, Query, Statement
 from ...database.types import Isolation
 from .calls import Call
+from .holds import Holds
 from .lanes import Lane, run, run_async
 from .session import Cursor, Session, enter
-from .turns import Holds
 
 if TYPE_CHECKING:
     from .store import Store

@@ -25,7 +25,7 @@ from ...errors import (
 )
 from ..sqlite.failures import explain as explain_sqlite
 
-__all__ = ["explain", "is_busy"]
+__all__ = ["explain", "forget_password", "is_busy"]
 
 _States: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]] = {
     "08": (UnavailableError, "the connection failed", {}),
@@ -64,6 +64,16 @@ def is_busy(error: BaseException) -> bool:
     """Tell whether SQLite said that somebody else has a lock."""
     native = getattr(error, "orig", error)
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def forget_password(error: BaseException, password: Any) -> None:
+    """Take the password out of what a driver's error carries: psycopg's has all that was given to connect, for whoever shows its attributes."""
+    secret = "" if password is None else str(password)
+    native = getattr(error, "orig", None) or error
+    for name, value in list(getattr(native, "__dict__", {}).items()):
+        shown = repr(value)
+        if secret and (secret in shown or repr(secret)[1:-1] in shown):
+            setattr(native, name, None)
 
 
 def explain(error: Exception, name: str, path: str | None, *, maybe_applied: bool) -> CloudRuntimesError:

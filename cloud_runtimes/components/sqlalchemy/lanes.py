@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..._bridge import run_sync
@@ -18,8 +19,8 @@ from .calls import Call
 from .workers import is_main_thread
 
 if TYPE_CHECKING:
+    from .holds import Holds
     from .store import Store
-    from .turns import Holds
 
 __all__ = ["DIRECT", "LOOP", "THREADS", "Lane", "run", "run_async"]
 
@@ -83,6 +84,8 @@ class Loop(Lane):
 
         call.claim(working=True)
         task: asyncio.Task[R] = asyncio.ensure_future(greenlet_spawn(work))
+        store.under_way[task] = call
+        task.add_done_callback(store.ended)
         left = call.op.remaining()
         try:
             await asyncio.wait((task,), timeout=None if left is None else left + store.grace)
@@ -90,24 +93,28 @@ class Loop(Lane):
             store.stop(call)
             if store.grace:
                 await asyncio.wait((task,), timeout=store.grace)
-            await self._end(task)
+            await self._end(task, call)
             raise
         if not task.done():
-            await self._end(task)
+            await self._end(task, call)
             raise call.op.timed_out("the database", maybe_applied=call.committing)
         return task.result()
 
     @staticmethod
-    async def _end(task: Any) -> None:
-        """End work that was not interrupted by the database: the driver has to let go of its connection."""
+    async def _end(task: Any, call: Call) -> None:
+        """End work that was not interrupted by the database: the driver has to let go of its connection. One that is being made comes first: the call sees then that it was stopped."""
         import asyncio
 
+        call.stop()
+        end = monotonic() + _CONNECTING
+        while call.connecting and not task.done() and monotonic() < end:
+            await asyncio.wait((task,), timeout=0.02)
         task.cancel()
         await asyncio.wait((task,), timeout=5.0)
-        if task.done() and not task.cancelled():
-            task.exception()
 
 
+_CONNECTING: Final = 10.0
+"""Seconds that a connection which is being made for a call that was given up gets."""
 DIRECT: Final = Direct()
 THREADS: Final = Threads()
 LOOP: Final = Loop()

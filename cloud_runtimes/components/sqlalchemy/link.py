@@ -132,6 +132,9 @@ class Link:
         try:
             if self.soiled and not self._store.memory:
                 self._connection.invalidate()
+        except Exception:
+            pass  # it is gone
+        try:
             self._connection.close()
         except Exception:
             return  # it is gone: the pool makes another

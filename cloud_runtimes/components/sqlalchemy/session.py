@@ -12,8 +12,9 @@ from ...database.driver import DatabaseCursor, DatabaseSession, Outcome, Query, 
 from ...database.types import Isolation
 from ...errors import ClosedError, CloudRuntimesError
 from .calls import Call
+from .holds import Holds
 from .lanes import DIRECT, LOOP, Lane, run, run_async
-from .turns import Holds, Turns
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .link import Link
@@ -121,7 +122,7 @@ class Session(DatabaseSession):
             self._store.workers.post(lambda: run_sync(self.rollback_in(DIRECT, call)))
             return
         try:
-            self._store.bridge.submit(self.rollback_in(LOOP, call))
+            self._store.submit(self.rollback_in(LOOP, call))
         except CloudRuntimesError:
             return  # the client is closed, and its connections with it
 
@@ -129,7 +130,7 @@ class Session(DatabaseSession):
 
     async def step(self, lane: Lane, call: Call, work: Callable[[Call, Link], R]) -> R:
         """Do something in it, after what is under way; any failure ends it."""
-        holds = Holds()
+        holds = Holds(self._store.debts)
         call.abandon = partial(self._abandon_step, holds)
         try:
             await lane.enter(self._turns, call.op, holds)
@@ -232,11 +233,11 @@ class Session(DatabaseSession):
         await self._run_async(call, lambda lane: self.rollback_in(lane, call))
 
     def _run(self, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]) -> R:
-        call.abandon = partial(self._abandon_step, Holds())  # before its step begins, too
+        call.abandon = partial(self._abandon_step, Holds(self._store.debts))  # before its step begins, too
         return run(self._store, call, flow, in_loop=self._in_loop)
 
     async def _run_async(self, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]) -> R:
-        call.abandon = partial(self._abandon_step, Holds())  # before its step begins, too
+        call.abandon = partial(self._abandon_step, Holds(self._store.debts))  # before its step begins, too
         return await run_async(self._store, call, flow, in_loop=self._in_loop)
 
 

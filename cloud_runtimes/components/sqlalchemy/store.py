@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ... import _fork
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
-from .failures import explain, is_busy
-from .turns import FileTurn, Holds, Turns, file_turn, forget_turns
+from .failures import explain, forget_password, is_busy
+from .holds import Debts, Holds, told
+from .turns import FileTurn, Turns, file_turn, forget_turns
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import sqlalchemy as sa
 
     from ..._bridge import Bridge
@@ -48,10 +51,12 @@ class Store:
         name: of the store, for messages.
         path: of the file, where it is SQLite.
         memory: whether it is a database in the process, behind one connection.
-        workers: for the main thread, and for what the garbage collector finds.
+        workers: for the main thread, and for what nobody refers to any longer.
+        debts: what is entered; sees to what nobody refers to any longer.
         dialect: the database's name, as in its URL.
         loops: whether calls of the async face, or of both, run in the client's own loop.
         grace: seconds that an async driver gets to interrupt a call, before the call is cancelled.
+        under_way: what runs in the client's own loop → its call, ``None`` where nobody waits for it.
         places: one for each connection.
         writer: the turn to write an SQLite file.
         keys: table → the single column of its primary key.
@@ -60,13 +65,23 @@ class Store:
     """
 
     def __init__(
-        self, name: str, url: Any, bridge: Bridge, workers: Workers, *, pool_size: int, durable: bool, embedded: bool
+        self,
+        name: str,
+        url: Any,
+        bridge: Bridge,
+        workers: Workers,
+        debts: Debts,
+        *,
+        pool_size: int,
+        durable: bool,
+        embedded: bool,
     ) -> None:
         import sqlalchemy as sa
 
         self.name = name
         self.bridge = bridge
         self.workers = workers
+        self.debts = debts
         self.keys: dict[str, str | None] = {}
         try:
             self._url = sa.make_url(url)
@@ -82,8 +97,10 @@ class Store:
         self.path = None if not sqlite or self.memory else os.path.abspath(str(self._url.database))
         self.only_loop: bool = made.is_async
         self.loops = self.only_loop or (driver == "psycopg" and find_spec("greenlet") is not None)
-        # psycopg and aiosqlite end a call by an error; another async driver has to be cancelled
-        self.grace = 2.0 if driver in ("psycopg", "psycopg_async", "aiosqlite") else 0.0
+        # psycopg and aiosqlite end a call by an error; another async driver has to be cancelled. SQLite needs no network
+        # for that, only a processor, and a greenlet that is cancelled while it rolls back drops its connection unclosed
+        self.grace = {"psycopg": 2.0, "psycopg_async": 2.0, "aiosqlite": 30.0}.get(driver, 0.0)
+        self.under_way: dict[Any, Call | None] = {}
         self._durable = durable
         self._embedded = embedded
         self._pool_size = 1 if self.memory else pool_size
@@ -195,17 +212,22 @@ class Store:
 
     def holds(self, *, in_loop: bool) -> Holds:
         """Return what notes the places, turns and connections of one call or transaction."""
-        return Holds(self._leave_in_loop if in_loop else self._leave_in_worker)
+        return Holds(self.debts, self._leave_in_loop if in_loop else self._leave_in_worker)
 
     def connect(self, call: Call, holds: Holds, *, in_loop: bool) -> Link:
         """Take a connection out of the pool; leaving ``holds`` rolls back and gives it back."""
         from .link import Link
 
         call.check()
+        call.connecting = True
         try:
             connection = self.engine(in_loop).connect()
         except Exception as error:
-            raise self.explained(error, call) from error
+            found = self.explained(error, call)
+            forget_password(error, self._url.password)
+            raise found from error
+        finally:
+            call.connecting = False
         link = Link(self, connection, self._interrupter(connection))
         holds.add(link)
         self.links.add(link)
@@ -241,7 +263,7 @@ class Store:
         if isinstance(error, CloudRuntimesError):
             return error
         if call.is_stopped:
-            return ClosedError("given up by its caller", maybe_applied=call.committing)
+            return ClosedError(call.reason, maybe_applied=call.committing)
         if _is_interrupted(error) and call.is_due():
             return call.op.timed_out("the database")
         found = explain(error, self.name, self.path, maybe_applied=call.committing)
@@ -250,17 +272,36 @@ class Store:
             return call.op.timed_out("the database", maybe_applied=call.committing)
         return found
 
-    def _leave_in_loop(self, holds: Holds) -> None:
+    def _leave_in_loop(self, leave: Callable[[], None]) -> None:
         from sqlalchemy.util import greenlet_spawn
 
         try:
-            self.bridge.submit(greenlet_spawn(holds.leave))
+            self.submit(greenlet_spawn(leave))
         except CloudRuntimesError:
             return  # the client is closed, and its connections with it
 
-    def _leave_in_worker(self, holds: Holds) -> None:
+    def _leave_in_worker(self, leave: Callable[[], None]) -> None:
         if self._generation == _fork.generation():  # else it is the parent's
-            self.workers.post(partial(self.working, holds.leave))
+            self.workers.post(partial(self.working, leave))
+
+    def ended(self, task: Any) -> None:
+        """Something that ran in the client's loop is no longer under way; also where nobody waited for its error."""
+        self.under_way.pop(task, None)
+        if not task.cancelled():
+            task.exception()
+
+    def submit(self, flow: Coroutine[Any, Any, None]) -> None:
+        """Start in the client's loop what nobody waits for; its error is logged."""
+
+        def done(future: Future[None]) -> None:
+            self.under_way.pop(future, None)
+            error = None if future.cancelled() else future.exception()
+            if error is not None:
+                told("what a call of a database left behind could not be ended", error)
+
+        future = self.bridge.submit(flow)
+        self.under_way[future] = None
+        future.add_done_callback(done)
 
     # -- rest and end -----------------------------------------------------
 
@@ -290,17 +331,29 @@ class Store:
         """In a forked child: forget all, and close nothing but the gate's files."""
         _inherited.append((self._engines, self.links))
         self._engines, self.links, self._running, self._watch = {}, set(), weakref.WeakSet(), None
+        self.under_way = {}
         self._lock = threading.RLock()
         self._closed = True
         self.writer = None
         forget_turns()
+
+    def _stop_loop(self) -> None:
+        """Stop what runs in the client's loop, which is about to end: connections are closed by their drivers there."""
+        for task, call in list(self.under_way.items()):
+            if call is None:
+                continue
+            call.reason = "the client was closed while this call was under way"
+            self.stop(call)
+            if not self.grace and not call.connecting:
+                self.bridge.loop().call_soon_threadsafe(task.cancel)
 
     def close(self, timeout: float | None) -> None:
         """Close the connections that are not in use; the others close when they come back."""
         with self._lock:
             engines, self._engines, self._closed = self._engines, {}, True
         end = monotonic() + (5.0 if timeout is None else timeout)
-        while self._running and monotonic() < end:
+        self._stop_loop()
+        while (self._running or self.under_way or self.debts.is_owed()) and monotonic() < end:
             sleep(0.001)
         for in_loop, engine in engines.items():
             if not in_loop:

@@ -1,6 +1,6 @@
 """Who may go on: places of a pool, and the turn to write an SQLite file. First come, first served; both faces wait without holding a thread of the pool.
 
-Whoever enters gives a `Holds`, which lists what it has to leave, so that an interrupt at any point loses nothing.
+Whoever enters gives a `Holds` (``holds.py``), which lists what it has to leave, so that an interrupt at any point loses nothing.
 """
 
 from __future__ import annotations
@@ -8,62 +8,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import sleep
-from typing import Any, Final
+from typing import Final
 
 from ..._operation import Operation
+from .holds import Holds
 
-__all__ = ["FileTurn", "Holds", "Turns"]
+__all__ = ["FileTurn", "Turns"]
 
 _POLL: Final = 0.0005
 _MAX_POLL: Final = 0.004
-
-
-class Holds:
-    """What was entered and not left yet: a place, a turn, a connection.
-
-    Leaving may be interrupted and begun again. What nobody refers to any longer leaves by itself: that is what ends an interrupted call, a forgotten stream or transaction.
-
-    Args:
-        later: runs the leaving elsewhere, where something of SQLAlchemy's is among it: the garbage collector may come anywhere, and may be interrupted.
-    """
-
-    __slots__ = ("_entered", "_later", "token")
-
-    def __init__(self, later: Callable[[Holds], None] | None = None) -> None:
-        self._entered: list[Any] = []
-        self._later = later
-        self.token = object()
-
-    def add(self, entered: Any) -> None:
-        """Note it; before it is entered, so that an interrupt in between loses nothing."""
-        self._entered.append(entered)
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether there is something to leave."""
-        return bool(self._entered)
-
-    def leave(self) -> None:
-        """Leave all, the last first; again does nothing."""
-        while self._entered:
-            entered = self._entered[-1]
-            entered.leave(self.token)
-            if entered in self._entered:
-                self._entered.remove(entered)
-
-    def __del__(self) -> None:
-        if self._entered and not sys.is_finalizing():
-            if self._later is None:
-                self.leave()
-            else:
-                self._later(self)
 
 
 class _Waiter:

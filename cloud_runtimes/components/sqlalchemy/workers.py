@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
+
+from .holds import told
 
 __all__ = ["Workers", "is_main_thread"]
 
@@ -43,6 +46,13 @@ class _Job:
         self.ticket.release()
 
 
+def _logged(work: Callable[[], Any]) -> None:
+    try:
+        work()
+    except Exception as error:
+        told("what a call of a database left behind could not be ended", error)
+
+
 class Workers:
     """As many threads as there are jobs at once; they have no bound, since the places of a pool bound the jobs.
 
@@ -57,7 +67,8 @@ class Workers:
 
     def run(self, work: Callable[[], R]) -> R:
         """Run something in another thread, and wait for it; an interrupt ends only the waiting."""
-        job = self.post(work)
+        job = _Job(work)
+        self._begin(job)
         job.ticket.acquire()
         if job.error is None:
             result: R = job.result
@@ -67,12 +78,13 @@ class Workers:
         finally:
             job.error = None  # and so no cycle
 
-    def post(self, work: Callable[[], Any]) -> _Job:
-        """Run something in another thread."""
-        job = _Job(work)
+    def post(self, work: Callable[[], Any]) -> None:
+        """Run something in another thread that nobody waits for; its error is logged."""
+        self._begin(_Job(partial(_logged, work)))
+
+    def _begin(self, job: _Job) -> None:
         self._jobs.put(job)
         self._see_to_it()
-        return job
 
     def _see_to_it(self) -> None:
         if self._jobs.qsize() > len(self._idle):

@@ -1,0 +1,276 @@
+"""What only a PostgreSQL server shows: that it stops too, answers no more, refuses a password; connections that come back clean."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import (
+    CloudRuntimesError,
+    ConflictError,
+    DeadlineExceededError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+
+def configured(url: str, **settings: Any) -> CloudRuntimesClient:
+    return CloudRuntimesClient(config={"database": {"main": {"component": "sqlalchemy", "url": url, **settings}}})
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[CloudRuntimesClient]:
+    """A client, with one connection at a time."""
+    pytest.importorskip("psycopg")
+    with configured(postgres_url, pool_size=1) as client:
+        yield client
+
+
+def test_what_a_statement_changed_of_its_connection_is_gone(postgres: CloudRuntimesClient) -> None:
+    postgres.database.execute("main", "SET application_name = 'changed'")
+    shown = postgres.database.query("main", "SELECT current_setting('application_name') AS a", type=str)
+    assert shown != ["changed"]
+    with postgres.database.transaction("main", "serializable") as tx:
+        assert tx.query("SHOW transaction_isolation", type=str) == ["serializable"]
+    assert postgres.database.query("main", "SHOW transaction_isolation", type=str) == ["read committed"]
+
+
+def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntimesClient) -> None:
+    """What watched its last call does not keep it."""
+    tx = postgres.database.transaction("main")
+    assert tx.query("SELECT 1 AS a FROM pg_sleep(0.2)", type=int) == [1]
+    del tx
+    gc.collect()
+    store = postgres._runtime_for().driver("database", "main")._store_of()
+    end = time.monotonic() + 10
+    while store.links or store.places._inside:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_server_stops_too(postgres: CloudRuntimesClient, postgres_url: str, asynchronous: bool) -> None:
+    database = postgres.database
+    begin = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        if asynchronous:
+            asyncio.run(database.query_async("main", "SELECT 1 AS a FROM pg_sleep(60) /* marked */", timeout=0.3))
+        else:
+            database.query("main", "SELECT 1 AS a FROM pg_sleep(60) /* marked */", timeout=0.3)
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE :q AND pid <> pg_backend_pid()"
+    )
+    while database.query("main", running, {"q": "%/* mar" + "ked */%"}, type=int) != [0]:
+        assert time.monotonic() < begin + 20
+        time.sleep(0.02)
+    assert time.monotonic() < begin + 20
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_url: str, asynchronous: bool) -> None:
+    """It cannot cancel either, so its connection is cut."""
+    psycopg = pytest.importorskip("psycopg")
+    database = postgres.database
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+
+        def backend() -> int:
+            sql = "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
+            while not (found := other.execute(sql, ["%pg_sleep(0.7)%"]).fetchall()):
+                time.sleep(0.01)
+            return int(found[0][0])
+
+        stopped: list[int] = []
+
+        def stop() -> None:
+            stopped.append(backend())
+            os.kill(stopped[0], signal.SIGSTOP)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        begin = time.monotonic()
+        try:
+            with pytest.raises(DeadlineExceededError):
+                if asynchronous:
+                    asyncio.run(database.query_async("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0))
+                else:
+                    database.query("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0)
+            assert time.monotonic() < begin + 15
+            thread.join()
+            # the one place is free again
+            assert database.query("main", "SELECT 1 AS a", type=int, timeout=20) == [1]
+        finally:
+            thread.join()
+            os.kill(stopped[0], signal.SIGCONT)
+
+
+def test_a_commit_whose_answer_does_not_come(postgres: CloudRuntimesClient, postgres_url: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    database = postgres.database
+    # the constraint is looked at by the commit, which takes its time
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("DROP TABLE IF EXISTS late")
+        other.execute("CREATE TABLE late (n integer)")
+        other.execute(
+            "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$"
+        )
+        other.execute(
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION slowly()"
+        )
+    with pytest.raises(DeadlineExceededError) as caught:
+        database.execute("main", "INSERT INTO late VALUES (1)", timeout=0.5)
+    assert caught.value.maybe_applied is True
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await database.execute_async("main", "INSERT INTO late VALUES (2)", timeout=0.5)
+        assert caught.value.maybe_applied is True
+        task = asyncio.create_task(database.execute_async("main", "INSERT INTO late VALUES (3)", timeout=20))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        assert cancelled.value.maybe_applied is True  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+    assert database.query("main", "SELECT 1 AS a", type=int, timeout=20) == [1]
+
+
+def test_a_lost_connection(postgres: CloudRuntimesClient, postgres_url: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    me = postgres.database.query("main", "SELECT pg_backend_pid()", type=int)[0]
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [me])
+    # noticed before anything is sent, or repeated: a read
+    assert postgres.database.query("main", "SELECT pg_backend_pid()", type=int) != [me]
+    with pytest.raises(UnavailableError) as caught:
+        with postgres.database.transaction("main") as tx:
+            me = tx.query("SELECT pg_backend_pid()", type=int)[0]
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [me])
+            tx.execute("CREATE TABLE not_there (a integer)")
+    assert (caught.value.retryable, caught.value.maybe_applied) == (True, False)
+    assert "not_there" not in postgres.database.tables("main")
+
+
+def test_a_serialization_failure(postgres_url: str) -> None:
+    with configured(postgres_url) as client:
+        database = client.database
+        database.drop_table("main", "counter")
+        database.create_table("main", "counter", {"n": int})
+        database.insert("main", "counter", {"n": 0})
+        with pytest.raises(ConflictError) as caught:
+            with database.transaction("main", "repeatable-read") as tx:
+                tx.query("SELECT n FROM counter")
+                database.execute("main", "UPDATE counter SET n = n + 1")
+                tx.execute("UPDATE counter SET n = n + 1")
+        assert caught.value.retryable
+        assert database.query("main", "SELECT n FROM counter", type=int) == [1]
+
+
+def test_no_password_is_told(postgres_url: str, unused: int) -> None:
+    secret = "canary%2Fword"
+    for url in (
+        f"postgresql://user:{secret}@127.0.0.1:{unused}/x",
+        f"{postgres_url.replace('postgres@', f'nobody:{secret}@')}",
+        f"postgresql+nonsense://user:{secret}@host/x",
+        f"nonsense://user:{secret}@host/x",
+    ):
+        with configured(url) as client:
+            with pytest.raises(CloudRuntimesError) as caught:
+                client.database.query("main", "SELECT 1 AS a", timeout=5)
+            chain: BaseException | None = caught.value
+            while chain is not None:
+                assert "canary" not in f"{chain!r} {chain}"
+                chain = chain.__cause__
+            assert "canary" not in repr(client._runtime_for().driver("database", "main"))
+
+
+@pytest.fixture(params=["postgresql", "postgresql+asyncpg"])
+def guarded(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Callable[[str], CloudRuntimesClient]]:
+    """Makes a client of a user whose password is ``right canary``, with any password."""
+    psycopg, _ = pytest.importorskip("psycopg"), pytest.importorskip("asyncpg")
+    from postgres import GUARDED
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'right canary'")
+    url = postgres_url.replace("postgresql", request.param, 1)
+    yield lambda password: configured(url.replace("postgres@", f"{GUARDED}:{quote(password)}@"))
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {GUARDED}")
+
+
+def told(error: BaseException | None) -> Iterator[str]:
+    """Give all texts of an error, of those behind it, and of their tracebacks."""
+    if error is not None:
+        yield f"{error!r} {error} {error.args!r} {vars(error)!r} {getattr(error, '__notes__', '')}"
+        yield "".join(traceback.format_exception(error))
+        yield from told(error.__cause__)
+        yield from told(error.__context__)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_password_that_the_server_refuses(
+    guarded: Callable[[str], CloudRuntimesClient],
+    asynchronous: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The right one is accepted, so the wrong one was asked for; neither is told."""
+    caplog.set_level(logging.DEBUG)
+
+    def ask(client: CloudRuntimesClient) -> Any:
+        if asynchronous:
+            return asyncio.run(client.database.query_async("main", "SELECT current_user AS a", type=str, timeout=20))
+        return client.database.query("main", "SELECT current_user AS a", type=str, timeout=20)
+
+    with guarded("right canary") as client:
+        assert ask(client) == ["guarded"]
+        store = client._runtime_for().driver("database", "main")._store_of()
+        texts = [repr(client), repr(client.database), repr(store), repr(store.engine(store.loops and asynchronous))]
+    with guarded("wrong/canary") as client:
+        with pytest.raises(
+            UnauthenticatedError, match="does not accept the user or the password: check the url"
+        ) as caught:
+            ask(client)
+        with pytest.raises(UnauthenticatedError):
+            client.wait_ready(timeout=5)
+        texts += told(caught.value)
+    assert (caught.value.component, caught.value.retryable, caught.value.maybe_applied) == ("main", False, False)
+    texts += [caplog.text, *capfd.readouterr()]
+    for text in texts:
+        assert "canary" not in text
+        assert "SCRAM" not in text
+
+
+@pytest.fixture
+def unused() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_is_not_there(unused: int, asynchronous: bool) -> None:
+    pytest.importorskip("psycopg")
+    with configured(f"postgresql://x@127.0.0.1:{unused}/x") as client:
+        with pytest.raises(UnavailableError) as caught:
+            if asynchronous:
+                asyncio.run(client.database.execute_async("main", "DELETE FROM t"))
+            else:
+                client.database.execute("main", "DELETE FROM t")
+        assert caught.value.maybe_applied is False
