@@ -13,15 +13,20 @@ from . import record_py as layout
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .json_py import parse_object
+from .received_py import ReceivedEvent
 from .record_py import check_record, check_text, encode_record, read_varint
 
 __all__ = [
     "_set_clock",
     "Frame",
+    "ReceivedEvent",
     "Record",
     "build_frame",
+    "decode_event",
     "encode_record",
     "parse_cloudevent",
+    "read_cloudevent",
+    "receive_as",
     "render_cloudevent",
     "reseed",
     "uuid7",
@@ -279,3 +284,38 @@ class Record:
     def to_json(self) -> bytes:
         """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
         return self._fields.render(self._frame.source.encode(), self._frame.type.encode())
+
+
+def read_cloudevent(data: bytes | bytearray | memoryview | str) -> Record:
+    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document.
+
+    Raises:
+        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
+    """
+    return Frame(parse_cloudevent(data))[0]
+
+
+_event_class: Any = None
+
+
+def receive_as(cls: type[ReceivedEvent]) -> None:
+    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
+    global _event_class
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    _event_class = cls
+
+
+def decode_event(data: bytes | bytearray | memoryview | str) -> Any:
+    """Decode structured JSON into an event whose payload is decoded when it is asked for.
+
+    Raises:
+        PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
+    """
+    global _event_class
+    if _event_class is None:
+        from ..pubsub import types  # noqa: F401  it sets the class, unless it stands on the compiled kernel
+
+        if _event_class is None:
+            _event_class = ReceivedEvent
+    return _event_class(read_cloudevent(data))
