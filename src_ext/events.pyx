@@ -6,6 +6,7 @@ An event is a record, a batch of them a frame (docs/log-format.md). A record is 
 
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -34,8 +35,8 @@ from collections.abc import Mapping
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "Frame", "ReceivedEvent", "Record", "build_frame", "decode_event", "encode_record", "parse_cloudevent", "read_cloudevent", "receive_as",
-    "render_cloudevent", "reseed", "uuid7", "uuid7_text",
+    "Frame", "Marks", "ReceivedEvent", "Record", "all_settled", "build_frame", "decode_event", "encode_record", "mark_answers", "parse_cloudevent",
+    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
 cdef tuple NAMES = (
@@ -387,6 +388,29 @@ cdef class Frame:
         cdef Parts parts
         parts_read(self.at(index), &parts)
         return parts.expires
+
+    def deliver(self, Py_ssize_t start, places, int64_t now_us, token, deliveries, type delivery not None, list out not None):
+        """Append a delivery for each place; see the twin."""
+        cdef Parts parts
+        cdef const uint8_t* at
+        cdef Record record
+        cdef Py_ssize_t place
+        cdef list expired = []
+        if not issubclass(delivery, tuple):
+            raise TypeError("a delivery is a tuple")
+        for number in places:
+            place = number
+            at = self.at(start + place)
+            if (at[4] | <uint32_t>at[5] << 8) & EXPIRES:
+                parts_read(at, &parts)
+                if parts.expires <= now_us:
+                    expired.append(number)
+                    continue
+            record = Record.__new__(Record)
+            record.owner = self
+            record.record = at
+            out.append(CR_named(delivery, ((record, (token, number), deliveries),)))
+        return expired
 
     def select(self, indices):
         """A new frame with the same header and these records, in this order (`IndexError`)."""

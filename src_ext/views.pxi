@@ -199,8 +199,12 @@ cdef extern from *:
     static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
         return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
     }
+    static CYTHON_INLINE PyObject* CR_named(PyObject* cls, PyObject* arguments) {
+        return PyTuple_Type.tp_new((PyTypeObject*)cls, arguments, NULL);
+    }
     """
     object CR_new(object cls, tuple empty)
+    object CR_named(object cls, tuple arguments)
 
 
 cdef object event_class = None
@@ -309,3 +313,106 @@ def decode_event(data):
     event._record = document
     event.pubsub_name = ""
     return event
+
+
+# ---- a batch at a time: what a subscription does with every event ----
+
+
+def receive_events(cls, deliveries, pump, str pubsub_name not None, type, bint raw):
+    """Make an event, of a subclass of `ReceivedEvent`, of each (record, token, deliveries)."""
+    cdef ReceivedEvent event
+    cdef list events = []
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    for record, token, count in deliveries:
+        event = new_event(cls)
+        event._record = record
+        event._pump = pump
+        event._token = token
+        event._type = type
+        event._raw = raw
+        event.pubsub_name = pubsub_name
+        event.delivery_count = count
+        events.append(event)
+    return events
+
+
+def settle_events(events, verdict, delay, type answer not None, list answers not None):
+    """Give those that have no answer this one; see the twin."""
+    cdef ReceivedEvent event
+    cdef Py_ssize_t count = 0
+    if not issubclass(answer, tuple):
+        raise TypeError("an answer is a tuple")
+    for found in events:
+        event = <ReceivedEvent?>found
+        if event._verdict is None:
+            event._verdict = verdict
+            answers.append(CR_named(answer, ((event._token, verdict, delay),)))
+            count += 1
+    return count
+
+
+def all_settled(events):
+    """Whether every event has an answer."""
+    for found in events:
+        if (<ReceivedEvent?>found)._verdict is None:
+            return False
+    return True
+
+
+cdef class Marks:
+    """Which places of a slice are settled; see the twin."""
+
+    cdef bytearray bits
+    cdef readonly Py_ssize_t length
+    cdef readonly Py_ssize_t left
+    cdef public bint touched
+    cdef public bint void
+
+    def __cinit__(self, *_, **__):
+        self.bits = bytearray()
+
+    def __init__(self, Py_ssize_t length, settled=None):
+        cdef Py_ssize_t place
+        if length < 0 or (settled is not None and len(settled) != (length + 7) // 8):
+            raise ValueError("a bitmap has one bit for each place")
+        self.bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
+        self.length = self.left = length
+        self.touched = self.void = False
+        if settled is not None:
+            for place in range(length):
+                self.left -= <uint8_t>PyByteArray_AS_STRING(self.bits)[place >> 3] >> (place & 7) & 1
+
+    @property
+    def settled(self):
+        """The bitmap, least significant bit first."""
+        return bytes(self.bits)
+
+    cdef int mark(self, Py_ssize_t place) except -1:
+        cdef char* byte
+        cdef int bit = 1 << (place & 7)
+        if not 0 <= place < self.length:
+            raise IndexError(f"place {place} of {self.length}")
+        byte = PyByteArray_AS_STRING(self.bits) + (place >> 3)
+        if byte[0] & bit:
+            return 0
+        byte[0] |= bit
+        self.left -= 1
+        self.touched = True
+        return 1
+
+    def settle(self, Py_ssize_t place):
+        """Mark a place; ``False`` if it was marked before."""
+        return self.mark(place) == 1
+
+
+def mark_answers(answers, done):
+    """Mark what answers settle; see the twin."""
+    cdef Marks marks
+    cdef list others = []
+    for answer in answers:
+        (held, place), verdict, _ = answer
+        marks = <Marks?>held
+        if not marks.void and marks.mark(place) and verdict is not done:
+            others.append((held, place, answer))
+    return others

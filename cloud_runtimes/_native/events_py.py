@@ -5,7 +5,7 @@ Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import PayloadError
@@ -13,22 +13,27 @@ from . import record_py as layout
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .json_py import parse_object
-from .received_py import ReceivedEvent
+from .received_py import Marks, ReceivedEvent, all_settled, mark_answers, receive_events, settle_events
 from .record_py import check_record, check_text, encode_record, read_varint
 
 __all__ = [
     "_set_clock",
     "Frame",
+    "Marks",
     "ReceivedEvent",
     "Record",
+    "all_settled",
     "build_frame",
     "decode_event",
     "encode_record",
+    "mark_answers",
     "parse_cloudevent",
     "read_cloudevent",
     "receive_as",
+    "receive_events",
     "render_cloudevent",
     "reseed",
+    "settle_events",
     "uuid7",
     "uuid7_text",
 ]
@@ -134,6 +139,33 @@ class Frame:
         """When a record expires, in microseconds since 1970 UTC; 0 for never (`IndexError`)."""
         self._check(index)
         return _Fields(self._body, self._offsets[index]).expires
+
+    def deliver(
+        self,
+        start: int,
+        places: Iterable[int],
+        now_us: int,
+        token: Any,
+        deliveries: int,
+        delivery: Callable[[Any, Any, Any], Any],
+        out: list[Any],
+    ) -> list[int]:
+        """Append ``delivery(record, (token, place), deliveries)`` for each place behind `start`; return the places that expired (`IndexError`).
+
+        Args:
+            start, places: record `start` + place.
+            now_us: microseconds since 1970 UTC.
+            token, deliveries: of all of them.
+            delivery: a named tuple.
+            out: what it is appended to.
+        """
+        expired = []
+        for place in places:
+            if 0 < self.expires(start + place) <= now_us:
+                expired.append(place)
+            else:
+                out.append(delivery(self[start + place], (token, place), deliveries))
+        return expired
 
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
