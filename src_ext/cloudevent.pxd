@@ -1,6 +1,6 @@
 # The members of a structured CloudEvent, header only (CloudEvents 1.0, JSON format 1.0.2).
 #
-# `read_event` is one pass over checked UTF-8. Texts stay where they are, or go unescaped into the arena, which is twice as long as the document: an unescaped text and a rewritten extension are never longer than what they come from. `event_parts` then decides what the members mean.
+# `read_event` is one pass over checked UTF-8. Texts stay where they are, or go unescaped into the arena, which is made when there is a use for it and is twice as long as the document: an unescaped text and a rewritten extension are never longer than what they come from. `event_parts` then decides what the members mean.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
@@ -9,7 +9,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from attribute_text cimport TEXT_GOOD, TEXT_MAX, check_text, check_traceparent, parse_time, parse_uuid7
 from json_text cimport (
-    get_base64, get_integer, put_escaped, skip_name, skip_space, skip_string, skip_value, unescape, word_at,
+    get_base64, get_integer, put_escaped, skip_colon, skip_space, skip_string, skip_value, unescape, word_at,
 )
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_SUBJECT, AT_TRACEPARENT, CONTENT_TYPE, EXPIRES, EXTENSIONS,
@@ -82,10 +82,10 @@ cdef inline bint good_name(const uint8_t* p, Py_ssize_t size) noexcept nogil:
 
 
 cdef inline Py_ssize_t get_text(const uint8_t* p, Py_ssize_t at, Py_ssize_t stop, Slice* text, uint8_t** room, Fault* fault) noexcept nogil:
-    # The text of the string token p[at:stop], in place if nothing is escaped.
+    # The text of the string token p[at:stop], in place if nothing is escaped. Without an arena the document has no backslash.
     text.data = p + at + 1
     text.size = stop - at - 2
-    if text.size and memchr(text.data, 0x5C, text.size) != NULL:
+    if room[0] != NULL and text.size and memchr(text.data, 0x5C, text.size) != NULL:
         text.size = unescape(text.data, text.size, room[0])
         if text.size < 0:
             return refuse(fault, "an unpaired surrogate", at)
@@ -140,6 +140,18 @@ cdef inline Py_ssize_t read_extension(const uint8_t* p, Py_ssize_t at, Py_ssize_
     return stop
 
 
+cdef inline int open_arena(Event* event, Py_ssize_t size, uint8_t** room, uint8_t** out) except -1:
+    # snprintf needs a byte for its NUL
+    event.arena = <uint8_t*>malloc(2 * size + 32)
+    if event.arena == NULL:
+        raise MemoryError
+    room[0] = event.arena
+    event.extensions.data = event.arena + size
+    event.arena[size] = 0x7B
+    out[0] = event.arena + size + 1
+    return 0
+
+
 cdef inline int read_event(const uint8_t* p, Py_ssize_t size, Event* event, Fault* fault) except -2:
     # 0, or -1 with a fault.
     cdef set others = None
@@ -148,18 +160,13 @@ cdef inline int read_event(const uint8_t* p, Py_ssize_t size, Event* event, Faul
     cdef Py_ssize_t at, stop, begin
     cdef int which
     cdef Slice name
-    cdef uint8_t* room
-    cdef uint8_t* out
-    # snprintf needs a byte for its NUL
-    event.arena = <uint8_t*>malloc(2 * size + 32)
-    if event.arena == NULL:
-        raise MemoryError
+    cdef uint8_t* room = NULL
+    cdef uint8_t* out = NULL
+    event.arena = NULL
     event.present = 0
-    room = event.arena
-    event.extensions.data = out = event.arena + size
     event.extensions.size = 0
-    out[0] = 0x7B
-    out += 1
+    if memchr(p, 0x5C, size) != NULL:
+        open_arena(event, size, &room, &out)
     at = skip_space(p, 0, size)
     if at >= size or p[at] != 0x7B:
         return <int>refuse(fault, "no JSON object", at)
@@ -183,7 +190,7 @@ cdef inline int read_event(const uint8_t* p, Py_ssize_t size, Event* event, Faul
             return <int>refuse(fault, "an attribute that stands twice", at)
         else:
             seen |= <uint32_t>1 << which
-        at = skip_name(p, at, size, fault)
+        at = skip_colon(p, stop, size, fault)
         if at < 0:
             return -1
         if which == IN_DATA:
@@ -195,6 +202,8 @@ cdef inline int read_event(const uint8_t* p, Py_ssize_t size, Event* event, Faul
             # JSON format §2.2: null is unset
             stop = at + 4
         elif which == IN_OTHER or which == IN_DATASCHEMA:
+            if event.arena == NULL:
+                open_arena(event, size, &room, &out)
             stop = read_extension(p, at, size, which, name, &room, &out, fault)
         else:
             if at >= size or p[at] != 0x22:
@@ -214,8 +223,10 @@ cdef inline int read_event(const uint8_t* p, Py_ssize_t size, Event* event, Faul
     at = skip_space(p, at + 1, size)
     if at != size:
         return <int>refuse(fault, "something behind the event", at)
+    if event.arena == NULL and (event.present >> IN_DATA_BASE64 & 1 or event.present >> IN_DATA & 1 and event.texts[IN_DATA].data[0] == 0x22):
+        open_arena(event, size, &room, &out)
     event.text_room = room
-    if out - event.extensions.data > 1:
+    if event.arena != NULL and out - event.extensions.data > 1:
         out[-1] = 0x7D      # instead of the last comma
         event.extensions.size = out - event.extensions.data
     return 0
@@ -256,8 +267,8 @@ cdef inline int event_payload(const Event* event, Parts* parts, Slice* media, Fa
     return 0
 
 
-cdef inline int event_parts(const Event* event, int64_t now, Parts* parts, Slice* header, Fault* fault) noexcept nogil:
-    # What the members mean; fills in source and type of the header. 0, or -1 with a fault.
+cdef inline int event_parts(const Event* event, int64_t now, bint packed, Parts* parts, Slice* header, Fault* fault) noexcept nogil:
+    # What the members mean; fills in source and type of the header. 0, or -1 with a fault. Unless `packed`, id and time stay the texts that they are, which gives the same values.
     cdef Slice media
     cdef Slice text = event.texts[IN_SPECVERSION]
     parts.flags = parts.number = 0
@@ -274,7 +285,7 @@ cdef inline int event_parts(const Event* event, int64_t now, Parts* parts, Slice
     header[0] = event.texts[IN_SOURCE]
     header[1] = event.texts[IN_TYPE]
     text = event.texts[IN_ID]
-    if not parse_uuid7(text.data, text.size, parts.id):
+    if not packed or not parse_uuid7(text.data, text.size, parts.id):
         clear_id(parts.id)
         parts.flags |= ID_TEXT
         parts.texts[AT_ID] = text
@@ -307,7 +318,7 @@ cdef inline int event_parts(const Event* event, int64_t now, Parts* parts, Slice
             return <int>refuse(fault, "a subject that CloudEvents forbids (spec section 3.1)", -1)
         parts.flags |= SUBJECT
         parts.texts[AT_SUBJECT] = event.texts[IN_SUBJECT]
-    if event.present >> IN_TIME & 1 and not set_time(event.texts[IN_TIME], parts):
+    if event.present >> IN_TIME & 1 and not set_time(event.texts[IN_TIME], packed, parts):
         return <int>refuse(fault, "a time that is no RFC 3339 timestamp", -1)
     if event.present >> IN_EXPIRYTIME & 1:
         text = event.texts[IN_EXPIRYTIME]

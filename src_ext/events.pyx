@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Events, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/events_py.py`, which is the contract.
 
-An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `Record` points into it.
+An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `Record` points into it, or into the JSON of one event (`views.pxi`).
 """
 
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -17,7 +18,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
 from attributes cimport PyUnicode_AsUTF8AndSize, extension_json, metadata_json, slice_of, take_payload, take_text, take_traceparent
-from cloudevent cimport Event, event_parts, read_event
+from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
 from json_text cimport utf8_valid
 from objects cimport PyUnicode_DecodeUTF8, check_single, read_object, refused, text_of
@@ -33,7 +34,10 @@ from collections.abc import Mapping
 
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
-__all__ = ["Frame", "Record", "build_frame", "encode_record", "parse_cloudevent", "render_cloudevent", "reseed", "uuid7", "uuid7_text"]
+__all__ = [
+    "Frame", "Marks", "ReceivedEvent", "Record", "all_settled", "build_frame", "decode_event", "encode_record", "mark_answers", "parse_cloudevent",
+    "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
+]
 
 cdef tuple NAMES = (
     None, "application/json", "application/octet-stream", "text/plain", "application/msgpack", "application/cloudevents+json",
@@ -157,7 +161,7 @@ def encode_record(
         text.size = 0
         if time.isascii():
             text.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(time, &text.size)
-        if not set_time(text, &parts):
+        if not set_time(text, True, &parts):
             raise InvalidArgumentError("time must be an RFC 3339 timestamp such as 2024-05-06T07:08:09Z")
     elif isinstance(time, int):
         if not time_min() <= time <= time_max():
@@ -247,166 +251,62 @@ cdef bytes rendered(const Parts* parts, Slice source, Slice type_):
     return out
 
 
-def parse_cloudevent(data, topic=""):
-    """Make a frame of one record from structured JSON; see the twin for the rules."""
-    cdef Slice[3] header
-    cdef Slice text
-    cdef Py_buffer view
-    cdef Event event
-    cdef Parts parts
+cdef int take_event(const Slice* text, bint packed, Event* event, Parts* parts, Slice* header) except -1:
+    # The caller frees event.arena, which is NULL when this is called.
     cdef Fault fault
-    cdef int held = 0
-    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
-    event.arena = NULL
+    cdef int64_t now = 0
+    cdef Py_ssize_t good = utf8_valid(text.data, text.size)
+    if good != text.size:
+        raise PayloadError(f"CloudEvent: no UTF-8 at byte {good}")
+    if read_event(text.data, text.size, event, &fault) < 0:
+        raise refused(PayloadError, "CloudEvent", &fault)
+    if not event.present >> IN_TIME & 1:
+        now = now_us()
+    if event_parts(event, now, packed, parts, header, &fault) < 0:
+        raise refused(PayloadError, "CloudEvent", &fault)
+    return 0
+
+
+cdef object take_document(object data, Slice* text):
+    # Bytes and text as they are, a copy of what may change; the text borrows from the result.
+    cdef Py_buffer view
     if isinstance(data, str):
         try:
             text.data = <const uint8_t*>PyUnicode_AsUTF8AndSize(data, &text.size)
         except UnicodeEncodeError:
             raise PayloadError("CloudEvent: text with an unpaired surrogate") from None
-    else:
-        held = take_payload(PayloadError, data, &view, &text)
+        return data
+    if take_payload(PayloadError, data, &view, text):
+        try:
+            data = PyBytes_FromStringAndSize(<const char*>text.data, text.size)
+        finally:
+            PyBuffer_Release(&view)
+        text.data = <const uint8_t*>PyBytes_AS_STRING(data)
+    return data
+
+
+def parse_cloudevent(data, topic=""):
+    """Make a frame of one record from structured JSON; see the twin for the rules."""
+    cdef Slice[3] header
+    cdef Slice text
+    cdef Event event
+    cdef Parts parts
+    take_text(InvalidArgumentError, "topic", topic, True, &header[2])
+    held = take_document(data, &text)
+    event.arena = NULL
     try:
-        if utf8_valid(text.data, text.size) != text.size:
-            raise PayloadError(f"CloudEvent: no UTF-8 at byte {utf8_valid(text.data, text.size)}")
-        if read_event(text.data, text.size, &event, &fault) < 0:
-            raise refused(PayloadError, "CloudEvent", &fault)
-        if event_parts(&event, now_us(), &parts, header, &fault) < 0:
-            raise refused(PayloadError, "CloudEvent", &fault)
+        take_event(&text, True, &event, &parts, header)
         return packed(&parts, header)
     finally:
         free(event.arena)
-        if held:
-            PyBuffer_Release(&view)
 
 
-@cython.final
-@cython.freelist(64)
-@cython.no_gc
-cdef class Record:
-    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
+def read_cloudevent(data):
+    """Check structured JSON and return a `Record` that points into it; see the twin for the rules."""
+    return read_document(data)
 
-    cdef Frame frame
-    cdef const uint8_t* record
 
-    cdef int read(self, Parts* parts) except -1:
-        if self.frame is None:
-            raise TypeError("records come from a Frame")
-        parts_read(self.record, parts)
-        return 0
-
-    cdef str text(self, int flag, int at, str name):
-        # `None` where the flag is not set
-        cdef Parts parts
-        self.read(&parts)
-        return text_of(PayloadError, parts.texts[at], name) if parts.flags & flag else None
-
-    @property
-    def id(self):
-        """CloudEvents ``id``."""
-        cdef Parts parts
-        cdef uint8_t[36] out
-        self.read(&parts)
-        if parts.flags & ID_TEXT:
-            return text_of(PayloadError, parts.texts[AT_ID], "id")
-        put_uuid(out, parts.id)
-        return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
-
-    @property
-    def source(self):
-        """CloudEvents ``source``."""
-        return self.text(SOURCE, AT_SOURCE, "source") or self.frame.source
-
-    @property
-    def type(self):
-        """CloudEvents ``type``."""
-        return self.text(TYPE, AT_TYPE, "type") or self.frame.type
-
-    @property
-    def topic(self):
-        """The topic it was first published to."""
-        if self.frame is None:
-            raise TypeError("records come from a Frame")
-        return self.frame.topic
-
-    @property
-    def subject(self):
-        """CloudEvents ``subject``."""
-        return self.text(SUBJECT, AT_SUBJECT, "subject")
-
-    @property
-    def time_us(self):
-        """CloudEvents ``time`` in microseconds since 1970 UTC."""
-        cdef Parts parts
-        self.read(&parts)
-        return parts.time_us
-
-    @property
-    def time_text(self):
-        """CloudEvents ``time`` as RFC 3339, as it was given."""
-        cdef Parts parts
-        cdef uint8_t[27] out
-        self.read(&parts)
-        if parts.flags & TIME_TEXT:
-            return text_of(PayloadError, parts.texts[AT_TIME], "time")
-        return PyUnicode_DecodeUTF8(<char*>out, put_time(out, parts.time_us), NULL)
-
-    @property
-    def key(self):
-        """The ordering key (``partitionkey``)."""
-        return self.text(KEY, AT_KEY, "key")
-
-    @property
-    def traceparent(self):
-        """W3C trace context."""
-        return self.text(TRACEPARENT, AT_TRACEPARENT, "traceparent")
-
-    @property
-    def content_type(self):
-        """CloudEvents ``datacontenttype``."""
-        cdef Parts parts
-        self.read(&parts)
-        return text_of(PayloadError, parts.texts[AT_CONTENT_TYPE], "content_type") if parts.flags & CONTENT_TYPE else NAMES[parts.number]
-
-    @property
-    def payload(self):
-        """The payload as encoded."""
-        cdef Parts parts
-        self.read(&parts)
-        return PyBytes_FromStringAndSize(<const char*>parts.payload.data, parts.payload.size)
-
-    @property
-    def extensions(self):
-        """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
-        cdef Parts parts
-        self.read(&parts)
-        return read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False) if parts.flags & EXTENSIONS else {}
-
-    @property
-    def metadata(self):
-        """The publisher's metadata."""
-        cdef Parts parts
-        self.read(&parts)
-        return read_object(PayloadError, parts.texts[AT_METADATA], "record: metadata", True) if parts.flags & METADATA else {}
-
-    @property
-    def expires_us(self):
-        """When it expires, in microseconds since 1970 UTC."""
-        cdef Parts parts
-        self.read(&parts)
-        return parts.expires if parts.flags & EXPIRES else None
-
-    @property
-    def raw(self):
-        """Whether it was published without an envelope."""
-        cdef Parts parts
-        self.read(&parts)
-        return bool(parts.flags & RAW)
-
-    def to_json(self):
-        """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
-        cdef Parts parts
-        self.read(&parts)
-        return rendered(&parts, self.frame.header[0], self.frame.header[1])
+include "views.pxi"
 
 
 @cython.final
@@ -474,7 +374,7 @@ cdef class Frame:
     def __getitem__(self, Py_ssize_t index):
         cdef const uint8_t* record = self.at(index)
         cdef Record result = Record.__new__(Record)
-        result.frame = self
+        result.owner = self
         result.record = record
         return result
 
@@ -488,6 +388,29 @@ cdef class Frame:
         cdef Parts parts
         parts_read(self.at(index), &parts)
         return parts.expires
+
+    def deliver(self, Py_ssize_t start, places, int64_t now_us, token, deliveries, type delivery not None, list out not None):
+        """Append a delivery for each place; see the twin."""
+        cdef Parts parts
+        cdef const uint8_t* at
+        cdef Record record
+        cdef Py_ssize_t place
+        cdef list expired = []
+        if not issubclass(delivery, tuple):
+            raise TypeError("a delivery is a tuple")
+        for number in places:
+            place = number
+            at = self.at(start + place)
+            if (at[4] | <uint32_t>at[5] << 8) & EXPIRES:
+                parts_read(at, &parts)
+                if parts.expires <= now_us:
+                    expired.append(number)
+                    continue
+            record = Record.__new__(Record)
+            record.owner = self
+            record.record = at
+            out.append(CR_named(delivery, ((record, (token, number), deliveries),)))
+        return expired
 
     def select(self, indices):
         """A new frame with the same header and these records, in this order (`IndexError`)."""

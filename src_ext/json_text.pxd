@@ -32,10 +32,19 @@ cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept no
     # The offset of the first byte that is no UTF-8; `size` if there is none.
     cdef Py_ssize_t at = 0
     cdef uint64_t word
+    cdef uint64_t second, third, fourth
     cdef uint32_t point
     cdef int step
     while at < size:
         if p[at] < 0x80:
+            if size - at >= 32:
+                memcpy(&word, p + at, 8)
+                memcpy(&second, p + at + 8, 8)
+                memcpy(&third, p + at + 16, 8)
+                memcpy(&fourth, p + at + 24, 8)
+                if not (word | second | third | fourth) & <uint64_t>0x8080808080808080ULL:
+                    at += 32
+                    continue
             if size - at >= 8:
                 memcpy(&word, p + at, 8)
                 if not word & <uint64_t>0x8080808080808080ULL:
@@ -170,15 +179,18 @@ cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
     return refuse(fault, "no complete JSON string", begin)
 
 
-cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    # `"name" :` and the spaces behind.
-    at = skip_string(p, at, size, fault)
-    if at < 0:
-        return -1
+cdef inline Py_ssize_t skip_colon(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
+    # With the spaces around it.
     at = skip_space(p, at, size)
     if at >= size or p[at] != 0x3A:
         return refuse(fault, "no colon", at)
     return skip_space(p, at + 1, size)
+
+
+cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
+    # `"name" :` and the spaces behind.
+    at = skip_string(p, at, size, fault)
+    return -1 if at < 0 else skip_colon(p, at, size, fault)
 
 
 cdef inline bint word_at(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, const char* word, int length) noexcept nogil:

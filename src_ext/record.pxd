@@ -300,11 +300,11 @@ cdef inline void put_header(uint8_t* out, uint32_t count, const Slice* header) n
         out = put_text(out, header[i])
 
 
-cdef inline bint set_time(Slice text, Parts* parts) noexcept nogil:
-    # A time as number, and as text where the number does not give it back; False if it is none.
+cdef inline bint set_time(Slice text, bint packed, Parts* parts) noexcept nogil:
+    # A time as number, and as text where the number does not give it back, or unless `packed`; False if it is none.
     if text.size > TEXT_MAX or not parse_time(text.data, text.size, &parts.time_us):
         return False
-    if not same_time(text.data, text.size, parts.time_us):
+    if not packed or not same_time(text.data, text.size, parts.time_us):
         parts.flags |= TIME_TEXT
         parts.texts[AT_TIME] = text
     return True

@@ -5,7 +5,7 @@ Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import PayloadError
@@ -13,17 +13,27 @@ from . import record_py as layout
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .json_py import parse_object
+from .received_py import Marks, ReceivedEvent, all_settled, mark_answers, receive_events, settle_events
 from .record_py import check_record, check_text, encode_record, read_varint
 
 __all__ = [
     "_set_clock",
     "Frame",
+    "Marks",
+    "ReceivedEvent",
     "Record",
+    "all_settled",
     "build_frame",
+    "decode_event",
     "encode_record",
+    "mark_answers",
     "parse_cloudevent",
+    "read_cloudevent",
+    "receive_as",
+    "receive_events",
     "render_cloudevent",
     "reseed",
+    "settle_events",
     "uuid7",
     "uuid7_text",
 ]
@@ -129,6 +139,33 @@ class Frame:
         """When a record expires, in microseconds since 1970 UTC; 0 for never (`IndexError`)."""
         self._check(index)
         return _Fields(self._body, self._offsets[index]).expires
+
+    def deliver(
+        self,
+        start: int,
+        places: Iterable[int],
+        now_us: int,
+        token: Any,
+        deliveries: int,
+        delivery: Callable[[Any, Any, Any], Any],
+        out: list[Any],
+    ) -> list[int]:
+        """Append ``delivery(record, (token, place), deliveries)`` for each place behind `start`; return the places that expired (`IndexError`).
+
+        Args:
+            start, places: record `start` + place.
+            now_us: microseconds since 1970 UTC.
+            token, deliveries: of all of them.
+            delivery: a named tuple.
+            out: what it is appended to.
+        """
+        expired = []
+        for place in places:
+            if 0 < self.expires(start + place) <= now_us:
+                expired.append(place)
+            else:
+                out.append(delivery(self[start + place], (token, place), deliveries))
+        return expired
 
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
@@ -279,3 +316,38 @@ class Record:
     def to_json(self) -> bytes:
         """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
         return self._fields.render(self._frame.source.encode(), self._frame.type.encode())
+
+
+def read_cloudevent(data: bytes | bytearray | memoryview | str) -> Record:
+    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document.
+
+    Raises:
+        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
+    """
+    return Frame(parse_cloudevent(data))[0]
+
+
+_event_class: Any = None
+
+
+def receive_as(cls: type[ReceivedEvent]) -> None:
+    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
+    global _event_class
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    _event_class = cls
+
+
+def decode_event(data: bytes | bytearray | memoryview | str) -> Any:
+    """Decode structured JSON into an event whose payload is decoded when it is asked for.
+
+    Raises:
+        PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
+    """
+    global _event_class
+    if _event_class is None:
+        from ..pubsub import types  # noqa: F401  it sets the class, unless it stands on the compiled kernel
+
+        if _event_class is None:
+            _event_class = ReceivedEvent
+    return _event_class(read_cloudevent(data))

@@ -15,6 +15,8 @@ __all__ = ["is_uuid7", "now_us", "parse_uuid7", "reseed", "uuid7", "uuid7_text"]
 _COUNTER_BITS = 42
 _START_MASK = (1 << 41) - 1
 _MS_MAX = (1 << 48) - 1
+_int_from = int.from_bytes
+_urandom = os.urandom
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -48,8 +50,20 @@ def uuid7() -> bytes:
 
 def draw(now: int) -> bytes:
     """Draw an id at `now`, in microseconds since 1970 UTC."""
-    ms = min(max(now // 1000, 0), _MS_MAX)
-    noise = int.from_bytes(os.urandom(10), "little")
+    return _draw(now).to_bytes(16, "big")
+
+
+def draw_text(now: int) -> str:
+    """Draw an id at `now` as `uuid7_text` renders it."""
+    text = f"{_draw(now):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _draw(now: int) -> int:
+    ms = now // 1000
+    if not 0 <= ms <= _MS_MAX:
+        ms = 0 if ms < 0 else _MS_MAX
+    noise = _int_from(_urandom(10), "little")
     fresh = ms << _COUNTER_BITS | noise & _START_MASK
     with _ids.lock:
         # no call and no allocation of a container until the store
@@ -59,7 +73,7 @@ def draw(now: int) -> bytes:
     counter = value & (1 << _COUNTER_BITS) - 1
     high = (value >> _COUNTER_BITS & _MS_MAX) << 16 | 0x7000 | counter >> 30
     low = 2 << 62 | (counter & (1 << 30) - 1) << 32 | noise >> 41 & 0xFFFFFFFF
-    return high.to_bytes(8, "big") + low.to_bytes(8, "big")
+    return high << 64 | low
 
 
 def reseed() -> None:

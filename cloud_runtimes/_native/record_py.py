@@ -157,9 +157,18 @@ def parse_time(text: str) -> int | None:
     return min(max((minutes * 60 + second) * 1_000_000 + micro, TIME_MIN), TIME_MAX)
 
 
+_last_second = 0, "1970-01-01T00:00:00"
+
+
 def format_time(us: int) -> str:
     """RFC 3339 in UTC: ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, the fraction left out where it is zero."""
-    return (_EPOCH + timedelta(microseconds=us)).isoformat() + "Z"
+    global _last_second
+    second, micro = divmod(us, 1_000_000)
+    known, text = _last_second  # one object, so that threads never see half of another's
+    if known != second:
+        text = (_EPOCH + timedelta(seconds=second)).isoformat()
+        _last_second = second, text
+    return f"{text}.{micro:06d}Z" if micro else text + "Z"
 
 
 def pack_record(

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 from .._log import repeated
+from .._native import events as kernel
 from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
 from .driver import Answer, Delivery, EventSource, Verdict
@@ -25,7 +26,6 @@ LANDING: Final = 0.05
 """Seconds within which an answer lands (docs/architecture.md, "The log")."""
 _IDLE: Final = 0.25
 _MAX_BACKOFF: Final = 5.0
-_new: Final = tuple.__new__
 
 
 class Pump:
@@ -230,11 +230,7 @@ class Pump:
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
-        name, type, raw = self._pubsub_name, self._type, self._raw
-        events = [
-            Event(record, pump=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
-            for record, token, count in deliveries
-        ]
+        events = kernel.receive_events(Event, deliveries, self, self._pubsub_name, self._type, self._raw)
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)
@@ -249,13 +245,7 @@ class Pump:
             self._settle(events, verdict, delay)
 
     def _settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
-        append = self._answers.append
-        for event in events:
-            if event._verdict is None:
-                event._verdict = verdict
-                # what Answer(…) does, without its frame: this runs for every event
-                append(_new(Answer, (event._token, verdict, delay)))
-                self._open -= 1
+        self._open -= kernel.settle_events(events, verdict, delay, Answer, self._answers)
 
     def _drain(self) -> list[Event[Any]]:
         """Take back what was fetched and not handed out."""
@@ -271,7 +261,7 @@ class Pump:
         now = monotonic()
         while self._handed and self._handed[0][0] <= now:
             self._settle(self._handed.popleft()[1], Verdict.RETRY, 0.0)
-        while self._handed and all(event._verdict is not None for event in self._handed[0][1]):
+        while self._handed and kernel.all_settled(self._handed[0][1]):
             self._handed.popleft()
 
     def _end(self, error: CloudRuntimesError | None) -> None:

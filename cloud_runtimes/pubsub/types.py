@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from .._native import events as kernel
 from ..codec.payload import decode_payload
 from ..errors import CloudRuntimesError
 from .driver import Verdict
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from .._native.events_py import Record
-    from ._pump import Pump
 
     T = TypeVar("T", default=Any)
 else:
@@ -34,14 +34,16 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNDECODED: Any = object()
+
+
+ReceivedEvent = kernel.ReceivedEvent
 
 
 class DropEvent(Exception):
     """Raise it in a handler: the event goes to the dead-letter topic, without one away, and is not tried again."""
 
 
-class Event(Generic[T]):
+class Event(ReceivedEvent, Generic[T]):
     """A CloudEvent that was received (CloudEvents 1.0). Attributes become Python objects when asked for.
 
     Attributes:
@@ -49,28 +51,7 @@ class Event(Generic[T]):
         delivery_count: how often the group has got it, this time included; ``None``: not known.
     """
 
-    __slots__ = ("_data", "_pump", "_raw", "_record", "_token", "_type", "_verdict", "delivery_count", "pubsub_name")
-
-    def __init__(
-        self,
-        record: Record,
-        *,
-        pump: Pump | None = None,
-        token: Any = None,
-        pubsub_name: str = "",
-        delivery_count: int | None = None,
-        type: Any = None,
-        raw: bool = False,
-    ) -> None:
-        self._record = record
-        self._pump = pump
-        self._token = token
-        self._type = type
-        self._raw = raw
-        self._data: Any = _UNDECODED
-        self._verdict: Verdict | None = None
-        self.pubsub_name = pubsub_name
-        self.delivery_count = delivery_count
+    __slots__ = ()
 
     @classmethod
     def from_record(cls, record: Record) -> Event[Any]:
@@ -81,59 +62,9 @@ class Event(Generic[T]):
         return f"<Event {self.id} type={self.type} topic={self.topic}>"
 
     @property
-    def id(self) -> str:
-        """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
-        return self._record.id
-
-    @property
-    def source(self) -> str:
-        """CloudEvents ``source``."""
-        return self._record.source
-
-    @property
-    def type(self) -> str:
-        """CloudEvents ``type``."""
-        return self._record.type
-
-    @property
-    def subject(self) -> str | None:
-        """CloudEvents ``subject``."""
-        return self._record.subject
-
-    @property
     def time(self) -> datetime:
         """CloudEvents ``time``, UTC."""
         return _EPOCH + timedelta(microseconds=self._record.time_us)
-
-    @property
-    def topic(self) -> str:
-        """The topic it was published to; a dead letter keeps its first one."""
-        return self._record.topic
-
-    @property
-    def key(self) -> str | None:
-        """The ordering key (CloudEvents extension ``partitionkey``)."""
-        return self._record.key
-
-    @property
-    def content_type(self) -> str | None:
-        """CloudEvents ``datacontenttype``."""
-        return self._record.content_type
-
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        """Other CloudEvents extensions."""
-        return self._record.extensions
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the publisher gave as ``metadata``."""
-        return self._record.metadata
-
-    @property
-    def traceparent(self) -> str | None:
-        """W3C trace context."""
-        return self._record.traceparent
 
     @property
     def data(self) -> T:
@@ -142,19 +73,16 @@ class Event(Generic[T]):
         Raises:
             PayloadError: it cannot be decoded; names the path.
         """
-        if self._data is _UNDECODED:
+        if not self._decoded:
             record = self._record
             if self._raw and not record.raw:
                 # a raw subscriber sees what a broker would hold: the envelope
                 self._data = decode_payload(record.to_json(), "application/octet-stream", self._type)
             else:
                 self._data = decode_payload(record.payload, record.content_type, self._type)
+            self._decoded = True
         data: T = self._data
         return data
-
-    def to_json(self) -> bytes:
-        """Return the event as CloudEvents 1.0 structured JSON."""
-        return self._record.to_json()
 
     def ack(self) -> None:
         """Queue the answer "done"; of several answers the first counts. Never waits."""
@@ -175,6 +103,9 @@ class Event(Generic[T]):
     def _settle(self, verdict: Verdict, delay: float | None) -> None:
         if self._pump is not None:
             self._pump.settle((self,), verdict, delay)
+
+
+kernel.receive_as(Event)
 
 
 class EventBatch(list[Event[T]], Generic[T]):

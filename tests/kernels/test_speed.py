@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Call, Call, float]] = {
     "MessagePack decode, msgpack": (lambda: msgpack.decode(PACKED), lambda: peer.unpackb(PACKED), 1.0),
     "JSON encode, orjson": (lambda: json.encode(EVENT), lambda: orjson.dumps(EVENT), 0.4),
     "envelope, by hand": (lambda: cloudevents.encode(EVENT, "/test", "test.event"), by_hand, 2.0),
-    "envelope parse, orjson": (lambda: cloudevents.decode(TEXT).id, lambda: orjson.loads(TEXT)["id"], 0.5),
+    "envelope parse, orjson": (lambda: cloudevents.decode(TEXT).id, lambda: orjson.loads(TEXT)["id"], 1.0),
 }
 
 

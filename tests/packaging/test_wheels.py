@@ -17,7 +17,7 @@ from builds import ROOT, built, compiler, copied, doctor, environment, installed
 pytestmark = pytest.mark.process
 
 KERNELS = ["_batch", "_events", "_msgpack", "_payload"]
-SOURCE_SUFFIXES = (".pyx", ".pxd", ".c", ".cpp", ".h", ".html", ".pyc")
+SOURCE_SUFFIXES = (".pyx", ".pxd", ".pxi", ".c", ".cpp", ".h", ".html", ".pyc")
 
 
 def _names(wheel: Path) -> list[str]:

@@ -46,30 +46,16 @@ FROM groups g WHERE g.id = :group
 Token = tuple["_Held", int]
 
 
-class _Held:
-    """A claim of this member, in memory: what of it is settled, and what was handed on."""
-
-    __slots__ = ("claim", "left", "settled", "touched")
+class _Held(kernel.Marks):
+    """A claim of this member, in memory: what of it is settled. Void once it is landed as a whole, or went to another member."""
 
     def __init__(self, claim: Claimed) -> None:
+        super().__init__(claim.length, claim.settled)
         self.claim = claim
-        self.settled = bytearray(claim.settled or bytes((claim.length + 7) // 8))
-        self.left = len(claim.open())
-        self.touched = False
-
-    def settle(self, place: int) -> bool:
-        """Mark a position; ``False`` if it was marked before."""
-        bit = 1 << (place & 7)
-        if self.settled[place >> 3] & bit:
-            return False
-        self.settled[place >> 3] |= bit
-        self.left -= 1
-        self.touched = True
-        return True
 
 
 class _Landing(NamedTuple):
-    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers, how many expired."""
+    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers other than "done", how many expired."""
 
     bitmaps: list[tuple[int, bytes | None]]
     answers: list[tuple[_Held, int, Answer]]
@@ -144,11 +130,12 @@ class Member(EventSource):
             self._waiter.ring()
 
     def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
-        self._unlanded += self._mark(answers)
+        self._unlanded += kernel.mark_answers(answers, Verdict.ACK)
+        touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
         there = want > 0 and not self._claimed and self._look()
-        if self._unlanded or self._expired or renew or there or seen:
+        if touched or self._unlanded or self._expired or renew or there or seen:
             self._round(want if there else 0, renew, seen)
         return self._deliver()
 
@@ -185,12 +172,13 @@ class Member(EventSource):
             held = self._held[id]
             held.touched = False
             if not held.left or id in lost:
+                held.void = True
                 del self._held[id]
 
     def close(self, answers: Sequence[Answer], /) -> None:
-        self._unlanded += self._mark(answers)
+        self._unlanded += kernel.mark_answers(answers, Verdict.ACK)
         landing = self._landing()
-        left = [held.claim._replace(settled=bytes(held.settled)) for held in self._held.values() if held.left]
+        left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         left += self._claimed
 
         def body(connection: sqlite3.Connection) -> None:
@@ -280,18 +268,9 @@ class Member(EventSource):
             number = rows[0][0] if rows else None
         return () if number is None else (bell(number),)
 
-    def _mark(self, answers: Sequence[Answer]) -> list[tuple[_Held, int, Answer]]:
-        """Mark answers in memory; returns those that count."""
-        fresh = []
-        for answer in answers:
-            held, place = answer.token
-            if held.claim.id in self._held and held.settle(place):
-                fresh.append((held, place, answer))
-        return fresh
-
     def _landing(self) -> _Landing:
         """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
-        bitmaps = [(id, bytes(held.settled) if held.left else None) for id, held in self._held.items() if held.touched]
+        bitmaps = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
         return _Landing(bitmaps, list(self._unlanded), self._expired)
 
     def _land(self, connection: sqlite3.Connection, landing: _Landing, now: int) -> list[int]:
@@ -303,7 +282,7 @@ class Member(EventSource):
         away: list[tuple[int, int]] = []
         for held, place, (_, verdict, delay) in landing.answers:
             claim = held.claim
-            if claim.id in lost or verdict is Verdict.ACK:
+            if claim.id in lost:
                 continue
             event = (claim.frame, claim.start + place)
             if verdict is Verdict.DROP or (
@@ -332,13 +311,17 @@ class Member(EventSource):
         while self._claimed:
             claim = self._claimed[0]
             frame = self._frame(claim.frame)
-            held = self._held[claim.id] = _Held(claim)
-            for place in claim.open():
-                if frame is None or 0 < frame.expires(claim.start + place) <= now_us:
-                    held.settle(place)  # expired, or dropped from a full log
-                    self._expired += frame is not None
-                    continue
-                deliveries.append(Delivery(frame[claim.start + place], (held, place), claim.deliveries))
+            held = _Held(claim)
+            gone: Sequence[int] = claim.open()
+            if frame is not None:
+                gone = frame.deliver(claim.start, gone, now_us, held, claim.deliveries, Delivery, deliveries)
+                self._expired += len(gone)
+            for place in gone:
+                held.settle(place)  # expired, or dropped from a full log
+            if claim.id in self._held:
+                # overdue, and taken over from ourselves: only answers to the later delivery count
+                self._held[claim.id].void = True
+            self._held[claim.id] = held
             del self._claimed[0]
         return deliveries
 

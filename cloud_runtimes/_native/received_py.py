@@ -1,0 +1,198 @@
+"""What an event that was received consists of, and what a subscription does with every event, a batch at a time; the twin of ``src_ext/views.pxi``.
+
+`ReceivedEvent` is the base of `cloud_runtimes.pubsub.Event`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .events_py import Record
+
+__all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_answers", "receive_events", "settle_events"]
+
+
+class ReceivedEvent:
+    """What an event that was received consists of; the attributes that its record holds.
+
+    Attributes:
+        pubsub_name: the component it came from; ``""`` where it came from none.
+        delivery_count: how often the group has got it, this time included; ``None``: not known.
+    """
+
+    __slots__ = (
+        "_data",
+        "_decoded",
+        "_pump",
+        "_raw",
+        "_record",
+        "_token",
+        "_type",
+        "_verdict",
+        "delivery_count",
+        "pubsub_name",
+    )
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        pump: Any = None,
+        token: Any = None,
+        pubsub_name: str = "",
+        delivery_count: int | None = None,
+        type: Any = None,
+        raw: bool = False,
+    ) -> None:
+        self._record = record
+        self._pump = pump
+        self._token = token
+        self._type = type
+        self._raw = raw
+        self._decoded = False
+        self._data: Any = None
+        self._verdict: Any = None
+        self.pubsub_name = pubsub_name
+        self.delivery_count = delivery_count
+
+    @property
+    def id(self) -> str:
+        """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
+        return self._record.id
+
+    @property
+    def source(self) -> str:
+        """CloudEvents ``source``."""
+        return self._record.source
+
+    @property
+    def type(self) -> str:
+        """CloudEvents ``type``."""
+        return self._record.type
+
+    @property
+    def subject(self) -> str | None:
+        """CloudEvents ``subject``."""
+        return self._record.subject
+
+    @property
+    def topic(self) -> str:
+        """The topic it was published to; a dead letter keeps its first one."""
+        return self._record.topic
+
+    @property
+    def key(self) -> str | None:
+        """The ordering key (CloudEvents extension ``partitionkey``)."""
+        return self._record.key
+
+    @property
+    def content_type(self) -> str | None:
+        """CloudEvents ``datacontenttype``."""
+        return self._record.content_type
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """Other CloudEvents extensions."""
+        return self._record.extensions
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the publisher gave as ``metadata``."""
+        return self._record.metadata
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context."""
+        return self._record.traceparent
+
+    def to_json(self) -> bytes:
+        """Return the event as CloudEvents 1.0 structured JSON."""
+        return self._record.to_json()
+
+
+def receive_events(
+    cls: Any, deliveries: Iterable[tuple[Any, Any, int | None]], pump: Any, pubsub_name: str, type: Any, raw: bool
+) -> list[Any]:
+    """Make an event, of a subclass of `ReceivedEvent`, of each (record, token, deliveries)."""
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    return [
+        cls(record, pump=pump, token=token, pubsub_name=pubsub_name, delivery_count=count, type=type, raw=raw)
+        for record, token, count in deliveries
+    ]
+
+
+def settle_events(
+    events: Iterable[ReceivedEvent], verdict: Any, delay: float | None, answer: Any, answers: list[Any]
+) -> int:
+    """Give those that have no answer this one: append ``answer(token, verdict, delay)``, a named tuple; return how many they were."""
+    count = 0
+    for event in events:
+        if event._verdict is None:
+            event._verdict = verdict
+            answers.append(answer(event._token, verdict, delay))
+            count += 1
+    return count
+
+
+def all_settled(events: Iterable[ReceivedEvent]) -> bool:
+    """Whether every event has an answer."""
+    return all(event._verdict is not None for event in events)
+
+
+class Marks:
+    """Which places of a slice are settled.
+
+    Args:
+        length: of the slice.
+        settled: the bitmap to begin with, least significant bit first; ``None``: nothing is.
+
+    Attributes:
+        left: how many places are not settled.
+        touched: something was settled; the owner takes it back.
+        void: set by the owner; `mark_answers` passes it by.
+
+    Raises:
+        ValueError: the bitmap is not as long as the slice.
+    """
+
+    def __init__(self, length: int, settled: bytes | None = None) -> None:
+        if length < 0 or (settled is not None and len(settled) != (length + 7) // 8):
+            raise ValueError("a bitmap has one bit for each place")
+        self._bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
+        self.length = length
+        self.left = sum(not self._bits[place >> 3] >> (place & 7) & 1 for place in range(length))
+        self.touched = self.void = False
+
+    @property
+    def settled(self) -> bytes:
+        """The bitmap, least significant bit first."""
+        return bytes(self._bits)
+
+    def settle(self, place: int) -> bool:
+        """Mark a place (`IndexError`); ``False`` if it was marked before."""
+        if not 0 <= place < self.length:
+            raise IndexError(f"place {place} of {self.length}")
+        bit = 1 << (place & 7)
+        if self._bits[place >> 3] & bit:
+            return False
+        self._bits[place >> 3] |= bit
+        self.left -= 1
+        self.touched = True
+        return True
+
+
+def mark_answers(answers: Iterable[tuple[Any, Any, Any]], done: Any) -> list[tuple[Any, int, Any]]:
+    """Mark what answers settle, whose tokens are (marks, place).
+
+    Returns:
+        (marks, place, answer) of those that count, with another verdict than `done`.
+    """
+    others = []
+    for answer in answers:
+        (marks, place), verdict, _ = answer
+        if not marks.void and marks.settle(place) and verdict is not done:
+            others.append((marks, place, answer))
+    return others

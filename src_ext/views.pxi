@@ -1,0 +1,418 @@
+# Views of events: what a record, or a CloudEvent in JSON, looks like to Python. Part of events.pyx.
+
+
+@cython.freelist(64)
+@cython.no_gc
+cdef class Record:
+    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
+
+    cdef object owner           # the Frame; or the document, as bytes or text
+    cdef const uint8_t* record
+
+    cdef const Parts* read(self, Parts* room) except NULL:
+        # Where the parts are, or in `room`.
+        if self.owner is None:
+            raise TypeError("records come from a Frame")
+        parts_read(self.record, room)
+        return room
+
+    cdef const Slice* header(self) except NULL:
+        if self.owner is None:
+            raise TypeError("records come from a Frame")
+        return (<Frame>self.owner).header
+
+    cdef str common(self, int which):
+        # Source, type or topic of the frame.
+        if self.owner is None:
+            raise TypeError("records come from a Frame")
+        cdef Frame frame = <Frame>self.owner
+        return frame.source if which == 0 else frame.type if which == 1 else frame.topic
+
+    cdef str text(self, int flag, int at, str name):
+        # `None` where the flag is not set
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return text_of(PayloadError, parts.texts[at], name) if parts.flags & flag else None
+
+    cdef str id_text(self):
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        cdef uint8_t[36] out
+        if parts.flags & ID_TEXT:
+            return text_of(PayloadError, parts.texts[AT_ID], "id")
+        put_uuid(out, parts.id)
+        return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
+
+    @property
+    def id(self):
+        """CloudEvents ``id``."""
+        return self.id_text()
+
+    @property
+    def source(self):
+        """CloudEvents ``source``."""
+        return self.text(SOURCE, AT_SOURCE, "source") or self.common(0)
+
+    @property
+    def type(self):
+        """CloudEvents ``type``."""
+        return self.text(TYPE, AT_TYPE, "type") or self.common(1)
+
+    @property
+    def topic(self):
+        """The topic it was first published to."""
+        return self.common(2)
+
+    @property
+    def subject(self):
+        """CloudEvents ``subject``."""
+        return self.text(SUBJECT, AT_SUBJECT, "subject")
+
+    @property
+    def time_us(self):
+        """CloudEvents ``time`` in microseconds since 1970 UTC."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return parts.time_us
+
+    @property
+    def time_text(self):
+        """CloudEvents ``time`` as RFC 3339, as it was given."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        cdef uint8_t[27] out
+        if parts.flags & TIME_TEXT:
+            return text_of(PayloadError, parts.texts[AT_TIME], "time")
+        return PyUnicode_DecodeUTF8(<char*>out, put_time(out, parts.time_us), NULL)
+
+    @property
+    def key(self):
+        """The ordering key (``partitionkey``)."""
+        return self.text(KEY, AT_KEY, "key")
+
+    @property
+    def traceparent(self):
+        """W3C trace context."""
+        return self.text(TRACEPARENT, AT_TRACEPARENT, "traceparent")
+
+    @property
+    def content_type(self):
+        """CloudEvents ``datacontenttype``."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return text_of(PayloadError, parts.texts[AT_CONTENT_TYPE], "content_type") if parts.flags & CONTENT_TYPE else NAMES[parts.number]
+
+    @property
+    def payload(self):
+        """The payload as encoded."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return PyBytes_FromStringAndSize(<const char*>parts.payload.data, parts.payload.size)
+
+    @property
+    def extensions(self):
+        """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False) if parts.flags & EXTENSIONS else {}
+
+    @property
+    def metadata(self):
+        """The publisher's metadata."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return read_object(PayloadError, parts.texts[AT_METADATA], "record: metadata", True) if parts.flags & METADATA else {}
+
+    @property
+    def expires_us(self):
+        """When it expires, in microseconds since 1970 UTC."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return parts.expires if parts.flags & EXPIRES else None
+
+    @property
+    def raw(self):
+        """Whether it was published without an envelope."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        return bool(parts.flags & RAW)
+
+    def to_json(self):
+        """CloudEvents 1.0 structured JSON (docs/log-format.md, "CloudEvents JSON")."""
+        cdef Parts room
+        cdef const Parts* parts = self.read(&room)
+        cdef const Slice* header = self.header()
+        return rendered(parts, header[0], header[1])
+
+
+@cython.final
+@cython.no_gc
+cdef class Document(Record):
+    """A view of a structured CloudEvent in JSON, checked; its texts stay where they are until they are asked for."""
+
+    cdef Parts parts
+    cdef Slice[3] headings
+    cdef uint8_t* arena
+
+    def __dealloc__(self):
+        free(self.arena)
+
+    cdef const Parts* read(self, Parts* room) except NULL:
+        if self.owner is None:
+            raise TypeError("documents come from read_cloudevent")
+        return &self.parts
+
+    cdef const Slice* header(self) except NULL:
+        if self.owner is None:
+            raise TypeError("documents come from read_cloudevent")
+        return self.headings
+
+    cdef str common(self, int which):
+        if self.owner is None:
+            raise TypeError("documents come from read_cloudevent")
+        return text_of(PayloadError, self.headings[which], "an attribute")
+
+
+cdef Document read_document(object data):
+    cdef Document document = Document.__new__(Document)
+    cdef Event event
+    cdef Slice text
+    data = take_document(data, &text)
+    event.arena = NULL
+    try:
+        # near the limit of a record it is the packed size that counts
+        take_event(&text, text.size > RECORD_MAX >> 1, &event, &document.parts, document.headings)
+        if text.size > RECORD_MAX >> 1:
+            packed(&document.parts, NULL)
+    except:
+        free(event.arena)
+        raise
+    document.headings[2].data = text.data
+    document.headings[2].size = 0
+    document.arena = event.arena
+    document.owner = data
+    return document
+
+
+cdef extern from *:
+    """
+    static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
+        return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
+    }
+    static CYTHON_INLINE PyObject* CR_named(PyObject* cls, PyObject* arguments) {
+        return PyTuple_Type.tp_new((PyTypeObject*)cls, arguments, NULL);
+    }
+    """
+    object CR_new(object cls, tuple empty)
+    object CR_named(object cls, tuple arguments)
+
+
+cdef object event_class = None
+
+
+cdef inline ReceivedEvent new_event(object cls):
+    # What `ReceivedEvent.__new__(cls)` does, without looking it up; `cls` is a subclass.
+    return <ReceivedEvent>CR_new(cls, ())
+
+
+cdef class ReceivedEvent:
+    """What an event that was received consists of; the attributes that its record holds."""
+
+    cdef readonly object _record
+    cdef public object _pump
+    cdef public object _token
+    cdef public object _type
+    cdef public bint _raw
+    cdef public bint _decoded
+    cdef public object _data
+    cdef public object _verdict
+    cdef public object pubsub_name
+    cdef public object delivery_count
+
+    def __init__(self, record, *, pump=None, token=None, pubsub_name="", delivery_count=None, type=None, raw=False):
+        self._record = record
+        self._pump = pump
+        self._token = token
+        self._type = type
+        self._raw = raw
+        self.pubsub_name = pubsub_name
+        self.delivery_count = delivery_count
+
+    @property
+    def id(self):
+        """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
+        return (<Record>self._record).id_text() if isinstance(self._record, Record) else self._record.id
+
+    @property
+    def source(self):
+        """CloudEvents ``source``."""
+        return self._record.source
+
+    @property
+    def type(self):
+        """CloudEvents ``type``."""
+        return self._record.type
+
+    @property
+    def subject(self):
+        """CloudEvents ``subject``."""
+        return self._record.subject
+
+    @property
+    def topic(self):
+        """The topic it was published to; a dead letter keeps its first one."""
+        return self._record.topic
+
+    @property
+    def key(self):
+        """The ordering key (CloudEvents extension ``partitionkey``)."""
+        return self._record.key
+
+    @property
+    def content_type(self):
+        """CloudEvents ``datacontenttype``."""
+        return self._record.content_type
+
+    @property
+    def extensions(self):
+        """Other CloudEvents extensions."""
+        return self._record.extensions
+
+    @property
+    def metadata(self):
+        """What the publisher gave as ``metadata``."""
+        return self._record.metadata
+
+    @property
+    def traceparent(self):
+        """W3C trace context."""
+        return self._record.traceparent
+
+    def to_json(self):
+        """Return the event as CloudEvents 1.0 structured JSON."""
+        return self._record.to_json()
+
+
+def receive_as(cls):
+    """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
+    global event_class
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    event_class = cls
+
+
+def decode_event(data):
+    """Decode structured JSON into an event; see the twin for the rules."""
+    global event_class
+    if event_class is None:
+        import cloud_runtimes.pubsub.types  # noqa: F401  it sets the class, unless it stands on the twin
+        if event_class is None:
+            event_class = ReceivedEvent
+    cdef Document document = read_document(data)
+    cdef ReceivedEvent event = new_event(event_class)
+    event._record = document
+    event.pubsub_name = ""
+    return event
+
+
+# ---- a batch at a time: what a subscription does with every event ----
+
+
+def receive_events(cls, deliveries, pump, str pubsub_name not None, type, bint raw):
+    """Make an event, of a subclass of `ReceivedEvent`, of each (record, token, deliveries)."""
+    cdef ReceivedEvent event
+    cdef list events = []
+    if not issubclass(cls, ReceivedEvent):
+        raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
+    for record, token, count in deliveries:
+        event = new_event(cls)
+        event._record = record
+        event._pump = pump
+        event._token = token
+        event._type = type
+        event._raw = raw
+        event.pubsub_name = pubsub_name
+        event.delivery_count = count
+        events.append(event)
+    return events
+
+
+def settle_events(events, verdict, delay, type answer not None, list answers not None):
+    """Give those that have no answer this one; see the twin."""
+    cdef ReceivedEvent event
+    cdef Py_ssize_t count = 0
+    if not issubclass(answer, tuple):
+        raise TypeError("an answer is a tuple")
+    for found in events:
+        event = <ReceivedEvent?>found
+        if event._verdict is None:
+            event._verdict = verdict
+            answers.append(CR_named(answer, ((event._token, verdict, delay),)))
+            count += 1
+    return count
+
+
+def all_settled(events):
+    """Whether every event has an answer."""
+    for found in events:
+        if (<ReceivedEvent?>found)._verdict is None:
+            return False
+    return True
+
+
+cdef class Marks:
+    """Which places of a slice are settled; see the twin."""
+
+    cdef bytearray bits
+    cdef readonly Py_ssize_t length
+    cdef readonly Py_ssize_t left
+    cdef public bint touched
+    cdef public bint void
+
+    def __cinit__(self, *_, **__):
+        self.bits = bytearray()
+
+    def __init__(self, Py_ssize_t length, settled=None):
+        cdef Py_ssize_t place
+        if length < 0 or (settled is not None and len(settled) != (length + 7) // 8):
+            raise ValueError("a bitmap has one bit for each place")
+        self.bits = bytearray((length + 7) // 8) if settled is None else bytearray(settled)
+        self.length = self.left = length
+        self.touched = self.void = False
+        if settled is not None:
+            for place in range(length):
+                self.left -= <uint8_t>PyByteArray_AS_STRING(self.bits)[place >> 3] >> (place & 7) & 1
+
+    @property
+    def settled(self):
+        """The bitmap, least significant bit first."""
+        return bytes(self.bits)
+
+    cdef int mark(self, Py_ssize_t place) except -1:
+        cdef char* byte
+        cdef int bit = 1 << (place & 7)
+        if not 0 <= place < self.length:
+            raise IndexError(f"place {place} of {self.length}")
+        byte = PyByteArray_AS_STRING(self.bits) + (place >> 3)
+        if byte[0] & bit:
+            return 0
+        byte[0] |= bit
+        self.left -= 1
+        self.touched = True
+        return 1
+
+    def settle(self, Py_ssize_t place):
+        """Mark a place; ``False`` if it was marked before."""
+        return self.mark(place) == 1
+
+
+def mark_answers(answers, done):
+    """Mark what answers settle; see the twin."""
+    cdef Marks marks
+    cdef list others = []
+    for answer in answers:
+        (held, place), verdict, _ = answer
+        marks = <Marks?>held
+        if not marks.void and marks.mark(place) and verdict is not done:
+            others.append((held, place, answer))
+    return others
