@@ -8,7 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from writer cimport Writer, put_bytes, put_u8, writer_reserve, writer_rollback
+from writer cimport Writer, put_bytes, put_u8, write_bytes, writer_reserve, writer_rollback
 
 
 cdef extern from "Python.h":

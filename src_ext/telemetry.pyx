@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Spans, log records and their buffer, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/telemetry_py.py`, which is the contract.
+"""Spans, log records, metrics and their buffer, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/telemetry_py.py`, which is the contract.
 
 A record is encoded on the stack first (that may run Python code), then comes one *section* of C that appends it to the open block of its scope and changes the counters: no Python code, no object made or released. The GIL makes it atomic (free-threaded builds: a critical section), and a signal handler or ``__del__`` that records never finds it half done.
 """
@@ -7,13 +7,20 @@ A record is encoded on the stack first (that may run Python code), then comes on
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Get, PyContextVar_Reset, PyContextVar_Set
-from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_SetItem, PyDict_Size
-from cpython.object cimport PyObject
+from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
 from cpython.ref cimport Py_XDECREF
+from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+cdef extern from *:
+    """
+    #define add_overflows(a, b, out) __builtin_add_overflow((int64_t)(a), (int64_t)(b), (int64_t*)(out))
+    """
+    bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
 
 cimport otlp
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
@@ -28,7 +35,11 @@ from cloud_runtimes._native.telemetry_text import (
 )
 from cloud_runtimes.errors import InvalidArgumentError
 
-__all__ = ["CAUSES", "Buffer", "Chunk", "Limits", "Logger", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "current", "current_span", "reseed"]
+__all__ = [
+    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk", "Counter", "Gauge", "Histogram",
+    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "current", "current_span",
+    "reseed",
+]
 
 CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
 cdef dict kinds = dict(KINDS)
@@ -440,3 +451,4 @@ cdef void free_all(Block* block) noexcept nogil:
 
 include "telemetry_spans.pxi"
 include "telemetry_logs.pxi"
+include "telemetry_metrics.pxi"

@@ -6,7 +6,7 @@ import base64
 import struct
 from typing import Any, Final
 
-from ._wire import fields
+from ._wire import fields, varints
 
 __all__ = ["records"]
 
@@ -14,6 +14,63 @@ __all__ = ["records"]
 _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
     "traces": {1: ("resourceSpans", "[ResourceSpans]")},
     "logs": {1: ("resourceLogs", "[ResourceLogs]")},
+    "metrics": {1: ("resourceMetrics", "[ResourceMetrics]")},
+    "ResourceMetrics": {1: ("resource", "Resource"), 2: ("scopeMetrics", "[ScopeMetrics]")},
+    "ScopeMetrics": {1: ("scope", "Scope"), 2: ("metrics", "[Metric]")},
+    "Metric": {
+        1: ("name", "text"),
+        2: ("description", "text"),
+        3: ("unit", "text"),
+        5: ("gauge", "Numbers"),
+        7: ("sum", "Numbers"),
+        9: ("histogram", "Histograms"),
+        10: ("exponentialHistogram", "Exponentials"),
+    },
+    "Numbers": {1: ("dataPoints", "[Number]"), 2: ("aggregationTemporality", "number"), 3: ("isMonotonic", "bool")},
+    "Histograms": {1: ("dataPoints", "[Histogram]"), 2: ("aggregationTemporality", "number")},
+    "Exponentials": {1: ("dataPoints", "[Exponential]"), 2: ("aggregationTemporality", "number")},
+    "Number": {
+        2: ("startTimeUnixNano", "long"),
+        3: ("timeUnixNano", "long"),
+        4: ("asDouble", "double"),
+        5: ("exemplars", "[Exemplar]"),
+        6: ("asInt", "int64"),
+        7: ("attributes", "[KeyValue]"),
+    },
+    "Histogram": {
+        2: ("startTimeUnixNano", "long"),
+        3: ("timeUnixNano", "long"),
+        4: ("count", "long"),
+        5: ("sum", "double"),
+        6: ("bucketCounts", "longs"),
+        7: ("explicitBounds", "doubles"),
+        8: ("exemplars", "[Exemplar]"),
+        9: ("attributes", "[KeyValue]"),
+        11: ("min", "double"),
+        12: ("max", "double"),
+    },
+    "Exponential": {
+        1: ("attributes", "[KeyValue]"),
+        2: ("startTimeUnixNano", "long"),
+        3: ("timeUnixNano", "long"),
+        4: ("count", "long"),
+        5: ("sum", "double"),
+        6: ("scale", "sint"),
+        7: ("zeroCount", "long"),
+        8: ("positive", "Buckets"),
+        9: ("negative", "Buckets"),
+        11: ("exemplars", "[Exemplar]"),
+        12: ("min", "double"),
+        13: ("max", "double"),
+    },
+    "Buckets": {1: ("offset", "sint"), 2: ("bucketCounts", "varints")},
+    "Exemplar": {
+        2: ("timeUnixNano", "long"),
+        3: ("asDouble", "double"),
+        4: ("spanId", "hex"),
+        5: ("traceId", "hex"),
+        6: ("asInt", "int64"),
+    },
     "ResourceSpans": {1: ("resource", "Resource"), 2: ("scopeSpans", "[ScopeSpans]")},
     "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "[ScopeLogs]")},
     "Resource": {1: ("attributes", "[KeyValue]")},
@@ -108,6 +165,14 @@ def _value(form: str, value: Any) -> Any:
         return value.hex()
     if form == "base64":
         return base64.b64encode(value).decode()
+    if form == "sint":
+        return value >> 1 if not value & 1 else -(value + 1 >> 1)
+    if form == "varints":
+        return [str(each) for each in varints(value)]
+    if form == "longs":
+        return [str(int.from_bytes(value[at : at + 8], "little")) for at in range(0, len(value), 8)]
+    if form == "doubles":
+        return [each[0] for each in struct.iter_unpack("<d", value)]
     if form == "bool":
         return bool(value)
     if form == "long":

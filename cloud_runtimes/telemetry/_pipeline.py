@@ -14,6 +14,7 @@ from .. import _fork
 from .._log import repeated
 from .._native import telemetry as kernel
 from .._thread import Background, Changes
+from ._meter import Meter
 from ._wire import request
 from .driver import Exporter, RejectedError, RetryError
 from .types import SignalStats
@@ -34,7 +35,7 @@ class Pipeline:
 
     Args:
         exporters: signal → exporter.
-        delays: signal → seconds after which a record leaves that did not fill a chunk.
+        delays: signal → seconds after which a record leaves that did not fill a chunk; of metrics: between two collections.
         resource: an encoded ``Resource``.
         buffer_bytes: of each signal.
         timeout: seconds for one attempt.
@@ -42,6 +43,7 @@ class Pipeline:
 
     Attributes:
         closed: whether `close` was called.
+        meters: whose instruments are collected.
     """
 
     def __init__(
@@ -56,11 +58,14 @@ class Pipeline:
     ) -> None:
         self.buffers = {
             signal: kernel.Buffer(
-                buffer_bytes=buffer_bytes, chunk_bytes=min(CHUNK_BYTES, buffer_bytes), ready=self._ready
+                buffer_bytes=buffer_bytes,
+                chunk_bytes=min(BATCH_BYTES if signal == "metrics" else CHUNK_BYTES, buffer_bytes),
+                ready=self._ready,
             )
             for signal in exporters
         }
         self.scopes: list[bytes] = []
+        self.meters: list[Meter] = []
         self.resource = resource
         self._exporters = exporters
         self._delays = delays
@@ -88,6 +93,15 @@ class Pipeline:
         for exporter in self._exporters.values():
             exporter.forked()
         self._begin()
+        for meter in self.meters:
+            meter.forked()
+        if not self.closed and any(meter.instruments for meter in self.meters):
+            self._ready()  # nothing else would: measuring calls nobody
+
+    def watch(self) -> None:
+        """Begin to collect: there is an instrument."""
+        if not self.closed:
+            self._ready()
 
     # -- whoever records, flushes or closes --
 
@@ -120,7 +134,7 @@ class Pipeline:
             return False
         end = None if timeout is None else time.monotonic() + timeout
         ends = self._wanted = self._wanted + 1
-        if not any(buffer.stats()[3] for buffer in self.buffers.values()):
+        if not self.meters and not any(buffer.stats()[3] for buffer in self.buffers.values()):
             self._flushed = max(self._flushed, ends)
         else:
             self._ready()
@@ -142,9 +156,11 @@ class Pipeline:
         if self.closed:
             return True
         self.closed = True
-        for buffer in self.buffers.values():
-            buffer.close()
+        for signal, buffer in self.buffers.items():
+            if signal != "metrics":  # collected once more by the flush
+                buffer.close()
         good = self.flush(timeout)
+        self.buffers["metrics"].close()
         self._stopping = True
         if not good:
             for exporter in self._exporters.values():
@@ -170,12 +186,18 @@ class Pipeline:
             wanted = self._wanted
             now = time.monotonic()
             wait: float | None = None
+            if self.meters:
+                due = self._due.setdefault("collection", now + self._delays["metrics"])
+                if wanted > self._flushed or due <= now:
+                    self._collect()
+                    due = self._due["collection"] = max(due, now) + self._delays["metrics"]
+                wait = due - now
             for signal, buffer in self.buffers.items():
                 buffered = buffer.stats()[3]
                 if not buffered:
                     self._due.pop(signal, None)
                     continue
-                due = self._due.setdefault(signal, now + self._delays[signal])
+                due = self._due.setdefault(signal, now + (0 if signal == "metrics" else self._delays[signal]))
                 if wanted > self._flushed or due <= now:
                     buffer.seal()
                     self._due.pop(signal, None)
@@ -193,6 +215,11 @@ class Pipeline:
                 self._done.announce()
         self._drop_rest()
         self._done.announce()
+
+    def _collect(self) -> None:
+        now = time.time_ns()
+        for meter in list(self.meters):
+            meter.collect(self.buffers["metrics"], now)
 
     def _send_all(self) -> bool:
         """Send what is sealed; tell whether there was anything."""

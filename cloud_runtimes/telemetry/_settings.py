@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError
 
 __all__ = ["SIGNALS", "TelemetrySettings", "load", "pairs"]
 
-SIGNALS: Final = ("traces", "logs")
+SIGNALS: Final = ("traces", "logs", "metrics")
 _SAMPLERS: Final = (
     "always_on",
     "always_off",
@@ -32,7 +32,7 @@ class TelemetrySettings:
 
     Attributes:
         exporter: ``otlp``, ``file``, ``console`` or ``none``; without it ``otlp`` where there is an endpoint, else ``file``.
-        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces`` and ``/v1/logs`` are added.
+        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added.
         headers: sent with every batch, as ``name=value,name=value``, percent-encoded.
         compression: ``none`` or ``gzip``.
         certificate: file of the certificates to trust.
@@ -41,6 +41,10 @@ class TelemetrySettings:
         buffer_bytes: memory of each signal's buffer.
         trace_delay: after which spans leave though they are few.
         log_delay: after which log records do.
+        metric_interval: between two collections.
+        temporality: of sums and histograms: ``cumulative``, ``delta`` (counters and histograms) or ``lowmemory`` (the same here).
+        exemplars: ``trace_based``: of sampled spans; ``always_on``, ``always_off``.
+        histograms: without bounds of their own: ``explicit_bucket_histogram`` or ``base2_exponential_bucket_histogram``.
         sampler: by the names of ``OTEL_TRACES_SAMPLER``, and ``parentbased_rate_limited``.
         sampler_arg: its ratio, or its traces per second.
         service_name: else the application's ``app_id``.
@@ -63,6 +67,12 @@ class TelemetrySettings:
     buffer_bytes: int = setting(32 << 20, help="memory of each signal's buffer")
     trace_delay: float = setting(5.0, parse=duration, help="after which spans leave")
     log_delay: float = setting(1.0, parse=duration, help="after which log records leave")
+    metric_interval: float = setting(60.0, parse=duration, help="between two collections")
+    temporality: Literal["cumulative", "delta", "lowmemory"] = setting("cumulative", help="of sums and histograms")
+    exemplars: Literal["trace_based", "always_on", "always_off"] = setting("trace_based", help="which values are kept")
+    histograms: Literal["explicit_bucket_histogram", "base2_exponential_bucket_histogram"] = setting(
+        "explicit_bucket_histogram", help="without bounds of their own"
+    )
     sampler: str = setting("parentbased_always_on", help="which traces are recorded")
     sampler_arg: float | None = setting(None, help="ratio, or traces per second")
     service_name: str | None = setting(None, help="else the app_id")
@@ -78,7 +88,7 @@ class TelemetrySettings:
         for name in ("attributes", "events", "links"):
             if getattr(self, name) < 0:
                 raise ValueError(f"setting {name!r} must be 0 or more")
-        for name in ("timeout", "retry_timeout", "buffer_bytes", "file_bytes"):
+        for name in ("timeout", "retry_timeout", "metric_interval", "buffer_bytes", "file_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"setting {name!r} must be more than 0")
         if self.sampler not in _SAMPLERS:
@@ -117,6 +127,10 @@ _VARIABLES: Final[Mapping[str, tuple[str, Any]]] = {
     "OTEL_EXPORTER_OTLP_TIMEOUT": ("timeout", float),
     "OTEL_BSP_SCHEDULE_DELAY": ("trace_delay", lambda text: float(text) / 1000),
     "OTEL_BLRP_SCHEDULE_DELAY": ("log_delay", lambda text: float(text) / 1000),
+    "OTEL_METRIC_EXPORT_INTERVAL": ("metric_interval", lambda text: float(text) / 1000),
+    "OTEL_METRICS_EXEMPLAR_FILTER": ("exemplars", str.lower),
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("temporality", str.lower),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": ("histograms", str.lower),
     "OTEL_TRACES_SAMPLER": ("sampler", str),
     "OTEL_TRACES_SAMPLER_ARG": ("sampler_arg", float),
     "OTEL_ATTRIBUTE_COUNT_LIMIT": ("attributes", int),

@@ -38,7 +38,7 @@ class Exporter(ABC):
         """Send a batch.
 
         Args:
-            signal: ``"traces"`` or ``"logs"``.
+            signal: ``"traces"``, ``"logs"`` or ``"metrics"``.
             body: an ``Export…ServiceRequest`` of OTLP.
             timeout: seconds after which it must give up with `RetryError`.
 

@@ -1,4 +1,4 @@
-"""TelemetryService: spans and log records, on the wire OTLP."""
+"""TelemetryService: spans, log records and metrics, on the wire OTLP."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .._service import Service, placed
 from ..errors import InvalidArgumentError
 from . import _propagation
 from ._exit import flush_on_sigterm, keep
+from ._meter import Meter
 from ._pipeline import Pipeline
 from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
@@ -37,7 +38,7 @@ _OFF: Final = 100
 
 
 class TelemetryService(Service):
-    """Traces and logs of this application. Made by ``client.telemetry``.
+    """Traces, logs and metrics of this application. Made by ``client.telemetry``.
 
     Recording never waits and never raises for what is on the way: what cannot be kept or sent is dropped and counted (`stats`). Where records go is configuration: the table ``[telemetry]``, or ``OTEL_*``; without an endpoint they go to rotating files under ``CLOUD_RUNTIMES_HOME/telemetry``.
     """
@@ -53,7 +54,7 @@ class TelemetryService(Service):
         self._exporters = _exporters(client, loaded)
         self._pipeline = Pipeline(
             self._exporters,
-            {"traces": settings.trace_delay, "logs": settings.log_delay},
+            {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
             resource(_resource(client, loaded)),
             buffer_bytes=settings.buffer_bytes,
             timeout=settings.timeout,
@@ -66,6 +67,13 @@ class TelemetryService(Service):
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
         self._scopes: dict[tuple[str, str | None], int] = {}
+        self._measuring: dict[str, Any] = {
+            "delta": settings.temporality != "cumulative",
+            "exemplars": {"always_off": 0, "trace_based": 1, "always_on": 2}[settings.exemplars],
+            "explicit": settings.histograms == "explicit_bucket_histogram",
+        }
+        self._metrics_off = off["metrics"]
+        self._meters: dict[str, Meter] = {}
         keep(self._pipeline, client)
         if settings.flush_on_sigterm:
             flush_on_sigterm(self._pipeline)
@@ -98,6 +106,23 @@ class TelemetryService(Service):
             version: of what is instrumented.
         """
         return kernel.Tracer(self._traces, self._scope(name, version))
+
+    def meter(self, name: str) -> Meter:
+        """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
+
+        Args:
+            name: of the instrumentation scope, usually ``__name__``.
+        """
+        scope = self._scope(name, None)
+        with self._lock:
+            meter = self._meters.get(name)
+            if meter is None:
+                buffer = self._pipeline.buffers["metrics"]
+                watch = (lambda: None) if self._metrics_off else self._pipeline.watch
+                meter = self._meters[name] = Meter(scope, buffer, watch, **self._measuring)
+                if not self._metrics_off:
+                    self._pipeline.meters.append(meter)
+        return meter
 
     def logger(self, name: str) -> kernel.Logger:
         """Return a logger: ``logger.info("message", key=value)``; its ``level`` is the least severity number recorded.
@@ -152,7 +177,7 @@ class TelemetryService(Service):
 
     @placed(_FLUSH)
     def flush(self, timeout: float | None = None) -> bool:
-        """Send all that was recorded before.
+        """Send all that was recorded before; metrics are collected now.
 
         Args:
             timeout: seconds, ``None``: no limit but that of each batch's retries.

@@ -29,7 +29,8 @@ class SignalStats:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryStats:
-    """A snapshot of the counters, one `SignalStats` for each signal."""
+    """A snapshot of the counters, one `SignalStats` for each signal; of metrics data points are counted, at each collection, and values that could not be recorded."""
 
     spans: SignalStats
     logs: SignalStats
+    metrics: SignalStats

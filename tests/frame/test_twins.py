@@ -50,6 +50,7 @@ EXEMPT: dict[str, set[str]] = {
         "inject",
         "logger",
         "logging_handler",
+        "meter",
         "stats",
         "tracer",
         "use_baggage",

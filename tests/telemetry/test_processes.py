@@ -119,3 +119,29 @@ def test_fork_while_threads_record(tmp_path: Path) -> None:
         _, errors = child.communicate(timeout=120)
         assert child.returncode == 0, errors
         assert arrived(receiver) == {"parent": 4000, **{f"child{n}": 300 for n in range(4)}}
+
+
+def test_metrics_of_a_child_are_its_own(tmp_path: Path) -> None:
+    program = """
+    counter = client.telemetry.meter("m").counter("work")
+    bound = counter.bind({"who": "bound"})
+    counter.add(100, {"who": "parent"})
+    bound.add(10)
+    child = os.fork()
+    if not child:
+        counter.add(1, {"who": "child"})
+        bound.add(2)
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    """
+    with Receiver() as receiver:
+        child = start(program, receiver, tmp_path, PYTHONWARNINGS="ignore")
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+        found = [
+            {point.attributes[0].value.string_value: point.as_int for point in metric.sum.data_points}
+            for metric in receiver.metrics()
+        ]
+        assert len(found) == 2
+        assert {"child": 1, "bound": 2} in found
+        assert {"parent": 100, "bound": 10} in found

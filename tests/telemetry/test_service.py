@@ -190,6 +190,8 @@ def test_a_scope_has_a_name(client: Make, name: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="scope"):
         telemetry.tracer(name)
     with pytest.raises(InvalidArgumentError, match="scope"):
+        telemetry.meter(name)
+    with pytest.raises(InvalidArgumentError, match="scope"):
         telemetry.logger(name)
     with pytest.raises(InvalidArgumentError, match="timeout"):
         telemetry.flush(0)

@@ -17,7 +17,7 @@ def loaded(table: dict[str, Any] | None = None) -> Any:
 
 def test_the_defaults() -> None:
     found = loaded()
-    assert found.exporters == {"traces": "file", "logs": "file"}
+    assert found.exporters == {"traces": "file", "logs": "file", "metrics": "file"}
     assert found.settings.buffer_bytes == 32 << 20
     assert found.settings.file_bytes == 64 << 20
     assert found.settings.sampling == (1.0, 0.0, True)
@@ -27,18 +27,23 @@ def test_an_endpoint_chooses_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded({"endpoint": "http://a:4318/"}).urls == {
         "traces": "http://a:4318/v1/traces",
         "logs": "http://a:4318/v1/logs",
+        "metrics": "http://a:4318/v1/metrics",
     }
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:1/x")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:2/exactly")
     found = loaded({"endpoint": "http://a:4318/"})
-    assert found.urls == {"traces": "http://b:1/x/v1/traces", "logs": "http://c:2/exactly"}
+    assert found.urls == {
+        "traces": "http://b:1/x/v1/traces",
+        "logs": "http://c:2/exactly",
+        "metrics": "http://b:1/x/v1/metrics",
+    }
 
 
 def test_exporters_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
     found = loaded()
-    assert found.exporters == {"traces": "otlp", "logs": "none"}
+    assert found.exporters == {"traces": "otlp", "logs": "none", "metrics": "file"}
     assert found.urls == {"traces": "http://localhost:4318/v1/traces"}
 
 
@@ -99,6 +104,8 @@ def test_wrong_settings(table: dict[str, Any], message: str) -> None:
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
         ("OTEL_TRACES_SAMPLER", "xray"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
     ],
 )
 def test_wrong_variables(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:

@@ -38,7 +38,17 @@ from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
 from cloud_runtimes.schedule import Job, JobRun, JobRunner, Retry, RpcTarget, RunRecord, ScheduleService, TopicTarget
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateItem, StateService, StateTransaction
-from cloud_runtimes.telemetry import Logger, Span, SpanContext, TelemetryService, TelemetryStats, Tracer
+from cloud_runtimes.telemetry import (
+    Counter,
+    Histogram,
+    Logger,
+    Meter,
+    Span,
+    SpanContext,
+    TelemetryService,
+    TelemetryStats,
+    Tracer,
+)
 
 
 @dataclass
@@ -509,6 +519,14 @@ def telemetry(telemetry: TelemetryService) -> None:
     tracer.start_span("s", parent=span).end()
     assert_type(telemetry.logger("l"), Logger)
     telemetry.logger("l").info("message", key=1)
+    meter = telemetry.meter("m")
+    assert_type(meter, Meter)
+    assert_type(meter.counter("c"), Counter)
+    assert_type(meter.histogram("h", bounds="exponential"), Histogram)
+    meter.histogram("g", bounds=[1, 2.5]).bind({"a": 1}).record(0.5)
+    meter.histogram("i", bounds="linear")  # type: ignore[arg-type]
+    meter.counter("c").add(1, {"a": 1})
+    meter.observable_gauge("o", lambda: [1, (2.5, {"a": 1})])
     assert_type(telemetry.extract([("traceparent", "")]), SpanContext | None)
     assert_type(telemetry.flush(1.0), bool)
     assert_type(telemetry.stats(), TelemetryStats)
