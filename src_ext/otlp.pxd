@@ -177,9 +177,7 @@ cdef inline int put_key_value(Writer* w, uint8_t tag, str key, object value, Py_
 
 cdef inline bint is_simple(object value) noexcept:
     # Whether writing it runs no Python code.
-    return (
-        type(value) is str or type(value) is int or type(value) is float or type(value) is bool or value is None
-    )
+    return type(value) is str or type(value) is int or type(value) is float or type(value) is bool
 
 
 cdef inline int put_attribute(
@@ -208,19 +206,28 @@ cdef inline Py_ssize_t put_attributes(Writer* w, uint8_t tag, dict attributes, c
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t written = 0
     cdef Py_ssize_t dropped = 0
+    cdef Py_ssize_t savepoint = w.length
     cdef bint simple = True
     if attributes is None or not attributes:
         return 0
-    while PyDict_Next(attributes, &at, &key, &value):
-        if not is_simple(<object>value):
-            simple = False
-            break
-    if simple:
-        at = 0
+    try:
         while PyDict_Next(attributes, &at, &key, &value):
-            put_attribute(w, tag, <object>key, <object>value, limits, &written, &dropped)
-    else:
-        # writing them may run Python code, which may change the dict
+            if <object>value is None:
+                continue
+            if not is_simple(<object>value):
+                simple = False
+                break
+            if written >= limits.attributes or not PyUnicode_Check(<object>key) or PyUnicode_GET_LENGTH(<object>key) == 0:
+                dropped += 1
+            else:
+                put_key_value(w, tag, <str><object>key, <object>value, limits.value_length, 0)
+                written += 1
+    except Exception:  # an integer of too many digits
+        simple = False
+    if not simple:
+        # begin again, over a copy: writing the values may run Python code, which may change the dict
+        writer_rollback(w, savepoint)
+        written = dropped = 0
         for each, its in list(attributes.items()):
             put_attribute(w, tag, each, its, limits, &written, &dropped)
     return dropped

@@ -340,10 +340,12 @@ cdef class Buffer:
     # ---- the methods ----
 
     cdef bint put(self, int scope, Writer* w, int64_t count) except -1:
+        # Appends what is in the writer, which is released in any case.
         cdef bint wake
         cdef int cause
         with cython.critical_section(self):
             cause = self.append(scope, w.data, w.length, count, &wake)
+        writer_release(w)
         if wake:
             self.ready()
         return cause < 0

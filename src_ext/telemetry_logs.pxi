@@ -68,14 +68,12 @@ cdef class Logger:
         cdef char[SCRATCH] room
         writer_init(&w, room, SCRATCH)
         try:
-            try:
-                self.encode(&w, time, severity, name, body, attributes)
-            except BaseException:
-                self.buffer.drop(1, FAILED)
-                raise
-            self.buffer.put(self.scope, &w, 1)
-        finally:
+            self.encode(&w, time, severity, name, body, attributes)
+        except BaseException:
             writer_release(&w)
+            self.buffer.drop(1, FAILED)
+            raise
+        self.buffer.put(self.scope, &w, 1)
         return 0
 
     cdef int encode(self, Writer* w, int64_t time, int severity, str name, body, dict attributes) except -1:

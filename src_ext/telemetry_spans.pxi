@@ -205,11 +205,12 @@ cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint ma
     span.flags = (flags & ~SAMPLED) if flags > 0 else 0
     if tracer.traces.sampler.sample(flags, span.ids):
         span.flags |= SAMPLED
+    now = monotonic_now()
     if not span.has_offset:
         # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
-        span.offset = wall_now() - monotonic_now()
+        span.offset = wall_now() - now
         span.has_offset = True
-    span.start = monotonic_now() + span.offset
+    span.start = now + span.offset
     if links is not () and span.flags & SAMPLED:
         for link in links:
             if isinstance(link, (Span, SpanContext)):
@@ -403,14 +404,12 @@ cdef class Span:
         traces = self.tracer.traces
         writer_init(&w, room, SCRATCH)
         try:
-            try:
-                self.encode(&w, monotonic_now() + self.offset, &traces.limits)
-            except BaseException:
-                traces.buffer.drop(1, FAILED)
-                raise
-            traces.buffer.put(self.tracer.scope, &w, 1)
-        finally:
+            self.encode(&w, monotonic_now() + self.offset, &traces.limits)
+        except BaseException:
             writer_release(&w)
+            traces.buffer.drop(1, FAILED)
+            raise
+        traces.buffer.put(self.tracer.scope, &w, 1)
 
     cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
         cdef Py_ssize_t dropped, start

@@ -260,10 +260,11 @@ class Span:
         self._span = draw().to_bytes(8, "little")
         sampled = tracer._traces.sampler._sample(flags, int.from_bytes(self._trace[8:], "big"))
         self._flags = (max(flags, 0) & ~_SAMPLED) | (_SAMPLED if sampled else 0)
+        now = monotonic()
         if self._offset is None:
             # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
-            self._offset = wall() - monotonic()
-        self._start = monotonic() + self._offset
+            self._offset = wall() - now
+        self._start = now + self._offset
         if sampled:
             for link in links:
                 if isinstance(link, (Span, SpanContext)):

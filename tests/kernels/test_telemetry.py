@@ -313,6 +313,13 @@ def test_values_that_cannot_be_written(kernel: ModuleType) -> None:
     assert logs(drain(written))[0].body.string_value == "<str() of Broken failed>"
 
 
+def test_an_integer_of_too_many_digits(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    tracer(kernel, into).start_span("s", attributes={"before": 1, "huge": 10**5000, "after": "x"}).end()
+    (found,) = spans(drain(into))
+    assert ([each.key for each in found.attributes], found.dropped_attributes_count) == (["before", "after"], 1)
+
+
 class Interrupting:
     def __str__(self) -> str:
         raise KeyboardInterrupt
