@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .schedule import ScheduleService
     from .secret import SecretService
     from .state import StateService
+    from .telemetry import TelemetryService
 
 __all__ = ["SERVICES", "CloudRuntimesClient"]
 
@@ -53,6 +54,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "schedule": "ScheduleService",
     "secret": "SecretService",
     "state": "StateService",
+    "telemetry": "TelemetryService",
 }
 """The services there are: name → class, in the package of that name."""
 
@@ -145,6 +147,7 @@ class CloudRuntimesClient:
         schedule: ScheduleService
         secret: SecretService
         state: StateService
+        telemetry: TelemetryService
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -267,7 +270,9 @@ class CloudRuntimesClient:
 
     def _close(self, end: float | None) -> None:
         failure: BaseException | None = None
-        for handle in (*self._handles, *self._loose_handles):
+        # telemetry comes last: closing the others may record
+        handles = sorted((*self._handles, *self._loose_handles), key=lambda each: getattr(each, "closes_last", False))
+        for handle in handles:
             try:
                 handle._close_by_client(end)
             except Exception as error:

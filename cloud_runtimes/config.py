@@ -52,6 +52,7 @@ class ClientSettings:
         runtime_settings: the table of the runtime.
         components: service → name → table.
         addresses: of the tables ``[rpc.<service>]``: where services are, no components.
+        telemetry: the table ``[telemetry]``, no component.
         origin: where the configuration came from, for messages.
     """
 
@@ -63,6 +64,7 @@ class ClientSettings:
     runtime_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
     addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    telemetry: Mapping[str, Any] = field(default_factory=dict, repr=False)
     origin: str = "no configuration"
 
 
@@ -256,9 +258,12 @@ def load(
         api_token=api_token or env.get("DAPR_API_TOKEN"),
         runtime_settings=table.get(name, {}),
         components={
-            service: _components(table.get(service, {}), service, origin) for service in services if service != "rpc"
+            service: _components(table.get(service, {}), service, origin)
+            for service in services
+            if service not in ("rpc", "telemetry")
         },
         addresses=_addresses(table.get("rpc", {}), origin),
+        telemetry=table.get("telemetry", {}),
         origin=origin,
     )
 

@@ -1,6 +1,6 @@
 """Chooses the kernels, once and loudly: compiled ones or their Python twins, never a mixture.
 
-``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch` and `payload` here; no other module imports one by another path.
+``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch`, `payload` and `telemetry` here; no other module imports one by another path.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _fork
 
-__all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status", "payload"]
+__all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status", "payload", "telemetry"]
 
 
 class NativeStatus(NamedTuple):
@@ -35,7 +35,7 @@ def _choose() -> NativeStatus:
     if mode == "off":
         return NativeStatus(False, "switched off by CLOUD_RUNTIMES_NATIVE=off")
     try:
-        for kernel in ("_batch", "_events", "_msgpack", "_payload"):
+        for kernel in ("_batch", "_events", "_msgpack", "_payload", "_telemetry"):
             import_module(f"{__name__}.{kernel}")
     except ImportError as error:
         if mode == "require":
@@ -53,11 +53,13 @@ if TYPE_CHECKING or not _status.native:
     from . import events_py as events
     from . import msgpack_py as msgpack
     from . import payload_py as payload
+    from . import telemetry_py as telemetry
 else:
     from . import _batch as batch
     from . import _events as events
     from . import _msgpack as msgpack
     from . import _payload as payload
+    from . import _telemetry as telemetry
 
 
 class _Ids:
@@ -65,6 +67,7 @@ class _Ids:
 
     def forked(self) -> None:
         events.reseed()
+        telemetry.reseed()
 
 
 _ids = _Ids()

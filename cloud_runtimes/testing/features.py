@@ -24,7 +24,10 @@ from .. import config, registry
 from .._bridge import Bridge
 from ..client import SERVICES
 
-__all__ = ["DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
+__all__ = ["BACKED", "DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
+
+BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
+"""The services that stand on components."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     "configuration": "`get_configuration`, `get_configuration_items`, `subscribe_configuration`",
@@ -119,7 +122,7 @@ def feature_table() -> str:
     """Return the table of what works where, in Markdown."""
     found = declared()
     rows = [["feature", "what it is", *(f"`{name}`" for name in found)], ["---", "---", *(":-:" for _ in found)]]
-    for service in sorted(SERVICES):
+    for service in BACKED:
         has = {name: services.get(service) for name, services in found.items()}
         rows.append([f"`{service}`", DESCRIPTIONS[service], *_marks(each is not None for each in has.values())])
         for feature in constants(service):
@@ -190,7 +193,12 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _tables() -> dict[str, Callable[[], str]]:
-    tables: dict[str, Callable[[], str]] = {"features": feature_table}
+    from ..telemetry._settings import TelemetrySettings
+
+    tables: dict[str, Callable[[], str]] = {
+        "features": feature_table,
+        "settings.telemetry": lambda: settings_table(TelemetrySettings),
+    }
     for group in (registry.COMPONENTS, registry.RUNTIMES):
         for name in built_in(group):
             settings = _settings(registry.find(group, name))

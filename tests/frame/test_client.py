@@ -200,7 +200,7 @@ def test_supports(client: CloudRuntimesClient, home: Path) -> None:
     assert client.supports("state.etag")
     assert client.supports("state.etag", "orders")
     assert client.supports("pubsub.delay", "bus")
-    for feature in ("state.teleport", "telemetry", "secret.x", "", ".", "etag", "State.etag"):
+    for feature in ("state.teleport", "telemetry.teleport", "secret.x", "", ".", "etag", "State.etag"):
         assert not client.supports(feature)
     assert not client.supports("state.etag", ""), "no component can have this name"
     assert not home.exists(), "supports() did I/O"

@@ -512,4 +512,5 @@ def test_read_gives_the_origin(tmp_path: Path) -> None:
         "schedule",
         "secret",
         "state",
+        "telemetry",
     ]

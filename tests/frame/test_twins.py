@@ -28,6 +28,7 @@ from cloud_runtimes.schedule.driver import ScheduleDriver
 from cloud_runtimes.secret.driver import SecretDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.state.driver import StateDriver
+from cloud_runtimes.telemetry import TelemetryService
 
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
@@ -42,6 +43,18 @@ EXEMPT: dict[str, set[str]] = {
     "SecretService": set(),
     "RpcService": {"asgi_app", "method", "register_method", "serving"},
     "StateService": {"transaction"},
+    "TelemetryService": {
+        "baggage",
+        "extract",
+        "extract_baggage",
+        "inject",
+        "logger",
+        "logging_handler",
+        "meter",
+        "stats",
+        "tracer",
+        "use_baggage",
+    },
     "Lease": {"check"},
     "LockHold": set(),
     "Publisher": {"forked", "stats"},
@@ -211,7 +224,7 @@ def test_io_methods_take_a_timeout(cls: type[Any]) -> None:
         parameters = inspect.signature(getattr(cls, name)).parameters
         options = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
         assert "timeout" in parameters or options, name
-        if cls is not CloudRuntimesClient:
+        if cls not in (CloudRuntimesClient, TelemetryService):  # no components there
             assert "metadata" in parameters or options, name
 
 

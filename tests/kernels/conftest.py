@@ -1,4 +1,4 @@
-"""Both twins of the events and batch kernels behind fixtures, so that each test body is written once."""
+"""Both twins of the events, batch and telemetry kernels behind fixtures, so that each test body is written once."""
 
 from __future__ import annotations
 
@@ -67,6 +67,26 @@ def events(twin: str) -> Iterator[ModuleType]:
 def batch(twin: str) -> ModuleType:
     """The batch kernel."""
     return load(twin, "batch")
+
+
+@pytest.fixture
+def kernel(twin: str) -> Iterator[ModuleType]:
+    """The telemetry kernel, with a standing clock of nanoseconds."""
+    module = load(twin, "telemetry")
+    module._set_clock(lambda: 1_700_000_000_123_456_789)
+    yield module
+    module._set_clock(None)
+
+
+@pytest.fixture
+def twins() -> Iterator[tuple[ModuleType, ModuleType]]:
+    """Both telemetry kernels, the compiled one first, with one standing clock."""
+    both = load_native("telemetry"), importlib.import_module(PACKAGE + "telemetry_py")
+    for module in both:
+        module._set_clock(lambda: 1_700_000_000_123_456_789)
+    yield both
+    for module in both:
+        module._set_clock(None)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from builds import ROOT, built, compiler, copied, doctor, environment, installed
 
 pytestmark = pytest.mark.process
 
-KERNELS = ["_batch", "_events", "_msgpack", "_payload"]
+KERNELS = ["_batch", "_events", "_msgpack", "_payload", "_telemetry"]
 SOURCE_SUFFIXES = (".pyx", ".pxd", ".pxi", ".c", ".cpp", ".h", ".html", ".pyc")
 
 

@@ -38,6 +38,17 @@ from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
 from cloud_runtimes.schedule import Job, JobRun, JobRunner, Retry, RpcTarget, RunRecord, ScheduleService, TopicTarget
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateItem, StateService, StateTransaction
+from cloud_runtimes.telemetry import (
+    Counter,
+    Histogram,
+    Logger,
+    Meter,
+    Span,
+    SpanContext,
+    TelemetryService,
+    TelemetryStats,
+    Tracer,
+)
 
 
 @dataclass
@@ -66,6 +77,7 @@ def client() -> None:
         assert_type(made.schedule, ScheduleService)
         assert_type(made.file, FileService)
         assert_type(made.database, DatabaseService)
+        assert_type(made.telemetry, TelemetryService)
         assert_type(made.supports("state.ttl"), bool)
         made.wait_ready(timeout=None)
         made.close(timeout=1)
@@ -491,3 +503,37 @@ async def files_async(file: FileService, later: AsyncIterator[bytes]) -> None:
         assert_type(await handle.read_async(5), bytes)
         async for chunk in handle.chunks():
             assert_type(chunk, bytes)
+
+
+def telemetry(telemetry: TelemetryService) -> None:
+    """Traces and logs."""
+    tracer = telemetry.tracer("t", "1.0")
+    assert_type(tracer, Tracer)
+    with tracer.span("s", attributes={"a": 1}, kind="server", parent=telemetry.extract({}), links=()) as span:
+        assert_type(span, Span)
+        span.set_attribute("k", [1, 2])
+        span.add_event("e", {"a": 1})
+        span.record_exception(ValueError())
+        span.set_status("error", "why")
+    tracer.span("s", {"a": 1})  # type: ignore[call-arg]
+    tracer.start_span("s", parent=span).end()
+    assert_type(telemetry.logger("l"), Logger)
+    telemetry.logger("l").info("message", key=1)
+    meter = telemetry.meter("m")
+    assert_type(meter, Meter)
+    assert_type(meter.counter("c"), Counter)
+    assert_type(meter.histogram("h", bounds="exponential"), Histogram)
+    meter.histogram("g", bounds=[1, 2.5]).bind({"a": 1}).record(0.5)
+    meter.histogram("i", bounds="linear")  # type: ignore[arg-type]
+    meter.counter("c").add(1, {"a": 1})
+    meter.observable_gauge("o", lambda: [1, (2.5, {"a": 1})])
+    assert_type(telemetry.extract([("traceparent", "")]), SpanContext | None)
+    assert_type(telemetry.flush(1.0), bool)
+    assert_type(telemetry.stats(), TelemetryStats)
+
+
+async def telemetry_async(telemetry: TelemetryService) -> None:
+    """The same, asynchronous."""
+    async with telemetry.tracer("t").span("s") as span:
+        assert_type(span, Span)
+    assert_type(await telemetry.flush_async(), bool)

@@ -23,6 +23,7 @@ from cloud_runtimes.pubsub._subscribing import SubscribeOptions
 from cloud_runtimes.rpc import RpcServer, RpcService
 from cloud_runtimes.secret import Secret, SecretService
 from cloud_runtimes.state import StateService, StateTransaction
+from cloud_runtimes.telemetry import Meter, TelemetryService
 
 ROOT = Path(__file__).parent.parent.parent
 CONTRACT = Path(__file__).parent / "api.py"
@@ -77,6 +78,28 @@ TRANSACTION = {
 SECRET = {
     "get_secret": "store_name, key, *, …",
     "get_bulk_secret": "store_name, *, …",
+}
+METER = {
+    **dict.fromkeys(("counter", "up_down_counter", "gauge"), "name, unit='', description=''"),
+    "histogram": "name, unit='', description='', *, bounds=None",
+    **{
+        f"observable_{name}": "name, callback, unit='', description=''"
+        for name in ("counter", "up_down_counter", "gauge")
+    },
+    "collect": "buffer, now",
+}
+TELEMETRY = {
+    "tracer": "name, version=None",
+    "logger": "name",
+    "meter": "name",
+    "logging_handler": "level=0",
+    "inject": "headers",
+    "extract": "headers",
+    "extract_baggage": "headers",
+    "baggage": "",
+    "use_baggage": "entries",
+    "flush": "timeout=None",
+    "stats": "",
 }
 PUBSUB = {
     "publish": "pubsub_name, topic, data, *, content_type=None, key=None, attributes=None, ttl=None, delay=None, "
@@ -144,6 +167,8 @@ CLASSES: dict[type[Any], dict[str, str]] = {
     StateTransaction: TRANSACTION,
     SecretService: SECRET,
     PubSubService: PUBSUB,
+    TelemetryService: TELEMETRY,
+    Meter: METER,
     RpcService: RPC,
     RpcServer: RPC_SERVER,
     Publisher: PUBLISHER,
@@ -211,7 +236,7 @@ CASES = [(cls, name, expected) for cls, table in CLASSES.items() for name, expec
 def test_signature(cls: type[Any], name: str, expected: str) -> None:
     expected = expected.replace("…", "timeout=<client>, metadata=None")
     assert signature(getattr(cls, name)) == expected
-    if name in NO_TWIN or cls is StateTransaction:
+    if name in NO_TWIN or cls is Meter or (cls is TelemetryService and name != "flush") or cls is StateTransaction:
         assert not hasattr(cls, f"{name}_async")
     else:
         twin = getattr(cls, f"{name}_async")
@@ -252,7 +277,8 @@ def test_services_of_the_client() -> None:
         assert type(client.pubsub) is PubSubService
         assert type(client.database) is DatabaseService
         assert type(client.secret) is SecretService
-        for absent in ("telemetry", "no_such_service"):
+        assert type(client.telemetry) is TelemetryService
+        for absent in ("teleport", "no_such_service"):
             with pytest.raises(AttributeError, match=absent):
                 getattr(client, absent)
 

@@ -1,0 +1,124 @@
+"""Log records of the telemetry kernel, in Python."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, value_into, varint
+from .telemetry_buffer_py import FAILED, Buffer, wall
+from .telemetry_spans_py import Span, SpanContext, current
+from .telemetry_text import SEVERITIES, exception_attributes, wrong
+
+__all__ = ["Logger"]
+
+
+class Logger:
+    """Writes log records of one scope, with the ids of the current span.
+
+    Args:
+        level: the least severity number that is recorded.
+    """
+
+    def __init__(self, buffer: Buffer, limits: Limits, scope: int, level: int = 1) -> None:
+        self._buffer = buffer
+        self._limits = Limits(*limits)
+        self._scope = scope
+        self.level = level
+
+    def debug(self, message: str, /, **attributes: Any) -> None:
+        """Record at level debug."""
+        if self.level <= 5:
+            self._emit(0, 5, "DEBUG", message, attributes)
+
+    def info(self, message: str, /, **attributes: Any) -> None:
+        """Record at level info."""
+        if self.level <= 9:
+            self._emit(0, 9, "INFO", message, attributes)
+
+    def warning(self, message: str, /, **attributes: Any) -> None:
+        """Record at level warning."""
+        if self.level <= 13:
+            self._emit(0, 13, "WARN", message, attributes)
+
+    def error(self, message: str, /, **attributes: Any) -> None:
+        """Record at level error."""
+        if self.level <= 17:
+            self._emit(0, 17, "ERROR", message, attributes)
+
+    def critical(self, message: str, /, **attributes: Any) -> None:
+        """Record at level critical."""
+        if self.level <= 21:
+            self._emit(0, 21, "FATAL", message, attributes)
+
+    def exception(self, message: str, /, **attributes: Any) -> None:
+        """Record at level error, with the exception that is being handled."""
+        if self.level > 17:
+            return
+        import sys
+
+        error = sys.exc_info()[1]
+        if error is not None:
+            attributes = exception_attributes(error, attributes)
+        self._emit(0, 17, "ERROR", message, attributes)
+
+    def log(self, level: str, message: str, /, **attributes: Any) -> None:
+        """Record at a level by name: ``"trace"``, ``"debug"``, ``"info"``, ``"warning"``, ``"error"``, ``"critical"``.
+
+        Raises:
+            InvalidArgumentError: another level.
+        """
+        number = SEVERITIES.get(level) if isinstance(level, str) else None
+        if number is None:
+            raise wrong("level", level, SEVERITIES)
+        if self.level <= number:
+            self._emit(0, number, _NAMES[number], message, attributes)
+
+    def emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
+        """Record what another library logged.
+
+        Args:
+            time: nanoseconds since 1970 UTC.
+            severity: a severity number of OTLP, 1 to 24, below which `level` holds it back.
+            name: the severity in that library's words.
+            body: any value of an attribute.
+            attributes: not copied, so not to be changed by another thread meanwhile.
+        """
+        if severity >= self.level:
+            self._emit(time, severity, name, body, attributes)
+
+    def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
+        buffer = self._buffer
+        try:
+            now = wall()
+            out = bytearray()
+            fixed64_field(out, 0x09, time or now)
+            out += bytes((0x10, severity & 0x7F))
+            if name:
+                bytes_field(out, 0x1A, text(name))
+            value = bytearray()
+            _body_into(value, body, self._limits)
+            bytes_field(out, 0x2A, value)
+            if dropped := attributes_into(out, 0x32, attributes, self._limits):
+                out.append(0x38)
+                out += varint(dropped)
+            span = current.get()
+            if isinstance(span, (Span, SpanContext)):
+                fixed32_field(out, b"\x45", span._flags if isinstance(span, Span) else span.trace_flags)
+                bytes_field(out, 0x4A, span._trace)
+                bytes_field(out, 0x52, span._span)
+            fixed64_field(out, 0x59, now)
+        except BaseException:
+            buffer.drop(1, FAILED)
+            raise
+        buffer.add(self._scope, bytes(out))
+
+
+def _body_into(out: bytearray, body: Any, limits: Limits) -> None:
+    try:
+        value_into(out, body, -1, 0)
+    except Exception:
+        del out[:]
+        value_into(out, f"<str() of {type(body).__name__} failed>", -1, 0)
+
+
+_NAMES: Final = {1: "TRACE", 5: "DEBUG", 9: "INFO", 13: "WARN", 17: "ERROR", 21: "FATAL"}

@@ -1,0 +1,46 @@
+"""Spans, log records and metrics that become OTLP bytes, and the bounded buffer that holds them: the reference of the compiled kernel `src_ext/telemetry.pyx`, in one module for each part."""
+
+from __future__ import annotations
+
+from .otlp_py import Limits
+from .telemetry_buffer_py import CAUSES, Buffer, Chunk, _set_clock, _set_seed, reseed
+from .telemetry_logs_py import Logger
+from .telemetry_metrics_py import (
+    BoundCounter,
+    BoundGauge,
+    BoundHistogram,
+    BoundUpDownCounter,
+    Counter,
+    Gauge,
+    Histogram,
+    Observable,
+    UpDownCounter,
+)
+from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, current, current_span
+
+__all__ = [
+    "CAUSES",
+    "BoundCounter",
+    "BoundGauge",
+    "BoundHistogram",
+    "BoundUpDownCounter",
+    "Buffer",
+    "Chunk",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Limits",
+    "Logger",
+    "Observable",
+    "Sampler",
+    "Span",
+    "SpanContext",
+    "Tracer",
+    "Traces",
+    "UpDownCounter",
+    "_set_clock",
+    "_set_seed",
+    "current",
+    "current_span",
+    "reseed",
+]

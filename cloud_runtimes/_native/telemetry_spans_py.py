@@ -1,0 +1,478 @@
+"""Contexts, sampling and spans of the telemetry kernel, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar, Token
+from typing import Any, Final, Self
+
+from ..errors import InvalidArgumentError
+from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, varint
+from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
+from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
+
+__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "current", "current_span"]
+
+_SAMPLED: Final = 1
+_HAS_IS_REMOTE: Final = 0x100
+_IS_REMOTE: Final = 0x200
+
+
+class SpanContext:
+    """What of a span travels: its ids, flags and trace state (Trace API, "SpanContext").
+
+    Args:
+        trace_id: 32 lower-case hexadecimal digits, not all zero.
+        span_id: 16 of them.
+        trace_flags: 0 to 255; bit 0: sampled.
+        trace_state: the header ``tracestate``, ``""`` for none.
+        is_remote: whether it came from another process.
+
+    Raises:
+        InvalidArgumentError: ids that are none.
+    """
+
+    __slots__ = ("_span", "_trace", "is_remote", "trace_flags", "trace_state")
+
+    def __init__(
+        self, trace_id: str, span_id: str, trace_flags: int = 0, trace_state: str = "", is_remote: bool = False
+    ) -> None:
+        self._trace = _id(trace_id, 16)
+        self._span = _id(span_id, 8)
+        if not 0 <= trace_flags <= 255:
+            raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
+        self.trace_flags = trace_flags
+        self.trace_state = trace_state
+        self.is_remote = is_remote
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return self._trace.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self._span.hex()
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the trace is recorded."""
+        return bool(self.trace_flags & _SAMPLED)
+
+    @property
+    def traceparent(self) -> str:
+        """The header of W3C Trace Context."""
+        return f"00-{self._trace.hex()}-{self._span.hex()}-{self.trace_flags:02x}"
+
+    def __repr__(self) -> str:
+        return f"<SpanContext {self.traceparent}>"
+
+
+def _id(text: Any, size: int) -> bytes:
+    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
+        raw = bytes.fromhex(text)
+        if any(raw):
+            return raw
+    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
+
+
+class Sampler:
+    """Decides which new traces are recorded; a span with a parent follows it if ``parent_based``.
+
+    Args:
+        ratio: share of trace ids, 0 to 1 (``TraceIdRatioBased``); 1 is always, 0 never.
+        rate: traces per second at most, by a bucket that holds one second's worth (at least one); 0: no such limit.
+        parent_based: whether the parent's flag decides where there is a parent.
+    """
+
+    def __init__(self, ratio: float = 1.0, rate: float = 0.0, parent_based: bool = True) -> None:
+        if not 0.0 <= ratio <= 1.0:
+            raise InvalidArgumentError(f"ratio={ratio}: give a share of traces, 0 to 1")
+        if not 0.0 <= rate < float("inf"):
+            raise InvalidArgumentError(f"rate={rate}: give traces per second, 0 for no limit")
+        self._bound = round(ratio * (1 << 64))
+        self._rate = float(rate)
+        self._parent_based = bool(parent_based)
+        self._room = max(1.0, self._rate)
+        self._tokens = self._room
+        self._last = monotonic()
+
+    def _sample(self, parent_flags: int, low: int) -> bool:
+        # `parent_flags` -1: there is no parent
+        if self._parent_based and parent_flags >= 0:
+            return bool(parent_flags & _SAMPLED)
+        if low >= self._bound:
+            return False
+        if not self._rate:
+            return True
+        now = monotonic()
+        self._tokens = min(self._room, self._tokens + max(0, now - self._last) * 1e-9 * self._rate)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+# ---- spans ----
+
+current: Final[ContextVar[Any]] = ContextVar("cloud_runtimes_telemetry_span", default=None)
+"""The `Span` or remote `SpanContext` that is the parent of what starts next."""
+
+
+def current_span() -> Any:
+    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
+    return current.get()
+
+
+class Traces:
+    """What the tracers of one service share.
+
+    Attributes:
+        sampler: may be replaced at any time; holds for spans that start from then on.
+    """
+
+    def __init__(self, buffer: Buffer, limits: Limits, sampler: Sampler) -> None:
+        self._buffer = buffer
+        self._limits = Limits(*limits)
+        self.sampler = sampler
+
+
+class Tracer:
+    """Makes spans of one instrumentation scope."""
+
+    def __init__(self, traces: Traces, scope: int) -> None:
+        self._traces = traces
+        self._scope = scope
+
+    def span(
+        self,
+        name: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        kind: str = "internal",
+        parent: Span | SpanContext | None = None,
+        links: Iterable[Any] = (),
+    ) -> Span:
+        """Start a span that is current inside ``with`` (or ``async with``), which ends it.
+
+        Args:
+            name: a low-cardinality name.
+            attributes: text → text, bool, int, float, bytes, or lists and mappings of them; other values are written as ``str(value)`` when the span ends.
+            kind: ``"internal"``, ``"server"``, ``"client"``, ``"producer"`` or ``"consumer"``.
+            parent: else the current span of this context.
+            links: `Span` or `SpanContext`, or pairs of one with attributes.
+
+        Raises:
+            InvalidArgumentError: an argument of the wrong type.
+        """
+        return Span(self, name, attributes, kind, parent, links, True)
+
+    def start_span(
+        self,
+        name: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        kind: str = "internal",
+        parent: Span | SpanContext | None = None,
+        links: Iterable[Any] = (),
+    ) -> Span:
+        """Start a span that becomes nobody's parent by itself; ``end()`` or ``with`` ends it. Arguments as of `span`."""
+        return Span(self, name, attributes, kind, parent, links, False)
+
+
+class Span:
+    """A span; made by `Tracer.span` and `Tracer.start_span`. It is encoded when it ends; what comes later is ignored."""
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_context",
+        "_dropped",
+        "_dropped_events",
+        "_dropped_links",
+        "_ended",
+        "_events",
+        "_flags",
+        "_kind",
+        "_links",
+        "_makes_current",
+        "_message",
+        "_name",
+        "_offset",
+        "_parent",
+        "_parent_remote",
+        "_span",
+        "_start",
+        "_state",
+        "_status",
+        "_token",
+        "_trace",
+        "_tracer",
+    )
+
+    def __init__(
+        self, tracer: Tracer, name: str, attributes: Any, kind: str, parent: Any, links: Iterable[Any], scoped: bool
+    ) -> None:
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
+        number = KINDS.get(kind) if isinstance(kind, str) else None
+        if number is None:
+            raise wrong("kind", kind, KINDS)
+        self._tracer = tracer
+        self._name = name
+        self._kind = number
+        self._makes_current = scoped
+        self._attributes = attributes_of(attributes)
+        self._dropped = self._dropped_events = self._dropped_links = self._status = 0
+        self._message = ""
+        self._events: list[bytes] = []
+        self._links: list[bytes] = []
+        self._token: Token[Any] | None = None
+        self._context: SpanContext | None = None
+        self._ended = False
+        if parent is None:
+            parent = current.get()
+        flags = -1
+        self._trace: bytes
+        self._span: bytes
+        self._parent: bytes
+        self._state: str
+        self._flags: int
+        self._offset: int | None = None
+        if isinstance(parent, Span):
+            self._trace, self._parent, self._state = parent._trace, parent._span, parent._state
+            self._parent_remote = False
+            flags = parent._flags
+            self._offset = parent._offset
+        elif isinstance(parent, SpanContext):
+            self._trace, self._parent, self._state = parent._trace, parent._span, parent.trace_state
+            self._parent_remote = parent.is_remote
+            flags = parent.trace_flags
+        elif parent is None:
+            self._trace = draw().to_bytes(8, "little") + draw().to_bytes(8, "little")
+            self._parent = b""
+            self._parent_remote = False
+            self._state = ""
+        else:
+            raise refuse_parent(parent)
+        self._span = draw().to_bytes(8, "little")
+        sampled = tracer._traces.sampler._sample(flags, int.from_bytes(self._trace[8:], "big"))
+        self._flags = (max(flags, 0) & ~_SAMPLED) | (_SAMPLED if sampled else 0)
+        now = monotonic()
+        if self._offset is None:
+            # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
+            self._offset = wall() - now
+        self._start = now + self._offset
+        if sampled:
+            for link in links:
+                if isinstance(link, (Span, SpanContext)):
+                    self.add_link(link)
+                else:
+                    self.add_link(*link)
+
+    # -- what it is --
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def context(self) -> SpanContext:
+        """What of it travels."""
+        if self._context is None:
+            self._context = SpanContext(self._trace.hex(), self._span.hex(), self._flags, self._state)
+        return self._context
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether it is sampled and has not ended."""
+        return bool(self._flags & _SAMPLED) and not self._ended
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """A copy of its attributes."""
+        return dict(self._attributes or {})
+
+    def __repr__(self) -> str:
+        return f"<Span {self._name!r} {self.context.traceparent}{' ended' if self._ended else ''}>"
+
+    # -- what is told to it --
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute; the last value counts."""
+        if self._ended or not self._flags & _SAMPLED:
+            return
+        if self._attributes is None:
+            self._attributes = {}
+        if len(self._attributes) >= self._tracer._traces._limits.attributes and key not in self._attributes:
+            self._dropped += 1
+            return
+        self._attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes."""
+        for key, value in (attributes_of(attributes) or {}).items():
+            self.set_attribute(key, value)
+
+    def update_name(self, name: str) -> None:
+        """Give it another name."""
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
+        if not self._ended:
+            self._name = name
+
+    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add an event, with the present time."""
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
+        copied = attributes_of(attributes)
+        if self._ended or not self._flags & _SAMPLED:
+            return
+        limits = self._tracer._traces._limits
+        if len(self._events) >= limits.events:
+            self._dropped_events += 1
+            return
+        out = bytearray()
+        fixed64_field(out, 0x09, monotonic() + (self._offset or 0))
+        if name:
+            bytes_field(out, 0x12, text(name))
+        if dropped := attributes_into(out, 0x1A, copied, limits):
+            out.append(0x20)
+            out += varint(dropped)
+        self._events.append(bytes(out))
+
+    def record_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add an event ``exception`` with its type, message and stack trace."""
+        if not isinstance(exception, BaseException):
+            raise InvalidArgumentError(f"expected an exception, not {type(exception).__name__}")
+        if self.is_recording:
+            self.add_event("exception", exception_attributes(exception, attributes))
+
+    def add_link(self, context: Span | SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add a link to a span of this or another trace."""
+        if not isinstance(context, (Span, SpanContext)):
+            raise refuse_parent(context)
+        copied = attributes_of(attributes)
+        if self._ended or not self._flags & _SAMPLED:
+            return
+        limits = self._tracer._traces._limits
+        if len(self._links) >= limits.links:
+            self._dropped_links += 1
+            return
+        if isinstance(context, Span):
+            state, flags, remote = context._state, context._flags, False
+        else:
+            state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
+        out = bytearray()
+        bytes_field(out, 0x0A, context._trace)
+        bytes_field(out, 0x12, context._span)
+        if state:
+            bytes_field(out, 0x1A, text(state))
+        if dropped := attributes_into(out, 0x22, copied, limits):
+            out.append(0x28)
+            out += varint(dropped)
+        fixed32_field(out, b"\x35", flags | _HAS_IS_REMOTE | (_IS_REMOTE if remote else 0))
+        self._links.append(bytes(out))
+
+    def set_status(self, status: str, description: str | None = None) -> None:
+        """Set the status: ``"ok"`` is final, ``"unset"`` changes nothing (Trace API, "Set status").
+
+        Args:
+            status: ``"ok"``, ``"error"`` or ``"unset"``.
+            description: of an error; ignored otherwise.
+
+        Raises:
+            InvalidArgumentError: another status.
+        """
+        number = STATUSES.get(status) if isinstance(status, str) else None
+        if number is None:
+            raise wrong("status", status, STATUSES)
+        if description is not None and not isinstance(description, str):
+            raise InvalidArgumentError(f"a status's description is text, not {type(description).__name__}")
+        if self._ended or not number or self._status == 1:
+            return
+        self._status = number
+        self._message = (description or "") if number == 2 else ""
+
+    def end(self) -> None:
+        """End it: it is encoded now. Ending twice does nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self._flags & _SAMPLED:
+            return
+        traces = self._tracer._traces
+        try:
+            record = self._encode(monotonic() + (self._offset or 0), traces._limits)
+        except BaseException:
+            traces._buffer.drop(1, FAILED)
+            raise
+        traces._buffer.add(self._tracer._scope, record)
+
+    def _encode(self, end: int, limits: Limits) -> bytes:
+        out = bytearray()
+        bytes_field(out, 0x0A, self._trace)
+        bytes_field(out, 0x12, self._span)
+        if self._state:
+            bytes_field(out, 0x1A, text(self._state))
+        if self._parent:
+            bytes_field(out, 0x22, self._parent)
+        if self._name:
+            bytes_field(out, 0x2A, text(self._name))
+        out.append(0x30)
+        out.append(self._kind)
+        fixed64_field(out, 0x39, self._start)
+        fixed64_field(out, 0x41, end)
+        dropped = self._dropped + attributes_into(out, 0x4A, self._attributes, limits)
+        if dropped:
+            out.append(0x50)
+            out += varint(dropped)
+        for event in self._events:
+            bytes_field(out, 0x5A, event)
+        if self._dropped_events:
+            out.append(0x60)
+            out += varint(self._dropped_events)
+        for link in self._links:
+            bytes_field(out, 0x6A, link)
+        if self._dropped_links:
+            out.append(0x70)
+            out += varint(self._dropped_links)
+        if self._status:
+            status = bytearray()
+            if self._message:
+                bytes_field(status, 0x12, text(self._message))
+            status += bytes((0x18, self._status))
+            bytes_field(out, 0x7A, status)
+        fixed32_field(out, b"\x85\x01", self._flags | _HAS_IS_REMOTE | (_IS_REMOTE if self._parent_remote else 0))
+        return bytes(out)
+
+    # -- with --
+
+    def __enter__(self) -> Self:
+        if self._makes_current and self._token is None:
+            self._token = current.set(self)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        token = self._token
+        if token is not None:
+            self._token = None
+            try:
+                current.reset(token)
+            except ValueError:  # left in another context, as generators may: there is nothing to give back there
+                pass
+        if error is not None and isinstance(error, Exception) and self.is_recording:
+            self.record_exception(error)
+            if not self._status:
+                described = exception_attributes(error)
+                self.set_status("error", f"{described['exception.type']}: {described['exception.message']}")
+        self.end()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.__exit__(kind, error, trace)

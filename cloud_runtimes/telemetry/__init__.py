@@ -1,0 +1,35 @@
+"""Telemetry: traces, logs and metrics, encoded as OTLP when they end, sent in the background, every drop counted."""
+
+from .._native import telemetry as _kernel
+from ._meter import Meter, Observation
+from .driver import Exporter
+from .service import TelemetryService
+from .types import SignalStats, TelemetryStats
+
+Counter = _kernel.Counter
+Gauge = _kernel.Gauge
+Histogram = _kernel.Histogram
+Logger = _kernel.Logger
+Sampler = _kernel.Sampler
+Span = _kernel.Span
+SpanContext = _kernel.SpanContext
+Tracer = _kernel.Tracer
+UpDownCounter = _kernel.UpDownCounter
+
+__all__ = [
+    "Counter",
+    "Exporter",
+    "Gauge",
+    "Histogram",
+    "Logger",
+    "Meter",
+    "Observation",
+    "Sampler",
+    "SignalStats",
+    "Span",
+    "SpanContext",
+    "TelemetryService",
+    "TelemetryStats",
+    "Tracer",
+    "UpDownCounter",
+]

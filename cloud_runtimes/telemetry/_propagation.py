@@ -1,0 +1,121 @@
+"""W3C Trace Context and Baggage: headers ↔ contexts, strictly by the text of the recommendations.
+
+What is not valid is ignored, as the standards want it: a wrong ``traceparent`` starts a new trace, a wrong ``tracestate`` or ``baggage`` is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from .._native import telemetry as kernel
+from ..errors import InvalidArgumentError
+
+__all__ = ["current_baggage", "extract", "extract_baggage", "inject", "use_baggage"]
+
+# Trace Context, section 3.2: lower case; version 00 has nothing behind the flags, a later one may
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+# section 3.3.1.3
+_KEY: Final = r"(?:[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}|[a-z][a-z0-9_\-*/]{0,255})"
+_MEMBER: Final = re.compile(rf"({_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+_MAX_MEMBERS: Final = 32
+# Baggage, section 3.2: a token of HTTP, then octets of a cookie
+_BAGGAGE_KEY: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAGGAGE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
+_MAX_BAGGAGE: Final = 8192
+_MAX_ENTRIES: Final = 64
+
+_baggage: ContextVar[Mapping[str, str]] = ContextVar("cloud_runtimes_baggage")
+
+
+def _headers(headers: Any, name: str) -> list[str]:
+    """Return all values of a header, whatever the case of its name; of a mapping, or of pairs."""
+    pairs: Iterable[Any] = headers.items() if isinstance(headers, Mapping) else headers
+    found = []
+    for key, value in pairs:
+        if isinstance(key, bytes):
+            key = key.decode("latin-1")
+        if isinstance(key, str) and key.lower() == name:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            found += [each.decode("latin-1") if isinstance(each, bytes) else str(each) for each in values]
+    return found
+
+
+def extract(headers: Any) -> Any:
+    """Return the remote `SpanContext` of headers, or `None`."""
+    found = _headers(headers, "traceparent")
+    if len(found) != 1:
+        return None
+    match = _TRACEPARENT.fullmatch(found[0].strip(" \t"))
+    if match is None or (match[1] == "00" and match[5] is not None):
+        return None
+    return kernel.SpanContext(match[2], match[3], int(match[4], 16) & 1, _state(_headers(headers, "tracestate")), True)
+
+
+def _state(values: list[str]) -> str:
+    members: dict[str, str] = {}
+    for member in ",".join(values).split(","):
+        member = member.strip(" \t")
+        if not member:
+            continue
+        match = _MEMBER.fullmatch(member)
+        if match is None or match[1] in members or len(members) == _MAX_MEMBERS:
+            return ""
+        members[match[1]] = member
+    return ",".join(members.values())
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Write ``traceparent``, ``tracestate`` and ``baggage`` of this context; what there is nothing of is not touched."""
+    current = kernel.current_span()
+    if current is not None:
+        context = current if isinstance(current, kernel.SpanContext) else current.context
+        headers["traceparent"] = context.traceparent
+        if context.trace_state:
+            headers["tracestate"] = context.trace_state
+    if entries := current_baggage():
+        members: list[str] = []
+        for key, value in list(entries.items())[:_MAX_ENTRIES]:
+            member = f"{key}={quote(value, safe='!#$&()*+-./:<=>?@[]^_`{|}~')}"
+            if len(",".join([*members, member])) > _MAX_BAGGAGE:
+                break
+            members.append(member)
+        headers["baggage"] = ",".join(members)
+
+
+def current_baggage() -> Mapping[str, str]:
+    """Return the baggage of this context."""
+    return _baggage.get({})
+
+
+@contextmanager
+def use_baggage(entries: Mapping[str, str]) -> Iterator[None]:
+    """Have these entries, and those there are, as baggage inside ``with``."""
+    for key, value in entries.items():
+        if not isinstance(key, str) or not _BAGGAGE_KEY.fullmatch(key) or not isinstance(value, str):
+            raise InvalidArgumentError(f"baggage: {key!r} must be a token of HTTP, and its value text")
+    token = _baggage.set({**current_baggage(), **entries})
+    try:
+        yield
+    finally:
+        _baggage.reset(token)
+
+
+def extract_baggage(headers: Any) -> dict[str, str]:
+    """Return the entries of ``baggage``; their properties and what is not valid are left out."""
+    entries: dict[str, str] = {}
+    text = ",".join(_headers(headers, "baggage"))
+    if len(text) > _MAX_BAGGAGE:
+        return entries
+    for member in text.split(","):
+        key, equals, value = member.partition(";")[0].partition("=")
+        key, value = key.strip(" \t"), value.strip(" \t")
+        if equals and len(entries) < _MAX_ENTRIES and _BAGGAGE_KEY.fullmatch(key) and _BAGGAGE_VALUE.fullmatch(value):
+            entries[key] = unquote(value, errors="replace")
+    return entries

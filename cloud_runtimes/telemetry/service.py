@@ -1,0 +1,257 @@
+"""TelemetryService: spans, log records and metrics, on the wire OTLP."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import __version__
+from .._home import home_folder, is_memory
+from .._native import telemetry as kernel
+from .._operation import Method, check_timeout
+from .._service import Service, placed
+from ..errors import InvalidArgumentError
+from . import _propagation
+from ._exit import flush_on_sigterm, keep
+from ._meter import Meter
+from ._pipeline import Pipeline
+from ._settings import SIGNALS, Loaded, load, pairs
+from ._wire import resource, scope
+from .driver import Exporter
+from .types import TelemetryStats
+
+if TYPE_CHECKING:
+    import logging
+
+    from ..client import CloudRuntimesClient
+
+__all__ = ["TelemetryService"]
+
+_FLUSH: Final = Method("telemetry", "flush", repeatable=False, writes=False)
+_OFF: Final = 100
+
+
+class TelemetryService(Service):
+    """Traces, logs and metrics of this application. Made by ``client.telemetry``.
+
+    Recording never waits and never raises for what is on the way: what cannot be kept or sent is dropped and counted (`stats`). Where records go is configuration: the table ``[telemetry]``, or ``OTEL_*``; without an endpoint they go to rotating files under ``CLOUD_RUNTIMES_HOME/telemetry``.
+    """
+
+    name = "telemetry"
+    closes_last = True
+    outlives_fork = True
+
+    def __init__(self, client: CloudRuntimesClient) -> None:
+        super().__init__(client)
+        loaded = load(client._settings.telemetry, client._settings.origin)
+        settings = loaded.settings
+        self._exporters = _exporters(client, loaded)
+        self._pipeline = Pipeline(
+            self._exporters,
+            {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
+            resource(_resource(client, loaded)),
+            buffer_bytes=settings.buffer_bytes,
+            timeout=settings.timeout,
+            retry_timeout=settings.retry_timeout,
+        )
+        self._limits = kernel.Limits(settings.attributes, settings.value_length, settings.events, settings.links)
+        off = {signal: loaded.disabled or loaded.exporters[signal] == "none" for signal in SIGNALS}
+        sampler = kernel.Sampler(0.0, 0.0, False) if off["traces"] else kernel.Sampler(*settings.sampling)
+        self._traces = kernel.Traces(self._pipeline.buffers["traces"], self._limits, sampler)
+        self._level = _OFF if off["logs"] else 1
+        self._lock = threading.Lock()
+        self._scopes: dict[tuple[str, str | None], int] = {}
+        self._measuring: dict[str, Any] = {
+            "delta": settings.temporality != "cumulative",
+            "exemplars": {"always_off": 0, "trace_based": 1, "always_on": 2}[settings.exemplars],
+            "explicit": settings.histograms == "explicit_bucket_histogram",
+        }
+        self._metrics_off = off["metrics"]
+        self._meters: dict[str, Meter] = {}
+        keep(self._pipeline, client)
+        if settings.flush_on_sigterm:
+            flush_on_sigterm(self._pipeline)
+        client._handles.add(self)
+
+    def _driver(self, name: str) -> Any:
+        # one way out instead of named components
+        return self._exporters["traces"]
+
+    def _scope(self, name: str, version: str | None) -> int:
+        if not isinstance(name, str) or not name:
+            raise InvalidArgumentError(f"telemetry: a scope's name is text, usually __name__, not {name!r}")
+        if version is not None and not isinstance(version, str):
+            raise InvalidArgumentError(f"telemetry: a scope's version is text, not {type(version).__name__}")
+        key = (name, version)
+        with self._lock:
+            number = self._scopes.get(key)
+            if number is None:
+                self._pipeline.scopes.append(scope(name, version))
+                number = self._scopes[key] = len(self._pipeline.scopes) - 1
+        return number
+
+    # -- recording --
+
+    def tracer(self, name: str, version: str | None = None) -> kernel.Tracer:
+        """Return a tracer: ``with tracer.span("name", attributes={…}) as span:``.
+
+        Args:
+            name: of the instrumentation scope, usually ``__name__``.
+            version: of what is instrumented.
+        """
+        return kernel.Tracer(self._traces, self._scope(name, version))
+
+    def meter(self, name: str) -> Meter:
+        """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
+
+        Args:
+            name: of the instrumentation scope, usually ``__name__``.
+        """
+        scope = self._scope(name, None)
+        with self._lock:
+            meter = self._meters.get(name)
+            if meter is None:
+                buffer = self._pipeline.buffers["metrics"]
+                watch = (lambda: None) if self._metrics_off else self._pipeline.watch
+                meter = self._meters[name] = Meter(scope, buffer, watch, **self._measuring)
+                if not self._metrics_off:
+                    self._pipeline.meters.append(meter)
+        return meter
+
+    def logger(self, name: str) -> kernel.Logger:
+        """Return a logger: ``logger.info("message", key=value)``; its ``level`` is the least severity number recorded.
+
+        Args:
+            name: of the instrumentation scope, usually ``__name__``.
+        """
+        return kernel.Logger(self._pipeline.buffers["logs"], self._limits, self._scope(name, None), self._level)
+
+    def logging_handler(self, level: int = 0) -> logging.Handler:
+        """Return a handler for `logging`: ``logging.getLogger().addHandler(client.telemetry.logging_handler())``.
+
+        Args:
+            level: of `logging`, below which the handler takes nothing.
+        """
+        from ._handler import TelemetryHandler
+
+        return TelemetryHandler(self.logger, self._pipeline.is_sender, level)
+
+    # -- contexts --
+
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        """Write ``traceparent``, ``tracestate`` and ``baggage`` of this context into headers (W3C Trace Context, W3C Baggage)."""
+        _propagation.inject(headers)
+
+    def extract(self, headers: Any) -> kernel.SpanContext | None:
+        """Return the context of incoming headers, to be given as ``parent=``; `None` where there is no valid one.
+
+        Args:
+            headers: a mapping, or pairs of name and value; text or bytes.
+        """
+        context: kernel.SpanContext | None = _propagation.extract(headers)
+        return context
+
+    def extract_baggage(self, headers: Any) -> dict[str, str]:
+        """Return the baggage of incoming headers, for `use_baggage`."""
+        return _propagation.extract_baggage(headers)
+
+    def baggage(self) -> Mapping[str, str]:
+        """Return the baggage of this context."""
+        return dict(_propagation.current_baggage())
+
+    def use_baggage(self, entries: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Add entries to the baggage inside ``with``; they travel by `inject`.
+
+        Args:
+            entries: tokens of HTTP → text.
+        """
+        return _propagation.use_baggage(entries)
+
+    # -- sending --
+
+    @placed(_FLUSH)
+    def flush(self, timeout: float | None = None) -> bool:
+        """Send all that was recorded before; metrics are collected now.
+
+        Args:
+            timeout: seconds, ``None``: no limit but that of each batch's retries.
+
+        Returns:
+            ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+        """
+        return self._pipeline.flush(check_timeout(timeout))
+
+    @placed(_FLUSH)
+    async def flush_async(self, timeout: float | None = None) -> bool:
+        """Asynchronous `flush`."""
+        import asyncio
+
+        limit = check_timeout(timeout)
+        return await asyncio.to_thread(self._pipeline.flush, limit)
+
+    def stats(self) -> TelemetryStats:
+        """Return a snapshot of the counters; in each signal recorded = exported + dropped + buffered."""
+        return TelemetryStats(*(self._pipeline.stats(signal) for signal in SIGNALS))
+
+    def _close_by_client(self, end: float | None) -> None:
+        self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
+        self._client._handles.discard(self)
+
+
+def _resource(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Any]:
+    given = {
+        **pairs(loaded.settings.resource, "[telemetry] resource"),
+        **pairs(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""), "OTEL_RESOURCE_ATTRIBUTES"),
+    }
+    if loaded.settings.service_name:
+        given["service.name"] = loaded.settings.service_name
+    return {
+        "service.name": client._settings.app_id,
+        "telemetry.sdk.name": "cloud_runtimes",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": __version__,
+        "process.runtime.name": sys.implementation.name,
+        "process.runtime.version": sys.version.split()[0],
+        **given,
+    }
+
+
+def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporter]:
+    made: dict[str, Exporter] = {}
+    for signal in SIGNALS:
+        kind = loaded.exporters[signal]
+        if kind == "none":
+            kind = "file"  # nothing is recorded, so nothing comes to it
+        if kind not in made:
+            made[kind] = _exporter(kind, client, loaded)
+        made[signal] = made[kind]
+    return {signal: made[signal] for signal in SIGNALS}
+
+
+def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
+    settings = loaded.settings
+    if kind == "otlp":
+        from ._http import HttpExporter
+
+        return HttpExporter(
+            loaded.urls,
+            pairs(settings.headers, "the headers of telemetry"),
+            gzip=settings.compression == "gzip",
+            certificate=settings.certificate,
+        )
+    if kind == "console":
+        from ._console import ConsoleExporter
+
+        return ConsoleExporter()
+    from ._file import FileExporter, MemoryExporter
+
+    home = home_folder(client._settings.runtime_settings.get("home"))
+    if is_memory(home):
+        return MemoryExporter(settings.file_bytes)
+    return FileExporter(Path(home) / "telemetry", settings.file_bytes)

@@ -1,0 +1,456 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Spans, log records, metrics and their buffer, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/telemetry_py.py`, which is the contract.
+
+A record is encoded on the stack first (that may run Python code), then comes one *section* of C that appends it to the open block of its scope and changes the counters: no Python code, no object made or released. The GIL makes it atomic (free-threaded builds: a critical section), and a signal handler or ``__del__`` that records never finds it half done.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContextVar_Get, PyContextVar_Reset, PyContextVar_Set
+from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
+from cpython.ref cimport Py_XDECREF
+from libc.math cimport ceil, frexp, isfinite, ldexp, log
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+cdef extern from *:
+    """
+    #define add_overflows(a, b, out) __builtin_add_overflow((int64_t)(a), (int64_t)(b), (int64_t*)(out))
+    """
+    bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
+
+cimport otlp
+from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
+from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
+
+import os
+import sys
+from contextvars import ContextVar
+
+from cloud_runtimes._native.telemetry_text import (
+    KINDS, SEVERITIES, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong,
+)
+from cloud_runtimes.errors import InvalidArgumentError
+
+__all__ = [
+    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk", "Counter", "Gauge", "Histogram",
+    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "current", "current_span",
+    "reseed",
+]
+
+CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
+cdef dict kinds = dict(KINDS)
+cdef dict statuses = dict(STATUSES)
+cdef dict severities = dict(SEVERITIES)
+cdef dict severity_names = {1: "TRACE", 5: "DEBUG", 9: "INFO", 13: "WARN", 17: "ERROR", 21: "FATAL"}
+
+cdef enum:
+    FULL = 0
+    TOO_LARGE = 1
+    CLOSED = 2
+    FAILED = 3
+    CAUSE_COUNT = 8
+    SAMPLED = 1
+    HAS_IS_REMOTE = 0x100
+    IS_REMOTE = 0x200
+    SCRATCH = 2048          # of a record, on the stack
+    FIRST_BYTES = 4096      # of a new block
+    SPARES = 4              # blocks kept for reuse
+
+
+class Limits(tuple):
+    """Limits of attributes, events and links; see the twin."""
+
+    __slots__ = ()
+
+    def __new__(cls, attributes=128, value_length=-1, events=128, links=128):
+        return tuple.__new__(cls, (attributes, value_length, events, links))
+
+    attributes = property(lambda self: self[0])
+    value_length = property(lambda self: self[1])
+    events = property(lambda self: self[2])
+    links = property(lambda self: self[3])
+
+
+cdef int read_limits(limits, otlp.Limits* out) except -1:
+    out.attributes, out.value_length, out.events, out.links = limits
+    return 0
+
+
+# ---- clock and ids: one state for the process, changed without running Python code ----
+
+cdef object clock = None        # a function of nanoseconds, in tests
+cdef object guard = object()    # what free-threaded builds lock
+cdef uint64_t[4] words
+
+
+cdef int64_t wall_now() except? -1:
+    cdef timespec now
+    if clock is not None:
+        return <int64_t>clock()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef int64_t monotonic_now() except? -1:
+    cdef timespec now
+    if clock is not None:
+        return <int64_t>clock()
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+def _set_clock(fn):
+    """Replace both clocks by a function of nanoseconds; `None` gives them back. For tests."""
+    global clock
+    clock = fn
+
+
+cdef inline uint64_t rotl(uint64_t x, int k) noexcept nogil:
+    return x << k | x >> (64 - k)
+
+
+cdef inline uint64_t draw() noexcept:
+    # xoshiro256** (Blackman and Vigna), never zero
+    cdef uint64_t result = 0
+    cdef uint64_t t
+    with cython.critical_section(guard):
+        while result == 0:
+            result = rotl(words[1] * 5, 7) * 9
+            t = words[1] << 17
+            words[2] ^= words[0]
+            words[3] ^= words[1]
+            words[1] ^= words[2]
+            words[0] ^= words[3]
+            words[2] ^= t
+            words[3] = rotl(words[3], 45)
+    return result
+
+
+cdef inline void put_id(uint8_t* out, uint64_t value) noexcept nogil:
+    cdef int i
+    for i in range(8):
+        out[i] = <uint8_t>(value >> (8 * i))
+
+
+def reseed():
+    """Draw the generator's state from the system; a forked child must."""
+    cdef bytes noise = os.urandom(32)
+    with cython.critical_section(guard):
+        memcpy(words, PyBytes_AS_STRING(noise), 32)
+        words[0] |= 1
+
+
+def _set_seed(uint64_t seed):
+    """Set the generator's state from a number, so that ids repeat. For tests."""
+    words[0] = seed | 1
+    words[1] = seed * 3
+    words[2] = seed * 5
+    words[3] = seed * 7
+
+
+reseed()
+
+
+# ---- the buffer ----
+
+cdef struct Block:
+    Block* next
+    Py_ssize_t size
+    Py_ssize_t capacity
+    int64_t count
+    int scope
+
+
+cdef inline uint8_t* body_of(Block* block) noexcept nogil:
+    return <uint8_t*>block + sizeof(Block)
+
+
+@cython.final
+cdef class Chunk:
+    """Records of one scope; see the twin."""
+
+    cdef readonly int scope
+    cdef readonly int64_t count
+    cdef readonly bytes body
+
+
+@cython.final
+cdef class Buffer:
+    """Records of one signal in bounded memory; see the twin for arguments and errors."""
+
+    cdef object ready
+    cdef Py_ssize_t limit, chunk
+    cdef Block** open               # by scope
+    cdef int scopes                 # room in `open`
+    cdef Block* head                # sealed, in order
+    cdef Block* tail
+    cdef Block* spare
+    cdef int spares
+    cdef int64_t recorded, exported, waiting, taken
+    cdef int64_t[CAUSE_COUNT] dropped
+    cdef Py_ssize_t bytes_, taken_bytes
+    cdef bint closed
+
+    def __cinit__(self, *, buffer_bytes, chunk_bytes, ready):
+        if buffer_bytes < 1 or chunk_bytes < 1:
+            raise InvalidArgumentError("buffer_bytes and chunk_bytes must be at least 1")
+        self.limit = buffer_bytes
+        self.chunk = chunk_bytes
+        self.ready = ready
+
+    def __dealloc__(self):
+        self.clear()
+
+    cdef void clear(self) noexcept:
+        cdef int i
+        for i in range(self.scopes):
+            free(self.open[i])
+        free(self.open)
+        free_all(self.head)
+        free_all(self.spare)
+        self.open = NULL
+        self.head = self.tail = self.spare = NULL
+        self.scopes = self.spares = 0
+
+    def reset(self):
+        """Begin anew, in a forked child: empty, with counters of its own."""
+        self.clear()
+        self.recorded = self.exported = self.waiting = self.taken = 0
+        memset(self.dropped, 0, sizeof(self.dropped))
+        self.bytes_ = self.taken_bytes = 0
+        self.closed = False
+
+    # ---- sections: called with the buffer locked, touch no object ----
+
+    cdef void seal_block(self, int scope) noexcept:
+        cdef Block* block = self.open[scope]
+        cdef Block* exact
+        if block.size < block.capacity // 2:
+            # a block that waits holds no more than twice its records: the buffer's bound is one of memory
+            exact = <Block*>malloc(sizeof(Block) + block.size)
+            if exact != NULL:
+                memcpy(exact, block, sizeof(Block) + block.size)
+                exact.capacity = block.size
+                self.recycle(block)
+                block = exact
+        block.next = NULL
+        if self.head == NULL:
+            self.head = block
+        else:
+            self.tail.next = block
+        self.tail = block
+        self.open[scope] = NULL
+
+    cdef void recycle(self, Block* block) noexcept:
+        if self.spares < SPARES and FIRST_BYTES <= block.capacity <= self.chunk:
+            block.next = self.spare
+            self.spare = block
+            self.spares += 1
+        else:
+            free(block)
+
+    cdef Block* room(self, int scope, Py_ssize_t size) noexcept:
+        # The open block of a scope with room for `size` bytes more.
+        cdef Block* block
+        cdef Block** table
+        cdef Py_ssize_t capacity
+        cdef int wanted
+        if scope >= self.scopes:
+            wanted = max(2 * self.scopes, scope + 8)
+            table = <Block**>realloc(self.open, wanted * sizeof(Block*))
+            if table == NULL:
+                return NULL
+            memset(table + self.scopes, 0, (wanted - self.scopes) * sizeof(Block*))
+            self.open = table
+            self.scopes = wanted
+        block = self.open[scope]
+        if block == NULL:
+            block = self.spare
+            if block != NULL and block.capacity >= size:
+                self.spare = block.next
+                self.spares -= 1
+            else:
+                capacity = max(size, min(self.chunk, FIRST_BYTES))
+                block = <Block*>malloc(sizeof(Block) + capacity)
+                if block == NULL:
+                    return NULL
+                block.capacity = capacity
+            block.next = NULL
+            block.size = 0
+            block.count = 0
+            block.scope = scope
+            self.open[scope] = block
+        elif block.size + size > block.capacity:
+            capacity = max(block.size + size, min(2 * block.capacity, self.chunk))
+            block = <Block*>realloc(block, sizeof(Block) + capacity)
+            if block == NULL:
+                return NULL
+            block.capacity = capacity
+            self.open[scope] = block
+        return block
+
+    cdef int append(self, int scope, const char* data, Py_ssize_t size, int64_t count, bint* wake) noexcept:
+        # -1, or why it is dropped
+        cdef Py_ssize_t entry = size + 2
+        cdef Py_ssize_t left = size >> 7
+        cdef Block* block
+        cdef uint8_t* at
+        wake[0] = False
+        while left:
+            entry += 1
+            left >>= 7
+        self.recorded += count
+        if self.closed:
+            self.dropped[CLOSED] += count
+            return CLOSED
+        if entry > self.chunk:
+            self.dropped[TOO_LARGE] += count
+            return TOO_LARGE
+        if self.bytes_ + entry > self.limit:
+            self.dropped[FULL] += count
+            return FULL
+        wake[0] = self.waiting == 0
+        if scope < self.scopes and self.open[scope] != NULL and self.open[scope].size + entry > self.chunk:
+            self.seal_block(scope)
+            wake[0] = True
+        block = self.room(scope, entry)
+        if block == NULL:
+            self.dropped[FULL] += count
+            return FULL
+        at = body_of(block) + block.size
+        at[0] = 0x12
+        at += 1
+        left = size
+        while left > 0x7F:
+            at[0] = <uint8_t>(left & 0x7F | 0x80)
+            at += 1
+            left >>= 7
+        at[0] = <uint8_t>left
+        memcpy(at + 1, data, size)
+        block.size += entry
+        block.count += count
+        self.bytes_ += entry
+        self.waiting += count
+        return -1
+
+    # ---- the methods ----
+
+    cdef bint put(self, int scope, Writer* w, int64_t count) except -1:
+        # Appends what is in the writer, which is released in any case.
+        cdef bint wake
+        cdef int cause
+        with cython.critical_section(self):
+            cause = self.append(scope, w.data, w.length, count, &wake)
+        writer_release(w)
+        if wake:
+            self.ready()
+        return cause < 0
+
+    def add(self, int scope, bytes record not None, int64_t count=1):
+        """Append one encoded record; tells whether it was kept."""
+        cdef Writer w
+        if scope < 0:
+            raise InvalidArgumentError(f"scope={scope}: give 0 or more")
+        writer_init(&w, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record))
+        w.length = w.capacity
+        return self.put(scope, &w, count)
+
+    def seal(self):
+        """Seal all open chunks."""
+        cdef int i
+        with cython.critical_section(self):
+            for i in range(self.scopes):
+                if self.open[i] != NULL:
+                    self.seal_block(i)
+
+    def take(self, Py_ssize_t max_bytes):
+        """Remove sealed chunks in order: at least one if there is any, else as many as `max_bytes` hold."""
+        cdef list result = []
+        cdef Chunk chunk
+        cdef Block* block
+        cdef Py_ssize_t size
+        cdef Py_ssize_t total = 0
+        while True:
+            with cython.critical_section(self):
+                block = self.head
+                size = block.size if block != NULL else -1
+            if size < 0 or (result and total + size > max_bytes):
+                return result
+            try:
+                chunk = Chunk.__new__(Chunk)
+                chunk.body = PyBytes_FromStringAndSize(NULL, size)
+                result.append(chunk)
+            except MemoryError:
+                if result:
+                    return result
+                raise
+            with cython.critical_section(self):
+                # one thread at a time takes, so the head is the same
+                block = self.head
+                if block != NULL and block.size == size:
+                    memcpy(PyBytes_AS_STRING(chunk.body), body_of(block), size)
+                    chunk.scope = block.scope
+                    chunk.count = block.count
+                    self.head = block.next
+                    self.taken += block.count
+                    self.taken_bytes += size
+                    self.waiting -= block.count
+                    self.recycle(block)
+            total += size
+
+    def settle(self, int64_t count, Py_ssize_t size, int64_t dropped, int cause):
+        """Account for taken records; see the twin."""
+        cdef bint good
+        with cython.critical_section(self):
+            good = 0 <= dropped <= count <= self.taken and 0 <= size <= self.taken_bytes and 0 <= cause < CAUSE_COUNT
+            if good:
+                self.taken -= count
+                self.taken_bytes -= size
+                self.bytes_ -= size
+                self.dropped[cause] += dropped
+                self.exported += count - dropped
+        if not good:
+            raise InvalidArgumentError(f"settle({count}, {size}, {dropped}): more than was taken")
+
+    cpdef drop(self, int64_t count, int cause):
+        """Count what never came into a chunk."""
+        if not 0 <= cause < CAUSE_COUNT:
+            raise IndexError("no such cause")
+        with cython.critical_section(self):
+            self.recorded += count
+            self.dropped[cause] += count
+
+    def close(self):
+        """Take nothing any more: what comes is dropped and counted."""
+        self.closed = True
+
+    def stats(self):
+        """One snapshot: recorded, exported, dropped by cause, buffered, bytes buffered."""
+        cdef int64_t recorded, exported, buffered
+        cdef int64_t[CAUSE_COUNT] dropped
+        cdef Py_ssize_t size
+        cdef int i
+        with cython.critical_section(self):
+            recorded = self.recorded
+            exported = self.exported
+            buffered = self.waiting + self.taken
+            memcpy(dropped, self.dropped, sizeof(dropped))
+            size = self.bytes_
+        return recorded, exported, tuple([dropped[i] for i in range(CAUSE_COUNT)]), buffered, size
+
+
+cdef void free_all(Block* block) noexcept nogil:
+    cdef Block* following
+    while block != NULL:
+        following = block.next
+        free(block)
+        block = following
+
+
+include "telemetry_spans.pxi"
+include "telemetry_logs.pxi"
+include "telemetry_metrics.pxi"

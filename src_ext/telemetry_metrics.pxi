@@ -1,0 +1,689 @@
+# Metrics of `telemetry.pyx`: instruments that aggregate, see the twin `telemetry_metrics_py.py`.
+#
+# A set of attributes is found by its encoding, as in the twin (`known`). In front of that stands a table of sets that need no encoding: exact text, integers and booleans in the order in which they were given, compared without running Python code.
+
+cdef enum:
+    SERIES = 2000
+    SLOTS = 8192                # of the table, a power of two
+    SLOTS_USED = 4000
+    MAX_SCALE = 20
+    MAX_BUCKETS = 160
+    EXPONENTIAL_EXEMPLARS = 20
+    INVALID = 7
+    SUM = 0
+    UP_DOWN = 1
+    GAUGE = 2
+    EXPLICIT = 3
+    EXPONENTIAL = 4
+
+cdef uint8_t[5] point_tags = [0x3A, 0x3A, 0x3A, 0x4A, 0x0A]
+cdef uint8_t[5] data_tags = [0x3A, 0x3A, 0x2A, 0x4A, 0x52]
+cdef otlp.Limits unlimited
+unlimited.attributes = 1 << 30
+unlimited.value_length = -1
+
+
+cdef struct Number:
+    bint is_float
+    int64_t whole
+    double real
+
+
+cdef struct Exemplar:
+    int64_t time                # 0: none
+    Number number
+    bint has_ids
+    uint8_t[24] ids
+
+
+cdef struct Range:
+    int64_t low                 # index of the first bucket
+    int64_t used
+    int64_t* counts             # MAX_BUCKETS of them
+
+
+cdef struct Slot:
+    uint64_t hash
+    PyObject* items             # what was given, flat; owned by the instrument's list
+    PyObject* series
+
+
+@cython.final
+cdef class Series:
+    # State of one series; `count` is 0 where there is nothing to tell.
+    cdef bytes attributes
+    cdef bint bound
+    cdef int64_t count, zeros, seen
+    cdef Number total
+    cdef double minimum, maximum
+    cdef int scale, size
+    cdef int64_t* buckets
+    cdef Range positive, negative
+    cdef Exemplar* exemplars
+    cdef int exemplar_slots
+
+    def __dealloc__(self):
+        free(self.buckets)
+        free(self.positive.counts)
+        free(self.negative.counts)
+        free(self.exemplars)
+
+    cdef void clear(self) noexcept:
+        self.count = self.zeros = self.seen = 0
+        self.total.is_float = False
+        self.total.whole = 0
+        self.minimum = self.maximum = 0.0
+        self.scale = MAX_SCALE
+        self.positive.used = self.negative.used = 0
+        if self.buckets != NULL:
+            memset(self.buckets, 0, self.size * sizeof(int64_t))
+        self.clear_exemplars()
+
+    cdef void clear_exemplars(self) noexcept:
+        if self.exemplars != NULL:
+            memset(self.exemplars, 0, self.exemplar_slots * sizeof(Exemplar))
+        self.seen = 0
+
+
+cdef inline double as_double(const Number* number) noexcept nogil:
+    return number.real if number.is_float else <double>number.whole
+
+
+cdef int64_t bucket_of(double value, int scale) noexcept nogil:
+    # of a positive value; see `_index` of the twin
+    cdef int exponent
+    cdef bint exact = frexp(value, &exponent) == 0.5
+    if scale <= 0:
+        return <int64_t>(exponent - 2 if exact else exponent - 1) >> -scale
+    if exact:
+        return (<int64_t>(exponent - 1) << scale) - 1 if exponent >= 1 else -(<int64_t>(1 - exponent) << scale) - 1
+    return <int64_t>ceil(log(value) * ldexp(1.4426950408889634, scale)) - 1
+
+
+cdef void shrink(Range* range_, int change) noexcept nogil:
+    cdef int64_t low = range_.low >> change
+    cdef int64_t i, j
+    if not range_.used:
+        return
+    for i in range(range_.used):
+        j = ((range_.low + i) >> change) - low
+        if j != i:
+            range_.counts[j] += range_.counts[i]
+            range_.counts[i] = 0
+    range_.used = ((range_.low + range_.used - 1) >> change) - low + 1
+    range_.low = low
+
+
+cdef void count_in(Series series, Range* range_, double value) noexcept:
+    # Counts a value; where the buckets become too many, halves the scale until they do not.
+    cdef int64_t index = bucket_of(value, series.scale)
+    cdef int64_t low = index
+    cdef int64_t high = index
+    cdef int change = 0
+    if range_.used:
+        low = min(index, range_.low)
+        high = max(index, range_.low + range_.used - 1)
+    while (high >> change) - (low >> change) >= MAX_BUCKETS:
+        change += 1
+    if change:
+        series.scale -= change
+        shrink(&series.positive, change)
+        shrink(&series.negative, change)
+        index >>= change
+    if not range_.used:
+        memset(range_.counts, 0, MAX_BUCKETS * sizeof(int64_t))
+        range_.low = index
+        range_.used = 1
+    elif index < range_.low:
+        memmove(range_.counts + (range_.low - index), range_.counts, range_.used * sizeof(int64_t))
+        memset(range_.counts, 0, (range_.low - index) * sizeof(int64_t))
+        range_.used += range_.low - index
+        range_.low = index
+    elif index >= range_.low + range_.used:
+        range_.used = index - range_.low + 1
+    range_.counts[index - range_.low] += 1
+
+
+cdef int read_real(value, Number* out) except -1:
+    out.is_float = True
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        out.real = float(value)
+    except OverflowError:
+        out.real = float("inf")
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"a measurement is a number, not {value.__class__.__name__}") from None
+    return 0
+
+
+cdef int read_number(value, Number* out) except -1:
+    cdef int overflow
+    if otlp.PyLong_Check(value):
+        out.whole = otlp.PyLong_AsLongLongAndOverflow(value, &overflow)
+        out.is_float = overflow != 0
+        if not overflow:
+            return 0
+    elif otlp.PyFloat_Check(value):
+        out.is_float = True
+        out.real = otlp.PyFloat_AS_DOUBLE(value)
+        return 0
+    return read_real(value, out)
+
+
+cdef class Instrument:
+    # What all instruments share; see the twin.
+    cdef Buffer buffer
+    cdef bytes head
+    cdef int kind, filter, size
+    cdef bint delta
+    cdef double* bounds
+    cdef dict known                 # encoded attributes → Series
+    cdef Slot* slots
+    cdef int slots_used
+    cdef list held                  # what the slots point to
+    cdef Series plain               # the series without attributes
+    cdef int64_t begun
+
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.bounds)
+
+    cdef int prepare(self, Buffer buffer, int kind, str name, str unit, str description, bint delta, int exemplars, bounds) except -1:
+        cdef Writer w
+        cdef char[256] room
+        cdef int i
+        self.buffer = buffer
+        self.kind = kind
+        self.delta = delta
+        self.filter = exemplars
+        self.known = {}
+        self.held = []
+        writer_init(&w, room, 256)
+        try:
+            text_field(&w, 0x0A, name)
+            if description:
+                text_field(&w, 0x12, description)
+            if unit:
+                text_field(&w, 0x1A, unit)
+            self.head = writer_bytes(&w)
+        finally:
+            writer_release(&w)
+        if kind == EXPLICIT:
+            bounds = [float(bound) for bound in bounds]
+            self.bounds = <double*>malloc((len(bounds) + 1) * sizeof(double))
+            if self.bounds == NULL:
+                raise MemoryError
+            for i in range(len(bounds)):
+                self.bounds[i] = bounds[i]
+            self.size = len(bounds) + 1
+        self.begun = wall_now()
+        return 0
+
+    cdef void forget_slots(self):
+        if self.slots != NULL:
+            memset(self.slots, 0, SLOTS * sizeof(Slot))
+        self.slots_used = 0
+        self.held = []
+        self.plain = None
+
+    def reset(self):
+        """Begin anew, in a forked child; what is bound stays so."""
+        self.forget_slots()
+        for each in list(self.known.values()):
+            (<Series>each).clear()
+        self.known = {name: its for name, its in self.known.items() if (<Series>its).bound}
+        self.begun = wall_now()
+
+    cdef bytes encoded(self, dict attributes):
+        cdef Writer w
+        cdef char[SCRATCH] room
+        writer_init(&w, room, SCRATCH)
+        try:
+            put_attributes(&w, point_tags[self.kind], attributes, &unlimited)
+            return writer_bytes(&w)
+        finally:
+            writer_release(&w)
+
+    cdef Series make(self, bytes key):
+        cdef Series series = Series.__new__(Series)
+        cdef int slots = 1
+        series.attributes = key
+        if self.kind == EXPLICIT:
+            series.size = slots = self.size
+            series.buckets = <int64_t*>malloc(self.size * sizeof(int64_t))
+            if series.buckets == NULL:
+                raise MemoryError
+        elif self.kind == EXPONENTIAL:
+            slots = EXPONENTIAL_EXEMPLARS
+            series.positive.counts = <int64_t*>malloc(MAX_BUCKETS * sizeof(int64_t))
+            series.negative.counts = <int64_t*>malloc(MAX_BUCKETS * sizeof(int64_t))
+            if series.positive.counts == NULL or series.negative.counts == NULL:
+                raise MemoryError
+        series.exemplar_slots = slots
+        series.clear()
+        return series
+
+    cdef Series find_encoded(self, attributes):
+        given = attributes_of(attributes) or {}
+        cdef dict kept = {name: given[name] for name in sorted([name for name in given if isinstance(name, str)])}
+        cdef bytes key = self.encoded(kept)
+        series = self.known.get(key)
+        if series is None:
+            if len(self.known) >= SERIES - 1:
+                key = self.encoded({"otel.metric.overflow": True})
+                series = self.known.get(key)
+            if series is None:
+                series = self.known.setdefault(key, self.make(key))
+        return <Series>series
+
+    cdef Series find(self, attributes):
+        cdef uint64_t mixed = 0x9E3779B97F4A7C15ULL
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t n
+        cdef Slot* slot = NULL
+        cdef Series series
+        cdef uint64_t start
+        if attributes is None:
+            if self.plain is None:
+                self.plain = self.find_encoded(None)
+            return self.plain
+        if type(attributes) is not dict:
+            return self.find_encoded(attributes)
+        while PyDict_Next(attributes, &at, &key, &value):
+            if type(<object>key) is not str:
+                return self.find_encoded(attributes)
+            if type(<object>value) is not str and type(<object>value) is not int and type(<object>value) is not bool:
+                return self.find_encoded(attributes)
+            mixed = (mixed ^ <uint64_t>PyObject_Hash(<object>key)) * 0x9FB21C651E98DF25ULL
+            mixed = (mixed ^ mixed >> 29 ^ <uint64_t>PyObject_Hash(<object>value)) * 0x9FB21C651E98DF25ULL
+        mixed ^= mixed >> 32
+        if self.slots == NULL:
+            self.slots = <Slot*>malloc(SLOTS * sizeof(Slot))
+            if self.slots == NULL:
+                raise MemoryError
+            memset(self.slots, 0, SLOTS * sizeof(Slot))
+        start = mixed & (SLOTS - 1)
+        slot = &self.slots[start]
+        while slot.series != NULL:
+            if slot.hash == mixed and same_items(<tuple>slot.items, attributes):
+                return <Series>slot.series
+            start = (start + 1) & (SLOTS - 1)
+            slot = &self.slots[start]
+        series = self.find_encoded(attributes)
+        if self.slots_used < SLOTS_USED and slot.series == NULL:
+            items = tuple([each for pair in (<dict>attributes).items() for each in pair])
+            self.held.append((items, series))
+            slot.hash = mixed
+            slot.items = <PyObject*>items
+            slot.series = <PyObject*>series
+            self.slots_used += 1
+        return series
+
+    cdef Series bound_to(self, attributes):
+        cdef Series series = self.find_encoded(attributes)
+        series.bound = True
+        return series
+
+    cdef int measure(self, value, Series series, attributes) except -1:
+        cdef Number number
+        cdef const uint8_t* ids = NULL
+        cdef int64_t now = 0
+        cdef int slot
+        cdef Exemplar* exemplar
+        read_number(value, &number)
+        if number.is_float:
+            if (self.kind == SUM and number.real < 0) or not isfinite(number.real):
+                self.buffer.drop(1, INVALID)
+                return 0
+        elif self.kind == SUM and number.whole < 0:
+            self.buffer.drop(1, INVALID)
+            return 0
+        if series is None:
+            series = self.find(attributes)
+        if self.filter:
+            span = get_current()
+            if type(span) is Span:
+                if (<Span>span).flags & SAMPLED:
+                    ids = (<Span>span).ids
+            elif type(span) is SpanContext:
+                if (<SpanContext>span).trace_flags & SAMPLED:
+                    ids = (<SpanContext>span).ids
+            if ids != NULL or self.filter == 2:
+                now = wall_now()
+        with cython.critical_section(self):
+            slot = self.add_to(series, &number)
+            if now:
+                if series.exemplars == NULL:
+                    series.exemplars = <Exemplar*>malloc(series.exemplar_slots * sizeof(Exemplar))
+                    if series.exemplars != NULL:
+                        memset(series.exemplars, 0, series.exemplar_slots * sizeof(Exemplar))
+                if series.exemplars != NULL:
+                    exemplar = &series.exemplars[slot]
+                    exemplar.time = now
+                    exemplar.number = number
+                    exemplar.has_ids = ids != NULL
+                    if ids != NULL:
+                        memcpy(exemplar.ids, ids, 24)
+        return 0
+
+    cdef int add_to(self, Series series, const Number* number) noexcept:
+        cdef double real
+        cdef int low, high, middle
+        cdef int64_t whole
+        series.count += 1
+        if self.kind == GAUGE:
+            series.total = number[0]
+            return 0
+        if self.kind <= UP_DOWN:
+            if not series.total.is_float and not number.is_float:
+                if not add_overflows(series.total.whole, number.whole, &whole):
+                    series.total.whole = whole
+                    return 0
+            real = as_double(&series.total) + as_double(number)
+            series.total.is_float = True
+            series.total.real = real
+            return 0
+        real = as_double(number)
+        series.total.real = as_double(&series.total) + real
+        series.total.is_float = True
+        if series.count == 1 or real < series.minimum:
+            series.minimum = real
+        if series.count == 1 or real > series.maximum:
+            series.maximum = real
+        if self.kind == EXPLICIT:
+            low = 0
+            high = self.size - 1
+            while low < high:
+                middle = (low + high) // 2
+                if self.bounds[middle] < real:
+                    low = middle + 1
+                else:
+                    high = middle
+            series.buckets[low] += 1
+            return low
+        if real == 0.0:
+            series.zeros += 1
+        elif real > 0:
+            count_in(series, &series.positive, real)
+        else:
+            count_in(series, &series.negative, -real)
+        series.seen += 1
+        return (series.seen - 1) % EXPONENTIAL_EXEMPLARS
+
+    # -- collecting --
+
+    def collect(self, int64_t now):
+        """Return the ``Metric`` of OTLP and how many points it has; see the twin."""
+        cdef Writer w
+        cdef Series series
+        cdef Py_ssize_t data, point
+        cdef int64_t points = 0
+        cdef list all_series = list(self.known.values())
+        writer_init(&w, NULL, 0)
+        try:
+            otlp.write_bytes(&w, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
+            data = begin(&w, data_tags[self.kind])
+            for each in all_series:
+                series = <Series>each
+                if series.count:
+                    point = begin(&w, 0x0A)
+                    self.put_point(&w, series, now)
+                    finish(&w, point)
+                    points += 1
+                    series.clear_exemplars()
+            if self.kind != GAUGE:
+                varint_field(&w, 0x10, 1 if self.delta else 2)
+            if self.kind == SUM:
+                varint_field(&w, 0x18, 1)
+            finish(&w, data)
+            if self.delta:
+                # the limit of series is one of each interval; what is bound stays
+                self.forget_slots()
+                for each in all_series:
+                    series = <Series>each
+                    if not series.bound:
+                        self.known.pop(series.attributes, None)
+                    series.clear()
+                self.begun = now
+            return writer_bytes(&w), points
+        finally:
+            writer_release(&w)
+
+    cdef int put_double(self, Writer* w, uint8_t tag, double value) except -1:
+        cdef uint64_t bits
+        memcpy(&bits, &value, 8)
+        return fixed64_field(w, tag, bits)
+
+    cdef int put_exemplars(self, Writer* w, uint8_t tag, Series series) except -1:
+        cdef int i
+        cdef Exemplar* exemplar
+        cdef Py_ssize_t start
+        if series.exemplars == NULL:
+            return 0
+        for i in range(series.exemplar_slots):
+            exemplar = &series.exemplars[i]
+            if not exemplar.time:
+                continue
+            start = begin(w, tag)
+            fixed64_field(w, 0x11, exemplar.time)
+            if exemplar.number.is_float:
+                self.put_double(w, 0x19, exemplar.number.real)
+            if exemplar.has_ids:
+                data_field(w, 0x22, exemplar.ids + 16, 8)
+                data_field(w, 0x2A, exemplar.ids, 16)
+            if not exemplar.number.is_float:
+                fixed64_field(w, 0x31, <uint64_t>exemplar.number.whole)
+            finish(w, start)
+        return 0
+
+    cdef int put_point(self, Writer* w, Series series, int64_t now) except -1:
+        cdef Py_ssize_t start
+        cdef int i
+        if self.kind == EXPONENTIAL:
+            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
+        if self.kind != GAUGE:
+            fixed64_field(w, 0x11, self.begun)
+        fixed64_field(w, 0x19, now)
+        if self.kind <= GAUGE:
+            if series.total.is_float:
+                self.put_double(w, 0x21, series.total.real)
+            self.put_exemplars(w, 0x2A, series)
+            if not series.total.is_float:
+                fixed64_field(w, 0x31, <uint64_t>series.total.whole)
+            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
+            return 0
+        fixed64_field(w, 0x21, series.count)
+        self.put_double(w, 0x29, as_double(&series.total))
+        if self.kind == EXPLICIT:
+            start = begin(w, 0x32)
+            for i in range(self.size):
+                writer_reserve(w, 8)
+                otlp.put_fixed64(w, <uint64_t>series.buckets[i])
+            finish(w, start)
+            if self.size > 1:
+                data_field(w, 0x3A, self.bounds, (self.size - 1) * sizeof(double))
+            self.put_exemplars(w, 0x42, series)
+            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
+            self.put_double(w, 0x59, series.minimum)
+            self.put_double(w, 0x61, series.maximum)
+            return 0
+        if series.scale:
+            varint_field(w, 0x30, zigzag(series.scale))
+        if series.zeros:
+            fixed64_field(w, 0x39, series.zeros)
+        put_range(w, 0x42, &series.positive)
+        put_range(w, 0x4A, &series.negative)
+        self.put_exemplars(w, 0x5A, series)
+        self.put_double(w, 0x61, series.minimum)
+        self.put_double(w, 0x69, series.maximum)
+        return 0
+
+
+cdef inline uint64_t zigzag(int64_t value) noexcept nogil:
+    return <uint64_t>value << 1 if value >= 0 else (<uint64_t>-value << 1) - 1
+
+
+cdef int put_range(Writer* w, uint8_t tag, const Range* range_) except -1:
+    cdef Py_ssize_t start, inner
+    cdef int64_t i
+    if not range_.used:
+        return 0
+    start = begin(w, tag)
+    if range_.low:
+        varint_field(w, 0x08, zigzag(range_.low))
+    inner = begin(w, 0x12)
+    for i in range(range_.used):
+        writer_reserve(w, 10)
+        otlp.put_varint(w, <uint64_t>range_.counts[i])
+    finish(w, inner)
+    finish(w, start)
+    return 0
+
+
+cdef bint same_items(tuple items, dict attributes) except -1:
+    # Exact text, integers and booleans: comparing them runs no Python code.
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t n = 0
+    if len(items) != 2 * PyDict_Size(attributes):
+        return False
+    while PyDict_Next(attributes, &at, &key, &value):
+        mine = items[n]
+        if <PyObject*>mine != key and not PyObject_RichCompareBool(mine, <object>key, Py_EQ):
+            return False
+        mine = items[n + 1]
+        if <PyObject*>mine != value:
+            if type(mine) is not type(<object>value) or not PyObject_RichCompareBool(mine, <object>value, Py_EQ):
+                return False
+        n += 2
+    return True
+
+
+@cython.final
+cdef class Counter(Instrument):
+    """A sum that only grows; see the twin."""
+
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
+        self.prepare(buffer, SUM, name, unit, description, delta, exemplars, bounds)
+
+    def add(self, value=1, attributes=None):
+        """Add to the sum of these attributes."""
+        self.measure(value, None, attributes)
+
+    def bind(self, attributes=None):
+        """Return a counter of these attributes alone."""
+        return BoundCounter(self, attributes)
+
+
+@cython.final
+cdef class UpDownCounter(Instrument):
+    """A sum that goes up and down; see the twin."""
+
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
+        self.prepare(buffer, UP_DOWN, name, unit, description, delta, exemplars, bounds)
+
+    def add(self, value=1, attributes=None):
+        """Add to the sum of these attributes."""
+        self.measure(value, None, attributes)
+
+    def bind(self, attributes=None):
+        """Return an up-down counter of these attributes alone."""
+        return BoundUpDownCounter(self, attributes)
+
+
+@cython.final
+cdef class Gauge(Instrument):
+    """A value of which the last counts; see the twin."""
+
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
+        self.prepare(buffer, GAUGE, name, unit, description, delta, exemplars, bounds)
+
+    def set(self, value, attributes=None):
+        """Set the value of these attributes."""
+        self.measure(value, None, attributes)
+
+    def bind(self, attributes=None):
+        """Return a gauge of these attributes alone."""
+        return BoundGauge(self, attributes)
+
+
+@cython.final
+cdef class Histogram(Instrument):
+    """A distribution in explicit buckets, or, without bounds, in exponential ones; see the twin."""
+
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=None):
+        self.prepare(buffer, EXPONENTIAL if bounds is None else EXPLICIT, name, unit, description, delta, exemplars, bounds)
+
+    def record(self, value, attributes=None):
+        """Record a value of these attributes."""
+        self.measure(value, None, attributes)
+
+    def bind(self, attributes=None):
+        """Return a histogram of these attributes alone."""
+        return BoundHistogram(self, attributes)
+
+
+@cython.final
+cdef class Observable(Instrument):
+    """What a callback observes at each collection; see the twin."""
+
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, kind):
+        self.prepare(buffer, {"counter": SUM, "up_down_counter": UP_DOWN, "gauge": GAUGE}[kind], name, unit, description, False, 0, ())
+
+    def begin(self):
+        """Forget what was observed before."""
+        self.known = {}
+        self.forget_slots()
+
+    def observe(self, value, attributes=None):
+        """Take one observation."""
+        self.measure(value, None, attributes)
+
+
+cdef class Bound:
+    cdef Instrument instrument
+    cdef Series series
+
+    def __init__(self, Instrument instrument not None, attributes):
+        self.instrument = instrument
+        self.series = instrument.bound_to(attributes)
+
+
+@cython.final
+cdef class BoundCounter(Bound):
+    """A counter with its attributes given once."""
+
+    def add(self, value=1):
+        """Add to the sum."""
+        self.instrument.measure(value, self.series, None)
+
+
+@cython.final
+cdef class BoundUpDownCounter(Bound):
+    """An up-down counter with its attributes given once."""
+
+    def add(self, value=1):
+        """Add to the sum."""
+        self.instrument.measure(value, self.series, None)
+
+
+@cython.final
+cdef class BoundGauge(Bound):
+    """A gauge with its attributes given once."""
+
+    def set(self, value):
+        """Set the value."""
+        self.instrument.measure(value, self.series, None)
+
+
+@cython.final
+cdef class BoundHistogram(Bound):
+    """A histogram with its attributes given once."""
+
+    def record(self, value):
+        """Record a value."""
+        self.instrument.measure(value, self.series, None)

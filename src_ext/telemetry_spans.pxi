@@ -1,0 +1,482 @@
+# Contexts, sampling and spans of `telemetry.pyx`.
+
+current = ContextVar("cloud_runtimes_telemetry_span", default=None)
+cdef object current_var = current
+
+
+cdef inline object get_current():
+    cdef PyObject* found = NULL
+    PyContextVar_Get(current_var, NULL, &found)
+    if found == NULL:
+        return None
+    result = <object>found
+    Py_XDECREF(found)
+    return result
+
+
+def current_span():
+    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
+    return get_current()
+
+
+cdef bytes read_id(text, Py_ssize_t size):
+    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
+        raw = bytes.fromhex(text)
+        if any(raw):
+            return raw
+    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
+
+
+@cython.final
+cdef class SpanContext:
+    """What of a span travels: its ids, flags and trace state; see the twin for arguments and errors."""
+
+    cdef uint8_t[24] ids
+    cdef readonly int trace_flags
+    cdef readonly str trace_state
+    cdef readonly bint is_remote
+
+    def __init__(self, trace_id, span_id, int trace_flags=0, str trace_state not None="", bint is_remote=False):
+        memcpy(self.ids, PyBytes_AS_STRING(read_id(trace_id, 16)), 16)
+        memcpy(self.ids + 16, PyBytes_AS_STRING(read_id(span_id, 8)), 8)
+        if not 0 <= trace_flags <= 255:
+            raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
+        self.trace_flags = trace_flags
+        self.trace_state = trace_state
+        self.is_remote = is_remote
+
+    @property
+    def trace_id(self):
+        """32 hexadecimal digits."""
+        return (<char*>self.ids)[:16].hex()
+
+    @property
+    def span_id(self):
+        """16 hexadecimal digits."""
+        return (<char*>self.ids)[16:24].hex()
+
+    @property
+    def is_sampled(self):
+        """Whether the trace is recorded."""
+        return bool(self.trace_flags & SAMPLED)
+
+    @property
+    def traceparent(self):
+        """The header of W3C Trace Context."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.trace_flags:02x}"
+
+    def __repr__(self):
+        return f"<SpanContext {self.traceparent}>"
+
+
+@cython.final
+cdef class Sampler:
+    """Decides which new traces are recorded; see the twin for arguments and errors."""
+
+    cdef object bound_
+    cdef uint64_t bound
+    cdef bint always, parent_based
+    cdef double rate, room, tokens
+    cdef int64_t last
+
+    def __init__(self, double ratio=1.0, double rate=0.0, bint parent_based=True):
+        if not 0.0 <= ratio <= 1.0:
+            raise InvalidArgumentError(f"ratio={ratio}: give a share of traces, 0 to 1")
+        if not 0.0 <= rate < float("inf"):
+            raise InvalidArgumentError(f"rate={rate}: give traces per second, 0 for no limit")
+        bound = round(ratio * (1 << 64))
+        self.always = bound == 1 << 64
+        self.bound = 0 if self.always else bound
+        self.rate = rate
+        self.parent_based = parent_based
+        self.room = max(1.0, rate)
+        self.tokens = self.room
+        self.last = monotonic_now()
+
+    cdef bint sample(self, int parent_flags, const uint8_t* trace) except -1:
+        # `parent_flags` -1: there is no parent
+        cdef uint64_t low = 0
+        cdef int64_t now
+        cdef int i
+        if self.parent_based and parent_flags >= 0:
+            return parent_flags & SAMPLED
+        if not self.always:
+            for i in range(8, 16):
+                low = low << 8 | trace[i]
+            if low >= self.bound:
+                return False
+        if self.rate == 0.0:
+            return True
+        now = monotonic_now()
+        self.tokens = min(self.room, self.tokens + max(0, now - self.last) * 1e-9 * self.rate)
+        self.last = now
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
+@cython.final
+cdef class Traces:
+    """What the tracers of one service share; see the twin."""
+
+    cdef Buffer buffer
+    cdef otlp.Limits limits
+    cdef public Sampler sampler
+
+    def __init__(self, Buffer buffer not None, limits, Sampler sampler not None):
+        self.buffer = buffer
+        read_limits(limits, &self.limits)
+        self.sampler = sampler
+
+
+@cython.final
+cdef class Tracer:
+    """Makes spans of one instrumentation scope; see the twin."""
+
+    cdef Traces traces
+    cdef int scope
+
+    def __init__(self, Traces traces not None, int scope):
+        self.traces = traces
+        self.scope = scope
+
+    def span(self, name, *, attributes=None, kind="internal", parent=None, links=()):
+        """Start a span that is current inside ``with``; see the twin for arguments and errors."""
+        return new_span(self, name, attributes, kind, parent, links, True)
+
+    def start_span(self, name, *, attributes=None, kind="internal", parent=None, links=()):
+        """Start a span that becomes nobody's parent by itself; arguments as of `span`."""
+        return new_span(self, name, attributes, kind, parent, links, False)
+
+
+cdef dict copied_attributes(attributes):
+    if attributes is None:
+        return None
+    if type(attributes) is dict:
+        return PyDict_Copy(attributes)
+    return attributes_of(attributes)
+
+
+cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint makes_current):
+    cdef Span span, above
+    cdef SpanContext context
+    cdef int flags = -1
+    cdef int64_t now
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
+    span = Span.__new__(Span)
+    span.kind = 1
+    if kind is not "internal":
+        number = kinds.get(kind) if isinstance(kind, str) else None
+        if number is None:
+            raise wrong("kind", kind, KINDS)
+        span.kind = number
+    span.tracer = tracer
+    span.name_ = name
+    span.makes_current = makes_current
+    span.attributes_ = copied_attributes(attributes)
+    if parent is None:
+        parent = get_current()
+    if type(parent) is Span:
+        above = <Span>parent
+        memcpy(span.ids, above.ids, 16)
+        memcpy(span.ids + 24, above.ids + 16, 8)
+        span.has_parent = True
+        span.state = above.state
+        span.offset = above.offset
+        span.has_offset = True
+        flags = above.flags
+    elif parent is None:
+        put_id(span.ids, draw())
+        put_id(span.ids + 8, draw())
+        span.state = ""
+    elif type(parent) is SpanContext:
+        context = <SpanContext>parent
+        memcpy(span.ids, context.ids, 16)
+        memcpy(span.ids + 24, context.ids + 16, 8)
+        span.has_parent = True
+        span.state = context.trace_state
+        span.parent_remote = context.is_remote
+        flags = context.trace_flags
+    else:
+        raise refuse_parent(parent)
+    put_id(span.ids + 16, draw())
+    span.flags = (flags & ~SAMPLED) if flags > 0 else 0
+    if tracer.traces.sampler.sample(flags, span.ids):
+        span.flags |= SAMPLED
+    now = monotonic_now()
+    if not span.has_offset:
+        # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
+        span.offset = wall_now() - now
+        span.has_offset = True
+    span.start = now + span.offset
+    if links is not () and span.flags & SAMPLED:
+        for link in links:
+            if isinstance(link, (Span, SpanContext)):
+                span.add_link(link)
+            else:
+                span.add_link(*link)
+    return span
+
+
+@cython.final
+@cython.freelist(32)
+cdef class Span:
+    """A span, encoded when it ends; see the twin for methods, arguments and errors."""
+
+    cdef Tracer tracer
+    cdef str name_, state, message
+    cdef dict attributes_
+    cdef list events, links
+    cdef object token
+    cdef SpanContext context_
+    cdef uint8_t[32] ids            # trace, span, parent
+    cdef int64_t start, offset
+    cdef uint32_t dropped, dropped_events, dropped_links
+    cdef int flags, kind, status
+    cdef bint has_parent, has_offset, parent_remote, makes_current, ended
+    cdef object __weakref__
+
+    def __init__(self):
+        raise InvalidArgumentError("spans are made by a tracer: tracer.span(…)")
+
+    # -- what it is --
+
+    @property
+    def name(self):
+        """Its name."""
+        return self.name_
+
+    @property
+    def context(self):
+        """What of it travels."""
+        cdef SpanContext context = self.context_
+        if context is None:
+            context = SpanContext.__new__(SpanContext)
+            memcpy(context.ids, self.ids, 24)
+            context.trace_flags = self.flags
+            context.trace_state = self.state
+            self.context_ = context
+        return context
+
+    @property
+    def is_recording(self):
+        """Whether it is sampled and has not ended."""
+        return self.recording()
+
+    cdef inline bint recording(self):
+        return self.flags & SAMPLED and not self.ended
+
+    @property
+    def attributes(self):
+        """A copy of its attributes."""
+        return dict(self.attributes_ or {})
+
+    def __repr__(self):
+        return f"<Span {self.name_!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
+
+    # -- what is told to it --
+
+    cpdef set_attribute(self, key, value):
+        """Set an attribute; the last value counts."""
+        if not self.recording():
+            return
+        if self.attributes_ is None:
+            self.attributes_ = {}
+        if PyDict_Size(self.attributes_) >= self.tracer.traces.limits.attributes and not PyDict_Contains(self.attributes_, key):
+            self.dropped += 1
+            return
+        PyDict_SetItem(self.attributes_, key, value)
+
+    def set_attributes(self, attributes):
+        """Set several attributes."""
+        for key, value in (attributes_of(attributes) or {}).items():
+            self.set_attribute(key, value)
+
+    def update_name(self, name):
+        """Give it another name."""
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
+        if not self.ended:
+            self.name_ = name
+
+    cpdef add_event(self, name, attributes=None):
+        """Add an event, with the present time."""
+        cdef Writer w
+        cdef char[SCRATCH] room
+        cdef Py_ssize_t dropped
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"an event's name is text, not {name.__class__.__name__}")
+        cdef dict copied = copied_attributes(attributes)
+        if not self.recording():
+            return
+        if self.events is None:
+            self.events = []
+        if len(self.events) >= self.tracer.traces.limits.events:
+            self.dropped_events += 1
+            return
+        writer_init(&w, room, SCRATCH)
+        try:
+            fixed64_field(&w, 0x09, monotonic_now() + self.offset)
+            if name:
+                text_field(&w, 0x12, name)
+            dropped = put_attributes(&w, 0x1A, copied, &self.tracer.traces.limits)
+            if dropped:
+                varint_field(&w, 0x20, dropped)
+            self.events.append(writer_bytes(&w))
+        finally:
+            writer_release(&w)
+
+    cpdef record_exception(self, exception, attributes=None):
+        """Add an event ``exception`` with its type, message and stack trace."""
+        if not isinstance(exception, BaseException):
+            raise InvalidArgumentError(f"expected an exception, not {exception.__class__.__name__}")
+        if self.recording():
+            self.add_event("exception", exception_attributes(exception, attributes))
+
+    cpdef add_link(self, context, attributes=None):
+        """Add a link to a span of this or another trace."""
+        cdef Writer w
+        cdef char[SCRATCH] room
+        cdef Py_ssize_t dropped
+        cdef const uint8_t* ids
+        cdef str state
+        cdef uint32_t flags
+        if type(context) is Span:
+            ids = (<Span>context).ids
+            state = (<Span>context).state
+            flags = (<Span>context).flags
+        elif type(context) is SpanContext:
+            ids = (<SpanContext>context).ids
+            state = (<SpanContext>context).trace_state
+            flags = (<SpanContext>context).trace_flags
+            if (<SpanContext>context).is_remote:
+                flags |= IS_REMOTE
+        else:
+            raise refuse_parent(context)
+        cdef dict copied = copied_attributes(attributes)
+        if not self.recording():
+            return
+        if self.links is None:
+            self.links = []
+        if len(self.links) >= self.tracer.traces.limits.links:
+            self.dropped_links += 1
+            return
+        writer_init(&w, room, SCRATCH)
+        try:
+            data_field(&w, 0x0A, ids, 16)
+            data_field(&w, 0x12, ids + 16, 8)
+            if state:
+                text_field(&w, 0x1A, state)
+            dropped = put_attributes(&w, 0x22, copied, &self.tracer.traces.limits)
+            if dropped:
+                varint_field(&w, 0x28, dropped)
+            writer_reserve(&w, 5)
+            put_u8(&w, 0x35)
+            put_fixed32(&w, flags | HAS_IS_REMOTE)
+            self.links.append(writer_bytes(&w))
+        finally:
+            writer_release(&w)
+
+    cpdef set_status(self, status, description=None):
+        """Set the status; see the twin."""
+        number = statuses.get(status) if isinstance(status, str) else None
+        if number is None:
+            raise wrong("status", status, STATUSES)
+        if description is not None and not isinstance(description, str):
+            raise InvalidArgumentError(f"a status's description is text, not {description.__class__.__name__}")
+        if self.ended or not number or self.status == 1:
+            return
+        self.status = number
+        self.message = (description or "") if number == 2 else ""
+
+    cpdef end(self):
+        """End it: it is encoded now. Ending twice does nothing."""
+        cdef Writer w
+        cdef char[SCRATCH] room
+        cdef Traces traces
+        if self.ended:
+            return
+        self.ended = True
+        if not self.flags & SAMPLED:
+            return
+        traces = self.tracer.traces
+        writer_init(&w, room, SCRATCH)
+        try:
+            self.encode(&w, monotonic_now() + self.offset, &traces.limits)
+        except BaseException:
+            writer_release(&w)
+            traces.buffer.drop(1, FAILED)
+            raise
+        traces.buffer.put(self.tracer.scope, &w, 1)
+
+    cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
+        cdef Py_ssize_t dropped, start
+        data_field(w, 0x0A, self.ids, 16)
+        data_field(w, 0x12, self.ids + 16, 8)
+        if self.state:
+            text_field(w, 0x1A, self.state)
+        if self.has_parent:
+            data_field(w, 0x22, self.ids + 24, 8)
+        if self.name_:
+            text_field(w, 0x2A, self.name_)
+        varint_field(w, 0x30, self.kind)
+        fixed64_field(w, 0x39, self.start)
+        fixed64_field(w, 0x41, end)
+        dropped = self.dropped + put_attributes(w, 0x4A, self.attributes_, limits)
+        if dropped:
+            varint_field(w, 0x50, dropped)
+        if self.events is not None:
+            for event in self.events:
+                bytes_field(w, 0x5A, event)
+        if self.dropped_events:
+            varint_field(w, 0x60, self.dropped_events)
+        if self.links is not None:
+            for link in self.links:
+                bytes_field(w, 0x6A, link)
+        if self.dropped_links:
+            varint_field(w, 0x70, self.dropped_links)
+        if self.status:
+            start = begin(w, 0x7A)
+            if self.message:
+                text_field(w, 0x12, self.message)
+            varint_field(w, 0x18, self.status)
+            finish(w, start)
+        writer_reserve(w, 6)
+        put_u8(w, 0x85)
+        put_u8(w, 0x01)
+        put_fixed32(w, self.flags | HAS_IS_REMOTE | (IS_REMOTE if self.parent_remote else 0))
+        return 0
+
+    # -- with --
+
+    def __enter__(self):
+        if self.makes_current and self.token is None:
+            self.token = PyContextVar_Set(current_var, self)
+        return self
+
+    cdef int leave(self, error) except -1:
+        token = self.token
+        if token is not None:
+            self.token = None
+            try:
+                PyContextVar_Reset(current_var, token)
+            except ValueError:  # left in another context, as generators may: there is nothing to give back there
+                pass
+        if error is not None and isinstance(error, Exception) and self.recording():
+            self.record_exception(error)
+            if not self.status:
+                described = exception_attributes(error)
+                self.set_status("error", f"{described['exception.type']}: {described['exception.message']}")
+        self.end()
+        return 0
+
+    def __exit__(self, kind, error, trace):
+        self.leave(error)
+
+    async def __aenter__(self):
+        return self.__enter__()
+
+    async def __aexit__(self, kind, error, trace):
+        self.leave(error)

@@ -1,0 +1,559 @@
+"""The telemetry kernel, each body on both twins; opentelemetry-proto, generated from the specification's own files, reads what they write."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+
+CLOCK = 1_700_000_000_123_456_789  # of the fixtures `kernel` and `twins`
+WORDS = ["", "a", "GET /items", "é", "日本", "\ud800", "x\udfffy", "\x00", "z" * 127, "z" * 128, "long " * 4000, "🎈"]
+
+
+def buffer(kernel: ModuleType, limit: int = 1 << 30, chunk: int = 4 << 20) -> Any:
+    return kernel.Buffer(buffer_bytes=limit, chunk_bytes=chunk, ready=lambda: None)
+
+
+def tracer(kernel: ModuleType, into: Any, limits: tuple[int, ...] = (), sampler: Any = None) -> Any:
+    return kernel.Tracer(kernel.Traces(into, kernel.Limits(*limits), sampler or kernel.Sampler()), 3)
+
+
+def drain(into: Any) -> bytes:
+    into.seal()
+    chunks = into.take(1 << 40)
+    for chunk in chunks:
+        into.settle(chunk.count, len(chunk.body), 0, 0)
+    return b"".join(chunk.body for chunk in chunks)
+
+
+def spans(body: bytes) -> list[Span]:
+    return list(ScopeSpans.FromString(body).spans)
+
+
+def logs(body: bytes) -> list[LogRecord]:
+    return list(ScopeLogs.FromString(body).log_records)
+
+
+# -- what is expected, in the terms of opentelemetry-proto -------------------
+
+
+def escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def any_value(value: Any) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if isinstance(value, bytes):
+        return AnyValue(bytes_value=value)
+    if value is None:
+        return AnyValue()
+    result = AnyValue()
+    if isinstance(value, (list, tuple)):
+        result.array_value.values.extend(map(any_value, value))
+        result.array_value.SetInParent()
+        return result
+    if isinstance(value, dict):
+        result.kvlist_value.values.extend(pairs(value, nested=True))
+        result.kvlist_value.SetInParent()
+        return result
+    return AnyValue(string_value=escaped(str(value)))
+
+
+def pairs(attributes: dict[str, Any], nested: bool = False) -> list[KeyValue]:
+    kept = {key: value for key, value in attributes.items() if nested or (key and value is not None)}
+    return [KeyValue(key=escaped(key), value=any_value(value)) for key, value in kept.items()]
+
+
+def same(found: Message, expected: Message) -> None:
+    # bytes, since NaN is not equal to itself
+    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+# -- random records ----------------------------------------------------------
+
+
+def some_value(draw: random.Random, depth: int = 0) -> Any:
+    kind = draw.randrange(12 if depth < 3 else 8)
+    if kind < 2:
+        return draw.choice(WORDS)
+    if kind == 2:
+        return draw.random() < 0.5
+    if kind == 3:
+        return draw.choice([0, 1, -1, 127, 128, 2**31, 2**63 - 1, -(2**63), 2**63, 10**30, draw.getrandbits(40)])
+    if kind == 4:
+        return draw.choice([0.0, -0.0, 1.5, float("nan"), float("inf"), draw.random() * 1e9])
+    if kind == 5:
+        return draw.randbytes(draw.choice([0, 1, 200]))
+    if kind == 6:
+        return None
+    if kind == 7:
+        return complex(draw.randrange(9), 1)  # no type of OTLP
+    if kind < 10:
+        made = [some_value(draw, depth + 1) for _ in range(draw.randrange(4))]
+        return made if kind == 8 else tuple(made)
+    return {draw.choice(WORDS): some_value(draw, depth + 1) for _ in range(draw.randrange(4))}
+
+
+def some_attributes(draw: random.Random) -> dict[str, Any]:
+    return {draw.choice(WORDS) + str(n % 3): some_value(draw) for n in range(draw.randrange(6))}
+
+
+def record_span(kernel: ModuleType, into: Any, draw: random.Random) -> Span:
+    """Record a random span; return the message that it must become."""
+    parent = None
+    expected = Span(flags=0x101)
+    if draw.random() < 0.5:
+        remote = draw.random() < 0.5
+        state = draw.choice(["", "vendor=1"])
+        parent = kernel.SpanContext(draw.randbytes(16).hex(), draw.randbytes(8).hex(), 1, state, remote)
+        expected.parent_span_id = bytes.fromhex(parent.span_id)
+        expected.trace_state = state
+        expected.flags |= 0x200 if remote else 0
+    name, kind = draw.choice(WORDS), draw.choice(["internal", "server", "client", "producer", "consumer"])
+    first, later = some_attributes(draw), some_attributes(draw)
+    with tracer(kernel, into).span(name, attributes=first, kind=kind, parent=parent) as span:
+        for key, value in later.items():
+            span.set_attribute(key, value)
+        for _ in range(draw.choice([0, 0, 1, 3])):
+            what, its = draw.choice(WORDS), some_attributes(draw)
+            span.add_event(what, its)
+            expected.events.add(time_unix_nano=CLOCK, name=escaped(what), attributes=pairs(its))
+        for _ in range(draw.choice([0, 0, 1, 2])):
+            linked, its = kernel.SpanContext(draw.randbytes(16).hex(), draw.randbytes(8).hex(), 1), some_attributes(
+                draw
+            )
+            span.add_link(linked, its)
+            expected.links.add(
+                trace_id=bytes.fromhex(linked.trace_id),
+                span_id=bytes.fromhex(linked.span_id),
+                attributes=pairs(its),
+                flags=0x101,
+            )
+        if draw.random() < 0.3:
+            text = draw.choice(WORDS)
+            span.set_status("error", text)
+            expected.status.code = 2
+            expected.status.message = escaped(text)
+    expected.trace_id = bytes.fromhex(span.context.trace_id)
+    expected.span_id = bytes.fromhex(span.context.span_id)
+    expected.name = escaped(name)
+    expected.kind = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}[kind]
+    expected.start_time_unix_nano = expected.end_time_unix_nano = CLOCK
+    expected.attributes.extend(pairs({**first, **later}))
+    return expected
+
+
+def record_log(kernel: ModuleType, into: Any, draw: random.Random) -> LogRecord:
+    severity, body, attributes = draw.randrange(1, 25), some_value(draw), some_attributes(draw)
+    expected = LogRecord(
+        time_unix_nano=draw.choice([CLOCK, 5]),
+        observed_time_unix_nano=CLOCK,
+        severity_number=severity,  # type: ignore[arg-type]
+        severity_text=escaped(draw.choice(WORDS)),
+        body=any_value(body),
+        attributes=pairs(attributes),
+    )
+    logger = kernel.Logger(into, kernel.Limits(), 0)
+    text = draw.choice(WORDS)
+    expected.severity_text = escaped(text)
+    logger.emit(expected.time_unix_nano, severity, text, body, attributes)
+    return expected
+
+
+@pytest.mark.parametrize("kind", ["span", "log"])
+def test_random_records_are_read_back(kernel: ModuleType, kind: str, rounds: Callable[[int, int], int]) -> None:
+    draw = random.Random(7)
+    for _ in range(rounds(20, 1000)):
+        into = buffer(kernel)
+        if kind == "span":
+            expected: list[Any] = [record_span(kernel, into, draw) for _ in range(100)]
+            found: list[Any] = spans(drain(into))
+        else:
+            expected = [record_log(kernel, into, draw) for _ in range(100)]
+            found = logs(drain(into))
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+
+
+@pytest.mark.native_only
+@pytest.mark.parametrize("record", [record_span, record_log])
+def test_the_twins_write_equal_bytes(
+    twins: tuple[ModuleType, ModuleType], record: Callable[..., Any], rounds: Callable[[int, int], int]
+) -> None:
+    for seed in range(rounds(20, 1000)):
+        bodies = []
+        for kernel in twins:
+            kernel._set_seed(seed)
+            into, draw = buffer(kernel), random.Random(seed)
+            for _ in range(100):
+                record(kernel, into, draw)
+            bodies.append(drain(into))
+        assert bodies[0] == bodies[1]
+
+
+# -- spans -------------------------------------------------------------------
+
+
+def test_a_parent_comes_from_the_context(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    t = tracer(kernel, into)
+    with t.span("outer") as outer, t.span("inner") as inner, t.start_span("loose") as loose:
+        assert kernel.current_span() is inner
+        other = contextvars.Context().run(t.start_span, "alone")
+        other.end()
+    assert kernel.current_span() is None
+    by_name = {span.name: span for span in spans(drain(into))}
+    assert by_name["inner"].parent_span_id == by_name["outer"].span_id
+    assert by_name["loose"].parent_span_id == by_name["inner"].span_id
+    assert by_name["alone"].parent_span_id == b""
+    assert len({span.trace_id for span in by_name.values()}) == 2
+    assert outer.context.trace_id == loose.context.trace_id
+
+
+async def _inside(t: Any) -> None:
+    async with t.span("outer"), t.span("inner"):
+        pass
+
+
+def test_a_span_in_async_with(kernel: ModuleType) -> None:
+    import asyncio
+
+    into = buffer(kernel)
+    asyncio.run(_inside(tracer(kernel, into)))
+    inner, outer = spans(drain(into))
+    assert inner.parent_span_id == outer.span_id
+
+
+def test_an_exception_is_recorded_and_goes_on(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    with pytest.raises(ValueError, match="no"), tracer(kernel, into).span("s"):
+        raise ValueError("no \ud800")
+    with pytest.raises(KeyboardInterrupt), tracer(kernel, into).span("stopped"):
+        raise KeyboardInterrupt
+    failed, stopped = spans(drain(into))
+    assert (failed.status.code, failed.status.message) == (2, "ValueError: no \\ud800")
+    described = {each.key: each.value.string_value for each in failed.events[0].attributes}
+    assert failed.events[0].name == "exception"
+    assert (described["exception.type"], described["exception.message"]) == ("ValueError", "no \\ud800")
+    assert "raise ValueError" in described["exception.stacktrace"]
+    assert (stopped.status.code, len(stopped.events)) == (0, 0)
+
+
+def test_a_status_is_final_once_ok(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    span = tracer(kernel, into).start_span("s")
+    span.set_status("error", "first")
+    span.set_status("unset")
+    span.set_status("ok", "ignored")
+    span.set_status("error", "too late")
+    span.end()
+    assert spans(drain(into))[0].status.SerializeToString() == b"\x18\x01"
+
+
+def test_what_comes_after_the_end_is_ignored(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    span = tracer(kernel, into).start_span("s")
+    span.end()
+    span.set_attribute("k", 1)
+    span.add_event("e")
+    span.update_name("other")
+    span.end()
+    (found,) = spans(drain(into))
+    assert (found.name, len(found.attributes), len(found.events)) == ("s", 0, 0)
+    assert into.stats()[:2] == (1, 1)
+
+
+def test_limits(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    span = tracer(kernel, into, (2, 3, 1, 1)).start_span("s", attributes={"a": "12345", "b": ["12345"], "c": 1})
+    span.set_attribute("a", b"12345")
+    span.set_attribute("d", 1)
+    for _ in range(3):
+        span.add_event("e", {"a": 1, "b": 2, "c": 3})
+        span.add_link(span, {"a": 1, "b": 2, "c": 3})
+    span.end()
+    (found,) = spans(drain(into))
+    assert [(a.key, a.value) for a in found.attributes] == [
+        ("a", AnyValue(bytes_value=b"123")),
+        ("b", any_value(["123"])),
+    ]
+    assert (found.dropped_attributes_count, found.dropped_events_count, found.dropped_links_count) == (2, 2, 2)
+    assert (found.events[0].dropped_attributes_count, found.links[0].dropped_attributes_count) == (1, 1)
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_values_that_cannot_be_written(kernel: ModuleType) -> None:
+    into, written = buffer(kernel), buffer(kernel)
+    circle: list[Any] = []
+    circle.append(circle)
+    tracer(kernel, into).start_span("s", attributes={"bad": Broken(), 5: "no text as key", "": 1, "good": circle}).end()
+    kernel.Logger(written, kernel.Limits(), 0).info(Broken())
+    body = drain(into)
+    assert [each.key for each in spans(body)[0].attributes] == ["good"]
+    assert spans(body)[0].dropped_attributes_count == 3
+    assert b"<nested too deeply>" in body
+    assert logs(drain(written))[0].body.string_value == "<str() of Broken failed>"
+
+
+def test_an_integer_of_too_many_digits(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    tracer(kernel, into).start_span("s", attributes={"before": 1, "huge": 10**5000, "after": "x"}).end()
+    (found,) = spans(drain(into))
+    assert ([each.key for each in found.attributes], found.dropped_attributes_count) == (["before", "after"], 1)
+
+
+class Interrupting:
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_record_is_counted(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    span = tracer(kernel, into).start_span("s", attributes={"a": Interrupting()})
+    with pytest.raises(KeyboardInterrupt):
+        span.end()
+    assert into.stats() == (1, 0, (0, 0, 0, 1, 0, 0, 0, 0), 0, 0)
+
+
+def test_a_value_that_changes_its_span_while_it_is_written(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+
+    class Late:
+        def __str__(self) -> str:
+            span.set_attribute("late", 1)
+            with t.span("within"):
+                pass
+            return "late"
+
+    t = tracer(kernel, into)
+    span = t.start_span("s", attributes={f"k{n}": Late() for n in range(20)})
+    span.end()
+    found = spans(drain(into))
+    assert [each.name for each in found] == ["within"] * 20 + ["s"]
+    assert len(found[-1].attributes) == 20
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda t: t.span(5),
+        lambda t: t.span("s", kind="other"),
+        lambda t: t.span("s", attributes=[1]),
+        lambda t: t.span("s", parent="00-1"),
+        lambda t: t.span("s", links=["x"]),
+        lambda t: t.span("s").set_status("bad"),
+        lambda t: t.span("s").set_status("error", 5),
+        lambda t: t.span("s").add_event(5),
+        lambda t: t.span("s").add_link("x"),
+        lambda t: t.span("s").record_exception("x"),
+        lambda t: t.span("s").update_name(None),
+    ],
+)
+def test_wrong_arguments(kernel: ModuleType, wrong: Callable[[Any], Any]) -> None:
+    from cloud_runtimes.errors import InvalidArgumentError
+
+    with pytest.raises(InvalidArgumentError):
+        wrong(tracer(kernel, buffer(kernel)))
+
+
+@pytest.mark.parametrize(
+    "ids", [("0" * 32, "1" * 16), ("A" * 32, "1" * 16), ("1" * 31, "1" * 16), ("1" * 32, "0" * 16), (5, "1" * 16)]
+)
+def test_a_context_has_valid_ids(kernel: ModuleType, ids: tuple[Any, Any]) -> None:
+    from cloud_runtimes.errors import InvalidArgumentError
+
+    with pytest.raises(InvalidArgumentError):
+        kernel.SpanContext(*ids)
+    assert kernel.SpanContext("1" * 32, "2" * 16, 1).traceparent == f"00-{'1' * 32}-{'2' * 16}-01"
+
+
+# -- sampling ----------------------------------------------------------------
+
+
+def test_a_ratio_of_trace_ids(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    kernel._set_seed(42)
+    t = tracer(kernel, into, (), kernel.Sampler(0.25))
+    for _ in range(4000):
+        with t.span("root") as root, t.span("child") as child:
+            assert root.is_recording == child.is_recording == root.context.is_sampled
+    found = spans(drain(into))
+    assert 800 < len(found) / 2 < 1200
+    assert all(int.from_bytes(each.trace_id[8:], "big") < 2**62 for each in found)
+
+
+def test_a_parent_decides(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    off, on = (kernel.SpanContext("1" * 32, "2" * 16, flag) for flag in (0, 1))
+    never = tracer(kernel, into, (), kernel.Sampler(0.0))
+    assert never.start_span("s", parent=on).is_recording
+    assert not never.start_span("s").is_recording
+    assert not tracer(kernel, into).start_span("s", parent=off).is_recording
+    assert tracer(kernel, into, (), kernel.Sampler(1.0, 0.0, False)).start_span("s", parent=off).is_recording
+
+
+def test_a_rate(kernel: ModuleType) -> None:
+    now = [CLOCK]
+    kernel._set_clock(lambda: now[0])
+    t = tracer(kernel, buffer(kernel), (), kernel.Sampler(1.0, 10.0))
+    assert sum(t.start_span("s").is_recording for _ in range(100)) == 10
+    now[0] += 350_000_000
+    assert sum(t.start_span("s").is_recording for _ in range(100)) == 3
+    now[0] += 3600 * 10**9
+    assert sum(t.start_span("s").is_recording for _ in range(100)) == 10
+
+
+def test_the_sampler_can_be_replaced(kernel: ModuleType) -> None:
+    traces = kernel.Traces(buffer(kernel), kernel.Limits(), kernel.Sampler(0.0))
+    t = kernel.Tracer(traces, 0)
+    assert not t.start_span("s").is_recording
+    traces.sampler = kernel.Sampler()
+    assert t.start_span("s").is_recording
+
+
+# -- logs --------------------------------------------------------------------
+
+
+def test_a_log_record_knows_the_span(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    logger = kernel.Logger(into, kernel.Limits(), 3, 9)
+    with tracer(kernel, buffer(kernel)).span("s") as span:
+        logger.info("inside", user="u")
+    logger.debug("below the level")
+    try:
+        raise OSError("disk")
+    except OSError:
+        logger.exception("failed", disk=1)
+    logger.log("critical", "at last")
+    inside, failed, last = logs(drain(into))
+    assert inside.trace_id.hex() == span.context.trace_id
+    assert inside.span_id.hex() == span.context.span_id
+    assert (inside.flags, inside.severity_number, inside.severity_text) == (1, 9, "INFO")
+    assert (inside.body.string_value, inside.attributes[0].key) == ("inside", "user")
+    assert [a.key for a in failed.attributes] == ["exception.type", "exception.message", "exception.stacktrace", "disk"]
+    assert (failed.trace_id, failed.severity_number) == (b"", 17)
+    assert (last.severity_number, last.severity_text) == (21, "FATAL")
+
+
+# -- the buffer --------------------------------------------------------------
+
+
+def test_every_drop_is_counted_by_cause(kernel: ModuleType) -> None:
+    into = buffer(kernel, 1000, 400)
+    assert not into.add(0, b"x" * 500)
+    kept = sum(into.add(0, b"x" * 98, 2) for _ in range(20))
+    assert kept == 10
+    assert into.stats() == (41, 0, (20, 1, 0, 0, 0, 0, 0, 0), 20, 1000)
+    chunks = into.take(1 << 20)
+    assert [(chunk.scope, chunk.count, len(chunk.body)) for chunk in chunks] == [(0, 8, 400), (0, 8, 400)]
+    assert into.stats() == (41, 0, (20, 1, 0, 0, 0, 0, 0, 0), 20, 1000)
+    into.settle(8, 400, 3, kernel.CAUSES.index("rejected"))
+    into.close()
+    assert not into.add(0, b"y")
+    assert into.stats() == (42, 5, (20, 1, 1, 0, 3, 0, 0, 0), 12, 600)
+
+
+def test_scopes_have_chunks_of_their_own(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    for number in range(99, -1, -1):
+        into.add(number % 7 * 5, bytes([number]))
+    into.seal()
+    chunks = into.take(1 << 20)
+    assert [chunk.scope for chunk in chunks] == [0, 5, 10, 15, 20, 25, 30]
+    assert chunks[0].body == b"".join(b"\x12\x01" + bytes([n]) for n in range(98, -1, -7))
+
+
+def test_take_is_bounded_and_gives_at_least_one(kernel: ModuleType) -> None:
+    into = buffer(kernel, 1 << 20, 100)
+    for _ in range(4):
+        into.add(0, b"x" * 88)
+    into.seal()
+    assert len(into.take(1)) == 1
+    assert len(into.take(180)) == 2
+    assert len(into.take(180)) == 1
+    assert into.take(180) == []
+
+
+def test_ready_is_called_for_the_first_record_and_a_full_chunk(kernel: ModuleType) -> None:
+    calls: list[int] = []
+    into = kernel.Buffer(buffer_bytes=1000, chunk_bytes=100, ready=lambda: calls.append(1))
+    for expected in (1, 1, 2):
+        into.add(0, b"x" * 48)
+        assert len(calls) == expected
+
+
+def test_settling_more_than_was_taken(kernel: ModuleType) -> None:
+    from cloud_runtimes.errors import InvalidArgumentError
+
+    into = buffer(kernel)
+    into.add(0, b"x")
+    with pytest.raises(InvalidArgumentError):
+        into.settle(1, 3, 0, 0)
+
+
+def test_a_child_begins_anew(kernel: ModuleType) -> None:
+    into = buffer(kernel)
+    into.add(0, b"x")
+    into.close()
+    into.reset()
+    assert into.stats() == (0, 0, (0,) * 8, 0, 0)
+    assert into.add(0, b"x")
+    kernel._set_seed(1)
+    first = tracer(kernel, into).start_span("s").context.trace_id
+    kernel._set_seed(1)
+    kernel.reseed()
+    assert tracer(kernel, into).start_span("s").context.trace_id != first
+
+
+def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+    import threading
+
+    into = buffer(kernel, 1 << 16, 1 << 12)
+    each = rounds(2000, 50_000)
+    taken: list[int] = []
+    over = threading.Event()
+
+    def emit(number: int) -> None:
+        t = kernel.Tracer(kernel.Traces(into, kernel.Limits(), kernel.Sampler()), number)
+        for _ in range(each):
+            t.start_span("s").end()
+
+    def take() -> None:
+        while not over.is_set() or into.stats()[3]:
+            into.seal()
+            for chunk in into.take(1 << 14):
+                taken.append(len(ScopeSpans.FromString(chunk.body).spans))
+                assert taken[-1] == chunk.count
+                into.settle(chunk.count, len(chunk.body), 0, 0)
+            recorded, exported, dropped, buffered, _ = into.stats()
+            assert recorded == exported + sum(dropped) + buffered
+
+    threads = [threading.Thread(target=emit, args=(n,)) for n in range(4)]
+    taker = threading.Thread(target=take)
+    for thread in (*threads, taker):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over.set()
+    taker.join()
+    recorded, exported, dropped, buffered, size = into.stats()
+    assert (recorded, buffered, size) == (4 * each, 0, 0)
+    assert exported == sum(taken) == recorded - sum(dropped)

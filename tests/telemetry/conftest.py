@@ -1,0 +1,35 @@
+"""Clients for the tests of telemetry; nothing of the environment's ``OTEL_*`` reaches them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make clients with a table ``[telemetry]``, closed at the end; no signal handler unless asked for."""
+    made: list[CloudRuntimesClient] = []
+
+    def make(**settings: Any) -> CloudRuntimesClient:
+        table = {"flush_on_sigterm": False, **settings}
+        home = table.pop("home", str(tmp_path / "home"))
+        made.append(CloudRuntimesClient(app_id="shop", config={"capa": {"home": home}, "telemetry": table}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close(timeout=0.5)

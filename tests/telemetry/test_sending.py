@@ -1,0 +1,192 @@
+"""The pipeline before endpoints that fail: what is sent again, what is dropped, counters exact, flush and close in time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+from otlp_receiver import Receiver
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.telemetry import SignalStats
+
+Make = Callable[..., CloudRuntimesClient]
+OK = (200, {}, b"")
+
+
+def exact(stats: SignalStats) -> bool:
+    return stats.recorded == stats.exported + sum(stats.dropped.values()) + stats.buffered
+
+
+def record(telemetry: Any, count: int, **attributes: Any) -> None:
+    tracer = telemetry.tracer("t")
+    for _ in range(count):
+        tracer.start_span("s", attributes=attributes).end()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_is_sent_again(client: Make, status: int) -> None:
+    with Receiver(lambda n: (status, {"Retry-After": "0"}, b"") if n < 2 else OK) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 3)
+        assert telemetry.flush(10)
+        assert [body for _, _, body in receiver.requests] == [receiver.requests[0][2]] * 3
+        assert receiver.connections == 1
+        assert telemetry.stats().spans.exported == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 500, 501, 301])
+def test_what_is_refused_for_good(client: Make, status: int) -> None:
+    with Receiver(lambda n: (status, {}, b"") if n == 0 else OK) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 3)
+        assert not telemetry.flush(10)
+        record(telemetry, 2)
+        assert telemetry.flush(10)
+        stats = telemetry.stats().spans
+        assert (stats.exported, dict(stats.dropped), len(receiver.requests)) == (2, {"rejected": 3}, 2)
+
+
+def test_a_broken_connection_is_made_anew(client: Make) -> None:
+    with Receiver(lambda n: None if n == 0 else OK) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 1)
+        assert telemetry.flush(20)
+        assert receiver.connections == 2
+
+
+def test_partial_success_is_counted(client: Make) -> None:
+    answer = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=2, error_message="no"))
+    with Receiver(lambda n: (200, {}, answer.SerializeToString())) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 5)
+        assert not telemetry.flush(10)
+        stats = telemetry.stats().spans
+        assert (stats.exported, dict(stats.dropped), len(receiver.requests)) == (3, {"rejected": 2}, 1)
+
+
+def test_retry_after_is_honoured(client: Make) -> None:
+    with Receiver(lambda n: (503, {"Retry-After": "1"}, b"") if n == 0 else OK) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 1)
+        began = time.monotonic()
+        assert telemetry.flush(20)
+        assert time.monotonic() - began >= 1.0
+
+
+def test_given_up_after_retry_timeout(client: Make) -> None:
+    with Receiver(lambda n: (503, {"Retry-After": "3600"}, b"")) as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        record(telemetry, 4)
+        assert not telemetry.flush(10)
+        assert dict(telemetry.stats().spans.dropped) == {"unreachable": 4}
+
+
+def test_gzip_and_headers(client: Make) -> None:
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url + "/", compression="gzip", headers="x-key=a%20b, other=1").telemetry
+        record(telemetry, 100, same="value")
+        assert telemetry.flush(10)
+        ((path, headers, body),) = receiver.requests
+        assert (path, headers["Content-Encoding"], headers["x-key"], headers["other"]) == (
+            "/v1/traces",
+            "gzip",
+            "a b",
+            "1",
+        )
+        assert int(headers["Content-Length"]) < len(body) / 2
+        assert len(receiver.spans()) == 100
+
+
+def refused() -> tuple[str, Any]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}", None
+
+
+def black_hole() -> tuple[str, Any]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(8)
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
+
+
+@pytest.mark.parametrize("endpoint", [refused, black_hole])
+def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tuple[str, Any]]) -> None:
+    url, listener = endpoint()
+    made = client(endpoint=url)
+    telemetry = made.telemetry
+    record(telemetry, 10)
+    began = time.monotonic()
+    assert telemetry.flush(0.5) is False
+    flushed = time.monotonic()
+    made.close(timeout=0.3)
+    closed = time.monotonic()
+    # promised are 0.2 s over; a machine with other things to do gets a second
+    assert 0.5 <= flushed - began < 1.7
+    assert closed - flushed < 1.5
+    for _ in range(500):
+        if not telemetry.stats().spans.buffered:
+            break
+        time.sleep(0.01)
+    stats = telemetry.stats().spans
+    assert (stats.recorded, stats.exported, sum(stats.dropped.values()), stats.buffered) == (10, 0, 10, 0)
+    if listener:
+        listener.close()
+
+
+def test_a_full_buffer_drops_and_counts(client: Make) -> None:
+    url, listener = black_hole()
+    telemetry = client(endpoint=url, buffer_bytes=100_000, trace_delay=0.01).telemetry
+    record(telemetry, 5_000, text="x" * 100)
+    stats = telemetry.stats().spans
+    assert exact(stats)
+    assert stats.dropped["buffer_full"] > 4_000
+    assert stats.buffered_bytes <= 100_000
+    listener.close()
+
+
+def test_counters_are_exact_at_any_time(client: Make, rounds: Callable[[int, int], int]) -> None:
+    answers = [OK, (503, {"Retry-After": "0"}, b""), (400, {}, b""), None]
+    with Receiver(lambda n: answers[n % 7] if n % 7 < 4 else OK) as receiver:
+        telemetry = client(endpoint=receiver.url, trace_delay=0.001, buffer_bytes=50_000).telemetry
+        over = threading.Event()
+        wrong: list[SignalStats] = []
+
+        def watch() -> None:
+            while not over.is_set():
+                stats = telemetry.stats().spans
+                if not exact(stats):
+                    wrong.append(stats)
+
+        watcher = threading.Thread(target=watch)
+        emitters = [threading.Thread(target=record, args=(telemetry, rounds(2_000, 100_000))) for _ in range(4)]
+        for thread in (watcher, *emitters):
+            thread.start()
+        for thread in emitters:
+            thread.join()
+        telemetry.flush(60)
+        over.set()
+        watcher.join()
+        stats = telemetry.stats().spans
+        assert not wrong
+        assert (stats.recorded, stats.buffered) == (rounds(8_000, 400_000), 0)
+        assert exact(stats)
+
+
+def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Callable[[int, int], int]) -> None:
+    count = rounds(20_000, 1_000_000)
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url, buffer_bytes=1 << 30).telemetry
+        record(telemetry, count, number=1)
+        assert telemetry.flush(120)
+        found = {span.span_id for span in receiver.spans()}
+        assert len(found) == len(receiver.spans()) == count == telemetry.stats().spans.exported
