@@ -134,7 +134,7 @@ def test_first_calls(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
         ("state", lambda client: client.state.save("store", "k", 1)),
         ("read", lambda client: client.state.get("store", "k")),
         ("pubsub", lambda client: client.pubsub.publish("bus", "t", 1)),
-        ("lock", lambda client: client.lock.hold("locks", "r", expiry=0.05, wait=2).__enter__().release()),
+        ("lock", lambda client: client.lock.hold("locks", "r", expiry=0.5, wait=2).__enter__().release()),
     ):
         count = 0
 
