@@ -15,8 +15,6 @@ from .driver import Verdict
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from .._native.events_py import Record
-
     T = TypeVar("T", default=Any)
 else:
     from typing import TypeVar
@@ -52,11 +50,6 @@ class Event(ReceivedEvent, Generic[T]):
     """
 
     __slots__ = ()
-
-    @classmethod
-    def from_record(cls, record: Record) -> Event[Any]:
-        """Return an event that no subscription gave, so that settling it does nothing."""
-        return cls(record)
 
     def __repr__(self) -> str:
         return f"<Event {self.id} type={self.type} topic={self.topic}>"

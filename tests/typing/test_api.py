@@ -253,7 +253,7 @@ def test_nothing_public_beyond_the_table(cls: type[Any]) -> None:
         if not name.startswith("_") and name not in inherited
     }
     listed = set(CLASSES[cls]) - {"__init__"}
-    assert public - {"forked", "name", "from_record"} == listed, "say it in the table, or hide it"
+    assert public - {"forked", "name"} == listed, "say it in the table, or hide it"
 
 
 def test_a_secret_is_a_mapping_and_a_value() -> None:
@@ -266,7 +266,7 @@ def test_options_of_subscribe() -> None:
 
 
 def test_attributes_of_an_event() -> None:
-    public = {name for name in dir(Event) if not name.startswith("_")} - set(EVENT) - {"from_record"}
+    public = {name for name in dir(Event) if not name.startswith("_")} - set(EVENT)
     assert public == ATTRIBUTES
 
 
