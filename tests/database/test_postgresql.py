@@ -79,6 +79,51 @@ def test_the_server_stops_too(postgres: CloudRuntimesClient, postgres_url: str, 
     assert time.monotonic() < begin + 20
 
 
+LONG = (
+    "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 1000000000) SELECT count(*) AS a FROM t"
+)
+
+
+def wait_until_none_runs(postgres: CloudRuntimesClient, within: float) -> None:
+    end = time.monotonic() + within
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE :q"
+    while postgres.database.query("main", running, {"q": "WITH RECURSIVE t(x)%"}, type=int) != [0]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_server_that_cannot_be_asked_ends_too(postgres: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It notices that its client is gone; by itself it would go on for minutes, with all its locks."""
+    psycopg = pytest.importorskip("psycopg")
+
+    def refused(self: Any, *, timeout: float) -> None:
+        raise psycopg.OperationalError("as if no further connection could be made")
+
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", refused)
+    with pytest.raises(DeadlineExceededError):
+        postgres.database.query("main", LONG, timeout=0.3)
+    monkeypatch.undo()
+    wait_until_none_runs(postgres, 10)
+
+
+def test_a_server_is_asked_until_it_listens(postgres: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not begun the statement yet takes no notice."""
+    psycopg = pytest.importorskip("psycopg")
+    cancel, asked = psycopg.Connection.cancel_safe, []
+
+    def late(self: Any, *, timeout: float) -> None:
+        asked.append(timeout)
+        if len(asked) > 2:
+            cancel(self, timeout=timeout)
+
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", late)
+    with pytest.raises(DeadlineExceededError):
+        postgres.database.query("main", LONG, timeout=0.3)
+    assert len(asked) >= 3
+    assert asked == sorted(asked, reverse=True)
+    wait_until_none_runs(postgres, 10)
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_url: str, asynchronous: bool) -> None:
     """It cannot cancel either, so its connection is cut."""

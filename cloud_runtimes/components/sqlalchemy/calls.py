@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ __all__ = ["Call", "Interrupter", "SqliteInterrupter", "Watch", "WatchedInterrup
 
 _GRACE: Final = 1.0
 """Seconds between asking a server to cancel and cutting its connection."""
+_AGAIN: Final = 0.05
+"""Seconds after which a server is asked again: one that has not begun the statement yet takes no notice."""
 _TICK: Final = 10_000
 """Instructions of SQLite's machine between two looks: about half a millisecond."""
 
@@ -171,20 +174,22 @@ class WatchedInterrupter(Interrupter):
         with self._lock:
             if self._call is not call:
                 return None
-            if self._fired or call.committing:  # a commit cannot be taken back, but its answer may never come
-                self._fired = monotonic()
+            now = monotonic()
+            self._fired = self._fired or now
+            left = self._fired + _GRACE - now
+            if left <= 0.0 or call.committing:  # a commit cannot be taken back, but its answer may never come
                 self._cut()
                 return None
-            self._fired = monotonic()
             try:
                 cancel = getattr(self._connection, "cancel_safe", None)
                 if cancel is None or inspect.iscoroutinefunction(cancel):
                     self._connection.cancel()
                 else:
-                    cancel(timeout=_GRACE)
-            except Exception:
-                return 0.0  # it cannot be reached: cut
-            return _GRACE
+                    cancel(timeout=left)
+            except Exception:  # it cannot be reached
+                self._cut()
+                return None
+            return _AGAIN
 
     def _cut(self) -> None:
         try:
@@ -199,18 +204,27 @@ class WatchedInterrupter(Interrupter):
             copy.close()
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A call that is watched; ``at``: when it is to be interrupted, or interrupted again."""
+
+    interrupter: WatchedInterrupter
+    at: float | None
+    fired: bool = False
+
+
 class Watch:
     """The thread that interrupts calls whose time is up; started by the first call that has a limit."""
 
     def __init__(self) -> None:
-        self._calls: dict[Call, tuple[WatchedInterrupter, float | None]] = {}
+        self._calls: dict[Call, _Watched] = {}
         self._changes = Changes()
         self._thread = Background(self._run, "cloud-runtimes-watch")
         self._closed = False
 
     def add(self, call: Call, interrupter: WatchedInterrupter) -> None:
         """Watch a call."""
-        self._calls[call] = interrupter, call.op.deadline
+        self._calls[call] = _Watched(interrupter, call.op.deadline)
         self._changes.announce()
         self._thread.start()
 
@@ -233,16 +247,15 @@ class Watch:
         In a frame of its own: one that waits would keep the last call it saw, and with it a transaction that nobody else refers to.
         """
         now, earliest = monotonic(), float("inf")
-        for call, (interrupter, at) in list(self._calls.items()):
-            if call.is_stopped and not call.committing and (at is None or at > now + _GRACE):
-                at = now
-            if at is not None and at <= now:
-                again = interrupter.fire(call)
-                at = None if again is None else monotonic() + again
-                if call in self._calls:
-                    self._calls[call] = interrupter, at
-            if at is not None:
-                earliest = min(earliest, at)
+        for call, watched in list(self._calls.items()):
+            if call.is_stopped and not call.committing and not watched.fired:
+                watched.at = now
+            if watched.at is not None and watched.at <= now:
+                watched.fired = True
+                again = watched.interrupter.fire(call)
+                watched.at = None if again is None else monotonic() + again
+            if watched.at is not None:
+                earliest = min(earliest, watched.at)
         return None if earliest == float("inf") else max(0.001, earliest - monotonic())
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
 _BUSY_MS: Final = 50
 """How long SQLite itself waits for a lock: a slice, between two looks at the deadline."""
+_LOOK_MS: Final = 500
+"""How long a server may go on working for a client that is gone."""
 # a forked child must not close what it inherited
 _inherited: list[Any] = []
 
@@ -160,8 +162,9 @@ class Store:
             made: Any = create_async_engine(self._url, **options)
         else:
             made = sa.create_engine(self._url, **options)
-        if self.dialect == "sqlite":
-            sa.event.listen(made.sync_engine if in_loop else made, "connect", self._connected)
+        set_up = {"sqlite": self._connected, "postgresql": _ends_with_its_client}.get(self.dialect)
+        if set_up is not None:
+            sa.event.listen(made.sync_engine if in_loop else made, "connect", set_up)
         return made
 
     def _connected(self, connection: Any, record: Any) -> None:
@@ -366,6 +369,22 @@ class Store:
                 continue  # a server that does not answer: the sockets close with the loop
         if self._watch is not None:
             self._watch.close()
+
+
+def _ends_with_its_client(connection: Any, record: Any) -> None:
+    """Have a server of PostgreSQL look whether its client is there still, as it does not by itself while it works.
+
+    Else what a cut connection was doing goes on to its end, with all its locks (postgresql.org/docs, client_connection_check_interval). Servers before 14 do not have that, those on some systems cannot do it.
+    """
+    name = "client_connection_check_interval"
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"SELECT set_config('{name}', '{_LOOK_MS}', false) WHERE current_setting('{name}', true) = '0'")
+        connection.commit()
+    except Exception:
+        connection.rollback()
+    finally:
+        cursor.close()
 
 
 def _is_interrupted(error: Any) -> bool:
