@@ -13,6 +13,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._clock import Clocks
 from cloud_runtimes.components.sqlite import SqliteComponent, log
+from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.components.sqlite.log import Claimed
 from cloud_runtimes.components.sqlite.state import sweep_expired
 from cloud_runtimes.components.sqlite.sweep import sweep_frames
@@ -77,6 +78,32 @@ def data(deliveries: list[Any]) -> list[int]:
 
 def answers(deliveries: list[Any], verdict: Verdict = Verdict.ACK, delay: float | None = None) -> list[Answer]:
     return [Answer(delivery.token, verdict, delay) for delivery in deliveries]
+
+
+def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
+    """Jobs that always wait do not keep the writer from its tidying."""
+    swept = 0
+    with CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}) as client:
+        client.pubsub.publish("bus", "t", 1)
+        engine = client.pubsub._driver("bus").engine
+
+        def sweeper() -> bool:
+            nonlocal swept
+            swept += 1
+            return True
+
+        end = time.monotonic() + 30
+
+        def body(connection: sqlite3.Connection) -> None:
+            if swept < 3 and time.monotonic() < end:
+                engine.submit(Job(body, durable=False))
+
+        engine.sweepers.append(sweeper)
+        for _ in range(3):
+            engine.submit(Job(body, durable=False))
+        while swept < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert swept >= 3
 
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
@@ -24,6 +25,7 @@ __all__ = ["Rounds"]
 
 MAX_JOBS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
+_COLUMNS: Final = 5
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -325,15 +327,11 @@ class Rounds:
     def _write(self) -> None:
         next_sweep = monotonic() + 1.0
         while True:
+            if monotonic() >= next_sweep:  # however much waits: under a load that never ends too
+                next_sweep = monotonic() + self._swept()
             try:
                 job = self._jobs.get(timeout=max(0.0, next_sweep - monotonic()))
             except Empty:
-                try:
-                    pause = self._sweep()
-                except Exception as error:
-                    logger().warning("sweeping %s failed: %s", self._path, error)
-                    pause = 60.0
-                next_sweep = monotonic() + pause
                 continue
             if job is None:
                 return
@@ -345,6 +343,14 @@ class Rounds:
                 finally:
                     self._gate.leave()
                     self._turn = not self._jobs.empty()
+
+    def _swept(self) -> float:
+        """Sweep; returns seconds until the next time."""
+        try:
+            return self._sweep()
+        except Exception as error:
+            logger().warning("sweeping %s failed: %s", self._path, error)
+            return 60.0
 
     def _write_round(self, job: Job) -> None:
         jobs = self._gather(job)
@@ -384,10 +390,23 @@ class Rounds:
 
 
 def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
-    """Store frames by one statement, so that the GIL is handed over once."""
-    values = ",".join(["(?,?,?,?,?)"] * len(rows))
+    """Store frames by one statement, so that the GIL is handed over once.
+
+    It is one of a few, of 1, 2, 4, 8 … rows, filled up with empty ones: `sqlite3` keeps statements, and each keeps what it stored last.
+    """
+    size = 1 << (len(rows) - 1).bit_length()
     parameters = [field for row in rows for field in row]
-    connection.execute(f"INSERT INTO frames (topic, count, size, created, body) VALUES {values}", parameters)
+    parameters += [None] * (_COLUMNS * (size - len(rows)))
+    connection.execute(_insertion(size), parameters)
+
+
+@cache
+def _insertion(rows: int) -> str:
+    values = ",".join(["(?,?,?,?,?)"] * rows)
+    return (
+        "INSERT INTO frames (topic, count, size, created, body)"
+        f" SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+    )
 
 
 def _resolve(jobs: list[Job]) -> None:
