@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _weakrefset
 import asyncio
+import gc
 import random
 import signal
 import sqlite3
@@ -213,9 +214,12 @@ def test_cancelled_reads_and_waits(client: CloudRuntimesClient) -> None:
 
 
 def _is_in_callback(frame: FrameType | None) -> bool:
-    """Whether this is the callback of a weak reference: CPython throws away what is raised there."""
+    """Whether this is a callback of a weak reference or of the garbage collector, or a finalizer: CPython throws away what is raised there."""
+    collecting = [getattr(callback, "__code__", None) for callback in gc.callbacks]
     while frame is not None:
-        if frame.f_code.co_filename in (weakref.__file__, _weakrefset.__file__):
+        if frame.f_code.co_filename in (weakref.__file__, _weakrefset.__file__) or frame.f_code.co_name == "__del__":
+            return True
+        if frame.f_code in collecting:
             return True
         frame = frame.f_back
     return False
