@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Background", "Changes"]
+
+_ANNOUNCED: Final[Any] = object()
 
 
 class Changes:
@@ -23,32 +24,29 @@ class Changes:
     """
 
     def __init__(self) -> None:
-        self._tickets: deque[threading.Lock] = deque()
-        self._futures: deque[asyncio.Future[None]] = deque()
+        # dicts, whose copying, adding and taking are whole on free-threaded builds too; a deque's copying is not
+        self._tickets: dict[threading.Lock, None] = {}
+        self._futures: dict[asyncio.Future[None], None] = {}
 
     def ticket(self) -> threading.Lock:
         """Return what the next `announce` releases."""
         ticket = threading.Lock()
         ticket.acquire()
-        self._tickets.append(ticket)
+        self._tickets[ticket] = None
         return ticket
 
     def wait(self, ticket: threading.Lock, timeout: float | None) -> bool:
         """Wait for the announcement at most ``timeout`` seconds; tells whether it came."""
         if ticket.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             return True
-        try:
-            self._tickets.remove(ticket)
-        except ValueError:  # announced just now
-            return True
-        return False
+        return self._tickets.pop(ticket, _ANNOUNCED) is _ANNOUNCED  # just now
 
     def future(self) -> asyncio.Future[None]:
         """Return a future of the running loop that the next `announce` resolves."""
         import asyncio
 
         future = asyncio.get_running_loop().create_future()
-        self._futures.append(future)
+        self._futures[future] = None
         return future
 
     async def wait_async(self, future: asyncio.Future[None], timeout: float | None) -> bool:
@@ -62,33 +60,24 @@ class Changes:
         except TimeoutError:
             return False
         finally:
-            try:
-                self._futures.remove(future)
-            except ValueError:  # announced
-                pass
+            self._futures.pop(future, None)
         return True
 
     def announce(self) -> None:
         """Wake all who have a ticket."""
         # woken first and taken off then: an interrupt between the two leaves nobody asleep
-        for ticket in self._tickets.copy():
+        for ticket in list(self._tickets):
             try:
                 ticket.release()
             except RuntimeError:
                 pass  # another announcement was faster
-            try:
-                self._tickets.remove(ticket)
-            except ValueError:
-                continue
-        for future in self._futures.copy():
+            self._tickets.pop(ticket, None)
+        for future in list(self._futures):
             try:
                 future.get_loop().call_soon_threadsafe(_resolve, future)
             except RuntimeError:
                 pass  # that loop is closed
-            try:
-                self._futures.remove(future)
-            except ValueError:
-                continue
+            self._futures.pop(future, None)
 
 
 class Background:

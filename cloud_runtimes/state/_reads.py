@@ -36,13 +36,16 @@ class StateReads(Service):
         self, method: Method, store_name: str, consistency: Any, timeout: float | None, metadata: Any
     ) -> tuple[Operation, StateDriver]:
         driver: StateDriver = self._drivers.get(store_name) or self._driver(store_name)
+        if consistency is not None or metadata is not None:
+            self._check_options(driver, store_name, consistency, metadata)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, store_name, limit, metadata), driver
+
+    def _check_options(self, driver: StateDriver, store_name: str, consistency: Any, metadata: Any) -> None:
         if consistency is not None:
             check_consistency(consistency)
             self._need(driver, spi.CONSISTENCY, "consistency=", store_name)
-        if metadata is not None:
-            check_metadata(metadata)
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
-        return Operation(method, store_name, limit, metadata), driver
+        check_metadata(metadata)
 
     @overload
     def get(self, store_name: str, key: str, *, type: builtins.type[T], **options: Unpack[ReadOptions]) -> T | None: ...
@@ -72,7 +75,13 @@ class StateReads(Service):
             PayloadError: the stored value does not fit ``type``; names the path.
         """
         try:
-            op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
+            # what `_reading` does, without its call
+            driver = self._drivers.get(store_name) or self._driver(store_name)
+            if consistency is not None or metadata is not None:
+                self._check_options(driver, store_name, consistency, metadata)
+            op = Operation(
+                _GET, store_name, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+            )
             stored = self._call(op, driver.get, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:
@@ -99,7 +108,13 @@ class StateReads(Service):
     ) -> Any | None:
         """Asynchronous `get`."""
         try:
-            op, driver = self._reading(_GET, store_name, consistency, timeout, metadata)
+            # what `_reading` does, without its call
+            driver = self._drivers.get(store_name) or self._driver(store_name)
+            if consistency is not None or metadata is not None:
+                self._check_options(driver, store_name, consistency, metadata)
+            op = Operation(
+                _GET, store_name, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
+            )
             stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:

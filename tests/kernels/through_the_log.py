@@ -62,7 +62,7 @@ def through(home: str, count: int) -> dict[str, Any]:
         "delivered": stats.delivered,
         "grown": median(memory[-third:]) - median(memory[:third]),
         "slope": linear_regression(events, memory).slope,
-        "blocks": linear_regression(events, blocks).slope,
+        "blocks": median(blocks[-third:]) - median(blocks[:third]),
         "resident": memory[-1],
     }
 
