@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from cloud_runtimes.codec import cloudevents, json, msgpack
 from cloud_runtimes.errors import CloudRuntimesError, PayloadError
 
 Rounds = Callable[[int, int], int]
+needs_orjson = pytest.mark.skipif(find_spec("orjson") is None, reason="orjson is not installed: JSON has no short way")
 
 
 def in_a_process(what: str, count: int) -> float:
@@ -40,6 +42,7 @@ def in_a_process(what: str, count: int) -> float:
     return float(done.stdout)
 
 
+@needs_orjson
 @pytest.mark.native_only
 def test_memory_of_a_buffered_event(rounds: Rounds, figure: Any) -> None:
     """Payload and at most 48 bytes, the slack of chunks included."""
@@ -121,6 +124,7 @@ def test_ids_of_forked_children(rounds: Rounds, tmp_path: Path, figure: Any) -> 
     figure("ids of four forked children and their parent", f"{seen:,}, none twice")
 
 
+@needs_orjson
 def test_sixteen_threads(rounds: Rounds) -> None:
     """Every event has a number of its own, and each thread's stay in order."""
     buffer, send = buffer_and_send()
@@ -146,6 +150,7 @@ def test_sixteen_threads(rounds: Rounds) -> None:
     assert found == {number: list(range(count)) for number in range(16)}
 
 
+@needs_orjson
 def test_user_code_in_the_middle_of_a_record() -> None:
     """It fails, sends by itself, or both: the records around it are whole."""
     buffer, send = buffer_and_send()
@@ -177,6 +182,7 @@ def test_user_code_in_the_middle_of_a_record() -> None:
     assert len(payloads) >= 4
 
 
+@needs_orjson
 @pytest.mark.native_only
 def test_send_enters_no_python() -> None:
     """But for the first event of a chunk, and the one that fills it, which wake the sender."""
