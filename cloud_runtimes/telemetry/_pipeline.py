@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 from .. import _fork
 from .._log import repeated
@@ -44,6 +45,7 @@ class Pipeline:
     Attributes:
         closed: whether `close` was called.
         meters: whose instruments are collected.
+        quiet: around each export, so that instrumentations do not trace what sends their spans.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Pipeline:
         }
         self.scopes: list[bytes] = []
         self.meters: list[Meter] = []
+        self.quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.resource = resource
         self._exporters = exporters
         self._delays = delays
@@ -244,7 +247,8 @@ class Pipeline:
         exporter = self._exporters[signal]
         while True:
             try:
-                refused = min(exporter.export(signal, body, self._timeout), count)
+                with self.quiet():
+                    refused = min(exporter.export(signal, body, self._timeout), count)
                 if refused:
                     repeated(
                         "telemetry-partial", "telemetry: the endpoint rejected %d of %d %s", refused, count, signal

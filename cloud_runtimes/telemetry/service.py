@@ -29,7 +29,12 @@ from .types import TelemetryStats
 if TYPE_CHECKING:
     import logging
 
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
     from ..client import CloudRuntimesClient
+    from ._otel import Providers
 
 __all__ = ["TelemetryService"]
 
@@ -52,10 +57,11 @@ class TelemetryService(Service):
         loaded = load(client._settings.telemetry, client._settings.origin)
         settings = loaded.settings
         self._exporters = _exporters(client, loaded)
+        self._resource = _resource(client, loaded)
         self._pipeline = Pipeline(
             self._exporters,
             {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
-            resource(_resource(client, loaded)),
+            resource(self._resource),
             buffer_bytes=settings.buffer_bytes,
             timeout=settings.timeout,
             retry_timeout=settings.retry_timeout,
@@ -66,7 +72,9 @@ class TelemetryService(Service):
         self._traces = kernel.Traces(self._pipeline.buffers["traces"], self._limits, sampler)
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
-        self._scopes: dict[tuple[str, str | None], int] = {}
+        self._scopes: dict[bytes, int] = {}
+        self._off = off
+        self._providers: Providers | None = None
         self._measuring: dict[str, Any] = {
             "delta": settings.temporality != "cumulative",
             "exemplars": {"always_off": 0, "trace_based": 1, "always_on": 2}[settings.exemplars],
@@ -88,12 +96,14 @@ class TelemetryService(Service):
             raise InvalidArgumentError(f"telemetry: a scope's name is text, usually __name__, not {name!r}")
         if version is not None and not isinstance(version, str):
             raise InvalidArgumentError(f"telemetry: a scope's version is text, not {type(version).__name__}")
-        key = (name, version)
+        return self._scope_number(scope(name, version))
+
+    def _scope_number(self, head: bytes) -> int:
         with self._lock:
-            number = self._scopes.get(key)
+            number = self._scopes.get(head)
             if number is None:
-                self._pipeline.scopes.append(scope(name, version))
-                number = self._scopes[key] = len(self._pipeline.scopes) - 1
+                self._pipeline.scopes.append(head)
+                number = self._scopes[head] = len(self._pipeline.scopes) - 1
         return number
 
     # -- recording --
@@ -141,6 +151,33 @@ class TelemetryService(Service):
         from ._handler import TelemetryHandler
 
         return TelemetryHandler(self.logger, self._pipeline.is_sender, level)
+
+    # -- OpenTelemetry's API --
+
+    def _opentelemetry(self) -> Providers:
+        if self._providers is None:
+            from ._install import load_providers
+
+            with self._lock:
+                if self._providers is None:
+                    self._providers = load_providers(self)
+        return self._providers
+
+    def tracer_provider(self) -> TracerProvider:
+        """Return a provider of OpenTelemetry's API for traces, always the same, to be given to an instrumentation; `install` makes it the global one. From the first call on the current span is that of OpenTelemetry's context.
+
+        Raises:
+            InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
+        """
+        return self._opentelemetry().traces
+
+    def meter_provider(self) -> MeterProvider:
+        """Return a provider of OpenTelemetry's API for metrics; see `tracer_provider`."""
+        return self._opentelemetry().metrics
+
+    def logger_provider(self) -> LoggerProvider:
+        """Return a provider of OpenTelemetry's API for logs; see `tracer_provider`."""
+        return self._opentelemetry().logs
 
     # -- contexts --
 
