@@ -53,8 +53,8 @@ cdef object set_current(span):
 
 
 cdef int reset_current(token) except -1:
-    # ValueError: a token of another context
-    PyContextVar_Reset(token.var, token)
+    # ValueError: a token of another context. One from before the bridge is not of its variable
+    PyContextVar_Reset(token.var if bridged else own_var, token)
     return 0
 
 

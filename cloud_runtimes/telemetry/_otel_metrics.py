@@ -55,7 +55,7 @@ class Instruments(NativeMeter):
                 found = self.instruments[key] = ((bounds,), make(), callback)
             elif found[0] != (bounds,):
                 repeated(
-                    f"telemetry-advisory-{key[0]}",
+                    f"telemetry-bounds-{key[0]}",
                     "telemetry: the instrument %s has the bounds that were given first",
                     name,
                 )
@@ -199,11 +199,14 @@ class Meter(otel.Meter):
         """
         advice = explicit_bucket_boundaries_advisory if self._explicit else None
         unit, description = unit or "", description or ""
-        if advice is not None and not isinstance(advice, str):
-            try:
-                return _Histogram(self._instruments.histogram(name, unit, description, bounds=tuple(advice)))
-            except (InvalidArgumentError, TypeError) as error:
-                repeated(f"telemetry-advisory-{name}", "telemetry: %s: the advice of bounds is none: %s", name, error)
+        if advice is not None:
+            problem: object = "give a sequence of numbers"
+            if isinstance(advice, Sequence) and all(isinstance(bound, (int, float)) for bound in advice):
+                try:
+                    return _Histogram(self._instruments.histogram(name, unit, description, bounds=advice))
+                except InvalidArgumentError as error:
+                    problem = error
+            repeated(f"telemetry-advice-{name}", "telemetry: %s: the advice of bounds is none: %s", name, problem)
         return _Histogram(self._instruments.histogram(name, unit, description))
 
     def create_observable_counter(
