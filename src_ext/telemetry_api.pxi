@@ -87,7 +87,8 @@ cdef class ApiSpan:
 
     def set_attribute(self, key, value):
         """Set an attribute; the last value counts. A list or mapping is copied."""
-        self.span.set_attribute(key, value if otlp.is_simple(value) else frozen(value))
+        if self.span.recording():
+            self.span.set_attribute(key, value if otlp.is_simple(value) else frozen(value))
 
     def set_attributes(self, attributes):
         """Set several attributes."""
@@ -283,6 +284,6 @@ cdef ApiSpan start_api_span(ApiTracer tracer, name, context, kind, attributes, l
         span.start = start
     made = new_api_span(span, records, marks)
     if links and span.recording():
-        for link in links:
+        for link in filter(None, links):
             made.add_link(link.context, link.attributes)
     return made

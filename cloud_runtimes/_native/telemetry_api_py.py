@@ -140,7 +140,8 @@ class ApiSpan:
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute; the last value counts. A list or mapping is copied."""
-        self._span.set_attribute(key, frozen(value))
+        if self._span.is_recording:
+            self._span.set_attribute(key, frozen(value))
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -356,6 +357,6 @@ class ApiTracer:
             span._start = start
         made = ApiSpan(span, records, marks)
         if links and span.is_recording:
-            for link in links:
+            for link in filter(None, links):
                 made.add_link(link.context, link.attributes)
         return made

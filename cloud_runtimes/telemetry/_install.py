@@ -57,19 +57,25 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
         UnsupportedError: ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
     """
     _need()
-    from ._otel import foreign_provider, set_providers
+    from ._otel import global_provider, set_providers
 
     with _lock:
-        found = foreign_provider()
+        found = global_provider()
         if found is not None:
             raise AlreadyExistsError(
                 f"telemetry: OpenTelemetry has a global {found} already, and lets it be set once in a process: call install() first and once, or give client.telemetry.tracer_provider() to each instrumentation",
                 service="telemetry",
                 operation="install",
             )
-        if client is None:
-            from ..client import CloudRuntimesClient
+        if client is not None:
+            set_providers(client.telemetry)
+            return client
+        from ..client import CloudRuntimesClient
 
-            client = CloudRuntimesClient()
-        set_providers(client.telemetry)
-    return client
+        made = CloudRuntimesClient()
+        try:
+            set_providers(made.telemetry)
+        except BaseException:
+            made.close()
+            raise
+        return made

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .service import TelemetryService
 
-__all__ = ["Known", "Providers", "TracerProvider", "foreign_provider", "set_providers"]
+__all__ = ["Known", "Providers", "TracerProvider", "global_provider", "set_providers"]
 
 
 class _Remote(trace.NonRecordingSpan):
@@ -174,7 +174,7 @@ _ACCESS: Final[Mapping[str, Any]] = {
 }
 
 
-def foreign_provider() -> str | None:
+def global_provider() -> str | None:
     """Name the global provider that is set already, and its class."""
     for what, get in _ACCESS.items():
         kind = type(get())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -59,7 +60,10 @@ def test_both_faces_have_one_current_span(client: Make) -> None:
         assert telemetry.flush(30)
         spans = {each.name: each for each in receiver.spans()}
         (record,) = receiver.logs()
-    above = {name: next((n for n, s in spans.items() if s.span_id == each.parent_span_id), "") for name, each in spans.items()}
+    above = {
+        name: next((n for n, s in spans.items() if s.span_id == each.parent_span_id), "")
+        for name, each in spans.items()
+    }
     assert above == {
         "api": "",
         "native in api": "api",
@@ -82,7 +86,7 @@ def test_limits_hold(client: Make) -> None:
                 span.add_link(span.get_span_context())
         assert telemetry.flush(30)
         (found,) = receiver.spans()
-    assert [each.value.string_value for each in found.attributes][0] == "lon"
+    assert found.attributes[0].value.string_value == "lon"
     assert found.attributes[1].value.array_value.values[0].string_value == "lon"
     assert (found.dropped_attributes_count, found.dropped_events_count, found.dropped_links_count) == (1, 2, 2)
 
@@ -363,7 +367,7 @@ def test_install_once(tmp_path: Path) -> None:
         """
     first, second = run(program, tmp_path).splitlines()
     assert first == second
-    assert "cloud_runtimes" in first and "once" in first
+    assert re.search("cloud_runtimes.*once", first)
 
 
 @pytest.mark.process
