@@ -33,8 +33,8 @@ import sys
 from contextvars import ContextVar
 
 from cloud_runtimes._native.telemetry_text import (
-    KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, not_bridged, refuse_parent,
-    time_of, wrong,
+    KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, message_of, not_bridged,
+    refuse_parent, time_of, wrong,
 )
 from cloud_runtimes.errors import InvalidArgumentError
 

@@ -103,7 +103,7 @@ cdef class ApiSpan:
 
     def add_event(self, name, attributes=None, timestamp=None):
         """Add an event."""
-        self.span.put_event(name, copied_attributes(attributes), time_or_now(timestamp))
+        self.span.put_event(name, copied_frozen(attributes), time_or_now(timestamp))
 
     def record_exception(self, exception, attributes=None, timestamp=None, escaped=False):
         """Add an event ``exception`` with its type, message and stack trace."""
@@ -113,7 +113,7 @@ cdef class ApiSpan:
 
     cdef int put_exception(self, exception, attributes, int64_t time, escaped) except -1:
         if self.span.recording():
-            more = {"exception.escaped": str(escaped), **(attributes_of(attributes) or {})}
+            more = {"exception.escaped": str(escaped), **(frozen_attributes(attributes) or {})}
             self.span.put_event("exception", exception_attributes(exception, more), time)
         return 0
 
@@ -130,7 +130,7 @@ cdef class ApiSpan:
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
         if remote:
             flags |= IS_REMOTE
-        self.span.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, copied_attributes(attributes))
+        self.span.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, copied_frozen(attributes))
 
     def set_status(self, status, description=None):
         """Set the status; see the twin."""
@@ -154,8 +154,7 @@ cdef class ApiSpan:
         if records:
             self.put_exception(error, None, -1, escaped)
         if marks:
-            message = exception_attributes(error)["exception.message"]
-            self.span.mark(2, f"{error.__class__.__name__}: {message}")
+            self.span.mark(2, f"{error.__class__.__name__}: {message_of(error)}")
         return 0
 
     def __enter__(self):

@@ -92,15 +92,13 @@ def current_span():
 def bridge(given):
     """Keep the current span where OpenTelemetry's API does from now on; see the twin."""
     global bridged, api, api_var, api_key, api_context, api_kinds, api_codes
-    bridged = False
     if given is None:
+        bridged = False
         return
-    api_kinds = tuple(given.kinds)
-    api_codes = tuple(given.codes)
-    api_var = given.variable
-    api_key = given.key
-    api_context = given.context_class
-    if not isinstance(api_var, ContextVar) or not issubclass(api_context, dict):
+    if not isinstance(given.variable, ContextVar) or not issubclass(given.context_class, dict):
         raise InvalidArgumentError("bridge wants a ContextVar and a class of dictionaries")
+    # a second one, of another client, is equal: nobody sees a difference on the way
+    api_kinds, api_codes = tuple(given.kinds), tuple(given.codes)
+    api_var, api_key, api_context = given.variable, given.key, given.context_class
     api = given
     bridged = True

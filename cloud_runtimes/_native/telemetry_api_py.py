@@ -1,6 +1,6 @@
 """Spans as OpenTelemetry's API wants them, over the spans of the telemetry kernel, in Python.
 
-A `ApiSpan` is what stands in OpenTelemetry's context: it has the methods of `opentelemetry.trace.Span`, and leads to a `Span`. The kernel imports nothing of OpenTelemetry: what it needs to know comes with `bridge`.
+An `ApiSpan` is what stands in OpenTelemetry's context: it has the methods of `opentelemetry.trace.Span`, and leads to a `Span`. The kernel imports nothing of OpenTelemetry: what it needs to know comes with `bridge`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ..errors import InvalidArgumentError
 from .telemetry_current_py import Bridge, current
 from .telemetry_spans_py import Span, SpanContext, Tracer
 from .telemetry_text import (
-    attributes_of,
     decorated,
     exception_attributes,
     frozen,
     frozen_attributes,
+    message_of,
     not_bridged,
     time_of,
 )
@@ -158,7 +158,7 @@ class ApiSpan:
         Args:
             timestamp: nanoseconds since 1970 UTC; else now.
         """
-        self._span._event(name, attributes_of(attributes), None if timestamp is None else time_of(timestamp))
+        self._span._event(name, frozen_attributes(attributes), None if timestamp is None else time_of(timestamp))
 
     def record_exception(
         self,
@@ -172,7 +172,7 @@ class ApiSpan:
             raise InvalidArgumentError(f"expected an exception, not {type(exception).__name__}")
         time = None if timestamp is None else time_of(timestamp)
         if self._span.is_recording:
-            more = {"exception.escaped": str(escaped), **(attributes_of(attributes) or {})}
+            more = {"exception.escaped": str(escaped), **(frozen_attributes(attributes) or {})}
             self._span._event("exception", exception_attributes(exception, more), time)
 
     def add_link(self, context: Any, attributes: Mapping[str, Any] | None = None) -> None:
@@ -180,7 +180,7 @@ class ApiSpan:
         link = _State.api.link(context, attributes)
         if link is not None:
             ids, flags, state, remote = link
-            self._span._link(ids, flags, state, remote, attributes_of(attributes))
+            self._span._link(ids, flags, state, remote, frozen_attributes(attributes))
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         """Set the status: ok is final, unset changes nothing (Trace API, "Set status").
@@ -216,8 +216,7 @@ class ApiSpan:
         if records:
             self.record_exception(error, escaped=escaped)
         if marks:
-            message = exception_attributes(error)["exception.message"]
-            self._span._mark(2, f"{type(error).__name__}: {message}")
+            self._span._mark(2, f"{type(error).__name__}: {message_of(error)}")
 
     def __enter__(self) -> Self:
         return self

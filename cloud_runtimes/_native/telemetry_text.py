@@ -16,6 +16,7 @@ __all__ = [
     "exception_attributes",
     "frozen",
     "frozen_attributes",
+    "message_of",
     "not_bridged",
     "refuse_parent",
     "time_of",
@@ -42,19 +43,23 @@ def exception_attributes(error: BaseException, more: Mapping[str, Any] | None = 
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        message = str(error)
-    except Exception:
-        message = "<str() failed>"
-    try:
         stack = "".join(traceback.format_exception(error))[-MAX_STACKTRACE:]
     except Exception:
         stack = ""
     return {
         "exception.type": name,
-        "exception.message": message,
+        "exception.message": message_of(error),
         "exception.stacktrace": stack,
         **(attributes_of(more) or {}),
     }
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an exception says."""
+    try:
+        return str(error)
+    except Exception:
+        return "<str() failed>"
 
 
 def attributes_of(attributes: Any) -> dict[Any, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import _fork
 from ..errors import AlreadyExistsError, InvalidArgumentError
@@ -24,22 +24,23 @@ def load_providers(telemetry: TelemetryService) -> Providers:
     Raises:
         InvalidArgumentError: opentelemetry-api is missing.
     """
-    _need()
-    from ._otel import Providers
-
-    return Providers(telemetry)
+    made: Providers = _module().Providers(telemetry)
+    return made
 
 
-def _need() -> None:
+def _module() -> Any:
     try:
         with _fork.importing:
             import opentelemetry._logs
             import opentelemetry.metrics
             import opentelemetry.trace  # noqa: F401
+
+            from . import _otel
     except ImportError as error:
         raise InvalidArgumentError(
             "telemetry: OpenTelemetry's API needs the package 'opentelemetry-api': pip install \"cloud-runtimes-python[otel]\""
         ) from error
+    return _otel
 
 
 def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
@@ -56,11 +57,9 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
         InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
         UnsupportedError: ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
     """
-    _need()
-    from ._otel import global_provider, set_providers
-
+    api = _module()
     with _lock:
-        found = global_provider()
+        found = api.global_provider()
         if found is not None:
             raise AlreadyExistsError(
                 f"telemetry: OpenTelemetry has a global {found} already, and lets it be set once in a process: call install() first and once, or give client.telemetry.tracer_provider() to each instrumentation",
@@ -68,13 +67,13 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
                 operation="install",
             )
         if client is not None:
-            set_providers(client.telemetry)
+            api.set_providers(client.telemetry)
             return client
         from ..client import CloudRuntimesClient
 
         made = CloudRuntimesClient()
         try:
-            set_providers(made.telemetry)
+            api.set_providers(made.telemetry)
         except BaseException:
             made.close()
             raise

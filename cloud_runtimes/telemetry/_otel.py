@@ -5,10 +5,10 @@ The current span lives in OpenTelemetry's context once there are providers: the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import opentelemetry._logs as otel_logs
 import opentelemetry.metrics as otel_metrics
@@ -17,7 +17,10 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from .._native import telemetry as kernel
+from .._native.telemetry_text import decorated
 from ..errors import UnsupportedError
+from ._otel_logs import LoggerProvider
+from ._otel_metrics import MeterProvider
 from ._provider import Provider
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
     from .service import TelemetryService
 
-__all__ = ["Known", "Providers", "TracerProvider", "global_provider", "set_providers"]
+__all__ = ["Known", "PassingTracer", "Providers", "TracerProvider", "global_provider", "set_providers"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Remote(trace.NonRecordingSpan):
@@ -126,6 +131,42 @@ def _quiet() -> Iterator[None]:
         otel_context.detach(token)
 
 
+class _PassingScope:
+    """Has the span of a context as the current one inside ``with``; also a decorator."""
+
+    def __init__(self, context: Context | None) -> None:
+        self._context = context
+
+    def again(self) -> _PassingScope:
+        return _PassingScope(self._context)
+
+    def __call__(self, function: F) -> F:
+        return decorated(self, function)
+
+    def __enter__(self) -> trace.Span:
+        self._inner = trace.use_span(_passed(self._context), record_exception=False, set_status_on_exception=False)
+        return self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._inner.__exit__(*error)
+
+
+def _passed(context: Context | None) -> trace.Span:
+    return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
+
+
+class PassingTracer(trace.NoOpTracer):
+    """Records nothing and passes contexts on, which the API's own does not in all of its releases."""
+
+    def start_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> trace.Span:
+        """Return a span that only has the parent's context."""
+        return _passed(context)
+
+    def start_as_current_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Return what makes that the current span."""
+        return _PassingScope(context)
+
+
 class TracerProvider(Provider, trace.TracerProvider):
     """Makes tracers of OpenTelemetry's API; made by `TelemetryService.tracer_provider`."""
 
@@ -138,7 +179,7 @@ class TracerProvider(Provider, trace.TracerProvider):
     ) -> trace.Tracer:
         """Return a tracer; with traces switched off one that passes contexts on."""
         if self._telemetry._off["traces"]:
-            return trace.NoOpTracer()
+            return PassingTracer()
         number = self._scope(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
         made: Any = kernel.ApiTracer(kernel.Tracer(self._telemetry._traces, number))
         return made  # type: ignore[no-any-return]
@@ -156,9 +197,6 @@ class Providers:
     """The three providers of one service."""
 
     def __init__(self, telemetry: TelemetryService) -> None:
-        from ._otel_logs import LoggerProvider
-        from ._otel_metrics import MeterProvider
-
         known = Known()
         self.traces = TracerProvider(telemetry)
         self.metrics = MeterProvider(telemetry)

@@ -10,7 +10,7 @@ import opentelemetry._logs as otel
 from opentelemetry import trace
 
 from .._native import telemetry as kernel
-from .._native.telemetry_text import exception_attributes, frozen, frozen_attributes
+from .._native.telemetry_text import exception_attributes, frozen, frozen_attributes, time_of
 from ._provider import Provider
 
 if TYPE_CHECKING:
@@ -65,30 +65,32 @@ class Logger(otel.Logger):
         """
         if self._is_sender():
             return
-        if record is None:
-            span = trace.get_current_span(context).get_span_context()
-            trace_id, span_id, flags = span.trace_id, span.span_id, int(span.trace_flags)
-        else:
+        trace_id = span_id = flags = None
+        if record is not None:
             timestamp, observed_timestamp = record.timestamp, record.observed_timestamp
             severity_number, severity_text = record.severity_number, record.severity_text
             body, attributes = record.body, record.attributes
             event_name, exception = getattr(record, "event_name", None), getattr(record, "exception", None)
-            trace_id, span_id, flags = record.trace_id or 0, record.span_id or 0, int(record.trace_flags or 0)
+            trace_id, span_id, flags = record.trace_id, record.span_id, record.trace_flags
+            context = getattr(record, "context", None)
+        if trace_id is None:  # also records of older releases of the API
+            span = trace.get_current_span(context).get_span_context()
+            trace_id, span_id, flags = span.trace_id, span.span_id, span.trace_flags
         severity: Any = getattr(severity_number, "value", severity_number)  # a plain number does as well
         given: Any = attributes
         if exception is not None:
             given = exception_attributes(exception, attributes)
         self._inner.record(
-            timestamp or 0,
-            observed_timestamp or time.time_ns(),
-            severity or 0,
-            severity_text or "",
+            time_of(timestamp or 0),
+            time_of(observed_timestamp or time.time_ns()),
+            int(severity or 0) & 0x7F,
+            str(severity_text or ""),
             frozen(body),
             frozen_attributes(given),
             trace_id.to_bytes(16, "big") if trace_id else b"",
             span_id.to_bytes(8, "big") if span_id else b"",
-            flags & 0xFF,
-            event_name or "",
+            (flags or 0) & 0xFF,
+            str(event_name or ""),
         )
 
     def enabled(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .._native.otlp_py import Limits, attributes_into, bytes_field, text, varint
 from .._native.telemetry_buffer_py import Chunk
+from .._native.telemetry_text import frozen_attributes
 
 __all__ = ["fields", "rejected", "request", "resource", "scope", "varints"]
 
@@ -29,7 +30,7 @@ def scope(
         bytes_field(inner, 0x0A, text(name))
     if version:
         bytes_field(inner, 0x12, text(version))
-    dropped = attributes_into(inner, 0x1A, dict(attributes or {}), Limits())
+    dropped = attributes_into(inner, 0x1A, frozen_attributes(attributes), Limits())
     if dropped:
         inner.append(0x20)
         inner += varint(dropped)

@@ -158,9 +158,9 @@ class TelemetryService(Service):
         if self._providers is None:
             from ._install import load_providers
 
+            made = load_providers(self)
             with self._lock:
-                if self._providers is None:
-                    self._providers = load_providers(self)
+                self._providers = self._providers or made
         return self._providers
 
     def tracer_provider(self) -> TracerProvider:

@@ -133,6 +133,22 @@ def test_what_is_switched_off_passes_contexts_on(client: Make, monkeypatch: pyte
     with tracer.start_as_current_span("s", context=context) as span:
         assert span.get_span_context() == trace.get_current_span(context).get_span_context()
         assert not span.is_recording()
+        assert trace.get_current_span() is span
+        assert tracer.start_span("below").get_span_context() == span.get_span_context()
+
+        @tracer.start_as_current_span("decorated")
+        def plain() -> Any:
+            return trace.get_current_span().get_span_context()
+
+        @tracer.start_as_current_span("decorated")
+        async def later() -> Any:
+            return plain()
+
+        assert plain() == asyncio.run(later()) == span.get_span_context()
+    assert not tracer.start_span("root").get_span_context().is_valid
+    assert plain() == trace.INVALID_SPAN_CONTEXT
+    with pytest.raises(KeyError), tracer.start_as_current_span("s"):
+        raise KeyError
     assert isinstance(telemetry.logger_provider().get_logger("l"), NoOpLogger)
     telemetry.meter_provider().get_meter("m").create_counter("c").add(1)
     assert telemetry.flush(30)
@@ -344,7 +360,7 @@ def test_install_in_one_line(tmp_path: Path) -> None:
         del client
         with early[0].start_as_current_span("early"), trace.get_tracer("late").start_as_current_span("late"):
             early[1].add(1)
-            early[2].emit(body="early")
+            early[2].emit(_logs.LogRecord(body="early"))
         """
     with Receiver() as receiver:
         run(program, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)

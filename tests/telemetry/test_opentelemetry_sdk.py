@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -60,13 +62,13 @@ def traces(provider: trace.TracerProvider) -> None:
         span.set_attribute("named", Named())  # type: ignore[arg-type]
         span.set_attribute("n", 2)
         span.set_attribute("", "no key")
-        span.add_event("event", {"e": [1.5]})
+        span.add_event("event", {"e": [1.5], "r": range(3), "d": MappingProxyType({"k": deque([1])})})
         span.add_event("timed", timestamp=1_700_000_000_000_000_000)
         span.update_name("renamed")
         with other.start_as_current_span("inner", kind=SpanKind.CLIENT):
             other.start_span("innermost", kind=SpanKind.PRODUCER).end()
         span.add_link(trace.INVALID_SPAN_CONTEXT)
-        span.add_link(trace.INVALID_SPAN_CONTEXT, {"reason": "unknown"})
+        span.add_link(trace.INVALID_SPAN_CONTEXT, {"reason": "unknown", "r": range(2)})
 
     remote = extract(HEADERS)
     linked = trace.get_current_span(remote).get_span_context()
