@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.contextvars cimport PyContextVar_Get, PyContextVar_Reset, PyContextVar_Set
 from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_XDECREF
 from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -23,6 +24,7 @@ cdef extern from *:
     bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
 
 cimport otlp
+from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
 
@@ -37,8 +39,8 @@ from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
     "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk", "Counter", "Gauge", "Histogram",
-    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "current", "current_span",
-    "reseed",
+    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "baggage", "current",
+    "current_span", "outgoing", "reseed",
 ]
 
 CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")

@@ -1,12 +1,42 @@
 # Contexts, sampling and spans of `telemetry.pyx`.
 
-current = ContextVar("cloud_runtimes_telemetry_span", default=None)
-cdef object current_var = current
+cdef bint any_context = False   # ever set, in this process: else an event that leaves need not look
 
 
-cdef inline object get_current():
+@cython.final
+cdef class Variable:
+    """A `ContextVar` that tells when it is used for the first time; its methods are those of one."""
+
+    cdef object inner
+
+    def __init__(self, name):
+        self.inner = ContextVar(name, default=None)
+
+    def get(self):
+        return value_of(self.inner)
+
+    def set(self, value):
+        return change(self.inner, value)
+
+    def reset(self, token):
+        PyContextVar_Reset(self.inner, token)
+
+
+cdef inline object change(object variable, object value):
+    global any_context
+    any_context = True
+    return PyContextVar_Set(variable, value)
+
+
+current = Variable("cloud_runtimes_telemetry_span")
+baggage = Variable("cloud_runtimes_baggage")
+cdef object current_var = (<Variable>current).inner
+cdef object baggage_var = (<Variable>baggage).inner
+
+
+cdef inline object value_of(object variable):
     cdef PyObject* found = NULL
-    PyContextVar_Get(current_var, NULL, &found)
+    PyContextVar_Get(variable, NULL, &found)
     if found == NULL:
         return None
     result = <object>found
@@ -14,9 +44,70 @@ cdef inline object get_current():
     return result
 
 
+cdef inline object get_current():
+    return value_of(current_var)
+
+
 def current_span():
     """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
     return get_current()
+
+
+cdef const char* HEX = "0123456789abcdef"
+
+
+cdef inline uint8_t* put_hex(uint8_t* out, const uint8_t* raw, int size) noexcept nogil:
+    cdef int i
+    for i in range(size):
+        out[0] = HEX[raw[i] >> 4]
+        out[1] = HEX[raw[i] & 15]
+        out += 2
+    return out
+
+
+cdef int carry(uint8_t* out) except -1:
+    cdef const uint8_t* ids
+    cdef str state
+    cdef uint8_t flags
+    if not any_context:
+        return NOTHING
+    parent = get_current()
+    if value_of(baggage_var):
+        return MORE
+    if parent is None:
+        return NOTHING
+    if type(parent) is Span:
+        ids = (<Span>parent).ids
+        flags = <uint8_t>(<Span>parent).flags
+        state = (<Span>parent).state
+    elif type(parent) is SpanContext:
+        ids = (<SpanContext>parent).ids
+        flags = <uint8_t>(<SpanContext>parent).trace_flags
+        state = (<SpanContext>parent).trace_state
+    else:
+        return MORE
+    if state:
+        return MORE
+    memcpy(out, b"00-", 3)
+    out = put_hex(out + 3, ids, 16)
+    out[0] = c'-'
+    out = put_hex(out + 1, ids + 16, 8)
+    out[0] = c'-'
+    put_hex(out + 1, &flags, 1)
+    return WHOLE
+
+
+cdef Carry lent = carry
+_carry = PyCapsule_New(<void*>lent, "cloud_runtimes._native._telemetry._carry", NULL)
+
+
+def outgoing():
+    """Return the header ``traceparent`` of this context, and whether there is more to carry; see the twin."""
+    cdef uint8_t[TRACEPARENT_SIZE] header
+    cdef int found = carry(header)
+    if found == WHOLE:
+        return (<char*>header)[:TRACEPARENT_SIZE].decode("ascii"), False
+    return None, found == MORE
 
 
 cdef bytes read_id(text, Py_ssize_t size):
@@ -453,7 +544,7 @@ cdef class Span:
 
     def __enter__(self):
         if self.makes_current and self.token is None:
-            self.token = PyContextVar_Set(current_var, self)
+            self.token = change(current_var, self)
         return self
 
     cdef int leave(self, error) except -1:

@@ -16,7 +16,7 @@ from .telemetry_metrics_py import (
     Observable,
     UpDownCounter,
 )
-from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, current, current_span
+from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, baggage, current, current_span, outgoing
 
 __all__ = [
     "CAUSES",
@@ -40,7 +40,9 @@ __all__ = [
     "UpDownCounter",
     "_set_clock",
     "_set_seed",
+    "baggage",
     "current",
     "current_span",
+    "outgoing",
     "reseed",
 ]

@@ -11,7 +11,7 @@ from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed6
 from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
 from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
 
-__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "current", "current_span"]
+__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "baggage", "current", "current_span", "outgoing"]
 
 _SAMPLED: Final = 1
 _HAS_IS_REMOTE: Final = 0x100
@@ -119,11 +119,35 @@ class Sampler:
 
 current: Final[ContextVar[Any]] = ContextVar("cloud_runtimes_telemetry_span", default=None)
 """The `Span` or remote `SpanContext` that is the parent of what starts next."""
+baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtimes_baggage", default=None)
+"""The entries of W3C Baggage that travel with it."""
 
 
 def current_span() -> Any:
     """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
     return current.get()
+
+
+def outgoing() -> tuple[str | None, bool]:
+    """Return the header ``traceparent`` of this context, and whether there is more to carry.
+
+    Returns:
+        ``None, False``: nothing; the header and ``False``: that is all. ``None, True``: there is a trace state, baggage, or a context that only its own class can write, which the caller has to look at.
+    """
+    parent = current.get()
+    if baggage.get():
+        return None, True
+    if parent is None:
+        return None, False
+    if isinstance(parent, Span):
+        trace, flags, state = parent._trace, parent._flags, parent._state
+    elif isinstance(parent, SpanContext):
+        trace, flags, state = parent._trace, parent.trace_flags, parent.trace_state
+    else:
+        return None, True
+    if state:
+        return None, True
+    return f"00-{trace.hex()}-{parent._span.hex()}-{flags:02x}", False
 
 
 class Traces:

@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from .. import _fork
+from .. import _fork, _propagation
 from .._bridge import is_async_callable
 from .._handle import Handle
 from .._log import repeated
@@ -147,7 +147,15 @@ class Subscription(Handle, Generic[I_co]):
             self._threads.append(thread)
             thread.start()
 
+    def _entered(self, events: list[Event[Any]]) -> _propagation.Entered | None:
+        """Let the handler run in the context of the event; a batch has as many as it has events, so none is current."""
+        event = events[0]
+        if self._batch or event.traceparent is None:
+            return None
+        return _propagation.Entered(_propagation.event_headers(event))
+
     def _work(self, handler: Callable[[Any], Any]) -> None:
+        _propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -157,16 +165,21 @@ class Subscription(Handle, Generic[I_co]):
             if not events:
                 return
             argument: Any = EventBatch(events) if self._batch else events[0]
+            entered = self._entered(events)
             try:
                 handler(argument)
             except BaseException as error:
                 self._failed(events, error)
             else:
                 self._pump.settle(events, Verdict.ACK, None)
+            finally:
+                if entered is not None:
+                    entered.leave()
 
     async def _work_async(self, handler: Callable[[Any], Any]) -> None:
         import asyncio
 
+        _propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -176,6 +189,7 @@ class Subscription(Handle, Generic[I_co]):
             if not events:
                 return
             argument: Any = EventBatch(events) if self._batch else events[0]
+            entered = self._entered(events)
             try:
                 await handler(argument)
             except asyncio.CancelledError:
@@ -184,6 +198,9 @@ class Subscription(Handle, Generic[I_co]):
                 self._failed(events, error)
             else:
                 self._pump.settle(events, Verdict.ACK, None)
+            finally:
+                if entered is not None:
+                    entered.leave()
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):

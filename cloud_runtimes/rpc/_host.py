@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
-from .. import _fork
+from .. import _fork, _propagation
 from .._bridge import count_arguments, is_async_callable
 from .._log import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ._failures import BARE, error_reply
-from ._inbound import Inbound, current, valid_traceparent
+from ._inbound import deadline
 from ._prepare import check_registered, header_map
 from .driver import RpcReply
 from .types import RpcRequest, RpcResponse, decode_body
@@ -58,7 +58,8 @@ class Handler:
 
     def run(self, incoming: Incoming) -> RpcReply:
         """Run a plain handler on this thread."""
-        token = current.set(_inherited(incoming))
+        token = deadline.set(incoming.deadline)
+        entered = _entered(incoming)
         try:
             result = self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
@@ -66,12 +67,15 @@ class Handler:
         except (Exception, SystemExit) as error:  # a handler ends no server
             return self._failed(error)
         finally:
-            current.reset(token)
+            if entered is not None:
+                entered.leave()
+            deadline.reset(token)
         return self._reply(result)
 
     async def run_async(self, incoming: Incoming) -> RpcReply:
         """Run an async handler on this loop, in a task of its own, whose context ends with it."""
-        current.set(_inherited(incoming))
+        deadline.set(incoming.deadline)
+        _entered(incoming)
         try:
             result = await self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
@@ -191,12 +195,12 @@ class _Hosts:
 hosts: Final = _Hosts()
 
 
-def _inherited(incoming: Incoming) -> Inbound:
+def _entered(incoming: Incoming) -> _propagation.Entered | None:
+    """Let the handler run in the context that came with the call."""
     headers = incoming.headers
-    if headers:
-        trace = valid_traceparent(headers.get("traceparent"))
-        return Inbound(incoming.deadline, trace, headers.get("tracestate") if trace else None)
-    return _new_tuple(Inbound, (incoming.deadline, None, None))
+    if headers and ("traceparent" in headers or "baggage" in headers):
+        return _propagation.Entered(headers)
+    return None
 
 
 def _request(incoming: Incoming) -> RpcRequest:

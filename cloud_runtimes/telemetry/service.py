@@ -11,13 +11,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
+from .. import __version__, _propagation
 from .._home import home_folder, is_memory
 from .._native import telemetry as kernel
 from .._operation import Method, check_timeout
 from .._service import Service, placed
 from ..errors import InvalidArgumentError
-from . import _propagation
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
@@ -151,15 +150,17 @@ class TelemetryService(Service):
     def extract(self, headers: Any) -> kernel.SpanContext | None:
         """Return the context of incoming headers, to be given as ``parent=``; `None` where there is no valid one.
 
+        Handlers of events and of RPC methods need not ask: they run in the context that came with what they handle.
+
         Args:
-            headers: a mapping, or pairs of name and value; text or bytes.
+            headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
         """
-        context: kernel.SpanContext | None = _propagation.extract(headers)
+        context: kernel.SpanContext | None = _propagation.extract(_propagation.headers_of(headers))
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
-        """Return the baggage of incoming headers, for `use_baggage`."""
-        return _propagation.extract_baggage(headers)
+        """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
+        return _propagation.extract_baggage(_propagation.headers_of(headers))
 
     def baggage(self) -> Mapping[str, str]:
         """Return the baggage of this context."""
