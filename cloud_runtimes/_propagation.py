@@ -144,8 +144,12 @@ class Entered:
         entries = extract_baggage(headers)
         self._baggage = kernel.baggage.set(entries) if entries or kernel.baggage.get() else None
 
-    def leave(self) -> None:
-        """Give back what was the context before."""
+    def leave(self, error: BaseException | None = None) -> None:
+        """Give back what was the context before.
+
+        Args:
+            error: what the handler failed with; a span of it tells, this does not.
+        """
         if self._baggage is not None:
             kernel.baggage.reset(self._baggage)
         kernel.current.reset(self._current)

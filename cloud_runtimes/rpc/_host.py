@@ -47,9 +47,10 @@ class Incoming(NamedTuple):
 class Handler:
     """One method: what to call, with how many arguments, and into what its data is decoded."""
 
-    __slots__ = ("arity", "function", "is_async", "label", "type")
+    __slots__ = ("arity", "function", "is_async", "label", "service", "type")
 
-    def __init__(self, label: str, function: Callable[..., Any], type: Any) -> None:
+    def __init__(self, service: RpcService, label: str, function: Callable[..., Any], type: Any) -> None:
+        self.service = service
         self.label = label
         self.function = function
         self.type = type
@@ -59,30 +60,52 @@ class Handler:
     def run(self, incoming: Incoming) -> RpcReply:
         """Run a plain handler on this thread."""
         token = deadline.set(incoming.deadline)
-        entered = _entered(incoming)
+        entered = self._entered(incoming)
+        failure: BaseException | None = None
         try:
             result = self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
+            failure = error
             return error_reply(error)
         except (Exception, SystemExit) as error:  # a handler ends no server
+            failure = error
             return self._failed(error)
         finally:
             if entered is not None:
-                entered.leave()
+                entered.leave(failure)
             deadline.reset(token)
         return self._reply(result)
 
     async def run_async(self, incoming: Incoming) -> RpcReply:
         """Run an async handler on this loop, in a task of its own, whose context ends with it."""
         deadline.set(incoming.deadline)
-        _entered(incoming)
+        entered = self._entered(incoming)
+        failure: BaseException | None = None
         try:
             result = await self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
+            failure = error
             return error_reply(error)
         except (Exception, SystemExit) as error:
+            failure = error
             return self._failed(error)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if entered is not None:
+                entered.leave(failure)
         return self._reply(result)
+
+    def _entered(self, incoming: Incoming) -> _propagation.Entered | None:
+        """Let the handler run in the context that came with the call, or in a span of its own below it."""
+        hooks = self.service._hooks
+        if hooks is not None:
+            return hooks.serving(incoming.method, incoming.headers)
+        headers = incoming.headers
+        if headers and ("traceparent" in headers or "baggage" in headers):
+            return _propagation.Entered(headers)
+        return None
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
@@ -116,6 +139,7 @@ class Host:
 
     def __init__(self, service: RpcService) -> None:
         self.client = service._client
+        self._service = service
         self.handlers: dict[str, Handler] = {}
         self._workers: Workers | None = None
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
@@ -149,7 +173,7 @@ class Host:
             raise InvalidArgumentError(f"method {name!r} is registered already: one handler has it")
         if not callable(function):
             raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
-        self.handlers[name] = Handler(f"{self.app_id}.{name}", function, type)
+        self.handlers[name] = Handler(self._service, f"{self.app_id}.{name}", function, type)
         hosts.add(self)
         self.client._handles.add(self)
 
@@ -193,14 +217,6 @@ class _Hosts:
 
 
 hosts: Final = _Hosts()
-
-
-def _entered(incoming: Incoming) -> _propagation.Entered | None:
-    """Let the handler run in the context that came with the call."""
-    headers = incoming.headers
-    if headers and ("traceparent" in headers or "baggage" in headers):
-        return _propagation.Entered(headers)
-    return None
 
 
 def _request(incoming: Incoming) -> RpcRequest:

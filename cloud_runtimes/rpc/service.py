@@ -78,7 +78,8 @@ class RpcService(Service):
             op.timeout = op.remaining()
             if not op.timeout:
                 raise op.timed_out("its own caller, who has given up")
-        return op, driver, carrying(call)
+        # in a span of the call it carries that one
+        return op, driver, carrying(call) if self._hooks is None else call
 
     @overload
     def invoke_method(

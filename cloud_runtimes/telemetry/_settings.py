@@ -47,6 +47,7 @@ class TelemetrySettings:
         histograms: without bounds of their own: ``explicit_bucket_histogram`` or ``base2_exponential_bucket_histogram``.
         sampler: by the names of ``OTEL_TRACES_SAMPLER``, and ``parentbased_rate_limited``.
         sampler_arg: its ratio, or its traces per second.
+        instrument: whether the calls of this client's services, and the handlers of events and RPC methods, have spans.
         service_name: else the application's ``app_id``.
         resource: more attributes of the resource, as ``name=value,name=value``.
         attributes: of a span, a log record, an event and a link, at most; more are dropped and counted.
@@ -75,6 +76,7 @@ class TelemetrySettings:
     )
     sampler: str = setting("parentbased_always_on", help="which traces are recorded")
     sampler_arg: float | None = setting(None, help="ratio, or traces per second")
+    instrument: bool = setting(False, help="whether service calls and handlers have spans")
     service_name: str | None = setting(None, help="else the app_id")
     resource: str = setting("", help="attributes of the resource, name=value,name=value")
     attributes: int = setting(128, help="attributes of a span or log record")
