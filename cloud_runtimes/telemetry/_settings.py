@@ -11,19 +11,11 @@ from urllib.parse import unquote
 from .. import config
 from ..config import duration, setting
 from ..errors import InvalidArgumentError
+from ._sampling import SAMPLERS, Sampling, sampling
 
 __all__ = ["SIGNALS", "TelemetrySettings", "load", "pairs"]
 
 SIGNALS: Final = ("traces", "logs", "metrics")
-_SAMPLERS: Final = (
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-    "parentbased_rate_limited",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +39,8 @@ class TelemetrySettings:
         histograms: without bounds of their own: ``explicit_bucket_histogram`` or ``base2_exponential_bucket_histogram``.
         sampler: by the names of ``OTEL_TRACES_SAMPLER``, and ``parentbased_rate_limited``.
         sampler_arg: its ratio, or its traces per second.
+        sampler_store: configuration store in which the sampler can be changed while the application runs.
+        sampler_key: whose value it is there: a name, or name and argument as ``parentbased_traceidratio:0.25``.
         instrument: whether the calls of this client's services, and the handlers of events and RPC methods, have spans.
         service_name: else the application's ``app_id``.
         resource: more attributes of the resource, as ``name=value,name=value``.
@@ -76,6 +70,8 @@ class TelemetrySettings:
     )
     sampler: str = setting("parentbased_always_on", help="which traces are recorded")
     sampler_arg: float | None = setting(None, help="ratio, or traces per second")
+    sampler_store: str | None = setting(None, help="configuration store that changes the sampler")
+    sampler_key: str = setting("telemetry.sampler", help="its key there")
     instrument: bool = setting(False, help="whether service calls and handlers have spans")
     service_name: str | None = setting(None, help="else the app_id")
     resource: str = setting("", help="attributes of the resource, name=value,name=value")
@@ -93,20 +89,13 @@ class TelemetrySettings:
         for name in ("timeout", "retry_timeout", "metric_interval", "buffer_bytes", "file_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"setting {name!r} must be more than 0")
-        if self.sampler not in _SAMPLERS:
-            raise ValueError(f"setting 'sampler': {self.sampler!r}; {config.suggest(self.sampler, _SAMPLERS)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"setting 'sampler': {self.sampler!r}; {config.suggest(self.sampler, SAMPLERS)}")
 
     @property
-    def sampling(self) -> tuple[float, float, bool]:
+    def sampling(self) -> Sampling:
         """Arguments of the kernel's `Sampler`."""
-        parent_based = self.sampler.startswith("parentbased_")
-        kind = self.sampler.removeprefix("parentbased_")
-        given = self.sampler_arg
-        if kind == "rate_limited":
-            return 1.0, 100.0 if given is None else given, parent_based
-        if kind == "traceidratio":
-            return 1.0 if given is None else given, 0.0, parent_based
-        return float(kind == "always_on"), 0.0, parent_based
+        return sampling(self.sampler, self.sampler_arg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

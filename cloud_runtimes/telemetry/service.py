@@ -20,6 +20,7 @@ from ..errors import InvalidArgumentError
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
+from ._sampling import LiveSampler
 from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
 from .driver import Exporter
@@ -63,6 +64,11 @@ class TelemetryService(Service):
         off = {signal: loaded.disabled or loaded.exporters[signal] == "none" for signal in SIGNALS}
         sampler = kernel.Sampler(0.0, 0.0, False) if off["traces"] else kernel.Sampler(*settings.sampling)
         self._traces = kernel.Traces(self._pipeline.buffers["traces"], self._limits, sampler)
+        self._live: LiveSampler | None = None
+        if settings.sampler_store is not None and not off["traces"]:
+            self._live = LiveSampler(
+                client, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
+            )
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
         self._scopes: dict[tuple[str, str | None], int] = {}
@@ -104,7 +110,10 @@ class TelemetryService(Service):
             name: of the instrumentation scope, usually ``__name__``.
             version: of what is instrumented.
         """
-        return kernel.Tracer(self._traces, self._scope(name, version))
+        made = kernel.Tracer(self._traces, self._scope(name, version))
+        if self._live is not None:
+            self._live.start()
+        return made
 
     def meter(self, name: str) -> Meter:
         """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
@@ -201,6 +210,8 @@ class TelemetryService(Service):
         return TelemetryStats(*(self._pipeline.stats(signal) for signal in SIGNALS))
 
     def _close_by_client(self, end: float | None) -> None:
+        if self._live is not None:
+            self._live.close()
         self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
         self._client._handles.discard(self)
 
