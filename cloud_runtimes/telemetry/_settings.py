@@ -24,7 +24,8 @@ class TelemetrySettings:
 
     Attributes:
         exporter: ``otlp``, ``file``, ``console`` or ``none``; without it ``otlp`` where there is an endpoint, else ``file``.
-        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added.
+        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added; of OTLP/gRPC as it is.
+        protocol: of OTLP: ``http/protobuf``, or ``grpc`` (extra ``otlp-grpc``).
         headers: sent with every batch, as ``name=value,name=value``, percent-encoded.
         compression: ``none`` or ``gzip``.
         certificate: file of the certificates to trust.
@@ -53,7 +54,8 @@ class TelemetrySettings:
     """
 
     exporter: Literal["otlp", "file", "console", "none"] | None = setting(None, help="where records go")
-    endpoint: str | None = setting(None, help="base URL of OTLP/HTTP")
+    endpoint: str | None = setting(None, help="base URL of OTLP")
+    protocol: Literal["http/protobuf", "grpc"] = setting("http/protobuf", help="of OTLP")
     headers: str = setting("", help="headers of every batch, name=value,name=value", secret=True)
     compression: Literal["none", "gzip"] = setting("none", help="of bodies")
     certificate: str | None = setting(None, help="file of the certificates to trust")
@@ -105,6 +107,7 @@ class Loaded:
     settings: TelemetrySettings
     disabled: bool
     exporters: Mapping[str, str]
+    protocols: Mapping[str, str]
     urls: Mapping[str, str]
 
 
@@ -112,6 +115,7 @@ class Loaded:
 _VARIABLES: Final[Mapping[str, tuple[str, Any]]] = {
     "OTEL_SERVICE_NAME": ("service_name", str),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("endpoint", str),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("protocol", str),
     "OTEL_EXPORTER_OTLP_HEADERS": ("headers", str),
     "OTEL_EXPORTER_OTLP_COMPRESSION": ("compression", str),
     "OTEL_EXPORTER_OTLP_CERTIFICATE": ("certificate", str),
@@ -166,14 +170,16 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
             except ValueError:
                 raise InvalidArgumentError(f"{variable}={text!r}: expected a number") from None
     settings = config.build(TelemetrySettings, values, f"{origin}: [telemetry]")
-    protocol = env.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip() or "http/protobuf"
-    if protocol != "http/protobuf":
-        raise InvalidArgumentError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: there is http/protobuf")
-    exporters, urls = {}, {}
+    exporters, protocols, urls = {}, {}, {}
     for signal in SIGNALS:
+        variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+        protocol = protocols[signal] = env.get(variable, "").strip() or settings.protocol
+        if protocol not in ("http/protobuf", "grpc"):
+            raise InvalidArgumentError(f"{variable}={protocol!r}: there are http/protobuf and grpc")
+        path = "" if protocol == "grpc" else f"/v1/{signal}"
         url = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
         if not url and settings.endpoint:
-            url = f"{settings.endpoint.rstrip('/')}/v1/{signal}"
+            url = settings.endpoint.rstrip("/") + path
         chosen = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or settings.exporter
         if chosen is None:
             chosen = "otlp" if url else "file"
@@ -183,10 +189,11 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
             )
         exporters[signal] = chosen
         if chosen == "otlp":
-            urls[signal] = url or f"http://localhost:4318/v1/{signal}"
+            urls[signal] = url or ("http://localhost:4317" if protocol == "grpc" else f"http://localhost:4318{path}")
     return Loaded(
         settings=settings,
         disabled=env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
         exporters=exporters,
+        protocols=protocols,
         urls=urls,
     )

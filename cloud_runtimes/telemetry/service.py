@@ -240,6 +240,8 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
         kind = loaded.exporters[signal]
         if kind == "none":
             kind = "file"  # nothing is recorded, so nothing comes to it
+        if kind == "otlp":
+            kind = loaded.protocols[signal]
         if kind not in made:
             made[kind] = _exporter(kind, client, loaded)
         made[signal] = made[kind]
@@ -248,15 +250,19 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
 
 def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
     settings = loaded.settings
-    if kind == "otlp":
-        from ._http import HttpExporter
-
-        return HttpExporter(
-            loaded.urls,
+    if kind in ("http/protobuf", "grpc"):
+        made: Any
+        if kind == "grpc":
+            from ._grpc import GrpcExporter as made
+        else:
+            from ._http import HttpExporter as made
+        exporter: Exporter = made(
+            {signal: url for signal, url in loaded.urls.items() if loaded.protocols[signal] == kind},
             pairs(settings.headers, "the headers of telemetry"),
             gzip=settings.compression == "gzip",
             certificate=settings.certificate,
         )
+        return exporter
     if kind == "console":
         from ._console import ConsoleExporter
 
