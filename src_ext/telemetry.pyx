@@ -11,6 +11,7 @@ from cpython.dict cimport (
     PyDict_Contains, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem, PyDict_Size, PyDict_Update,
 )
 from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_XDECREF
 from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -25,6 +26,7 @@ cdef extern from *:
     bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
 
 cimport otlp
+from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
 
@@ -39,9 +41,9 @@ from cloud_runtimes._native.telemetry_text import (
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk", "Counter", "Gauge", "Histogram",
-    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "bridge",
-    "current", "current_span", "reseed",
+    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk",
+    "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
+    "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
 
 CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")

@@ -1,6 +1,7 @@
 # Where the current span of `telemetry.pyx` lives; see the twin `telemetry_current_py.py`.
 
 cdef object own_var = ContextVar("cloud_runtimes_telemetry_span", default=None)
+cdef bint any_context = False   # ever set, in this process: else an event that leaves need not look
 cdef bint bridged = False
 cdef object api = None          # what `bridge` was given, and parts of it
 cdef object api_var = None
@@ -47,6 +48,8 @@ cdef object attach(span):
 
 
 cdef object set_current(span):
+    global any_context
+    any_context = True
     if not bridged:
         return PyContextVar_Set(own_var, span)
     return attach(new_api_span(<Span>span, True, True) if type(span) is Span else api.non_recording(span))
@@ -91,7 +94,7 @@ def current_span():
 
 def bridge(given):
     """Keep the current span where OpenTelemetry's API does from now on; see the twin."""
-    global bridged, api, api_var, api_key, api_context, api_kinds, api_codes
+    global any_context, bridged, api, api_var, api_key, api_context, api_kinds, api_codes
     if given is None:
         bridged = False
         return
@@ -101,4 +104,4 @@ def bridge(given):
     api_kinds, api_codes = tuple(given.kinds), tuple(given.codes)
     api_var, api_key, api_context = given.variable, given.key, given.context_class
     api = given
-    bridged = True
+    any_context = bridged = True  # others set it as well from now on

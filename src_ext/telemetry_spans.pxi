@@ -1,5 +1,87 @@
 # Contexts, sampling and spans of `telemetry.pyx`.
 
+@cython.final
+cdef class Variable:
+    """A `ContextVar` that tells when it is used for the first time; its methods are those of one."""
+
+    cdef object inner
+
+    def __init__(self, name):
+        self.inner = ContextVar(name, default=None)
+
+    def get(self):
+        return get_in(self.inner)
+
+    def set(self, value):
+        global any_context
+        any_context = True
+        return PyContextVar_Set(self.inner, value)
+
+    def reset(self, token):
+        PyContextVar_Reset(self.inner, token)
+
+
+baggage = Variable("cloud_runtimes_baggage")
+cdef object baggage_var = (<Variable>baggage).inner
+
+
+cdef const char* HEX = "0123456789abcdef"
+
+
+cdef inline uint8_t* put_hex(uint8_t* out, const uint8_t* raw, int size) noexcept nogil:
+    cdef int i
+    for i in range(size):
+        out[0] = HEX[raw[i] >> 4]
+        out[1] = HEX[raw[i] & 15]
+        out += 2
+    return out
+
+
+cdef int carry(uint8_t* out) except -1:
+    cdef const uint8_t* ids
+    cdef str state
+    cdef uint8_t flags
+    if not any_context:
+        return NOTHING
+    parent = get_current()
+    if get_in(baggage_var):
+        return MORE
+    if parent is None:
+        return NOTHING
+    if type(parent) is Span:
+        ids = (<Span>parent).ids
+        flags = <uint8_t>(<Span>parent).flags
+        state = (<Span>parent).state
+    elif type(parent) is SpanContext:
+        ids = (<SpanContext>parent).ids
+        flags = <uint8_t>(<SpanContext>parent).trace_flags
+        state = (<SpanContext>parent).trace_state
+    else:
+        return MORE
+    if state:
+        return MORE
+    memcpy(out, b"00-", 3)
+    out = put_hex(out + 3, ids, 16)
+    out[0] = c'-'
+    out = put_hex(out + 1, ids + 16, 8)
+    out[0] = c'-'
+    put_hex(out + 1, &flags, 1)
+    return WHOLE
+
+
+cdef Carry lent = carry
+_carry = PyCapsule_New(<void*>lent, "cloud_runtimes._native._telemetry._carry", NULL)
+
+
+def outgoing():
+    """Return the header ``traceparent`` of this context, and whether there is more to carry; see the twin."""
+    cdef uint8_t[TRACEPARENT_SIZE] header
+    cdef int found = carry(header)
+    if found == WHOLE:
+        return (<char*>header)[:TRACEPARENT_SIZE].decode("ascii"), False
+    return None, found == MORE
+
+
 cdef bytes read_id(text, Py_ssize_t size):
     if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
         raw = bytes.fromhex(text)

@@ -18,7 +18,7 @@ from .telemetry_metrics_py import (
     Observable,
     UpDownCounter,
 )
-from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces
+from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, baggage, outgoing
 
 __all__ = [
     "CAUSES",
@@ -45,8 +45,10 @@ __all__ = [
     "UpDownCounter",
     "_set_clock",
     "_set_seed",
+    "baggage",
     "bridge",
     "current",
     "current_span",
+    "outgoing",
     "reseed",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextvars import Token
+from contextvars import ContextVar, Token
 from typing import Any, Final, Self
 
 from ..errors import InvalidArgumentError
@@ -12,7 +12,7 @@ from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
 from .telemetry_current_py import current
 from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
 
-__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces"]
+__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "baggage", "outgoing"]
 
 _SAMPLED: Final = 1
 _HAS_IS_REMOTE: Final = 0x100
@@ -117,6 +117,31 @@ class Sampler:
 
 
 # ---- spans ----
+
+baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtimes_baggage", default=None)
+"""The entries of W3C Baggage that travel with it."""
+
+
+def outgoing() -> tuple[str | None, bool]:
+    """Return the header ``traceparent`` of this context, and whether there is more to carry.
+
+    Returns:
+        ``None, False``: nothing; the header and ``False``: that is all. ``None, True``: there is a trace state, baggage, or a context that only its own class can write, which the caller has to look at.
+    """
+    parent = current.get()
+    if baggage.get():
+        return None, True
+    if parent is None:
+        return None, False
+    if isinstance(parent, Span):
+        trace, flags, state = parent._trace, parent._flags, parent._state
+    elif isinstance(parent, SpanContext):
+        trace, flags, state = parent._trace, parent.trace_flags, parent.trace_state
+    else:
+        return None, True
+    if state:
+        return None, True
+    return f"00-{trace.hex()}-{parent._span.hex()}-{flags:02x}", False
 
 
 class Traces:

@@ -181,7 +181,7 @@ class TracerProvider(Provider, trace.TracerProvider):
         if self._telemetry._off["traces"]:
             return PassingTracer()
         number = self._scope(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
-        made: Any = kernel.ApiTracer(kernel.Tracer(self._telemetry._traces, number))
+        made: Any = kernel.ApiTracer(self._telemetry._tracer(number))
         return made  # type: ignore[no-any-return]
 
     def add_span_processor(self, span_processor: Any) -> None:

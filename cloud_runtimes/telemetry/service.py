@@ -11,16 +11,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
+from .. import __version__, _propagation
 from .._home import home_folder, is_memory
 from .._native import telemetry as kernel
 from .._operation import Method, check_timeout
 from .._service import Service, placed
 from ..errors import InvalidArgumentError
-from . import _propagation
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
+from ._sampling import LiveSampler
 from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
 from .driver import Exporter
@@ -70,6 +70,11 @@ class TelemetryService(Service):
         off = {signal: loaded.disabled or loaded.exporters[signal] == "none" for signal in SIGNALS}
         sampler = kernel.Sampler(0.0, 0.0, False) if off["traces"] else kernel.Sampler(*settings.sampling)
         self._traces = kernel.Traces(self._pipeline.buffers["traces"], self._limits, sampler)
+        self._live: LiveSampler | None = None
+        if settings.sampler_store is not None and not off["traces"]:
+            self._live = LiveSampler(
+                client, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
+            )
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
         self._scopes: dict[bytes, int] = {}
@@ -115,7 +120,12 @@ class TelemetryService(Service):
             name: of the instrumentation scope, usually ``__name__``.
             version: of what is instrumented.
         """
-        return kernel.Tracer(self._traces, self._scope(name, version))
+        return self._tracer(self._scope(name, version))
+
+    def _tracer(self, scope: int) -> kernel.Tracer:
+        if self._live is not None:
+            self._live.start()
+        return kernel.Tracer(self._traces, scope)
 
     def meter(self, name: str) -> Meter:
         """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
@@ -188,15 +198,17 @@ class TelemetryService(Service):
     def extract(self, headers: Any) -> kernel.SpanContext | None:
         """Return the context of incoming headers, to be given as ``parent=``; `None` where there is no valid one.
 
+        Handlers of events and of RPC methods need not ask: they run in the context that came with what they handle.
+
         Args:
-            headers: a mapping, or pairs of name and value; text or bytes.
+            headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
         """
-        context: kernel.SpanContext | None = _propagation.extract(headers)
+        context: kernel.SpanContext | None = _propagation.extract(_propagation.headers_of(headers))
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
-        """Return the baggage of incoming headers, for `use_baggage`."""
-        return _propagation.extract_baggage(headers)
+        """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
+        return _propagation.extract_baggage(_propagation.headers_of(headers))
 
     def baggage(self) -> Mapping[str, str]:
         """Return the baggage of this context."""
@@ -237,6 +249,8 @@ class TelemetryService(Service):
         return TelemetryStats(*(self._pipeline.stats(signal) for signal in SIGNALS))
 
     def _close_by_client(self, end: float | None) -> None:
+        if self._live is not None:
+            self._live.close()
         self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
         self._client._handles.discard(self)
 
@@ -265,6 +279,8 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
         kind = loaded.exporters[signal]
         if kind == "none":
             kind = "file"  # nothing is recorded, so nothing comes to it
+        if kind == "otlp":
+            kind = loaded.protocols[signal]
         if kind not in made:
             made[kind] = _exporter(kind, client, loaded)
         made[signal] = made[kind]
@@ -273,15 +289,19 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
 
 def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
     settings = loaded.settings
-    if kind == "otlp":
-        from ._http import HttpExporter
-
-        return HttpExporter(
-            loaded.urls,
+    if kind in ("http/protobuf", "grpc"):
+        made: Any
+        if kind == "grpc":
+            from ._grpc import GrpcExporter as made
+        else:
+            from ._http import HttpExporter as made
+        exporter: Exporter = made(
+            {signal: url for signal, url in loaded.urls.items() if loaded.protocols[signal] == kind},
             pairs(settings.headers, "the headers of telemetry"),
             gzip=settings.compression == "gzip",
             certificate=settings.certificate,
         )
+        return exporter
     if kind == "console":
         from ._console import ConsoleExporter
 
