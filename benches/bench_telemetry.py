@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,18 @@ def _spans(tracer: Any) -> Callable[[], None]:
     return call
 
 
+def _api_spans(tracer: Any) -> Callable[[], None]:
+    def call() -> None:
+        with tracer.start_as_current_span("GET /cart/{id}") as span:
+            span.set_attribute("http.request.method", "GET")
+            span.set_attribute("http.route", "/cart/{id}")
+            span.set_attribute("http.status", 200)
+            span.set_attribute("peer", "db")
+            span.set_attribute("cached", True)
+
+    return call
+
+
 def ours(calls: Calls, telemetry: Any) -> None:
     """Our calls."""
     tracer, logger, meter = telemetry.tracer("bench"), telemetry.logger("bench"), telemetry.meter("bench")
@@ -59,6 +72,19 @@ def ours(calls: Calls, telemetry: Any) -> None:
     calls["bound counter"]["ours"] = lambda: bound.add(1)
     calls["log record, 3 attributes"]["ours"] = lambda: logger.info("user logged in", user="bob", n=12, ok=True)
     calls["log record through logging"]["ours"] = lambda: standard.info("user %s logged in", "bob")
+
+
+def drop_in(telemetry: Any) -> Calls:
+    """Spans through OpenTelemetry's API, and what the shared context costs native ones. From here on the current span lives in OpenTelemetry's context."""
+    calls: Calls = {"span of OpenTelemetry's API, 5 attributes": {}}
+    sdk: Calls = defaultdict(dict)
+    opentelemetry(sdk)
+    tracer = telemetry.tracer_provider().get_tracer("bench")
+    (row,) = calls.values()
+    row["ours"] = _api_spans(tracer)
+    row["ours, native in the same context"] = _spans(telemetry.tracer("bench"))
+    row["opentelemetry-sdk"] = sdk["span, 5 attributes"]["opentelemetry-sdk"]
+    return calls
 
 
 def opentelemetry(calls: Calls) -> None:
@@ -86,15 +112,7 @@ def opentelemetry(calls: Calls) -> None:
 
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Spans()))
-    tracer = provider.get_tracer("bench")
-
-    def span() -> None:
-        with tracer.start_as_current_span("GET /cart/{id}") as span:
-            span.set_attribute("http.request.method", "GET")
-            span.set_attribute("http.route", "/cart/{id}")
-            span.set_attribute("http.status", 200)
-            span.set_attribute("peer", "db")
-            span.set_attribute("cached", True)
+    span = _api_spans(provider.get_tracer("bench"))
 
     meter = MeterProvider([InMemoryMetricReader()]).get_meter("bench")
     counter, histogram = meter.create_counter("c"), meter.create_histogram("h")
@@ -155,8 +173,8 @@ def prometheus(calls: Calls) -> None:
 
 
 @contextmanager
-def callers() -> Iterator[Calls]:
-    """What → who → a call; peers that are not installed are left out."""
+def callers() -> Iterator[tuple[Calls, Any]]:
+    """What → who → a call, and the service; peers that are not installed are left out."""
     calls: Calls = {
         name: {}
         for name in (
@@ -179,7 +197,7 @@ def callers() -> Iterator[Calls]:
             ):
                 if importlib.util.find_spec(module.partition(".")[0]) and importlib.util.find_spec(module):
                     add(calls)
-            yield calls
+            yield calls, client.telemetry
 
 
 def say(line: str) -> None:
@@ -229,10 +247,14 @@ def main() -> None:
     """Measure all, interleaved."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 51
     say(f"Python {sys.version.split()[0]}; kernels: {native_status().reason}; CPU time of the caller")
-    with callers() as made:
+    with callers() as (made, telemetry):
         for what, calls in made.items():
             say(what)
             _measure(calls, rounds)
+        if importlib.util.find_spec("opentelemetry") and importlib.util.find_spec("opentelemetry.sdk"):
+            for what, calls in drop_in(telemetry).items():
+                say(what)
+                _measure(calls, rounds)
     _encoding(rounds)
 
 

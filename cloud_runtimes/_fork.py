@@ -1,6 +1,6 @@
 """What must happen in a forked child, in one place.
 
-Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
+Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. What goes on in the child, by a thread that uses others of ours, does so in `revived`, once all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ def _after_in_child() -> None:
     global _generation, importing
     _generation += 1
     importing = threading.RLock()
-    for _, member in sorted(_members.items()):
+    members = [member for _, member in sorted(_members.items())]
+    for member in members:
         member.forked()
+    for member in members:
+        if hasattr(member, "revived"):
+            member.revived()
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

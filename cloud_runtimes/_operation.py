@@ -103,9 +103,24 @@ class Operation:
         metadata: for the component, untouched.
         attempt: 1 for the first.
         maybe_applied: whether an earlier attempt may have been applied.
+        span: of the call; set, like `begun`, only where calls have spans.
+        begun: whether the call is inside of its span.
     """
 
-    __slots__ = ("attempt", "component", "deadline", "maybe_applied", "metadata", "method", "repeatable", "timeout")
+    __slots__ = (
+        "attempt",
+        "begun",
+        "component",
+        "deadline",
+        "maybe_applied",
+        "metadata",
+        "method",
+        "repeatable",
+        "span",
+        "timeout",
+    )
+    begun: bool
+    span: Any
 
     def __init__(
         self, method: Method, component: str, timeout: float | None, metadata: Mapping[str, str] | None = None

@@ -15,6 +15,7 @@ from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 if TYPE_CHECKING:
     from ._driver import Driver
     from .client import CloudRuntimesClient
+    from .telemetry._calls import Calls
 
 __all__ = ["Service", "placed"]
 
@@ -78,8 +79,8 @@ class Service:
         self._runtime_name = ""
         # emptied when the client closes or is forked, so that the hot path needs no other check
         self._drivers: dict[str, Any] = {}
-        # span, retry and policy, once something enables them
-        self._hooks: Callable[[Operation], Any] | None = None
+        # spans of calls, where [telemetry] instrument enables them
+        self._hooks: Calls | None = None
 
     def _driver(self, name: str) -> Any:
         """Return the driver for a store name; the first time it is made, without I/O."""
@@ -118,14 +119,16 @@ class Service:
             )
 
     def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
-        if self._hooks is not None:
-            self._hooks(op)
+        if self._hooks is not None and self._hooks.begins(op):
+            return cast(R, self._hooks.call(self._call, op, method, args))
         try:
             while True:
                 try:
                     return method(op, *args)
                 except Exception as error:
                     delay = op.failed(error, self._runtime_name)
+                    if self._hooks is not None:
+                        self._hooks.repeats(op, error)
                 time.sleep(delay)
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -133,14 +136,16 @@ class Service:
             raise
 
     async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
-        if self._hooks is not None:
-            self._hooks(op)
+        if self._hooks is not None and self._hooks.begins(op):
+            return cast(R, await self._hooks.call_async(self._call_async, op, method, args))
         try:
             while True:
                 try:
                     return await method(op, *args)
                 except Exception as error:
                     delay = op.failed(error, self._runtime_name)
+                    if self._hooks is not None:
+                        self._hooks.repeats(op, error)
                 import asyncio
 
                 await asyncio.sleep(delay)

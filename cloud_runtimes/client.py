@@ -180,6 +180,10 @@ class CloudRuntimesClient:
                 else:
                     made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
                     self._runtime = made(settings, self._bridge)
+            if service is not None and service._hooks is None and self._settings.telemetry.get("instrument"):
+                from .telemetry._calls import calls
+
+                service._hooks = calls(self, service)
             return self._runtime
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:

@@ -15,13 +15,14 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 from attributes cimport take_payload, take_text, take_traceparent
+from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport check_single
 from record cimport (
     AT_CONTENT_TYPE, AT_KEY, AT_TRACEPARENT, CONTENT_TYPE, CONTENT_TYPES, HEAD_SIZE, KEY, RECORD_MAX, TRACEPARENT, DrawNow,
     Parts, Slice, content_type_name, header_size, parts_size, parts_write, put_header, put_u32,
 )
 
-from cloud_runtimes._native import _events, _payload
+from cloud_runtimes._native import _events, _payload, _telemetry
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 
 __all__ = ["BatchBuffer", "Chunk", "Entry"]
@@ -30,6 +31,7 @@ __all__ = ["BatchBuffer", "Chunk", "Entry"]
 cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
 ctypedef object (*Written)(object, Slice*)
 cdef Written written = <Written>PyCapsule_GetPointer(_payload._written, "cloud_runtimes._native._payload._written")
+cdef Carry carry = <Carry>PyCapsule_GetPointer(_telemetry._carry, "cloud_runtimes._native._telemetry._carry")
 cdef dict NUMBERS = {}
 cdef int _number
 for _number in range(1, CONTENT_TYPES):
@@ -409,15 +411,24 @@ cdef class Entry:
 
     cdef int64_t add(self, BatchBuffer buffer, dict data, object key) except -1:
         cdef Parts parts
+        cdef uint8_t[TRACEPARENT_SIZE] header
         cdef Py_ssize_t size
         cdef int64_t sequence
         cdef bint wake
+        cdef int carried
         try:
             parts.flags = 0
             parts.number = 1
+            carried = carry(header)
+            if carried == MORE:
+                return 0
+            if carried == WHOLE:
+                parts.texts[AT_TRACEPARENT].data = header
+                parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
+                parts.flags = TRACEPARENT
             if key is not None:
                 take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
-                parts.flags = KEY
+                parts.flags |= KEY
             out = written(data, &parts.payload)
             if parts.payload.size > self.max_event:
                 return 0

@@ -7,8 +7,11 @@ A record is encoded on the stack first (that may run Python code), then comes on
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Get, PyContextVar_Reset, PyContextVar_Set
-from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport (
+    PyDict_Contains, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem, PyDict_Size, PyDict_Update,
+)
 from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_XDECREF
 from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -23,6 +26,7 @@ cdef extern from *:
     bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
 
 cimport otlp
+from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
 
@@ -31,14 +35,15 @@ import sys
 from contextvars import ContextVar
 
 from cloud_runtimes._native.telemetry_text import (
-    KINDS, SEVERITIES, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong,
+    KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, message_of, not_bridged,
+    refuse_parent, time_of, wrong,
 )
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk", "Counter", "Gauge", "Histogram",
-    "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter", "current", "current_span",
-    "reseed",
+    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk",
+    "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
+    "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
 
 CAUSES = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
@@ -451,6 +456,8 @@ cdef void free_all(Block* block) noexcept nogil:
         block = following
 
 
+include "telemetry_current.pxi"
 include "telemetry_spans.pxi"
+include "telemetry_api.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_metrics.pxi"

@@ -63,12 +63,44 @@ cdef class Logger:
         if severity >= self.level:
             self.write(time, severity, name, body, attributes)
 
+    def record(
+        self, int64_t time, int64_t observed, int severity, str name not None, body, dict attributes,
+        bytes trace not None, bytes span not None, uint32_t flags, str event not None,
+    ):
+        """Record what came through OpenTelemetry's API; see the twin."""
+        if PyBytes_GET_SIZE(trace) not in (0, 16) or PyBytes_GET_SIZE(span) not in (0, 8):
+            raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
+        self.put(
+            time, observed, severity, name, body, attributes,
+            <const uint8_t*>PyBytes_AS_STRING(trace) if PyBytes_GET_SIZE(trace) else NULL,
+            <const uint8_t*>PyBytes_AS_STRING(span) if PyBytes_GET_SIZE(span) else NULL,
+            flags, event,
+        )
+
     cdef int write(self, int64_t time, int severity, str name, body, dict attributes) except -1:
+        cdef int64_t now = wall_now()
+        cdef const uint8_t* ids = NULL
+        cdef uint32_t flags = 0
+        span = get_current()
+        if type(span) is Span:
+            ids = (<Span>span).ids
+            flags = (<Span>span).flags
+        elif type(span) is SpanContext:
+            ids = (<SpanContext>span).ids
+            flags = (<SpanContext>span).trace_flags
+        return self.put(
+            time if time else now, now, severity, name, body, attributes, ids, ids + 16 if ids != NULL else NULL, flags, ""
+        )
+
+    cdef int put(
+        self, int64_t time, int64_t observed, int severity, str name, body, dict attributes,
+        const uint8_t* trace, const uint8_t* span, uint32_t flags, str event,
+    ) except -1:
         cdef Writer w
         cdef char[SCRATCH] room
         writer_init(&w, room, SCRATCH)
         try:
-            self.encode(&w, time, severity, name, body, attributes)
+            self.encode(&w, time, observed, severity, name, body, attributes, trace, span, flags, event)
         except BaseException:
             writer_release(&w)
             self.buffer.drop(1, FAILED)
@@ -76,13 +108,15 @@ cdef class Logger:
         self.buffer.put(self.scope, &w, 1)
         return 0
 
-    cdef int encode(self, Writer* w, int64_t time, int severity, str name, body, dict attributes) except -1:
-        cdef int64_t now = wall_now()
+    cdef int encode(
+        self, Writer* w, int64_t time, int64_t observed, int severity, str name, body, dict attributes,
+        const uint8_t* trace, const uint8_t* span, uint32_t flags, str event,
+    ) except -1:
         cdef Py_ssize_t start, dropped
-        cdef const uint8_t* ids = NULL
-        cdef uint32_t flags = 0
-        fixed64_field(w, 0x09, time if time else now)
-        varint_field(w, 0x10, severity & 0x7F)
+        if time:
+            fixed64_field(w, 0x09, time)
+        if severity & 0x7F:
+            varint_field(w, 0x10, severity & 0x7F)
         if name:
             text_field(w, 0x1A, name)
         start = begin(w, 0x2A)
@@ -95,18 +129,15 @@ cdef class Logger:
         dropped = put_attributes(w, 0x32, attributes, &self.limits)
         if dropped:
             varint_field(w, 0x38, dropped)
-        span = get_current()
-        if type(span) is Span:
-            ids = (<Span>span).ids
-            flags = (<Span>span).flags
-        elif type(span) is SpanContext:
-            ids = (<SpanContext>span).ids
-            flags = (<SpanContext>span).trace_flags
-        if ids != NULL:
+        if trace != NULL:
             writer_reserve(w, 5)
             put_u8(w, 0x45)
             put_fixed32(w, flags)
-            data_field(w, 0x4A, ids, 16)
-            data_field(w, 0x52, ids + 16, 8)
-        fixed64_field(w, 0x59, now)
+            data_field(w, 0x4A, trace, 16)
+        if span != NULL:
+            data_field(w, 0x52, span, 8)
+        if observed:
+            fixed64_field(w, 0x59, observed)
+        if event:
+            text_field(w, 0x62, event)
         return 0

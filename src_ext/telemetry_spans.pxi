@@ -1,22 +1,85 @@
 # Contexts, sampling and spans of `telemetry.pyx`.
 
-current = ContextVar("cloud_runtimes_telemetry_span", default=None)
-cdef object current_var = current
+@cython.final
+cdef class Variable:
+    """A `ContextVar` that tells when it is used for the first time; its methods are those of one."""
+
+    cdef object inner
+
+    def __init__(self, name):
+        self.inner = ContextVar(name, default=None)
+
+    def get(self):
+        return get_in(self.inner)
+
+    def set(self, value):
+        global any_context
+        any_context = True
+        return PyContextVar_Set(self.inner, value)
+
+    def reset(self, token):
+        PyContextVar_Reset(self.inner, token)
 
 
-cdef inline object get_current():
-    cdef PyObject* found = NULL
-    PyContextVar_Get(current_var, NULL, &found)
-    if found == NULL:
-        return None
-    result = <object>found
-    Py_XDECREF(found)
-    return result
+baggage = Variable("cloud_runtimes_baggage")
+cdef object baggage_var = (<Variable>baggage).inner
 
 
-def current_span():
-    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
-    return get_current()
+cdef const char* HEX = "0123456789abcdef"
+
+
+cdef inline uint8_t* put_hex(uint8_t* out, const uint8_t* raw, int size) noexcept nogil:
+    cdef int i
+    for i in range(size):
+        out[0] = HEX[raw[i] >> 4]
+        out[1] = HEX[raw[i] & 15]
+        out += 2
+    return out
+
+
+cdef int carry(uint8_t* out) except -1:
+    cdef const uint8_t* ids
+    cdef str state
+    cdef uint8_t flags
+    if not any_context:
+        return NOTHING
+    parent = get_current()
+    if get_in(baggage_var):
+        return MORE
+    if parent is None:
+        return NOTHING
+    if type(parent) is Span:
+        ids = (<Span>parent).ids
+        flags = <uint8_t>(<Span>parent).flags
+        state = (<Span>parent).state
+    elif type(parent) is SpanContext:
+        ids = (<SpanContext>parent).ids
+        flags = <uint8_t>(<SpanContext>parent).trace_flags
+        state = (<SpanContext>parent).trace_state
+    else:
+        return MORE
+    if state:
+        return MORE
+    memcpy(out, b"00-", 3)
+    out = put_hex(out + 3, ids, 16)
+    out[0] = c'-'
+    out = put_hex(out + 1, ids + 16, 8)
+    out[0] = c'-'
+    put_hex(out + 1, &flags, 1)
+    return WHOLE
+
+
+cdef Carry lent = carry
+_carry = PyCapsule_New(<void*>lent, "cloud_runtimes._native._telemetry._carry", NULL)
+
+
+def outgoing():
+    """Return the header ``traceparent`` of this context, and whether there is more to carry; see the twin."""
+    cdef uint8_t[TRACEPARENT_SIZE] header
+    cdef int found = carry(header)
+    if found == WHOLE:
+        return (<char*>header)[:TRACEPARENT_SIZE].decode("ascii"), False
+    return None, found == MORE
 
 
 cdef bytes read_id(text, Py_ssize_t size):
@@ -159,25 +222,36 @@ cdef dict copied_attributes(attributes):
 
 
 cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint makes_current):
-    cdef Span span, above
-    cdef SpanContext context
-    cdef int flags = -1
-    cdef int64_t now
+    cdef Span span
+    cdef int number_ = 1
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
-    span = Span.__new__(Span)
-    span.kind = 1
     if kind is not "internal":
         number = kinds.get(kind) if isinstance(kind, str) else None
         if number is None:
             raise wrong("kind", kind, KINDS)
-        span.kind = number
+        number_ = number
+    span = begin_span(tracer, name, copied_attributes(attributes), number_, get_current() if parent is None else parent)
+    span.makes_current = makes_current
+    if links is not () and span.flags & SAMPLED:
+        for link in links:
+            if isinstance(link, (Span, SpanContext)):
+                span.add_link(link)
+            else:
+                span.add_link(*link)
+    return span
+
+
+cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent):
+    cdef Span span, above
+    cdef SpanContext context
+    cdef int flags = -1
+    cdef int64_t now
+    span = Span.__new__(Span)
+    span.kind = kind
     span.tracer = tracer
     span.name_ = name
-    span.makes_current = makes_current
-    span.attributes_ = copied_attributes(attributes)
-    if parent is None:
-        parent = get_current()
+    span.attributes_ = attributes
     if type(parent) is Span:
         above = <Span>parent
         memcpy(span.ids, above.ids, 16)
@@ -211,12 +285,6 @@ cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint ma
         span.offset = wall_now() - now
         span.has_offset = True
     span.start = now + span.offset
-    if links is not () and span.flags & SAMPLED:
-        for link in links:
-            if isinstance(link, (Span, SpanContext)):
-                span.add_link(link)
-            else:
-                span.add_link(*link)
     return span
 
 
@@ -303,30 +371,34 @@ cdef class Span:
 
     cpdef add_event(self, name, attributes=None):
         """Add an event, with the present time."""
+        self.put_event(name, copied_attributes(attributes), -1)
+
+    cdef int put_event(self, name, dict attributes, int64_t time) except -1:
+        # `time` -1: now
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Py_ssize_t dropped
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {name.__class__.__name__}")
-        cdef dict copied = copied_attributes(attributes)
         if not self.recording():
-            return
+            return 0
         if self.events is None:
             self.events = []
         if len(self.events) >= self.tracer.traces.limits.events:
             self.dropped_events += 1
-            return
+            return 0
         writer_init(&w, room, SCRATCH)
         try:
-            fixed64_field(&w, 0x09, monotonic_now() + self.offset)
+            fixed64_field(&w, 0x09, monotonic_now() + self.offset if time < 0 else time)
             if name:
                 text_field(&w, 0x12, name)
-            dropped = put_attributes(&w, 0x1A, copied, &self.tracer.traces.limits)
+            dropped = put_attributes(&w, 0x1A, attributes, &self.tracer.traces.limits)
             if dropped:
                 varint_field(&w, 0x20, dropped)
             self.events.append(writer_bytes(&w))
         finally:
             writer_release(&w)
+        return 0
 
     cpdef record_exception(self, exception, attributes=None):
         """Add an event ``exception`` with its type, message and stack trace."""
@@ -337,9 +409,6 @@ cdef class Span:
 
     cpdef add_link(self, context, attributes=None):
         """Add a link to a span of this or another trace."""
-        cdef Writer w
-        cdef char[SCRATCH] room
-        cdef Py_ssize_t dropped
         cdef const uint8_t* ids
         cdef str state
         cdef uint32_t flags
@@ -355,21 +424,26 @@ cdef class Span:
                 flags |= IS_REMOTE
         else:
             raise refuse_parent(context)
-        cdef dict copied = copied_attributes(attributes)
+        self.put_link(ids, flags, state, copied_attributes(attributes))
+
+    cdef int put_link(self, const uint8_t* ids, uint32_t flags, str state, dict attributes) except -1:
+        cdef Writer w
+        cdef char[SCRATCH] room
+        cdef Py_ssize_t dropped
         if not self.recording():
-            return
+            return 0
         if self.links is None:
             self.links = []
         if len(self.links) >= self.tracer.traces.limits.links:
             self.dropped_links += 1
-            return
+            return 0
         writer_init(&w, room, SCRATCH)
         try:
             data_field(&w, 0x0A, ids, 16)
             data_field(&w, 0x12, ids + 16, 8)
             if state:
                 text_field(&w, 0x1A, state)
-            dropped = put_attributes(&w, 0x22, copied, &self.tracer.traces.limits)
+            dropped = put_attributes(&w, 0x22, attributes, &self.tracer.traces.limits)
             if dropped:
                 varint_field(&w, 0x28, dropped)
             writer_reserve(&w, 5)
@@ -378,6 +452,7 @@ cdef class Span:
             self.links.append(writer_bytes(&w))
         finally:
             writer_release(&w)
+        return 0
 
     cpdef set_status(self, status, description=None):
         """Set the status; see the twin."""
@@ -386,30 +461,38 @@ cdef class Span:
             raise wrong("status", status, STATUSES)
         if description is not None and not isinstance(description, str):
             raise InvalidArgumentError(f"a status's description is text, not {description.__class__.__name__}")
+        self.mark(number, description or "")
+
+    cdef void mark(self, int number, str message):
         if self.ended or not number or self.status == 1:
             return
         self.status = number
-        self.message = (description or "") if number == 2 else ""
+        self.message = message if number == 2 else ""
 
     cpdef end(self):
         """End it: it is encoded now. Ending twice does nothing."""
+        self.finish(-1)
+
+    cdef int finish(self, int64_t time) except -1:
+        # `time` -1: now
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Traces traces
         if self.ended:
-            return
+            return 0
         self.ended = True
         if not self.flags & SAMPLED:
-            return
+            return 0
         traces = self.tracer.traces
         writer_init(&w, room, SCRATCH)
         try:
-            self.encode(&w, monotonic_now() + self.offset, &traces.limits)
+            self.encode(&w, monotonic_now() + self.offset if time < 0 else time, &traces.limits)
         except BaseException:
             writer_release(&w)
             traces.buffer.drop(1, FAILED)
             raise
         traces.buffer.put(self.tracer.scope, &w, 1)
+        return 0
 
     cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
         cdef Py_ssize_t dropped, start
@@ -453,7 +536,7 @@ cdef class Span:
 
     def __enter__(self):
         if self.makes_current and self.token is None:
-            self.token = PyContextVar_Set(current_var, self)
+            self.token = set_current(self)
         return self
 
     cdef int leave(self, error) except -1:
@@ -461,7 +544,7 @@ cdef class Span:
         if token is not None:
             self.token = None
             try:
-                PyContextVar_Reset(current_var, token)
+                reset_current(token)
             except ValueError:  # left in another context, as generators may: there is nothing to give back there
                 pass
         if error is not None and isinstance(error, Exception) and self.recording():
@@ -469,7 +552,7 @@ cdef class Span:
             if not self.status:
                 described = exception_attributes(error)
                 self.set_status("error", f"{described['exception.type']}: {described['exception.message']}")
-        self.end()
+        self.finish(-1)
         return 0
 
     def __exit__(self, kind, error, trace):

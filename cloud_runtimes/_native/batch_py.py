@@ -14,6 +14,7 @@ from typing import Any, final
 from ..errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 from .cloudevents_py import check_topic, frame_header
 from .record_py import HEAD, check_record, check_text, encode_record
+from .telemetry_spans_py import outgoing
 
 __all__ = ["BatchBuffer", "Chunk", "Entry"]
 
@@ -272,11 +273,11 @@ _ABSENT: Any = object()
 
 @final
 class Entry:
-    """The way into a buffer that `Publisher.send` is: for dicts that become JSON, without a frame of Python in the compiled twin.
+    """The way into a buffer that `Publisher.send` is: for dicts that become JSON, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``.
 
     Args:
         encode: from a dict to JSON. The compiled twin takes its own short cut for `payload.encode_json`, else the other way.
-        other: takes what the short way does not: other data, attributes, metadata, an event that is too large or for which there is no room now. Called with the arguments of `send`.
+        other: takes what the short way does not: other data, attributes, metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage. Called with the arguments of `send`.
         failed: called with an error that leaves.
     """
 
@@ -301,9 +302,9 @@ class Entry:
         buffer, max_event = self._aim
         if buffer is not None and type(data) is dict and attributes is None and metadata is None:
             try:
-                payload = self._encode(data)
-                if len(payload) <= max_event:
-                    sequence = buffer.append(payload, "application/json", key)
+                traceparent, more = outgoing()
+                if not more and len(payload := self._encode(data)) <= max_event:
+                    sequence = buffer.append(payload, "application/json", key, traceparent)
                     if sequence:
                         return sequence
             except BaseException as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, value_into, varint
 from .telemetry_buffer_py import FAILED, Buffer, wall
-from .telemetry_spans_py import Span, SpanContext, current
+from .telemetry_current_py import current
+from .telemetry_spans_py import Span, SpanContext
 from .telemetry_text import SEVERITIES, exception_attributes, wrong
 
 __all__ = ["Logger"]
@@ -86,13 +88,64 @@ class Logger:
         if severity >= self.level:
             self._emit(time, severity, name, body, attributes)
 
+    def record(
+        self,
+        time: int,
+        observed: int,
+        severity: int,
+        name: str,
+        body: Any,
+        attributes: dict[str, Any] | None,
+        trace: bytes,
+        span: bytes,
+        flags: int,
+        event: str,
+    ) -> None:
+        """Record what came through OpenTelemetry's API, whatever `level` says.
+
+        Args:
+            time, observed: nanoseconds since 1970 UTC, 0: not known.
+            severity: a severity number of OTLP, 0: not known.
+            name: the severity's, ``""`` for none.
+            body: any value of an attribute.
+            attributes: not copied.
+            trace, span: 16 and 8 bytes, or none where there is no span.
+            flags: of the trace.
+            event: name of the event that it is, ``""`` for none.
+        """
+        if len(trace) not in (0, 16) or len(span) not in (0, 8):
+            raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
+        self._write(time, observed, severity, name, body, attributes, trace, span, flags, event)
+
     def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
+        now = wall()
+        span = current.get()
+        trace, ids, flags = b"", b"", 0
+        if isinstance(span, (Span, SpanContext)):
+            trace, ids = span._trace, span._span
+            flags = span._flags if isinstance(span, Span) else span.trace_flags
+        self._write(time or now, now, severity, name, body, attributes, trace, ids, flags, "")
+
+    def _write(
+        self,
+        time: int,
+        observed: int,
+        severity: int,
+        name: str,
+        body: Any,
+        attributes: dict[str, Any] | None,
+        trace: bytes,
+        span: bytes,
+        flags: int,
+        event: str,
+    ) -> None:
         buffer = self._buffer
         try:
-            now = wall()
             out = bytearray()
-            fixed64_field(out, 0x09, time or now)
-            out += bytes((0x10, severity & 0x7F))
+            if time:
+                fixed64_field(out, 0x09, time)
+            if severity & 0x7F:
+                out += bytes((0x10, severity & 0x7F))
             if name:
                 bytes_field(out, 0x1A, text(name))
             value = bytearray()
@@ -101,12 +154,15 @@ class Logger:
             if dropped := attributes_into(out, 0x32, attributes, self._limits):
                 out.append(0x38)
                 out += varint(dropped)
-            span = current.get()
-            if isinstance(span, (Span, SpanContext)):
-                fixed32_field(out, b"\x45", span._flags if isinstance(span, Span) else span.trace_flags)
-                bytes_field(out, 0x4A, span._trace)
-                bytes_field(out, 0x52, span._span)
-            fixed64_field(out, 0x59, now)
+            if trace:
+                fixed32_field(out, b"\x45", flags)
+                bytes_field(out, 0x4A, trace)
+            if span:
+                bytes_field(out, 0x52, span)
+            if observed:
+                fixed64_field(out, 0x59, observed)
+            if event:
+                bytes_field(out, 0x62, text(event))
         except BaseException:
             buffer.drop(1, FAILED)
             raise

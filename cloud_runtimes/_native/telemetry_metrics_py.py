@@ -15,7 +15,8 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed64_field, text, varint
 from .telemetry_buffer_py import INVALID, Buffer, wall
-from .telemetry_spans_py import Span, SpanContext, current
+from .telemetry_current_py import current
+from .telemetry_spans_py import Span, SpanContext
 from .telemetry_text import attributes_of
 
 __all__ = [

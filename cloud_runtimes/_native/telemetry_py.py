@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .otlp_py import Limits
+from .telemetry_api_py import ApiScope, ApiSpan, ApiTracer, bridge
 from .telemetry_buffer_py import CAUSES, Buffer, Chunk, _set_clock, _set_seed, reseed
+from .telemetry_current_py import current, current_span
 from .telemetry_logs_py import Logger
 from .telemetry_metrics_py import (
     BoundCounter,
@@ -16,10 +18,13 @@ from .telemetry_metrics_py import (
     Observable,
     UpDownCounter,
 )
-from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, current, current_span
+from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, baggage, outgoing
 
 __all__ = [
     "CAUSES",
+    "ApiScope",
+    "ApiSpan",
+    "ApiTracer",
     "BoundCounter",
     "BoundGauge",
     "BoundHistogram",
@@ -40,7 +45,10 @@ __all__ = [
     "UpDownCounter",
     "_set_clock",
     "_set_seed",
+    "baggage",
+    "bridge",
     "current",
     "current_span",
+    "outgoing",
     "reseed",
 ]

@@ -9,9 +9,10 @@ from typing import Any, Final, Self
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, varint
 from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
+from .telemetry_current_py import current
 from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
 
-__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "current", "current_span"]
+__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "baggage", "outgoing"]
 
 _SAMPLED: Final = 1
 _HAS_IS_REMOTE: Final = 0x100
@@ -117,13 +118,30 @@ class Sampler:
 
 # ---- spans ----
 
-current: Final[ContextVar[Any]] = ContextVar("cloud_runtimes_telemetry_span", default=None)
-"""The `Span` or remote `SpanContext` that is the parent of what starts next."""
+baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtimes_baggage", default=None)
+"""The entries of W3C Baggage that travel with it."""
 
 
-def current_span() -> Any:
-    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
-    return current.get()
+def outgoing() -> tuple[str | None, bool]:
+    """Return the header ``traceparent`` of this context, and whether there is more to carry.
+
+    Returns:
+        ``None, False``: nothing; the header and ``False``: that is all. ``None, True``: there is a trace state, baggage, or a context that only its own class can write, which the caller has to look at.
+    """
+    parent = current.get()
+    if baggage.get():
+        return None, True
+    if parent is None:
+        return None, False
+    if isinstance(parent, Span):
+        trace, flags, state = parent._trace, parent._flags, parent._state
+    elif isinstance(parent, SpanContext):
+        trace, flags, state = parent._trace, parent.trace_flags, parent.trace_state
+    else:
+        return None, True
+    if state:
+        return None, True
+    return f"00-{trace.hex()}-{parent._span.hex()}-{flags:02x}", False
 
 
 class Traces:
@@ -167,7 +185,7 @@ class Tracer:
         Raises:
             InvalidArgumentError: an argument of the wrong type.
         """
-        return Span(self, name, attributes, kind, parent, links, True)
+        return self._span(name, attributes, kind, parent, links, True)
 
     def start_span(
         self,
@@ -179,7 +197,23 @@ class Tracer:
         links: Iterable[Any] = (),
     ) -> Span:
         """Start a span that becomes nobody's parent by itself; ``end()`` or ``with`` ends it. Arguments as of `span`."""
-        return Span(self, name, attributes, kind, parent, links, False)
+        return self._span(name, attributes, kind, parent, links, False)
+
+    def _span(self, name: str, attributes: Any, kind: str, parent: Any, links: Iterable[Any], scoped: bool) -> Span:
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
+        number = KINDS.get(kind) if isinstance(kind, str) else None
+        if number is None:
+            raise wrong("kind", kind, KINDS)
+        copied = attributes_of(attributes)
+        span = Span(self, name, copied, number, current.get() if parent is None else parent, scoped)
+        if span._flags & _SAMPLED:
+            for link in links:
+                if isinstance(link, (Span, SpanContext)):
+                    span.add_link(link)
+                else:
+                    span.add_link(*link)
+        return span
 
 
 class Span:
@@ -213,18 +247,13 @@ class Span:
     )
 
     def __init__(
-        self, tracer: Tracer, name: str, attributes: Any, kind: str, parent: Any, links: Iterable[Any], scoped: bool
+        self, tracer: Tracer, name: str, attributes: dict[Any, Any] | None, kind: int, parent: Any, scoped: bool
     ) -> None:
-        if not isinstance(name, str):
-            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
-        number = KINDS.get(kind) if isinstance(kind, str) else None
-        if number is None:
-            raise wrong("kind", kind, KINDS)
         self._tracer = tracer
         self._name = name
-        self._kind = number
+        self._kind = kind
         self._makes_current = scoped
-        self._attributes = attributes_of(attributes)
+        self._attributes = attributes
         self._dropped = self._dropped_events = self._dropped_links = self._status = 0
         self._message = ""
         self._events: list[bytes] = []
@@ -232,8 +261,6 @@ class Span:
         self._token: Token[Any] | None = None
         self._context: SpanContext | None = None
         self._ended = False
-        if parent is None:
-            parent = current.get()
         flags = -1
         self._trace: bytes
         self._span: bytes
@@ -265,12 +292,6 @@ class Span:
             # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
             self._offset = wall() - now
         self._start = now + self._offset
-        if sampled:
-            for link in links:
-                if isinstance(link, (Span, SpanContext)):
-                    self.add_link(link)
-                else:
-                    self.add_link(*link)
 
     # -- what it is --
 
@@ -326,9 +347,11 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event, with the present time."""
+        self._event(name, attributes_of(attributes), None)
+
+    def _event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
-        copied = attributes_of(attributes)
         if self._ended or not self._flags & _SAMPLED:
             return
         limits = self._tracer._traces._limits
@@ -336,10 +359,10 @@ class Span:
             self._dropped_events += 1
             return
         out = bytearray()
-        fixed64_field(out, 0x09, monotonic() + (self._offset or 0))
+        fixed64_field(out, 0x09, monotonic() + (self._offset or 0) if time is None else time)
         if name:
             bytes_field(out, 0x12, text(name))
-        if dropped := attributes_into(out, 0x1A, copied, limits):
+        if dropped := attributes_into(out, 0x1A, attributes, limits):
             out.append(0x20)
             out += varint(dropped)
         self._events.append(bytes(out))
@@ -356,22 +379,25 @@ class Span:
         if not isinstance(context, (Span, SpanContext)):
             raise refuse_parent(context)
         copied = attributes_of(attributes)
+        if isinstance(context, Span):
+            state, flags, remote = context._state, context._flags, False
+        else:
+            state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
+        self._link(context._trace + context._span, flags, state, remote, copied)
+
+    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
         if self._ended or not self._flags & _SAMPLED:
             return
         limits = self._tracer._traces._limits
         if len(self._links) >= limits.links:
             self._dropped_links += 1
             return
-        if isinstance(context, Span):
-            state, flags, remote = context._state, context._flags, False
-        else:
-            state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
         out = bytearray()
-        bytes_field(out, 0x0A, context._trace)
-        bytes_field(out, 0x12, context._span)
+        bytes_field(out, 0x0A, ids[:16])
+        bytes_field(out, 0x12, ids[16:])
         if state:
             bytes_field(out, 0x1A, text(state))
-        if dropped := attributes_into(out, 0x22, copied, limits):
+        if dropped := attributes_into(out, 0x22, attributes, limits):
             out.append(0x28)
             out += varint(dropped)
         fixed32_field(out, b"\x35", flags | _HAS_IS_REMOTE | (_IS_REMOTE if remote else 0))
@@ -392,13 +418,19 @@ class Span:
             raise wrong("status", status, STATUSES)
         if description is not None and not isinstance(description, str):
             raise InvalidArgumentError(f"a status's description is text, not {type(description).__name__}")
+        self._mark(number, description or "")
+
+    def _mark(self, number: int, message: str) -> None:
         if self._ended or not number or self._status == 1:
             return
         self._status = number
-        self._message = (description or "") if number == 2 else ""
+        self._message = message if number == 2 else ""
 
     def end(self) -> None:
         """End it: it is encoded now. Ending twice does nothing."""
+        self._finish(None)
+
+    def _finish(self, time: int | None) -> None:
         if self._ended:
             return
         self._ended = True
@@ -406,7 +438,7 @@ class Span:
             return
         traces = self._tracer._traces
         try:
-            record = self._encode(monotonic() + (self._offset or 0), traces._limits)
+            record = self._encode(monotonic() + (self._offset or 0) if time is None else time, traces._limits)
         except BaseException:
             traces._buffer.drop(1, FAILED)
             raise

@@ -1,13 +1,29 @@
-"""What both twins of the telemetry kernel say about an exception and about wrong arguments."""
+"""What both twins of the telemetry kernel say about an exception, attributes and wrong arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["KINDS", "SEVERITIES", "STATUSES", "attributes_of", "exception_attributes", "refuse_parent", "wrong"]
+__all__ = [
+    "KINDS",
+    "SEVERITIES",
+    "STATUSES",
+    "attributes_of",
+    "decorated",
+    "exception_attributes",
+    "frozen",
+    "frozen_attributes",
+    "message_of",
+    "not_bridged",
+    "refuse_parent",
+    "time_of",
+    "wrong",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS: Final[Mapping[str, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 """A span's ``kind`` → ``SpanKind`` of OTLP."""
@@ -16,6 +32,8 @@ STATUSES: Final[Mapping[str, int]] = {"unset": 0, "ok": 1, "error": 2}
 SEVERITIES: Final[Mapping[str, int]] = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 """A level → ``SeverityNumber`` of OTLP (Logs data model, "Mapping of SeverityNumber")."""
 MAX_STACKTRACE: Final = 16_384
+MAX_DEPTH: Final = 16
+"""As `otlp_py.MAX_DEPTH`."""
 
 
 def exception_attributes(error: BaseException, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -25,19 +43,23 @@ def exception_attributes(error: BaseException, more: Mapping[str, Any] | None = 
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        message = str(error)
-    except Exception:
-        message = "<str() failed>"
-    try:
         stack = "".join(traceback.format_exception(error))[-MAX_STACKTRACE:]
     except Exception:
         stack = ""
     return {
         "exception.type": name,
-        "exception.message": message,
+        "exception.message": message_of(error),
         "exception.stacktrace": stack,
         **(attributes_of(more) or {}),
     }
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an exception says."""
+    try:
+        return str(error)
+    except Exception:
+        return "<str() failed>"
 
 
 def attributes_of(attributes: Any) -> dict[Any, Any] | None:
@@ -61,3 +83,73 @@ def wrong(what: str, value: Any, known: Mapping[str, int]) -> InvalidArgumentErr
 def refuse_parent(value: Any) -> InvalidArgumentError:
     """Return the error for what is no parent and no link."""
     return InvalidArgumentError(f"expected a Span or a SpanContext, not {type(value).__name__}")
+
+
+def frozen(value: Any, depth: int = 0) -> Any:
+    """Return a value of an attribute that nobody can change any more: sequences and mappings are copied, what is no type of OTLP becomes ``str(value)``; if that fails the value itself, which is dropped when it is encoded."""
+    if value is None or isinstance(value, (str, int, float, bytes)):
+        return value
+    try:
+        if isinstance(value, bytearray):
+            return bytes(value)
+        if isinstance(value, (Mapping, Sequence)):
+            if depth >= MAX_DEPTH:
+                return "<nested too deeply>"
+            if isinstance(value, Mapping):
+                return {str(key): frozen(each, depth + 1) for key, each in value.items()}
+            return tuple(frozen(each, depth + 1) for each in value)
+        return str(value)
+    except Exception:
+        return value
+
+
+def frozen_attributes(attributes: Any) -> dict[Any, Any] | None:
+    """Return a copy of attributes whose values are `frozen`.
+
+    Raises:
+        InvalidArgumentError: no mapping.
+    """
+    copied = attributes_of(attributes)
+    return copied and {key: frozen(value) for key, value in copied.items()}
+
+
+def time_of(value: Any) -> int:
+    """Return a time in nanoseconds since 1970 UTC.
+
+    Raises:
+        InvalidArgumentError: none.
+    """
+    try:
+        time = int(value)
+    except (TypeError, ValueError, OverflowError):
+        time = -1
+    if not 0 <= time < 1 << 63 or isinstance(value, str):
+        raise InvalidArgumentError(f"a time is nanoseconds since 1970, not {value!r}")
+    return time
+
+
+def not_bridged() -> InvalidArgumentError:
+    """Return the error for a span of OpenTelemetry's API without the API."""
+    return InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+
+
+def decorated(scope: Any, function: F) -> F:
+    """Return a function that runs inside a scope of its own, as ``scope.again()`` gives them; an async function until it is done."""
+    import functools
+    import inspect
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            with scope.again():
+                return await function(*args, **kwargs)
+
+        return cast(F, call_async)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with scope.again():
+            return function(*args, **kwargs)
+
+    return cast(F, call)

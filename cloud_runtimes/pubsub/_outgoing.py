@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from .. import _propagation
 from .._native import events as kernel
+from .._native import telemetry
 from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
 from .types import OutgoingEvent
@@ -45,7 +47,7 @@ def make_record(
     raw: bool = False,
     max_bytes: int,
 ) -> bytes:
-    """Encode one event.
+    """Encode one event. It carries the trace context of the caller, unless it is raw or the attributes have a ``traceparent`` of their own.
 
     Raises:
         PayloadError: the data cannot be encoded.
@@ -57,9 +59,25 @@ def make_record(
         raise ResourceExhaustedError(
             f"the event's data has {len(payload):,} bytes, {max_bytes:,} are taken: send a reference to it instead"
         )
-    if attributes is None:
-        return kernel.encode_record(payload, encoded_as, id=id, key=key, metadata=metadata, expires=expires_us, raw=raw)
-    given = dict(check_names(attributes))
+    traceparent, more = (None, False) if raw else telemetry.outgoing()
+    if attributes is None and not more:
+        return kernel.encode_record(
+            payload,
+            encoded_as,
+            id=id,
+            key=key,
+            traceparent=traceparent,
+            metadata=metadata,
+            expires=expires_us,
+            raw=raw,
+        )
+    given = dict(check_names(attributes or {}))
+    if given.get("traceparent") is not None:
+        traceparent = None
+    elif more:
+        carried: dict[str, Any] = {}
+        _propagation.inject(carried)
+        given = {**carried, **given}
     context = {name: given.pop(name) for name in _CONTEXT if given.get(name) is not None}
     for name in _CONTEXT:
         given.pop(name, None)
@@ -79,6 +97,7 @@ def make_record(
         id=context.get("id", id),
         time=time,
         key=key,
+        traceparent=traceparent,
         type=context.get("type"),
         source=context.get("source"),
         subject=context.get("subject"),

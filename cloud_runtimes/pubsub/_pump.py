@@ -54,7 +54,7 @@ class Pump:
     ) -> None:
         self._source = source
         self.name = name
-        self._pubsub_name = pubsub_name
+        self.pubsub_name = pubsub_name
         self._type = type
         self._raw = raw
         self._typed = type is not None
@@ -230,7 +230,7 @@ class Pump:
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
-        events = kernel.receive_events(Event, deliveries, self, self._pubsub_name, self._type, self._raw)
+        events = kernel.receive_events(Event, deliveries, self, self.pubsub_name, self._type, self._raw)
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)

@@ -12,6 +12,7 @@ from .. import _fork
 from .._bridge import is_async_callable
 from .._handle import Handle
 from .._native import batch as kernel
+from .._native import telemetry
 from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec import json
 from ..codec.payload import encode_payload
@@ -121,8 +122,9 @@ class Publisher(Handle):
         try:
             if attributes is None and metadata is None and self._attributes is None:
                 payload, content_type = encode_payload(data, self._content_type)
-                if len(payload) <= sender.max_event:
-                    return sender.buffer.append(payload, content_type, key)
+                traceparent, more = telemetry.outgoing()
+                if not more and len(payload) <= sender.max_event:
+                    return sender.buffer.append(payload, content_type, key, traceparent)
             if attributes is not None or self._attributes is not None:
                 attributes = {**(self._attributes or {}), **check_names(attributes or {})}
             record = make_record(

@@ -70,19 +70,26 @@ class PubSubService(Service):
         if raw:
             self._need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
-        record = make_record(
-            data,
-            content_type=content_type,
-            key=key,
-            attributes=attributes,
-            metadata=metadata,
-            id=id,
-            expires_us=expires_us,
-            raw=raw,
-            max_bytes=driver.max_event_bytes,
-        )
+        made = None if self._hooks is None else self._hooks.creating(op, topic)
+        try:
+            record = make_record(
+                data,
+                content_type=content_type,
+                key=key,
+                attributes=attributes,
+                metadata=metadata,
+                id=id,
+                expires_us=expires_us,
+                raw=raw,
+                max_bytes=driver.max_event_bytes,
+            )
+        finally:
+            if made is not None:
+                made.leave()
         if attributes is not None:
             id = attributes.get("id") or id
+        if made is not None:
+            op.span.set_attribute("messaging.message.id", id)
         frame = kernel.build_frame(self._client._settings.app_id, EVENT_TYPE, topic, (record,))
         return op, driver, frame, delay_ms, id
 
@@ -157,7 +164,15 @@ class PubSubService(Service):
     ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._publishing(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
         app_id = self._client._settings.app_id
-        return op, driver, OutgoingBulk(events, app_id, topic, metadata, driver.max_event_bytes)
+        made = None if self._hooks is None else self._hooks.creating(op, topic)
+        try:
+            bulk = OutgoingBulk(events, app_id, topic, metadata, driver.max_event_bytes)
+        finally:
+            if made is not None:
+                made.leave()
+        if made is not None:
+            op.span.set_attribute("messaging.batch.message_count", len(bulk.ids))
+        return op, driver, bulk
 
     @placed(_PUBLISH_BULK)
     def publish_bulk(
@@ -284,7 +299,7 @@ class PubSubService(Service):
                 ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
                 poison=Verdict.DROP if request.dead_letter_topic else Verdict.RETRY,
             )
-            subscription = Subscription(self, pump, handler=handler, batch=batch)
+            subscription = Subscription(self, pump, request, handler=handler, batch=batch)
             subscription._begin(options.get("workers", 1), loop)
         except BaseException:
             if subscription is not None:

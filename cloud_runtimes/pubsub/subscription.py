@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from .. import _fork
+from .. import _fork, _propagation
 from .._bridge import is_async_callable
 from .._handle import Handle
 from .._log import repeated
@@ -17,7 +17,7 @@ from .._operation import CLIENT_TIMEOUT, check_timeout
 from .._thread import Background
 from ..errors import ClosedError, InvalidArgumentError
 from ._pump import Pump
-from .driver import Verdict
+from .driver import SubscribeRequest, Verdict
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Subscription(Handle, Generic[I_co]):
         self,
         service: PubSubService,
         pump: Pump,
+        request: SubscribeRequest,
         *,
         handler: Callable[[Any], Any] | None,
         batch: int | None,
@@ -48,6 +49,7 @@ class Subscription(Handle, Generic[I_co]):
         super().__init__()
         self._service = service
         self._pump = pump
+        self._request = request
         self._handler = handler
         self._batch = batch
         self._threads: list[Background] = []
@@ -147,7 +149,18 @@ class Subscription(Handle, Generic[I_co]):
             self._threads.append(thread)
             thread.start()
 
+    def _entered(self, events: list[Event[Any]]) -> _propagation.Entered | None:
+        """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
+        hooks = self._service._hooks
+        if hooks is not None:
+            return hooks.processing(self._pump.pubsub_name, self._request, events, batch=self._batch is not None)
+        event = events[0]
+        if self._batch or event.traceparent is None:
+            return None
+        return _propagation.Entered(_propagation.event_headers(event))
+
     def _work(self, handler: Callable[[Any], Any]) -> None:
+        _propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -157,16 +170,23 @@ class Subscription(Handle, Generic[I_co]):
             if not events:
                 return
             argument: Any = EventBatch(events) if self._batch else events[0]
+            entered = self._entered(events)
+            failure: BaseException | None = None
             try:
                 handler(argument)
             except BaseException as error:
+                failure = error
                 self._failed(events, error)
             else:
                 self._pump.settle(events, Verdict.ACK, None)
+            finally:
+                if entered is not None:
+                    entered.leave(failure)
 
     async def _work_async(self, handler: Callable[[Any], Any]) -> None:
         import asyncio
 
+        _propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -176,14 +196,21 @@ class Subscription(Handle, Generic[I_co]):
             if not events:
                 return
             argument: Any = EventBatch(events) if self._batch else events[0]
+            entered = self._entered(events)
+            failure: BaseException | None = None
             try:
                 await handler(argument)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
+                failure = error
                 return  # its loop ends: unsettled events go back
             except Exception as error:
+                failure = error
                 self._failed(events, error)
             else:
                 self._pump.settle(events, Verdict.ACK, None)
+            finally:
+                if entered is not None:
+                    entered.leave(failure)
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
-from .. import _fork
+from .. import _fork, _propagation
 from .._bridge import count_arguments, is_async_callable
 from .._log import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ._failures import BARE, error_reply
-from ._inbound import Inbound, current, valid_traceparent
+from ._inbound import deadline
 from ._prepare import check_registered, header_map
 from .driver import RpcReply
 from .types import RpcRequest, RpcResponse, decode_body
@@ -47,9 +47,10 @@ class Incoming(NamedTuple):
 class Handler:
     """One method: what to call, with how many arguments, and into what its data is decoded."""
 
-    __slots__ = ("arity", "function", "is_async", "label", "type")
+    __slots__ = ("arity", "function", "is_async", "label", "service", "type")
 
-    def __init__(self, label: str, function: Callable[..., Any], type: Any) -> None:
+    def __init__(self, service: RpcService, label: str, function: Callable[..., Any], type: Any) -> None:
+        self.service = service
         self.label = label
         self.function = function
         self.type = type
@@ -58,27 +59,53 @@ class Handler:
 
     def run(self, incoming: Incoming) -> RpcReply:
         """Run a plain handler on this thread."""
-        token = current.set(_inherited(incoming))
+        token = deadline.set(incoming.deadline)
+        entered = self._entered(incoming)
+        failure: BaseException | None = None
         try:
             result = self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
+            failure = error
             return error_reply(error)
         except (Exception, SystemExit) as error:  # a handler ends no server
+            failure = error
             return self._failed(error)
         finally:
-            current.reset(token)
+            if entered is not None:
+                entered.leave(failure)
+            deadline.reset(token)
         return self._reply(result)
 
     async def run_async(self, incoming: Incoming) -> RpcReply:
         """Run an async handler on this loop, in a task of its own, whose context ends with it."""
-        current.set(_inherited(incoming))
+        deadline.set(incoming.deadline)
+        entered = self._entered(incoming)
+        failure: BaseException | None = None
         try:
             result = await self.function(*self._arguments(incoming))
         except CloudRuntimesError as error:
+            failure = error
             return error_reply(error)
         except (Exception, SystemExit) as error:
+            failure = error
             return self._failed(error)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if entered is not None:
+                entered.leave(failure)
         return self._reply(result)
+
+    def _entered(self, incoming: Incoming) -> _propagation.Entered | None:
+        """Let the handler run in the context that came with the call, or in a span of its own below it."""
+        hooks = self.service._hooks
+        if hooks is not None:
+            return hooks.serving(incoming.method, incoming.headers)
+        headers = incoming.headers
+        if headers and ("traceparent" in headers or "baggage" in headers):
+            return _propagation.Entered(headers)
+        return None
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
@@ -112,6 +139,7 @@ class Host:
 
     def __init__(self, service: RpcService) -> None:
         self.client = service._client
+        self._service = service
         self.handlers: dict[str, Handler] = {}
         self._workers: Workers | None = None
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
@@ -145,7 +173,7 @@ class Host:
             raise InvalidArgumentError(f"method {name!r} is registered already: one handler has it")
         if not callable(function):
             raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
-        self.handlers[name] = Handler(f"{self.app_id}.{name}", function, type)
+        self.handlers[name] = Handler(self._service, f"{self.app_id}.{name}", function, type)
         hosts.add(self)
         self.client._handles.add(self)
 
@@ -189,14 +217,6 @@ class _Hosts:
 
 
 hosts: Final = _Hosts()
-
-
-def _inherited(incoming: Incoming) -> Inbound:
-    headers = incoming.headers
-    if headers:
-        trace = valid_traceparent(headers.get("traceparent"))
-        return Inbound(incoming.deadline, trace, headers.get("tracestate") if trace else None)
-    return _new_tuple(Inbound, (incoming.deadline, None, None))
 
 
 def _request(incoming: Incoming) -> RpcRequest:

@@ -7,12 +7,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from .. import _propagation
+from .._native import telemetry
 from .._operation import check_metadata
 from ..codec.payload import OCTETS, encode_payload
 from ..errors import InvalidArgumentError, PayloadError
 from .driver import Body, RpcCall
 
-__all__ = ["HOP_HEADERS", "check_method", "check_service", "header_map", "is_stream", "prepare", "query_text"]
+__all__ = [
+    "HOP_HEADERS",
+    "carrying",
+    "check_method",
+    "check_service",
+    "header_map",
+    "is_stream",
+    "prepare",
+    "query_text",
+]
 
 MAX_HEADERS: Final = 16 * 1024
 """Bytes of names and values of one call's headers."""
@@ -192,6 +203,24 @@ def prepare(
             "" if query is None else query_text(query),
         ),
     )
+
+
+def carrying(call: RpcCall) -> RpcCall:
+    """Return the call with the trace context of the caller in its headers, unless it has one of its own; what does not fit into `MAX_HEADERS` is left out."""
+    traceparent, more = telemetry.outgoing()
+    if (traceparent is None and not more) or "traceparent" in call.headers:
+        return call
+    carried = {"traceparent": traceparent} if traceparent is not None else {}
+    if more:
+        _propagation.inject(carried)
+    headers = dict(call.headers)
+    size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+    for name, value in carried.items():
+        more_size = len(name) + len(value) + 4
+        if name not in headers and size + more_size <= MAX_HEADERS:
+            headers[name] = value
+            size += more_size
+    return call._replace(headers=headers)
 
 
 def _pieces(file: Any) -> Any:

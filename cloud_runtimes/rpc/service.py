@@ -11,8 +11,8 @@ from .._service import Service
 from . import driver as spi
 from ._failures import failure
 from ._host import Host
-from ._inbound import current
-from ._prepare import check_service, prepare
+from ._inbound import deadline
+from ._prepare import carrying, check_service, prepare
 from .driver import RpcCall, RpcDriver
 from .types import CallOptions, RpcResponse, decode_body
 
@@ -71,20 +71,15 @@ class RpcService(Service):
         op = Operation(
             operation, service, self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout), metadata
         )
-        inbound = current.get()
-        if inbound is not None:
-            # a handler's own calls end with the call that it serves, and belong to its trace
-            if inbound.deadline is not None and (op.deadline is None or inbound.deadline < op.deadline):
-                op.deadline = inbound.deadline
-                op.timeout = op.remaining()
-                if not op.timeout:
-                    raise op.timed_out("its own caller, who has given up")
-            if inbound.traceparent is not None and "traceparent" not in call.headers:
-                inherited = {**call.headers, "traceparent": inbound.traceparent}
-                if inbound.tracestate is not None:
-                    inherited["tracestate"] = inbound.tracestate
-                call = call._replace(headers=inherited)
-        return op, driver, call
+        # a handler's own calls end with the call that it serves
+        inherited = deadline.get()
+        if inherited is not None and (op.deadline is None or inherited < op.deadline):
+            op.deadline = inherited
+            op.timeout = op.remaining()
+            if not op.timeout:
+                raise op.timed_out("its own caller, who has given up")
+        # in a span of the call it carries that one
+        return op, driver, carrying(call) if self._hooks is None else call
 
     @overload
     def invoke_method(

@@ -1,6 +1,7 @@
 """Telemetry: traces, logs and metrics, encoded as OTLP when they end, sent in the background, every drop counted."""
 
 from .._native import telemetry as _kernel
+from ._install import install
 from ._meter import Meter, Observation
 from .driver import Exporter
 from .service import TelemetryService
@@ -32,4 +33,5 @@ __all__ = [
     "TelemetryStats",
     "Tracer",
     "UpDownCounter",
+    "install",
 ]

@@ -16,7 +16,7 @@ _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
     "logs": {1: ("resourceLogs", "[ResourceLogs]")},
     "metrics": {1: ("resourceMetrics", "[ResourceMetrics]")},
     "ResourceMetrics": {1: ("resource", "Resource"), 2: ("scopeMetrics", "[ScopeMetrics]")},
-    "ScopeMetrics": {1: ("scope", "Scope"), 2: ("metrics", "[Metric]")},
+    "ScopeMetrics": {1: ("scope", "Scope"), 2: ("metrics", "[Metric]"), 3: ("schemaUrl", "text")},
     "Metric": {
         1: ("name", "text"),
         2: ("description", "text"),
@@ -74,9 +74,14 @@ _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
     "ResourceSpans": {1: ("resource", "Resource"), 2: ("scopeSpans", "[ScopeSpans]")},
     "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "[ScopeLogs]")},
     "Resource": {1: ("attributes", "[KeyValue]")},
-    "ScopeSpans": {1: ("scope", "Scope"), 2: ("spans", "[Span]")},
-    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "[LogRecord]")},
-    "Scope": {1: ("name", "text"), 2: ("version", "text")},
+    "ScopeSpans": {1: ("scope", "Scope"), 2: ("spans", "[Span]"), 3: ("schemaUrl", "text")},
+    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "[LogRecord]"), 3: ("schemaUrl", "text")},
+    "Scope": {
+        1: ("name", "text"),
+        2: ("version", "text"),
+        3: ("attributes", "[KeyValue]"),
+        4: ("droppedAttributesCount", "number"),
+    },
     "Span": {
         1: ("traceId", "hex"),
         2: ("spanId", "hex"),
@@ -121,6 +126,7 @@ _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
         9: ("traceId", "hex"),
         10: ("spanId", "hex"),
         11: ("observedTimeUnixNano", "long"),
+        12: ("eventName", "text"),
     },
     "KeyValue": {1: ("key", "text"), 2: ("value", "Value")},
     "Value": {

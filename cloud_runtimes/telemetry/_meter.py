@@ -51,7 +51,7 @@ class Meter:
         self._exemplars = exemplars
         self._explicit = explicit
         self._lock = threading.Lock()
-        self.instruments: dict[str, tuple[tuple[Any, ...], Any, Callback | None]] = {}
+        self.instruments: dict[Any, tuple[tuple[Any, ...], Any, Callback | None]] = {}
 
     def forked(self) -> None:
         """Begin anew in a forked child."""
@@ -69,13 +69,7 @@ class Meter:
         make: Callable[[], I],
         callback: Any = None,
     ) -> I:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidArgumentError(
-                f"{name!r} is no name of an instrument: letters, digits, '_', '.', '-' and '/', a letter first, at most 255"
-            )
-        for what, text in (("unit", unit), ("description", description)):
-            if not isinstance(text, str):
-                raise InvalidArgumentError(f"{name}: {what} is text, not {type(text).__name__}")
+        self._check(name, unit, description)
         identity = (kind, unit, description, bounds, callback)
         with self._lock:
             found = self.instruments.get(name)
@@ -87,6 +81,16 @@ class Meter:
                 )
         self._watch()
         return cast(I, found[1])
+
+    @staticmethod
+    def _check(name: str, unit: str, description: str) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidArgumentError(
+                f"{name!r} is no name of an instrument: letters, digits, '_', '.', '-' and '/', a letter first, at most 255"
+            )
+        for what, text in (("unit", unit), ("description", description)):
+            if not isinstance(text, str):
+                raise InvalidArgumentError(f"{name}: {what} is text, not {type(text).__name__}")
 
     def counter(self, name: str, unit: str = "", description: str = "") -> kernel.Counter:
         """Return a sum that only grows: ``add(1, {"key": "value"})``.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 from .. import _fork
 from .._log import repeated
@@ -21,7 +22,6 @@ from .types import SignalStats
 
 __all__ = ["Pipeline"]
 
-BATCH_BYTES: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 20
 _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
     kernel.CAUSES.index, ("rejected", "unreachable", "export_error", "closed")
@@ -44,6 +44,7 @@ class Pipeline:
     Attributes:
         closed: whether `close` was called.
         meters: whose instruments are collected.
+        quiet: around each export, so that instrumentations do not trace what sends their spans.
     """
 
     def __init__(
@@ -59,13 +60,15 @@ class Pipeline:
         self.buffers = {
             signal: kernel.Buffer(
                 buffer_bytes=buffer_bytes,
-                chunk_bytes=min(BATCH_BYTES if signal == "metrics" else CHUNK_BYTES, buffer_bytes),
+                # a collection is one batch if it can be
+                chunk_bytes=min(exporter.batch_bytes * 7 // 8 if signal == "metrics" else CHUNK_BYTES, buffer_bytes),
                 ready=self._ready,
             )
-            for signal in exporters
+            for signal, exporter in exporters.items()
         }
         self.scopes: list[bytes] = []
         self.meters: list[Meter] = []
+        self.quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.resource = resource
         self._exporters = exporters
         self._delays = delays
@@ -84,13 +87,23 @@ class Pipeline:
         self._lost = 0
         self._stopping = False
 
+    def before_fork(self) -> None:
+        """Let the exporters come to rest."""
+        for exporter in set(self._exporters.values()):
+            exporter.before_fork()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        for exporter in set(self._exporters.values()):
+            exporter.after_fork()
+
     def forked(self) -> None:
         """Begin empty in a forked child: the parent sends what it has."""
         for buffer in self.buffers.values():
             buffer.reset()
             if self.closed:
                 buffer.close()
-        for exporter in self._exporters.values():
+        for exporter in set(self._exporters.values()):
             exporter.forked()
         self._begin()
         for meter in self.meters:
@@ -225,7 +238,7 @@ class Pipeline:
         """Send what is sealed; tell whether there was anything."""
         any_sent = False
         for signal, buffer in self.buffers.items():
-            while not self._stopping and (chunks := buffer.take(BATCH_BYTES)):
+            while not self._stopping and (chunks := buffer.take(self._room(signal))):
                 any_sent = True
                 count, size = sum(chunk.count for chunk in chunks), sum(len(chunk.body) for chunk in chunks)
                 rejected, cause = count, _EXPORT_ERROR
@@ -237,6 +250,12 @@ class Pipeline:
                     buffer.settle(count, size, rejected, cause)
         return any_sent
 
+    def _room(self, signal: str) -> int:
+        """Return how many bytes of records a batch may have beside what stands around them."""
+        most = self._exporters[signal].batch_bytes
+        head = len(self.resource) + sum(len(scope) + 16 for scope in list(self.scopes)) + 32
+        return max(most // 2, most - head)
+
     def _send(self, signal: str, body: bytes, count: int) -> tuple[int, int]:
         """Send one batch until it is accepted or given up; return how many were dropped, and why."""
         end = time.monotonic() + self._retry_timeout
@@ -244,7 +263,8 @@ class Pipeline:
         exporter = self._exporters[signal]
         while True:
             try:
-                refused = min(exporter.export(signal, body, self._timeout), count)
+                with self.quiet():
+                    refused = min(exporter.export(signal, body, self._timeout), count)
                 if refused:
                     repeated(
                         "telemetry-partial", "telemetry: the endpoint rejected %d of %d %s", refused, count, signal

@@ -11,19 +11,11 @@ from urllib.parse import unquote
 from .. import config
 from ..config import duration, setting
 from ..errors import InvalidArgumentError
+from ._sampling import SAMPLERS, Sampling, sampling
 
 __all__ = ["SIGNALS", "TelemetrySettings", "load", "pairs"]
 
 SIGNALS: Final = ("traces", "logs", "metrics")
-_SAMPLERS: Final = (
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-    "parentbased_rate_limited",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +24,8 @@ class TelemetrySettings:
 
     Attributes:
         exporter: ``otlp``, ``file``, ``console`` or ``none``; without it ``otlp`` where there is an endpoint, else ``file``.
-        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added.
+        endpoint: base URL of OTLP/HTTP, to which ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics`` are added; of OTLP/gRPC as it is.
+        protocol: of OTLP: ``http/protobuf``, or ``grpc`` (extra ``otlp-grpc``).
         headers: sent with every batch, as ``name=value,name=value``, percent-encoded.
         compression: ``none`` or ``gzip``.
         certificate: file of the certificates to trust.
@@ -47,6 +40,9 @@ class TelemetrySettings:
         histograms: without bounds of their own: ``explicit_bucket_histogram`` or ``base2_exponential_bucket_histogram``.
         sampler: by the names of ``OTEL_TRACES_SAMPLER``, and ``parentbased_rate_limited``.
         sampler_arg: its ratio, or its traces per second.
+        sampler_store: configuration store in which the sampler can be changed while the application runs.
+        sampler_key: whose value it is there: a name, or name and argument as ``parentbased_traceidratio:0.25``.
+        instrument: whether the calls of this client's services, and the handlers of events and RPC methods, have spans.
         service_name: else the application's ``app_id``.
         resource: more attributes of the resource, as ``name=value,name=value``.
         attributes: of a span, a log record, an event and a link, at most; more are dropped and counted.
@@ -58,7 +54,8 @@ class TelemetrySettings:
     """
 
     exporter: Literal["otlp", "file", "console", "none"] | None = setting(None, help="where records go")
-    endpoint: str | None = setting(None, help="base URL of OTLP/HTTP")
+    endpoint: str | None = setting(None, help="base URL of OTLP")
+    protocol: Literal["http/protobuf", "grpc"] = setting("http/protobuf", help="of OTLP")
     headers: str = setting("", help="headers of every batch, name=value,name=value", secret=True)
     compression: Literal["none", "gzip"] = setting("none", help="of bodies")
     certificate: str | None = setting(None, help="file of the certificates to trust")
@@ -75,6 +72,9 @@ class TelemetrySettings:
     )
     sampler: str = setting("parentbased_always_on", help="which traces are recorded")
     sampler_arg: float | None = setting(None, help="ratio, or traces per second")
+    sampler_store: str | None = setting(None, help="configuration store that changes the sampler")
+    sampler_key: str = setting("telemetry.sampler", help="its key there")
+    instrument: bool = setting(False, help="whether service calls and handlers have spans")
     service_name: str | None = setting(None, help="else the app_id")
     resource: str = setting("", help="attributes of the resource, name=value,name=value")
     attributes: int = setting(128, help="attributes of a span or log record")
@@ -91,20 +91,13 @@ class TelemetrySettings:
         for name in ("timeout", "retry_timeout", "metric_interval", "buffer_bytes", "file_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"setting {name!r} must be more than 0")
-        if self.sampler not in _SAMPLERS:
-            raise ValueError(f"setting 'sampler': {self.sampler!r}; {config.suggest(self.sampler, _SAMPLERS)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"setting 'sampler': {self.sampler!r}; {config.suggest(self.sampler, SAMPLERS)}")
 
     @property
-    def sampling(self) -> tuple[float, float, bool]:
+    def sampling(self) -> Sampling:
         """Arguments of the kernel's `Sampler`."""
-        parent_based = self.sampler.startswith("parentbased_")
-        kind = self.sampler.removeprefix("parentbased_")
-        given = self.sampler_arg
-        if kind == "rate_limited":
-            return 1.0, 100.0 if given is None else given, parent_based
-        if kind == "traceidratio":
-            return 1.0 if given is None else given, 0.0, parent_based
-        return float(kind == "always_on"), 0.0, parent_based
+        return sampling(self.sampler, self.sampler_arg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +107,7 @@ class Loaded:
     settings: TelemetrySettings
     disabled: bool
     exporters: Mapping[str, str]
+    protocols: Mapping[str, str]
     urls: Mapping[str, str]
 
 
@@ -121,6 +115,7 @@ class Loaded:
 _VARIABLES: Final[Mapping[str, tuple[str, Any]]] = {
     "OTEL_SERVICE_NAME": ("service_name", str),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("endpoint", str),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("protocol", str),
     "OTEL_EXPORTER_OTLP_HEADERS": ("headers", str),
     "OTEL_EXPORTER_OTLP_COMPRESSION": ("compression", str),
     "OTEL_EXPORTER_OTLP_CERTIFICATE": ("certificate", str),
@@ -175,14 +170,16 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
             except ValueError:
                 raise InvalidArgumentError(f"{variable}={text!r}: expected a number") from None
     settings = config.build(TelemetrySettings, values, f"{origin}: [telemetry]")
-    protocol = env.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip() or "http/protobuf"
-    if protocol != "http/protobuf":
-        raise InvalidArgumentError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: there is http/protobuf")
-    exporters, urls = {}, {}
+    exporters, protocols, urls = {}, {}, {}
     for signal in SIGNALS:
+        variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+        protocol = protocols[signal] = env.get(variable, "").strip() or settings.protocol
+        if protocol not in ("http/protobuf", "grpc"):
+            raise InvalidArgumentError(f"{variable}={protocol!r}: there are http/protobuf and grpc")
+        path = "" if protocol == "grpc" else f"/v1/{signal}"
         url = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
         if not url and settings.endpoint:
-            url = f"{settings.endpoint.rstrip('/')}/v1/{signal}"
+            url = settings.endpoint.rstrip("/") + path
         chosen = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or settings.exporter
         if chosen is None:
             chosen = "otlp" if url else "file"
@@ -192,10 +189,11 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
             )
         exporters[signal] = chosen
         if chosen == "otlp":
-            urls[signal] = url or f"http://localhost:4318/v1/{signal}"
+            urls[signal] = url or ("http://localhost:4317" if protocol == "grpc" else f"http://localhost:4318{path}")
     return Loaded(
         settings=settings,
         disabled=env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
         exporters=exporters,
+        protocols=protocols,
         urls=urls,
     )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from .._native.otlp_py import Limits, attributes_into, bytes_field, text, varint
 from .._native.telemetry_buffer_py import Chunk
+from .._native.telemetry_text import frozen_attributes
 
 __all__ = ["fields", "rejected", "request", "resource", "scope", "varints"]
 
@@ -20,12 +21,23 @@ def resource(attributes: Mapping[str, Any]) -> bytes:
     return bytes(out)
 
 
-def scope(name: str, version: str | None) -> bytes:
-    """Encode an ``InstrumentationScope``."""
-    out = bytearray()
-    bytes_field(out, 0x0A, text(name))
+def scope(
+    name: str, version: str | None, schema_url: str | None = None, attributes: Mapping[str, Any] | None = None
+) -> bytes:
+    """Encode what stands before the records of ``ScopeSpans``, ``ScopeLogs`` and ``ScopeMetrics``: an ``InstrumentationScope``, and the URL of its schema."""
+    inner = bytearray()
+    if name:
+        bytes_field(inner, 0x0A, text(name))
     if version:
-        bytes_field(out, 0x12, text(version))
+        bytes_field(inner, 0x12, text(version))
+    dropped = attributes_into(inner, 0x1A, frozen_attributes(attributes), Limits())
+    if dropped:
+        inner.append(0x20)
+        inner += varint(dropped)
+    out = bytearray()
+    bytes_field(out, 0x0A, inner)
+    if schema_url:
+        bytes_field(out, 0x1A, text(schema_url))
     return bytes(out)
 
 
@@ -36,7 +48,7 @@ def request(resource: bytes, scopes: list[bytes], chunks: Iterable[Chunk]) -> by
         bodies.setdefault(chunk.scope, []).append(chunk.body)
     parts = [b"\x0a" + varint(len(resource)) + resource]
     for number, records in bodies.items():
-        head = b"\x0a" + varint(len(scopes[number])) + scopes[number]
+        head = scopes[number]
         parts += [b"\x12" + varint(len(head) + sum(map(len, records))), head, *records]
     return b"".join([b"\x0a" + varint(sum(map(len, parts))), *parts])
 

@@ -32,6 +32,8 @@ class Exporter(ABC):
     """
 
     features: ClassVar[frozenset[str]] = frozenset()
+    batch_bytes: ClassVar[int] = 4 << 20
+    """Bytes of a batch, at most, but for one that a single record fills."""
 
     @abstractmethod
     def export(self, signal: str, body: bytes, timeout: float) -> int:
@@ -55,6 +57,12 @@ class Exporter(ABC):
 
     def close(self) -> None:
         """Let go of what is open."""
+
+    def before_fork(self) -> None:
+        """Come to rest, where a library's state in the middle of a call would be none that a child can live with."""
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
 
     def forked(self) -> None:
         """Forget, in a forked child, what belongs to the parent, without closing or sending."""

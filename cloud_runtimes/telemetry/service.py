@@ -11,16 +11,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
+from .. import __version__, _propagation
 from .._home import home_folder, is_memory
 from .._native import telemetry as kernel
 from .._operation import Method, check_timeout
 from .._service import Service, placed
 from ..errors import InvalidArgumentError
-from . import _propagation
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
+from ._sampling import LiveSampler
 from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
 from .driver import Exporter
@@ -29,7 +29,12 @@ from .types import TelemetryStats
 if TYPE_CHECKING:
     import logging
 
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
     from ..client import CloudRuntimesClient
+    from ._otel import Providers
 
 __all__ = ["TelemetryService"]
 
@@ -52,10 +57,11 @@ class TelemetryService(Service):
         loaded = load(client._settings.telemetry, client._settings.origin)
         settings = loaded.settings
         self._exporters = _exporters(client, loaded)
+        self._resource = _resource(client, loaded)
         self._pipeline = Pipeline(
             self._exporters,
             {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
-            resource(_resource(client, loaded)),
+            resource(self._resource),
             buffer_bytes=settings.buffer_bytes,
             timeout=settings.timeout,
             retry_timeout=settings.retry_timeout,
@@ -64,9 +70,16 @@ class TelemetryService(Service):
         off = {signal: loaded.disabled or loaded.exporters[signal] == "none" for signal in SIGNALS}
         sampler = kernel.Sampler(0.0, 0.0, False) if off["traces"] else kernel.Sampler(*settings.sampling)
         self._traces = kernel.Traces(self._pipeline.buffers["traces"], self._limits, sampler)
+        self._live: LiveSampler | None = None
+        if settings.sampler_store is not None and not off["traces"]:
+            self._live = LiveSampler(
+                client, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
+            )
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
-        self._scopes: dict[tuple[str, str | None], int] = {}
+        self._scopes: dict[bytes, int] = {}
+        self._off = off
+        self._providers: Providers | None = None
         self._measuring: dict[str, Any] = {
             "delta": settings.temporality != "cumulative",
             "exemplars": {"always_off": 0, "trace_based": 1, "always_on": 2}[settings.exemplars],
@@ -88,12 +101,14 @@ class TelemetryService(Service):
             raise InvalidArgumentError(f"telemetry: a scope's name is text, usually __name__, not {name!r}")
         if version is not None and not isinstance(version, str):
             raise InvalidArgumentError(f"telemetry: a scope's version is text, not {type(version).__name__}")
-        key = (name, version)
+        return self._scope_number(scope(name, version))
+
+    def _scope_number(self, head: bytes) -> int:
         with self._lock:
-            number = self._scopes.get(key)
+            number = self._scopes.get(head)
             if number is None:
-                self._pipeline.scopes.append(scope(name, version))
-                number = self._scopes[key] = len(self._pipeline.scopes) - 1
+                self._pipeline.scopes.append(head)
+                number = self._scopes[head] = len(self._pipeline.scopes) - 1
         return number
 
     # -- recording --
@@ -105,7 +120,12 @@ class TelemetryService(Service):
             name: of the instrumentation scope, usually ``__name__``.
             version: of what is instrumented.
         """
-        return kernel.Tracer(self._traces, self._scope(name, version))
+        return self._tracer(self._scope(name, version))
+
+    def _tracer(self, scope: int) -> kernel.Tracer:
+        if self._live is not None:
+            self._live.start()
+        return kernel.Tracer(self._traces, scope)
 
     def meter(self, name: str) -> Meter:
         """Return a meter: ``meter.counter("requests").add(1, {"route": "/"})``. The same name gives the same meter.
@@ -142,6 +162,33 @@ class TelemetryService(Service):
 
         return TelemetryHandler(self.logger, self._pipeline.is_sender, level)
 
+    # -- OpenTelemetry's API --
+
+    def _opentelemetry(self) -> Providers:
+        if self._providers is None:
+            from ._install import load_providers
+
+            made = load_providers(self)
+            with self._lock:
+                self._providers = self._providers or made
+        return self._providers
+
+    def tracer_provider(self) -> TracerProvider:
+        """Return a provider of OpenTelemetry's API for traces, always the same, to be given to an instrumentation; `install` makes it the global one. From the first call on the current span is that of OpenTelemetry's context.
+
+        Raises:
+            InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
+        """
+        return self._opentelemetry().traces
+
+    def meter_provider(self) -> MeterProvider:
+        """Return a provider of OpenTelemetry's API for metrics; see `tracer_provider`."""
+        return self._opentelemetry().metrics
+
+    def logger_provider(self) -> LoggerProvider:
+        """Return a provider of OpenTelemetry's API for logs; see `tracer_provider`."""
+        return self._opentelemetry().logs
+
     # -- contexts --
 
     def inject(self, headers: MutableMapping[str, str]) -> None:
@@ -151,15 +198,17 @@ class TelemetryService(Service):
     def extract(self, headers: Any) -> kernel.SpanContext | None:
         """Return the context of incoming headers, to be given as ``parent=``; `None` where there is no valid one.
 
+        Handlers of events and of RPC methods need not ask: they run in the context that came with what they handle.
+
         Args:
-            headers: a mapping, or pairs of name and value; text or bytes.
+            headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
         """
-        context: kernel.SpanContext | None = _propagation.extract(headers)
+        context: kernel.SpanContext | None = _propagation.extract(_propagation.headers_of(headers))
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
-        """Return the baggage of incoming headers, for `use_baggage`."""
-        return _propagation.extract_baggage(headers)
+        """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
+        return _propagation.extract_baggage(_propagation.headers_of(headers))
 
     def baggage(self) -> Mapping[str, str]:
         """Return the baggage of this context."""
@@ -200,6 +249,8 @@ class TelemetryService(Service):
         return TelemetryStats(*(self._pipeline.stats(signal) for signal in SIGNALS))
 
     def _close_by_client(self, end: float | None) -> None:
+        if self._live is not None:
+            self._live.close()
         self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
         self._client._handles.discard(self)
 
@@ -228,6 +279,8 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
         kind = loaded.exporters[signal]
         if kind == "none":
             kind = "file"  # nothing is recorded, so nothing comes to it
+        if kind == "otlp":
+            kind = loaded.protocols[signal]
         if kind not in made:
             made[kind] = _exporter(kind, client, loaded)
         made[signal] = made[kind]
@@ -236,15 +289,19 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
 
 def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
     settings = loaded.settings
-    if kind == "otlp":
-        from ._http import HttpExporter
-
-        return HttpExporter(
-            loaded.urls,
+    if kind in ("http/protobuf", "grpc"):
+        made: Any
+        if kind == "grpc":
+            from ._grpc import GrpcExporter as made
+        else:
+            from ._http import HttpExporter as made
+        exporter: Exporter = made(
+            {signal: url for signal, url in loaded.urls.items() if loaded.protocols[signal] == kind},
             pairs(settings.headers, "the headers of telemetry"),
             gzip=settings.compression == "gzip",
             certificate=settings.certificate,
         )
+        return exporter
     if kind == "console":
         from ._console import ConsoleExporter
 

@@ -557,3 +557,39 @@ def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, in
     recorded, exported, dropped, buffered, size = into.stats()
     assert (recorded, buffered, size) == (4 * each, 0, 0)
     assert exported == sum(taken) == recorded - sum(dropped)
+
+
+# -- what leaves with an event or a call --------------------------------------
+
+
+def test_what_leaves(kernel: ModuleType) -> None:
+    ids = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    assert kernel.outgoing() == (None, False)
+    for context in (
+        kernel.SpanContext(*ids, 1),
+        kernel.SpanContext(*ids, 255, "", True),
+        kernel.SpanContext("0" * 31 + "1", "f" * 16),
+    ):
+        token = kernel.current.set(context)
+        assert kernel.outgoing() == (context.traceparent, False)
+        baggage = kernel.baggage.set({"a": "b"})
+        assert kernel.outgoing() == (None, True)
+        kernel.baggage.reset(baggage)
+        kernel.current.reset(token)
+    for strange in (kernel.SpanContext(*ids, 1, "a=b"), object()):
+        token = kernel.current.set(strange)
+        assert kernel.outgoing() == (None, True)
+        kernel.current.reset(token)
+    baggage = kernel.baggage.set({})
+    assert kernel.outgoing() == (None, False)
+    kernel.baggage.reset(baggage)
+
+
+def test_a_span_leaves_by_its_own_header(kernel: ModuleType) -> None:
+    buffer = kernel.Buffer(buffer_bytes=1 << 20, chunk_bytes=1 << 20, ready=lambda: None)
+    for ratio, flags in ((1.0, "01"), (0.0, "00")):
+        tracer = kernel.Tracer(kernel.Traces(buffer, kernel.Limits(), kernel.Sampler(ratio)), 0)
+        with tracer.span("s") as span:
+            assert kernel.outgoing() == (span.context.traceparent, False)
+            assert span.context.traceparent[-2:] == flags
+    assert kernel.outgoing() == (None, False)

@@ -15,6 +15,7 @@ from builds import ROOT, environment, run
 from cloud_runtimes import CloudRuntimesClient, config, registry
 from cloud_runtimes._bridge import Bridge
 from cloud_runtimes.client import SERVICES
+from cloud_runtimes.telemetry import _settings as telemetry
 
 PAGES = [
     "README.md",
@@ -38,24 +39,31 @@ def _blocks(path: str, language: str) -> list[str]:
     return found
 
 
-PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+PROGRAMS = [
+    (path, number, text)
+    for path in ("README.md", "docs/telemetry.md")
+    if (ROOT / path).exists()
+    for number, text in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_the_programs_of_the_readme_run(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [pytest.param(text, id=f"{path}-{number}") for path, number, text in PROGRAMS])
+def test_the_programs_run(text: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(PROGRAMS[number], encoding="utf-8")
+    program.write_text(text, encoding="utf-8")
     done = run(sys.executable, "-W", "error", program, env=environment(None), cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    if re.search(r"client\.(state|pubsub)\.", PROGRAMS[number]):
+    if re.search(r"client\.(state|pubsub|telemetry)\.", text):
         assert (tmp_path / ".cloud_runtimes").is_dir()
-    for line in PROGRAMS[number].splitlines():
-        if "print(" in line and "  # " in line:  # what it says it prints
+    for line in text.splitlines():
+        if re.search(r"print\(|log\.info\(|\.success\(", line) and "  # " in line:  # what it says it prints
             assert line.partition("  # ")[2] in done.stdout
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md", "docs/telemetry.md"])
 def test_the_configurations_load(path: str) -> None:
     for text in _blocks(path, "toml"):
         table = tomllib.loads(text)
@@ -76,7 +84,8 @@ def test_the_configurations_load(path: str) -> None:
                 runtime.driver(service, name)
         finally:
             runtime.close(None)
-        assert runtime.declared()
+        telemetry.load(table.get("telemetry", {}), path)
+        assert runtime.declared() or "telemetry" in table
 
 
 def test_a_path_goes_before_the_home_of_capa(tmp_path: Path) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes import CloudRuntimesClient, _log
+from cloud_runtimes._native import telemetry as kernel
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(_log, "_said", {})  # what is said once a minute is said in each test
+    yield
+    kernel.bridge(None)  # which a test's providers may have built
 
 
 @pytest.fixture

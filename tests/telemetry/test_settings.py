@@ -100,7 +100,7 @@ def test_wrong_settings(table: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
         ("OTEL_TRACES_SAMPLER", "xray"),

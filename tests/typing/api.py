@@ -8,6 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict, assert_type
 
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.database import (
@@ -48,6 +52,7 @@ from cloud_runtimes.telemetry import (
     TelemetryService,
     TelemetryStats,
     Tracer,
+    install,
 )
 
 
@@ -530,6 +535,11 @@ def telemetry(telemetry: TelemetryService) -> None:
     assert_type(telemetry.extract([("traceparent", "")]), SpanContext | None)
     assert_type(telemetry.flush(1.0), bool)
     assert_type(telemetry.stats(), TelemetryStats)
+    assert_type(telemetry.tracer_provider(), TracerProvider)
+    assert_type(telemetry.meter_provider(), MeterProvider)
+    assert_type(telemetry.logger_provider(), LoggerProvider)
+    assert_type(install(), CloudRuntimesClient)
+    assert_type(install(CloudRuntimesClient()), CloudRuntimesClient)
 
 
 async def telemetry_async(telemetry: TelemetryService) -> None:

@@ -98,6 +98,7 @@ TELEMETRY = {
     "extract_baggage": "headers",
     "baggage": "",
     "use_baggage": "entries",
+    **dict.fromkeys(("tracer_provider", "meter_provider", "logger_provider"), ""),
     "flush": "timeout=None",
     "stats": "",
 }

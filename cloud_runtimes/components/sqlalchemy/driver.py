@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from ..._operation import Operation
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["FEATURES", "SqlDatabase"]
 
 FEATURES: Final = frozenset({spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.STREAM, spi.TRANSACTION})
+# OpenTelemetry's semantic conventions for databases, "db.system.name"
+_SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 _READING: Final = (spi.ListTables, spi.DescribeTable)
 
 
@@ -40,6 +43,9 @@ class SqlDatabase(DatabaseDriver):
         self._store_of = store
         dialect, _, driver = url.partition(":")[0].partition("+")
         self.mysql = dialect in ("mysql", "mariadb")
+        self.system = _SYSTEMS.get(dialect, dialect)
+        if dialect != "sqlite":  # there it is a path
+            self.namespace = unquote(urlsplit(url).path.removeprefix("/")) or None
         if dialect == "sqlite":
             self.lacks = frozenset({bool, Decimal, dict})
         elif self.mysql or dialect == "oracle":

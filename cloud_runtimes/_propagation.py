@@ -1,4 +1,4 @@
-"""W3C Trace Context and Baggage: headers ↔ contexts, strictly by the text of the recommendations.
+"""W3C Trace Context and Baggage: headers ↔ contexts, strictly by the text of the recommendations; what RPC and pub/sub share with telemetry, so it loads nothing of it.
 
 What is not valid is ignored, as the standards want it: a wrong ``traceparent`` starts a new trace, a wrong ``tracestate`` or ``baggage`` is left out.
 """
@@ -8,14 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from .._native import telemetry as kernel
-from ..errors import InvalidArgumentError
+from ._native import events
+from ._native import telemetry as kernel
+from .errors import InvalidArgumentError
 
-__all__ = ["current_baggage", "extract", "extract_baggage", "inject", "use_baggage"]
+__all__ = [
+    "Entered",
+    "current_baggage",
+    "event_headers",
+    "extract",
+    "extract_baggage",
+    "forget",
+    "headers_of",
+    "inject",
+    "use_baggage",
+]
 
 # Trace Context, section 3.2: lower case; version 00 has nothing behind the flags, a later one may
 _TRACEPARENT: Final = re.compile(
@@ -30,8 +40,6 @@ _BAGGAGE_KEY: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAGGAGE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _MAX_BAGGAGE: Final = 8192
 _MAX_ENTRIES: Final = 64
-
-_baggage: ContextVar[Mapping[str, str]] = ContextVar("cloud_runtimes_baggage")
 
 
 def _headers(headers: Any, name: str) -> list[str]:
@@ -77,8 +85,9 @@ def inject(headers: MutableMapping[str, str]) -> None:
     if current is not None:
         context = current if isinstance(current, kernel.SpanContext) else current.context
         headers["traceparent"] = context.traceparent
-        if context.trace_state:
-            headers["tracestate"] = context.trace_state
+        state = context.trace_state
+        if state and state.isascii() and state.isprintable():  # made by hand it may be anything
+            headers["tracestate"] = state
     if entries := current_baggage():
         members: list[str] = []
         for key, value in list(entries.items())[:_MAX_ENTRIES]:
@@ -91,7 +100,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
 def current_baggage() -> Mapping[str, str]:
     """Return the baggage of this context."""
-    return _baggage.get({})
+    return kernel.baggage.get() or {}
 
 
 @contextmanager
@@ -100,11 +109,11 @@ def use_baggage(entries: Mapping[str, str]) -> Iterator[None]:
     for key, value in entries.items():
         if not isinstance(key, str) or not _BAGGAGE_KEY.fullmatch(key) or not isinstance(value, str):
             raise InvalidArgumentError(f"baggage: {key!r} must be a token of HTTP, and its value text")
-    token = _baggage.set({**current_baggage(), **entries})
+    token = kernel.baggage.set({**current_baggage(), **entries})
     try:
         yield
     finally:
-        _baggage.reset(token)
+        kernel.baggage.reset(token)
 
 
 def extract_baggage(headers: Any) -> dict[str, str]:
@@ -119,3 +128,53 @@ def extract_baggage(headers: Any) -> dict[str, str]:
         if equals and len(entries) < _MAX_ENTRIES and _BAGGAGE_KEY.fullmatch(key) and _BAGGAGE_VALUE.fullmatch(value):
             entries[key] = unquote(value, errors="replace")
     return entries
+
+
+class Entered:
+    """What came with a call or an event is the context, until `leave`.
+
+    Args:
+        headers: of them ``traceparent``, ``tracestate`` and ``baggage`` count. A context that is not valid is none: what is current here does not stand in for it.
+    """
+
+    __slots__ = ("_baggage", "_current")
+
+    def __init__(self, headers: Any) -> None:
+        self._current = kernel.current.set(extract(headers))
+        entries = extract_baggage(headers)
+        self._baggage = kernel.baggage.set(entries) if entries or kernel.baggage.get() else None
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Give back what was the context before.
+
+        Args:
+            error: what the handler failed with; a span of it tells, this does not.
+        """
+        if self._baggage is not None:
+            kernel.baggage.reset(self._baggage)
+        kernel.current.reset(self._current)
+
+
+def forget() -> None:
+    """Have no context from here on: a task begins with that of whoever started it, which is no parent of what comes to it later."""
+    if kernel.current.get() is not None:
+        kernel.current.set(None)
+    if kernel.baggage.get():
+        kernel.baggage.set(None)
+
+
+def headers_of(carrier: Any) -> Any:
+    """Return a carrier's headers: of an event those that it carries, else the carrier itself."""
+    return event_headers(carrier) if isinstance(carrier, events.ReceivedEvent) else carrier
+
+
+def event_headers(event: events.ReceivedEvent) -> dict[str, str]:
+    """Return what an event carries (CloudEvents, "Distributed Tracing" extension; baggage stands beside it), as headers."""
+    headers = {}
+    if event.traceparent is not None:
+        headers["traceparent"] = event.traceparent
+    extensions = event.extensions
+    for name in ("tracestate", "baggage"):
+        if isinstance(value := extensions.get(name), str):
+            headers[name] = value
+    return headers

@@ -1,0 +1,252 @@
+"""Spans of our own calls, where ``[telemetry] instrument`` is set: what `Service._hooks` is then.
+
+Names and attributes are OpenTelemetry's semantic conventions (1.44, `_describe.py`) where there are any. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import _propagation
+from .._driver import Driver
+from .._native import events as event_kernel
+from .._native import telemetry as kernel
+from .._operation import Operation
+from ..errors import CloudRuntimesError
+from ..rpc._failures import ERROR_HEADER
+from ..rpc._prepare import carrying
+from ..rpc.driver import RpcCall, RpcReply
+from ._describe import Description, described, messaging, vendor
+
+if TYPE_CHECKING:
+    from .._service import Service
+    from ..client import CloudRuntimesClient
+    from ..pubsub.driver import SubscribeRequest
+
+__all__ = ["Calls", "Handled", "calls"]
+
+MAX_LINKS: Final = 128
+# a stream has one span for each of its steps that decide something, none for each piece
+_PIECES: Final = frozenset({"read", "read_async", "write", "write_async", "fetch", "fetch_async"})
+# RPC semantic conventions, "server span status": what else a handler raises is its caller's fault
+_SERVER_FAULTS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
+
+def calls(client: CloudRuntimesClient, service: Service) -> Calls | None:
+    """Return the hooks of a service.
+
+    Raises:
+        InvalidArgumentError: the table ``[telemetry]`` is wrong.
+    """
+    if service.name == "telemetry":
+        return None
+    from .. import __version__
+
+    return Calls(service, client.telemetry.tracer("cloud_runtimes", __version__))
+
+
+def error_type(error: BaseException) -> str:
+    """Return what ``error.type`` is: the class, qualified."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _failed(span: kernel.Span, error: BaseException) -> None:
+    span.set_attribute("error.type", error_type(error))
+    span.set_status("error")
+
+
+class Handled(_propagation.Entered):
+    """A span around a handler: its parent is what came with the call or event, and what is current in the handler is it."""
+
+    __slots__ = ("_faults", "_span")
+
+    def __init__(self, headers: Any, start: Callable[[], kernel.Span], faults: frozenset[str] | None = None) -> None:
+        super().__init__(headers)
+        self._faults = faults
+        self._span = start()
+        kernel.current.set(self._span)  # `leave` gives back what was before the headers
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """End the span too."""
+        super().leave()
+        if error is not None:
+            if isinstance(error, CloudRuntimesError):
+                self._span.set_attribute("cloud_runtimes.error.code", error.code)
+            if self._faults is None or not isinstance(error, CloudRuntimesError) or error.code in self._faults:
+                _failed(self._span, error)
+        self._span.end()
+
+
+class _Creating:
+    """What is encoded inside belongs to the call's span."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, span: kernel.Span) -> None:
+        self._token = kernel.current.set(span)
+
+    def leave(self) -> None:
+        """Give back what was current before."""
+        kernel.current.reset(self._token)
+
+
+class Calls:
+    """Makes the spans of one service.
+
+    Args:
+        service: whose calls they are.
+        tracer: that makes them.
+    """
+
+    def __init__(self, service: Service, tracer: kernel.Tracer) -> None:
+        self._service = service
+        self._tracer = tracer
+        self._app_id = service._client._settings.app_id
+
+    # -- around calls, from `Service._call` --
+
+    def begins(self, op: Operation) -> bool:
+        """Tell whether a call is not inside of its span yet."""
+        return not getattr(op, "begun", False)
+
+    def _span(self, op: Operation, method: Any, args: tuple[Any, ...]) -> kernel.Span:
+        made: kernel.Span | None = getattr(op, "span", None)
+        if made is None:
+            driver = self._service._drivers.get(op.component)
+            made = op.span = self._start(described(op, driver, method, args))
+        return made
+
+    def _start(self, what: Description, links: Sequence[Any] = ()) -> kernel.Span:
+        return self._tracer.start_span(what.name, kind=what.kind, attributes=what.attributes, links=links)
+
+    def _begin(self, op: Operation, method: Any, args: tuple[Any, ...]) -> tuple[kernel.Span, Any, tuple[Any, ...]]:
+        op.begun = True
+        span = self._span(op, method, args)
+        if op.method.name == "publisher":
+            for link in _links(args[1]):
+                span.add_link(link)
+        token = kernel.current.set(span)
+        if args and isinstance(args[0], RpcCall):
+            args = (carrying(args[0]), *args[1:])
+        return span, token, args
+
+    def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
+        kernel.current.reset(token)
+        span.end()
+        op.begun = False
+        op.span = None
+
+    def call(self, inner: Callable[..., Any], op: Operation, method: Any, args: tuple[Any, ...]) -> Any:
+        """Run a call, all its attempts, in a span."""
+        if _is_piece(method):
+            op.begun = True
+            return inner(op, method, *args)
+        span, token, args = self._begin(op, method, args)
+        try:
+            result = inner(op, method, *args)
+            _judge(span, result)
+            return result
+        except BaseException as error:
+            _failed(span, error)
+            raise
+        finally:
+            self._end(op, span, token)
+
+    async def call_async(
+        self, inner: Callable[..., Awaitable[Any]], op: Operation, method: Any, args: tuple[Any, ...]
+    ) -> Any:
+        """Asynchronous `call`."""
+        if _is_piece(method):
+            op.begun = True
+            return await inner(op, method, *args)
+        span, token, args = self._begin(op, method, args)
+        try:
+            result = await inner(op, method, *args)
+            _judge(span, result)
+            return result
+        except BaseException as error:
+            _failed(span, error)
+            raise
+        finally:
+            self._end(op, span, token)
+
+    def repeats(self, op: Operation, error: Exception) -> None:
+        """Note that an attempt failed and is repeated."""
+        span: kernel.Span | None = getattr(op, "span", None)
+        if span is not None:
+            span.add_event(
+                "cloud_runtimes.retry", {"error.type": error_type(error), "cloud_runtimes.attempt": op.attempt}
+            )
+
+    # -- publishing --
+
+    def creating(self, op: Operation, topic: str) -> _Creating:
+        """Start the span of a publishing call before its events are encoded, since they carry it."""
+        driver = self._service._drivers.get(op.component)
+        op.span = self._start(messaging(op, driver, topic))
+        return _Creating(op.span)
+
+    # -- around handlers --
+
+    def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
+        """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
+        attributes: dict[str, Any] = {
+            "messaging.system": vendor(self._service._drivers.get(pubsub_name)),
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": request.topic,
+            "messaging.consumer.group.name": request.group,
+            "cloud_runtimes.component": pubsub_name,
+        }
+        links: list[Any] = []
+        headers: Mapping[str, str] = {}
+        if batch:
+            attributes["messaging.batch.message_count"] = len(events)
+            found = (_propagation.extract(_propagation.event_headers(event)) for event in events[:MAX_LINKS])
+            links = [context for context in found if context is not None]
+        else:
+            attributes["messaging.message.id"] = events[0].id
+            headers = _propagation.event_headers(events[0])
+        what = Description(f"process {request.topic}", "consumer", attributes)
+        return Handled(headers, lambda: self._start(what, links))
+
+    def serving(self, method: str, headers: Mapping[str, str]) -> Handled:
+        """Return the span around a handler of an RPC method."""
+        name = f"{self._app_id}/{method}"
+        what = Description(name, "server", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
+        return Handled(headers, lambda: self._start(what), _SERVER_FAULTS)
+
+
+def _is_piece(method: Any) -> bool:
+    return getattr(method, "__name__", "") in _PIECES and not isinstance(getattr(method, "__self__", None), Driver)
+
+
+def _judge(span: kernel.Span, result: Any) -> None:
+    """See in a result what failed without an exception: a reply's status, or some of many."""
+    if type(result) is RpcReply:
+        span.set_attribute("rpc.response.status_code", str(result.status))
+        if result.status >= 400:
+            span.set_attribute("error.type", result.headers.get(ERROR_HEADER) or str(result.status))
+            span.set_status("error")
+    elif isinstance(result, Mapping) and result:
+        first = next(iter(result.values()))
+        if isinstance(first, CloudRuntimesError):
+            _failed(span, first)
+
+
+def _links(frames: Sequence[bytes]) -> list[Any]:
+    """Return the contexts in which the events of a publisher's batch were made, each once."""
+    texts: dict[str, None] = {}
+    for frame in frames:
+        records = event_kernel.Frame(frame)
+        for number in range(min(len(records), MAX_LINKS)):
+            if (text := records[number].traceparent) is not None:
+                texts[text] = None
+                if len(texts) == MAX_LINKS:
+                    break
+    found = (_propagation.extract({"traceparent": text}) for text in texts)
+    return [context for context in found if context is not None][:MAX_LINKS]

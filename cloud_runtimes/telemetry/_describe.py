@@ -1,0 +1,92 @@
+"""What a call is called in OpenTelemetry's semantic conventions: the name, kind and attributes of its span.
+
+RPC: "Semantic conventions for RPC spans"; pub/sub: "… for messaging spans"; databases: "… for database client spans" (version 1.44). For the other services there are none: their attributes are ours, ``cloud_runtimes.*``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from .._operation import Operation
+from ..database import driver as sql
+
+__all__ = ["Description", "described", "messaging", "vendor"]
+
+# the first word of a statement, behind comments and parentheses
+_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
+_TABLE_OPERATIONS: Final[dict[type, str]] = {
+    sql.Insert: "INSERT",
+    sql.Update: "UPDATE",
+    sql.CreateTable: "CREATE TABLE",
+    sql.DropTable: "DROP TABLE",
+}
+
+
+class Description(NamedTuple):
+    """A span before it starts."""
+
+    name: str
+    kind: str
+    attributes: dict[str, Any]
+
+
+def vendor(driver: Any) -> str:
+    """Return what a component is made of, by the folder of its driver: ``sqlite``, ``redis`` …; of one from elsewhere its package."""
+    parts = type(driver).__module__.split(".")
+    return parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
+
+
+def described(op: Operation, driver: Any, method: Any, args: tuple[Any, ...]) -> Description:
+    """Return the description of a call of a driver's method with these arguments."""
+    service = op.method.service
+    if service == "rpc" and op.method.name in ("invoke", "invoke_method"):
+        name = f"{op.component}/{args[0].method}"
+        return Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
+    if service == "pubsub" and op.method.name == "publisher":
+        return messaging(op, driver, args[0], args[1])
+    if service == "database":
+        return _database(op, driver, args[0] if args else None)
+    attributes = {
+        "cloud_runtimes.service": service,
+        "cloud_runtimes.operation": op.method.name,
+        "cloud_runtimes.component": op.component,
+    }
+    return Description(str(op.method), "client", attributes)
+
+
+def messaging(op: Operation, driver: Any, topic: str, frames: Sequence[bytes] | None = None) -> Description:
+    """Return the description of a call that publishes; of a batch with the count of its events."""
+    attributes: dict[str, Any] = {
+        "messaging.system": vendor(driver),
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": topic,
+        "cloud_runtimes.component": op.component,
+    }
+    if frames is not None:
+        # of a frame's head (docs/log-format.md)
+        attributes["messaging.batch.message_count"] = sum(int.from_bytes(frame[4:8], "little") for frame in frames)
+    return Description(f"publish {topic}", "producer", attributes)
+
+
+def _database(op: Operation, driver: Any, statement: Any) -> Description:
+    system = getattr(driver, "system", "") or vendor(driver)
+    attributes: dict[str, Any] = {"db.system.name": system, "cloud_runtimes.component": op.component}
+    namespace = getattr(driver, "namespace", None)
+    if namespace:
+        attributes["db.namespace"] = namespace
+    operation = _TABLE_OPERATIONS.get(type(statement), op.method.name.upper())
+    table: str | None = getattr(statement, "table", None)
+    if isinstance(statement, (sql.Query, sql.Execute, sql.ExecuteMany)):
+        word = _WORD.match(statement.sql.text)
+        if word is not None:
+            operation = word[1].upper()
+    if isinstance(statement, sql.ExecuteMany) and len(statement.rows) > 1:
+        attributes["db.operation.batch.size"] = len(statement.rows)
+    attributes["db.operation.name"] = operation
+    if table is not None:
+        attributes["db.collection.name"] = table
+    target = table or namespace or system
+    return Description(f"{operation} {target}", "client", attributes)

@@ -1,0 +1,225 @@
+"""OTLP over gRPC: one channel per endpoint, a generic unary call with bytes that are encoded already, no generated code.
+
+What may be sent again is what OTLP says ("OTLP/gRPC Response", "Failures"); how long to wait before that is in a ``RetryInfo``, if the endpoint gives one.
+
+**Fork.** grpcio is imported and a channel made by the first batch, in the thread that sends. In the moment of a fork neither is under way: a call gets half a second to end, then its connection is broken and the batch is sent again, so that an endpoint that is that slow may have it twice. A child has channels of its own; the parent's are left as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from .. import __version__
+from ..errors import InvalidArgumentError, UnsupportedError
+from ._wire import fields, rejected
+from .driver import Exporter, RejectedError, RetryError
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["GrpcExporter"]
+
+_METHODS: Final = {
+    signal: f"/opentelemetry.proto.collector.{package}.v1.{service}/Export"
+    for signal, package, service in (
+        ("traces", "trace", "TraceService"),
+        ("logs", "logs", "LogsService"),
+        ("metrics", "metrics", "MetricsService"),
+    )
+}
+_RETRYABLE: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"})
+_MAX_RESPONSE: Final = 4 << 20
+_REST: Final = 0.5
+_REST_AT_MOST: Final = 10.0
+_RETRY_INFO: Final = b"/google.rpc.RetryInfo"
+# gRPC over HTTP/2, "Custom-Metadata"; names that the transport sets itself begin with "grpc-"
+_NAME: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+")
+_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+# channels of a parent: kept, since letting go of one would close it
+_inherited: list[Any] = []
+
+
+class GrpcExporter(Exporter):
+    """Sends batches to an OTLP/gRPC endpoint.
+
+    Args:
+        urls: signal → URL, ``http`` in the clear or ``https`` with TLS.
+        headers: sent as metadata with every batch; may hold secrets.
+        gzip: whether messages are compressed.
+        certificate: path of the certificates to trust; ``None``: gRPC's own.
+
+    Raises:
+        InvalidArgumentError: a URL, or a header, that gRPC cannot have.
+        UnsupportedError: grpcio is not installed.
+    """
+
+    features: ClassVar[frozenset[str]] = frozenset({"otlp_grpc"})
+    batch_bytes: ClassVar[int] = 3 << 20
+    """Servers take 4 MiB by default."""
+
+    def __init__(
+        self, urls: Mapping[str, str], headers: Mapping[str, str], *, gzip: bool = False, certificate: str | None = None
+    ) -> None:
+        self._targets = {signal: _target(signal, url) for signal, url in urls.items()}
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
+        for name, value in self._metadata:
+            if not _NAME.fullmatch(name) or name.endswith("-bin") or not _VALUE.fullmatch(value):
+                raise InvalidArgumentError(
+                    f"the headers of telemetry: {name!r} cannot be metadata of gRPC: a name has letters, digits, '-', '_' and '.', "
+                    "and ends otherwise than in -bin; a value is visible ASCII"
+                )
+        if find_spec("grpc") is None:
+            raise UnsupportedError(
+                'telemetry: protocol = "grpc" needs the package grpcio: pip install "cloud-runtimes-python[otlp-grpc]"'
+            )
+        self._gzip = gzip
+        self._certificate = certificate
+        self._aborted = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._channels: dict[tuple[str, bool], grpc.Channel] = {}
+        self._busy = threading.Lock()  # held while a call is under way, and by a fork
+        self._resting = self._rests = False
+
+    def _channel(self, target: str, secure: bool) -> grpc.Channel:
+        channel = self._channels.get((target, secure))
+        if channel is None:
+            import grpc
+
+            options = (
+                ("grpc.primary_user_agent", f"cloud-runtimes-python/{__version__}"),
+                ("grpc.max_receive_message_length", _MAX_RESPONSE),
+                ("grpc.enable_retries", 0),  # the pipeline's
+                ("grpc.initial_reconnect_backoff_ms", 250),
+                ("grpc.min_reconnect_backoff_ms", 250),
+                ("grpc.max_reconnect_backoff_ms", 5000),
+                ("grpc.use_local_subchannel_pool", 1),
+            )
+            if secure:
+                roots = None if self._certificate is None else Path(self._certificate).read_bytes()
+                channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options)
+            else:
+                channel = grpc.insecure_channel(target, options)
+            self._channels[target, secure] = channel
+        return channel
+
+    def export(self, signal: str, body: bytes, timeout: float) -> int:
+        """Send a batch and read the answer; see `Exporter.export`."""
+        target, secure = self._targets[signal]
+        with self._busy:
+            # not under the lock of imports, which a fork holds while it waits for this one; it gives a slow import more time
+            import grpc
+
+            if self._aborted or self._resting:
+                raise RetryError("broken off", 0.0)
+            channel = self._channel(target, secure)
+            call: Any = channel.unary_unary(_METHODS[signal])  # without serializers: bytes both ways
+            try:
+                answer: bytes = call(
+                    body,
+                    timeout=timeout,
+                    metadata=self._metadata,
+                    compression=grpc.Compression.Gzip if self._gzip else grpc.Compression.NoCompression,
+                )
+            except ValueError as error:
+                if self._channels.get((target, secure)) is channel:
+                    raise
+                raise RetryError(f"{target}: broken off", 0.0) from error
+            except grpc.RpcError as error:
+                raise self._judged(target, error) from error
+        return rejected(answer)
+
+    def _judged(self, target: str, error: Any) -> RetryError | RejectedError:
+        code = error.code().name
+        reason = f"{target} answered {code}: {str(error.details() or '')[:200]}"
+        after = _retry_after(error.trailing_metadata() or ())
+        if self._resting:
+            return RetryError(reason, 0.0)
+        if code in _RETRYABLE or (code == "RESOURCE_EXHAUSTED" and after is not None):
+            return RetryError(reason, after)
+        return RejectedError(reason)
+
+    def _break(self) -> None:
+        """Close the channels, which ends a call under way; the next one opens others."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.close()
+
+    def abort(self) -> None:
+        """End a call under way."""
+        self._aborted = True
+        self._break()
+
+    def close(self) -> None:
+        """Close the channels."""
+        self._break()
+
+    def before_fork(self) -> None:
+        """Let a call under way end, or end it: in a child whose parent was inside of gRPC it does not work."""
+        self._resting = True
+        end = monotonic() + _REST_AT_MOST
+        self._rests = self._busy.acquire(timeout=_REST)
+        while not self._rests and monotonic() < end:
+            self._break()
+            self._rests = self._busy.acquire(timeout=0.05)
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        self._resting = False
+        if self._rests:
+            self._busy.release()
+
+    def forked(self) -> None:
+        """Leave the parent's channels to it."""
+        _inherited.append(self._channels)
+        self._begin()
+
+
+def _target(signal: str, url: str) -> tuple[str, bool]:
+    """Return a URL's host and port, and whether it is to be TLS."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise InvalidArgumentError(
+            f"telemetry: the endpoint of {signal} for gRPC must be a URL without a path, such as http://localhost:4317"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port or 4317}", parts.scheme == "https"
+
+
+def _retry_after(metadata: Any) -> float | None:
+    """Return the seconds of a ``google.rpc.RetryInfo`` among the details of a status, `None` without one."""
+    for key, value in metadata:
+        if key != "grpc-status-details-bin" or not isinstance(value, bytes):
+            continue
+        try:
+            for number, detail in fields(value):  # google.rpc.Status: 3 details
+                if number == 3 and isinstance(detail, bytes):
+                    found = dict(fields(detail))  # google.protobuf.Any: 1 type_url, 2 value
+                    name = found.get(1)
+                    if isinstance(name, bytes) and name.endswith(_RETRY_INFO):
+                        return _duration(found.get(2, b""))
+        except ValueError:
+            continue
+    return None
+
+
+def _duration(info: int | bytes) -> float:
+    """Return the seconds of a ``RetryInfo`` (1 retry_delay: a ``Duration`` of 1 seconds, 2 nanos), at most an hour."""
+    delay = dict(fields(info)).get(1, b"") if isinstance(info, bytes) else b""
+    parts = dict(fields(delay)) if isinstance(delay, bytes) else {}
+    seconds, nanos = (value if isinstance(value := parts.get(number), int) else 0 for number in (1, 2))
+    if seconds >= 1 << 63 or nanos >= 1 << 31:  # negative
+        return 0.0
+    return min(seconds + nanos / 1e9, 3600.0)

@@ -1,0 +1,80 @@
+"""The way to OpenTelemetry's API, whose package is imported when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .. import _fork
+from ..errors import AlreadyExistsError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from ..client import CloudRuntimesClient
+    from ._otel import Providers
+    from .service import TelemetryService
+
+__all__ = ["install", "load_providers"]
+
+_lock = threading.Lock()
+
+
+def load_providers(telemetry: TelemetryService) -> Providers:
+    """Return the providers of a service.
+
+    Raises:
+        InvalidArgumentError: opentelemetry-api is missing.
+    """
+    made: Providers = _module().Providers(telemetry)
+    return made
+
+
+def _module() -> Any:
+    try:
+        with _fork.importing:
+            import opentelemetry._logs
+            import opentelemetry.metrics
+            import opentelemetry.trace  # noqa: F401
+
+            from . import _otel
+    except ImportError as error:
+        raise InvalidArgumentError(
+            "telemetry: OpenTelemetry's API needs the package 'opentelemetry-api': pip install \"cloud-runtimes-python[otel]\""
+        ) from error
+    return _otel
+
+
+def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
+    """Make a client's providers OpenTelemetry's global ones, so that whatever is instrumented for OpenTelemetry records here: ``cloud_runtimes.telemetry.install()``. Propagators stay as they are. To be called once, before instrumentations are switched on.
+
+    Args:
+        client: whose telemetry records; without one a client of its own, ``CloudRuntimesClient()``.
+
+    Returns:
+        The client. Its `close`, at the latest that at exit, sends what there is; what is recorded later is dropped and counted.
+
+    Raises:
+        AlreadyExistsError: there is a global provider, ours or another; OpenTelemetry lets it be set once in a process.
+        InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
+        UnsupportedError: ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
+    """
+    api = _module()
+    with _lock:
+        found = api.global_provider()
+        if found is not None:
+            raise AlreadyExistsError(
+                f"telemetry: OpenTelemetry has a global {found} already, and lets it be set once in a process: call install() first and once, or give client.telemetry.tracer_provider() to each instrumentation",
+                service="telemetry",
+                operation="install",
+            )
+        if client is not None:
+            api.set_providers(client.telemetry)
+            return client
+        from ..client import CloudRuntimesClient
+
+        made = CloudRuntimesClient()
+        try:
+            api.set_providers(made.telemetry)
+        except BaseException:
+            made.close()
+            raise
+        return made

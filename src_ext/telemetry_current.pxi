@@ -1,0 +1,107 @@
+# Where the current span of `telemetry.pyx` lives; see the twin `telemetry_current_py.py`.
+
+cdef object own_var = ContextVar("cloud_runtimes_telemetry_span", default=None)
+cdef bint any_context = False   # ever set, in this process: else an event that leaves need not look
+cdef bint bridged = False
+cdef object api = None          # what `bridge` was given, and parts of it
+cdef object api_var = None
+cdef object api_key = None
+cdef object api_context = None
+cdef tuple api_kinds = ()
+cdef tuple api_codes = ()
+
+
+cdef inline object get_in(var):
+    cdef PyObject* found = NULL
+    PyContextVar_Get(var, NULL, &found)
+    if found == NULL:
+        return None
+    result = <object>found
+    Py_XDECREF(found)
+    return result
+
+
+cdef inline object inward(span):
+    # what a span of the API stands for
+    return (<ApiSpan>span).span if type(span) is ApiSpan else api.foreign(span)
+
+
+cdef object get_current():
+    cdef PyObject* found
+    if bridged:
+        context = get_in(api_var)
+        if isinstance(context, dict):
+            found = PyDict_GetItemWithError(context, api_key)
+            if found != NULL and <object>found is not None:
+                return inward(<object>found)
+    return get_in(own_var)
+
+
+cdef object attach(span):
+    # makes a span of the API the current one
+    context = get_in(api_var)
+    made = api_context()
+    if isinstance(context, dict) and PyDict_Size(context):
+        PyDict_Update(made, context)
+    PyDict_SetItem(made, api_key, span)
+    return PyContextVar_Set(api_var, made)
+
+
+cdef object set_current(span):
+    global any_context
+    any_context = True
+    if not bridged:
+        return PyContextVar_Set(own_var, span)
+    return attach(new_api_span(<Span>span, True, True) if type(span) is Span else api.non_recording(span))
+
+
+cdef int reset_current(token) except -1:
+    # ValueError: a token of another context. One from before the bridge is not of its variable
+    PyContextVar_Reset(token.var if bridged else own_var, token)
+    return 0
+
+
+@cython.final
+cdef class Current:
+    """The current span; see the twin."""
+
+    def get(self):
+        """Return the `Span` or remote `SpanContext` that is the parent of what starts next, or `None`."""
+        return get_current()
+
+    def set(self, span):
+        """Make a `Span`, a `SpanContext` or `None` the current one; `reset` takes what it returns."""
+        return set_current(span)
+
+    def attach(self, span):
+        """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
+        if not bridged:
+            raise not_bridged()
+        return attach(span)
+
+    def reset(self, token):
+        """Give back what was current before."""
+        reset_current(token)
+
+
+current = Current()
+
+
+def current_span():
+    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
+    return get_current()
+
+
+def bridge(given):
+    """Keep the current span where OpenTelemetry's API does from now on; see the twin."""
+    global any_context, bridged, api, api_var, api_key, api_context, api_kinds, api_codes
+    if given is None:
+        bridged = False
+        return
+    if not isinstance(given.variable, ContextVar) or not issubclass(given.context_class, dict):
+        raise InvalidArgumentError("bridge wants a ContextVar and a class of dictionaries")
+    # a second one, of another client, is equal: nobody sees a difference on the way
+    api_kinds, api_codes = tuple(given.kinds), tuple(given.codes)
+    api_var, api_key, api_context = given.variable, given.key, given.context_class
+    api = given
+    any_context = bridged = True  # others set it as well from now on

@@ -1,0 +1,449 @@
+"""Spans of our own calls (``instrument = true``): names and attributes are checked against OpenTelemetry's own constants."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
+from opentelemetry.semconv._incubating.attributes import rpc_attributes as rpc
+from opentelemetry.semconv.attributes import db_attributes as db
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from otlp_receiver import Receiver
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._operation import Operation
+from cloud_runtimes.errors import (
+    BulkError,
+    ConflictError,
+    InternalError,
+    NotFoundError,
+    UnavailableError,
+)
+from cloud_runtimes.rpc._host import hosts
+
+INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
+ERROR = 2
+SECRET = "correct horse battery staple"
+
+
+class Spans:
+    """A client whose calls have spans, and what of them a real endpoint received."""
+
+    def __init__(self, client: CloudRuntimesClient, receiver: Receiver) -> None:
+        self.client = client
+        self._receiver = receiver
+
+    def all(self) -> list[Any]:
+        assert self.client.telemetry.flush(30)
+        return self._receiver.spans()
+
+    def one(self, name: str) -> Any:
+        (span,) = [span for span in self.all() if span.name == name]
+        return span
+
+    def texts(self) -> bytes:
+        """Everything that was sent."""
+        self.client.telemetry.flush(30)
+        return b"".join(body for _, _, body in self._receiver.requests)
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+
+
+@pytest.fixture
+def spans(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spans]:
+    settings = getattr(request, "param", {})
+    with Receiver() as receiver:
+        table = {"endpoint": receiver.url, "instrument": True, "flush_on_sigterm": False, **settings}
+        client = CloudRuntimesClient(
+            app_id="shop", config={"capa": {"home": str(tmp_path / "home")}, "telemetry": table}
+        )
+        yield Spans(client, receiver)
+        client.close(timeout=5)
+
+
+def test_off_by_default(client: Callable[..., CloudRuntimesClient]) -> None:
+    made = client(home=":memory:")
+    made.state.save("s", "k", 1)
+    assert made.state._hooks is None
+    assert "telemetry" not in made._services
+
+
+def test_a_wrong_setting_is_refused(client: Callable[..., CloudRuntimesClient]) -> None:
+    made = client(home=":memory:", instrument="yes please")
+    with pytest.raises(ValueError, match="instrument"):
+        made.state.get("s", "k")
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_calls_without_a_convention(spans: Spans, face: str) -> None:
+    client = spans.client
+
+    def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
+        if face == "sync":
+            return getattr(service, name)(*args, **options)
+        return asyncio.run(getattr(service, f"{name}_async")(*args, **options))
+
+    with client.telemetry.tracer("app").span("above") as above:
+        call(client.state, "save", "orders", f"key-{SECRET}", {"value": SECRET})
+        call(client.configuration, "save_configuration", "conf", {f"key-{SECRET}": SECRET})
+        call(client.file, "put_file", "files", f"{SECRET}.txt", SECRET.encode())
+        assert call(client.lock, "try_lock", "locks", SECRET) is not None
+        call(client.schedule, "list_jobs")
+        with pytest.raises(NotFoundError):
+            call(client.secret, "get_secret", "vault", SECRET.replace(" ", "-"))
+    for name, component in {
+        "state.save": "orders",
+        "configuration.save_configuration": "conf",
+        "file.put_file": "files",
+        "lock.try_lock": "locks",
+        "secret.get_secret": "vault",
+    }.items():
+        span = spans.one(name)
+        service, _, operation = name.partition(".")
+        found = attributes(span)
+        assert found.pop("error.type", None) == ("cloud_runtimes.errors.NotFoundError" if service == "secret" else None)
+        assert found == {
+            "cloud_runtimes.service": service,
+            "cloud_runtimes.operation": operation,
+            "cloud_runtimes.component": component,
+        }
+        assert (span.kind, span.status.code) == (CLIENT, ERROR if service == "secret" else 0)
+        assert span.trace_id.hex() == above.context.trace_id
+        assert span.parent_span_id.hex() == above.context.span_id
+    assert spans.one("schedule.list_jobs").kind == CLIENT
+    for text in (SECRET, SECRET.replace(" ", "-")):
+        assert text.encode() not in spans.texts()
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_an_error_is_told_by_its_type_alone(spans: Spans, face: str) -> None:
+    with pytest.raises(ConflictError):
+        if face == "sync":
+            spans.client.state.save("orders", SECRET, 1, etag="stale")
+        else:
+            asyncio.run(spans.client.state.save_async("orders", SECRET, 1, etag="stale"))
+    span = spans.one("state.save")
+    assert (span.status.code, span.status.message, list(span.events)) == (ERROR, "", [])
+    assert attributes(span)[ERROR_TYPE] == "cloud_runtimes.errors.ConflictError"
+    assert SECRET.encode() not in spans.texts()
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_retry_is_an_event(spans: Spans, face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = spans.client.state
+    driver = state._driver("orders")
+    fails = iter([True, True, False])
+
+    def flaky(original: Any) -> Any:
+        def run(op: Operation, *args: Any) -> Any:
+            if next(fails):
+                raise UnavailableError(SECRET, retryable=True)
+            return original(op, *args)
+
+        return run
+
+    monkeypatch.setattr(driver, "get", flaky(driver.get))
+    monkeypatch.setattr(driver, "get_async", flaky(driver.get_async))
+    found = state.get("orders", "k") if face == "sync" else asyncio.run(state.get_async("orders", "k"))
+    assert found is None
+    span = spans.one("state.get")
+    assert span.status.code == 0
+    assert [(event.name, attributes(event)) for event in span.events] == [
+        ("cloud_runtimes.retry", {ERROR_TYPE: "cloud_runtimes.errors.UnavailableError", "cloud_runtimes.attempt": n})
+        for n in (2, 3)
+    ]
+    assert SECRET.encode() not in spans.texts()
+
+
+# -- RPC ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("way", ["process", "http"])
+def test_rpc(spans: Spans, face: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = spans.client
+
+    @client.rpc.method("orders/get")
+    def get(data: Any) -> Any:
+        client.state.save("inside", "k", 1)
+        return data
+
+    @client.rpc.method("fails")
+    async def fails() -> None:
+        raise NotFoundError(SECRET)
+
+    @client.rpc.method("breaks")
+    def breaks() -> None:
+        raise LookupError(SECRET)
+
+    def call(method: str) -> Any:
+        if face == "sync":
+            return client.rpc.invoke_method("shop", method, {"secret": SECRET})
+        return asyncio.run(client.rpc.invoke_method_async("shop", method, {"secret": SECRET}))
+
+    if way == "http":
+        monkeypatch.setattr(hosts, "find", lambda app_id: None)
+    with client.rpc.serving():
+        assert call("orders/get") == {"secret": SECRET}
+        with pytest.raises(NotFoundError):
+            call("fails")
+        with pytest.raises(InternalError):
+            call("breaks")
+    made = {(span.name, span.kind): span for span in spans.all()}
+    caller, server = made["shop/orders/get", CLIENT], made["shop/orders/get", SERVER]
+    names = {rpc.RPC_SYSTEM_NAME: "cloud_runtimes", rpc.RPC_METHOD: "shop/orders/get"}
+    assert attributes(caller) == {**names, rpc.RPC_RESPONSE_STATUS_CODE: "200"}
+    assert attributes(server) == names
+    assert (server.trace_id, server.parent_span_id) == (caller.trace_id, caller.span_id)
+    assert made["state.save", CLIENT].parent_span_id == server.span_id
+    # what its caller did wrong is no error of the server (RPC conventions)
+    assert (made["shop/fails", CLIENT].status.code, made["shop/fails", SERVER].status.code) == (ERROR, 0)
+    assert attributes(made["shop/fails", CLIENT])[ERROR_TYPE] == "NotFoundError"
+    assert attributes(made["shop/fails", SERVER])["cloud_runtimes.error.code"] == "NOT_FOUND"
+    assert (made["shop/breaks", CLIENT].status.code, made["shop/breaks", SERVER].status.code) == (ERROR, ERROR)
+    assert attributes(made["shop/breaks", CLIENT])[ERROR_TYPE] == "500"
+    assert attributes(made["shop/breaks", SERVER])[ERROR_TYPE] == "LookupError"
+    assert SECRET.encode() not in spans.texts()
+
+
+def test_a_traceparent_given_by_hand_stays(spans: Spans) -> None:
+    given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    spans.client.rpc.register_method("m", lambda data, request: request.traceparent)
+    assert spans.client.rpc.invoke_method("shop", "m", headers={"traceparent": given}) == given
+
+
+# -- pub/sub ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_publish_and_process(spans: Spans, face: str) -> None:
+    client = spans.client
+    done = threading.Event()
+
+    def handle(event: Any) -> None:
+        client.state.save("inside", "k", 1)
+        done.set()
+
+    async def handle_async(event: Any) -> None:
+        handle(event)
+
+    client.pubsub.subscribe("bus", "orders", handle if face == "sync" else handle_async, group="billing")
+    if face == "sync":
+        id = client.pubsub.publish("bus", "orders", SECRET, key=SECRET)
+    else:
+        id = asyncio.run(client.pubsub.publish_async("bus", "orders", SECRET, key=SECRET))
+    assert done.wait(30)
+    client.pubsub.publish("bus", "orders", 1)  # the handler that noted it has ended when the next one runs
+    done.clear()
+    assert done.wait(30)
+    made = spans.all()
+    publish = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == PRODUCER)
+    process = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == CONSUMER)
+    assert (publish.name, process.name) == ("publish orders", "process orders")
+    common = {
+        messaging.MESSAGING_SYSTEM: "sqlite",
+        messaging.MESSAGING_DESTINATION_NAME: "orders",
+        messaging.MESSAGING_MESSAGE_ID: id,
+        "cloud_runtimes.component": "bus",
+    }
+    assert attributes(publish) == {
+        **common,
+        messaging.MESSAGING_OPERATION_NAME: "publish",
+        messaging.MESSAGING_OPERATION_TYPE: messaging.MessagingOperationTypeValues.SEND.value,
+    }
+    assert attributes(process) == {
+        **common,
+        messaging.MESSAGING_OPERATION_NAME: "process",
+        messaging.MESSAGING_OPERATION_TYPE: messaging.MessagingOperationTypeValues.PROCESS.value,
+        messaging.MESSAGING_CONSUMER_GROUP_NAME: "billing",
+    }
+    assert (process.trace_id, process.parent_span_id) == (publish.trace_id, publish.span_id)
+    assert process.span_id in {span.parent_span_id for span in made if span.name == "state.save"}
+    assert SECRET.encode() not in spans.texts()
+
+
+def test_a_handler_that_fails(spans: Spans) -> None:
+    seen: queue.Queue[int | None] = queue.Queue()
+
+    def handle(event: Any) -> None:
+        seen.put(event.delivery_count)
+        if event.delivery_count == 1:
+            raise LookupError(SECRET)
+
+    with spans.client.pubsub.subscribe("bus", "t", handle):
+        spans.client.pubsub.publish("bus", "t", 1)
+        assert [seen.get(timeout=30), seen.get(timeout=30)] == [1, 2]
+    first, second = (span for span in spans.all() if span.kind == CONSUMER)
+    assert (first.status.code, attributes(first)[ERROR_TYPE], second.status.code) == (ERROR, "LookupError", 0)
+    assert SECRET.encode() not in spans.texts()
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_batches_have_links(spans: Spans, face: str) -> None:
+    client = spans.client
+    handled: queue.Queue[int] = queue.Queue()
+    if face == "sync":
+        client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
+    else:
+        asyncio.run(client.pubsub.publish_bulk_async("bus", "t", [1, 2, 3]))
+    with client.pubsub.subscribe("bus", "t", lambda events: handled.put(len(events)), batch=10):
+        assert handled.get(timeout=30) == 3
+    publish, process = spans.one("publish t"), spans.one("process t")
+    assert attributes(publish)[messaging.MESSAGING_BATCH_MESSAGE_COUNT] == 3
+    assert attributes(process)[messaging.MESSAGING_BATCH_MESSAGE_COUNT] == 3
+    assert process.parent_span_id == b""
+    assert [(link.trace_id, link.span_id) for link in process.links] == [(publish.trace_id, publish.span_id)] * 3
+
+
+def test_a_publisher_s_batch_is_linked_to_where_its_events_were_made(spans: Spans) -> None:
+    client = spans.client
+    contexts = []
+    with client.pubsub.publisher("bus", "t", linger=60) as publisher:
+        for _ in range(2):
+            with client.telemetry.tracer("app").span("made") as span:
+                contexts.append((span.context.trace_id, span.context.span_id))
+                publisher.send({"secret": SECRET})
+                publisher.send({"secret": SECRET}, key=SECRET)
+        publisher.send({})
+    span = spans.one("publish t")
+    assert span.kind == PRODUCER
+    assert attributes(span)[messaging.MESSAGING_BATCH_MESSAGE_COUNT] == 5
+    assert [(link.trace_id.hex(), link.span_id.hex()) for link in span.links] == contexts
+    assert SECRET.encode() not in spans.texts()
+
+
+def test_what_failed_of_many_is_an_error(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = spans.client.pubsub._driver("bus")
+    monkeypatch.setattr(driver, "publish", lambda *_: {(0, 1): UnavailableError(SECRET)})
+    with pytest.raises(BulkError):
+        spans.client.pubsub.publish_bulk("bus", "t", [1, 2])
+    span = spans.one("publish t")
+    assert (span.status.code, attributes(span)[ERROR_TYPE]) == (ERROR, "cloud_runtimes.errors.UnavailableError")
+
+
+# -- databases ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_database(spans: Spans, face: str) -> None:
+    database = spans.client.database
+
+    def call(name: str, *args: Any) -> Any:
+        if face == "sync":
+            return getattr(database, name)(*args)
+        return asyncio.run(getattr(database, f"{name}_async")(*args))
+
+    call("execute", "main", "CREATE TABLE people (name TEXT)")
+    call("insert", "main", "people", {"name": SECRET})
+    rows = [{"name": SECRET}, {"name": "b"}]
+    call("execute_many", "main", "-- comment\n insert into people VALUES (:name)", rows)
+    found = call("query", "main", f"/* {SECRET} */ select name from people where name = '{SECRET}'")
+    assert len(found) == 2
+    with pytest.raises(NotFoundError):
+        call("query", "main", f"select '{SECRET}' from nobody")
+    made = [span for span in spans.all() if span.name.endswith((" sqlite", " people"))]
+    assert {span.kind for span in made} == {CLIENT}
+    common = {db.DB_SYSTEM_NAME: "sqlite", "cloud_runtimes.component": "main"}
+    assert [(span.name, attributes(span)) for span in made] == [
+        ("CREATE sqlite", {**common, db.DB_OPERATION_NAME: "CREATE"}),
+        ("INSERT people", {**common, db.DB_OPERATION_NAME: "INSERT", db.DB_COLLECTION_NAME: "people"}),
+        ("INSERT sqlite", {**common, db.DB_OPERATION_NAME: "INSERT", db.DB_OPERATION_BATCH_SIZE: 2}),
+        ("SELECT sqlite", {**common, db.DB_OPERATION_NAME: "SELECT"}),
+        (
+            "SELECT sqlite",
+            {**common, db.DB_OPERATION_NAME: "SELECT", ERROR_TYPE: "cloud_runtimes.errors.NotFoundError"},
+        ),
+    ]
+    assert SECRET.encode() not in spans.texts()
+
+
+def test_a_database_s_name_is_its_namespace() -> None:
+    from cloud_runtimes.components.sqlalchemy.driver import SqlDatabase
+
+    def store() -> Any:
+        raise AssertionError("no I/O")
+
+    for url, system, namespace in (
+        ("postgresql+psycopg://user:secret@host:5432/shop%20one?sslmode=require", "postgresql", "shop one"),
+        ("mysql+pymysql://host/shop", "mysql", "shop"),
+        ("mariadb://host/shop", "mariadb", "shop"),
+        ("mssql+pyodbc://host/shop", "microsoft.sql_server", "shop"),
+        ("oracle://host/shop", "oracle.db", "shop"),
+        ("postgresql://host", "postgresql", None),
+        ("sqlite:////home/someone/shop.db", "sqlite", None),
+    ):
+        driver = SqlDatabase(store, url)
+        assert (driver.system, driver.namespace) == (system, namespace)
+    for value in db.DbSystemNameValues:
+        assert value.value in ("postgresql", "mysql", "mariadb", "microsoft.sql_server")
+
+
+def test_a_stream_has_no_span_for_each_piece(spans: Spans) -> None:
+    client = spans.client
+    client.file.put_file("files", "a", b"x" * 100_000)
+    with client.file.open_file("files", "a") as file:
+        while file.read(1000):
+            pass
+    client.database.execute("main", "CREATE TABLE t (n INTEGER)")
+    client.database.execute_many("main", "INSERT INTO t VALUES (:n)", [{"n": n} for n in range(5000)])
+    with client.database.stream("main", "SELECT n FROM t") as rows:
+        assert sum(1 for _ in rows) == 5000
+    names = [span.name for span in spans.all()]
+    assert names.count("file.open_file") == 1
+    assert names.count("STREAM sqlite") + names.count("SELECT sqlite") == 1
+
+
+def test_transactions(spans: Spans) -> None:
+    client = spans.client
+    client.database.execute("main", "CREATE TABLE t (n INTEGER)")
+    with client.telemetry.tracer("app").span("above") as above, client.database.transaction("main") as tx:
+        tx.execute("INSERT INTO t VALUES (1)")
+    with client.state.transaction("orders") as state:
+        state.save("a", 1)
+    made = {span.name: span for span in spans.all()}
+    assert made["state.transaction"].kind == CLIENT
+    for name in ("TRANSACTION sqlite", "INSERT sqlite", "COMMIT sqlite"):
+        assert made[name].parent_span_id.hex() == above.context.span_id
+        assert attributes(made[name])[db.DB_SYSTEM_NAME] == "sqlite"
+
+
+# -- sampling and cost --------------------------------------------------------
+
+
+@pytest.mark.parametrize("spans", [{"sampler": "parentbased_always_off"}], indirect=True)
+def test_what_is_not_sampled_is_not_recorded(spans: Spans) -> None:
+    spans.client.state.save("orders", "k", 1)
+    spans.client.pubsub.publish("bus", "t", 1)
+    assert spans.all() == []
+    assert spans.client.telemetry.stats().spans.recorded == 0
+
+
+def test_a_call_inside_of_a_call_has_its_own(spans: Spans) -> None:
+    """Threads and tasks at once: every span has the parent of its own context."""
+    client = spans.client
+    client.state.save("orders", "k", 1)
+    wanted: dict[str, str] = {}
+
+    def work(number: int) -> None:
+        with client.telemetry.tracer("app").span(f"above-{number}") as above:
+            for _ in range(20):
+                client.state.get("orders", "k")
+            wanted[above.context.trace_id] = above.context.span_id
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gets = [span for span in spans.all() if span.name == "state.get"]
+    assert len(gets) == 80
+    for span in gets:
+        assert wanted[span.trace_id.hex()] == span.parent_span_id.hex()

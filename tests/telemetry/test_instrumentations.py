@@ -1,0 +1,178 @@
+"""Instrumentation packages of OpenTelemetry, as they are, over our providers: real requests, and what comes to the endpoint."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
+from opentelemetry.instrumentation.starlette import StarletteInstrumentor
+from opentelemetry.instrumentation.urllib import URLLibInstrumentor
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from otlp_receiver import Receiver
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.telemetry import TelemetryService
+
+Make = Callable[..., CloudRuntimesClient]
+
+
+def application(telemetry: TelemetryService) -> Starlette:
+    tracer, logger = telemetry.tracer("shop"), telemetry.logger("shop")
+
+    def cart(request: Request) -> PlainTextResponse:  # runs in a thread of the server's pool
+        with tracer.span("look up", attributes={"cart": request.path_params["id"]}):
+            with closing(sqlite3.connect(":memory:")) as database:
+                cursor = database.cursor()
+                cursor.execute("SELECT 1 + 1")
+                (found,) = cursor.fetchone()
+            logger.info("found")
+        return PlainTextResponse(str(found))
+
+    async def broken(request: Request) -> PlainTextResponse:
+        raise RuntimeError("no cart")
+
+    return Starlette(routes=[Route("/cart/{id}", cart), Route("/broken", broken)])
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    ready = threading.Event()
+    startup = server.startup
+
+    async def started(*args: Any, **kwargs: Any) -> None:
+        await startup(*args, **kwargs)
+        ready.set()
+
+    server.startup = started  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@contextmanager
+def instrumented(telemetry: TelemetryService, app: Starlette) -> Iterator[None]:
+    providers = {"tracer_provider": telemetry.tracer_provider(), "meter_provider": telemetry.meter_provider()}
+    URLLibInstrumentor().instrument(**providers)
+    SQLite3Instrumentor().instrument(tracer_provider=telemetry.tracer_provider())
+    StarletteInstrumentor.instrument_app(app, **providers)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        StarletteInstrumentor.uninstrument_app(app)
+        SQLite3Instrumentor().uninstrument()
+        URLLibInstrumentor().uninstrument()
+
+
+def scoped(receiver: Receiver) -> dict[str, list[Span]]:
+    """Spans by the last word of their scope."""
+    found: dict[str, list[Span]] = {}
+    for path, _, body in receiver.requests:
+        if path == "/v1/traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    found.setdefault(scope.scope.name.rpartition(".")[2], []).extend(scope.spans)
+    return found
+
+
+def test_a_request_through_client_server_and_database(client: Make) -> None:
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        app = application(telemetry)
+        with instrumented(telemetry, app), served(app) as url:
+            with telemetry.tracer("test").span("visit") as visit:
+                for number in range(3):
+                    with urllib.request.urlopen(f"{url}/cart/{number}") as answer:
+                        assert answer.read() == b"2"
+        assert telemetry.flush(60)
+        found = scoped(receiver)
+        metrics = {metric.name: metric for metric in receiver.metrics()}
+        logs = receiver.logs()
+    every = [span for spans in found.values() for span in spans]
+    by_id = {span.span_id: span for span in every}
+    assert {span.trace_id.hex() for span in every} == {visit.context.trace_id}
+    assert len(by_id) == len(every)
+
+    def above(span: Span) -> Span:
+        return by_id[span.parent_span_id]
+
+    assert [(span.kind, above(span).name) for span in found["urllib"]] == [(Span.SPAN_KIND_CLIENT, "visit")] * 3
+    servers = [span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER]
+    assert [span.name for span in servers] == ["GET /cart/{id}"] * 3
+    assert {above(span).span_id for span in servers} == {span.span_id for span in found["urllib"]}
+    assert all(span.flags & 0x200 and above(span).kind == Span.SPAN_KIND_CLIENT for span in servers)
+    assert {above(span).span_id for span in found["shop"]} == {span.span_id for span in servers}
+    assert [span.name for span in found["sqlite3"]] == ["SELECT"] * 3
+    assert {above(span).span_id for span in found["sqlite3"]} == {span.span_id for span in found["shop"]}
+    statement = {each.key: each.value.string_value for each in found["sqlite3"][0].attributes}
+    assert "SELECT 1 + 1" in statement.values()
+    # what the server sends are its own spans, below that of the request
+    sending = [span for span in found["starlette"] if span.kind == Span.SPAN_KIND_INTERNAL]
+    assert sending
+    assert {above(span).kind for span in sending} == {Span.SPAN_KIND_SERVER}
+    assert {record.span_id for record in logs} == {span.span_id for span in found["shop"]}
+    durations = [metric for name, metric in metrics.items() if "duration" in name]
+    assert {sum(point.count for point in metric.histogram.data_points) for metric in durations} == {3}
+    assert len(durations) == 2  # of the client and of the server
+    (active,) = (metric for name, metric in metrics.items() if "active" in name)
+    assert [point.as_int for point in active.sum.data_points] == [0]
+
+
+def test_a_failing_handler(client: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        app = application(telemetry)
+        with instrumented(telemetry, app), served(app) as url:
+            with pytest.raises(urllib.error.HTTPError, match="500") as raised:
+                urllib.request.urlopen(f"{url}/broken")
+            raised.value.close()
+        assert telemetry.flush(60)
+        found = scoped(receiver)
+    (server,) = (span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
+    assert (server.status.code, [event.name for event in server.events]) == (2, ["exception"])
+    described = {each.key: each.value.string_value for each in server.events[0].attributes}
+    assert (described["exception.type"], described["exception.message"]) == ("RuntimeError", "no cart")
+    (caller,) = found["urllib"]
+    assert (caller.status.code, caller.span_id) == (2, server.parent_span_id)
+
+
+def test_a_context_from_elsewhere(client: Make) -> None:
+    """A request whose ``traceparent`` an outsider wrote, sampled and not."""
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        app = application(telemetry)
+        with instrumented(telemetry, app), served(app) as url:
+            URLLibInstrumentor().uninstrument()
+            for trace_id, flags in (("a" * 32, "01"), ("c" * 32, "00")):
+                headers = {"traceparent": f"00-{trace_id}-{'b' * 16}-{flags}", "tracestate": "v=1"}
+                with urllib.request.urlopen(urllib.request.Request(f"{url}/cart/1", headers=headers)) as answer:
+                    answer.read()
+            URLLibInstrumentor().instrument(tracer_provider=telemetry.tracer_provider())
+        assert telemetry.flush(60)
+        found = scoped(receiver)
+    every = [span for spans in found.values() for span in spans]
+    assert {span.trace_id.hex() for span in every} == {"a" * 32}
+    (server,) = (span for span in found["starlette"] if span.kind == Span.SPAN_KIND_SERVER)
+    assert (server.parent_span_id.hex(), server.trace_state, server.flags) == ("b" * 16, "v=1", 0x301)
+    assert len(found["sqlite3"]) == 1
