@@ -26,7 +26,7 @@ cdef extern from *:
 
 cdef enum:
     DEPTH_MAX = 128
-    DEPTH_WORDS = 16  # of 64 levels each
+    DEPTH_WORDS = 8  # of 64 levels each
 
 
 cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept nogil:
@@ -239,7 +239,7 @@ cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
 
 
 cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Py_ssize_t most, Fault* fault) noexcept nogil:
-    # The same, at most `most` deep, itself at most 1,024. The stack is one bit per level: set for an object.
+    # The same, at most `most` deep, itself at most 512. The stack is one bit per level: set for an object.
     cdef uint64_t[DEPTH_WORDS] objects
     cdef Py_ssize_t depth = 0
     cdef bint is_object = False

@@ -86,7 +86,7 @@ cdef extern from *:
 
 cdef enum:
     MAX_DEPTH = 128        # nested containers that are encoded; also what ends a cycle
-    DEEPEST = 1024         # what the limit of decoding can be (`codec.limits`)
+    DEEPEST = 512          # what the limit of decoding can be (`codec.limits`)
     MAX_COUNT = 0xFFFFFFFF
     STACK_BYTES = 1024
     FIRST_ITEMS = 256      # what a decoded list is sized for before its items have been seen

@@ -1,6 +1,6 @@
 """MessagePack on the fallback: a short way through the C code of the `msgpack` package, in front of the reference `msgpack_py.py`.
 
-What comes out is what the reference gives, or the reference runs. The package is imported on first use, and softly; what it does not take (tuples, dataclasses, datetimes, keys of maps that are numbers) or refuses goes to the reference, which has the errors.
+What comes out is what the reference gives, or the reference runs. The package is imported on first use, and softly; what it does not take (tuples, dataclasses, datetimes; when it decodes, keys that are numbers) or refuses goes to the reference, which has the errors.
 
 Encoding. A packer with `strict_types` takes exact builtins alone, in their shortest forms and without running a line of Python, so that nothing changes in between. Beyond the reference it takes values nested deeper, a memoryview as a key, and its own ExtType and Timestamp. Each of these leaves heads in the bytes: of containers, of bin, of extensions. So one pass of `bytes.translate` keeps the bytes that could be such a head; if few enough of containers and none of the others are left, the value is a plain one, and else a look at it tells.
 

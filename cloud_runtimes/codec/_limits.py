@@ -11,8 +11,8 @@ from ..errors import InvalidArgumentError, PayloadError
 
 __all__ = ["DEFAULT", "MAX_DEPTH", "Limits", "current", "limits", "refuse"]
 
-MAX_DEPTH: Final = 1024
-"""The most that `depth` can be: where orjson's own limit lies."""
+MAX_DEPTH: Final = 512
+"""The most that `depth` can be: what a stack of 128 KiB holds, which is what threads have on musl."""
 
 _COUNT_MAX: Final = 0x7FFF_FFFF_FFFF
 
@@ -41,7 +41,7 @@ def limits(*, depth: int | None = None, items: int | None = None, bytes: int | N
     What is left out stays; ``limits()`` only tells. The defaults are 128 deep, 1,000,000 items and 64 MiB (the largest event is 16 MiB, unless a component is told otherwise). A document beyond a limit is refused before anything is made of it. `json.decode` and `msgpack.decode` keep to them, and with them all that services decode; the data of a CloudEvent, which is copied as it is, ends at 128 deep anyway. Set them when the process starts: a document that is being decoded in another thread may meet the old ones.
 
     Args:
-        depth: containers within each other, 1 to 1,024.
+        depth: containers within each other, 1 to 512.
         items: entries of all containers together, at least 1.
         bytes: length of a document, at least 1.
 

@@ -120,7 +120,25 @@ SEEDS = [
 def test_truncated_and_mutated_as_orjson_says(decode: Decode, rounds: Callable[[int, int], int]) -> None:
     """The looks that are taken first, at limits, grammar and brackets, refuse nothing that orjson takes, nor take what it refuses."""
     rng = random.Random(11)
-    pieces = [b'"', b"\\", b"[", b"]", b"{", b"}", b",", b":", b"0", b"-", b".", b"e", b"\\u", b"\xe9", b" ", b"null", b"\x00"]
+    pieces = [
+        b'"',
+        b"\\",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b"0",
+        b"-",
+        b".",
+        b"e",
+        b"\\u",
+        b"\xe9",
+        b" ",
+        b"null",
+        b"\x00",
+    ]
     taken = 0
     for seed in SEEDS:
         for end in range(len(seed)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, assert_type
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
+from cloud_runtimes.codec import Limits, limits
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.database import (
     Column,
@@ -88,6 +89,9 @@ def client() -> None:
     CloudRuntimesClient("e", 1.0, "capa")  # type: ignore[call-arg]
     assert_type(native_status(), NativeStatus)
     assert_type(native_status().native, bool)
+    assert_type(limits(depth=5, items=10, bytes=100), Limits)
+    assert_type(limits().items, int)
+    limits(128)  # type: ignore[misc]
 
 
 async def client_async() -> None:
