@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..codec._json_limits import check
+from ..codec._json_limits import LOOKED_AT, check
 from ..codec._limits import DEFAULT
 from ..codec._plain import NONFINITE, has_nonfinite
 from ..errors import InvalidArgumentError, PayloadError
@@ -26,8 +26,10 @@ _NONE = type_of(None)
 _NONES = frozenset({_NONE})
 _used: Any = None
 _loads: Any = None
-# a shorter document can break no limit
-_easy = 2 * DEFAULT.depth
+# a document of up to `_easy` bytes can break no limit, one of up to `_short` bytes none but the depth
+_depth = DEFAULT.depth
+_easy = 2 * _depth
+_short = LOOKED_AT
 _encode_payload: Any = None
 _MANY = 256
 _heads: dict[tuple[str, str], bytes] = {}
@@ -49,13 +51,17 @@ def use(
 
 def set_limits(depth: int, items: int, size: int) -> None:
     """Set what `cloud_runtimes.codec.limits` holds."""
-    global _easy
-    _easy = min(2 * depth, 2 * items, size)
+    global _depth, _easy, _short
+    _depth = depth
+    _short = min(2 * items, size, LOOKED_AT)
+    _easy = min(2 * depth, _short)
 
 
 def decode_json(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
     """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
-    if type_of(data) is not bytes or len(data) > _easy:
+    if type_of(data) is not bytes:
+        check(data)
+    elif len(data) > _easy and (len(data) > _short or _openings(data) > _depth):
         check(data)
     try:
         value = _loads(data)
@@ -139,7 +145,7 @@ def encode_event(
     if common and type_of(data) is dict:
         payload = _encode_payload(data)[0] if _used is None else _written(data)
         # else it may be too deep to be copied in as it is
-        if len(payload) <= 2 * DEPTH_MAX or payload.count(b"{") + _lists(payload) <= DEPTH_MAX:
+        if len(payload) <= 2 * DEPTH_MAX or _openings(payload) <= DEPTH_MAX:
             head = _heads.get((source, type)) if type_of(source) is type_of(type) is str else None
             if head is None:
                 head = _head(source, type)
@@ -160,9 +166,10 @@ def encode_event(
     )
 
 
-def _lists(payload: bytes) -> int:
+def _openings(text: bytes) -> int:
+    """How many brackets may open something: it is no deeper."""
     # to find none is three times as fast as to count them
-    return payload.count(b"[") if payload.find(b"[") >= 0 else 0
+    return text.count(b"{") + (text.count(b"[") if text.find(b"[") >= 0 else 0)
 
 
 def _head(source: str, type: str) -> bytes:

@@ -11,10 +11,10 @@ from typing import Any
 from ..errors import PayloadError
 from . import _limits
 
-__all__ = ["check"]
+__all__ = ["LOOKED_AT", "check"]
 
 # Longer documents are always looked at: orjson reads into a tree of its own, up to nine times as large, before it refuses one that is cut off.
-_LONG = 131_072
+LOOKED_AT = 131_072
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _PIECE = 16_384  # `re.sub` keeps an object for each string
 _SHAPE = bytes(
@@ -50,7 +50,7 @@ def check(data: Any) -> None:
         if not data.c_contiguous:
             return
         text = data.tobytes()
-    if size > 2 * limits.items or size > _LONG or text.count(b"[") + text.count(b"{") > limits.depth:
+    if size > 2 * limits.items or size > LOOKED_AT or text.count(b"[") + text.count(b"{") > limits.depth:
         _check_shape(text, limits)
 
 
