@@ -117,6 +117,8 @@ def use(dumps_, default_, options_, explained_, loads_):
 def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
     """Set what `cloud_runtimes.codec.limits` holds."""
     global most_depth, most_items, most_bytes, easy
+    if not 1 <= depth <= _limits.MAX_DEPTH:
+        raise ValueError(f"depth={depth}")
     most_depth, most_items, most_bytes = depth, items, size
     easy = min(2 * depth, 2 * items, size)
 
@@ -128,6 +130,8 @@ cdef int check_grammar(const uint8_t* text, Py_ssize_t size) except -1:
         raise PayloadError(f"not JSON: not valid UTF-8 (at byte {at})")
     at = skip_within(text, skip_space(text, 0, size), size, most_depth, &fault)
     if at < 0:
+        if <bytes>fault.what == b"data nested too deep":
+            _limits.refuse("JSON", "depth", most_depth, fault.at)
         raise PayloadError(f"not JSON: {fault.what.decode()} (at byte {fault.at})")
     at = skip_space(text, at, size)
     if at != size:
@@ -142,10 +146,10 @@ cdef int check_shape(const uint8_t* text, Py_ssize_t size) except -1:
         _limits.refuse("JSON", "bytes", most_bytes)
     if not many and size <= FEW_BYTES and CR_openings(text, size) <= most_depth:
         return 0
-    if CR_shape_bound(text, size, most_depth, &items):
-        _limits.refuse("JSON", "depth", most_depth)
     if size > CHECK_BYTES:
         check_grammar(text, size)
+    if (many or size <= CHECK_BYTES) and CR_shape_bound(text, size, most_depth, &items):
+        _limits.refuse("JSON", "depth", most_depth)
     if many and items > most_items and CR_entries(text, size) > most_items:
         _limits.refuse("JSON", "items", most_items)
     return 0

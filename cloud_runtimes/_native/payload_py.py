@@ -59,9 +59,7 @@ def set_limits(depth: int, items: int, size: int) -> None:
 
 def decode_json(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
     """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
-    if type_of(data) is not bytes:
-        check(data)
-    elif len(data) > _easy and (len(data) > _short or _openings(data) > _depth):
+    if type_of(data) is not bytes or (len(data) > _easy and (len(data) > _short or _openings(data) > _depth)):
         check(data)
     try:
         value = _loads(data)

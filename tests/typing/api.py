@@ -91,7 +91,7 @@ def client() -> None:
     assert_type(native_status().native, bool)
     assert_type(limits(depth=5, items=10, bytes=100), Limits)
     assert_type(limits().items, int)
-    limits(128)  # type: ignore[misc]
+    limits(128)  # type: ignore[call-arg]
 
 
 async def client_async() -> None:
