@@ -26,6 +26,7 @@ cdef extern from *:
 
 cdef enum:
     DEPTH_MAX = 128
+    DEPTH_WORDS = 8  # of 64 levels each
 
 
 cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept nogil:
@@ -233,16 +234,20 @@ cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
 
 
 cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep. The stack is one bit per level: set for an object.
-    cdef uint64_t[2] objects
-    cdef int depth = 0
+    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep.
+    return skip_within(p, at, size, DEPTH_MAX, fault)
+
+
+cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Py_ssize_t most, Fault* fault) noexcept nogil:
+    # The same, at most `most` deep, itself at most 512. The stack is one bit per level: set for an object.
+    cdef uint64_t[DEPTH_WORDS] objects
+    cdef Py_ssize_t depth = 0
     cdef bint is_object = False
     cdef uint8_t c
-    objects[0] = objects[1] = 0
     while True:
         c = p[at] if at < size else 0
         if c == 0x7B or c == 0x5B:
-            if depth == DEPTH_MAX:
+            if depth == most:
                 return refuse(fault, "data nested too deep", at)
             at = skip_space(p, at + 1, size)
             if at >= size or p[at] != c + 2:

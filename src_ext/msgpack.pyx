@@ -14,6 +14,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from json_text cimport utf8_valid
 from msgpack_builtin cimport CR_BORROW, CR_object, short_container
 from msgpack_wire cimport (
     ARRAY, BIN, EXTENSION, FALSE, FLOAT, MAP, NIL, SIGNED, STR, TRUE, UNSIGNED, Head, Reader, big_endian, malformed,
@@ -23,10 +24,11 @@ from writer cimport Writer, put_bytes, put_u8, write_u8, writer_bytes, writer_in
 
 import datetime
 
+from cloud_runtimes.codec import _limits
 from cloud_runtimes.codec._plain import Refused, located, payload_error, plain, plain_key
 from cloud_runtimes.errors import PayloadError
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "set_limits"]
 
 cdef extern from *:
     """
@@ -83,7 +85,8 @@ cdef extern from *:
     PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PyBytes_Type
 
 cdef enum:
-    MAX_DEPTH = 128        # nested containers; also what ends a cycle
+    MAX_DEPTH = 128        # nested containers that are encoded; also what ends a cycle
+    DEEPEST = 512          # what the limit of decoding can be (`codec.limits`)
     MAX_COUNT = 0xFFFFFFFF
     STACK_BYTES = 1024
     FIRST_ITEMS = 256      # what a decoded list is sized for before its items have been seen
@@ -332,6 +335,19 @@ cdef int write_timestamp(Writer* w, object value) except -1:
 # ---------------------------------------------------------------- decoding
 
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
+cdef Py_ssize_t most_depth = _limits.DEFAULT.depth
+cdef Py_ssize_t most_items = _limits.DEFAULT.items
+cdef Py_ssize_t most_bytes = _limits.DEFAULT.bytes
+cdef Py_ssize_t easy = VERIFY_BYTES  # up to here input can break no limit but the depth
+
+
+def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
+    """Set what `cloud_runtimes.codec.limits` holds."""
+    global most_depth, most_items, most_bytes, easy
+    if not 1 <= depth <= DEEPEST:
+        raise ValueError(f"depth={depth}")
+    most_depth, most_items, most_bytes = depth, items, size
+    easy = min(VERIFY_BYTES, items, size)
 
 
 def decode(data, *, type=None) -> object:
@@ -342,7 +358,7 @@ def decode(data, *, type=None) -> object:
         type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
 
     Raises:
-        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        PayloadError: not one whole MessagePack value (with the offset), beyond `cloud_runtimes.codec.limits`, or not of `type` (with the path).
         InvalidArgumentError: `type` is no supported annotation.
     """
     cdef Reader r
@@ -377,7 +393,9 @@ cdef object read_buffer(object data):
 cdef object read_whole(Reader* r):
     cdef Head head
     r.position = 0
-    if r.size > VERIFY_BYTES:
+    if r.size > easy:
+        if r.size > most_bytes:
+            _limits.refuse("MessagePack", "bytes", most_bytes)
         verify(r)
         r.position = 0
     read_head(r, &head)
@@ -477,8 +495,8 @@ cdef object read_map(Reader* r, Head* outer, int depth):
     cdef Head head
     cdef Py_ssize_t count = outer.length
     cdef dict result = {}
-    if depth >= MAX_DEPTH:
-        malformed(f"nested deeper than {MAX_DEPTH} containers", outer.start)
+    if depth >= most_depth:
+        _limits.refuse("MessagePack", "depth", most_depth, outer.start)
     while count > 0:
         count -= 1
         read_head(r, &head)
@@ -501,8 +519,8 @@ cdef object read_array(Reader* r, Head* outer, int depth):
     cdef Py_ssize_t first = count if count < FIRST_ITEMS else FIRST_ITEMS
     cdef Py_ssize_t i
     cdef list result
-    if depth >= MAX_DEPTH:
-        malformed(f"nested deeper than {MAX_DEPTH} containers", outer.start)
+    if depth >= most_depth:
+        _limits.refuse("MessagePack", "depth", most_depth, outer.start)
     result = PyList_New(first)
     for i in range(count):
         read_head(r, &head)
@@ -542,9 +560,10 @@ cdef object read_extension(const uint8_t* at, Head* head):
 
 
 cdef int verify(Reader* r) except -1:
-    # The same checks without a result: of input that is refused no more than one value exists at a time.
-    cdef Py_ssize_t left[MAX_DEPTH + 1]
-    cdef bint pairs[MAX_DEPTH + 1]
+    # The same checks without a result: for input that is refused nothing is allocated.
+    cdef Py_ssize_t left[DEEPEST + 1]
+    cdef uint8_t pairs[DEEPEST + 1]
+    cdef Py_ssize_t room = most_items
     cdef int depth = 0
     cdef Head head
     left[0] = 1
@@ -558,14 +577,18 @@ cdef int verify(Reader* r) except -1:
         if head.kind == MAP or head.kind == ARRAY:
             if pairs[depth] and left[depth] & 1:
                 malformed("a map or an array cannot be a key", head.start)
-            if depth >= MAX_DEPTH:
-                malformed(f"nested deeper than {MAX_DEPTH} containers", head.start)
+            if depth >= most_depth:
+                _limits.refuse("MessagePack", "depth", most_depth, head.start)
+            room -= head.length
+            if room < 0:
+                _limits.refuse("MessagePack", "items", most_items, head.start)
             depth += 1
             pairs[depth] = head.kind == MAP
             left[depth] = 2 * head.length if head.kind == MAP else head.length
         elif head.kind == STR or head.kind == BIN or head.kind == EXTENSION:
             if head.kind == STR:
-                read_str(<const char*>r.data + r.position, &head)
+                if utf8_valid(r.data + r.position, head.length) != head.length:
+                    malformed("a str is not valid UTF-8", head.start)
             elif head.kind == EXTENSION:
                 read_extension(r.data + r.position, &head)
             r.position += head.length

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """JSON payloads through orjson and CloudEvents around them, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/payload_py.py`, which is the contract.
 
-orjson writes; what it wrote is looked through for `null` (which alone can stand for NaN) and copied once: into a bytes object of its size, or into an envelope. `use` says who writes, so that without orjson nothing here is called.
+orjson writes and reads. What it is to read is first held against the limits, which a short document cannot break and few brackets neither. What it wrote is looked through for `null` (which alone can stand for NaN) and copied once: into a bytes object of its size, or into an envelope. `use` says who writes, so that without orjson nothing here is called.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.math cimport isfinite
@@ -13,15 +14,17 @@ from libc.string cimport memcpy, strlen
 
 from attribute_text cimport UUID_ROOM, put_time, put_uuid
 from attributes cimport take_text
-from json_text cimport DEPTH_MAX, escaped_size, put_escaped
-from record cimport DrawNow, Parts, Slice
+from json_shape cimport CR_entries, CR_shape_bound
+from json_text cimport DEPTH_MAX, escaped_size, put_escaped, skip_space, skip_within, utf8_valid
+from record cimport DrawNow, Fault, Parts, Slice
 from render cimport put
 
 from cloud_runtimes._native import _events
+from cloud_runtimes.codec import _limits
 from cloud_runtimes.codec._plain import NONFINITE, has_nonfinite
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
-__all__ = ["encode_event", "encode_json", "use"]
+__all__ = ["decode_json", "encode_event", "encode_json", "set_limits", "use"]
 
 cdef extern from *:
     """
@@ -74,6 +77,8 @@ cdef extern from *:
     PyObject* CR_item(PyObject*, Py_ssize_t)
     PyObject* CR_object(object)
     Py_ssize_t CR_nulls(const uint8_t*, Py_ssize_t)
+    PyObject* PyObject_CallOneArg(PyObject*, PyObject*)
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
     object CR_owned(PyObject*)
     Py_ssize_t CR_openings(const uint8_t*, Py_ssize_t)
@@ -84,19 +89,119 @@ cdef extern from *:
     PyObject* Py_None_P "Py_None"
     PyTypeObject PyUnicode_Type, PyLong_Type, PyBool_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type
 
+cdef enum:
+    FEW_BYTES = 4096  # longer documents mostly have more brackets than they may be deep
+    # Of a longer document the grammar is checked first: orjson reads into a tree of its own, up to nine times as large, before it refuses.
+    CHECK_BYTES = 131072
+
 # ids come from the events kernel, so that those of the process strictly increase
 cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
 cdef object dumps = None
 cdef object default = None
 cdef object options = None
 cdef object explained = None
+cdef object loads = None
 cdef object long_way = None
+cdef Py_ssize_t most_depth = _limits.DEFAULT.depth
+cdef Py_ssize_t most_items = _limits.DEFAULT.items
+cdef Py_ssize_t most_bytes = _limits.DEFAULT.bytes
+cdef Py_ssize_t easy = 2 * most_depth  # a shorter document can break no limit
 
 
-def use(dumps_, default_, options_, explained_):
-    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors."""
-    global dumps, default, options, explained
-    dumps, default, options, explained = dumps_, default_, options_, explained_
+def use(dumps_, default_, options_, explained_, loads_):
+    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors; and who reads it."""
+    global dumps, default, options, explained, loads
+    dumps, default, options, explained, loads = dumps_, default_, options_, explained_, loads_
+
+
+def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
+    """Set what `cloud_runtimes.codec.limits` holds."""
+    global most_depth, most_items, most_bytes, easy
+    if not 1 <= depth <= _limits.MAX_DEPTH:
+        raise ValueError(f"depth={depth}")
+    most_depth, most_items, most_bytes = depth, items, size
+    easy = min(2 * depth, 2 * items, size)
+
+
+cdef int check_grammar(const uint8_t* text, Py_ssize_t size) except -1:
+    cdef Fault fault
+    cdef Py_ssize_t at = utf8_valid(text, size)
+    if at != size:
+        raise PayloadError(f"not JSON: not valid UTF-8 (at byte {at})")
+    at = skip_within(text, skip_space(text, 0, size), size, most_depth, &fault)
+    if at < 0:
+        if <bytes>fault.what == b"data nested too deep":
+            _limits.refuse("JSON", "depth", most_depth, fault.at)
+        raise PayloadError(f"not JSON: {fault.what.decode()} (at byte {fault.at})")
+    at = skip_space(text, at, size)
+    if at != size:
+        raise PayloadError(f"not JSON: {size - at} bytes follow the value (at byte {at})")
+    return 0
+
+
+cdef int check_shape(const uint8_t* text, Py_ssize_t size) except -1:
+    cdef bint many = size > 2 * most_items
+    cdef Py_ssize_t items = many
+    if size > most_bytes:
+        _limits.refuse("JSON", "bytes", most_bytes)
+    if not many and size <= FEW_BYTES and CR_openings(text, size) <= most_depth:
+        return 0
+    if size > CHECK_BYTES:
+        check_grammar(text, size)
+    if (many or size <= CHECK_BYTES) and CR_shape_bound(text, size, most_depth, &items):
+        _limits.refuse("JSON", "depth", most_depth)
+    if many and items > most_items and CR_entries(text, size) > most_items:
+        _limits.refuse("JSON", "items", most_items)
+    return 0
+
+
+cdef int check_other(object data) except -1:
+    # What has neither bytes nor UTF-8 is left to `loads`.
+    cdef Py_buffer view
+    cdef Py_ssize_t size = 0
+    cdef const char* text
+    if isinstance(data, str):
+        try:
+            text = PyUnicode_AsUTF8AndSize(data, &size)
+        except UnicodeEncodeError:
+            return 0
+        return check_shape(<const uint8_t*>text, size) if size > easy else 0
+    if not PyObject_CheckBuffer(data):
+        return 0
+    try:
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    except (BufferError, ValueError):
+        return 0
+    try:
+        return check_shape(<const uint8_t*>view.buf, view.len) if view.len > easy else 0
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef object refuse_json():
+    # Called with the error of `loads` set.
+    try:
+        return CR_owned(NULL)
+    except ValueError as error:
+        raise PayloadError(f"not JSON: {error}") from error
+
+
+def decode_json(data, *, type=None):
+    """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
+    cdef PyObject* made
+    if not PyBytes_CheckExact(data):
+        check_other(data)
+    elif PyBytes_GET_SIZE(data) > easy:
+        check_shape(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    made = PyObject_CallOneArg(CR_object(loads), CR_object(data))
+    if made == NULL:
+        return refuse_json()
+    value = CR_owned(made)
+    if type is None:
+        return value
+    from cloud_runtimes.codec._convert import convert
+
+    return convert(value, type)
 
 
 cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:

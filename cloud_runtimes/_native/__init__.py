@@ -51,7 +51,7 @@ _status = _choose()
 if TYPE_CHECKING or not _status.native:
     from . import batch_py as batch
     from . import events_py as events
-    from . import msgpack_py as msgpack
+    from . import msgpack_peer as msgpack  # the reference, msgpack_py, and what may stand in for it
     from . import payload_py as payload
     from . import telemetry_py as telemetry
 else:
@@ -75,7 +75,8 @@ _fork.register(_ids)
 
 
 def native_status() -> NativeStatus:
-    """Tell whether the compiled kernels are in use, and why or why not; and whether JSON goes through orjson."""
+    """Tell whether the compiled kernels are in use, and why or why not; whether JSON goes through orjson, and who does MessagePack where they are not."""
     from ..codec import json
 
-    return NativeStatus(_status.native, f"{_status.reason}; JSON by {json.backend}")
+    reason = f"{_status.reason}; JSON by {json.backend}"
+    return _status._replace(reason=reason if _status.native else f"{reason}; MessagePack by {msgpack.backend()}")

@@ -4,22 +4,22 @@ Rules (github.com/msgpack/msgpack/blob/master/spec.md):
 
 * Everything is written in its shortest form. An int lies in -2**63 … 2**64-1; a float is written as 64 bits, NaN and infinities too.
 * What is no builtin is first turned into one by `codec/_plain.py`. An aware datetime is the extension type -1 (timestamp).
-* Containers nest up to 128 deep, both ways; that also ends what contains itself. A conversion of `_plain` is no level of its own.
+* Containers that are encoded nest up to 128 deep; that also ends what contains itself. A conversion of `_plain` is no level of its own. What is decoded keeps to `codec.limits`, by default as deep.
 * A container whose size changes while its items are encoded (only code of the user's own can do that) is refused.
-* Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold.
+* Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold. Longer input (`CHECK_BYTES`) is gone through before the first object is made: what is refused then has cost its length at most.
 * Of equal keys the last wins. A timestamp becomes an aware datetime in UTC, cut to microseconds.
 """
 
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from datetime import UTC, datetime
+from typing import Any
 
 from ..codec._plain import Refused, located, payload_error, plain, plain_key
-from ..errors import PayloadError
+from .msgpack_read import CHECK_BYTES, decode_whole, set_limits, whole
 
-__all__ = ["decode", "encode"]
+__all__ = ["CHECK_BYTES", "decode", "encode", "set_limits"]
 
 _MAX_DEPTH = 128
 _MAX_COUNT = 0xFFFFFFFF
@@ -190,147 +190,12 @@ def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
         type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
 
     Raises:
-        PayloadError: not one whole MessagePack value (with the offset), or not of `type` (with the path).
+        PayloadError: not one whole MessagePack value (with the offset), beyond `cloud_runtimes.codec.limits`, or not of `type` (with the path).
         InvalidArgumentError: `type` is no supported annotation.
     """
-    value = _decode(data)
+    value = decode_whole(whole(data))
     if type is not None:
         from ..codec._convert import convert
 
         return convert(value, type)
     return value
-
-
-def _decode(data: bytes | bytearray | memoryview) -> Any:
-    try:
-        view = memoryview(data)
-        if not view.c_contiguous:
-            raise BufferError
-        whole = view.tobytes()
-    except (TypeError, BufferError, ValueError):
-        raise PayloadError(f"cannot decode {type(data).__name__}: give contiguous bytes") from None
-    reader = _Reader(whole)
-    try:
-        result = reader.value(0)
-    except RecursionError:  # 128 levels fit into any stack but one that is nearly used up
-        _malformed("nested deeper than the interpreter's stack has room for", reader.position)
-    if reader.position != len(whole):
-        _malformed(f"{len(whole) - reader.position} bytes follow the value", reader.position)
-    return result
-
-
-def _malformed(reason: str, at: int) -> NoReturn:
-    raise PayloadError(f"not MessagePack: {reason} (at byte {at})")
-
-
-class _Reader:
-    """One pass over the data."""
-
-    __slots__ = ("data", "position", "size")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size = len(data)
-        self.position = 0
-
-    def take(self, count: int, start: int) -> bytes:
-        self.need(count, start)
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def need(self, count: int, start: int) -> None:
-        missing = count - (self.size - self.position)
-        if missing > 0:
-            _malformed(f"the value that begins here needs {missing} bytes more than there are", start)
-
-    def number(self, width: int, start: int, signed: bool = False) -> int:
-        return int.from_bytes(self.take(width, start), "big", signed=signed)
-
-    def value(self, depth: int, key: bool = False) -> Any:
-        start = self.position
-        if start >= self.size:
-            _malformed("the data ends where a value should begin", start)
-        first = self.data[start]
-        self.position = start + 1
-        if first < 0x80:
-            return first
-        if first >= 0xE0:
-            return first - 0x100
-        if first < 0x90 or first in (0xDE, 0xDF):
-            return self.map(
-                first & 0x0F if first < 0x90 else self.number(2 << (first - 0xDE), start), start, depth, key
-            )
-        if first < 0xA0 or first in (0xDC, 0xDD):
-            return self.array(
-                first & 0x0F if first < 0xA0 else self.number(2 << (first - 0xDC), start), start, depth, key
-            )
-        if first < 0xC0:
-            return self.text(first & 0x1F, start)
-        if 0xD9 <= first <= 0xDB:
-            return self.text(self.number(1 << (first - 0xD9), start), start)
-        if first == 0xC0:
-            return None
-        if first == 0xC1:
-            _malformed("0xC1 is never used", start)
-        if first <= 0xC3:
-            return first == 0xC3
-        if first <= 0xC6:
-            return self.take(self.number(1 << (first - 0xC4), start), start)
-        if first <= 0xC9:
-            return self.extension(self.number(1 << (first - 0xC7), start), start)
-        if first == 0xCA:
-            return struct.unpack(">f", self.take(4, start))[0]
-        if first == 0xCB:
-            return _double.unpack(self.take(8, start))[0]
-        if first <= 0xD3:
-            return self.number(1 << (first & 3), start, signed=first >= 0xD0)
-        return self.extension(1 << (first - 0xD4), start)
-
-    def text(self, size: int, start: int) -> str:
-        data = self.take(size, start)
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            _malformed("a str is not valid UTF-8", start)
-
-    def enter(self, start: int, depth: int, key: bool) -> None:
-        if key:
-            _malformed("a map or an array cannot be a key", start)
-        if depth >= _MAX_DEPTH:
-            _malformed(f"nested deeper than {_MAX_DEPTH} containers", start)
-
-    def array(self, count: int, start: int, depth: int, key: bool) -> list[Any]:
-        self.need(count, start)
-        self.enter(start, depth, key)
-        return [self.value(depth + 1) for _ in range(count)]
-
-    def map(self, count: int, start: int, depth: int, key: bool) -> dict[Any, Any]:
-        self.need(2 * count, start)
-        self.enter(start, depth, key)
-        result: dict[Any, Any] = {}
-        for _ in range(count):
-            name = self.value(depth, key=True)
-            result[name] = self.value(depth + 1)
-        return result
-
-    def extension(self, size: int, start: int) -> datetime:
-        code = self.number(1, start, signed=True)
-        data = self.take(size, start)
-        if code != -1:
-            _malformed(f"extension type {code} is not known", start)
-        nanoseconds = 0
-        if size == 4:
-            seconds = int.from_bytes(data, "big")
-        elif size == 8:
-            word = int.from_bytes(data, "big")
-            nanoseconds, seconds = word >> 34, word & 0x3FFFFFFFF
-        elif size == 12:
-            nanoseconds, seconds = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:], "big", signed=True)
-        else:
-            _malformed(f"a timestamp of {size} bytes", start)
-        if nanoseconds > 999_999_999:
-            _malformed(f"a timestamp with {nanoseconds} nanoseconds", start)
-        try:
-            return _EPOCH + timedelta(0, seconds, nanoseconds // 1000)
-        except OverflowError:
-            _malformed("a timestamp outside the years 1 to 9999", start)

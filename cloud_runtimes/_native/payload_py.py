@@ -10,18 +10,26 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..codec._json_limits import LOOKED_AT, check
+from ..codec._limits import DEFAULT
 from ..codec._plain import NONFINITE, has_nonfinite
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, PayloadError
 from . import events_py
 from .ids_py import draw_text, now_us
 from .json_py import DEPTH_MAX
 from .record_py import check_text, escape, format_time
 
-__all__ = ["encode_event", "encode_event_with", "encode_json", "use"]
+__all__ = ["decode_json", "encode_event", "encode_event_with", "encode_json", "set_limits", "use"]
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _NONE = type_of(None)
+_NONES = frozenset({_NONE})
 _used: Any = None
+_loads: Any = None
+# a document of up to `_easy` bytes can break no limit, one of up to `_short` bytes none but the depth
+_depth = DEFAULT.depth
+_easy = 2 * _depth
+_short = LOOKED_AT
 _encode_payload: Any = None
 _MANY = 256
 _heads: dict[tuple[str, str], bytes] = {}
@@ -29,11 +37,39 @@ _join = b"".join
 
 
 def use(
-    dumps: Callable[..., bytes], default: Any, options: int, explained: Callable[[Any, Exception], BaseException]
+    dumps: Callable[..., bytes],
+    default: Any,
+    options: int,
+    explained: Callable[[Any, Exception], BaseException],
+    loads: Callable[[Any], Any],
 ) -> None:
-    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors."""
-    global _used
+    """Say who writes JSON (orjson's `dumps`), with which arguments, and what explains its errors; and who reads it."""
+    global _loads, _used
     _used = dumps, default, options, explained
+    _loads = loads
+
+
+def set_limits(depth: int, items: int, size: int) -> None:
+    """Set what `cloud_runtimes.codec.limits` holds."""
+    global _depth, _easy, _short
+    _depth = depth
+    _short = min(2 * items, size, LOOKED_AT)
+    _easy = min(2 * depth, _short)
+
+
+def decode_json(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
+    """Decode one JSON document (RFC 8259); see `cloud_runtimes.codec.json.decode`."""
+    if type_of(data) is not bytes or (len(data) > _easy and (len(data) > _short or _openings(data) > _depth)):
+        check(data)
+    try:
+        value = _loads(data)
+    except ValueError as error:
+        raise PayloadError(f"not JSON: {error}") from error
+    if type is None:
+        return value
+    from ..codec._convert import convert
+
+    return convert(value, type)
 
 
 def encode_json(value: Any) -> bytes:
@@ -44,21 +80,31 @@ def encode_json(value: Any) -> bytes:
     Raises:
         PayloadError: NaN, an infinity, an int beyond 64 bits, a lone surrogate, a key that is not a str, bytes, a set or another type; the message gives the path. What code of the user's own raised is its cause.
     """
+    return _join((_written(value), b""))  # a true copy of the exact size
+
+
+def _written(value: Any) -> bytes:
+    """What orjson writes, checked."""
     dumps, default, options, explained = _used
     try:
-        out = dumps(value, default, options)
+        out: bytes = dumps(value, default, options)
     except TypeError as error:
         reason = explained(value, error)
         raise reason from reason.__cause__
     # rfind, not `in`: three times as fast on a document of a few hundred bytes
-    if out.rfind(b"null") >= 0 and not _explained(value, out) and has_nonfinite(value):
+    at = out.rfind(b"null")
+    if at >= 0 and not _explained(value, out, at) and has_nonfinite(value):
         raise explained(value, ValueError(NONFINITE)) from None
-    return _join((out, b""))  # a true copy of the exact size
+    return out
 
 
-def _explained(value: Any, out: bytes) -> bool:
-    """Whether as many values of a dict are None as there are nulls, so that none stands for NaN."""
-    return type_of(value) is dict and [*map(type_of, value.values())].count(_NONE) == out.count(b"null")
+def _explained(value: Any, out: bytes, at: int) -> bool:
+    """Whether as many values of a dict are None as there are nulls, the last of them at `at`, so that none stands for NaN."""
+    if type_of(value) is not dict:
+        return False
+    if out.find(b"null", 0, at) < 0:
+        return not _NONES.isdisjoint(map(type_of, value.values()))
+    return [*map(type_of, value.values())].count(_NONE) == out.count(b"null")
 
 
 def encode_event(
@@ -88,15 +134,16 @@ def encode_event(
         PayloadError: `data` cannot be encoded.
     """
     global _encode_payload
+    common = id is None and time is None and subject is None and content_type is None and extensions is None
     if _encode_payload is None:
         # it imports what chose this twin
         from ..codec.payload import encode_payload
 
         _encode_payload = encode_payload
-    common = id is None and time is None and subject is None and content_type is None and extensions is None
     if common and type_of(data) is dict:
-        payload: bytes = _encode_payload(data)[0]
-        if payload.count(b"{") + payload.count(b"[") <= DEPTH_MAX:  # else it may be too deep to be copied in as it is
+        payload = _encode_payload(data)[0] if _used is None else _written(data)
+        # else it may be too deep to be copied in as it is
+        if len(payload) <= 2 * DEPTH_MAX or _openings(payload) <= DEPTH_MAX:
             head = _heads.get((source, type)) if type_of(source) is type_of(type) is str else None
             if head is None:
                 head = _head(source, type)
@@ -115,6 +162,12 @@ def encode_event(
     return encode_event_with(
         events_py, _encode_payload, data, source, type, id, time, subject, content_type, extensions
     )
+
+
+def _openings(text: bytes) -> int:
+    """How many brackets may open something: it is no deeper."""
+    # to find none is three times as fast as to count them
+    return text.count(b"{") + (text.count(b"[") if text.find(b"[") >= 0 else 0)
 
 
 def _head(source: str, type: str) -> bytes:

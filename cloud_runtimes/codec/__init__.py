@@ -1,13 +1,15 @@
 """JSON, MessagePack and CloudEvents: what turns values into bytes and back.
 
-``json`` and ``msgpack`` have ``encode(value) -> bytes`` and ``decode(data, *, type) -> value``. Each module loads when it is first used.
+``json`` and ``msgpack`` have ``encode(value) -> bytes`` and ``decode(data, *, type) -> value``. ``limits`` says how much a document that is decoded may hold. Each module loads when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["cloudevents", "json", "msgpack"]
+from ._limits import Limits, limits
+
+__all__ = ["Limits", "cloudevents", "json", "limits", "msgpack"]
 
 if TYPE_CHECKING:
     from . import cloudevents, json, msgpack

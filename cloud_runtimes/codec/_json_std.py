@@ -12,12 +12,12 @@ from math import isfinite
 from typing import Any, NoReturn
 
 from ..errors import PayloadError
+from ._json_limits import check
 from ._plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
 
 __all__ = ["decode", "default", "encode"]
 
-_MAX_ENCODE_DEPTH = 254  # both are orjson's
-_MAX_DECODE_DEPTH = 1024
+_MAX_ENCODE_DEPTH = 254  # orjson's
 
 
 def default(value: Any) -> Any:
@@ -162,7 +162,6 @@ def _int(text: str) -> int | float:
 
 
 _scan = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_constant).decode
-_strings = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _surrogates = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -172,6 +171,7 @@ def decode(data: bytes | bytearray | memoryview | str) -> Any:
     Raises:
         PayloadError: with the position.
     """
+    check(data)
     try:
         text = data if isinstance(data, str) else _contiguous(data).decode()
         text.isascii() or text.encode()  # a str may hold a lone surrogate
@@ -181,8 +181,6 @@ def decode(data: bytes | bytearray | memoryview | str) -> Any:
         _refuse(f"cannot decode {type(data).__name__}: give bytes or a str")
     if text.startswith("\ufeff"):
         _refuse("a byte order mark is not allowed (char 0)")
-    if text.count("[") + text.count("{") > _MAX_DECODE_DEPTH and _depth(text) > _MAX_DECODE_DEPTH:
-        _refuse(f"nested deeper than {_MAX_DECODE_DEPTH} containers")
     try:
         value = _scan(text)
     except PayloadError:
@@ -196,22 +194,21 @@ def decode(data: bytes | bytearray | memoryview | str) -> Any:
     return value
 
 
+def decode_into(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
+    """Decode as `json.decode` does."""
+    value = decode(data)
+    if type is None:
+        return value
+    from ._convert import convert
+
+    return convert(value, type)
+
+
 def _contiguous(data: bytes | bytearray | memoryview) -> bytes:
     view = memoryview(data)
     if not view.c_contiguous:
         raise BufferError
     return view.tobytes()
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for char in _strings.sub("", text):
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
-    return deepest
 
 
 def _check_strings(value: Any) -> None:

@@ -7,33 +7,35 @@ from __future__ import annotations
 
 from builtins import type as _type
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._native import payload as _kernel
 from ..errors import PayloadError
 from . import _json_std
-from ._convert import convert
 from ._json_std import default
 
 __all__ = ["backend", "decode", "encode"]
 
 T = TypeVar("T")
 
+# no functions of ours around the kernel's: each would cost a tenth of a small event
+encode: Callable[[Any], bytes]
+_decode: Callable[..., Any]
 
-def _with_orjson() -> tuple[str, Callable[[Any], bytes], Callable[[Any], Any]]:
+
+def reader() -> tuple[Any, ...]:
+    """What a kernel must be told before it writes and reads JSON (its `use`)."""
     import orjson
 
-    dumps, loads = orjson.dumps, orjson.loads
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    _kernel.use(dumps, default, options, _explained)
+    return orjson.dumps, default, options, _explained, orjson.loads
 
-    def decode(data: Any) -> Any:
-        try:
-            return loads(data)
-        except ValueError as error:
-            raise PayloadError(f"not JSON: {error}") from error
 
-    return f"orjson {orjson.__version__}", _kernel.encode_json, decode
+def _with_orjson() -> tuple[str, Callable[[Any], bytes], Callable[..., Any]]:
+    import orjson
+
+    _kernel.use(*reader())
+    return f"orjson {orjson.__version__}", _kernel.encode_json, _kernel.decode_json
 
 
 def _explained(value: Any, error: Exception) -> BaseException:
@@ -53,39 +55,33 @@ def _explained(value: Any, error: Exception) -> BaseException:
 backend: str
 """Who does the work, e.g. ``"orjson 3.13.0"``."""
 
-_encode: Callable[[Any], bytes]
-_decode: Callable[[Any], Any]
-
 try:
-    backend, _encode, _decode = _with_orjson()
+    backend, encode, _decode = _with_orjson()
 except ImportError:
-    backend, _encode, _decode = "the standard library (orjson is not installed)", _json_std.encode, _json_std.decode
+    backend, encode, _decode = "the standard library (orjson is not installed)", _json_std.encode, _json_std.decode_into
 
 
-encode = _encode
-"""See `cloud_runtimes._native.payload_py.encode_json`; no function of ours around it, which would cost a tenth of a small event."""
+if TYPE_CHECKING:
 
+    @overload
+    def decode(data: bytes | bytearray | memoryview | str, *, type: _type[T]) -> T: ...
 
-@overload
-def decode(data: bytes | bytearray | memoryview | str, *, type: _type[T]) -> T: ...
+    @overload
+    def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any: ...
 
+    def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
+        """Decode one JSON document (RFC 8259).
 
-@overload
-def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any: ...
+        An integer beyond 64 bits becomes a float; of equal keys the last wins. Refused are a byte order mark, NaN and Infinity, numbers beyond a double's range, lone surrogates, and what is beyond `cloud_runtimes.codec.limits`: by default deeper than 128 (though `encode` goes down to 254), of more than 1,000,000 items or longer than 64 MiB.
 
+        Args:
+            data: UTF-8 bytes, or a str.
+            type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
 
-def decode(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
-    """Decode one JSON document (RFC 8259).
+        Raises:
+            PayloadError: not JSON (with the position), beyond a limit, or not of `type` (with the path).
+            InvalidArgumentError: `type` is no supported annotation.
+        """
 
-    An integer beyond 64 bits becomes a float; of equal keys the last wins; nesting ends at 1,024. Refused are a byte order mark, NaN and Infinity, numbers beyond a double's range, lone surrogates.
-
-    Args:
-        data: UTF-8 bytes, or a str.
-        type: what to convert the result into, strictly (see `cloud_runtimes.codec._convert`); None leaves it.
-
-    Raises:
-        PayloadError: not JSON (with the position), or not of `type` (with the path).
-        InvalidArgumentError: `type` is no supported annotation.
-    """
-    value = _decode(data)
-    return value if type is None else convert(value, type)
+else:
+    decode = _decode

@@ -1,15 +1,23 @@
-"""Both twins of the MessagePack kernel behind one fixture, so each test body is written once."""
+"""The twins of the MessagePack kernel behind one fixture, so each test body is written once: compiled, the reference, and what runs on the fallback, with and without the msgpack package."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import pytest
 
+from cloud_runtimes import codec
+
 NATIVE = "cloud_runtimes._native._msgpack"
 PYTHON = "cloud_runtimes._native.msgpack_py"
+PEER = "cloud_runtimes._native.msgpack_peer"
+TWINS = ("python", "python and C msgpack", "python, msgpack blocked")
 
 
 def load_native() -> ModuleType:
@@ -22,13 +30,51 @@ def load_native() -> ModuleType:
         pytest.skip(f"the compiled kernel cannot be loaded: {error}")
 
 
-@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), "python"])
+@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), *TWINS])
 def impl(request: pytest.FixtureRequest) -> ModuleType:
     """One of the twins."""
-    return load_native() if request.param == "native" else importlib.import_module(PYTHON)
+    return load_native() if request.param == "native" else load_python(request.param)
 
 
-@pytest.fixture
-def twins() -> tuple[ModuleType, ModuleType]:
-    """Both twins, the compiled one first."""
-    return load_native(), importlib.import_module(PYTHON)
+@pytest.fixture(params=TWINS)
+def twins(request: pytest.FixtureRequest) -> tuple[ModuleType, ModuleType]:
+    """Two twins, the compiled one first."""
+    return load_native(), load_python(request.param)
+
+
+def load_python(name: str) -> ModuleType:
+    if name == "python":
+        return importlib.import_module(PYTHON)
+    if name == "python and C msgpack":
+        module = importlib.import_module(PEER)
+        assert module.backend().startswith("msgpack ")
+        return module
+    return blocked()
+
+
+def blocked() -> ModuleType:
+    """The fallback's kernel, loaded anew where `import msgpack` fails."""
+    spec = importlib.util.find_spec(PEER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "msgpack", None)
+        assert module.backend() == "Python (msgpack is not installed)"
+    return module
+
+
+@contextmanager
+def codec_limits(*more: ModuleType, **given: int) -> Iterator[None]:
+    """`codec.limits` for a while, in the kernels that are in use and in others that a test loaded."""
+    before = codec.limits()
+    try:
+        now = codec.limits(**given)
+        for module in more:
+            module.set_limits(*now)
+        yield
+    finally:
+        codec.limits(**before._asdict())
+        for module in more:
+            module.set_limits(*before)

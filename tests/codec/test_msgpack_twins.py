@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from cloud_runtimes.errors import PayloadError
 
+from .conftest import load_native
+
 UTC = datetime.UTC
 QUICK = settings(
     max_examples=400,
@@ -205,10 +207,12 @@ sys.exit(f"{{after - before}} blocks more" if after - before > 150 else 0)
 """
 
 
-@pytest.mark.parametrize("module", [pytest.param("_msgpack", marks=pytest.mark.native_only), "msgpack_py"])
-def test_nothing_leaks(module: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    "module", [pytest.param("_msgpack", marks=pytest.mark.native_only), "msgpack_py", "msgpack_peer"]
+)
+def test_nothing_leaks(module: str) -> None:
     if module == "_msgpack":
-        request.getfixturevalue("twins")
+        load_native()
     done = subprocess.run(
         [sys.executable, "-c", LEAK.format(module=module)], capture_output=True, text=True, timeout=60, check=False
     )

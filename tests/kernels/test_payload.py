@@ -37,7 +37,7 @@ def load(twin: str) -> ModuleType:
 def payload(twin: str) -> ModuleType:
     module = load(twin)
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    module.use(orjson.dumps, default, options, json._explained)
+    module.use(orjson.dumps, default, options, json._explained, orjson.loads)
     return module
 
 

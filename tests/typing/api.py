@@ -13,6 +13,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from cloud_runtimes import CloudRuntimesClient, NativeStatus, native_status
+from cloud_runtimes.codec import Limits, limits
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationService, ConfigurationSubscription
 from cloud_runtimes.database import (
     Column,
@@ -93,6 +94,9 @@ def client() -> None:
     CloudRuntimesClient("e", 1.0, "capa")  # type: ignore[call-arg]
     assert_type(native_status(), NativeStatus)
     assert_type(native_status().native, bool)
+    assert_type(limits(depth=5, items=10, bytes=100), Limits)
+    assert_type(limits().items, int)
+    limits(128)  # type: ignore[call-arg]
 
 
 async def client_async() -> None:

@@ -1,0 +1,126 @@
+"""What decoding allocates, in both kernels.
+
+The rules. **Refused** MessagePack takes at most twice its length and 1 MiB. So does refused JSON that is beyond a limit or cut off, and with the compiled kernel any that is no JSON, but for lone surrogates and numbers beyond a double's range, which orjson finds: it reads into a tree of its own, up to nine times as large as the document. **Accepted** MessagePack takes at most 80 bytes an item (an element of an array, or a key with its value), and 1 MiB, of None, bool, numbers, short texts, lists and empty maps: CPython's own objects (on CPython 3.11 measured 8 for None and small ints, 40 for a float, 56 for an int of 64 bits, 64 to 80 for an empty list, 72 for a text of four letters or an empty dict). Longer text adds its length, up to four times where it has characters beyond the first plane. Entries of a dict take more, and no decoder can change that: 106 each in one large dict, 200 to 264 for a dict of a single entry with what it holds; the test says 180 an item.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from cloud_runtimes.errors import PayloadError
+
+from . import allocation
+from .conftest import PEER, PYTHON, load_native
+
+MIB = 1 << 20
+KERNELS = [
+    pytest.param("cloud_runtimes._native._msgpack", id="native", marks=pytest.mark.native_only),
+    pytest.param(PYTHON, id="python"),
+    pytest.param(PEER, id="python and C msgpack"),
+]
+READERS = [
+    pytest.param("cloud_runtimes._native._payload", id="native", marks=pytest.mark.native_only),
+    pytest.param("cloud_runtimes._native.payload_py", id="python"),
+]
+# bytes an item, where CPython's own objects take more than 80
+MORE = {"small maps": 180, "one map": 180}
+
+
+def measured(module: str, function: str, table: str, name: str) -> dict[str, Any]:
+    """A process for each: memory that another case left behind would be used again unseen."""
+    if not module.endswith(("_py", "_peer")):
+        load_native()
+    done = subprocess.run(
+        [sys.executable, allocation.__file__, module, function, table, name],
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("module", KERNELS)
+@pytest.mark.parametrize("name", allocation.BAD)
+def test_refused_messagepack(module: str, name: str) -> None:
+    one = measured(module, "decode", "BAD", name)
+    assert not one["accepted"]
+    assert one["grown"] <= 2 * one["bytes"] + MIB
+
+
+@pytest.mark.parametrize("module", KERNELS)
+@pytest.mark.parametrize("name", allocation.GOOD)
+def test_accepted_messagepack(module: str, name: str, figure: Any) -> None:
+    one = measured(module, "decode", "GOOD", name)
+    assert one["accepted"]
+    each = one["grown"] / one["items"]
+    figure(f"memory of decoded MessagePack, {name}, {module.rpartition('.')[2]}", f"{each:.0f} B an item")
+    assert one["grown"] <= MORE.get(name, 80) * one["items"] + MIB
+
+
+@pytest.mark.parametrize("module", READERS)
+@pytest.mark.parametrize("name", allocation.JSON)
+def test_refused_json(module: str, name: str) -> None:
+    one = measured(module, "decode_json", "JSON", name)
+    assert not one["accepted"]
+    assert one["grown"] <= 2 * one["bytes"] + MIB
+
+
+@pytest.mark.native_only
+@pytest.mark.parametrize("name", allocation.GRAMMAR)
+def test_refused_json_of_the_compiled_kernel(name: str) -> None:
+    one = measured("cloud_runtimes._native._payload", "decode_json", "GRAMMAR", name)
+    assert not one["accepted"]
+    assert one["grown"] <= 2 * one["bytes"] + MIB
+
+
+@pytest.mark.parametrize("name", allocation.BAD)
+def test_what_is_asked_for(impl: Any, name: str) -> None:
+    """Memory that is asked for and not touched counts as well: through Python's allocators, which the kernels use."""
+    data = allocation.BAD[name]()
+    data = data[:300_000] if len(data) > 300_000 else data
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError):
+            impl.decode(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most <= 2 * len(data) + MIB
+
+
+@pytest.mark.parametrize("size", [1000, 8192, 8193])
+@pytest.mark.parametrize(
+    "unit",
+    [b"\x90", b"\x80", b"\x81\x00\xc0", b"\x81\xa1a\xc0", b"\xc4\x00", b"\xa2ab", b"\xdc\x00\x00", b"\x92\x90\x90"],
+)
+def test_short_input_that_ends_badly(impl: Any, size: int, unit: bytes) -> None:
+    """Below the size from which input is checked first, the most that it can become is less than 1 MiB."""
+    count = (size - 4) // len(unit)
+    data = b"\xdc" + (count + 1).to_bytes(2, "big") + unit * count + b"\xc1"
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError, match="0xC1"):
+            impl.decode(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most <= 2 * len(data) + MIB
+
+
+def test_the_process_measures() -> None:
+    """A decoder that keeps ten times its input is seen."""
+    kept: list[bytes] = []
+    grown, accepted = allocation.peak(lambda data: kept.append(data * 10) or 1, b"x" * MIB)  # type: ignore[func-returns-value]
+    assert accepted
+    assert grown >= 9 * MIB

@@ -1,0 +1,272 @@
+"""The short way through the msgpack package: it is taken, and where the package differs from the reference it is not."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import importlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+import msgpack
+import pytest
+
+from cloud_runtimes.errors import PayloadError
+
+from .conftest import PEER, PYTHON
+
+EVENT: dict[str, Any] = {
+    "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",
+    "status": 200,
+    "error": None,
+    "sampled": True,
+    "ratio": 0.1,
+    "text": "ł",
+    "attributes": {"http.method": "GET", "sizes": [196, 199, 200, 212, 216, -1, 1 / 3, 1 / 7]},
+    "text2": "x" * 300,
+}
+
+
+@pytest.fixture
+def peer() -> ModuleType:
+    module = importlib.import_module(PEER)
+    assert module.backend() == f"msgpack {msgpack.version[0]}.{msgpack.version[1]}.{msgpack.version[2]}"
+    return module
+
+
+@pytest.fixture
+def reference() -> ModuleType:
+    return importlib.import_module(PYTHON)
+
+
+def outcome(function: Any, value: Any) -> tuple[str, Any]:
+    try:
+        return "result", function(value)
+    except PayloadError as error:
+        return "error", str(error)
+
+
+def nested(levels: int, make: Any) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = make(value)
+    return value
+
+
+def fail(*_: Any) -> Any:
+    raise AssertionError("the reference was called")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        EVENT,
+        {**EVENT, "data": b"\x00\xc8"},
+        [EVENT] * 100,
+        {"t": "x" * 10_000},
+        list(range(5000)),
+        {},
+        [],
+        "a",
+        None,
+        5,
+    ],
+    ids=["event", "bytes", "many", "long text", "ints", "dict", "list", "str", "None", "int"],
+)
+def test_the_reference_is_not_called(peer: ModuleType, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    monkeypatch.setattr(peer, "_reference", fail)
+    monkeypatch.setattr(peer.msgpack_read, "read", fail)
+    monkeypatch.setattr(peer.msgpack_read, "decode_whole", fail)
+    out = peer.encode(value)
+    assert out == msgpack.packb(value)
+    for data in (out, bytearray(out), memoryview(out)):
+        assert peer.decode(data) == value
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5, 6000, tzinfo=datetime.UTC)
+    back = peer.decode(msgpack.packb({"at": moment}, datetime=True))["at"]
+    assert back == moment
+    assert back.tzinfo is datetime.UTC
+
+
+OWN: list[Any] = [
+    msgpack.ExtType(5, b""),
+    msgpack.ExtType(0, b"x"),
+    msgpack.ExtType(127, b"xx"),
+    msgpack.ExtType(5, b"x" * 3),
+    msgpack.ExtType(5, b"x" * 4),
+    msgpack.ExtType(5, b"x" * 8),
+    msgpack.ExtType(5, b"x" * 16),
+    msgpack.ExtType(5, b"x" * 255),
+    msgpack.ExtType(5, b"x" * 256),
+    msgpack.ExtType(5, b"x" * 70_000),
+    msgpack.Timestamp(1),
+    msgpack.Timestamp(1, 5),
+    msgpack.Timestamp(-1, 5),
+    memoryview(b"abc"),
+    memoryview(b"x" * 300),
+    memoryview(b"x" * 70_000),
+]
+
+
+@pytest.mark.parametrize("own", OWN, ids=lambda own: f"{type(own).__name__}")
+def test_values_of_the_package_and_memoryviews(peer: ModuleType, reference: ModuleType, own: Any) -> None:
+    """Alone, as a value, in a list, as a key, beside little and beside much."""
+    for value in (own, {"a": own}, [own], {own: 1}, {"a": {own: own}}, {**EVENT, "z": own}, [EVENT] * 20 + [own]):
+        assert outcome(peer.encode, value) == outcome(reference.encode, value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda v: [v],
+        lambda v: {"k": v},
+        lambda v: {200: v},
+        lambda v: [200, v, 0.1],
+        lambda v: ["x" * 90, v],
+        lambda v: [v, [], {}],
+    ],
+    ids=["list", "dict", "int key", "mixed", "long", "wide"],
+)
+@pytest.mark.parametrize("levels", [126, 127, 128, 129, 130, 500])
+def test_depth(peer: ModuleType, reference: ModuleType, make: Any, levels: int) -> None:
+    value = nested(levels, make)
+    assert outcome(peer.encode, value) == outcome(reference.encode, value)
+    packed = msgpack.packb(value)
+    assert outcome(peer.decode, packed) == outcome(reference.decode, packed)
+
+
+def test_random_values(peer: ModuleType, reference: ModuleType) -> None:
+    """With values of the package here and there, and bytes that look like them everywhere."""
+    rng = random.Random(3)
+    looks = [196, 199, 200, 212, 0xC8C8, -1, 1 / 3, "ł" * 3, "ח" * 5, b"\xc8\x01\x00\x05", float("nan"), 2**63 + 0xC7]
+
+    def value(depth: int) -> Any:
+        kind = rng.randrange(11)
+        if depth > 5 or kind < 5:
+            return rng.choice(looks)
+        if kind < 7:
+            return [value(depth + 1) for _ in range(rng.choice([0, 1, 3, 20]))]
+        if kind < 10:
+            return {rng.choice(["k", "l", i, b"m"]): value(depth + 1) for i in range(rng.choice([0, 2, 18]))}
+        return rng.choice([*OWN[:11], (1, 2), {1}, datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)])
+
+    results = 0
+    for _ in range(3000):
+        made = value(0)
+        ours = outcome(peer.encode, made)
+        assert ours == outcome(reference.encode, made)
+        if ours[0] == "result":
+            results += 1
+            assert repr(peer.decode(ours[1])) == repr(reference.decode(ours[1]))
+    assert results > 500
+
+
+def test_buffers_that_the_package_would_take(peer: ModuleType, reference: ModuleType) -> None:
+    wide = b"".join(bytes([byte, 0]) for byte in b"\x92\x01\x02")
+    for given in (memoryview(wide)[::2], memoryview(wide).cast("H"), "text", None, memoryview(b"\x92\x01\x02")[::-1]):
+        assert outcome(peer.decode, given) == outcome(reference.decode, given)
+
+
+def test_a_refusal_that_encodes_in_the_middle(peer: ModuleType) -> None:
+    """`__del__` may run where the package makes its error, half a value behind it: no packer is used twice."""
+    results: list[Any] = []
+
+    class Loud:
+        def __del__(self) -> None:
+            results.append(peer.encode({"from": "inside"}))
+
+    threshold = gc.get_threshold()
+    try:
+        gc.set_threshold(1, 1, 1)
+        for _ in range(200):
+            loud: Any = Loud()
+            loud.me = loud
+            del loud
+            with pytest.raises(PayloadError):
+                peer.encode({"a": [1, "x" * 50, {"b": object()}]})
+            assert peer.encode(EVENT) == msgpack.packb(EVENT)
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert len(results) == 200
+    assert set(results) == {msgpack.packb({"from": "inside"})}
+
+
+def test_signal_handlers_and_threads(peer: ModuleType) -> None:
+    inside: list[bytes] = []
+    wrong: list[Any] = []
+    expected = msgpack.packb(EVENT)
+
+    def work() -> None:
+        for _ in range(3000):
+            if peer.encode(EVENT) != expected or peer.decode(expected) != EVENT:
+                wrong.append(1)
+
+    old = signal.signal(signal.SIGALRM, lambda *_: inside.append(peer.encode(EVENT)))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        for thread in threads:
+            thread.start()
+        while not inside or any(thread.is_alive() for thread in threads):
+            work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        for thread in threads:
+            thread.join(60)
+    assert not wrong
+    assert set(inside) == {expected}
+
+
+def test_no_large_buffer_is_kept(peer: ModuleType) -> None:
+    peer._packs.clear()
+    peer.encode({"a": "x" * 5000})
+    assert not peer._packs
+    peer.encode(EVENT)
+    assert len(peer._packs) == 1
+
+
+def test_the_package_is_imported_on_first_use_only() -> None:
+    code = (
+        "import sys, cloud_runtimes, cloud_runtimes.codec.json\n"
+        "assert 'msgpack' not in sys.modules\n"
+        "from cloud_runtimes.codec import msgpack\n"
+        "assert 'msgpack' not in sys.modules\n"
+        "msgpack.decode(msgpack.encode({'a': 1}))\n"
+        "assert 'msgpack' in sys.modules\n"
+        "assert 'MessagePack by msgpack' in cloud_runtimes.native_status().reason\n"
+    )
+    run(code, CLOUD_RUNTIMES_NATIVE="off")
+
+
+@pytest.mark.parametrize("how", ["blocked", "pure"])
+def test_without_the_package(how: str) -> None:
+    """Not installed, or without its C code: the reference alone, and the status says so."""
+    reason = "not installed" if how == "blocked" else "no C code"
+    code = (
+        "import sys, cloud_runtimes\n"
+        f"sys.modules.update({{'msgpack': None}} if {how!r} == 'blocked' else {{}})\n"
+        "from cloud_runtimes.codec import msgpack\n"
+        "assert msgpack.decode(msgpack.encode({'a': [1, 0.5]})) == {'a': [1, 0.5]}\n"
+        f"assert {reason!r} in cloud_runtimes.native_status().reason\n"
+    )
+    run(code, CLOUD_RUNTIMES_NATIVE="off", **({"MSGPACK_PUREPYTHON": "1"} if how == "pure" else {}))
+
+
+def run(code: str, **environment: str) -> None:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
