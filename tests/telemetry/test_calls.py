@@ -401,6 +401,38 @@ def test_a_stream_has_no_span_for_each_piece(spans: Spans) -> None:
     assert names.count("STREAM sqlite") + names.count("SELECT sqlite") == 1
 
 
+def test_a_file_s_pieces_have_none_and_its_commit_has_one(spans: Spans) -> None:
+    with spans.client.file.open_file("files", "a", "wb") as file:
+        for _ in range(50):
+            file.write(b"x" * 10_000)
+    assert spans.client.file.get_file("files", "a") == b"x" * 500_000
+    assert 1 <= [span.name for span in spans.all()].count("file.open_file") <= 2  # opening and storing
+
+
+def test_a_handler_that_outlives_its_client_s_drivers(spans: Spans) -> None:
+    client = spans.client
+    begun, go = threading.Event(), threading.Event()
+    seen: queue.Queue[Any] = queue.Queue()
+
+    def handle(event: Any) -> None:
+        begun.set()
+        assert go.wait(30)
+        seen.put(event)
+
+    client.pubsub.subscribe("bus", "t", handle)
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    assert begun.wait(30)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    while client.pubsub._drivers:
+        threading.Event().wait(0.01)
+    go.set()
+    closing.join(60)
+    made = [span for span in spans._receiver.spans() if span.kind == CONSUMER]
+    assert made
+    assert {attributes(span)[messaging.MESSAGING_SYSTEM] for span in made} == {"sqlite"}
+
+
 def test_transactions(spans: Spans) -> None:
     client = spans.client
     client.database.execute("main", "CREATE TABLE t (n INTEGER)")
