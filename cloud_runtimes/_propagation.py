@@ -22,6 +22,7 @@ __all__ = [
     "extract",
     "extract_baggage",
     "forget",
+    "give_back",
     "headers_of",
     "inject",
     "use_baggage",
@@ -151,8 +152,16 @@ class Entered:
             error: what the handler failed with; a span of it tells, this does not.
         """
         if self._baggage is not None:
-            kernel.baggage.reset(self._baggage)
-        kernel.current.reset(self._current)
+            give_back(kernel.baggage, self._baggage)
+        give_back(kernel.current, self._current)
+
+
+def give_back(variable: Any, token: Any) -> None:
+    """Reset a context variable; in another context than that of the token, where a coroutine that nobody finished is closed, there is nothing to reset."""
+    try:
+        variable.reset(token)
+    except ValueError:
+        pass
 
 
 def forget() -> None:

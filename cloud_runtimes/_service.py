@@ -119,7 +119,7 @@ class Service:
             )
 
     def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
-        if self._hooks is not None and self._hooks.begins(op):
+        if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, self._hooks.call(self._call, op, method, args))
         try:
             while True:
@@ -136,7 +136,7 @@ class Service:
             raise
 
     async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
-        if self._hooks is not None and self._hooks.begins(op):
+        if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, await self._hooks.call_async(self._call_async, op, method, args))
         try:
             while True:

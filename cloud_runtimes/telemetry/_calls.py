@@ -17,7 +17,7 @@ from ..errors import CloudRuntimesError
 from ..rpc._failures import ERROR_HEADER
 from ..rpc._prepare import carrying
 from ..rpc.driver import RpcCall, RpcReply
-from ._describe import Description, described, messaging, vendor
+from ._describe import UNKNOWN, Description, Place, described, messaging, place
 
 if TYPE_CHECKING:
     from .._service import Service
@@ -91,7 +91,7 @@ class _Creating:
 
     def leave(self) -> None:
         """Give back what was current before."""
-        kernel.current.reset(self._token)
+        _propagation.give_back(kernel.current, self._token)
 
 
 class Calls:
@@ -106,26 +106,33 @@ class Calls:
         self._service = service
         self._tracer = tracer
         self._app_id = service._client._settings.app_id
+        # what was found out about each component: closing the client takes its drivers away, while handlers still run
+        self._places: dict[str, Place] = {}
+
+    def _place(self, component: str) -> Place:
+        driver = self._service._drivers.get(component)
+        if driver is not None and component not in self._places:
+            self._places[component] = place(driver)
+        return self._places.get(component, UNKNOWN)
 
     # -- around calls, from `Service._call` --
 
-    def begins(self, op: Operation) -> bool:
-        """Tell whether a call is not inside of its span yet."""
-        return not getattr(op, "begun", False)
+    def begins(self, op: Operation, method: Any) -> bool:
+        """Tell whether a call is to have a span and is not inside of it yet."""
+        return not getattr(op, "begun", False) and not _is_piece(method)
 
-    def _span(self, op: Operation, method: Any, args: tuple[Any, ...]) -> kernel.Span:
+    def _span(self, op: Operation, args: tuple[Any, ...]) -> kernel.Span:
         made: kernel.Span | None = getattr(op, "span", None)
         if made is None:
-            driver = self._service._drivers.get(op.component)
-            made = op.span = self._start(described(op, driver, method, args))
+            made = op.span = self._start(described(op, self._place(op.component), args))
         return made
 
     def _start(self, what: Description, links: Sequence[Any] = ()) -> kernel.Span:
         return self._tracer.start_span(what.name, kind=what.kind, attributes=what.attributes, links=links)
 
-    def _begin(self, op: Operation, method: Any, args: tuple[Any, ...]) -> tuple[kernel.Span, Any, tuple[Any, ...]]:
+    def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any, tuple[Any, ...]]:
         op.begun = True
-        span = self._span(op, method, args)
+        span = self._span(op, args)
         if op.method.name == "publisher":
             for link in _links(args[1]):
                 span.add_link(link)
@@ -135,17 +142,14 @@ class Calls:
         return span, token, args
 
     def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
-        kernel.current.reset(token)
+        _propagation.give_back(kernel.current, token)
         span.end()
         op.begun = False
         op.span = None
 
     def call(self, inner: Callable[..., Any], op: Operation, method: Any, args: tuple[Any, ...]) -> Any:
         """Run a call, all its attempts, in a span."""
-        if _is_piece(method):
-            op.begun = True
-            return inner(op, method, *args)
-        span, token, args = self._begin(op, method, args)
+        span, token, args = self._begin(op, args)
         try:
             result = inner(op, method, *args)
             _judge(span, result)
@@ -160,10 +164,7 @@ class Calls:
         self, inner: Callable[..., Awaitable[Any]], op: Operation, method: Any, args: tuple[Any, ...]
     ) -> Any:
         """Asynchronous `call`."""
-        if _is_piece(method):
-            op.begun = True
-            return await inner(op, method, *args)
-        span, token, args = self._begin(op, method, args)
+        span, token, args = self._begin(op, args)
         try:
             result = await inner(op, method, *args)
             _judge(span, result)
@@ -186,8 +187,7 @@ class Calls:
 
     def creating(self, op: Operation, topic: str) -> _Creating:
         """Start the span of a publishing call before its events are encoded, since they carry it."""
-        driver = self._service._drivers.get(op.component)
-        op.span = self._start(messaging(op, driver, topic))
+        op.span = self._start(messaging(op, self._place(op.component), topic))
         return _Creating(op.span)
 
     # -- around handlers --
@@ -195,7 +195,7 @@ class Calls:
     def processing(self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool) -> Handled:
         """Return the span around a handler of events; of a batch it has a link for each event instead of a parent."""
         attributes: dict[str, Any] = {
-            "messaging.system": vendor(self._service._drivers.get(pubsub_name)),
+            "messaging.system": self._place(pubsub_name).vendor,
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.name": request.topic,

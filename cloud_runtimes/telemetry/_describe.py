@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from .._operation import Operation
 from ..database import driver as sql
 
-__all__ = ["Description", "described", "messaging", "vendor"]
+__all__ = ["UNKNOWN", "Description", "Place", "described", "messaging", "place"]
 
 # the first word of a statement, behind comments and parentheses
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
@@ -32,22 +32,40 @@ class Description(NamedTuple):
     attributes: dict[str, Any]
 
 
-def vendor(driver: Any) -> str:
-    """Return what a component is made of, by the folder of its driver: ``sqlite``, ``redis`` …; of one from elsewhere its package."""
+class Place(NamedTuple):
+    """What a component is.
+
+    Attributes:
+        vendor: the folder of its driver, ``sqlite``, ``redis`` …; of one from elsewhere its package.
+        system: a database's ``db.system.name``.
+        namespace: its ``db.namespace``.
+    """
+
+    vendor: str
+    system: str
+    namespace: str | None
+
+
+UNKNOWN: Final = Place("_OTHER", "other_sql", None)
+
+
+def place(driver: Any) -> Place:
+    """Return what the component of a driver is."""
     parts = type(driver).__module__.split(".")
-    return parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
+    vendor = parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
+    return Place(vendor, getattr(driver, "system", "") or "other_sql", getattr(driver, "namespace", None))
 
 
-def described(op: Operation, driver: Any, method: Any, args: tuple[Any, ...]) -> Description:
-    """Return the description of a call of a driver's method with these arguments."""
+def described(op: Operation, at: Place, args: tuple[Any, ...]) -> Description:
+    """Return the description of a call of a driver with these arguments."""
     service = op.method.service
     if service == "rpc" and op.method.name in ("invoke", "invoke_method"):
         name = f"{op.component}/{args[0].method}"
         return Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
     if service == "pubsub" and op.method.name == "publisher":
-        return messaging(op, driver, args[0], args[1])
+        return messaging(op, at, args[0], args[1])
     if service == "database":
-        return _database(op, driver, args[0] if args else None)
+        return _database(op, at, args[0] if args else None)
     attributes = {
         "cloud_runtimes.service": service,
         "cloud_runtimes.operation": op.method.name,
@@ -56,10 +74,10 @@ def described(op: Operation, driver: Any, method: Any, args: tuple[Any, ...]) ->
     return Description(str(op.method), "client", attributes)
 
 
-def messaging(op: Operation, driver: Any, topic: str, frames: Sequence[bytes] | None = None) -> Description:
+def messaging(op: Operation, at: Place, topic: str, frames: Sequence[bytes] | None = None) -> Description:
     """Return the description of a call that publishes; of a batch with the count of its events."""
     attributes: dict[str, Any] = {
-        "messaging.system": vendor(driver),
+        "messaging.system": at.vendor,
         "messaging.operation.name": "publish",
         "messaging.operation.type": "send",
         "messaging.destination.name": topic,
@@ -71,12 +89,10 @@ def messaging(op: Operation, driver: Any, topic: str, frames: Sequence[bytes] | 
     return Description(f"publish {topic}", "producer", attributes)
 
 
-def _database(op: Operation, driver: Any, statement: Any) -> Description:
-    system = getattr(driver, "system", "") or vendor(driver)
-    attributes: dict[str, Any] = {"db.system.name": system, "cloud_runtimes.component": op.component}
-    namespace = getattr(driver, "namespace", None)
-    if namespace:
-        attributes["db.namespace"] = namespace
+def _database(op: Operation, at: Place, statement: Any) -> Description:
+    attributes: dict[str, Any] = {"db.system.name": at.system, "cloud_runtimes.component": op.component}
+    if at.namespace:
+        attributes["db.namespace"] = at.namespace
     operation = _TABLE_OPERATIONS.get(type(statement), op.method.name.upper())
     table: str | None = getattr(statement, "table", None)
     if isinstance(statement, (sql.Query, sql.Execute, sql.ExecuteMany)):
@@ -88,5 +104,5 @@ def _database(op: Operation, driver: Any, statement: Any) -> Description:
     attributes["db.operation.name"] = operation
     if table is not None:
         attributes["db.collection.name"] = table
-    target = table or namespace or system
+    target = table or at.namespace or at.system
     return Description(f"{operation} {target}", "client", attributes)

@@ -7,8 +7,11 @@ What may be sent again is what OTLP says ("OTLP/gRPC Response", "Failures"); how
 
 from __future__ import annotations
 
+import logging  # noqa: F401  before our hook of fork, see there
+import os
 import re
 import threading
+import weakref
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +47,7 @@ _NAME: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 # channels of a parent: kept, since letting go of one would close it
 _inherited: list[Any] = []
+_exporters: weakref.WeakSet[GrpcExporter] = weakref.WeakSet()
 
 
 class GrpcExporter(Exporter):
@@ -83,11 +87,13 @@ class GrpcExporter(Exporter):
         self._certificate = certificate
         self._aborted = False
         self._begin()
+        _exporters.add(self)
 
     def _begin(self) -> None:
         self._channels: dict[tuple[str, bool], grpc.Channel] = {}
         self._busy = threading.Lock()  # held while a call is under way, and by a fork
-        self._resting = self._rests = False
+        self._resting = False
+        self._holder = 0  # the thread that forks
 
     def _channel(self, target: str, secure: bool) -> grpc.Channel:
         channel = self._channels.get((target, secure))
@@ -115,11 +121,10 @@ class GrpcExporter(Exporter):
         """Send a batch and read the answer; see `Exporter.export`."""
         target, secure = self._targets[signal]
         with self._busy:
-            # not under the lock of imports, which a fork holds while it waits for this one; it gives a slow import more time
-            import grpc
+            import grpc  # under this lock, so that a fork waits for it
 
             if self._aborted or self._resting:
-                raise RetryError("broken off", 0.0)
+                raise RetryError(f"{target}: broken off", 0.0)
             channel = self._channel(target, secure)
             call: Any = channel.unary_unary(_METHODS[signal])  # without serializers: bytes both ways
             try:
@@ -162,25 +167,43 @@ class GrpcExporter(Exporter):
         """Close the channels."""
         self._break()
 
-    def before_fork(self) -> None:
-        """Let a call under way end, or end it: in a child whose parent was inside of gRPC it does not work."""
+    def rest(self) -> None:
+        """Before a fork: let a call under way end, or end it, since in a child whose parent was inside of gRPC it does not work."""
         self._resting = True
         end = monotonic() + _REST_AT_MOST
-        self._rests = self._busy.acquire(timeout=_REST)
-        while not self._rests and monotonic() < end:
+        rests = self._busy.acquire(timeout=_REST)
+        while not rests and monotonic() < end:
             self._break()
-            self._rests = self._busy.acquire(timeout=0.05)
+            rests = self._busy.acquire(timeout=0.05)
+        if rests:
+            self._holder = threading.get_ident()
 
-    def after_fork(self) -> None:
-        """Go on, in the parent."""
+    def go_on(self) -> None:
+        """After a fork, in the parent."""
         self._resting = False
-        if self._rests:
+        if self._holder == threading.get_ident():
+            self._holder = 0
             self._busy.release()
 
     def forked(self) -> None:
         """Leave the parent's channels to it."""
         _inherited.append(self._channels)
         self._begin()
+
+
+def _rest() -> None:
+    for exporter in list(_exporters):
+        exporter.rest()
+
+
+def _go_on() -> None:
+    for exporter in list(_exporters):
+        exporter.go_on()
+
+
+# Not by `_fork`: what is registered last comes first before a fork. `logging` holds its lock from its own hook on, and
+# importing grpcio needs that lock, so this one has to be registered behind it.
+os.register_at_fork(before=_rest, after_in_parent=_go_on)
 
 
 def _target(signal: str, url: str) -> tuple[str, bool]:

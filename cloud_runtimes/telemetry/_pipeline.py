@@ -87,16 +87,6 @@ class Pipeline:
         self._lost = 0
         self._stopping = False
 
-    def before_fork(self) -> None:
-        """Let the exporters come to rest."""
-        for exporter in set(self._exporters.values()):
-            exporter.before_fork()
-
-    def after_fork(self) -> None:
-        """Go on, in the parent."""
-        for exporter in set(self._exporters.values()):
-            exporter.after_fork()
-
     def forked(self) -> None:
         """Begin empty in a forked child: the parent sends what it has."""
         for buffer in self.buffers.values():

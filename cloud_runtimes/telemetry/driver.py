@@ -58,11 +58,5 @@ class Exporter(ABC):
     def close(self) -> None:
         """Let go of what is open."""
 
-    def before_fork(self) -> None:
-        """Come to rest, where a library's state in the middle of a call would be none that a child can live with."""
-
-    def after_fork(self) -> None:
-        """Go on, in the parent."""
-
     def forked(self) -> None:
         """Forget, in a forked child, what belongs to the parent, without closing or sending."""

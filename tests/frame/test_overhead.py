@@ -20,6 +20,8 @@ from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes._service import Service
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+from cloud_runtimes.telemetry._calls import Calls
+from cloud_runtimes.telemetry._describe import Description
 
 T = TypeVar("T")
 
@@ -140,10 +142,18 @@ def test_hooks_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str
     assert best <= 100
 
 
-def test_hooks_that_are_on_are_called(constant: CloudRuntimesClient) -> None:
+def test_hooks_that_are_on_are_called(constant: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", ":memory:")
     seen: list[str] = []
-    constant.state._hooks = lambda op: seen.append(repr(op.method))
+
+    class Noted(Calls):
+        def _start(self, what: Description, links: Sequence[Any] = ()) -> Any:
+            seen.append(what.name)
+            return super()._start(what, links)
+
+    constant.state._hooks = Noted(constant.state, constant.telemetry.tracer("t"))
     constant.state.get("store", "k")
     drive(constant.state.get_async("store", "k"))
     constant.state.save("store", "k", b"")
     assert seen == ["state.get", "state.get", "state.save"]
+    assert constant.telemetry.stats().spans.recorded == 3

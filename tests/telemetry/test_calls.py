@@ -226,24 +226,21 @@ def test_a_traceparent_given_by_hand_stays(spans: Spans) -> None:
 @pytest.mark.parametrize("face", ["sync", "async"])
 def test_publish_and_process(spans: Spans, face: str) -> None:
     client = spans.client
-    done = threading.Event()
+    handled: queue.Queue[str] = queue.Queue()
 
     def handle(event: Any) -> None:
         client.state.save("inside", "k", 1)
-        done.set()
+        handled.put(event.id)
 
     async def handle_async(event: Any) -> None:
         handle(event)
 
-    client.pubsub.subscribe("bus", "orders", handle if face == "sync" else handle_async, group="billing")
-    if face == "sync":
-        id = client.pubsub.publish("bus", "orders", SECRET, key=SECRET)
-    else:
-        id = asyncio.run(client.pubsub.publish_async("bus", "orders", SECRET, key=SECRET))
-    assert done.wait(30)
-    client.pubsub.publish("bus", "orders", 1)  # the handler that noted it has ended when the next one runs
-    done.clear()
-    assert done.wait(30)
+    with client.pubsub.subscribe("bus", "orders", handle if face == "sync" else handle_async, group="billing"):
+        if face == "sync":
+            id = client.pubsub.publish("bus", "orders", SECRET, key=SECRET)
+        else:
+            id = asyncio.run(client.pubsub.publish_async("bus", "orders", SECRET, key=SECRET))
+        assert handled.get(timeout=30) == id
     made = spans.all()
     publish = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == PRODUCER)
     process = next(s for s in made if attributes(s).get(messaging.MESSAGING_MESSAGE_ID) == id and s.kind == CONSUMER)
@@ -399,6 +396,38 @@ def test_a_stream_has_no_span_for_each_piece(spans: Spans) -> None:
     names = [span.name for span in spans.all()]
     assert names.count("file.open_file") == 1
     assert names.count("STREAM sqlite") + names.count("SELECT sqlite") == 1
+
+
+def test_a_file_s_pieces_have_none_and_its_commit_has_one(spans: Spans) -> None:
+    with spans.client.file.open_file("files", "a", "wb") as file:
+        for _ in range(50):
+            file.write(b"x" * 10_000)
+    assert spans.client.file.get_file("files", "a") == b"x" * 500_000
+    assert 1 <= [span.name for span in spans.all()].count("file.open_file") <= 2  # opening and storing
+
+
+def test_a_handler_that_outlives_its_client_s_drivers(spans: Spans) -> None:
+    client = spans.client
+    begun, go = threading.Event(), threading.Event()
+    seen: queue.Queue[Any] = queue.Queue()
+
+    def handle(event: Any) -> None:
+        begun.set()
+        assert go.wait(30)
+        seen.put(event)
+
+    client.pubsub.subscribe("bus", "t", handle)
+    client.pubsub.publish_bulk("bus", "t", [1, 2])
+    assert begun.wait(30)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    while client.pubsub._drivers:
+        threading.Event().wait(0.01)
+    go.set()
+    closing.join(60)
+    made = [span for span in spans._receiver.spans() if span.kind == CONSUMER]
+    assert made
+    assert {attributes(span)[messaging.MESSAGING_SYSTEM] for span in made} == {"sqlite"}
 
 
 def test_transactions(spans: Spans) -> None:

@@ -541,6 +541,52 @@ client.close()
         endpoint.close()
 
 
+@pytest.mark.process
+def test_a_fork_waits_for_a_slow_import(tmp_path: Path) -> None:
+    """A child that inherited half of a module could not use it."""
+    endpoint = Elsewhere(tmp_path / "received", 0.0)
+    program = """
+import os, sys, time
+from cloud_runtimes import CloudRuntimesClient
+
+importing = []
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "grpc._cython":
+            importing.append(name)
+            time.sleep(2)
+        return None
+
+sys.meta_path.insert(0, Slow())
+table = {"endpoint": sys.argv[1], "protocol": "grpc", "trace_delay": 0.001, "flush_on_sigterm": False}
+client = CloudRuntimesClient(config={"capa": {"home": ":memory:"}, "telemetry": table})
+client.telemetry.tracer("t").start_span("parent").end()
+while not importing:
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    client.telemetry.tracer("t").start_span("child").end()
+    os._exit(0 if client.telemetry.flush(60) else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert client.telemetry.flush(60)
+client.close()
+"""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, endpoint.url],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert endpoint.names() == ["child", "parent"]
+    finally:
+        endpoint.close()
+
+
 class Relay:
     """Passes bytes on to a port, and counts those of the client."""
 
