@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from .. import __version__
+from ._app_telemetry import telemetry_app
 from ._session import Invocation
 from ._streams import complain, note, write
 
@@ -40,6 +41,7 @@ file_app = typer.Typer(help="Store and read files.", no_args_is_help=True, rich_
 app.add_typer(file_app, name="file")
 schedule_app = typer.Typer(help="Store, list and run jobs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(telemetry_app, name="telemetry")
 
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the job.", show_default=False)]
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]

@@ -14,7 +14,8 @@ from .._log import logger
 from .._operation import CLIENT_TIMEOUT, check_timeout
 from .._signals import ending_signals
 from .._thread import Background, Changes
-from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError, UnavailableError
+from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
+from ._listen import listen
 from .driver import Announcement, Guard
 
 if TYPE_CHECKING:
@@ -121,26 +122,7 @@ class RpcServer(Handle):
         return self._service._operation(self._timeout), driver
 
     def _listen(self) -> None:
-        host, port = self._bind_to
-        try:
-            family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
-            made = socket.socket(family, kind, protocol)
-            try:
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                made.bind(place)
-                made.listen(1024)
-            except BaseException:
-                made.close()
-                raise
-        except OSError as error:
-            raise UnavailableError(
-                f"{host}:{port} cannot be listened on: {error.strerror}: give another host= or port=, or unset APP_PORT",
-                retryable=False,
-            ) from error
-        # on all addresses is also on loopback, where others of this machine reach it
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
-        self._address = f"http://{shown}:{made.getsockname()[1]}"
+        made, self._address = listen(*self._bind_to, "give another host= or port=, or unset APP_PORT")
         self._socket = made
         if self._closed:  # meanwhile, by a cancellation that this thread does not see
             made.close()

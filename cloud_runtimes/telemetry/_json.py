@@ -1,4 +1,7 @@
-"""OTLP's JSON of a request in protobuf, for people: what the console exporter prints."""
+"""OTLP's JSON of a request in protobuf: what the console exporter prints, and what the viewer stores.
+
+The bytes may come from anyone. Fields that OTLP does not have are skipped, as protobuf asks; a field of OTLP that has another wire type is refused, where other readers would lose it without a word. Groups, which proto3 does not have, are refused.
+"""
 
 from __future__ import annotations
 
@@ -6,186 +9,209 @@ import base64
 import struct
 from typing import Any, Final
 
-from ._wire import fields, varints
+from ..errors import PayloadError, ResourceExhaustedError
+from ._schema import MESSAGES, ONE_OF
 
-__all__ = ["records"]
+__all__ = ["MAX_DEPTH", "MAX_PARTS", "real", "records"]
 
-# message → field → (name, type); a type in brackets repeats (opentelemetry-proto 1.x)
-_MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
-    "traces": {1: ("resourceSpans", "[ResourceSpans]")},
-    "logs": {1: ("resourceLogs", "[ResourceLogs]")},
-    "metrics": {1: ("resourceMetrics", "[ResourceMetrics]")},
-    "ResourceMetrics": {1: ("resource", "Resource"), 2: ("scopeMetrics", "[ScopeMetrics]")},
-    "ScopeMetrics": {1: ("scope", "Scope"), 2: ("metrics", "[Metric]"), 3: ("schemaUrl", "text")},
-    "Metric": {
-        1: ("name", "text"),
-        2: ("description", "text"),
-        3: ("unit", "text"),
-        5: ("gauge", "Numbers"),
-        7: ("sum", "Numbers"),
-        9: ("histogram", "Histograms"),
-        10: ("exponentialHistogram", "Exponentials"),
-    },
-    "Numbers": {1: ("dataPoints", "[Number]"), 2: ("aggregationTemporality", "number"), 3: ("isMonotonic", "bool")},
-    "Histograms": {1: ("dataPoints", "[Histogram]"), 2: ("aggregationTemporality", "number")},
-    "Exponentials": {1: ("dataPoints", "[Exponential]"), 2: ("aggregationTemporality", "number")},
-    "Number": {
-        2: ("startTimeUnixNano", "long"),
-        3: ("timeUnixNano", "long"),
-        4: ("asDouble", "double"),
-        5: ("exemplars", "[Exemplar]"),
-        6: ("asInt", "int64"),
-        7: ("attributes", "[KeyValue]"),
-    },
-    "Histogram": {
-        2: ("startTimeUnixNano", "long"),
-        3: ("timeUnixNano", "long"),
-        4: ("count", "long"),
-        5: ("sum", "double"),
-        6: ("bucketCounts", "longs"),
-        7: ("explicitBounds", "doubles"),
-        8: ("exemplars", "[Exemplar]"),
-        9: ("attributes", "[KeyValue]"),
-        11: ("min", "double"),
-        12: ("max", "double"),
-    },
-    "Exponential": {
-        1: ("attributes", "[KeyValue]"),
-        2: ("startTimeUnixNano", "long"),
-        3: ("timeUnixNano", "long"),
-        4: ("count", "long"),
-        5: ("sum", "double"),
-        6: ("scale", "sint"),
-        7: ("zeroCount", "long"),
-        8: ("positive", "Buckets"),
-        9: ("negative", "Buckets"),
-        11: ("exemplars", "[Exemplar]"),
-        12: ("min", "double"),
-        13: ("max", "double"),
-    },
-    "Buckets": {1: ("offset", "sint"), 2: ("bucketCounts", "varints")},
-    "Exemplar": {
-        2: ("timeUnixNano", "long"),
-        3: ("asDouble", "double"),
-        4: ("spanId", "hex"),
-        5: ("traceId", "hex"),
-        6: ("asInt", "int64"),
-    },
-    "ResourceSpans": {1: ("resource", "Resource"), 2: ("scopeSpans", "[ScopeSpans]")},
-    "ResourceLogs": {1: ("resource", "Resource"), 2: ("scopeLogs", "[ScopeLogs]")},
-    "Resource": {1: ("attributes", "[KeyValue]")},
-    "ScopeSpans": {1: ("scope", "Scope"), 2: ("spans", "[Span]"), 3: ("schemaUrl", "text")},
-    "ScopeLogs": {1: ("scope", "Scope"), 2: ("logRecords", "[LogRecord]"), 3: ("schemaUrl", "text")},
-    "Scope": {
-        1: ("name", "text"),
-        2: ("version", "text"),
-        3: ("attributes", "[KeyValue]"),
-        4: ("droppedAttributesCount", "number"),
-    },
-    "Span": {
-        1: ("traceId", "hex"),
-        2: ("spanId", "hex"),
-        3: ("traceState", "text"),
-        4: ("parentSpanId", "hex"),
-        5: ("name", "text"),
-        6: ("kind", "number"),
-        7: ("startTimeUnixNano", "long"),
-        8: ("endTimeUnixNano", "long"),
-        9: ("attributes", "[KeyValue]"),
-        10: ("droppedAttributesCount", "number"),
-        11: ("events", "[Event]"),
-        12: ("droppedEventsCount", "number"),
-        13: ("links", "[Link]"),
-        14: ("droppedLinksCount", "number"),
-        15: ("status", "Status"),
-        16: ("flags", "number"),
-    },
-    "Event": {
-        1: ("timeUnixNano", "long"),
-        2: ("name", "text"),
-        3: ("attributes", "[KeyValue]"),
-        4: ("droppedAttributesCount", "number"),
-    },
-    "Link": {
-        1: ("traceId", "hex"),
-        2: ("spanId", "hex"),
-        3: ("traceState", "text"),
-        4: ("attributes", "[KeyValue]"),
-        5: ("droppedAttributesCount", "number"),
-        6: ("flags", "number"),
-    },
-    "Status": {2: ("message", "text"), 3: ("code", "number")},
-    "LogRecord": {
-        1: ("timeUnixNano", "long"),
-        2: ("severityNumber", "number"),
-        3: ("severityText", "text"),
-        5: ("body", "Value"),
-        6: ("attributes", "[KeyValue]"),
-        7: ("droppedAttributesCount", "number"),
-        8: ("flags", "number"),
-        9: ("traceId", "hex"),
-        10: ("spanId", "hex"),
-        11: ("observedTimeUnixNano", "long"),
-        12: ("eventName", "text"),
-    },
-    "KeyValue": {1: ("key", "text"), 2: ("value", "Value")},
-    "Value": {
-        1: ("stringValue", "text"),
-        2: ("boolValue", "bool"),
-        3: ("intValue", "int64"),
-        4: ("doubleValue", "double"),
-        5: ("arrayValue", "Values"),
-        6: ("kvlistValue", "Pairs"),
-        7: ("bytesValue", "base64"),
-    },
-    "Values": {1: ("values", "[Value]")},
-    "Pairs": {1: ("values", "[KeyValue]")},
+MAX_DEPTH: Final = 100
+"""Messages within messages, as protobuf's own readers limit them."""
+MAX_PARTS: Final = 1_000_000
+"""Messages and repeated numbers of a request, so that what is decoded stays in proportion: two bytes can be a message."""
+
+_DOUBLE: Final = struct.Struct("<d")
+# wire types (protobuf, "Encoding": "Message Structure")
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_WIRES: Final = {
+    **dict.fromkeys(["uint32", "enum", "bool", "int64", "uint64", "sint32"], _VARINT),
+    **dict.fromkeys(["fixed64", "sfixed64", "double"], _FIXED64),
+    **dict.fromkeys(["text", "hex", "base64"], _BYTES),
+    "fixed32": _FIXED32,
 }
 
 
+class _Field:
+    """A field of a message, as the reader wants it."""
+
+    __slots__ = ("form", "message", "name", "others", "packed", "repeated")
+
+    def __init__(self, kind: str, name: str, form: str, packed: bool) -> None:
+        self.name = name
+        self.repeated = form[0] == "["
+        self.form = form.strip("[]")
+        self.message = self.form if self.form in MESSAGES else None
+        self.packed = packed
+        others = ONE_OF.get(kind, frozenset())
+        self.others = tuple(others - {name}) if name in others else ()
+
+
+def _fields(kind: str) -> dict[int, _Field]:
+    """Return what stands behind which tag; numbers that repeat may be packed or not."""
+    found: dict[int, _Field] = {}
+    for number, (name, form) in MESSAGES[kind].items():
+        wire = _WIRES.get(form.strip("[]"), _BYTES)
+        found[number << 3 | wire] = _Field(kind, name, form, False)
+        if form[0] == "[" and wire != _BYTES:
+            found[number << 3 | _BYTES] = _Field(kind, name, form, True)
+    return found
+
+
+_TABLES: Final = {kind: _fields(kind) for kind in MESSAGES}
+
+
 def records(signal: str, body: bytes) -> dict[str, Any]:
-    """Return the request in OTLP's JSON: ids in hexadecimal, 64-bit integers as text."""
-    return _message(signal, body)
+    """Return a request in OTLP's JSON: ids in hexadecimal, 64-bit integers as text.
+
+    Args:
+        signal: ``"traces"``, ``"logs"`` or ``"metrics"``.
+        body: an ``Export…ServiceRequest``.
+
+    Raises:
+        PayloadError: it is none.
+        ResourceExhaustedError: it has more than `MAX_PARTS` messages.
+    """
+    try:
+        return _Reader(body).message(signal, 0, len(body), 0, {})
+    except (IndexError, struct.error):
+        raise PayloadError("no OTLP in protobuf: it ends in the middle of a field") from None
 
 
-def _message(kind: str, data: bytes) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    known = _MESSAGES[kind]
-    for number, value in fields(data):
-        if number not in known:
-            continue
-        name, form = known[number]
-        if form[0] == "[":
-            result.setdefault(name, []).append(_value(form[1:-1], value))
-        else:
-            result[name] = _value(form, value)
-    return result
+class _Reader:
+    """Reads one request."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._parts = 0
+
+    def message(self, kind: str, at: int, end: int, depth: int, result: dict[str, Any]) -> dict[str, Any]:
+        """Read a message that stands in ``data[at:end]`` into ``result``."""
+        if depth > MAX_DEPTH:
+            raise PayloadError(f"no OTLP in protobuf: messages are nested deeper than {MAX_DEPTH}")
+        self._count(1)
+        data, table = self._data, _TABLES[kind]
+        while at < end:
+            tag = data[at]
+            at += 1
+            if tag > 0x7F:
+                tag, at = self._varint(at - 1)
+            field = table.get(tag)
+            if field is None:
+                at = self._skip(kind, tag, at)
+                continue
+            wire = tag & 7
+            value: Any
+            if wire == _BYTES:
+                size = data[at]
+                at += 1
+                if size > 0x7F:
+                    size, at = self._varint(at - 1)
+                begin, at = at, at + size
+                if at > end:
+                    raise IndexError
+                if field.message is not None:
+                    before = {} if field.repeated else result.get(field.name, {})  # one that comes twice is merged
+                    value = self.message(field.message, begin, at, depth + 1, before)
+                elif field.packed:
+                    result.setdefault(field.name, []).extend(self._packed(field.form, begin, at))
+                    continue
+                else:
+                    value = _bytes(field, data[begin:at])
+            elif wire == _VARINT:
+                value, at = self._varint(at)
+                value = _integer(field.form, value)
+            elif wire == _FIXED64:
+                value, at = _wide(field.form, data[at : at + 8]), at + 8
+            else:
+                value, at = int.from_bytes(data[at : at + 4], "little"), at + 4
+            if field.repeated:
+                if field.message is None:
+                    self._count(1)
+                result.setdefault(field.name, []).append(value)
+                continue
+            if result:
+                for other in field.others:
+                    result.pop(other, None)
+            result[field.name] = value
+        if at != end:
+            raise IndexError
+        return result
+
+    def _count(self, more: int) -> None:
+        self._parts += more
+        if self._parts > MAX_PARTS:
+            raise ResourceExhaustedError(f"the request has more than {MAX_PARTS:,} parts: send smaller batches")
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        value = shift = 0
+        while shift < 70:
+            byte = self._data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & (1 << 64) - 1, at
+            shift += 7
+        raise PayloadError("no OTLP in protobuf: an integer of more than ten bytes")
+
+    def _skip(self, kind: str, tag: int, at: int) -> int:
+        """Return where the next field is."""
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number < 1 << 29 or wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
+            raise PayloadError("no OTLP in protobuf: a field without a number or type")
+        if number in MESSAGES[kind]:
+            raise PayloadError(f"no OTLP in protobuf: {MESSAGES[kind][number][0]} has another wire type")
+        if wire == _VARINT:
+            return self._varint(at)[1]
+        if wire == _BYTES:
+            size, at = self._varint(at)
+            return at + size
+        return at + (8 if wire == _FIXED64 else 4)
+
+    def _packed(self, form: str, at: int, end: int) -> list[Any]:
+        if form != "uint64":
+            if (end - at) % 8:
+                raise IndexError
+            self._count((end - at) // 8)
+            return [_wide(form, self._data[each : each + 8]) for each in range(at, end, 8)]
+        values = []
+        while at < end:
+            value, at = self._varint(at)
+            values.append(str(value))
+            self._count(1)
+        if at != end:
+            raise IndexError
+        return values
 
 
-def _value(form: str, value: Any) -> Any:
-    if form in _MESSAGES:
-        return _message(form, value)
-    if form == "text":
-        return value.decode("utf-8", "replace")
-    if form == "hex":
-        return value.hex()
-    if form == "base64":
-        return base64.b64encode(value).decode()
-    if form == "sint":
-        return value >> 1 if not value & 1 else -(value + 1 >> 1)
-    if form == "varints":
-        return [str(each) for each in varints(value)]
-    if form == "longs":
-        return [str(int.from_bytes(value[at : at + 8], "little")) for at in range(0, len(value), 8)]
-    if form == "doubles":
-        return [each[0] for each in struct.iter_unpack("<d", value)]
+def _bytes(field: _Field, data: bytes) -> str:
+    if field.form == "text":
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise PayloadError(f"no OTLP in protobuf: {field.name} is no UTF-8") from None
+    return data.hex() if field.form == "hex" else base64.b64encode(data).decode()
+
+
+def _integer(form: str, value: int) -> int | str | bool:
     if form == "bool":
-        return bool(value)
-    if form == "long":
-        return str(value)
+        return value != 0
     if form == "int64":
         return str(value - (1 << 64) if value >> 63 else value)
+    if form == "uint64":
+        return str(value)
+    value &= 0xFFFFFFFF
+    if form == "sint32":
+        return value >> 1 if not value & 1 else -(value + 1 >> 1)
+    return value - (1 << 32) if form == "enum" and value >> 31 else value
+
+
+def _wide(form: str, data: bytes) -> str | float:
     if form == "double":
-        real = struct.unpack("<d", value.to_bytes(8, "little"))[0]
-        return real if real - real == 0 else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(real), "NaN")
-    return value
+        return real(_DOUBLE.unpack(data)[0])
+    if len(data) != 8:
+        raise IndexError
+    return str(int.from_bytes(data, "little", signed=form == "sfixed64"))
+
+
+def real(value: float) -> float | str:
+    """Return a number as the JSON of protobuf has it, which writes what is not finite as text."""
+    return value if value - value == 0 else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")

@@ -9,7 +9,7 @@ from .._native.otlp_py import Limits, attributes_into, bytes_field, text, varint
 from .._native.telemetry_buffer_py import Chunk
 from .._native.telemetry_text import frozen_attributes
 
-__all__ = ["fields", "rejected", "request", "resource", "scope", "varints"]
+__all__ = ["fields", "rejected", "request", "resource", "scope"]
 
 _UNLIMITED: Final = Limits(1 << 20)
 
@@ -76,14 +76,6 @@ def fields(data: bytes) -> Iterable[tuple[int, int | bytes]]:
         raw = data[at : at + size]
         yield tag >> 3, raw if kind == 2 else int.from_bytes(raw, "little")
         at += size
-
-
-def varints(data: bytes) -> Iterable[int]:
-    """Yield packed integers."""
-    at = 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        yield value
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

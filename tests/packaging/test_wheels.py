@@ -35,6 +35,13 @@ def _python_files() -> set[str]:
     return {str(path.relative_to(ROOT)) for path in (ROOT / "cloud_runtimes").rglob("*.py")}
 
 
+def _page_files() -> set[str]:
+    """The page of `cloud-runtimes telemetry serve`."""
+    found = {str(p.relative_to(ROOT)) for p in (ROOT / "cloud_runtimes/telemetry/viewer/page").iterdir()}
+    assert "cloud_runtimes/telemetry/viewer/page/app.js" in found
+    return found
+
+
 def _failure_message() -> str:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     message: str = table["tool"]["scikit-build"]["messages"]["after-failure"]
@@ -74,6 +81,7 @@ def test_the_pure_wheel(pure: Path) -> None:
     assert "cloud_runtimes/py.typed" in names
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert {name for name in names if name.endswith(".py")} == _python_files()
+    assert _page_files() <= set(names)
     assert not [name for name in names if not name.startswith(("cloud_runtimes/", "cloud_runtimes_python-"))]
 
 
@@ -117,6 +125,7 @@ def test_the_native_wheel(native: Path, tmp_path: Path) -> None:
     assert modules == KERNELS
     assert {str(Path(name).parent) for name in names if name.endswith(".so")} == {"cloud_runtimes/_native"}
     assert {name for name in names if name.endswith(".py")} == _python_files()
+    assert _page_files() <= set(names)
     done = doctor(installed(native, tmp_path / "site"), CLOUD_RUNTIMES_NATIVE="require")
     assert (done.returncode, done.stderr) == (0, "")
     assert "native: compiled kernels loaded" in done.stdout

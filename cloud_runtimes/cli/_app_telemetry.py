@@ -1,0 +1,39 @@
+"""The front of ``telemetry``; see `_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+__all__ = ["telemetry_app"]
+
+telemetry_app = typer.Typer(
+    help="Look at traces, logs and metrics while developing.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@telemetry_app.callback()
+def _telemetry() -> None:
+    """Look at traces, logs and metrics while developing."""
+
+
+@telemetry_app.command("serve", short_help="Receive and show telemetry.")
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Where to listen; 0: a free one.")] = 4318,
+    home: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder of the database, or :memory:; else the home of [capa].")
+    ] = None,
+    max_bytes: Annotated[
+        int, typer.Option(metavar="N", min=1 << 20, help="Limit of the database; the oldest records go first.")
+    ] = 256
+    << 20,
+) -> Callable[[], int]:
+    """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
+    from ._telemetry import serve as run_serve
+
+    return partial(run_serve, context.obj, host, port, home, max_bytes)
