@@ -307,7 +307,7 @@ def test_json_nested_too_deeply() -> None:
     value: dict[str, Any] = {"stringValue": "x"}
     for _ in range(60):
         value = {"arrayValue": {"values": [value]}}
-    with pytest.raises(PayloadError, match=f"deeper than {MAX_DEPTH}"):
+    with pytest.raises(PayloadError, match="nested deeper than"):
         otlp_json.decode("traces", a_span(attributes=[{"key": "a", "value": value}]))
 
 
