@@ -1,0 +1,118 @@
+"""The classes of the messages in `schema`, made by protobuf when first asked for.
+
+They live in a descriptor pool of their own, so that the official SDK, which registers the same names, can be in the same process.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+from .schema import MESSAGES
+
+__all__ = ["Messages", "messages"]
+
+_KNOWN: Final = {
+    "Any": "google.protobuf.Any",
+    "Duration": "google.protobuf.Duration",
+    "Empty": "google.protobuf.Empty",
+    "Struct": "google.protobuf.Struct",
+    "Value": "google.protobuf.Value",
+}
+_PACKAGE: Final = "cloud_runtimes.dapr"
+_lock = threading.Lock()
+_made: Messages | None = None
+
+
+class Messages:
+    """Every message as an attribute, e.g. ``messages().GetStateRequest(key="k")``; and ``Any``, ``Duration``, ``Empty``, ``Struct``, ``Value``."""
+
+    def __init__(self) -> None:
+        from google.protobuf import (
+            any_pb2,
+            descriptor_pb2,
+            descriptor_pool,
+            duration_pb2,
+            empty_pb2,
+            message_factory,
+            struct_pb2,
+        )
+
+        pool = descriptor_pool.DescriptorPool()
+        known = (any_pb2, duration_pb2, empty_pb2, struct_pb2)
+        for module in known:
+            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+        file = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/dapr.proto", package=_PACKAGE, syntax="proto3")
+        file.dependency.extend(module.DESCRIPTOR.name for module in known)
+        # google.rpc.Status is known by its name: an Any tells it
+        rpc = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/rpc.proto", package="google.rpc", syntax="proto3")
+        rpc.dependency.extend(module.DESCRIPTOR.name for module in known)
+        names: list[str] = []
+        for line in filter(None, MESSAGES.split("\n")):
+            name, _, fields = line.partition(":")
+            home, package = (rpc, "google.rpc") if name.startswith("google.rpc.") else (file, _PACKAGE)
+            names.append(f"{package}.{name.rpartition('.')[2]}")
+            _add(home.message_type.add(name=name.rpartition(".")[2]), fields, package)
+        for made in (rpc, file):
+            pool.AddSerializedFile(made.SerializeToString())
+        for full in (*_KNOWN.values(), *names):
+            found = message_factory.GetMessageClass(pool.FindMessageTypeByName(full))
+            setattr(self, full.rpartition(".")[2], found)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no message {name!r}")
+
+
+def messages() -> Any:
+    """Return the messages.
+
+    Raises:
+        ImportError: protobuf is not installed.
+    """
+    global _made
+    if _made is None:
+        with _lock:
+            if _made is None:
+                _made = Messages()
+    return _made
+
+
+def _add(message: Any, fields: str, package: str) -> None:
+    for text in filter(None, (part.strip() for part in fields.split(","))):
+        name, number, *rest = text.split(" ")
+        kind = rest[0] if rest else ""
+        field = message.field.add(name=name, number=int(number), json_name=_camel(name))
+        if kind.startswith("map"):
+            _map(message, field, kind[4:], package)
+            continue
+        field.label = field.LABEL_REPEATED if kind.startswith("[]") else field.LABEL_OPTIONAL
+        if kind.startswith("?"):
+            field.proto3_optional = True
+            field.oneof_index = len(message.oneof_decl)
+            message.oneof_decl.add(name=f"_{name}")
+        _type(field, kind.removeprefix("[]").removeprefix("?"), package)
+
+
+def _type(field: Any, kind: str, package: str) -> None:
+    if kind and kind[0].isupper():
+        field.type = field.TYPE_MESSAGE
+        field.type_name = "." + _KNOWN.get(kind, f"{package}.{kind}")
+    else:
+        field.type = getattr(field, f"TYPE_{(kind or 'string').upper()}")
+
+
+def _map(message: Any, field: Any, kind: str, package: str) -> None:
+    entry = message.nested_type.add(name="".join(map(str.capitalize, field.name.split("_"))) + "Entry")
+    entry.options.map_entry = True
+    key = entry.field.add(name="key", number=1, label=1)
+    _type(key, "", package)
+    value = entry.field.add(name="value", number=2, label=1)
+    _type(value, kind, package)
+    field.label = field.LABEL_REPEATED
+    field.type = field.TYPE_MESSAGE
+    field.type_name = f".{package}.{message.name}.{entry.name}"
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))

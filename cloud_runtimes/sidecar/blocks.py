@@ -1,0 +1,60 @@
+"""The building blocks of a sidecar, put together.
+
+A block is a folder's worth of three things: what it does, in words of neither protocol (``<block>/api.py``), its routes (``<block>/http.py``) and its methods (``<block>/grpc.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .context import Context
+from .http.app import HttpApi
+from .state import StateBlock
+
+__all__ = ["Block", "Blocks", "install"]
+
+
+class Block(Protocol):
+    """One building block."""
+
+    def routes(self, http: HttpApi) -> None:
+        """Add its routes."""
+
+    def methods(self, grpc: Any) -> None:
+        """Add its methods."""
+
+    async def start(self) -> None:
+        """Begin what runs by itself; before the first request."""
+
+    async def stop(self) -> None:
+        """End it; after the last request."""
+
+
+class Blocks:
+    """All of one sidecar, which start in their order and stop in the opposite one."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        self._blocks = blocks
+        self._started: list[Block] = []
+
+    async def start(self) -> None:
+        """Start all."""
+        for block in self._blocks:
+            self._started.append(block)
+            await block.start()
+
+    async def stop(self) -> None:
+        """Stop those that were started."""
+        while self._started:
+            await self._started.pop().stop()
+
+
+def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], None]) -> Blocks:
+    """Make the blocks and give them their routes and methods; ``grpc`` is ``None`` where it is not served."""
+    blocks: tuple[Block, ...] = (StateBlock(context),)
+    for block in blocks:
+        block.routes(http)
+        if grpc is not None:
+            block.methods(grpc)
+    return Blocks(blocks)

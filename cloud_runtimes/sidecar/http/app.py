@@ -1,0 +1,125 @@
+"""The HTTP API as an ASGI application; it trusts the server beneath with the framing of messages only."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from ..._dapr.failures import DaprError
+from ..._log import logger
+from ...codec.payload import JSON
+from ...rpc._limits import HEAD_TIME, SLOWEST
+from ..context import Context
+from .request import Reply, Request
+from .router import Route, Router
+
+__all__ = ["HttpApi"]
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_NOT_FOUND: Final = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+_UNAUTHENTICATED: Final = Reply(401, b"invalid api token", "text/plain; charset=utf-8")
+_BUG: Final = DaprError(500, "INTERNAL", "ERROR", "unexpected failure of the sidecar: see its log")
+
+
+class HttpApi:
+    """Routes of all building blocks; ``otherwise`` takes what no route takes, if it wants to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._router = Router()
+        self.otherwise: Callable[[Request], Awaitable[Reply | None]] | None = None
+
+    def add(self, *routes: Route) -> None:
+        """Add routes."""
+        self._router.add(*routes)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        reply, read = await self._answer(scope, headers, receive)
+        await _send(send, reply, close=not read)
+
+    async def _answer(
+        self, scope: dict[str, Any], headers: list[tuple[str, str]], receive: Receive
+    ) -> tuple[Reply, bool]:
+        """Return the reply, and whether the body was read to its end."""
+        raw = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        if not raw.startswith("/"):  # absolute-form and asterisk-form: nobody's proxy
+            return _NOT_FOUND, False
+        method = scope["method"]
+        path = raw.rstrip("/") or "/"
+        route, params = self._router.find(method, path)
+        if not (route is not None and route.open) and not self._accepts(headers):
+            return _UNAUTHENTICATED, False
+        body = await _body(receive, headers, self._context.settings.max_body)
+        if isinstance(body, Reply):
+            return body, False
+        request = Request(method, path, raw, scope.get("query_string", b"").decode("latin-1"), headers, body)
+        try:
+            request.params = {name: unquote_plus(text, errors="strict") for name, text in params.items()}
+        except UnicodeDecodeError:
+            return Reply(400, b"the path is not UTF-8", "text/plain; charset=utf-8"), True
+        try:
+            if route is not None:
+                return await route.handler(request), True
+            reply = None if self.otherwise is None else await self.otherwise(request)
+            return reply or _NOT_FOUND, True
+        except DaprError as error:
+            return Reply(error.status, error.body(), JSON), True
+        except Exception as error:
+            logger().error("%s %s failed: %r", method, path, error, exc_info=error)
+            return Reply(_BUG.status, _BUG.body(), JSON), True
+
+    def _accepts(self, headers: list[tuple[str, str]]) -> bool:
+        token = self._context.settings.api_token
+        if token is None:
+            return True
+        given = [value for name, value in headers if name == "dapr-api-token"]
+        return len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), token.encode())
+
+
+async def _body(receive: Receive, headers: list[tuple[str, str]], limit: int) -> bytes | Reply:
+    """Read a body, no slower than `SLOWEST`."""
+    too_large = Reply(413, b"request body too large", "text/plain; charset=utf-8")
+    for name, value in headers:
+        if name == "content-length" and (not value.isdigit() or len(value) > 15 or int(value) > limit):
+            return too_large
+    parts: list[bytes] = []
+    size = 0
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    try:
+        async with asyncio.timeout(HEAD_TIME) as timer:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return Reply(400, b"the caller went away")
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > limit:
+                    return too_large
+                parts.append(piece)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                timer.reschedule(begin + HEAD_TIME + size / SLOWEST)
+    except TimeoutError:
+        return Reply(408, b"the body came too slowly", "text/plain; charset=utf-8")
+
+
+async def _send(send: Send, reply: Reply, *, close: bool) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    if reply.content_type is not None:
+        headers.append((b"content-type", reply.content_type.encode("latin-1")))
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if reply.status in (204, 304) else reply.body})

@@ -1,0 +1,183 @@
+"""A sidecar as a server in a thread of its own: one event loop under HTTP, gRPC and the client's async face."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from .._log import logger
+from .._thread import Background, Changes
+from ..errors import InternalError, UnavailableError, UnsupportedError
+from ..rpc._listen import listen
+from ..rpc._uvicorn import make_server
+from .blocks import install
+from .context import Context
+from .http.app import HttpApi
+from .settings import SidecarSettings
+
+if TYPE_CHECKING:
+    from ..client import CloudRuntimesClient
+
+__all__ = ["Sidecar"]
+
+
+class Sidecar:
+    """Answers Dapr's API: ``with Sidecar(client, settings) as sidecar``. It serves once; the client is the caller's to close.
+
+    Attributes:
+        http_address, grpc_address: e.g. ``"http://127.0.0.1:3500"``, ``"127.0.0.1:50001"`` (``""``: not served).
+        signal: the signal that ended `wait`; 0: none.
+    """
+
+    def __init__(self, client: CloudRuntimesClient, settings: SidecarSettings) -> None:
+        self.context = Context(client, settings)
+        self.http_address = self.grpc_address = ""
+        self.signal = 0
+        self._socket: socket.socket | None = None
+        self._server: Any = None
+        self._grpc: Any = None
+        self._thread: Background | None = None
+        self._changes = Changes()
+        self._started = self._ended = False
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        """Listen and serve.
+
+        Raises:
+            UnavailableError: a port is taken.
+            UnsupportedError: gRPC is asked for and grpcio or protobuf is not installed.
+        """
+        settings = self.context.settings
+        try:
+            if settings.grpc_port is not None:
+                _need_grpc()
+            self._socket, self.http_address = listen(
+                settings.host, settings.http_port, "give another --dapr-http-port, or end what listens there"
+            )
+            self._thread = Background(self._run, "cloud-runtimes-sidecar")
+            self._thread.start()
+            self._wait_for(lambda: self._started or self._ended)
+            if not self._started:
+                if isinstance(self._failure, UnavailableError):
+                    raise self._failure
+                raise InternalError(f"the sidecar did not start: {self._failure!r}") from self._failure
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def wait(self) -> None:
+        """Wait until a signal was `signalled`, shutdown was asked for, or the server has failed."""
+        self._wait_for(lambda: bool(self.signal or self._ended))
+        if self._failure is not None:
+            raise InternalError(f"the sidecar failed: {self._failure!r}") from self._failure
+
+    def signalled(self, number: int) -> None:
+        """Have `wait` end; the second signal interrupts."""
+        again, self.signal = self.signal, number
+        self._changes.announce()
+        if again:
+            raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """Have it end, from any thread: no more requests are taken, those under way have ``grace`` seconds."""
+        if self._server is not None:
+            self._server.stop()
+
+    def close(self) -> None:
+        """`stop`, and wait for the end."""
+        self.stop()
+        grace = self.context.settings.grace
+        if self._thread is not None and not self._thread.join(3 * grace) and self._thread.started:
+            logger().warning("%s: requests were still under way when the sidecar was closed", self.http_address)
+        if self._socket is not None:
+            self._socket.close()
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            ticket = self._changes.ticket()
+            if not condition():
+                self._changes.wait(ticket, None)
+
+    def _has_started(self) -> None:
+        self._started = True
+        self._changes.announce()
+
+    def _run(self) -> None:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._serve())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+            self._ended = True
+            self._changes.announce()
+
+    async def _serve(self) -> None:
+        settings = self.context.settings
+        http = HttpApi(self.context)
+        grpc_api: Any = None
+        if settings.grpc_port is not None:
+            from .grpc.api import GrpcApi
+
+            grpc_api = GrpcApi(self.context)
+        blocks = install(self.context, http, grpc_api, self.stop)
+        self._server = make_server(http, self._has_started)
+        self._server.config.timeout_graceful_shutdown = settings.grace
+        try:
+            if grpc_api is not None:
+                await self._serve_grpc(grpc_api)
+            await blocks.start()
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            await blocks.stop()
+            if self._grpc is not None:
+                await self._grpc.stop(settings.grace)
+
+    async def _serve_grpc(self, api: Any) -> None:
+        from grpc import aio
+
+        settings = self.context.settings
+        self._grpc = aio.server(
+            handlers=(api,),
+            options=(
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.max_body),
+                ("grpc.max_send_message_length", -1),
+            ),
+        )
+        place = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            port = self._grpc.add_insecure_port(f"{place}:{settings.grpc_port}")
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"{place}:{settings.grpc_port} cannot be listened on: give another --dapr-grpc-port, or end what listens there",
+                retryable=False,
+            ) from error
+        self.grpc_address = f"{place}:{port}"
+        await self._grpc.start()
+
+
+def _need_grpc() -> None:
+    from importlib.util import find_spec
+
+    for name in ("grpc", "google.protobuf"):
+        try:
+            found = find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise UnsupportedError(
+                'gRPC needs grpcio and protobuf: pip install "cloud-runtimes-python[dapr]", or serve HTTP alone'
+            )

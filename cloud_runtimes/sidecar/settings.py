@@ -1,0 +1,38 @@
+"""What a sidecar is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["SidecarSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarSettings:
+    """As the options of ``daprd`` of the same names.
+
+    Attributes:
+        app_id: the application beside it: the default consumer group, source of its events, and its name for calls.
+        app_host, app_port: where the application listens; port ``None``: it does not, so there are no callbacks.
+        app_protocol: ``"http"`` or ``"grpc"``.
+        host: where to listen. Whoever reaches it may do all that the application may.
+        http_port, grpc_port: 0 is a free one; gRPC ``None``: not served.
+        api_token: what callers must send as ``dapr-api-token``; ``None``: none is asked for.
+        app_token: what is sent to the application as ``dapr-api-token``.
+        max_body: bytes of a request's body.
+        timeout: seconds for the application's answer to a call or callback.
+        grace: seconds that what is under way has at the end.
+    """
+
+    app_id: str
+    app_host: str = "127.0.0.1"
+    app_port: int | None = None
+    app_protocol: str = "http"
+    host: str = "127.0.0.1"
+    http_port: int = 3500
+    grpc_port: int | None = 50001
+    api_token: str | None = field(default=None, repr=False)
+    app_token: str | None = field(default=None, repr=False)
+    max_body: int = 4 << 20
+    timeout: float = 60.0
+    grace: float = 5.0
