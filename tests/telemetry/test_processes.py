@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -145,3 +146,61 @@ def test_metrics_of_a_child_are_its_own(tmp_path: Path) -> None:
         assert len(found) == 2
         assert {"child": 1, "bound": 2} in found
         assert {"parent": 100, "bound": 10} in found
+
+
+def test_gunicorn_with_preload(tmp_path: Path) -> None:
+    """Four workers forked from a master that has recorded: the spans of all arrive, none twice."""
+    (tmp_path / "served.py").write_text(
+        HEAD + textwrap.dedent("""
+            emit(10, "master")
+
+            def app(environ, start_response):
+                with tracer.span("request", attributes={"pid": os.getpid()}):
+                    start_response("200 OK", [("Content-Length", "0")])
+                return [b""]
+            """),
+        encoding="utf-8",
+    )
+    place = tmp_path / "socket"
+    command = (
+        *(sys.executable, "-W", "ignore", "-m", "gunicorn", "--preload", "--workers", "4", "--bind", f"unix:{place}"),
+        *("--chdir", str(tmp_path), "--graceful-timeout", "20", "--no-control-socket", "served:app"),
+    )
+    with Receiver() as receiver:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+        env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "CLOUD_RUNTIMES_HOME": str(tmp_path / "home")}
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            asked, end = 0, time.monotonic() + 60
+            while asked < 400:
+                if ask(place):
+                    asked += 1
+                else:
+                    assert asked == 0
+                    assert server.poll() is None
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+            server.terminate()
+            _, errors = server.communicate(timeout=60)
+        finally:
+            server.kill()
+            server.communicate()
+        assert server.returncode == 0, errors
+        assert arrived(receiver) == {"master": 10, "request": 400}
+        workers = {a.value.int_value for s in receiver.spans() for a in s.attributes if a.key == "pid"}
+        assert len(workers) > 1
+
+
+def ask(place: Path) -> bool:
+    """Send a request to a Unix socket; tell whether it was answered."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(place))
+        except OSError:
+            return False
+        client.settimeout(30)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while piece := client.recv(4096):
+            answer += piece
+    return answer.startswith(b"HTTP/1.1 200")
