@@ -12,7 +12,8 @@ from cpython.dict cimport (
 )
 from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
 from cpython.pycapsule cimport PyCapsule_New
-from cpython.ref cimport Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_GET_LENGTH
 from libc.math cimport ceil, frexp, isfinite, ldexp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -62,6 +63,7 @@ cdef enum:
     HAS_IS_REMOTE = 0x100
     IS_REMOTE = 0x200
     SCRATCH = 2048          # of a record, on the stack
+    INLINE = 8              # attributes that stand in a span itself
     FIRST_BYTES = 4096      # of a new block
     SPARES = 4              # blocks kept for reuse
 

@@ -295,6 +295,11 @@ cdef class Span:
 
     cdef Tracer tracer
     cdef str name_, state, message
+    # Attributes of a plain key and value, as long as they are few, stand in the span itself: making a dict of them takes longer than
+    # encoding them. Neither text nor numbers refer to anything, so the collector need not know of these.
+    cdef PyObject* keys[INLINE]
+    cdef PyObject* values[INLINE]
+    cdef int inlined                # how many; none once there is a dict
     cdef dict attributes_
     cdef list events, links
     cdef object token
@@ -308,6 +313,9 @@ cdef class Span:
 
     def __init__(self):
         raise InvalidArgumentError("spans are made by a tracer: tracer.span(…)")
+
+    def __dealloc__(self):
+        self.let_go()
 
     # -- what it is --
 
@@ -339,7 +347,10 @@ cdef class Span:
     @property
     def attributes(self):
         """A copy of its attributes."""
-        return dict(self.attributes_ or {})
+        cdef dict found
+        with cython.critical_section(self):
+            found = self.inline_dict() if self.inlined else dict(self.attributes_ or {})
+        return found
 
     def __repr__(self):
         return f"<Span {self.name_!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
@@ -350,12 +361,81 @@ cdef class Span:
         """Set an attribute; the last value counts."""
         if not self.recording():
             return
-        if self.attributes_ is None:
-            self.attributes_ = {}
+        if self.attributes_ is None and self.hold(key, value):
+            return
         if PyDict_Size(self.attributes_) >= self.tracer.traces.limits.attributes and not PyDict_Contains(self.attributes_, key):
             self.dropped += 1
             return
         PyDict_SetItem(self.attributes_, key, value)
+
+    cdef bint hold(self, key, value) except -1:
+        # Returns whether it could; if not there is a dict.
+        cdef bint held = False
+        with cython.critical_section(self):
+            if self.attributes_ is None:
+                if type(key) is str and PyUnicode_GET_LENGTH(key) and otlp.is_simple(value):
+                    held = self.hold_inline(<str>key, value)
+                if not held:
+                    self.attributes_ = self.inline_dict()
+                    self.let_go()
+        return held
+
+    cdef bint hold_inline(self, str key, value) except -1:
+        cdef int i
+        cdef PyObject* before
+        for i in range(self.inlined):
+            if self.keys[i] == <PyObject*>key:
+                break
+        else:
+            for i in range(self.inlined):
+                if PyUnicode_GET_LENGTH(<object>self.keys[i]) == PyUnicode_GET_LENGTH(key) and <str><object>self.keys[i] == key:
+                    break
+            else:
+                i = self.inlined
+        if i < self.inlined:
+            before = self.values[i]
+            Py_INCREF(value)
+            self.values[i] = <PyObject*>value
+            Py_DECREF(<object>before)
+            return True
+        if i >= INLINE:
+            return False
+        if i >= self.tracer.traces.limits.attributes:
+            self.dropped += 1
+            return True
+        Py_INCREF(key)
+        Py_INCREF(value)
+        self.keys[i] = <PyObject*>key
+        self.values[i] = <PyObject*>value
+        self.inlined = i + 1
+        return True
+
+    cdef dict inline_dict(self):
+        cdef int i
+        cdef dict made = {}
+        for i in range(self.inlined):
+            PyDict_SetItem(made, <object>self.keys[i], <object>self.values[i])
+        return made
+
+    cdef void let_go(self) noexcept:
+        while self.inlined:
+            self.inlined -= 1
+            Py_DECREF(<object>self.keys[self.inlined])
+            Py_DECREF(<object>self.values[self.inlined])
+
+    cdef Py_ssize_t put_inline(self, Writer* w, const otlp.Limits* limits) except -2:
+        # Returns how many were left out; -1: they are in the dict now.
+        cdef Py_ssize_t savepoint = w.length
+        cdef int i
+        try:
+            for i in range(self.inlined):
+                otlp.put_key_value(w, 0x4A, <str><object>self.keys[i], <object>self.values[i], limits.value_length, 0)
+        except Exception:  # an integer of too many digits
+            writer_rollback(w, savepoint)
+            self.attributes_ = self.inline_dict()
+            self.let_go()
+            return -1
+        return 0
 
     def set_attributes(self, attributes):
         """Set several attributes."""
@@ -507,7 +587,11 @@ cdef class Span:
         varint_field(w, 0x30, self.kind)
         fixed64_field(w, 0x39, self.start)
         fixed64_field(w, 0x41, end)
-        dropped = self.dropped + put_attributes(w, 0x4A, self.attributes_, limits)
+        with cython.critical_section(self):
+            dropped = self.put_inline(w, limits) if self.inlined else -1
+        if dropped < 0:
+            dropped = put_attributes(w, 0x4A, self.attributes_, limits)
+        dropped += self.dropped
         if dropped:
             varint_field(w, 0x50, dropped)
         if self.events is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import random
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -311,6 +312,57 @@ def test_values_that_cannot_be_written(kernel: ModuleType) -> None:
     assert spans(body)[0].dropped_attributes_count == 3
     assert b"<nested too deeply>" in body
     assert logs(drain(written))[0].body.string_value == "<str() of Broken failed>"
+
+
+def test_attributes_set_one_by_one(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+    """In any order, number and kind, set again or not, they are what a dict of them would be, and nothing is kept of what was replaced."""
+    draw = random.Random(7)
+    names = [f"{'n' * draw.randrange(1, 4)}{number % 7}" for number in range(12)] + ["", "é", "\ud800"]
+    for limit in (128, 8, 3, 0):
+        into = buffer(kernel)
+        made = tracer(kernel, into, (limit,))
+        for _ in range(rounds(300, 10_000)):
+            expected: dict[str, Any] = {}
+            dropped = 0
+            span = made.start_span("s")
+            for _ in range(draw.randrange(14)):
+                # another object of the same text now and then
+                key = draw.choice(names)
+                key = "".join(list(key)) if draw.random() < 0.5 else key
+                value = (
+                    some_value(draw) if draw.random() < 0.1 else draw.choice(["text", 7, True, 2.5, "x" * 300, 10**30])
+                )
+                span.set_attribute(key, value)
+                if key in expected or len(expected) < limit:
+                    expected[key] = value
+                else:
+                    dropped += 1
+                assert span.attributes == expected or "nan" in repr(expected)
+            span.end()
+            (read,) = spans(drain(into))
+            wanted = pairs(expected)
+            assert [each.SerializeToString() for each in read.attributes] == [
+                each.SerializeToString() for each in wanted
+            ]
+            assert read.dropped_attributes_count == dropped + sum(
+                not key for key in expected if expected[key] is not None
+            )
+
+
+def test_attributes_are_let_go(kernel: ModuleType) -> None:
+    """Of a span that has gone, of a value that was replaced, and of many that became a dict."""
+    made = tracer(kernel, buffer(kernel))
+    keys, values = [f"key {n}" for n in range(12)], [f"value {n}" for n in range(13)]
+    before = [sys.getrefcount(each) for each in (*keys, *values)]
+    for count in (3, 8, 12):
+        span = made.start_span("s")
+        for number in range(count):
+            span.set_attribute(keys[number], values[number])
+        span.set_attribute(keys[1], values[12])
+        assert span.attributes[keys[1]] is values[12]
+        span.end()
+        del span
+    assert [sys.getrefcount(each) for each in (*keys, *values)] == before
 
 
 def test_an_integer_of_too_many_digits(kernel: ModuleType) -> None:
