@@ -15,6 +15,7 @@ _PLAIN: Final = len(vars(logging.makeLogRecord({})))
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # levels between two of them belong to the lower (Logs data model, "Mapping of SeverityNumber")
 _SEVERITIES: Final = ((50, 21), (40, 17), (30, 13), (20, 9), (10, 5), (0, 1))
+_COMMON: Final = dict(_SEVERITIES)
 
 
 class TelemetryHandler(logging.Handler):
@@ -25,6 +26,17 @@ class TelemetryHandler(logging.Handler):
         self._logger = logger
         self._is_sender = is_sender
         self._loggers: dict[str, kernel.Logger] = {}
+
+    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # type: ignore[override]
+        """Record what passes the filters. Without the handler's lock, which what is beneath does not need."""
+        if self.filters:
+            passed: bool | logging.LogRecord = self.filter(record)
+            if not passed:
+                return passed
+            if isinstance(passed, logging.LogRecord):  # Python 3.12: a filter may give another
+                record = passed
+        self.emit(record)
+        return record
 
     def emit(self, record: logging.LogRecord) -> None:
         """Record; what the sender itself logs is left out, or it would never end."""
@@ -45,7 +57,11 @@ class TelemetryHandler(logging.Handler):
                 attributes.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
             if record.exc_info and record.exc_info[1] is not None:
                 attributes.update(exception_attributes(record.exc_info[1]))
-            severity = next(number for least, number in _SEVERITIES if record.levelno >= least or not least)
+            severity = _COMMON.get(record.levelno) or _severity(record.levelno)
             logger.emit(int(record.created * 1e9), severity, record.levelname, record.getMessage(), attributes)
         except Exception:
             self.handleError(record)
+
+
+def _severity(level: int) -> int:
+    return next((number for least, number in _SEVERITIES if level >= least), 1)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -141,6 +142,36 @@ def test_the_handler_of_logging(client: Make) -> None:
         assert attributes["user"].string_value == "u"
         assert attributes["code.function.name"].string_value == "test_the_handler_of_logging"
         assert {"exception.type", "exception.stacktrace"} <= {each.key for each in failed.attributes}
+
+
+def test_filters_and_levels_of_the_handler(client: Make) -> None:
+    def only_even(record: logging.LogRecord) -> bool | logging.LogRecord:
+        record.msg = f"{record.msg}!"
+        return isinstance(record.args, tuple) and record.args[0] % 2 == 0
+
+    def another(record: logging.LogRecord) -> bool | logging.LogRecord:
+        if sys.version_info < (3, 12):
+            record.args = (record.args[0] + 10,) if isinstance(record.args, tuple) else None
+            return True
+        made = logging.makeLogRecord(vars(record))
+        made.args = (record.args[0] + 10,) if isinstance(record.args, tuple) else None
+        return made
+
+    with Receiver() as receiver:
+        telemetry = client(endpoint=receiver.url).telemetry
+        handler = telemetry.logging_handler()
+        handler.addFilter(only_even)
+        handler.addFilter(another)
+        logger = logging.Logger("l", 1)
+        logger.addHandler(handler)
+        levels = [1, 9, 10, 15, 20, 25, 30, 40, 49, 50, 99]
+        for number, level in enumerate(levels):
+            logger.log(level, "%d", 2 * number)
+            logger.log(level, "%d", 2 * number + 1)
+        assert telemetry.flush(10)
+        found = receiver.logs()
+        assert [each.body.string_value for each in found] == [f"{2 * number + 10}!" for number in range(len(levels))]
+        assert [each.severity_number for each in found] == [1, 1, 5, 5, 9, 9, 13, 17, 17, 21, 21]
 
 
 def test_the_console(client: Make, capsys: pytest.CaptureFixture[str]) -> None:
