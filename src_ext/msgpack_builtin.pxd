@@ -8,7 +8,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from writer cimport Writer, writer_grow
+from writer cimport Writer, copy_short, writer_grow
 
 
 cdef extern from *:
@@ -124,39 +124,6 @@ cdef inline uint8_t* tagged64(uint8_t* p, uint8_t tag, uint64_t number) noexcept
     return p + 9
 
 
-cdef inline uint8_t* copied(uint8_t* p, const uint8_t* source, Py_ssize_t size) noexcept nogil:
-    # Short texts by two moves that overlap instead of a call.
-    cdef uint64_t a, b, c, d
-    cdef uint32_t e, f
-    if size >= 8:
-        if size > 32:
-            memcpy(p, source, <size_t>size)
-        elif size > 16:
-            memcpy(&a, source, 8)
-            memcpy(&b, source + 8, 8)
-            memcpy(&c, source + size - 16, 8)
-            memcpy(&d, source + size - 8, 8)
-            memcpy(p, &a, 8)
-            memcpy(p + 8, &b, 8)
-            memcpy(p + size - 16, &c, 8)
-            memcpy(p + size - 8, &d, 8)
-        else:
-            memcpy(&a, source, 8)
-            memcpy(&b, source + size - 8, 8)
-            memcpy(p, &a, 8)
-            memcpy(p + size - 8, &b, 8)
-    elif size >= 4:
-        memcpy(&e, source, 4)
-        memcpy(&f, source + size - 4, 4)
-        memcpy(p, &e, 4)
-        memcpy(p + size - 4, &f, 4)
-    elif size:
-        p[0] = source[0]
-        p[size >> 1] = source[size >> 1]
-        p[size - 1] = source[size - 1]
-    return p + size
-
-
 cdef inline uint8_t* short_int(uint8_t* p, long long number) noexcept nogil:
     # 9 bytes of room are there.
     if -32 <= number < 128:
@@ -200,15 +167,15 @@ cdef inline uint8_t* short_str(Writer* w, uint8_t* p, PyObject* value) noexcept:
         return NULL
     if CR_LIKELY(size < 32):
         p[0] = 0xA0 | <uint8_t>size
-        return copied(p + 1, data, size)
+        return copy_short(p + 1, data, size)
     if size <= 0xFF:
         p[0] = 0xD9
         p[1] = <uint8_t>size
-        return copied(p + 2, data, size)
+        return copy_short(p + 2, data, size)
     if size <= 0xFFFF:
-        return copied(tagged16(p, 0xDA, <uint16_t>size), data, size)
+        return copy_short(tagged16(p, 0xDA, <uint16_t>size), data, size)
     if size <= 0xFFFFFFFFLL:
-        return copied(tagged32(p, 0xDB, <uint32_t>size), data, size)
+        return copy_short(tagged32(p, 0xDB, <uint32_t>size), data, size)
     return NULL
 
 
@@ -237,7 +204,7 @@ cdef inline uint8_t* short_bin(Writer* w, uint8_t* p, PyObject* value) noexcept:
         p = tagged16(p, 0xC5, <uint16_t>size)
     else:
         p = tagged32(p, 0xC6, <uint32_t>size)
-    return copied(p, <const uint8_t*>PyBytes_AS_STRING(value), size)
+    return copy_short(p, <const uint8_t*>PyBytes_AS_STRING(value), size)
 
 
 cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:

@@ -8,7 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from writer cimport Writer, put_bytes, put_u8, write_bytes, writer_reserve, writer_rollback
+from writer cimport Writer, copy_short, put_bytes, put_u8, write_bytes, writer_reserve, writer_rollback
 
 
 cdef extern from "Python.h":
@@ -46,15 +46,26 @@ cdef inline void put_varint(Writer* w, uint64_t value) noexcept nogil:
 
 
 cdef inline void put_fixed64(Writer* w, uint64_t value) noexcept nogil:
-    cdef int i
-    for i in range(8):
-        put_u8(w, <uint8_t>(value >> (8 * i)))
+    # by a pointer of its own: the compiler makes one store of it
+    cdef uint8_t* at = <uint8_t*>w.data + w.length
+    at[0] = <uint8_t>value
+    at[1] = <uint8_t>(value >> 8)
+    at[2] = <uint8_t>(value >> 16)
+    at[3] = <uint8_t>(value >> 24)
+    at[4] = <uint8_t>(value >> 32)
+    at[5] = <uint8_t>(value >> 40)
+    at[6] = <uint8_t>(value >> 48)
+    at[7] = <uint8_t>(value >> 56)
+    w.length += 8
 
 
 cdef inline void put_fixed32(Writer* w, uint32_t value) noexcept nogil:
-    cdef int i
-    for i in range(4):
-        put_u8(w, <uint8_t>(value >> (8 * i)))
+    cdef uint8_t* at = <uint8_t*>w.data + w.length
+    at[0] = <uint8_t>value
+    at[1] = <uint8_t>(value >> 8)
+    at[2] = <uint8_t>(value >> 16)
+    at[3] = <uint8_t>(value >> 24)
+    w.length += 4
 
 
 cdef inline int fixed64_field(Writer* w, uint8_t tag, uint64_t value) except -1:
@@ -72,8 +83,15 @@ cdef inline int varint_field(Writer* w, uint8_t tag, uint64_t value) except -1:
 
 
 cdef inline int data_field(Writer* w, uint8_t tag, const void* data, Py_ssize_t size) except -1:
+    cdef uint8_t* at
     writer_reserve(w, size + 11)
-    put_u8(w, tag)
+    at = <uint8_t*>w.data + w.length
+    at[0] = tag
+    if size < 0x80:
+        at[1] = <uint8_t>size
+        w.length = <char*>copy_short(at + 2, <const uint8_t*>data, size) - w.data
+        return 0
+    w.length += 1
     put_varint(w, <uint64_t>size)
     put_bytes(w, <const char*>data, size)
     return 0

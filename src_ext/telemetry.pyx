@@ -63,6 +63,7 @@ cdef enum:
     HAS_IS_REMOTE = 0x100
     IS_REMOTE = 0x200
     SCRATCH = 2048          # of a record, on the stack
+    OFFSET_TIME = 1000000   # nanoseconds for which how far the clocks are apart is believed: reading both costs a traced call 3 %
     INLINE = 8              # attributes that stand in a span itself
     FIRST_BYTES = 4096      # of a new block
     SPARES = 4              # blocks kept for reuse

@@ -186,6 +186,7 @@ cdef class Traces:
     cdef Buffer buffer
     cdef otlp.Limits limits
     cdef public Sampler sampler
+    cdef int64_t offset, offset_until   # wall clock less monotonic, and the monotonic time until which that is believed
 
     def __init__(self, Buffer buffer not None, limits, Sampler sampler not None):
         self.buffer = buffer
@@ -282,7 +283,10 @@ cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent)
     now = monotonic_now()
     if not span.has_offset:
         # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
-        span.offset = wall_now() - now
+        if clock is not None or now >= tracer.traces.offset_until:
+            tracer.traces.offset = wall_now() - now
+            tracer.traces.offset_until = now + OFFSET_TIME
+        span.offset = tracer.traces.offset
         span.has_offset = True
     span.start = now + span.offset
     return span

@@ -10,6 +10,39 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
+cdef inline uint8_t* copy_short(uint8_t* p, const uint8_t* source, Py_ssize_t size) noexcept nogil:
+    # Returns the end. What is short by two moves that overlap instead of a call.
+    cdef uint64_t a, b, c, d
+    cdef uint32_t e, f
+    if size >= 8:
+        if size > 32:
+            memcpy(p, source, <size_t>size)
+        elif size > 16:
+            memcpy(&a, source, 8)
+            memcpy(&b, source + 8, 8)
+            memcpy(&c, source + size - 16, 8)
+            memcpy(&d, source + size - 8, 8)
+            memcpy(p, &a, 8)
+            memcpy(p + 8, &b, 8)
+            memcpy(p + size - 16, &c, 8)
+            memcpy(p + size - 8, &d, 8)
+        else:
+            memcpy(&a, source, 8)
+            memcpy(&b, source + size - 8, 8)
+            memcpy(p, &a, 8)
+            memcpy(p + size - 8, &b, 8)
+    elif size >= 4:
+        memcpy(&e, source, 4)
+        memcpy(&f, source + size - 4, 4)
+        memcpy(p, &e, 4)
+        memcpy(p + size - 4, &f, 4)
+    elif size:
+        p[0] = source[0]
+        p[size >> 1] = source[size >> 1]
+        p[size - 1] = source[size - 1]
+    return p + size
+
+
 cdef struct Writer:
     char* data            # where the bytes are: the caller's buffer, or the heap
     Py_ssize_t length     # bytes written
@@ -97,9 +130,8 @@ cdef inline void put_u64(Writer* w, uint64_t value) noexcept nogil:
 
 
 cdef inline void put_bytes(Writer* w, const char* source, Py_ssize_t size) noexcept nogil:
-    if size:
-        memcpy(w.data + w.length, source, <size_t>size)
-        w.length += size
+    copy_short(<uint8_t*>w.data + w.length, <const uint8_t*>source, size)
+    w.length += size
 
 
 cdef inline int write_u8(Writer* w, uint8_t value) except -1 nogil:
