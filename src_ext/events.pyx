@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_New
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, strlen
@@ -409,7 +410,7 @@ cdef class Frame:
             record = Record.__new__(Record)
             record.owner = self
             record.record = at
-            out.append(CR_named(delivery, ((record, (token, number), deliveries),)))
+            out.append(CR_named(delivery, record, (token, number), deliveries))
         return expired
 
     def select(self, indices):

@@ -199,12 +199,29 @@ cdef extern from *:
     static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
         return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
     }
-    static CYTHON_INLINE PyObject* CR_named(PyObject* cls, PyObject* arguments) {
-        return PyTuple_Type.tp_new((PyTypeObject*)cls, arguments, NULL);
+    static CYTHON_INLINE PyObject* CR_named(PyObject* cls, PyObject* first, PyObject* second, PyObject* third) {
+    #if PY_VERSION_HEX < 0x030E0000 && !defined(PYPY_VERSION)
+        /* what tuple.__new__ does for a subclass, without the tuple that it copies */
+        PyObject* made = ((PyTypeObject*)cls)->tp_alloc((PyTypeObject*)cls, 3);
+        if (made == NULL) return NULL;
+        Py_INCREF(first); PyTuple_SET_ITEM(made, 0, first);
+        Py_INCREF(second); PyTuple_SET_ITEM(made, 1, second);
+        Py_INCREF(third); PyTuple_SET_ITEM(made, 2, third);
+        return made;
+    #else
+        PyObject* made;
+        PyObject* all = PyTuple_Pack(3, first, second, third);
+        PyObject* arguments = all == NULL ? NULL : PyTuple_Pack(1, all);
+        Py_XDECREF(all);
+        if (arguments == NULL) return NULL;
+        made = PyTuple_Type.tp_new((PyTypeObject*)cls, arguments, NULL);
+        Py_DECREF(arguments);
+        return made;
+    #endif
     }
     """
     object CR_new(object cls, tuple empty)
-    object CR_named(object cls, tuple arguments)
+    object CR_named(object cls, object first, object second, object third)
 
 
 cdef object event_class = None
@@ -324,7 +341,12 @@ def receive_events(cls, deliveries, pump, str pubsub_name not None, type, bint r
     cdef list events = []
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
-    for record, token, count in deliveries:
+    for each in deliveries:
+        # a subclass of tuple, which unpacking would iterate over
+        if PyTuple_Check(each) and PyTuple_GET_SIZE(each) == 3:
+            record, token, count = (<tuple>each)[0], (<tuple>each)[1], (<tuple>each)[2]
+        else:
+            record, token, count = each
         event = new_event(cls)
         event._record = record
         event._pump = pump
@@ -347,7 +369,7 @@ def settle_events(events, verdict, delay, type answer not None, list answers not
         event = <ReceivedEvent?>found
         if event._verdict is None:
             event._verdict = verdict
-            answers.append(CR_named(answer, ((event._token, verdict, delay),)))
+            answers.append(CR_named(answer, event._token, verdict, delay))
             count += 1
     return count
 
@@ -411,7 +433,10 @@ def mark_answers(answers, done):
     cdef Marks marks
     cdef list others = []
     for answer in answers:
-        (held, place), verdict, _ = answer
+        if PyTuple_Check(answer) and PyTuple_GET_SIZE(answer) == 3:
+            (held, place), verdict = (<tuple>answer)[0], (<tuple>answer)[1]
+        else:
+            (held, place), verdict, _ = answer
         marks = <Marks?>held
         if not marks.void and marks.mark(place) and verdict is not done:
             others.append((held, place, answer))

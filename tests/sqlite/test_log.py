@@ -331,8 +331,8 @@ def test_answers_survive_a_failed_round(
         patch.setattr(engine, "run", failing)
         with pytest.raises(UnavailableError):
             one.exchange(given, 10)
-    one.exchange([], 10)
-    assert data(one.exchange([], 10)) == ["again"]
+    # the round that lands it may take it again
+    assert data([*one.exchange([], 10), *one.exchange([], 10)]) == ["again"]
     assert rows(home, "SELECT value FROM counters WHERE name = 'dropped:bus/t/g'") == [(1,)]
     one.close([])
 

@@ -134,9 +134,14 @@ class Member(EventSource):
         touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
-        there = want > 0 and not self._claimed and self._look()
-        if touched or self._unlanded or self._expired or renew or there or seen:
-            self._round(want if there else 0, renew, seen)
+        wanting = want > 0 and not self._claimed
+        if touched or self._unlanded or self._expired or renew or seen:
+            # what is there is found by the round that has to be made anyway
+            self._round(want if wanting else 0, renew, seen)
+            if wanting and not self._claimed:
+                self._look()  # for when there will be
+        elif wanting and self._look():
+            self._round(want, renew, seen)
         return self._deliver()
 
     def _round(self, want: int, renew: bool, seen: bool) -> None:
