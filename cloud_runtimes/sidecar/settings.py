@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .pubsub.types import Subscription
 
-__all__ = ["SidecarSettings"]
+if TYPE_CHECKING:
+    from .resources.resiliency import Resiliency
+
+__all__ = ["ComponentInfo", "SidecarSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """A component as ``GetMetadata`` tells of it.
+
+    Attributes:
+        capabilities: Dapr's names of what it can do, e.g. ``"ETAG"``.
+    """
+
+    name: str
+    type: str
+    version: str = "v1"
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +44,9 @@ class SidecarSettings:
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
         subscriptions: those declared in component files.
+        components: those declared in component files.
+        bindings: name → service (``"file"`` or ``"database"``) and the store's name there.
+        resiliency: timeouts and retries declared in component files.
     """
 
     app_id: str
@@ -40,3 +62,6 @@ class SidecarSettings:
     timeout: float = 60.0
     grace: float = 5.0
     subscriptions: tuple[Subscription, ...] = ()
+    components: tuple[ComponentInfo, ...] = ()
+    bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    resiliency: Resiliency | None = None
