@@ -20,7 +20,7 @@ from .settings import SidecarSettings
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["Sidecar"]
+__all__ = ["Sidecar", "need_grpc"]
 
 
 class Sidecar:
@@ -53,7 +53,7 @@ class Sidecar:
         settings = self.context.settings
         try:
             if settings.grpc_port is not None:
-                _need_grpc()
+                need_grpc()
             self._socket, self.http_address = listen(
                 settings.host, settings.http_port, "give another --dapr-http-port, or end what listens there"
             )
@@ -72,9 +72,9 @@ class Sidecar:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def wait(self) -> None:
-        """Wait until a signal was `signalled`, shutdown was asked for, or the server has failed."""
-        self._wait_for(lambda: bool(self.signal or self._ended))
+    def wait(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait until a signal was `signalled`, shutdown was asked for, the server has failed, or ``until`` holds, which is looked at after each `wake`."""
+        self._wait_for(lambda: bool(self.signal or self._ended or until()))
         if self._failure is not None:
             raise InternalError(f"the sidecar failed: {self._failure!r}") from self._failure
 
@@ -84,6 +84,10 @@ class Sidecar:
         self._changes.announce()
         if again:
             raise KeyboardInterrupt
+
+    def wake(self) -> None:
+        """Have `wait` look again, from any thread."""
+        self._changes.announce()
 
     def stop(self) -> None:
         """Have it end, from any thread: no more requests are taken, those under way have ``grace`` seconds."""
@@ -169,7 +173,8 @@ class Sidecar:
         await self._grpc.start()
 
 
-def _need_grpc() -> None:
+def need_grpc() -> None:
+    """Raise `UnsupportedError` where gRPC cannot be served."""
     from importlib.util import find_spec
 
     for name in ("grpc", "google.protobuf"):
