@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .pubsub.types import Subscription
+
 __all__ = ["SidecarSettings"]
 
 
@@ -22,6 +24,7 @@ class SidecarSettings:
         max_body: bytes of a request's body.
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
+        subscriptions: those declared in component files.
     """
 
     app_id: str
@@ -36,3 +39,4 @@ class SidecarSettings:
     max_body: int = 4 << 20
     timeout: float = 60.0
     grace: float = 5.0
+    subscriptions: tuple[Subscription, ...] = ()

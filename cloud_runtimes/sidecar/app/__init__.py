@@ -1,0 +1,1 @@
+"""The application beside the sidecar."""
