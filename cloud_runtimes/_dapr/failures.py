@@ -93,6 +93,7 @@ class DaprError(Exception):
         grpc_code: name of a gRPC status.
         error_code: ``errorCode`` of the body over HTTP.
         reason: of the ``ErrorInfo``; ``None``: a plain failure, which has no details.
+        grpc_only: the details are told over gRPC alone.
         metadata: of the ``ErrorInfo``.
         resource: (type, name) of the ``ResourceInfo``, or ``None``.
         violations: (field, description) pairs of the ``BadRequest``.
@@ -107,6 +108,7 @@ class DaprError(Exception):
         message: str,
         *,
         reason: str | None = None,
+        grpc_only: bool = False,
         metadata: Mapping[str, str] | None = None,
         resource: tuple[str, str] | None = None,
         violations: tuple[tuple[str, str], ...] = (),
@@ -118,15 +120,21 @@ class DaprError(Exception):
         self.error_code = error_code
         self.message = message
         self.reason = reason
+        self.grpc_only = grpc_only
         self.metadata = dict(metadata or {})
         self.resource = resource
         self.violations = violations
         self.links = links
 
+    @classmethod
+    def basic(cls, status: int, grpc_code: str, error_code: str, message: str) -> DaprError:
+        """Return a failure that is plain over HTTP, and over gRPC has its code as the reason (``pkg/api/errors``: ``Basic``)."""
+        return cls(status, grpc_code, error_code, message, reason=error_code, grpc_only=True)
+
     def body(self) -> bytes:
         """Return the body over HTTP."""
         document: dict[str, Any] = {"errorCode": self.error_code, "message": self.message}
-        if self.reason is not None:
+        if self.reason is not None and not self.grpc_only:
             document["details"] = self._details()
         return json.encode(document)
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .pubsub.types import Subscription
 
-__all__ = ["SidecarSettings"]
+__all__ = ["ComponentInfo", "SidecarSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """A component as ``GetMetadata`` tells it.
+
+    Attributes:
+        name: its store.
+        type: as in a component file, e.g. ``"state.sqlite"``.
+        version: e.g. ``"v1"``.
+        capabilities: e.g. ``"ETAG"``, ``"TRANSACTIONAL"``, ``"TTL"``.
+    """
+
+    name: str
+    type: str
+    version: str = "v1"
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +43,8 @@ class SidecarSettings:
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
         subscriptions: those declared in component files.
+        bindings: name → (``"file"`` or ``"database"``, store): which bindings there are.
+        components: what ``GetMetadata`` tells; empty: what the client's configuration declares.
     """
 
     app_id: str
@@ -40,3 +60,5 @@ class SidecarSettings:
     timeout: float = 60.0
     grace: float = 5.0
     subscriptions: tuple[Subscription, ...] = ()
+    bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    components: tuple[ComponentInfo, ...] = ()
