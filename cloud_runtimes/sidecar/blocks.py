@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .app import AppBlock
 from .context import Context
 from .http.app import HttpApi
+from .pubsub.block import PubSubBlock
 from .state import StateBlock
 
 __all__ = ["Block", "Blocks", "install"]
@@ -52,7 +54,11 @@ class Blocks:
 
 def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], None]) -> Blocks:
     """Make the blocks and give them their routes and methods; ``grpc`` is ``None`` where it is not served."""
-    blocks: tuple[Block, ...] = (StateBlock(context),)
+    blocks: tuple[Block, ...] = (
+        AppBlock(context),
+        StateBlock(context),
+        PubSubBlock(context),
+    )
     for block in blocks:
         block.routes(http)
         if grpc is not None:

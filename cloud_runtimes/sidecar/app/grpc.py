@@ -108,7 +108,7 @@ class GrpcChannel(AppChannel):
         Raises:
             grpc.aio.AioRpcError: it failed, or was not reached.
         """
-        method = self.channel.unary_unary(
+        method: Any = self.channel.unary_unary(
             path,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=getattr(messages(), reply).FromString,

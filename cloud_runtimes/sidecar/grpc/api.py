@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -20,7 +21,7 @@ SERVICE: Final = "/dapr.proto.runtime.v1.Dapr/"
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 Unary = Callable[[Any, Any], Awaitable[Any]]
-Streaming = Callable[[Any, Any], AsyncIterator[Any]]
+Streaming = Callable[[Any, Any], AsyncGenerator[Any, None]]
 
 
 class GrpcApi(grpc.GenericRpcHandler):
@@ -79,10 +80,11 @@ class GrpcApi(grpc.GenericRpcHandler):
         return answer
 
     def _guarded_stream(self, handler: Streaming) -> Streaming:
-        async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def answer(request: Any, context: Any) -> AsyncGenerator[Any, None]:
             try:
-                async for item in handler(request, context):
-                    yield item
+                async with aclosing(handler(request, context)) as items:  # its ``finally`` runs now, not some time
+                    async for item in items:
+                        yield item
             except DaprError as error:
                 await abort(context, error)
             except aio.AbortError:
@@ -118,7 +120,8 @@ async def abort(context: Any, error: DaprError) -> None:
         status = kinds.Status(code=GRPC_CODES[error.grpc_code], message=error.message)
         details = [kinds.ErrorInfo(reason=error.reason, domain="dapr.io", metadata=error.metadata)]
         if error.resource is not None:
-            details.append(kinds.ResourceInfo(resource_type=error.resource[0], resource_name=error.resource[1]))
+            kind, name, *text = error.resource
+            details.append(kinds.ResourceInfo(resource_type=kind, resource_name=name, description="".join(text)))
         if error.violations:
             violations = [kinds.FieldViolation(field=field, description=text) for field, text in error.violations]
             details.append(kinds.BadRequest(field_violations=violations))

@@ -7,6 +7,7 @@ As CEL defines them (https://github.com/google/cel-spec, "langdef"): ``&&`` and 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
@@ -30,6 +31,12 @@ _TOKEN: Final = re.compile(
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL)
 _SIMPLE: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _PLAIN: Final = frozenset("\\\"'`?")
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _METHODS: Final = ("startsWith", "endsWith", "contains", "matches", "size")
 _RESERVED: Final = frozenset(
     """as break const continue else for function if import let loop package namespace return var void while""".split()
@@ -364,7 +371,7 @@ def _relation(sign: str, left: Node, right: Node) -> Node:
             type(first) is type(second) and isinstance(first, (str, bool))
         ):
             raise ExpressionError(f"{_kind(first)} and {_kind(second)} have no order")
-        return {"<": first < second, "<=": first <= second, ">": first > second, ">=": first >= second}[sign]
+        return bool(_ORDERS[sign](first, second))
 
     return value
 
@@ -396,18 +403,18 @@ def _called(name: str, operand: Node, arguments: list[Node], reader: _Reader) ->
 
         return size
     argument = arguments[0]
-    test = {
-        "startsWith": str.startswith,
-        "endsWith": str.endswith,
-        "contains": str.__contains__,
-        "matches": _Pattern(argument, reader),
-    }[name]
+    tests: dict[str, Callable[[str, str], bool]] = {
+        "startsWith": lambda found, given: found.startswith(given),
+        "endsWith": lambda found, given: found.endswith(given),
+        "contains": lambda found, given: given in found,
+    }
+    test = tests.get(name) or _Pattern(argument, reader)
 
     def value(scope: Scope) -> bool:
         found, given = operand(scope), argument(scope)
         if not isinstance(found, str) or not isinstance(given, str):
             raise ExpressionError(f"{name} takes text, not {_kind(given if isinstance(found, str) else found)}")
-        return bool(test(found, given))
+        return test(found, given)
 
     return value
 
@@ -434,7 +441,7 @@ class _Pattern:
         except (re.error, OverflowError) as error:
             reader._refuse(f"the pattern {text!r:.80} is none: {error}")
 
-    def __call__(self, found: str, given: str) -> bool:
+    def __call__(self, found: str, given: str, /) -> bool:
         return self._compiled.search(found[:_MAX]) is not None
 
 
@@ -459,4 +466,4 @@ def _kind(value: Any) -> str:
         return "a bool"
     if _is_number(value):
         return "a number"
-    return {str: "a text", list: "a list"}.get(type(value), "an object")
+    return "a text" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"
