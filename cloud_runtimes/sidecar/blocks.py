@@ -9,10 +9,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .app import AppBlock
+from .bindings import BindingsBlock
+from .configuration import ConfigurationBlock
 from .context import Context
 from .http.app import HttpApi
+from .lock import LockBlock
 from .pubsub.block import PubSubBlock
+from .secret import SecretBlock
 from .state import StateBlock
+from .system import SystemBlock
 
 __all__ = ["Block", "Blocks", "install"]
 
@@ -57,7 +62,12 @@ def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], N
     blocks: tuple[Block, ...] = (
         AppBlock(context),
         StateBlock(context),
+        SecretBlock(context),
+        ConfigurationBlock(context),
+        LockBlock(context),
         PubSubBlock(context),
+        BindingsBlock(context),
+        SystemBlock(context, shutdown),
     )
     for block in blocks:
         block.routes(http)

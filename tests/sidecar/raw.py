@@ -34,7 +34,7 @@ class Answer:
 
     status: int = 0
     code: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
     body: bytes = b""
     message: Any = None
     text: str = ""
@@ -87,19 +87,19 @@ def call(
 ) -> Answer:
     """Make one unary call; ``reply`` is the name of its message."""
     with grpc.insecure_channel(address) as channel:
-        rpc = channel.unary_unary(
+        rpc: Any = channel.unary_unary(
             SERVICE + method, lambda message: message.SerializeToString(), getattr(messages(), reply).FromString
         )
         try:
             message, done = rpc.with_call(request, timeout=TIMEOUT, metadata=tuple((metadata or {}).items()))
         except grpc.RpcError as error:
             return refusal(error)
-        return Answer(code="OK", message=message, headers=dict(done.initial_metadata()))
+        return Answer(code="OK", message=message, headers=dict(done.initial_metadata() or ()))
 
 
 def stream(channel: grpc.Channel, method: str, request: Any, reply: str) -> Iterator[Any]:
     """Begin a call that is answered by a stream."""
-    rpc = channel.unary_stream(
+    rpc: Any = channel.unary_stream(
         SERVICE + method, lambda message: message.SerializeToString(), getattr(messages(), reply).FromString
     )
     answers: Iterator[Any] = rpc(request, timeout=TIMEOUT)

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apis_state
+import apis_stores
+import apis_system
 from rows import Api, Case
 
-APIS: tuple[Api, ...] = (*apis_state.APIS,)
+APIS: tuple[Api, ...] = (*apis_state.APIS, *apis_stores.APIS, *apis_system.APIS)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sidecar-apis.md"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from apps import App, Got, GrpcApp, Reply, serving_grpc, until
-from conftest import declared, serving
+from running import declared, serving
 from google.protobuf import json_format
 from grpc import StatusCode
 from raw import send

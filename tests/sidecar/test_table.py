@@ -25,7 +25,8 @@ def test_http(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
     answer = send(sidecar.http_address, case.http.method, case.http.path, case.http.body, case.http.headers)
     assert (answer.status, answer.error) == (case.status, case.error), answer.body
     if case.status >= 400 and case.error is not None:
-        assert answer.headers["content-type"] == "application/json" and answer.json["message"]
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json["message"]
 
 
 @pytest.mark.parametrize(("api", "case"), OVER_GRPC)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from grpc import aio
@@ -21,7 +21,8 @@ SERVICE: Final = "/dapr.proto.runtime.v1.Dapr/"
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 Unary = Callable[[Any, Any], Awaitable[Any]]
-Streaming = Callable[[Any, Any], AsyncGenerator[Any, None]]
+Streaming = Callable[[Any, Any], AsyncIterator[Any]]
+"""An asynchronous generator: it is closed when the call ends."""
 
 
 class GrpcApi(grpc.GenericRpcHandler):
@@ -49,6 +50,14 @@ class GrpcApi(grpc.GenericRpcHandler):
         self._handlers[SERVICE + name] = grpc.stream_stream_rpc_method_handler(
             self._guarded_stream(handler), getattr(messages(), request).FromString, _serialize
         )
+
+    def refuse(self, name: str, error: DaprError) -> None:
+        """Have a method refused, whatever its kind, before a message is read."""
+
+        async def answer(request: Any, context: Any) -> None:
+            await abort(context, error)
+
+        self._handlers[SERVICE + name] = grpc.stream_stream_rpc_method_handler(answer)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return who answers a method, or ``None``."""
@@ -80,9 +89,9 @@ class GrpcApi(grpc.GenericRpcHandler):
         return answer
 
     def _guarded_stream(self, handler: Streaming) -> Streaming:
-        async def answer(request: Any, context: Any) -> AsyncGenerator[Any, None]:
+        async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                async with aclosing(handler(request, context)) as items:  # its ``finally`` runs now, not some time
+                async with aclosing(cast(AsyncGenerator[Any, None], handler(request, context))) as items:
                     async for item in items:
                         yield item
             except DaprError as error:
@@ -120,8 +129,7 @@ async def abort(context: Any, error: DaprError) -> None:
         status = kinds.Status(code=GRPC_CODES[error.grpc_code], message=error.message)
         details = [kinds.ErrorInfo(reason=error.reason, domain="dapr.io", metadata=error.metadata)]
         if error.resource is not None:
-            kind, name, *text = error.resource
-            details.append(kinds.ResourceInfo(resource_type=kind, resource_name=name, description="".join(text)))
+            details.append(kinds.ResourceInfo(resource_type=error.resource[0], resource_name=error.resource[1]))
         if error.violations:
             violations = [kinds.FieldViolation(field=field, description=text) for field, text in error.violations]
             details.append(kinds.BadRequest(field_violations=violations))
