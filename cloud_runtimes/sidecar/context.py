@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
+from ..errors import ComponentNotFoundError, InvalidArgumentError
 from .pubsub.types import Subscription
 from .settings import SidecarSettings
 
@@ -12,7 +14,14 @@ if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
     from .app.channel import AppChannel
 
-__all__ = ["Context"]
+__all__ = ["Context", "Lack"]
+
+
+class Lack(Enum):
+    """Why there is no such component."""
+
+    NOT_CONFIGURED = "there is none of its kind"
+    NOT_FOUND = "there is none of its name"
 
 
 @dataclass(slots=True)
@@ -40,3 +49,20 @@ class Context:
         """
         declared = self.client._runtime_for().declared()
         return not declared or any(kind == service for kind, _ in declared)
+
+    def lack(self, service: str, store: str) -> Lack | None:
+        """Tell why there is no such component, ``None``: there is one. Does no I/O."""
+        try:
+            self.driver(service, store)
+        except (ComponentNotFoundError, InvalidArgumentError):
+            return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
+        return None
+
+    def driver(self, service: str, store: str) -> Any:
+        """Return a component's driver, whose ``features`` tell what it can.
+
+        Raises:
+            ComponentNotFoundError: there is none.
+            InvalidArgumentError: the name is none of a component.
+        """
+        return getattr(self.client, service)._driver(store)

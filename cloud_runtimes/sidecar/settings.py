@@ -16,10 +16,13 @@ __all__ = ["ComponentInfo", "SidecarSettings"]
 
 @dataclass(frozen=True, slots=True)
 class ComponentInfo:
-    """A component as ``GetMetadata`` tells of it.
+    """A component as ``GetMetadata`` tells it.
 
     Attributes:
-        capabilities: Dapr's names of what it can do, e.g. ``"ETAG"``.
+        name: its store.
+        type: as in a component file, e.g. ``"state.sqlite"``.
+        version: e.g. ``"v1"``.
+        capabilities: e.g. ``"ETAG"``, ``"TRANSACTIONAL"``, ``"TTL"``.
     """
 
     name: str
@@ -44,9 +47,9 @@ class SidecarSettings:
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
         subscriptions: those declared in component files.
-        components: those declared in component files.
-        bindings: name → service (``"file"`` or ``"database"``) and the store's name there.
-        resiliency: timeouts and retries declared in component files.
+        bindings: name → (``"file"`` or ``"database"``, store): which bindings there are.
+        components: what ``GetMetadata`` tells; empty: what the client's configuration declares.
+        resiliency: timeouts and retries declared in resource files.
     """
 
     app_id: str
@@ -62,6 +65,6 @@ class SidecarSettings:
     timeout: float = 60.0
     grace: float = 5.0
     subscriptions: tuple[Subscription, ...] = ()
-    components: tuple[ComponentInfo, ...] = ()
     bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    components: tuple[ComponentInfo, ...] = ()
     resiliency: Resiliency | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, cast
 
 import grpc
 from grpc import aio
@@ -21,6 +22,7 @@ _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Streaming = Callable[[Any, Any], AsyncIterator[Any]]
+"""An asynchronous generator: it is closed when the call ends."""
 
 
 class GrpcApi(grpc.GenericRpcHandler):
@@ -48,6 +50,14 @@ class GrpcApi(grpc.GenericRpcHandler):
         self._handlers[SERVICE + name] = grpc.stream_stream_rpc_method_handler(
             self._guarded_stream(handler), getattr(messages(), request).FromString, _serialize
         )
+
+    def refuse(self, name: str, error: DaprError) -> None:
+        """Have a method refused, whatever its kind, before a message is read."""
+
+        async def answer(request: Any, context: Any) -> None:
+            await abort(context, error)
+
+        self._handlers[SERVICE + name] = grpc.stream_stream_rpc_method_handler(answer)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return who answers a method, or ``None``."""
@@ -81,8 +91,9 @@ class GrpcApi(grpc.GenericRpcHandler):
     def _guarded_stream(self, handler: Streaming) -> Streaming:
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                async for item in handler(request, context):
-                    yield item
+                async with aclosing(cast(AsyncGenerator[Any, None], handler(request, context))) as items:
+                    async for item in items:
+                        yield item
             except DaprError as error:
                 await abort(context, error)
             except aio.AbortError:
