@@ -157,5 +157,5 @@ def _reply(answer: AppAnswer) -> RpcReply:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if answer.is_grpc:
         code, text, _ = answer.failure or ("OK", "", b"")
-        headers[GRPC_STATUS] = f"{code} {text}" if text.isascii() and text.isprintable() else code
+        headers[GRPC_STATUS] = f"{code} {text}".strip() if text.isascii() and text.isprintable() else code
     return RpcReply(answer.status, headers, answer.content_type, answer.body)

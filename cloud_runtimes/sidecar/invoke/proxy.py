@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final
@@ -52,8 +53,9 @@ class Proxy:
         except CloudRuntimesError as error:
             await context.abort(StatusCode.UNKNOWN, f"failed to invoke, id: {target}, err: {error.message}")
         call: Any = channel.stream_stream(method)(
-            requests, timeout=context.time_remaining(), metadata=aio.Metadata(*metadata, *more)
+            timeout=context.time_remaining(), metadata=aio.Metadata(*metadata, *more)
         )
+        feeding = asyncio.create_task(_feed(call, requests))
         try:
             await context.send_initial_metadata(_shown(await call.initial_metadata()))
             async for message in call:
@@ -62,6 +64,7 @@ class Proxy:
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "", _shown(error.trailing_metadata()))
         finally:
+            feeding.cancel()
             call.cancel()  # nothing, once it is over
 
     async def _channel(self, target: str) -> tuple[aio.Channel, tuple[tuple[str, str], ...]]:
@@ -107,6 +110,21 @@ class Proxy:
         """Close the ways to other sidecars."""
         for channel in self._channels.values():
             await channel.close()
+
+
+async def _feed(call: Any, requests: Any) -> None:
+    """Send what the caller sends. A message that comes too late, since the call has been ended, is nothing: how it ended is told by reading.
+
+    `aio.StreamStreamCall.write` would then put an internal error in the place of the application's own status (grpcio 1.66 to 1.85), so its inner method is used.
+    """
+    try:
+        await call.wait_for_connection()
+        send = getattr(getattr(call, "_cython_call", None), "send_serialized_message", None) or call.write
+        async for each in requests:
+            await send(each)
+        await call.done_writing()
+    except Exception:
+        return
 
 
 def _shown(metadata: Any) -> tuple[tuple[str, Any], ...]:
