@@ -49,7 +49,9 @@ _GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False)
 _HEALTHY: Final = RpcReply(204, {}, None, b"")
 _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
-_HIDDEN: Final = HOP_HEADERS | {SIDECAR_HEADER, TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
+_SIDECAR_CALLER: Final = "dapr-caller-app-id"
+_SIDECAR: Final = frozenset([SIDECAR_HEADER, _SIDECAR_CALLER, "dapr-callee-app-id", "dapr-caller-namespace"])
+_HIDDEN: Final = HOP_HEADERS | _SIDECAR | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -143,7 +145,7 @@ class RpcApp:
             query,
             (headers.get("content-type") or OCTETS) if data else None,
             data,
-            headers.get(CALLER_HEADER),
+            headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER),
             deadline,
         )
         return await self._run(handler, incoming), True

@@ -16,6 +16,8 @@ from .link import Flow, Link, Request
 __all__ = ["DaprRpc"]
 
 _INVOKE: Final = "ERR_DIRECT_INVOKE"
+_NOBODY: Final = (" err: no service ", " err: couldn't find service", " err: failed to resolve address")
+"""Of a sidecar of ours and of Dapr: there is nobody, so nothing was sent. With any other words that is not known."""
 
 
 class DaprRpc(RpcDriver):
@@ -44,7 +46,7 @@ class DaprRpc(RpcDriver):
             raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {said.message}")
         raise UnavailableError(
             f"the service {op.component!r} was not reached by the sidecar: {said.message}",
-            maybe_applied=said.status != 404,
+            maybe_applied=said.status != 404 and not any(each in said.message for each in _NOBODY),
         )
 
     def _request(self, call: RpcCall) -> Request:

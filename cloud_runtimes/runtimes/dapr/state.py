@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from ..._operation import Operation
 from ...codec import json
 from ...codec.payload import JSON
-from ...errors import CloudRuntimesError, ConflictError, InternalError, UnsupportedError
+from ...errors import CloudRuntimesError, ConflictError, InternalError, PayloadError, UnsupportedError
 from ...rpc.driver import RpcReply
 from ...state import driver as spi
 from ...state.driver import StateDriver, StateWrite, StoredValue
@@ -84,8 +84,13 @@ class DaprState(StateDriver):
             return found
         if reply.status != 200:
             self._refused(reply, applied=False)
-        items: Any = json.decode(reply.data)
+        try:
+            items: Any = json.decode(reply.data)
+        except PayloadError as error_:
+            raise InternalError(f"the sidecar's answer is no JSON: {error_.message}") from error_
         for each in items if isinstance(items, list) else ():
+            if not isinstance(each, dict) or not isinstance(each.get("key"), str):
+                raise InternalError("the sidecar's answer is no list of items")
             if each.get("error"):
                 raise InternalError(f"the sidecar cannot read {each.get('key')!r}: {str(each['error'])[:1000]}")
             if "data" in each or each.get("etag"):
