@@ -1,0 +1,58 @@
+"""Which sidecars the tests have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.sidecar.app.channel import AppAnswer
+
+VENDORS = {"file": "local", "database": "sqlalchemy", "secret": "env"}
+KINDS = ("state", "pubsub", "secret", "configuration", "lock", "file", "database", "schedule")
+SECRET = "CLOUD_RUNTIMES_SECRET_STORE_KEY"
+
+
+def declared(home: str) -> dict[str, Any]:
+    """Return a configuration that declares a component ``store`` of every kind."""
+    return {
+        "capa": {"home": home},
+        **{kind: {"store": {"component": VENDORS.get(kind, "sqlite")}} for kind in KINDS},
+    }
+
+
+BINDINGS = {"files": ("file", "store"), "sql": ("database", "store")}
+SIDECARS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
+    "declared": (declared, {"bindings": BINDINGS}),
+    "configured app": (declared, {}),
+    "shutdown over HTTP": (declared, {}),
+    "shutdown over gRPC": (declared, {}),
+    "other": (lambda home: {"capa": {"home": home}, "schedule": {"other": {"component": "sqlite"}}}, {}),
+    "free": (lambda home: {"capa": {"home": home}}, {}),
+}
+"""Name → how to make the configuration of a home, and more settings of the sidecar."""
+
+
+class Accepting:
+    """An application that takes whatever it is told."""
+
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AppAnswer:
+        return AppAnswer(200, [], None, b"")
+
+
+@contextmanager
+def serving(config: dict[str, Any], **settings: Any) -> Iterator[Sidecar]:
+    """Serve a client of that configuration."""
+    options = {"app_id": "app", "http_port": 0, "grpc_port": 0, "grace": 1.0, **settings}
+    with CloudRuntimesClient(config=config, app_id="app") as client:
+        with Sidecar(client, SidecarSettings(**options)) as sidecar:
+            yield sidecar
