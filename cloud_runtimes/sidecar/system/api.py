@@ -13,9 +13,9 @@ from ..context import Context
 from ..pubsub.types import Subscription
 from ..settings import ComponentInfo, SidecarSettings
 
-__all__ = ["DAPR_VERSION", "SystemApi"]
+__all__ = ["RUNTIME_VERSION", "SystemApi"]
 
-DAPR_VERSION: Final = "1.19.0"
+RUNTIME_VERSION: Final = "1.19.0"
 """The version of Dapr whose API this is; clients look at it."""
 
 _KINDS: Final = {
@@ -57,7 +57,7 @@ class SystemApi:
 
         return {
             **self._context.attributes,
-            "daprRuntimeVersion": DAPR_VERSION,
+            "daprRuntimeVersion": RUNTIME_VERSION,
             "cloudRuntimesVersion": __version__,
         }
 
