@@ -95,7 +95,7 @@ class DaprError(Exception):
         reason: of the ``ErrorInfo``; ``None``: a plain failure, which has no details.
         grpc_only: the details are told over gRPC alone.
         metadata: of the ``ErrorInfo``.
-        resource: (type, name) of the ``ResourceInfo``, or ``None``.
+        resource: (type, name) of the ``ResourceInfo``, or ``None``; a third part is its description.
         violations: (field, description) pairs of the ``BadRequest``.
         links: (description, URL) pairs of the ``Help``.
     """
@@ -110,7 +110,7 @@ class DaprError(Exception):
         reason: str | None = None,
         grpc_only: bool = False,
         metadata: Mapping[str, str] | None = None,
-        resource: tuple[str, str] | None = None,
+        resource: tuple[str, ...] | None = None,
         violations: tuple[tuple[str, str], ...] = (),
         links: tuple[tuple[str, str], ...] = (),
     ) -> None:
@@ -149,11 +149,11 @@ class DaprError(Exception):
             }
         ]
         if self.resource is not None:
-            kind, name = self.resource
+            kind, name, *text = self.resource
             details.append(
                 {
                     "@type": f"{prefix}ResourceInfo",
-                    "description": "",
+                    "description": text[0] if text else "",
                     "owner": "",
                     "resource_name": name,
                     "resource_type": kind,

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .app import AppBlock
 from .bindings import BindingsBlock
 from .configuration import ConfigurationBlock
 from .context import Context
 from .http.app import HttpApi
 from .lock import LockBlock
+from .pubsub.block import PubSubBlock
 from .secret import SecretBlock
 from .state import StateBlock
 from .system import SystemBlock
@@ -58,10 +60,12 @@ class Blocks:
 def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], None]) -> Blocks:
     """Make the blocks and give them their routes and methods; ``grpc`` is ``None`` where it is not served."""
     blocks: tuple[Block, ...] = (
+        AppBlock(context),
         StateBlock(context),
         SecretBlock(context),
         ConfigurationBlock(context),
         LockBlock(context),
+        PubSubBlock(context),
         BindingsBlock(context),
         SystemBlock(context, shutdown),
     )

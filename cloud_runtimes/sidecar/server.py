@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._log import logger
 from .._thread import Background, Changes
-from ..errors import InternalError, UnavailableError, UnsupportedError
+from ..errors import CloudRuntimesError, InternalError, UnavailableError, UnsupportedError
 from ..rpc._listen import listen
 from ..rpc._uvicorn import make_server
 from .blocks import install
@@ -49,6 +49,7 @@ class Sidecar:
         Raises:
             UnavailableError: a port is taken.
             UnsupportedError: gRPC is asked for and grpcio or protobuf is not installed.
+            InvalidArgumentError: a declared subscription cannot be used.
         """
         settings = self.context.settings
         try:
@@ -61,7 +62,7 @@ class Sidecar:
             self._thread.start()
             self._wait_for(lambda: self._started or self._ended)
             if not self._started:
-                if isinstance(self._failure, UnavailableError):
+                if isinstance(self._failure, CloudRuntimesError):
                     raise self._failure
                 raise InternalError(f"the sidecar did not start: {self._failure!r}") from self._failure
         except BaseException:

@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from apps import App
 from official import Sdk, aio_sdk, sync_sdk
-from serving import BINDINGS, SECRET, SIDECARS, Accepting, declared, serving
+from running import BINDINGS, SECRET, SIDECARS, declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar
@@ -28,10 +29,10 @@ def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         def find(name: str) -> Sidecar:
             if name not in made:
                 configure, settings = SIDECARS[name]
+                if name == "application":
+                    settings = {**settings, "app_port": stack.enter_context(App()).port}
                 home = str(tmp_path_factory.mktemp("sidecar"))
                 made[name] = stack.enter_context(serving(configure(home), **settings))
-                if name == "configured app":
-                    made[name].context.app = Accepting()
             return made[name]
 
         yield find

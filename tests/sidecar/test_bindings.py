@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from official import Sdk
 from raw import Answer, call, send
-from serving import BINDINGS, declared, serving
+from running import BINDINGS, declared, serving
 
 from cloud_runtimes._dapr.messages import messages
 from cloud_runtimes.sidecar import Sidecar

@@ -2,95 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import json
 import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from apps import App, Got, Reply, until
 from official import Sdk
 from raw import TIMEOUT, call, send, stream
+from running import declared, serving
 
 from cloud_runtimes._dapr.messages import messages
 from cloud_runtimes.configuration import ConfigurationItem
 from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.app.channel import AppAnswer, NotReached
+from cloud_runtimes.sidecar.app.channel import AppAnswer, AppCall, NotReached
 
 STORE = "/v1.0/configuration/store"
 
 
-class Application:
-    """A server that keeps what it is told, and answers with ``status``."""
-
-    def __init__(self) -> None:
-        self.told: queue.Queue[tuple[str, str, Any]] = queue.Queue()
-        self.status = 200
-        application = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                application.told.put((self.path, self.headers["content-type"], body))
-                self.send_response(application.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
-
-    def next(self) -> tuple[str, str, Any]:
-        """Return path, content type and body of the next request."""
-        return self.told.get(timeout=TIMEOUT)
-
-
-class Channel:
-    """The way to it, as the sidecar's own is: over HTTP, without blocking the loop."""
-
-    def __init__(self, application: Application) -> None:
-        self._port = application.server.server_port
-
-    async def post(
-        self,
-        path: str,
-        body: bytes,
-        content_type: str,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> AppAnswer:
-        return await asyncio.to_thread(self._post, path, body, content_type)
-
-    def _post(self, path: str, body: bytes, content_type: str) -> AppAnswer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
-        try:
-            connection.request("POST", path, body, {"content-type": content_type})
-            return AppAnswer(connection.getresponse().status, [], None, b"")
-        except OSError as error:
-            raise NotReached(str(error), sent=False) from error
-        finally:
-            connection.close()
-
-
 @pytest.fixture
-def application(sidecar: Sidecar) -> Iterator[Application]:
-    """An application beside the sidecar."""
-    made = Application()
-    sidecar.context.app = Channel(made)
-    yield made
-    made.close()
+def application() -> Iterator[App]:
+    """An application that takes what it is told."""
+    with App() as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "file"])
+def beside(request: pytest.FixtureRequest, application: App, tmp_path: Path) -> Iterator[Sidecar]:
+    """A sidecar beside it."""
+    home = f":memory:{request.node.name[:100]}" if request.param == "memory" else str(tmp_path)
+    with serving(declared(home), app_port=application.port) as made:
+        yield made
+
+
+def told(application: App, count: int) -> Got:
+    """Return the last of so many requests, which came at last."""
+    until(lambda: len(application.got) >= count, f"{count} requests")
+    assert len(application.got) == count
+    return application.got[-1]
 
 
 def save(sidecar: Sidecar, **values: str) -> None:
@@ -151,11 +102,8 @@ def test_a_caller_that_goes_ends_the_subscription(sidecar: Sidecar) -> None:
         answers.cancel()
         end = messages().UnsubscribeConfigurationRequest(store_name="store", id=id)
 
-        def ended() -> bool:
-            # asking ends it too, so ask but once it may have gone: the open subscriptions of the client tell
-            return not list(sidecar.context.client._loose_handles)
-
-        _until(ended)
+        # asking would end it too; the client's open handles tell
+        until(lambda: not list(sidecar.context.client._loose_handles))
         reply = call(sidecar.grpc_address, "UnsubscribeConfiguration", end, "UnsubscribeConfigurationResponse")
         assert reply.message.ok is False
 
@@ -169,66 +117,59 @@ def test_the_end_of_the_sidecar_ends_streams(sidecar: Sidecar) -> None:
         assert list(answers) == []
 
 
-def test_the_application_is_told(sidecar: Sidecar, application: Application) -> None:
+def test_the_application_is_told(beside: Sidecar, application: App) -> None:
     """One request for each key that changes (Dapr, "Configuration API reference", "Optional application routes")."""
-    save(sidecar, a="before")
-    id = send(sidecar.http_address, "GET", f"{STORE}/subscribe?key=a&key=b%2Fc").json["id"]
-    save(sidecar, a="after")
-    path, content_type, body = application.next()
-    assert (path, content_type, body["id"]) == ("/configuration/store/a", "application/json", id)
-    assert set(body["items"]) == {"a"}
-    assert body["items"]["a"]["value"] == "after"
-    save(sidecar, **{"b/c": "x"})
-    assert application.next()[0] == "/configuration/store/b/c"
-    sidecar.context.client.configuration.delete_configuration("store", ["a"])
-    assert application.next()[2] == {"id": id, "items": {"a": {}}}
-    assert send(sidecar.http_address, "GET", f"{STORE}/{id}/unsubscribe").json == {"ok": True}
-    again = send(sidecar.http_address, "GET", f"{STORE}/{id}/unsubscribe")
+    save(beside, a="before")
+    id = send(beside.http_address, "GET", f"{STORE}/subscribe?key=a&key=b%2Fc%20d").json["id"]
+    save(beside, a="after")
+    got = told(application, 1)
+    assert (got.method, got.path, got.header("content-type")) == ("POST", "/configuration/store/a", "application/json")
+    assert (got.json["id"], set(got.json["items"])) == (id, {"a"})
+    assert got.json["items"]["a"]["value"] == "after"
+    save(beside, **{"b/c d": "x"})
+    assert told(application, 2).path == "/configuration/store/b/c%20d"
+    beside.context.client.configuration.delete_configuration("store", ["a"])
+    assert told(application, 3).json == {"id": id, "items": {"a": {}}}
+    assert send(beside.http_address, "GET", f"{STORE}/{id}/unsubscribe").json == {"ok": True}
+    again = send(beside.http_address, "GET", f"{STORE}/{id}/unsubscribe")
     assert (again.status, again.json) == (
         500,
         {"message": f"failed to unsubscribe to configuration request {id}: subscription does not exist"},
     )
     # what changes now goes to the other subscription alone
-    other = send(sidecar.http_address, "GET", "/v1.0-alpha1/configuration/store/subscribe?key=a").json["id"]
-    save(sidecar, a="again")
-    assert application.next()[2]["id"] == other
-    assert application.told.empty()
+    other = send(beside.http_address, "GET", "/v1.0-alpha1/configuration/store/subscribe?key=a").json["id"]
+    save(beside, a="again")
+    assert told(application, 4).json["id"] == other
 
 
 def test_an_application_that_does_not_take_it(
-    sidecar: Sidecar, application: Application, caplog: pytest.LogCaptureFixture
+    beside: Sidecar, application: App, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged; the next change is told nevertheless."""
-    send(sidecar.http_address, "GET", f"{STORE}/subscribe")
-    application.status = 500
-    save(sidecar, a="1")
-    application.next()
-    _until(lambda: "POST /configuration/store/a: status 500" in caplog.text)
-    application.status = 200
-    save(sidecar, a="2")
-    assert application.next()[2]["items"]["a"]["value"] == "2"
+    send(beside.http_address, "GET", f"{STORE}/subscribe")
+    application.answer = lambda got: Reply(500)
+    save(beside, a="1")
+    until(lambda: "POST /configuration/store/a: status 500" in caplog.text)
+    application.answer = None
+    save(beside, a="2")
+    assert told(application, 2).json["items"]["a"]["value"] == "2"
 
 
-def test_an_application_that_is_not_there(
-    sidecar: Sidecar, application: Application, caplog: pytest.LogCaptureFixture
+def test_an_application_that_is_gone(
+    beside: Sidecar, application: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    application.close()
-    send(sidecar.http_address, "GET", f"{STORE}/subscribe")
-    save(sidecar, a="1")
-    _until(lambda: "a configuration item was not told to the application" in caplog.text)
-    application.__init__()  # type: ignore[misc]  # another one, which the fixture closes
-    sidecar.context.app = Channel(application)
-    save(sidecar, a="2")
-    assert application.next()[2]["items"]["a"]["value"] == "2"
+    """It is logged, and the subscription goes on."""
 
+    async def gone(call: AppCall, timeout: float | None = None) -> AppAnswer:
+        raise NotReached("nobody listens there", sent=False)
 
-def _until(condition: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(int(TIMEOUT / 0.02)):
-        if condition():
-            return
-        waiting.wait(0.02)
-    raise AssertionError("it did not happen")
+    send(beside.http_address, "GET", f"{STORE}/subscribe")
+    with monkeypatch.context() as patch:
+        patch.setattr(beside.context.app, "invoke", gone)
+        save(beside, a="1")
+        until(lambda: "not told to the application: POST /configuration/store/a: nobody listens there" in caplog.text)
+    save(beside, a="2")
+    assert told(application, 1).json["items"]["a"]["value"] == "2"
 
 
 def test_sdk_configuration(sdk: Sdk) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from official import Sdk, sync_sdk
 from raw import call, send
-from serving import BINDINGS, declared, serving
+from running import BINDINGS, declared, serving
 
 import cloud_runtimes
 from cloud_runtimes._dapr.messages import messages

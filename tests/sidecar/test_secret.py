@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from official import Sdk
 from raw import call, send
-from serving import serving
+from running import serving
 
 from cloud_runtimes._dapr.messages import messages
 from cloud_runtimes.sidecar import Sidecar

@@ -67,7 +67,9 @@ class SystemApi:
             self._context.attributes[name] = value
 
     def check_health(self, app_id: str | None) -> None:
-        """Refuse another application's sidecar."""
+        """Refuse while the application does not listen yet, and for another application's sidecar."""
+        if self._context.app is not None and not self._context.app.is_ready:
+            raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", "dapr is not ready: [app]")
         if app_id is not None and app_id != self.settings.app_id:
             raise DaprError(500, "INTERNAL", "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
-from cloud_runtimes.sidecar.app.channel import AppAnswer
 
 VENDORS = {"file": "local", "database": "sqlalchemy", "secret": "env"}
 KINDS = ("state", "pubsub", "secret", "configuration", "lock", "file", "database", "schedule")
@@ -26,27 +25,14 @@ def declared(home: str) -> dict[str, Any]:
 BINDINGS = {"files": ("file", "store"), "sql": ("database", "store")}
 SIDECARS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     "declared": (declared, {"bindings": BINDINGS}),
-    "configured app": (declared, {}),
+    "application": (declared, {}),
+    "absent application": (declared, {"app_port": 1}),
     "shutdown over HTTP": (declared, {}),
     "shutdown over gRPC": (declared, {}),
     "other": (lambda home: {"capa": {"home": home}, "schedule": {"other": {"component": "sqlite"}}}, {}),
     "free": (lambda home: {"capa": {"home": home}}, {}),
 }
-"""Name → how to make the configuration of a home, and more settings of the sidecar."""
-
-
-class Accepting:
-    """An application that takes whatever it is told."""
-
-    async def post(
-        self,
-        path: str,
-        body: bytes,
-        content_type: str,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> AppAnswer:
-        return AppAnswer(200, [], None, b"")
+"""Name → how to make the configuration of a home, and more settings of the sidecar; beside ``"application"`` there is one."""
 
 
 @contextmanager
