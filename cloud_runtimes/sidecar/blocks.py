@@ -14,6 +14,7 @@ from .configuration import ConfigurationBlock
 from .context import Context
 from .http.app import HttpApi
 from .invoke import InvokeBlock
+from .jobs import JobsBlock
 from .lock import LockBlock
 from .pubsub.block import PubSubBlock
 from .secret import SecretBlock
@@ -68,6 +69,7 @@ def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], N
         LockBlock(context),
         PubSubBlock(context),
         InvokeBlock(context),
+        JobsBlock(context),
         BindingsBlock(context),
         SystemBlock(context, shutdown),
     )

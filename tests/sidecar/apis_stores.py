@@ -145,7 +145,7 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
                     http=Http("GET", f"{base}/store/subscribe?key=k"),
                     status=200,
                     rpc=Rpc({"store_name": "store", "keys": ["k"]}),
-                    over="configured app",
+                    over="application",
                 ),
                 Case(
                     what="no application",
@@ -161,7 +161,7 @@ def _configuration(version: str, suffix: str, note: str) -> tuple[Api, ...]:
                     rpc=Rpc({"store_name": "store", "keys": ["a||b"]}),
                     code="INVALID_ARGUMENT",
                     reason="ERR_CONFIGURATION_SUBSCRIBE",
-                    over="configured app",
+                    over="application",
                 ),
                 *_configuration_stores(f"{base}/nope/subscribe"),
             ),

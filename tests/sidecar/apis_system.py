@@ -113,6 +113,13 @@ APIS = (
             Case(what="success", http=Http("GET", "/v1.0/healthz"), status=204),
             Case(what="the application's", http=Http("GET", "/v1.0/healthz?appid=app"), status=204),
             Case(
+                what="the application does not listen yet",
+                http=Http("GET", "/v1.0/healthz"),
+                status=500,
+                error="ERR_HEALTH_NOT_READY",
+                over="absent application",
+            ),
+            Case(
                 what="another application's",
                 http=Http("GET", "/v1.0/healthz?appid=other"),
                 status=500,
@@ -125,7 +132,15 @@ APIS = (
         name="Outbound health",
         http="GET /v1.0/healthz/outbound",
         note="Without a token.",
-        cases=(Case(what="success", http=Http("GET", "/v1.0/healthz/outbound"), status=204),),
+        cases=(
+            Case(what="success", http=Http("GET", "/v1.0/healthz/outbound"), status=204),
+            Case(
+                what="the application does not listen yet",
+                http=Http("GET", "/v1.0/healthz/outbound"),
+                status=204,
+                over="absent application",
+            ),
+        ),
     ),
     Api(
         block=SYSTEM,

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from running import declared, serving
+from apps import App
+from official import Sdk, aio_sdk, sync_sdk
+from running import BINDINGS, SECRET, SIDECARS, declared, serving
 
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.app.channel import AppAnswer
-
-SECRET = "CLOUD_RUNTIMES_SECRET_STORE_KEY"
-BINDINGS = {"files": ("file", "store"), "sql": ("database", "store")}
-SIDECARS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
-    "declared": (declared, {"bindings": BINDINGS}),
-    "configured app": (declared, {}),
-    "shutdown over HTTP": (declared, {}),
-    "shutdown over gRPC": (declared, {}),
-    "other": (lambda home: {"capa": {"home": home}, "schedule": {"other": {"component": "sqlite"}}}, {}),
-    "free": (lambda home: {"capa": {"home": home}}, {}),
-}
-"""Name → how to make the configuration of a home, and more settings of the sidecar."""
-
-
-class Accepting:
-    """An application that takes whatever it is told."""
-
-    async def post(
-        self,
-        path: str,
-        body: bytes,
-        content_type: str,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> AppAnswer:
-        return AppAnswer(200, [], None, b"")
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +29,10 @@ def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         def find(name: str) -> Sidecar:
             if name not in made:
                 configure, settings = SIDECARS[name]
+                if name == "application":
+                    settings = {**settings, "app_port": stack.enter_context(App()).port}
                 home = str(tmp_path_factory.mktemp("sidecar"))
                 made[name] = stack.enter_context(serving(configure(home), **settings))
-                if name == "configured app":
-                    made[name].context.app = Accepting()
             return made[name]
 
         yield find
@@ -65,3 +44,43 @@ def sidecar(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sidecar]
     home = f":memory:{request.node.name[:100]}" if request.param == "memory" else str(tmp_path / "home")
     with serving(declared(home)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def sidecar_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, CloudRuntimesClient]]:
+    """The addresses of ``"declared"`` in a process of its own, and a client over the same home.
+
+    Two loops with grpc.aio in one process disturb each other: their wake-ups share one pipe.
+    """
+    home = str(tmp_path_factory.mktemp("sidecar-process"))
+    settings = {"app_id": "app", "http_port": 0, "grpc_port": 0, "bindings": BINDINGS}
+    command = [sys.executable, str(Path(__file__).with_name("serve_one.py"))]
+    with subprocess.Popen(
+        [*command, json.dumps(declared(home)), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, SECRET: "a value"},
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            http, grpc = json.loads(process.stdout.readline())
+            with CloudRuntimesClient(config=declared(home), app_id="app") as ours:
+                yield http, grpc, ours
+        finally:
+            process.stdin.close()
+            process.wait(60)
+    assert process.returncode == 0
+
+
+@pytest.fixture(params=["sync", pytest.param("aio", marks=pytest.mark.process)])
+def sdk(request: pytest.FixtureRequest) -> Iterator[Sdk]:
+    """The official SDK, both of its faces, beside a sidecar with a store of every kind."""
+    if request.param == "sync":
+        one: Sidecar = request.getfixturevalue("sidecars")("declared")
+        with sync_sdk(one.http_address, one.grpc_address, one.context.client) as made:
+            yield made
+    else:
+        with aio_sdk(*request.getfixturevalue("sidecar_process")) as made:
+            yield made

@@ -35,7 +35,7 @@ class Case:
         http, rpc: what to send; ``None``: not over this protocol.
         status, error: expected over HTTP; ``error`` is the ``errorCode``.
         code, reason: expected over gRPC; ``reason`` is that of the ``ErrorInfo``.
-        over: which sidecar: ``"declared"`` (stores named ``store`` of every kind, and the bindings ``files`` and ``sql``), ``"other"`` (one declared schedule store, so that no other kind is configured) or a name that `conftest.SIDECARS` has.
+        over: which sidecar: ``"declared"`` (stores named ``store`` of every kind, and the bindings ``files`` and ``sql``), ``"other"`` (one declared schedule store, so that no other kind is configured) or a name that `running.SIDECARS` has.
         before: done with the sidecar's client beforehand.
     """
 

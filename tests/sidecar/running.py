@@ -1,8 +1,8 @@
-"""Sidecars in this process."""
+"""Which sidecars the tests have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 VENDORS = {"file": "local", "database": "sqlalchemy", "secret": "env"}
 KINDS = ("state", "pubsub", "secret", "configuration", "lock", "file", "database", "schedule")
+SECRET = "CLOUD_RUNTIMES_SECRET_STORE_KEY"
 
 
 def declared(home: str) -> dict[str, Any]:
@@ -19,6 +20,19 @@ def declared(home: str) -> dict[str, Any]:
         "capa": {"home": home},
         **{kind: {"store": {"component": VENDORS.get(kind, "sqlite")}} for kind in KINDS},
     }
+
+
+BINDINGS = {"files": ("file", "store"), "sql": ("database", "store")}
+SIDECARS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
+    "declared": (declared, {"bindings": BINDINGS}),
+    "application": (declared, {}),
+    "absent application": (declared, {"app_port": 1}),
+    "shutdown over HTTP": (declared, {}),
+    "shutdown over gRPC": (declared, {}),
+    "other": (lambda home: {"capa": {"home": home}, "schedule": {"other": {"component": "sqlite"}}}, {}),
+    "free": (lambda home: {"capa": {"home": home}}, {}),
+}
+"""Name → how to make the configuration of a home, and more settings of the sidecar; beside ``"application"`` there is one."""
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from apps import App, Got, GrpcApp, Reply, serving_grpc, until
-from running import declared, serving
 from google.protobuf import json_format
 from grpc import StatusCode
 from raw import send
+from running import declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._dapr.messages import messages
@@ -107,9 +107,9 @@ def test_data_of_other_types(home: str, data: bytes, content_type: str, expected
     with App([route("t")]) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", data, content_type)
         (got,) = until(lambda: app.got)
-    assert {name: value for name, value in got.json.items() if name.startswith("data") and name != "datacontenttype"} == (
-        expected
-    )
+    assert {
+        name: value for name, value in got.json.items() if name.startswith("data") and name != "datacontenttype"
+    } == (expected)
 
 
 def test_attributes_that_cloud_events_does_not_know_arrive(home: str) -> None:
@@ -195,7 +195,9 @@ def test_the_application_that_is_away_gets_it_later(home: str, caplog: pytest.Lo
         assert not first.got
 
 
-@pytest.mark.parametrize("reply", [Reply(500), Reply(404), Reply(200, b'{"status":"DROP"}'), Reply(200, b'{"status":"RETRY"}')])
+@pytest.mark.parametrize(
+    "reply", [Reply(500), Reply(404), Reply(200, b'{"status":"DROP"}'), Reply(200, b'{"status":"RETRY"}')]
+)
 def test_dead_letters(home: str, reply: Reply) -> None:
     with App([route("t", deadLetterTopic="dead")], lambda got: reply) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", 7)
@@ -294,7 +296,11 @@ def test_a_bulk(home: str) -> None:
         (got,) = until(lambda: app.got)
         document = got.json
         assert got.header("content-type") == "application/json"
-        assert (document["type"], document["topic"], document["pubsubname"]) == ("com.dapr.event.sent.bulk", "t", "store")
+        assert (document["type"], document["topic"], document["pubsubname"]) == (
+            "com.dapr.event.sent.bulk",
+            "t",
+            "store",
+        )
         assert [each["event"]["data"] for each in document["entries"]] == [1, 2, 3, 4, 5]
         assert {each["contentType"] for each in document["entries"]} == {"application/cloudevents+json"}
 
@@ -426,7 +432,9 @@ def test_what_does_not_end_in_time_comes_again(tmp_path: Path) -> None:
 
 def listing(*subscriptions: dict[str, Any]) -> tuple[str, Callable[[Any, Any], Any]]:
     kinds = messages()
-    reply = kinds.ListTopicSubscriptionsResponse(subscriptions=[kinds.TopicSubscription(**each) for each in subscriptions])
+    reply = kinds.ListTopicSubscriptionsResponse(
+        subscriptions=[kinds.TopicSubscription(**each) for each in subscriptions]
+    )
     return "Empty", lambda request, context: reply
 
 
@@ -440,9 +448,7 @@ def saying(*statuses: int) -> tuple[str, Callable[[Any, Any], Any]]:
 
 
 def test_over_grpc_an_event_is_on_topic_event(home: str) -> None:
-    app = GrpcApp(
-        ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying(1, 0)
-    )
+    app = GrpcApp(ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying(1, 0))
     with serving_grpc(app), beside(app, home, app_token="token") as sidecar:
         query = f"metadata.cloudevent.traceparent={TRACE}&metadata.cloudevent.subject=s"
         publish(sidecar, "t", {"n": 1}, query=query)
@@ -517,10 +523,13 @@ def test_over_grpc_a_bulk(home: str, method: str, raw: bool) -> None:
         )
 
     config = kinds.BulkSubscribeConfig(enabled=True, max_messages_count=3, max_await_duration_ms=60_000)
-    told = {"pubsub_name": "store", "topic": "t", "bulk_subscribe": config, "metadata": {"rawPayload": str(raw).lower()}}
-    app = GrpcApp(
-        ListTopicSubscriptions=listing(told), **{method: ("TopicEventBulkRequest", answer)}
-    )
+    told = {
+        "pubsub_name": "store",
+        "topic": "t",
+        "bulk_subscribe": config,
+        "metadata": {"rawPayload": str(raw).lower()},
+    }
+    app = GrpcApp(ListTopicSubscriptions=listing(told), **{method: ("TopicEventBulkRequest", answer)})
     with serving_grpc(app), beside(app, home) as sidecar:
         for number in range(3):
             publish(sidecar, "t", number, query="metadata.rawPayload=true" if raw else "")

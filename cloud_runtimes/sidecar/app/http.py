@@ -63,9 +63,7 @@ class HttpChannel(AppChannel):
                 ) from error
             except TimeoutError as error:
                 connection.transport.abort()
-                raise NotReached(
-                    f"the application at {self._authority} did not answer in time", sent=True
-                ) from error
+                raise NotReached(f"the application at {self._authority} did not answer in time", sent=True) from error
             except (ProtocolError, TooLargeError) as error:
                 raise NotReached(
                     f"the application at {self._authority} gave no answer that can be used: {error}", sent=True
@@ -79,7 +77,9 @@ class HttpChannel(AppChannel):
     def _request(self, call: AppCall) -> bytes:
         target = f"/{call.path}?{call.query}" if call.query else f"/{call.path}"
         lines = [f"{call.verb} {target} HTTP/1.1", f"host: {self._authority}"]
-        lines += [f"{name}: {value}" for name, value in call.headers if name not in ("host", "dapr-api-token", "expect")]
+        lines += [
+            f"{name}: {value}" for name, value in call.headers if name not in ("host", "dapr-api-token", "expect")
+        ]
         if self._token is not None:
             lines.append(f"dapr-api-token: {self._token}")
         if call.content_type is not None:
@@ -118,9 +118,7 @@ class HttpChannel(AppChannel):
         except TimeoutError as error:
             raise NotReached(f"the application at {self._authority}: no connection in time", sent=False) from error
         except OSError as error:
-            raise NotReached(
-                f"the application at {self._authority}: {error.strerror or error}", sent=False
-            ) from error
+            raise NotReached(f"the application at {self._authority}: {error.strerror or error}", sent=False) from error
 
     async def close(self) -> None:
         self._closed = True

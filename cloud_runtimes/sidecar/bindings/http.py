@@ -30,10 +30,12 @@ class BindingsRoutes:
 
     async def _invoke(self, request: Request) -> Reply:
         body = members(request.json())
+        data = body.get("data")
         found = await self._api.invoke(
             request.params["name"],
             text(body, "operation") or "",
-            json.encode(body.get("data")),
+            # Dapr makes "null" of none, which files then take for base64
+            b"" if data is None else json.encode(data),
             mapping(body, "metadata"),
         )
         if found is None:

@@ -114,8 +114,7 @@ class PubSubApi:
         try:
             check_topic(topic)
             frames = [
-                kernel.build_frame(self._app_id, EVENT_TYPE, topic, [record for _, record in group])
-                for group in groups
+                kernel.build_frame(self._app_id, EVENT_TYPE, topic, [record for _, record in group]) for group in groups
             ]
             op = Operation(_BULK, pubsub_name, self._context.client._timeout, dict(metadata) or None)
             found = await self._pubsub._call_async(op, driver.publish_async, topic, frames, None)

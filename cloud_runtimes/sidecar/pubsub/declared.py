@@ -41,7 +41,9 @@ async def _over_http(app: AppChannel) -> list[Subscription]:
     if answer.status == 404:
         return []
     if answer.status != 200:
-        logger().error("the application answered /dapr/subscribe with status %d: it has no subscriptions", answer.status)
+        logger().error(
+            "the application answered /dapr/subscribe with status %d: it has no subscriptions", answer.status
+        )
         return []
     found = json.decode(answer.body) if answer.body.strip() else []
     if found is None:

@@ -105,13 +105,9 @@ class HttpDelivery(Delivery):
             if isinstance(each, dict) and isinstance(each.get("entryId"), str)
         }
 
-    async def _post(
-        self, place: Place, body: bytes, content_type: str, headers: list[tuple[str, str]]
-    ) -> AppAnswer:
+    async def _post(self, place: Place, body: bytes, content_type: str, headers: list[tuple[str, str]]) -> AppAnswer:
         headers = [("pubsubname", place.subscription.pubsub_name), *headers]
-        return await self._app.invoke(
-            AppCall("POST", place.path.removeprefix("/"), "", headers, content_type, body)
-        )
+        return await self._app.invoke(AppCall("POST", place.path.removeprefix("/"), "", headers, content_type, body))
 
 
 def _entry(item: Item, raw: bool) -> bytes:

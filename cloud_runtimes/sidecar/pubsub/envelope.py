@@ -163,7 +163,13 @@ def _enveloped(record: Record, pubsub_name: str) -> Envelope:
     }
     if record.subject is not None:
         attributes["subject"] = record.subject
-    attributes |= {"topic": record.topic, "pubsubname": pubsub_name, "traceid": trace, "traceparent": trace, "tracestate": ""}
+    attributes |= {
+        "topic": record.topic,
+        "pubsubname": pubsub_name,
+        "traceid": trace,
+        "traceparent": trace,
+        "tracestate": "",
+    }
     attributes |= extensions
     return Envelope(attributes, record.payload, content_type)
 

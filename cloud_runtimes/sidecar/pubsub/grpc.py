@@ -40,8 +40,7 @@ class PubSubMethods:
 
     async def _publish_bulk(self, request: Any, context: Any) -> Any:
         entries = [
-            Entry(each.entry_id, each.event, each.content_type, dict(each.metadata) or None)
-            for each in request.entries
+            Entry(each.entry_id, each.event, each.content_type, dict(each.metadata) or None) for each in request.entries
         ]
         failed = await self._api.publish_bulk(
             request.pubsub_name, request.topic, entries, dict(request.metadata), _trace(context)

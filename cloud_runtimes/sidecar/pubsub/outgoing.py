@@ -60,7 +60,15 @@ def ttl_of(metadata: Mapping[str, str]) -> float | None:
 
 
 def make(
-    data: bytes, content_type: str, metadata: Mapping[str, str], *, raw: bool, app_id: str, trace: Trace, topic: str, pubsub_name: str
+    data: bytes,
+    content_type: str,
+    metadata: Mapping[str, str],
+    *,
+    raw: bool,
+    app_id: str,
+    trace: Trace,
+    topic: str,
+    pubsub_name: str,
 ) -> Outgoing:
     """Return the event of a request.
 

@@ -13,9 +13,9 @@ from ..context import Context
 from ..pubsub.types import Subscription
 from ..settings import ComponentInfo, SidecarSettings
 
-__all__ = ["DAPR_VERSION", "SystemApi"]
+__all__ = ["RUNTIME_VERSION", "SystemApi"]
 
-DAPR_VERSION: Final = "1.19.0"
+RUNTIME_VERSION: Final = "1.19.0"
 """The version of Dapr whose API this is; clients look at it."""
 
 _KINDS: Final = {
@@ -57,7 +57,7 @@ class SystemApi:
 
         return {
             **self._context.attributes,
-            "daprRuntimeVersion": DAPR_VERSION,
+            "daprRuntimeVersion": RUNTIME_VERSION,
             "cloudRuntimesVersion": __version__,
         }
 
@@ -67,7 +67,9 @@ class SystemApi:
             self._context.attributes[name] = value
 
     def check_health(self, app_id: str | None) -> None:
-        """Refuse another application's sidecar."""
+        """Refuse while the application does not listen yet, and for another application's sidecar."""
+        if self._context.app is not None and not self._context.app.is_ready:
+            raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", "dapr is not ready: [app]")
         if app_id is not None and app_id != self.settings.app_id:
             raise DaprError(500, "INTERNAL", "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
 

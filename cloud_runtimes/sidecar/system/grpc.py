@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..._dapr.messages import messages
-from .api import DAPR_VERSION, SystemApi
+from .api import RUNTIME_VERSION, SystemApi
 from .unavailable import APIS
 
 __all__ = ["SystemMethods"]
@@ -32,7 +32,7 @@ class SystemMethods:
     async def _get(self, request: Any, context: Any) -> Any:
         settings = self._api.settings
         reply = messages().GetMetadataResponse(
-            id=settings.app_id, runtime_version=DAPR_VERSION, extended_metadata=self._api.attributes()
+            id=settings.app_id, runtime_version=RUNTIME_VERSION, extended_metadata=self._api.attributes()
         )
         for component in self._api.components():
             reply.registered_components.add(

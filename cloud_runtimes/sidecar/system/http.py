@@ -8,7 +8,7 @@ from ..http.app import HttpApi
 from ..http.request import Reply, Request, empty, json_reply, malformed
 from ..http.router import Route
 from ..pubsub.types import Subscription
-from .api import DAPR_VERSION, SystemApi
+from .api import RUNTIME_VERSION, SystemApi
 from .unavailable import APIS, Unavailable
 
 __all__ = ["SystemRoutes"]
@@ -39,7 +39,7 @@ class SystemRoutes:
             connection["port"] = settings.app_port
         document = {
             "id": settings.app_id,
-            "runtimeVersion": DAPR_VERSION,
+            "runtimeVersion": RUNTIME_VERSION,
             "components": [
                 {
                     "name": each.name,
