@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from ..._dapr.failures import DaprError
@@ -13,6 +14,8 @@ from ...codec.payload import JSON
 from ...errors import PayloadError
 
 __all__ = ["Reply", "Request", "empty", "integer", "json_reply", "malformed", "mapping", "members", "text", "texts"]
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(slots=True)
@@ -128,12 +131,11 @@ def integer(document: Mapping[str, Any], *names: str) -> int:
     value = _member(document, names)
     if value is None:
         return 0
-    try:
-        number = int(value) if isinstance(value, str) else value
-        if isinstance(number, float) and number.is_integer():
-            number = int(number)
-    except ValueError:
-        number = None
+    number = value
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        number = int(value)
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not -(2**31) <= number < 2**31:
         raise malformed(f"{names[0]!r} is {_kind(value)} where an integer of 32 bits is wanted")
     return number
