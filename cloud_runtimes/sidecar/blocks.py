@@ -13,6 +13,8 @@ from .bindings import BindingsBlock
 from .configuration import ConfigurationBlock
 from .context import Context
 from .http.app import HttpApi
+from .invoke import InvokeBlock
+from .jobs import JobsBlock
 from .lock import LockBlock
 from .pubsub.block import PubSubBlock
 from .secret import SecretBlock
@@ -66,6 +68,8 @@ def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], N
         ConfigurationBlock(context),
         LockBlock(context),
         PubSubBlock(context),
+        InvokeBlock(context),
+        JobsBlock(context),
         BindingsBlock(context),
         SystemBlock(context, shutdown),
     )

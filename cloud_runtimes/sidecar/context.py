@@ -33,6 +33,8 @@ class Context:
         settings: of the sidecar.
         attributes: what ``SetMetadata`` has set.
         app: the application, ``None`` where there is no port of it.
+        grpc_address: where the sidecar serves gRPC; ``""``: it does not.
+        peer_token: what other sidecars of the home have from this one, to pass calls of gRPC on to its application.
         subscriptions: those that are open now, as `GetMetadata` tells them.
     """
 
@@ -40,6 +42,8 @@ class Context:
     settings: SidecarSettings
     attributes: dict[str, str] = field(default_factory=dict)
     app: AppChannel | None = None
+    grpc_address: str = ""
+    peer_token: str | None = field(default=None, repr=False)
     subscriptions: list[Subscription] = field(default_factory=list)
 
     def configured(self, service: str) -> bool:

@@ -167,6 +167,8 @@ class Sidecar:
                 retryable=False,
             ) from error
         self.grpc_address = f"{place}:{port}"
+        reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(place, place)
+        self.context.grpc_address = f"{reached}:{port}"
         await self._grpc.start()
 
 

@@ -59,11 +59,15 @@ class Reply:
 class App:
     """An application over HTTP: ``answer`` gives the reply to what it got, except to ``/dapr/subscribe``, which tells ``subscriptions``."""
 
-    def __init__(self, subscriptions: Any = None, answer: Callable[[Got], Reply | None] | None = None) -> None:
+    def __init__(
+        self, subscriptions: Any = None, answer: Callable[[Got], Reply | None] | None = None, *, port: int = 0
+    ) -> None:
         self.got: list[Got] = []
         self.asked: list[Got] = []
         self.subscriptions = subscriptions
         self.answer = answer
+        self.closing = False
+        """Answer each request on a connection of its own."""
         app = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,6 +80,8 @@ class App:
                 self.send_response(reply.status)
                 for name, value in reply.headers:
                     self.send_header(name, value)
+                if app.closing:
+                    self.send_header("connection", "close")
                 self.send_header("content-length", str(len(reply.body)))
                 self.end_headers()
                 if self.command != "HEAD":
@@ -86,7 +92,7 @@ class App:
             def log_message(self, format: str, *args: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

@@ -73,6 +73,7 @@ class AppAnswer:
         content_type: of ``body``, ``None``: not told.
         failure: over gRPC (name of the code, message, serialized ``google.rpc.Status`` or ``b""``) of a call that failed.
         data_type: type URL of ``body`` where it came as an ``Any``.
+        is_grpc: it came over gRPC.
     """
 
     status: int
@@ -81,6 +82,7 @@ class AppAnswer:
     body: bytes
     failure: tuple[str, str, bytes] | None = None
     data_type: str = ""
+    is_grpc: bool = False
 
 
 class AppChannel(ABC):

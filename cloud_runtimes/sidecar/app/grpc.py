@@ -146,8 +146,11 @@ class GrpcChannel(AppChannel):
                 JSON,
                 status_json(_number(code), message, status),
                 failure=(code.name, message, status),
+                is_grpc=True,
             )
-        return AppAnswer(200, headers, reply.content_type or None, reply.data.value, data_type=reply.data.type_url)
+        return AppAnswer(
+            200, headers, reply.content_type or None, reply.data.value, data_type=reply.data.type_url, is_grpc=True
+        )
 
     async def close(self) -> None:
         await self.channel.close()

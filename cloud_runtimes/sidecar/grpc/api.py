@@ -61,15 +61,18 @@ class GrpcApi(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return who answers a method, or ``None``."""
-        if not self._accepts(handler_call_details.invocation_metadata):
-            return _refusal
         handler = self._handlers.get(handler_call_details.method)
+        metadata = handler_call_details.invocation_metadata
+        if not self._accepts(metadata, self._context.settings.api_token):
+            # another sidecar has no token of ours, but may pass calls on to the application
+            peer = self._context.peer_token
+            if handler is not None or peer is None or not self._accepts(metadata, peer):
+                return _refusal
         if handler is None and self.otherwise is not None:
             handler = self.otherwise(handler_call_details)
         return handler
 
-    def _accepts(self, metadata: Any) -> bool:
-        token = self._context.settings.api_token
+    def _accepts(self, metadata: Any, token: str | None) -> bool:
         if token is None:
             return True
         given = [value for name, value in metadata or () if name == "dapr-api-token"]
