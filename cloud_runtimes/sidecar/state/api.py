@@ -27,6 +27,7 @@ _TRANSACTION: Final = Method("state", "transaction", repeatable=False)
 
 _CONCURRENCY: Final = ("", "first-write", "last-write")
 _CONSISTENCY: Final = ("", "eventual", "strong")
+_TRANSACTING: Final = "error while executing state transaction"
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -110,21 +111,18 @@ class StateApi:
     def need_transactions(self, store: str) -> None:
         """Refuse a store that has no transactions; before the body is read, as Dapr does."""
         self._need_store(store)
-        if spi.TRANSACTION not in self._context.driver("state", store).features:
+        try:
+            features = self._context.driver("state", store).features
+        except CloudRuntimesError as error:
+            raise failures.failed("ERR_STATE_TRANSACTION", _TRANSACTING, error) from error
+        if spi.TRANSACTION not in features:
             raise failures.no_transactions(store)
 
     async def transact(self, store: str, changes: Sequence[Change]) -> None:
         """Apply changes in their order, all or none."""
         self.need_transactions(store)
         try:
-            await self._change(
-                _TRANSACTION,
-                store,
-                changes,
-                "ERR_STATE_TRANSACTION",
-                "error while executing state transaction",
-                atomic=True,
-            )
+            await self._change(_TRANSACTION, store, changes, "ERR_STATE_TRANSACTION", _TRANSACTING, atomic=True)
         except DaprError as error:
             if error.error_code == "ERR_STATE_TRANSACTION":  # a stale etag too
                 error.status, error.grpc_code = 500, "INTERNAL"
