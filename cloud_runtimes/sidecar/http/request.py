@@ -107,11 +107,12 @@ def malformed(text: str) -> DaprError:
 
 
 def members(value: Any, what: str = "the body") -> Mapping[str, Any]:
-    """Return the members of an object, by their names in lower case; ``null`` has none.
+    """Return the members of an object by their names, and by those in lower case; ``null`` has none.
 
     Here and below it is as with Go's decoder: names differ by more than their case, ``null`` is as good as absent, and what is of another type is a `malformed` body.
     """
-    return {name.lower(): each for name, each in _object(value, what).items()}
+    found = _object(value, what)
+    return {**{name.lower(): each for name, each in found.items()}, **found}
 
 
 def text(document: Mapping[str, Any], *names: str) -> str | None:
@@ -165,9 +166,10 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _member(document: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    for name in map(str.lower, names):
-        if name in document:
-            return document[name]
+    for name in names:
+        for spelled in (name, name.lower()):
+            if spelled in document:
+                return document[spelled]
     return None
 
 
