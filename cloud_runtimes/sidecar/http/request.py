@@ -129,9 +129,7 @@ def integer(document: Mapping[str, Any], *names: str) -> int:
     if value is None:
         return 0
     number = value
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    if (isinstance(value, str) and _WHOLE.fullmatch(value)) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not -(2**31) <= number < 2**31:
         raise malformed(f"{names[0]!r} is {_kind(value)} where an integer of 32 bits is wanted")
