@@ -107,11 +107,12 @@ def malformed(text: str) -> DaprError:
 
 
 def members(value: Any, what: str = "the body") -> Mapping[str, Any]:
-    """Return the members of an object, by their names in lower case; ``null`` has none.
+    """Return the members of an object by their names, and by those in lower case; ``null`` has none.
 
     Here and below it is as with Go's decoder: names differ by more than their case, ``null`` is as good as absent, and what is of another type is a `malformed` body.
     """
-    return {name.lower(): each for name, each in _object(value, what).items()}
+    found = _object(value, what)
+    return {**{name.lower(): each for name, each in found.items()}, **found}
 
 
 def text(document: Mapping[str, Any], *names: str) -> str | None:
@@ -128,9 +129,7 @@ def integer(document: Mapping[str, Any], *names: str) -> int:
     if value is None:
         return 0
     number = value
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    if (isinstance(value, str) and _WHOLE.fullmatch(value)) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not -(2**31) <= number < 2**31:
         raise malformed(f"{names[0]!r} is {_kind(value)} where an integer of 32 bits is wanted")
@@ -165,9 +164,10 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _member(document: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    for name in map(str.lower, names):
-        if name in document:
-            return document[name]
+    for name in names:
+        for spelled in (name, name.lower()):
+            if spelled in document:
+                return document[spelled]
     return None
 
 
