@@ -48,9 +48,17 @@ def _port() -> int:
 
 def _answer(got: Got) -> Reply:
     if got.path.startswith("/status/"):
-        return Reply(int(got.path.rpartition("/")[2]), b'{"of":"the application"}', [("content-type", "application/json")])
+        return Reply(
+            int(got.path.rpartition("/")[2]), b'{"of":"the application"}', [("content-type", "application/json")]
+        )
     if got.path.partition("?")[0] in ("/echo", "/echo/deep"):
-        names = {name for name, _ in got.headers} - {"accept-encoding", "user-agent", "baggage", "tracestate", "grpc-trace-bin"}
+        names = {name for name, _ in got.headers} - {
+            "accept-encoding",
+            "user-agent",
+            "baggage",
+            "tracestate",
+            "grpc-trace-bin",
+        }
         told = {"method": got.method, "path": got.path, "headers": sorted(names), "body": got.body.decode()}
         return Reply(200, json.dumps(told).encode(), [("content-type", "application/json"), ("x-mine", "kept")])
     return Reply(404)
@@ -123,7 +131,11 @@ def _told(answer: Answer, texts: bool) -> list[str]:
     """Return an answer as lines, masked."""
     lines = [f"status {answer.status}"] if answer.status else [f"code {answer.code}"]
     if answer.status:
-        lines += [f"{name}: {answer.headers[name] if name != 'etag' else '<etag>'}" for name in _HEADERS if name in answer.headers]
+        lines += [
+            f"{name}: {answer.headers[name] if name != 'etag' else '<etag>'}"
+            for name in _HEADERS
+            if name in answer.headers
+        ]
         try:
             lines.append("body " + json.dumps(_plain(answer.json, texts or answer.status < 400), sort_keys=True)[:3000])
         except ValueError:
@@ -197,7 +209,15 @@ def main() -> None:
         if given.scheduler:
             ports = [str(_port()) for _ in range(5)]
             (folder / "scheduler").mkdir()
-            command = [given.scheduler, "--port", ports[0], "--etcd-data-dir", str(folder / "etcd"), "--healthz-port", ports[1]]
+            command = [
+                given.scheduler,
+                "--port",
+                ports[0],
+                "--etcd-data-dir",
+                str(folder / "etcd"),
+                "--healthz-port",
+                ports[1],
+            ]
             command += ["--metrics-port", ports[2], "--etcd-client-port", ports[3], "--listen-address", "127.0.0.1"]
             command += ["--etcd-initial-cluster", f"dapr-scheduler-server-0=http://127.0.0.1:{ports[4]}"]
             stack.enter_context(_process(command, None, folder / "scheduler" / "log"))

@@ -132,7 +132,10 @@ async def abort(context: Any, error: DaprError) -> None:
         status = kinds.Status(code=GRPC_CODES[error.grpc_code], message=error.message)
         details = [kinds.ErrorInfo(reason=error.reason, domain="dapr.io", metadata=error.metadata)]
         if error.resource is not None:
-            details.append(kinds.ResourceInfo(resource_type=error.resource[0], resource_name=error.resource[1]))
+            kind, name, *text = error.resource
+            details.append(
+                kinds.ResourceInfo(resource_type=kind, resource_name=name, description=text[0] if text else "")
+            )
         if error.violations:
             violations = [kinds.FieldViolation(field=field, description=text) for field, text in error.violations]
             details.append(kinds.BadRequest(field_violations=violations))

@@ -39,7 +39,9 @@ class InvokeRoutes:
             raise _NOBODY
         target, path = found
         if request.method in ("CONNECT", "TRACE"):
-            raise DaprError(500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: invalid HTTP verb")
+            raise DaprError(
+                500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: invalid HTTP verb"
+            )
         call = AppCall(
             request.method,
             path,
@@ -74,5 +76,5 @@ def _in_path(request: Request) -> tuple[str, str] | None:
     if not raw.startswith(_PREFIX):
         return None
     target, found, path = raw[len(_PREFIX) :].partition("/method/")
-    target = request.params["target"].partition("/method/")[0] if found else ""
+    target = f"{request.params['target']}/".partition("/method/")[0] if found else ""  # the path may end there
     return (target, clean_path(path)) if target else None

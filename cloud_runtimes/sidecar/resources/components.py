@@ -230,7 +230,7 @@ class Components:
         kind_name = str(document.spec["type"])
         if kind_name.startswith("bindings."):
             self.bindings[name] = (service, name)
-        capabilities: tuple[str, ...] = ()
+        capabilities: tuple[str, ...] = ("OUTPUT_BINDING",) if name in self.bindings else ()
         if service == "state":
             capabilities = tuple(text for feature, text in _CAPABILITIES.items() if feature in features)
         self.infos.append(ComponentInfo(name, kind_name, str(document.spec.get("version", "v1")), capabilities))

@@ -148,8 +148,12 @@ class StateApi:
             raise failures.illegal_key(store, key, error.message) from error
 
     def _consistency(self, store: str, given: str) -> Any:
-        """Return the consistency to ask for: one that the component does not know of is left out, as Dapr's do."""
-        return given if given and spi.CONSISTENCY in self._context.driver("state", store).features else None
+        """Return the consistency to ask for: one that there is not, or that the component does not know of, is left out, as Dapr's do."""
+        return (
+            given
+            if given in _CONSISTENCY[1:] and spi.CONSISTENCY in self._context.driver("state", store).features
+            else None
+        )
 
     async def _change(
         self, method: Method, store: str, changes: Sequence[Change], code: str, text: str, *, atomic: bool
