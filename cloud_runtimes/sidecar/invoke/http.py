@@ -39,7 +39,9 @@ class InvokeRoutes:
             raise _NOBODY
         target, path = found
         if request.method in ("CONNECT", "TRACE"):
-            raise DaprError(500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: invalid HTTP verb")
+            raise DaprError(
+                500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: invalid HTTP verb"
+            )
         call = AppCall(
             request.method,
             path,
