@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ComponentNotFoundError, InvalidArgumentError
+from ..errors import CloudRuntimesError, ComponentNotFoundError
 from .pubsub.types import Subscription
 from .settings import SidecarSettings
 
@@ -55,11 +55,15 @@ class Context:
         return not declared or any(kind == service for kind, _ in declared)
 
     def lack(self, service: str, store: str) -> Lack | None:
-        """Tell why there is no such component, ``None``: there is one. Does no I/O."""
+        """Tell why there is no such component, ``None``: there is one, though its settings may be wrong. Does no I/O."""
         try:
             self.driver(service, store)
-        except (ComponentNotFoundError, InvalidArgumentError):
+        except ComponentNotFoundError:
             return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
+        except CloudRuntimesError:
+            # what is wrong with a declared one, its first use says; else it is no name of a component
+            if (service, store) not in self.client._runtime_for().declared():
+                return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         return None
 
     def driver(self, service: str, store: str) -> Any:
@@ -67,6 +71,6 @@ class Context:
 
         Raises:
             ComponentNotFoundError: there is none.
-            InvalidArgumentError: the name is none of a component.
+            CloudRuntimesError: the name is none of a component, or its settings are wrong.
         """
         return getattr(self.client, service)._driver(store)

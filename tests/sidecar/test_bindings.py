@@ -127,6 +127,26 @@ def test_values_of_sql(binding: Sidecar) -> None:
     assert found == [["/wA=", 1.5, 9007199254740993, None, "a"]]
 
 
+@pytest.mark.process
+def test_values_of_postgresql(postgres_url: str) -> None:
+    """As ``bindings.postgresql`` writes them, but for UUIDs, which it writes as arrays of numbers."""
+    config = {"capa": {"home": ":memory:pg"}, "database": {"store": {"component": "sqlalchemy", "url": postgres_url}}}
+    with serving(config, bindings={"sql": ("database", "store")}) as one:
+        table = "sidecar_bindings"
+        http(one, "sql", "exec", sql=f"DROP TABLE IF EXISTS {table}")
+        columns = "id INT, n NUMERIC(10,2), d TIMESTAMPTZ, b BYTEA, j JSONB, u UUID, t TEXT"
+        assert http(one, "sql", "exec", sql=f"CREATE TABLE {table} ({columns})").status == 200
+        id = "00000000-0000-0000-0000-000000000001"
+        sql = (
+            f"INSERT INTO {table} VALUES ($1, 1.50, '2020-01-01T00:00:00Z', '\\x00ff', '{{\"a\":1}}', '{id}', $2::text)"
+        )
+        inserted = http(one, "sql", "exec", sql=sql, params='[1, "x:y ?"]')
+        assert inserted.headers["metadata.rows-affected"] == "1"
+        found = http(one, "sql", "query", sql=f"SELECT * FROM {table} WHERE j ? 'a' AND id = $1", params="[1]")
+        assert found.json == [[1, 1.5, "2020-01-01T00:00:00Z", "AP8=", {"a": 1}, id, "x:y ?"]]
+        http(one, "sql", "exec", sql=f"DROP TABLE {table}")
+
+
 @pytest.mark.parametrize(
     ("metadata", "text"),
     [

@@ -214,13 +214,22 @@ def test_malformed_saves(sidecar: Sidecar, body: Any) -> None:
     assert get(sidecar, "k").status == 204
 
 
+def test_names_of_members_in_any_case(sidecar: Sidecar) -> None:
+    """As Go's decoder reads them; names of metadata stay as they are."""
+    assert save(sidecar, {"Key": "k", "VALUE": {"A": 1}, "Metadata": {"ttlInSeconds": "600"}}).status == 204
+    assert get(sidecar, "k").json == {"A": 1}
+    assert "metadata.ttlexpiretime" in get(sidecar, "k").headers
+    assert send(sidecar.http_address, "POST", f"{STORE}/bulk", {"Keys": ["k"]}).json[0]["data"] == {"A": 1}
+
+
 def test_keys_in_urls(sidecar: Sidecar) -> None:
     for key, escaped in (("a b", "a%20b"), ("a b", "a+b"), ("a/b", "a%2Fb"), ("ü", "%C3%BC"), ("bulk", "bulk")):
         save(sidecar, {"key": key, "value": key})
         assert get(sidecar, escaped).json == key
         assert send(sidecar.http_address, "DELETE", f"{STORE}/{escaped}").status == 204
         assert get(sidecar, escaped).status == 204
-    assert get(sidecar, "%FF").status == 400
+    for escaped in ("%FF", "%zz", "a%2"):
+        assert get(sidecar, escaped).status == 400
 
 
 def test_keys_that_the_store_does_not_take(sidecar: Sidecar) -> None:

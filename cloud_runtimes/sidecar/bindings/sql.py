@@ -65,8 +65,11 @@ def _value(value: Any) -> Any:
         return float(value) if value.is_finite() and Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, datetime):
+        return _time(value)
     return value
 
 
 def _time(moment: datetime) -> str:
+    """Return a time as RFC 3339 has it, UTC as ``Z``."""
     return moment.isoformat().replace("+00:00", "Z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -21,6 +22,8 @@ __all__ = ["HttpApi"]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+_BAD_REQUEST: Final = Reply(400, b"400 Bad Request", "text/plain; charset=utf-8")
 _NOT_FOUND: Final = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
 _UNAUTHENTICATED: Final = Reply(401, b"invalid api token", "text/plain; charset=utf-8")
 _BUG: Final = DaprError(500, "INTERNAL", "ERROR", "unexpected failure of the sidecar: see its log")
@@ -53,6 +56,8 @@ class HttpApi:
         raw = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         if not raw.startswith("/"):  # absolute-form and asterisk-form: nobody's proxy
             return _NOT_FOUND, False
+        if _BAD_ESCAPE.search(raw):
+            return _BAD_REQUEST, False
         method = scope["method"]
         path = raw.rstrip("/") or "/"
         route, params = self._router.find(method, path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from ..._dapr.failures import DaprError
@@ -13,6 +14,8 @@ from ...codec.payload import JSON
 from ...errors import PayloadError
 
 __all__ = ["Reply", "Request", "empty", "integer", "json_reply", "malformed", "mapping", "members", "text", "texts"]
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(slots=True)
@@ -104,19 +107,16 @@ def malformed(text: str) -> DaprError:
 
 
 def members(value: Any, what: str = "the body") -> Mapping[str, Any]:
-    """Return the members of an object; ``null`` has none.
+    """Return the members of an object by their names, and by those in lower case; ``null`` has none.
 
-    Here and below ``null`` is as good as absent, and what is of another type is a `malformed` body, as Go's decoder has it.
+    Here and below it is as with Go's decoder: names differ by more than their case, ``null`` is as good as absent, and what is of another type is a `malformed` body.
     """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise malformed(f"{what} is {_kind(value)} where an object is wanted")
-    return value
+    found = _object(value, what)
+    return {**{name.lower(): each for name, each in found.items()}, **found}
 
 
 def text(document: Mapping[str, Any], *names: str) -> str | None:
-    """Return a member that is text, under the first of its names that is there; ``None``: there is none."""
+    """Return a member of `members` that is text, under the first of its names that is there; ``None``: there is none."""
     value = _member(document, names)
     if value is not None and not isinstance(value, str):
         raise malformed(f"{names[0]!r} is {_kind(value)} where a string is wanted")
@@ -128,12 +128,9 @@ def integer(document: Mapping[str, Any], *names: str) -> int:
     value = _member(document, names)
     if value is None:
         return 0
-    try:
-        number = int(value) if isinstance(value, str) else value
-        if isinstance(number, float) and number.is_integer():
-            number = int(number)
-    except ValueError:
-        number = None
+    number = value
+    if (isinstance(value, str) and _WHOLE.fullmatch(value)) or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not -(2**31) <= number < 2**31:
         raise malformed(f"{names[0]!r} is {_kind(value)} where an integer of 32 bits is wanted")
     return number
@@ -141,7 +138,7 @@ def integer(document: Mapping[str, Any], *names: str) -> int:
 
 def texts(document: Mapping[str, Any], name: str) -> list[str]:
     """Return a member that is an array of texts; absent: none."""
-    value = document.get(name)
+    value = _member(document, (name,))
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
@@ -150,18 +147,27 @@ def texts(document: Mapping[str, Any], name: str) -> list[str]:
 
 
 def mapping(document: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Return a member that is an object of texts; absent: empty."""
-    value = members(document.get(name), repr(name))
+    """Return a member that is an object of texts, whose names are as they came; absent: empty."""
+    value = _object(_member(document, (name,)), repr(name))
     for key, each in value.items():
         if not isinstance(each, str):
             raise malformed(f"{name}.{key} is {_kind(each)} where a string is wanted")
     return dict(value)
 
 
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise malformed(f"{what} is {_kind(value)} where an object is wanted")
+    return value
+
+
 def _member(document: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     for name in names:
-        if name in document:
-            return document[name]
+        for spelled in (name, name.lower()):
+            if spelled in document:
+                return document[spelled]
     return None
 
 

@@ -27,6 +27,7 @@ _TRANSACTION: Final = Method("state", "transaction", repeatable=False)
 
 _CONCURRENCY: Final = ("", "first-write", "last-write")
 _CONSISTENCY: Final = ("", "eventual", "strong")
+_TRANSACTING: Final = "error while executing state transaction"
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -65,7 +66,7 @@ class StateApi:
 
     async def get(self, store: str, key: str, consistency: str, metadata: dict[str, str]) -> StateItem[bytes] | None:
         """Return the item, ``None`` where there is none."""
-        self._need_store(store)
+        self.need_store(store)
         self._check_key(store, key)
         try:
             return await self._state.get_item_async(
@@ -82,7 +83,7 @@ class StateApi:
         self, store: str, keys: Sequence[str], metadata: dict[str, str]
     ) -> list[tuple[str, StateItem[bytes] | None]]:
         """Return key and item in the order of the keys."""
-        self._need_store(store)
+        self.need_store(store)
         for key in keys:
             self._check_key(store, key)
         try:
@@ -109,22 +110,19 @@ class StateApi:
 
     def need_transactions(self, store: str) -> None:
         """Refuse a store that has no transactions; before the body is read, as Dapr does."""
-        self._need_store(store)
-        if spi.TRANSACTION not in self._context.driver("state", store).features:
+        self.need_store(store)
+        try:
+            features = self._context.driver("state", store).features
+        except CloudRuntimesError as error:
+            raise failures.failed("ERR_STATE_TRANSACTION", _TRANSACTING, error) from error
+        if spi.TRANSACTION not in features:
             raise failures.no_transactions(store)
 
     async def transact(self, store: str, changes: Sequence[Change]) -> None:
         """Apply changes in their order, all or none."""
         self.need_transactions(store)
         try:
-            await self._change(
-                _TRANSACTION,
-                store,
-                changes,
-                "ERR_STATE_TRANSACTION",
-                "error while executing state transaction",
-                atomic=True,
-            )
+            await self._change(_TRANSACTION, store, changes, "ERR_STATE_TRANSACTION", _TRANSACTING, atomic=True)
         except DaprError as error:
             if error.error_code == "ERR_STATE_TRANSACTION":  # a stale etag too
                 error.status, error.grpc_code = 500, "INTERNAL"
@@ -132,14 +130,11 @@ class StateApi:
 
     async def query(self, store: str) -> None:
         """Refuse: no store of ours has queries."""
-        self._need_store(store)
+        self.need_store(store)
         raise failures.no_query(store)
 
     def need_store(self, store: str) -> None:
         """Refuse a store that is not there; before the body is read, as Dapr does."""
-        self._need_store(store)
-
-    def _need_store(self, store: str) -> None:
         lack = self._context.lack("state", store)
         if lack is not None:
             raise failures.lacking(lack, store, self._app_id)
@@ -159,7 +154,7 @@ class StateApi:
     async def _change(
         self, method: Method, store: str, changes: Sequence[Change], code: str, text: str, *, atomic: bool
     ) -> None:
-        self._need_store(store)
+        self.need_store(store)
         for change in changes:
             self._check_key(store, change.key)
         if not changes:
@@ -183,7 +178,7 @@ class StateApi:
         if change.consistency not in _CONSISTENCY:
             raise InvalidArgumentError(f"unrecognized consistency model '{change.consistency}'")
         metadata = dict(change.metadata)
-        ttl = _ttl(metadata.pop("ttlInSeconds", None))
+        ttl = metadata.pop("ttlInSeconds", None)
         if change.data is None:
             return delete_write(change.key, change.etag or None, None, metadata or None)
         return save_write(
@@ -191,7 +186,7 @@ class StateApi:
             change.data,
             metadata or None,
             change.etag or None,
-            ttl,
+            _ttl(ttl),
             change.concurrency or None,
             self._consistency(store, change.consistency),
             change.content_type,
