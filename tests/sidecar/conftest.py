@@ -11,12 +11,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from apps import App
+from apps import App, Got, Reply
 from official import Sdk, aio_sdk, sync_sdk
 from running import BINDINGS, SECRET, SIDECARS, declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar
+
+
+def _answer(got: Got) -> Reply | None:
+    return Reply(404) if got.path == "/missing" else None
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +34,7 @@ def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
             if name not in made:
                 configure, settings = SIDECARS[name]
                 if name == "application":
-                    settings = {**settings, "app_port": stack.enter_context(App()).port}
+                    settings = {**settings, "app_port": stack.enter_context(App(answer=_answer)).port}
                 home = str(tmp_path_factory.mktemp("sidecar"))
                 made[name] = stack.enter_context(serving(configure(home), **settings))
             return made[name]

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import apis_calls
 import apis_state
 import apis_stores
 import apis_system
 from rows import Api, Case
 
-APIS: tuple[Api, ...] = (*apis_state.APIS, *apis_stores.APIS, *apis_system.APIS)
+APIS: tuple[Api, ...] = (*apis_state.APIS, *apis_calls.APIS, *apis_stores.APIS, *apis_system.APIS)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sidecar-apis.md"
 

@@ -99,7 +99,7 @@ def test_nobody_listens() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         channel = HttpChannel(settings(port))
-        with pytest.raises(NotReached, match="the application at 127.0.0.1:") as caught:
+        with pytest.raises(NotReached, match=r"the application at 127\.0\.0\.1:") as caught:
             await channel.post("/x", b"", "text/plain")
         assert not caught.value.sent
         assert not channel.is_ready
@@ -192,7 +192,9 @@ def test_over_grpc_a_call_is_on_invoke() -> None:
     _, request, metadata = app.got[0]
     assert (request.method, request.data.type_url, request.content_type) == ("a/b", "u", "text/plain")
     assert (request.http_extension.verb, request.http_extension.querystring) == (4, "q=1")
-    assert metadata["x-one"] == "1" and metadata["dapr-accept"] == "*/*" and metadata["dapr-api-token"] == "the-token"
+    assert metadata["x-one"] == "1"
+    assert metadata["dapr-accept"] == "*/*"
+    assert metadata["dapr-api-token"] == "the-token"
 
 
 def test_over_grpc_a_failure_is_a_status() -> None:

@@ -53,14 +53,23 @@ def invoked(sidecar: Sidecar, method: str, path: str, body: bytes | None = None,
 
 @pytest.mark.parametrize("status", [200, 201, 204, 302, 400, 404, 500, 503])
 def test_status_headers_and_body_of_the_application_pass_through(tmp_path: Path, status: int) -> None:
-    headers = [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-mine", "1"), ("content-type", "a/b"), ("connection", "x-hop"), ("x-hop", "1")]
+    headers = [
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("x-mine", "1"),
+        ("content-type", "a/b"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+    ]
     body = b"" if status == 204 else b"\x00of the application"
     with App(answer=lambda got: Reply(status, body, headers)) as app, beside(app, tmp_path) as sidecar:
         found, pairs, data = invoked(sidecar, "POST", "/v1.0/invoke/app/method/a/b%20c?x=1&x=%20", b"in")
     assert (found, data) == (status, body)
     assert [value for name, value in pairs if name == "set-cookie"] == ["a=1", "b=2"]
     told = {name.lower(): value for name, value in pairs}
-    assert told["x-mine"] == "1" and told["content-type"] == "a/b" and "x-hop" not in told
+    assert told["x-mine"] == "1"
+    assert told["content-type"] == "a/b"
+    assert "x-hop" not in told
     (got,) = app.got
     assert (got.method, got.path, got.body) == ("POST", "/a/b%20c?x=1&x=%20", b"in")
 
@@ -92,9 +101,11 @@ def test_headers_of_the_call(tmp_path: Path) -> None:
     assert [value for name, value in got.headers if name == "x-two"] == ["1", "2"]
     assert (got.header("cookie"), got.header("traceparent"), got.header("content-type")) == ("a=b", TRACE, "text/x")
     assert (got.header("dapr-caller-app-id"), got.header("dapr-callee-app-id")) == ("app", "app")
-    assert got.header("dapr-caller-namespace") == "default" and names.count("dapr-caller-app-id") == 1
+    assert got.header("dapr-caller-namespace") == "default"
+    assert names.count("dapr-caller-app-id") == 1
     assert [value for name, value in got.headers if name == "dapr-api-token"] == ["of the application"]
-    assert "x-hop" not in names and "te" not in names
+    assert "x-hop" not in names
+    assert "te" not in names
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,8 @@ def test_where_the_target_stands(tmp_path: Path, path: str, headers: Any, arrive
     with App() as app, beside(app, tmp_path) as sidecar:
         assert invoked(sidecar, "GET", path, None, headers)[0] == 200
     (got,) = app.got
-    assert got.path == arrives and got.header("dapr-app-id") is None
+    assert got.path == arrives
+    assert got.header("dapr-app-id") is None
 
 
 def test_what_nobody_takes_is_not_found(tmp_path: Path) -> None:
@@ -131,7 +143,8 @@ def refused(sidecar: Sidecar, target: str) -> str:
     assert answer.json["message"].startswith(f"failed to invoke, id: {target}, err: ")
     request = messages().InvokeServiceRequest(id=target, message={"method": "x", "http_extension": {"verb": 3}})
     over = call(sidecar.grpc_address, "InvokeService", request, "InvokeResponse")
-    assert (over.code, over.reason) == ("INTERNAL", None) and over.text.startswith("failed to invoke, id: ")
+    assert (over.code, over.reason) == ("INTERNAL", None)
+    assert over.text.startswith("failed to invoke, id: ")
     return str(answer.json["message"])
 
 
@@ -178,7 +191,8 @@ def test_invoke_service_of_an_application_over_http(tmp_path: Path) -> None:
         info = failed.details["ErrorInfo"]
         assert dict(info.metadata) == {"http.code": "404", "http.error_message": "x" * 63}
         wrong = service(sidecar, "app", "x", 0)
-        assert wrong.code == "INTERNAL" and "invalid HTTP verb" in wrong.text
+        assert wrong.code == "INTERNAL"
+        assert "invalid HTTP verb" in wrong.text
     got = app.got[0]
     assert (got.method, got.path, got.body) == ("PUT", "/a%20b/c?q=1", b"in")
     assert (got.header("content-type"), got.header("x-one")) == ("text/x", "1")
@@ -199,7 +213,9 @@ def grpc_app() -> GrpcApp:
 
 def test_an_application_over_grpc_is_on_invoke(tmp_path: Path) -> None:
     with serving_grpc(grpc_app()) as app, beside(app, tmp_path) as sidecar:
-        status, headers, data = invoked(sidecar, "POST", "/v1.0/invoke/app/method/m/n?q=1", b"abc", [("content-type", "t/x")])
+        status, headers, data = invoked(
+            sidecar, "POST", "/v1.0/invoke/app/method/m/n?q=1", b"abc", [("content-type", "t/x")]
+        )
         assert (status, data, dict(headers)["content-type"]) == (200, b"cba", "a/b")
         request = app.named("OnInvoke")[0]
         assert (request.method, request.http_extension.verb, request.http_extension.querystring) == ("m/n", 3, "q=1")
@@ -227,20 +243,25 @@ def test_another_application_of_the_home_is_found(tmp_path: Path) -> None:
         given = [("content-type", "t/x"), ("x-one", "1"), ("x-one", "2"), ("cookie", "a=1"), ("cookie", "b=2")]
         status, headers, data = invoked(sidecar, "PUT", "/v1.0/invoke/other/method/a/b?q=%20", b"in", given)
         assert (status, data) == (418, b"ni")
-        assert dict(headers)["x-back"] == "1" and dict(headers)["content-type"] == "a/b"
+        assert dict(headers)["x-back"] == "1"
+        assert dict(headers)["content-type"] == "a/b"
         got = app.got[0]
         assert (got.method, got.path, got.body) == ("PUT", "/a/b?q=%20", b"in")
         assert (got.header("dapr-caller-app-id"), got.header("dapr-callee-app-id")) == ("app", "other")
         assert (got.header("x-one"), got.header("cookie")) == ("1, 2", "a=1; b=2")
-        assert got.header("x-forwarded-host") and "by=" in (got.header("forwarded") or "")
-        assert got.header("dapr-api-token") == "its own" and got.header("cloud-runtimes-token") is None
+        assert got.header("x-forwarded-host")
+        assert "by=" in (got.header("forwarded") or "")
+        assert got.header("dapr-api-token") == "its own"
+        assert got.header("cloud-runtimes-token") is None
         over = service(sidecar, "other", "x", 3, b"in")
         assert (over.code, dict(over.details["ErrorInfo"].metadata)["http.code"]) == ("UNKNOWN", "418")
 
 
 def test_a_plain_client_calls_the_application_and_the_sidecar_a_plain_service(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        app = stack.enter_context(App(answer=lambda got: Reply(200, b'{"n":1}', [("content-type", "application/json")])))
+        app = stack.enter_context(
+            App(answer=lambda got: Reply(200, b'{"n":1}', [("content-type", "application/json")]))
+        )
         sidecar = stack.enter_context(beside(app, tmp_path, "beside"))
         client = stack.enter_context(CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}, app_id="plain"))
         assert client.rpc.invoke_method("beside", "orders/42", {"x": 1}) == {"n": 1}
@@ -269,7 +290,8 @@ def test_a_failure_of_an_application_over_grpc_keeps_its_code(tmp_path: Path) ->
         failed = service(sidecar, "other", "fails", 0)
         assert (failed.code, failed.text) == ("INVALID_ARGUMENT", "what is that")
         done = service(sidecar, "other", "m", 0, b"in")
-        assert (done.code, done.message.data.value) == ("OK", b"ni") and "dapr-http-status" not in done.headers
+        assert (done.code, done.message.data.value) == ("OK", b"ni")
+        assert "dapr-http-status" not in done.headers
 
 
 # -- calls of gRPC that are passed on ---------------------------------------
@@ -311,7 +333,8 @@ def test_calls_of_grpc_are_passed_on(tmp_path: Path, target: str) -> None:
         channel = stack.enter_context(grpc.insecure_channel(sidecar.grpc_address))
         metadata = (("dapr-app-id", target), ("x-mine", "1"))
         reply, done = channel.unary_unary("/mine.Greeter/Hello").with_call(b"Ada", metadata=metadata, timeout=30)
-        assert reply == b"hello Ada" and dict(done.initial_metadata())["x-initial"] == "1"
+        assert reply == b"hello Ada"
+        assert dict(done.initial_metadata())["x-initial"] == "1"
         trailing = dict(done.trailing_metadata())
         assert (trailing["x-trailing"], trailing["x-bytes-bin"]) == ("2", b"\x00\xff")
         told = next(metadata for method, _, metadata in app.got if method == "/mine.Greeter/Hello")
@@ -341,10 +364,10 @@ def test_a_stream_is_passed_on_as_it_comes(tmp_path: Path) -> None:
         sent: list[bytes] = []
 
         def requests() -> Iterator[bytes]:
-            for number in range(3):
+            while len(sent) < 3:
                 # the next one is sent when the last one was answered
-                until(lambda: len(received) == number)
-                sent.append(b"%d" % number)
+                until(lambda: len(received) == len(sent))
+                sent.append(b"%d" % len(sent))
                 yield sent[-1]
 
         received: list[bytes] = []
@@ -361,7 +384,8 @@ def test_calls_of_grpc_that_cannot_be_passed_on(tmp_path: Path) -> None:
                 with pytest.raises(grpc.RpcError) as caught:
                     channel.unary_unary("/mine.Greeter/Hello")(b"", metadata=(("dapr-app-id", target),), timeout=30)
                 error: Any = caught.value
-                assert error.code() is grpc.StatusCode.UNKNOWN and text in error.details()
+                assert error.code() is grpc.StatusCode.UNKNOWN
+                assert text in error.details()
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary("/mine.Greeter/Hello")(b"", timeout=30)
             error = caught.value

@@ -86,7 +86,8 @@ def test_over_grpc(sidecar: Sidecar, suffix: str) -> None:
     assert found == job
     listed = rpc(sidecar, f"ListJobs{suffix}").message.jobs
     assert [each.name for each in listed] == ["j1", "k"]
-    assert not listed[1].HasField("failure_policy") and not listed[1].HasField("data")
+    assert not listed[1].HasField("failure_policy")
+    assert not listed[1].HasField("data")
     # a type that nobody here knows is told by its bytes
     assert get(sidecar, "j1").json["data"] == {"@type": "mine/Thing", "value": "AGJ5dGVz"}
     assert rpc(sidecar, f"DeleteJobsByPrefix{suffix}", name_prefix="j").code == "OK"
@@ -115,7 +116,8 @@ def test_absent(sidecar: Sidecar) -> None:
     over = rpc(sidecar, "GetJob", name="gone")
     assert (over.code, over.reason) == ("INTERNAL", "DAPR_SCHEDULER_GET_JOB")
     assert delete(sidecar, "gone").status == 204
-    assert get(sidecar, "no||name").status == 500 and delete(sidecar, "no||name").status == 204
+    assert get(sidecar, "no||name").status == 500
+    assert delete(sidecar, "no||name").status == 204
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,8 @@ def test_data_of_grpc_is_bytes_over_http(tmp_path: Path) -> None:
         data = kinds.Any(type_url=VALUE, value=value.SerializeToString())
         assert rpc(sidecar, "ScheduleJob", job=kinds.Job(name="b", due_time="0s", data=data)).code == "OK"
         until(lambda: len(app.got) == 2)
-        assert app.at("/job/a")[0].body == b'{"a":1}' and json.loads(app.at("/job/b")[0].body) == {"b": [1, None]}
+        assert app.at("/job/a")[0].body == b'{"a":1}'
+        assert json.loads(app.at("/job/b")[0].body) == {"b": [1, None]}
 
 
 def test_a_schedule_comes_so_often_and_is_then_gone(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_an_event_gets_daprs_envelope(sidecar: Sidecar, over: str) -> None:
     assert ok(publish(sidecar, over, "a/b", b'{"n": 1}', "application/json"))
     event = received(sidecar, "a/b")
     assert (event.type, event.source, event.content_type) == ("com.dapr.event.sent", "app", "application/json")
-    assert event.data == {"n": 1} and len(event.id) == 36 and event.topic == "a/b"
+    assert event.data == {"n": 1}
+    assert len(event.id) == 36
+    assert event.topic == "a/b"
 
 
 @pytest.mark.parametrize(("content_type", "data"), [("", b"text"), ("text/plain", b"text")])
@@ -70,7 +72,8 @@ def test_the_trace_context_of_the_request_is_the_events(sidecar: Sidecar) -> Non
     headers = {"traceparent": TRACE, "tracestate": "a=1", "content-type": "text/plain"}
     assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", b"x", headers).status == 204
     event = received(sidecar, "t")
-    assert event.traceparent == TRACE and event.extensions == {"tracestate": "a=1"}
+    assert event.traceparent == TRACE
+    assert event.extensions == {"tracestate": "a=1"}
     request = messages().PublishEventRequest(pubsub_name="store", topic="u", data=b"x")
     assert call(sidecar.grpc_address, "PublishEvent", request, metadata={"traceparent": TRACE}).code == "OK"
     assert received(sidecar, "u").traceparent == TRACE
@@ -90,7 +93,9 @@ def test_a_cloud_event_is_taken_as_it_is(sidecar: Sidecar, over: str) -> None:
     assert ok(publish(sidecar, over, "t", json.dumps(event).encode(), "application/cloudevents+json"))
     found = received(sidecar, "t")
     assert (found.id, found.source, found.type, found.data) == ("1", "s", "t", [1])
-    assert found.extensions == {"mine": "x"} and found.time.year == 2020 and found.topic == "t"
+    assert found.extensions == {"mine": "x"}
+    assert found.time.year == 2020
+    assert found.topic == "t"
 
 
 def test_a_cloud_event_gets_what_it_lacks(sidecar: Sidecar, over: str) -> None:
@@ -108,7 +113,8 @@ def test_ttl_ends_an_event(sidecar: Sidecar, over: str) -> None:
     assert ok(publish(sidecar, over, "t", b"1", "application/json", ttlInSeconds="100"))
     event = received(sidecar, "t")
     expires = event._record.expires_us
-    assert expires is not None and 0 < expires - event._record.time_us <= 101_000_000
+    assert expires is not None
+    assert 0 < expires - event._record.time_us <= 101_000_000
 
 
 @pytest.mark.parametrize("body", [b"nothing", b"[1]", b'{"data_base64": "*"}'])
@@ -117,8 +123,10 @@ def test_a_cloud_event_that_is_none_is_refused(sidecar: Sidecar, over: str, body
     if over == "http":
         assert (answer.status, answer.error) == (500, "ERR_PUBSUB_CLOUD_EVENTS_SER")
         info, resource = answer.json["details"]
-        assert info["reason"] == "DAPR_PUBSUB_CLOUD_EVENT_CREATION" and info["metadata"]["appID"] == "app"
-        assert resource["resource_type"] == "pubsub" and resource["description"] == "cannot create cloudevent"
+        assert info["reason"] == "DAPR_PUBSUB_CLOUD_EVENT_CREATION"
+        assert info["metadata"]["appID"] == "app"
+        assert resource["resource_type"] == "pubsub"
+        assert resource["description"] == "cannot create cloudevent"
     else:
         assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "DAPR_PUBSUB_CLOUD_EVENT_CREATION")
         assert answer.details["ResourceInfo"].resource_name == "store"
@@ -162,7 +170,8 @@ def test_a_bulk_over_grpc(sidecar: Sidecar) -> None:
     request = kinds.BulkPublishRequest(pubsub_name="store", topic="t", entries=entries)
     for method in ("BulkPublishEvent", "BulkPublishEventAlpha1"):
         answer = call(sidecar.grpc_address, method, request, "BulkPublishResponse")
-        assert answer.code == "OK" and not answer.message.failedEntries
+        assert answer.code == "OK"
+        assert not answer.message.failedEntries
     found: list[Any] = []
     with sidecar.context.client.pubsub.subscribe("store", "t", batch=1000, group="g") as subscription:
         while len(found) < 5000:
@@ -194,7 +203,8 @@ def test_a_bulk_over_grpc(sidecar: Sidecar) -> None:
 def test_a_bulk_that_cannot_be_read(sidecar: Sidecar, body: Any, reason: str, text: str) -> None:
     answer = send(sidecar.http_address, "POST", "/v1.0/publish/bulk/store/t", body)
     assert (answer.status, answer.error) == (400, "ERR_PUBSUB_EVENTS_SER")
-    assert answer.json["details"][0]["reason"] == f"DAPR_PUBSUB_{reason}" and text in answer.json["message"]
+    assert answer.json["details"][0]["reason"] == f"DAPR_PUBSUB_{reason}"
+    assert text in answer.json["message"]
 
 
 def test_what_fails_of_a_bulk_is_told(sidecar: Sidecar) -> None:
@@ -203,9 +213,11 @@ def test_what_fails_of_a_bulk_is_told(sidecar: Sidecar) -> None:
         {"entryId": "bad", "event": 1, "contentType": "no media type"},
     ]
     answer = send(sidecar.http_address, "POST", "/v1.0/publish/bulk/store/t", entries)
-    assert answer.status == 500 and answer.error == "ERR_PUBSUB_PUBLISH_MESSAGE"
+    assert answer.status == 500
+    assert answer.error == "ERR_PUBSUB_PUBLISH_MESSAGE"
     (failed,) = answer.json["failedEntries"]
-    assert failed["entryId"] == "bad" and "media type" in failed["error"]
+    assert failed["entryId"] == "bad"
+    assert "media type" in failed["error"]
     assert received(sidecar, "t").data == 1  # the others are published
     kinds = messages()
     request = kinds.BulkPublishRequest(

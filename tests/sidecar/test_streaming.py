@@ -124,7 +124,8 @@ def test_another_try_and_dead_letters(sidecar: Sidecar) -> None:
             stream.answer(stream.event().id, status)
             letter = dead.event()
             assert json.loads(letter.data) == status
-            assert letter.topic == "dead" and dict(letter.extensions)["topic"] == "u"
+            assert letter.topic == "dead"
+            assert dict(letter.extensions)["topic"] == "u"
             dead.answer(letter.id)
 
 
@@ -167,7 +168,8 @@ def test_what_cannot_be_subscribed_to(sidecar: Sidecar, options: dict[str, Any],
     with streaming(sidecar) as stream:
         stream.begin(**options)
         code, said = stream.ended()
-        assert code == "UNKNOWN" and said.startswith(text)
+        assert code == "UNKNOWN"
+        assert said.startswith(text)
 
 
 def test_the_first_request_is_the_initial_one_and_the_only(sidecar: Sidecar) -> None:

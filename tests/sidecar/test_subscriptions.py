@@ -117,7 +117,8 @@ def test_attributes_that_cloud_events_does_not_know_arrive(home: str) -> None:
     with App([route("t")]) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", event, "application/cloudevents+json")
         (got,) = until(lambda: app.got)
-    assert got.json["my_own"] == {"deep": [1.5]} and got.json["data"] == {"x": 1}
+    assert got.json["my_own"] == {"deep": [1.5]}
+    assert got.json["data"] == {"x": 1}
     assert (got.json["topic"], got.json["pubsubname"], got.json["id"]) == ("t", "store", "1")
     assert got.json["type"] == "com.dapr.event.sent"
 
@@ -460,7 +461,8 @@ def test_over_grpc_an_event_is_on_topic_event(home: str) -> None:
     extensions = json_format.MessageToDict(request.extensions)
     assert set(extensions) == {"time", "subject", "topic", "pubsubname", "traceid", "traceparent", "tracestate"}
     assert (extensions["traceparent"], extensions["subject"]) == (TRACE, "s")
-    assert app.got[-1][2]["dapr-api-token"] == "token" and app.got[-1][2]["traceparent"] == TRACE
+    assert app.got[-1][2]["dapr-api-token"] == "token"
+    assert app.got[-1][2]["traceparent"] == TRACE
 
 
 @pytest.mark.parametrize("data", [b"\x00\xff", b"text"])

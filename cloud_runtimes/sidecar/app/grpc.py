@@ -24,9 +24,29 @@ VERBS: Final = ("NONE", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTI
 """``HTTPExtension.Verb`` by its number."""
 
 _HTTP_ONLY: Final = frozenset(
-    """accept accept-charset accept-language accept-ranges cache-control cookie date expect from host if-match
-    if-modified-since if-none-match if-schedule-tag-match if-unmodified-since max-forwards origin pragma referer via
-    warning""".split()
+    [
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "accept-ranges",
+        "cache-control",
+        "cookie",
+        "date",
+        "expect",
+        "from",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-schedule-tag-match",
+        "if-unmodified-since",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "referer",
+        "via",
+        "warning",
+    ]
 )
 """Headers that Dapr gives the prefix ``dapr-`` where they become metadata of gRPC."""
 

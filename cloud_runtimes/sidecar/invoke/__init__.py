@@ -6,8 +6,8 @@ from typing import Any
 
 from ..context import Context
 from ..http.app import HttpApi
-from .api import InvokeApi
 from .announced import Announced
+from .api import InvokeApi
 from .http import InvokeRoutes
 
 __all__ = ["InvokeBlock"]

@@ -90,5 +90,3 @@ def _details(code: str, answer: AppAnswer) -> bytes:
     status.details.add().Pack(info)
     data: bytes = status.SerializeToString()
     return data
-
-

@@ -22,7 +22,9 @@ from .api import CALLEE, CALLER, NAMESPACE, InvokeApi
 __all__ = ["Proxy"]
 
 _APP_ID: Final = "dapr-app-id"
-_KEPT_BACK: Final = frozenset([_APP_ID, CALLEE, CALLER, NAMESPACE, "dapr-api-token", "user-agent", "te", "content-type"])
+_KEPT_BACK: Final = frozenset(
+    [_APP_ID, CALLEE, CALLER, NAMESPACE, "dapr-api-token", "user-agent", "te", "content-type"]
+)
 _ASK: Final = Method("rpc", "invoke", repeatable=True, writes=False)
 
 
@@ -128,4 +130,6 @@ async def _feed(call: Any, requests: Any) -> None:
 
 
 def _shown(metadata: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, value) for name, value in metadata or () if not name.startswith("grpc-") or name.endswith("-bin"))
+    return tuple(
+        (name, value) for name, value in metadata or () if not name.startswith("grpc-") or name.endswith("-bin")
+    )

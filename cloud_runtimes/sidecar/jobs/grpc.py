@@ -63,16 +63,12 @@ def _job(message: Any) -> DaprJob:
                 interval=interval, max_retries=constant.max_retries if constant.HasField("max_retries") else None
             )
     data = JobData(None, message.data.type_url, message.data.value) if message.HasField("data") else None
-    return DaprJob(
-        message.name, told("schedule"), told("repeats"), told("due_time"), told("ttl"), data, policy
-    )
+    return DaprJob(message.name, told("schedule"), told("repeats"), told("due_time"), told("ttl"), data, policy)
 
 
 def _message(job: DaprJob) -> Any:
     kinds = messages()
-    made = kinds.Job(
-        name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl
-    )
+    made = kinds.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
     if job.data is not None:
         made.data.CopyFrom(any_message(job.data))
     if job.policy is not None and job.policy.drop:

@@ -39,7 +39,25 @@ _ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 }
 _METHODS: Final = ("startsWith", "endsWith", "contains", "matches", "size")
 _RESERVED: Final = frozenset(
-    """as break const continue else for function if import let loop package namespace return var void while""".split()
+    [
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 
 Scope = Mapping[str, Any]
