@@ -363,7 +363,12 @@ def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
     waits = list(itertools.islice(other.retries.delays(), 50))
     assert all(0.25 <= wait <= 3.0 for wait in waits)
     assert len(found.warnings) == 1
-    assert "circuit breaker 'cb'" in found.warnings[0]
+    for part in ("circuit breaker 'cb'", "component 'bus'", "default 'ComponentInboundPubsub'"):
+        assert part in found.warnings[0]
+    assert "shop" not in found.warnings[0]
+    assert "calls of 'shop'" in load([tmp_path], "other").warnings[0]
+    assert [few.takes(status) for status in (404, 429, 503)] == [False, True, True]
+    assert [Retries().takes(status) for status in (200, 404, 500)] == [False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Mapping
@@ -87,13 +88,23 @@ class InvokeApi:
         return await self._other(target, call)
 
     async def _own(self, target: str, call: AppCall) -> AppAnswer:
-        app = self._context.app
+        app, policies = self._context.app, self._context.settings.resiliency
         if app is None:
             raise not_invoked(target, "the application has no port: give --app-port")
-        try:
-            return await app.invoke(call)
-        except NotReached as error:
-            raise not_invoked(target, error.message) from error
+        policy = None if policies is None else policies.app(self._app_id)
+        retries = None if policy is None else policy.retries
+        delays = iter(()) if retries is None else retries.delays()
+        while True:
+            delay = next(delays, None)
+            try:
+                answer = await app.invoke(call, None if policy is None else policy.timeout)
+            except NotReached as error:
+                if delay is None:
+                    raise not_invoked(target, error.message) from error
+            else:
+                if delay is None or retries is None or not retries.takes(answer.status):
+                    return answer
+            await asyncio.sleep(delay)
 
     async def _other(self, target: str, call: AppCall) -> AppAnswer:
         if _UNSAFE.search(call.path) or _UNSAFE.search(call.query):

@@ -52,7 +52,7 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str) -> Resources:
     documents = read_all(paths, app_id, problems)
     components = Components([each for each in documents if each.kind == "Component"], app_id, problems)
     subscriptions = [subscription(each, problems) for each in documents if each.kind == "Subscription"]
-    policies = resiliency([each for each in documents if each.kind == "Resiliency"], problems)
+    policies = resiliency([each for each in documents if each.kind == "Resiliency"], app_id, problems)
     problems.finish()
     return Resources(
         components.tables,

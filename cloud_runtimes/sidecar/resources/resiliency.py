@@ -1,4 +1,4 @@
-"""Resources of kind ``Resiliency``: timeouts and retries as data; what there is none of here is warned of (Dapr, "Resiliency policies")."""
+"""Resources of kind ``Resiliency`` as data (Dapr, "Resiliency policies"). What is held here, timeouts and retries of calls of the application beside the sidecar, is `Resiliency.app`; the rest is warned of."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class Retries:
     max_interval: float = 60.0
     http: tuple[tuple[int, int], ...] = ()
     grpc: tuple[tuple[int, int], ...] = ()
+
+    def takes(self, status: int) -> bool:
+        """Tell whether an HTTP status is tried again; a failure of transport always is."""
+        return any(first <= status <= last for first, last in self.http) if self.http else status >= 400
 
     def delays(self) -> Iterator[float]:
         """Yield the seconds to wait before each retry."""
@@ -91,7 +95,7 @@ class Resiliency:
         return Policy(timeout, retries)
 
 
-def resiliency(documents: list[Document], problems: Problems) -> Resiliency | None:
+def resiliency(documents: list[Document], app_id: str, problems: Problems) -> Resiliency | None:
     """Return what all documents come to; of two policies of one target the first counts. ``None``: there are none."""
     if not documents:
         return None
@@ -102,6 +106,9 @@ def resiliency(documents: list[Document], problems: Problems) -> Resiliency | No
     unheld: list[str] = []
     for document in documents:
         _Reader(document, problems, unheld).read(apps, outbound, inbound, defaults)
+    unheld += [f"calls of {name!r}, which is another application" for name in apps if name != app_id]
+    unheld += [f"component {name!r}" for name in dict.fromkeys((*outbound, *inbound))]
+    unheld += [f"default {name!r}" for name in defaults if name.startswith(("Actor", "Component"))]
     if unheld:
         problems.warn("resiliency", f"has no effect here: {'; '.join(dict.fromkeys(unheld))}")
     return Resiliency(apps, outbound, inbound, defaults)
