@@ -275,6 +275,28 @@ def test_what_is_no_event_is_dropped(home: str) -> None:
         assert not app.got
 
 
+def test_what_has_expired_is_a_dead_letter(home: str) -> None:
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "expiration": "2001-02-03T04:05:06Z"}
+    with App([route("t", deadLetterTopic="dead")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead").data == 7
+        publish(sidecar, "t", {**event, "expiration": "2901-02-03T04:05:06Z"}, "application/cloudevents+json")
+        (got,) = until(lambda: app.got)
+        assert got.json["expiration"].startswith("2901")
+
+
+def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
+    with App() as app:
+        port = app.port
+    with serving(declared(f":memory:{home[:90]}"), app_port=port) as sidecar:
+        assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
+        publish(sidecar, "t", 1)
+        assert not sidecar.context.subscriptions
+        with App([route("t")], port=port) as app:
+            (got,) = until(lambda: app.got, "the event")
+            assert got.json["data"] == 1
+
+
 def bulk(count: int = 100, wait_ms: int = 300) -> dict[str, Any]:
     return {"bulkSubscribe": {"enabled": True, "maxMessagesCount": count, "maxAwaitDurationMs": wait_ms}}
 
