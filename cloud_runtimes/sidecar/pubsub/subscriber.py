@@ -29,6 +29,9 @@ __all__ = ["Subscriber", "is_raw", "open_handle"]
 _AT_ONCE: Final = 10
 """Callbacks under way of one subscription, as Dapr's ``pubsub.redis`` has them."""
 _AGAIN: Final = 5.0
+_LEASE: Final = 15.0
+"""Seconds after the death of a sidecar for which what it held is still its own."""
+_LATE: Final = 5.0
 
 
 def is_raw(subscription: Subscription) -> bool:
@@ -45,8 +48,8 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     settings = context.settings
     options: dict[str, Any] = {"group": settings.app_id, "max_in_flight": in_flight}
     driver = context.driver("pubsub", subscription.pubsub_name)
-    if ACK_WAIT in driver.features:  # a callback may last as long as it may: the event comes again only then
-        options["ack_wait"] = settings.timeout + 5.0
+    if ACK_WAIT in driver.features:
+        options["ack_wait"] = _LEASE
     if subscription.dead_letter_topic and DEAD_LETTER in driver.features:
         # what fails goes there by our word; a member that dies is no failure of the event
         options |= {"dead_letter_topic": subscription.dead_letter_topic, "max_deliveries": 1_000_000}
@@ -57,6 +60,8 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     handle: Handle[Event[Any]] = await context.client.pubsub.subscribe_async(
         subscription.pubsub_name, subscription.topic, **options
     )
+    # the application has longer for its answer than a sidecar that is dead
+    handle._pump.hold(settings.timeout + _LATE)
     return handle
 
 
