@@ -585,6 +585,21 @@ def test_over_grpc_an_error_asks_for_another_try(home: str) -> None:
         until(lambda: len(app.named("OnTopicEvent")) == 2)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_over_grpc_what_a_message_cannot_hold_is_dropped(home: str, many: bool) -> None:
+    kinds = messages()
+    config = kinds.BulkSubscribeConfig(enabled=many, max_messages_count=1)
+    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead", "bulk_subscribe": config}
+    app = GrpcApp(ListTopicSubscriptions=listing(told), OnTopicEvent=saying())
+    deep: Any = 1
+    for _ in range(60):
+        deep = [deep]
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "deep": deep}
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead")._record.raw
+
+
 @pytest.mark.parametrize("method", ["OnBulkTopicEvent", "OnBulkTopicEventAlpha1"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_over_grpc_a_bulk(home: str, method: str, raw: bool) -> None:
