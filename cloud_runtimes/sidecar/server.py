@@ -146,9 +146,7 @@ class Sidecar:
             await blocks.start()
             await self._server.serve(sockets=[self._socket])
         finally:
-            await blocks.stop()
-            if self._grpc is not None:
-                await self._grpc.stop(settings.grace)
+            await blocks.stop(None if self._grpc is None else self._grpc.stop(settings.grace))
 
     async def _serve_grpc(self, api: Any) -> None:
         from grpc import aio

@@ -77,6 +77,12 @@ class App:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 pairs = [(name.lower(), value) for name, value in self.headers.items()]
                 reply = app.take(Got(self.command, self.path, pairs, body))
+                try:
+                    self.reply(reply)
+                except OSError:  # whoever asked is gone
+                    self.close_connection = True
+
+            def reply(self, reply: Reply) -> None:
                 self.send_response(reply.status)
                 for name, value in reply.headers:
                     self.send_header(name, value)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
@@ -42,3 +47,29 @@ def serving(config: dict[str, Any], **settings: Any) -> Iterator[Sidecar]:
     with CloudRuntimesClient(config=config, app_id="app") as client:
         with Sidecar(client, SidecarSettings(**options)) as sidecar:
             yield sidecar
+
+
+class Addresses(NamedTuple):
+    """Where a sidecar serves, and its process."""
+
+    http: str
+    grpc: str
+    pid: int
+
+
+@contextmanager
+def sidecar_process(home: str, **settings: Any) -> Iterator[Addresses]:
+    """Serve a sidecar in a process of its own: two loops of grpc.aio in one process disturb each other."""
+    given = {"app_id": "app", "http_port": 0, "grpc_port": 0, **settings}
+    command = [sys.executable, str(Path(__file__).with_name("serve_one.py")), json.dumps(declared(home))]
+    with subprocess.Popen(
+        [*command, json.dumps(given)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ), text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            http, rpc = json.loads(process.stdout.readline())
+            yield Addresses(http, rpc, process.pid)
+        finally:
+            process.stdin.close()
+            process.wait(60)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import http.client
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def beside(app: App | GrpcApp | None, home: Path, app_id: str = "app", **setting
     if app is not None:
         settings |= {"app_port": app.port, "app_protocol": "http" if isinstance(app, App) else "grpc"}
     with CloudRuntimesClient(config=declared(str(home)), app_id=app_id) as client:
-        options = SidecarSettings(app_id=app_id, http_port=0, grpc_port=0, grace=1.0, **settings)
+        options = SidecarSettings(**{"app_id": app_id, "http_port": 0, "grpc_port": 0, "grace": 1.0, **settings})
         with Sidecar(client, options) as sidecar:
             if app is not None:
                 until(lambda: sidecar.context.app is not None and sidecar.context.app.is_ready)
@@ -403,3 +405,38 @@ def test_the_way_in_for_other_sidecars_is_for_calls_of_the_application_alone(tmp
         answer = call(sidecar.grpc_address, "GetState", request, "GetStateResponse", {"dapr-api-token": peer})
         assert answer.code == "UNAUTHENTICATED"
         assert peer not in repr(sidecar.context)
+
+
+def test_calls_under_way_end_before_the_sidecar(tmp_path: Path) -> None:
+    leave = threading.Event()
+    entered: list[str] = []
+
+    class Slow(Streams):
+        def hello(self, request: bytes, context: Any) -> bytes:
+            entered.append("hello")
+            assert leave.wait(60)
+            return b"hello " + request
+
+    def invoked_slowly(request: Any, context: Any) -> Any:
+        entered.append("invoke")
+        assert leave.wait(60)
+        return messages().InvokeResponse()
+
+    class Both(Slow):
+        def service(self, handler_call_details: Any) -> Any:
+            return super().service(handler_call_details) or GrpcApp.service(self, handler_call_details)
+
+    with ExitStack() as stack:
+        app = stack.enter_context(serving_grpc(Both(OnInvoke=("InvokeRequest", invoked_slowly))))
+        sidecar = stack.enter_context(beside(app, tmp_path, grace=60.0))
+        channel = stack.enter_context(grpc.insecure_channel(sidecar.grpc_address))
+        hello = channel.unary_unary("/mine.Greeter/Hello").future(
+            b"Ada", metadata=(("dapr-app-id", "app"),), timeout=60
+        )
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(send, sidecar.http_address, "POST", "/v1.0/invoke/app/method/x", b"1")
+            until(lambda: sorted(entered) == ["hello", "invoke"])
+            sidecar.stop()
+            threading.Timer(0.3, leave.set).start()
+            assert hello.result() == b"hello Ada"
+            assert other.result(60).status == 200

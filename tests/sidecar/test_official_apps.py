@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ import pytest
 from apps import App, Reply, until
 from dapr.common.pubsub.subscription import SubscriptionMessage
 from official import Sdk, aio_sdk, sync_sdk
-from running import declared, serving
+from running import declared, serving, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
 
@@ -49,24 +47,6 @@ def grpc_app(made: Any) -> Iterator[int]:
         yield port
     finally:
         made.stop()
-
-
-@contextmanager
-def sidecar_process(home: str, **settings: Any) -> Iterator[tuple[str, str]]:
-    """Serve a sidecar in a process of its own: two loops of grpc.aio in one process disturb each other."""
-    given = {"app_id": "app", "http_port": 0, "grpc_port": 0, **settings}
-    command = [sys.executable, str(Path(__file__).with_name("serve_one.py")), json.dumps(declared(home))]
-    with subprocess.Popen(
-        [*command, json.dumps(given)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ), text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            http, rpc = json.loads(process.stdout.readline())
-            yield http, rpc
-        finally:
-            process.stdin.close()
-            process.wait(60)
 
 
 Beside = Callable[..., Any]
@@ -112,8 +92,8 @@ def beside(request: pytest.FixtureRequest, tmp_path: Path, closing: None) -> Ite
             if request.param == "sync":
                 sidecar = stack.enter_context(serving(declared(home), **settings))
                 return stack.enter_context(sync_sdk(sidecar.http_address, sidecar.grpc_address, ours))
-            http, rpc = stack.enter_context(sidecar_process(home, **settings))
-            return stack.enter_context(aio_sdk(http, rpc, ours))
+            made = stack.enter_context(sidecar_process(home, **settings))
+            return stack.enter_context(aio_sdk(made.http, made.grpc, ours))
 
         yield make
 

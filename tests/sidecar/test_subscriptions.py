@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +18,7 @@ from apps import App, Got, GrpcApp, Reply, serving_grpc, until
 from google.protobuf import json_format
 from grpc import StatusCode
 from raw import send
-from running import declared, serving
+from running import declared, serving, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._dapr.messages import messages
@@ -275,6 +278,49 @@ def test_what_is_no_event_is_dropped(home: str) -> None:
         assert not app.got
 
 
+def test_what_has_expired_is_a_dead_letter(home: str) -> None:
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "expiration": "2001-02-03T04:05:06Z"}
+    with App([route("t", deadLetterTopic="dead")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead").data == 7
+        publish(sidecar, "t", {**event, "expiration": "2901-02-03T04:05:06Z"}, "application/cloudevents+json")
+        (got,) = until(lambda: app.got)
+        assert got.json["expiration"].startswith("2901")
+
+
+def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
+    with App() as app:
+        port = app.port
+    with serving(declared(f":memory:{home[:90]}"), app_port=port) as sidecar:
+        assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
+        publish(sidecar, "t", 1)
+        assert not sidecar.context.subscriptions
+        with App([route("t")], port=port) as app:
+            (got,) = until(lambda: app.got, "the event")
+            assert got.json["data"] == 1
+
+
+def test_an_answer_may_take_longer_than_the_lease(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.sidecar.pubsub.subscriber._LEASE", 3.0)
+    leave = threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        if got.json["data"] == "slow":
+            assert leave.wait(60)
+        return None
+
+    with App([route("t")], answer) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", "slow")
+        until(lambda: app.got)
+        for number in range(5):  # meanwhile the lease is over
+            time.sleep(0.8)
+            publish(sidecar, "t", number)
+        until(lambda: len(app.got) == 6)
+        leave.set()
+        until(lambda: settled(sidecar))
+        assert len(app.got) == 6
+
+
 def bulk(count: int = 100, wait_ms: int = 300) -> dict[str, Any]:
     return {"bulkSubscribe": {"enabled": True, "maxMessagesCount": count, "maxAwaitDurationMs": wait_ms}}
 
@@ -428,6 +474,31 @@ def test_what_does_not_end_in_time_comes_again(tmp_path: Path) -> None:
             until(lambda: len(app.got) == 2, "it again")
 
 
+@pytest.mark.process
+def test_a_sidecar_that_is_killed_loses_nothing_that_it_has_taken(tmp_path: Path) -> None:
+    home, count = str(tmp_path / "home"), 60
+    stuck = threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        if not stuck.is_set() and got.json["data"] % 3 == 0:
+            stuck.wait(60)  # under way when the sidecar dies
+        return None
+
+    with App([route("t")], answer) as app:
+        with sidecar_process(home, app_port=app.port) as first:
+            for number in range(count):
+                body = json.dumps(number).encode()
+                headers = {"content-type": "application/json"}
+                assert send(first.http, "POST", "/v1.0/publish/store/t", body, headers).status == 204
+            until(lambda: any(each.json["data"] % 3 == 0 for each in app.got))
+            os.kill(first.pid, signal.SIGKILL)
+        stuck.set()
+        with sidecar_process(home, app_port=app.port):
+            until(lambda: {each.json["data"] for each in app.got} == set(range(count)), "all events")
+            # what was under way came again
+            until(lambda: len(app.got) > len({each.json["data"] for each in app.got}), "a repeat")
+
+
 # -- gRPC -------------------------------------------------------------------
 
 
@@ -512,6 +583,21 @@ def test_over_grpc_an_error_asks_for_another_try(home: str) -> None:
     with serving_grpc(app), beside(app, home) as sidecar:
         publish(sidecar, "t", 1)
         until(lambda: len(app.named("OnTopicEvent")) == 2)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_over_grpc_what_a_message_cannot_hold_is_dropped(home: str, many: bool) -> None:
+    kinds = messages()
+    config = kinds.BulkSubscribeConfig(enabled=many, max_messages_count=1)
+    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead", "bulk_subscribe": config}
+    app = GrpcApp(ListTopicSubscriptions=listing(told), OnTopicEvent=saying())
+    deep: Any = 1
+    for _ in range(60):
+        deep = [deep]
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "deep": deep}
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead")._record.raw
 
 
 @pytest.mark.parametrize("method", ["OnBulkTopicEvent", "OnBulkTopicEventAlpha1"])

@@ -6,11 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ..settings import SidecarSettings
 
-__all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "NotReached"]
+__all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "NotReached", "passed_on"]
 
 HOP_BY_HOP: Final = frozenset(
     [
@@ -168,8 +168,3 @@ def passed_on(headers: list[tuple[str, str]], also: frozenset[str] = frozenset()
         for name, value in headers
         if name not in HOP_BY_HOP and name not in named and name not in ("content-length", "content-type")
     ]
-
-
-def any_of(value: Any) -> tuple[str, bytes]:
-    """Return the type URL and the bytes of an ``Any``."""
-    return value.type_url, value.value

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ..._dapr.failures import GRPC_CODES, DaprError
 from ..._operation import Method, Operation
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...rpc._limits import MAX_BODY
 from ...rpc.driver import RpcCall, RpcDriver
 from ..app.channel import AppAnswer, AppCall, NotReached
@@ -26,7 +26,6 @@ GRPC_STATUS: Final = "cloud-runtimes-grpc-status"
 """From one sidecar to another: the code of an application's answer over gRPC."""
 
 _INVOKE: Final = Method("rpc", "invoke", repeatable=False)
-_WORD: Final = re.compile(r"[!-~]+(?: +[!-~]+)*")
 _UNSAFE: Final = re.compile(r"[^!-~]")
 
 
@@ -136,11 +135,13 @@ class InvokeApi:
 
 
 def _joined(headers: list[tuple[str, str]]) -> Mapping[str, str]:
-    """Return headers for a call of ours, which has each name once; what it would refuse is left out."""
+    """Return headers for a call of ours, which has each name once, and some for itself."""
     made: dict[str, str] = {}
     for name, value in headers:
-        if not _WORD.fullmatch(value) or name.startswith("cloud-runtimes-") or name in ("expect", "http2-settings"):
+        if name.startswith("cloud-runtimes-") or name in ("expect", "http2-settings"):
             continue
+        if "\r" in value or "\n" in value:  # a server would have refused it
+            raise InvalidArgumentError(f"the header {name!r} has a line end")
         made[name] = f"{made[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in made else value
     return made
 

@@ -109,9 +109,9 @@ class Proxy:
         return str(found["grpc"]), str(found["token"])
 
     async def close(self) -> None:
-        """Close the ways to other sidecars."""
-        for channel in self._channels.values():
-            await channel.close()
+        """Close the ways to other sidecars; calls under way may end within the grace."""
+        grace = self._context.settings.grace
+        await asyncio.gather(*(channel.close(grace) for channel in self._channels.values()))
 
 
 async def _feed(call: Any, requests: Any) -> None:

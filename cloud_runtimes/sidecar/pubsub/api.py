@@ -18,7 +18,7 @@ from ...pubsub._outgoing import EVENT_TYPE, check_topic, make_record
 from ...pubsub.driver import RAW, TTL, PubSubDriver
 from ..context import Context
 from .envelope import is_text, media_type
-from .outgoing import NotAnEvent, Outgoing, Trace, make
+from .outgoing import NotAnEvent, Outgoing, Trace, make, passed_on
 
 __all__ = ["Entry", "PubSubApi", "bytes_of"]
 
@@ -63,7 +63,7 @@ class PubSubApi:
                 attributes=outgoing.attributes,
                 ttl=ttl,
                 raw=outgoing.attributes is None,
-                metadata=dict(metadata) or None,
+                metadata=passed_on(metadata),
             )
         except CloudRuntimesError as error:
             raise self._failure(pubsub_name, topic, error.message) from error
@@ -116,7 +116,7 @@ class PubSubApi:
             frames = [
                 kernel.build_frame(self._app_id, EVENT_TYPE, topic, [record for _, record in group]) for group in groups
             ]
-            op = Operation(_BULK, pubsub_name, self._context.client._timeout, dict(metadata) or None)
+            op = Operation(_BULK, pubsub_name, self._context.client._timeout, passed_on(metadata))
             found = await self._pubsub._call_async(op, driver.publish_async, topic, frames, None)
         except CloudRuntimesError as error:
             return {entry_id: error.message for entry_id, _ in records}
@@ -129,7 +129,7 @@ class PubSubApi:
             content_type=outgoing.content_type,
             key=outgoing.key,
             attributes=outgoing.attributes,
-            metadata=dict(metadata) or None,
+            metadata=passed_on(metadata),
             id=kernel.uuid7_text(kernel.uuid7()),
             expires_us=None if ttl is None else time.time_ns() // 1000 + int(ttl * 1_000_000),
             raw=outgoing.attributes is None,

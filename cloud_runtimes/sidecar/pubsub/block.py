@@ -77,7 +77,13 @@ class PubSubBlock:
                 logger().error("ending a subscription failed: %r", result, exc_info=result)
 
     async def _subscribe(self, app: AppChannel) -> None:
-        await app.ready()
+        try:
+            await app.ready()
+            await self._open_all(app)
+        except Exception as error:
+            logger().error("opening the application's subscriptions failed: %r", error, exc_info=error)
+
+    async def _open_all(self, app: AppChannel) -> None:
         wanted = list(self._declared)
         try:
             for each in await ask(app):

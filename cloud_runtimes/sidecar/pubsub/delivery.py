@@ -49,7 +49,7 @@ class Place:
 class Delivery(ABC):
     """Sends events to the application.
 
-    Its methods raise `NotReached` where there was no answer.
+    Its methods raise `NotReached` where there was no answer, `one` also `PayloadError` for an event that the protocol cannot hold.
     """
 
     @abstractmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf import json_format
 from grpc import StatusCode, aio
 
 from ..._dapr.messages import messages
 from ..._log import repeated
+from ...errors import PayloadError
 from ..app.channel import NotReached
 from ..app.grpc import ALPHA, CALLBACK, GrpcChannel, metadata_of
 from .delivery import BULK_TYPE, Delivery, Item, Place, Said
@@ -18,7 +19,9 @@ from .envelope import CLOUD_EVENT, Envelope
 
 __all__ = ["GrpcDelivery", "event_message", "said_of"]
 
-_SAID = {0: Said.SUCCESS, 1: Said.RETRY, 2: Said.DROP}
+_DEPTH: Final = 30
+"""Of attributes: each level is three of a message, of which parsers take a hundred."""
+_SAID: Final = {0: Said.SUCCESS, 1: Said.RETRY, 2: Said.DROP}
 
 
 def said_of(status: int) -> Said:
@@ -27,7 +30,11 @@ def said_of(status: int) -> Said:
 
 
 def event_message(place: Place, envelope: Envelope) -> Any:
-    """Return a ``TopicEventRequest``."""
+    """Return a ``TopicEventRequest``.
+
+    Raises:
+        PayloadError: its attributes are nested more deeply than a message can be.
+    """
     return messages().TopicEventRequest(
         id=envelope.text("id"),
         source=envelope.text("source"),
@@ -43,7 +50,10 @@ def event_message(place: Place, envelope: Envelope) -> Any:
 
 
 def _struct(envelope: Envelope) -> Any:
-    return json_format.ParseDict(envelope.extensions, messages().Struct())
+    try:
+        return json_format.ParseDict(envelope.extensions, messages().Struct(), max_recursion_depth=_DEPTH)
+    except json_format.ParseError as error:
+        raise PayloadError(f"its attributes cannot be told over gRPC: {error}") from error
 
 
 class GrpcDelivery(Delivery):
@@ -64,9 +74,19 @@ class GrpcDelivery(Delivery):
 
     async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
         subscription = place.subscription
+        said: dict[str, Said] = {}
+        entries = []
+        for item in items:
+            try:
+                entries.append(_entry(place, item))
+            except PayloadError as error:
+                repeated(f"poison {subscription.topic}", "an event of %s is dropped: %s", subscription.topic, error)
+                said[item.entry_id] = Said.DROP
+        if not entries:
+            return said
         request = messages().TopicEventBulkRequest(
             id=str(uuid.uuid4()),
-            entries=[_entry(place, item) for item in items],
+            entries=entries,
             metadata={"pubsubName": subscription.pubsub_name},
             topic=subscription.topic,
             pubsub_name=subscription.pubsub_name,
@@ -86,9 +106,9 @@ class GrpcDelivery(Delivery):
                     f"{ALPHA}OnBulkTopicEventAlpha1", request, "TopicEventBulkResponse", metadata
                 )
         except aio.AioRpcError as error:
-            said = self._failed(place, error)
-            return {item.entry_id: said for item in items}
-        return {each.entry_id: said_of(each.status) for each in reply.statuses}
+            failed = self._failed(place, error)
+            return {item.entry_id: failed for item in items} | said
+        return {each.entry_id: said_of(each.status) for each in reply.statuses} | said
 
     def _failed(self, place: Place, error: aio.AioRpcError) -> Said:
         if error.code() is StatusCode.UNAVAILABLE:

@@ -14,9 +14,10 @@ from ...codec import json
 from ...errors import PayloadError
 from .envelope import CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json
 
-__all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "ttl_of"]
+__all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
 
 _PREFIX: Final = "cloudevent."
+_TAKEN: Final = ("rawPayload", "ttlInSeconds", "partitionKey")
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
 _DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")
 _FIELDS: Final = ("specversion", "datacontenttype", "data", "data_base64", "topic", "pubsubname", "traceid")
@@ -51,6 +52,13 @@ class Outgoing:
     attributes: dict[str, Any] | None
     ttl: float | None
     key: str | None
+
+
+def passed_on(metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what is left for the component of a request's metadata."""
+    return {
+        name: value for name, value in metadata.items() if name not in _TAKEN and not name.startswith(_PREFIX)
+    } or None
 
 
 def ttl_of(metadata: Mapping[str, str]) -> float | None:

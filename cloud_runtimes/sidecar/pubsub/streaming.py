@@ -134,6 +134,7 @@ class _Stream:
             while (event := await self._handle.receive_async()) is not None:
                 try:
                     envelope = read(event, subscription.pubsub_name, subscription.topic, self._place.raw)
+                    message = event_message(self._place, envelope)
                 except PayloadError as error:
                     repeated(f"stream {subscription.topic}", "event %s is dropped: %s", event.id, error)
                     event.drop()
@@ -141,7 +142,6 @@ class _Stream:
                 if envelope.expired:
                     event.drop()
                     continue
-                message = event_message(self._place, envelope)
                 self.pending.setdefault(message.id, deque()).append(event)
                 self.outgoing.put_nowait(messages().SubscribeTopicEventsResponseAlpha1(event_message=message))
         except CloudRuntimesError as error:

@@ -28,7 +28,9 @@ __all__ = ["Subscriber", "is_raw", "open_handle"]
 
 _AT_ONCE: Final = 10
 """Callbacks under way of one subscription, as Dapr's ``pubsub.redis`` has them."""
-_AGAIN: Final = 5.0
+_LEASE: Final = 15.0
+"""Seconds after the death of a sidecar for which what it held is still its own."""
+_LATE: Final = 5.0
 
 
 def is_raw(subscription: Subscription) -> bool:
@@ -45,8 +47,8 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     settings = context.settings
     options: dict[str, Any] = {"group": settings.app_id, "max_in_flight": in_flight}
     driver = context.driver("pubsub", subscription.pubsub_name)
-    if ACK_WAIT in driver.features:  # a callback may last as long as it may: the event comes again only then
-        options["ack_wait"] = settings.timeout + 5.0
+    if ACK_WAIT in driver.features:
+        options["ack_wait"] = _LEASE
     if subscription.dead_letter_topic and DEAD_LETTER in driver.features:
         # what fails goes there by our word; a member that dies is no failure of the event
         options |= {"dead_letter_topic": subscription.dead_letter_topic, "max_deliveries": 1_000_000}
@@ -57,6 +59,8 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     handle: Handle[Event[Any]] = await context.client.pubsub.subscribe_async(
         subscription.pubsub_name, subscription.topic, **options
     )
+    # the application has longer for its answer than a sidecar that is dead
+    handle._pump.hold(settings.timeout + _LATE)
     return handle
 
 
@@ -115,10 +119,9 @@ class Subscriber:
                 if event is None:
                     return
                 events = [event] if bulk is None else [event, *await self._more(handle, bulk)]
-            except CloudRuntimesError as error:
-                repeated(f"subscriber {id(self)}", "%s: %s", self._name, error)
-                await asyncio.sleep(_AGAIN)
-                continue
+            except CloudRuntimesError as error:  # one that will not pass: it has tried again by itself
+                repeated(f"ended {self._name}", "%s has ended: %s", self._name, error)
+                return
             self._busy.add(task)
             try:
                 if bulk is None:
@@ -159,9 +162,8 @@ class Subscriber:
                 self._settle(event, Said.DROP)
                 return None
             path = self._routes.path(envelope)
-        except PayloadError as error:  # no try would be better
-            repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
-            self._settle(event, Said.DROP)
+        except PayloadError as error:
+            self._poison(event, error)
             return None
         except ExpressionError as error:
             repeated(f"rules {self._name}", "%s: a rule fails for event %s: %s", self._name, event.id, error)
@@ -181,6 +183,8 @@ class Subscriber:
             said = await self._delivery.one(Place(self.subscription, path, self._raw), envelope)
         except NotReached as error:
             self._unreached((event,), error)
+        except PayloadError as error:
+            self._poison(event, error)
         else:
             self._settle(event, said)
 
@@ -200,6 +204,11 @@ class Subscriber:
                 continue
             for event, item in group:
                 self._settle(event, said.get(item.entry_id, Said.RETRY))
+
+    def _poison(self, event: Event[Any], error: PayloadError) -> None:
+        """An event that cannot be told: no other try would be better."""
+        repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
+        self._settle(event, Said.DROP)
 
     def _unreached(self, events: Sequence[Event[Any]], error: NotReached) -> None:
         """The application did not answer, so it has said nothing against the events: they come again, also where there is a dead-letter topic."""
