@@ -2,7 +2,7 @@
 
 ``python tests/sidecar/against_daprd.py PATH_OF_DAPRD [--scheduler PATH] [--redis HOST:PORT] [--texts] [--all]``
 
-Both read the same resource files, but for the store of state in Redis, which ours has in memory. What is random or of the machine (etags, ids, times, ports, traces) is masked, and so are the words of refusals without ``--texts``. Whatever is left is a difference; those known are told in docs/sidecar.md.
+Both read the same resource files, but for the stores of state, locks and configuration in Redis, which ours has in memory. What is published must reach the application alike too. What is random or of the machine (etags, ids, times, ports, traces) is masked, and so are the words of refusals without ``--texts``. Whatever is left is a difference; those known are told in docs/sidecar.md.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from apps import App, Got, Reply
+from apps import App, Got, Reply, until
 from google.protobuf.json_format import MessageToDict
 from raw import Answer, call, send
-from recorded import HTTP, RPC
+from recorded import DELIVERIES, HTTP, LOCKS, RPC, SUBSCRIPTIONS
 from rows import Http
 
 from cloud_runtimes._dapr.messages import messages
@@ -87,13 +87,16 @@ def _process(command: list[str], ready: str | None, log: Path) -> Iterator[None]
                 process.kill()
 
 
-def _resources(folder: Path, redis: str | None) -> Path:
+def _resources(folder: Path, redis: str | None, stores: dict[str, str]) -> Path:
     made = folder / "resources"
     made.mkdir()
     (folder / "secrets.json").write_text('{"one": "1", "nested": {"inner": "2"}}')
     (folder / "files").mkdir()
     state = ("state.redis", f"[{{name: redisHost, value: '{redis}'}}]") if redis else ("state.in-memory", "[]")
+    host = f"[{{name: redisHost, value: '{redis}'}}]" if redis else "[]"
+    more = [(name, f"{kind}.{'redis' if redis else 'in-memory'}", host) for name, kind in stores.items()]
     for name, kind, metadata in (
+        *more,
         ("store", *state),
         ("bus", "pubsub.in-memory", "[]"),
         ("vault", "secretstores.local.file", f"[{{name: secretsFile, value: '{folder}/secrets.json'}}]"),
@@ -104,19 +107,25 @@ def _resources(folder: Path, redis: str | None) -> Path:
 
 
 @contextmanager
-def _sidecar(program: list[str], folder: Path, more: list[str], redis: str | None) -> Iterator[tuple[str, str]]:
+def _sidecar(
+    program: list[str], folder: Path, more: list[str], redis: str | None, stores: dict[str, str]
+) -> Iterator[tuple[str, str, App]]:
     http, grpc = _port(), _port()
     folder.mkdir()
-    with App([], _answer) as app:
+    with App(list(SUBSCRIPTIONS), _answer) as app:
         options = ["--app-id", "app", "--app-port", str(app.port), "--dapr-http-port", str(http)]
-        options += ["--dapr-grpc-port", str(grpc), "--resources-path", str(_resources(folder, redis)), *more]
+        options += ["--dapr-grpc-port", str(grpc), "--resources-path", str(_resources(folder, redis, stores)), *more]
         with _process([*program, *options], f"http://127.0.0.1:{http}", folder / "log"):
             end = time.monotonic() + 60
             while send(f"http://127.0.0.1:{http}", "GET", "/v1.0/invoke/app/method/echo").status != 200:
                 if time.monotonic() > end:
                     raise SystemExit("the application is not reached")
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}"
+            until(
+                lambda: len(send(f"http://127.0.0.1:{http}", "GET", "/v1.0/metadata").json.get("subscriptions", ()))
+                == 4
+            )
+            yield f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", app
 
 
 def _filled(value: Any, etag: str) -> Any:
@@ -168,10 +177,30 @@ def _plain(value: Any, texts: bool) -> Any:
     return value
 
 
-def _record(http: str, grpc: str, texts: bool) -> list[tuple[str, list[str]]]:
+def _delivered(http: str, app: App) -> Iterator[tuple[str, list[str]]]:
+    """Publish, and tell what the application got."""
+    for published in DELIVERIES:
+        app.got.clear()
+        for request in published:
+            send(http, request.method, request.path, request.body, request.headers)
+        events = list(until(lambda: [got for got in app.got if got.method == "POST"], str(published)))
+        lines = []
+        for got in events:
+            names = sorted(
+                name for name, _ in got.headers if name.startswith(("content-type", "metadata", "pubsub", "rawpayload"))
+            )
+            lines += [f"path {got.path}", *(f"{name}: {got.header(name)}" for name in names)]
+            lines.append("body " + json.dumps(_plain(got.json, True), sort_keys=True))
+        for pattern, mask in _MASKS:
+            lines = [pattern.sub(mask, line) for line in lines]
+        yield f"delivered: {_name(published[0])}", [re.sub(r"[0-9a-f]{32}|<trace>", "<trace>", line) for line in lines]
+
+
+def _record(http: str, grpc: str, app: App, texts: bool, locks: bool) -> list[tuple[str, list[str]]]:
     told: list[tuple[str, list[str]]] = []
     etag = ""
-    for request in HTTP:
+    told += _delivered(http, app)
+    for request in (*HTTP, *(LOCKS if locks else ())):
         body = request.body if isinstance(request.body, bytes) else _filled(request.body, etag)
         try:
             answer = send(http, request.method, request.path, body, _filled(dict(request.headers), etag))
@@ -203,6 +232,7 @@ def main() -> None:
     parser.add_argument("--texts", action="store_true", help="compare the words of refusals too")
     parser.add_argument("--all", action="store_true", help="show what is the same too")
     given = parser.parse_args()
+    stores = {"locks": "lock", "settings": "configuration"} if given.redis else {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         more = ["--enable-metrics=false", "--log-level", "info", "--dapr-internal-grpc-port", str(_port())]
@@ -222,11 +252,11 @@ def main() -> None:
             command += ["--etcd-initial-cluster", f"dapr-scheduler-server-0=http://127.0.0.1:{ports[4]}"]
             stack.enter_context(_process(command, None, folder / "scheduler" / "log"))
             more += ["--scheduler-host-address", f"127.0.0.1:{ports[0]}"]
-        with _sidecar([given.daprd], folder / "daprd", more, given.redis) as places:
-            theirs = _record(*places, given.texts)
+        with _sidecar([given.daprd], folder / "daprd", more, given.redis, stores) as places:
+            theirs = _record(*places, given.texts, bool(stores))
         os.environ["CLOUD_RUNTIMES_HOME"] = str(folder / "home")
-        with _sidecar([sys.executable, "-m", "cloud_runtimes", "serve"], folder / "ours", [], None) as places:
-            ours = _record(*places, given.texts)
+        with _sidecar([sys.executable, "-m", "cloud_runtimes", "serve"], folder / "ours", [], None, stores) as places:
+            ours = _record(*places, given.texts, bool(stores))
     masked = str(folder)
     same = 0
     for (what, one), (_, other) in zip(theirs, ours, strict=True):

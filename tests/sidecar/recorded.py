@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rows import Http
 
-__all__ = ["HTTP", "RPC", "Step"]
+__all__ = ["DELIVERIES", "HTTP", "LOCKS", "RPC", "SUBSCRIPTIONS", "Step"]
 
 
 class Step(NamedTuple):
@@ -20,6 +20,72 @@ class Step(NamedTuple):
     reply: str
     fields: dict[str, Any]
 
+
+SUBSCRIPTIONS: tuple[dict[str, Any], ...] = (
+    {"pubsubname": "bus", "topic": "loud", "route": "/events"},
+    {"pubsubname": "bus", "topic": "raw", "route": "/raw", "metadata": {"rawPayload": "true"}},
+    {
+        "pubsubname": "bus",
+        "topic": "routed",
+        "routes": {
+            "rules": [{"match": 'event.type == "special"', "path": "/special"}, {"match": "event.data.n > 5", "path": "/large"}],
+            "default": "/rest",
+        },
+    },
+    {"pubsubname": "bus", "topic": "bulk", "route": "/bulk", "bulkSubscribe": {"enabled": True, "maxMessagesCount": 3, "maxAwaitDurationMs": 500}},
+)  # fmt: skip
+"""What the application asks for."""
+
+_CE = {"content-type": "application/cloudevents+json"}
+_P = "/v1.0/publish/bus"
+DELIVERIES: tuple[tuple[Http, ...], ...] = (
+    (Http("POST", f"{_P}/loud", {"a": [1, 1.5, "ü", None]}),),
+    (Http("POST", f"{_P}/loud", b"text", {"content-type": "text/plain"}),),
+    (Http("POST", f"{_P}/loud", b"\x00\xff", {"content-type": "application/octet-stream"}),),
+    (Http("POST", f"{_P}/loud", b"<a/>", {"content-type": "application/xml"}),),
+    (Http("POST", f"{_P}/loud", b"no type", {"content-type": ""}),),
+    (Http("POST", f"{_P}/loud", b"{", {"content-type": "application/json"}),),
+    (Http("POST", f"{_P}/loud", b'"just text"', {"content-type": "application/json"}),),
+    (Http("POST", f"{_P}/loud?metadata.cloudevent.type=special&metadata.cloudevent.subject=s&metadata.cloudevent.id=mine", {"a": 1}),),
+    (Http("POST", f"{_P}/loud", {"a": 1}, {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}),),
+    (Http("POST", f"{_P}/loud", {"specversion": "1.0", "id": "own", "type": "t", "source": "s", "data": {"a": 1}, "extra": "x"}, _CE),),
+    (Http("POST", f"{_P}/loud", {"id": "bare"}, _CE),),
+    (Http("POST", f"{_P}/loud", {"id": "b64", "datacontenttype": "image/png", "data_base64": "AAE="}, _CE),),
+    (Http("POST", f"{_P}/loud?metadata.rawPayload=true", {"id": "r", "data": 1}),),
+    (Http("POST", f"{_P}/raw?metadata.rawPayload=true", {"a": 1}),),
+    (Http("POST", f"{_P}/raw?metadata.rawPayload=true", b"\x00\x01", {"content-type": "application/octet-stream"}),),
+    (Http("POST", f"{_P}/raw", {"a": 1}),),
+    (Http("POST", f"{_P}/routed?metadata.cloudevent.type=special", {"n": 9}),),
+    (Http("POST", f"{_P}/routed", {"n": 9}),),
+    (Http("POST", f"{_P}/routed", {"n": 1}),),
+    (Http("POST", "/v1.0/publish/bulk/bus/loud", [{"entryId": "1", "event": {"a": 1}, "contentType": "application/json", "metadata": {"cloudevent.subject": "s"}}]),),
+    tuple(Http("POST", f"{_P}/bulk", {"n": n}) for n in range(3)),
+)  # fmt: skip
+"""Publications, after each of which the application gets one request."""
+
+_LOCK = "/v1.0-alpha1/lock/locks"
+_UNLOCK = "/v1.0-alpha1/unlock/locks"
+LOCKS: tuple[Http, ...] = (
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "o", "expiryInSeconds": 60}),
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "o", "expiryInSeconds": 60}),
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "other", "expiryInSeconds": 60}),
+    Http("POST", _UNLOCK, {"resourceId": "r", "lockOwner": "other"}),
+    Http("POST", _UNLOCK, {"resourceId": "r", "lockOwner": "o"}),
+    Http("POST", _UNLOCK, {"resourceId": "r", "lockOwner": "o"}),
+    Http("POST", _LOCK, {"resourceId": "", "lockOwner": "o", "expiryInSeconds": 60}),
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "", "expiryInSeconds": 60}),
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "o"}),
+    Http("POST", _LOCK, {"resourceId": "r", "lockOwner": "o", "expiryInSeconds": -1}),
+    Http("POST", _LOCK, b"{"),
+    Http("POST", _UNLOCK, {"resourceId": "", "lockOwner": "o"}),
+    Http("POST", _UNLOCK, {"resourceId": "r", "lockOwner": ""}),
+    Http("POST", "/v1.0-alpha1/lock/nope", {"resourceId": "r", "lockOwner": "o", "expiryInSeconds": 60}),
+    Http("GET", "/v1.0/configuration/settings?key=absent"),
+    Http("GET", "/v1.0/configuration/settings"),
+    Http("GET", "/v1.0/configuration/settings/nothing/unsubscribe"),
+    Http("GET", "/v1.0/configuration/nope"),
+)
+"""For stores of locks and configuration, which daprd has in Redis alone."""
 
 S = "/v1.0/state/store"
 T = f"{S}/transaction"

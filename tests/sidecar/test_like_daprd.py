@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from apps import App
+from apps import App, until
 from raw import call, send
 from running import declared, serving
 
@@ -47,3 +47,15 @@ def test_the_root_of_an_application_is_reached() -> None:
     with App() as app, serving(declared(":memory:root"), app_port=app.port) as sidecar:
         assert send(sidecar.http_address, "GET", "/v1.0/invoke/app/method/").status == 200
         assert [got.path for got in app.got if got.method == "GET"][-1] == "/"
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "text/plain", "application/octet-stream"])
+def test_bytes_of_an_event_that_was_one_already_stay_bytes(content_type: str) -> None:
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/events"}
+    event = {"id": "1", "source": "s", "type": "t", "datacontenttype": content_type, "data_base64": "AAFh"}
+    with App([subscription]) as app, serving(declared(":memory:bytes"), app_port=app.port) as sidecar:
+        kind = {"content-type": "application/cloudevents+json"}
+        assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", event, kind).status == 204
+        got = until(lambda: [got.json for got in app.got if got.path == "/events"])[0]
+    assert (got["datacontenttype"], got["data_base64"]) == (content_type, "AAFh")
+    assert "data" not in got

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ...codec import json
 from ...errors import PayloadError
-from .envelope import CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json
+from .envelope import CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
 
@@ -143,7 +143,9 @@ def _given(
             data, content_type = _payload(found, content_type)
         except ValueError as error:
             raise NotAnEvent(str(error)) from error
-        return Outgoing(data, content_type, attributes, ttl, key)
+        # bytes of another type would be delivered as text, where they could be that
+        if found.get("data_base64") is None or media_type(content_type) == "application/octet-stream":
+            return Outgoing(data, content_type, attributes, ttl, key)
     # Dapr passes on what CloudEvents does not know: such an event is stored as it is
     whole = {
         "specversion": "1.0",
