@@ -374,3 +374,30 @@ def test_bulk_answers_that_cannot_be_used(client: CloudRuntimesClient, peer: Pee
 def test_absent_keys_of_a_bulk_answer(client: CloudRuntimesClient, peer: Peer) -> None:
     peer.says(200, [{"key": "a"}, {"key": "b", "data": None, "etag": "1"}], "POST /v1.0/state/s/bulk")
     assert set(client.state.get_bulk("s", ["a", "b"])) == {"b"}
+
+
+@both
+@pytest.mark.parametrize("failure", [UnavailableError("gone", maybe_applied=False), KeyboardInterrupt()])
+def test_a_bulk_save_that_ends_half_way_says_so(
+    client: CloudRuntimesClient, peer: Peer, face: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime: Any = client._runtime_for()
+    link = runtime.link
+    real, sent = link._send, []
+
+    def send(op: Any, request: Any) -> Any:
+        sent.append(request.http_method)
+        if sent.count("POST") >= 2:
+            raise failure
+        return real(op, request)
+
+    async def send_async(op: Any, request: Any) -> Any:
+        return send(op, request)
+
+    monkeypatch.setattr(link, "_send", send)
+    monkeypatch.setattr(link, "_send_async", send_async)
+    many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
+    with pytest.raises(type(failure)) as caught:
+        call(client.state, face, "save_bulk", "s", many, timeout=5)
+    told: Any = caught.value
+    assert told.maybe_applied

@@ -6,8 +6,8 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ... import _fork
-from ..._operation import Operation
-from ...errors import ClosedError, UnauthenticatedError, UnavailableError
+from ..._operation import Operation, mark_interrupted
+from ...errors import ClosedError, CloudRuntimesError, UnauthenticatedError, UnavailableError
 from ...rpc._http1 import Endpoint
 from ...rpc._sync_http import NotReached, Pool
 from ...rpc.driver import Body, RpcCall, RpcReply
@@ -69,23 +69,37 @@ class Link:
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
         """Make the requests of an operation and return what it does."""
+        wrote = False
         try:
             request = next(flow)
             while True:
-                request = flow.send(self._send(op, request))
+                reply = self._send(op, request)
+                wrote = wrote or _wrote(op, request, reply)
+                request = flow.send(reply)
         except StopIteration as done:
             result: T = done.value
             return result
+        except BaseException as error:
+            if wrote:
+                _tell(error)
+            raise
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
+        wrote = False
         try:
             request = next(flow)
             while True:
-                request = flow.send(await self._send_async(op, request))
+                reply = await self._send_async(op, request)
+                wrote = wrote or _wrote(op, request, reply)
+                request = flow.send(reply)
         except StopIteration as done:
             result: T = done.value
             return result
+        except BaseException as error:
+            if wrote:
+                _tell(error)
+            raise
 
     def _send(self, op: Operation, request: Request) -> RpcReply:
         self._check()
@@ -129,3 +143,16 @@ class Link:
         self._pool.close()
         if self._async is not None:
             self._async.close()
+
+
+def _wrote(op: Operation, request: Request, reply: RpcReply) -> bool:
+    """Tell whether something is changed, whatever becomes of the rest of the operation."""
+    return op.method.writes and request.http_method != "GET" and reply.status < 300
+
+
+def _tell(error: BaseException) -> None:
+    """Say on what ends an operation that a part of it was done."""
+    if isinstance(error, CloudRuntimesError):
+        error.maybe_applied = True
+    elif not isinstance(error, Exception):
+        mark_interrupted(error, True)

@@ -92,7 +92,7 @@ class Components:
     # -- settings ---------------------------------------------------------
 
     def _table(self, document: Document, kind: ComponentType) -> tuple[dict[str, Any], bool]:
-        """Return the table, and whether the value of a secret is in it."""
+        """Return the table, and whether a value of a secret store or of the environment is in it."""
         problems, where = self._problems, document.where
         settings: Any = registry.find(registry.COMPONENTS, kind.component).Settings
         hints = typing.get_type_hints(settings)
@@ -112,7 +112,7 @@ class Components:
                 f"{where}, metadata {name!r}", item, frozenset(["envRef", "name", "secretKeyRef", "value"])
             )
             text = self._text(document, name, item)
-            secret = secret or "secretKeyRef" in item
+            secret = secret or not {"envRef", "secretKeyRef"}.isdisjoint(item)
             if text is None:
                 continue
             key = plain(name)
