@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ...schedule.types import FailurePolicy, Retry
 
-__all__ = ["FOREVER", "VALUE_TYPE", "DaprJob", "JobData", "Policy", "go_duration"]
+__all__ = ["FOREVER", "VALUE_TYPE", "DaprJob", "JobData", "Policy", "data_of", "go_duration", "restored"]
 
 VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 FOREVER: Final = 2**31 - 1

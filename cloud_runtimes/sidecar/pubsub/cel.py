@@ -7,16 +7,33 @@ As CEL defines them (https://github.com/google/cel-spec, "langdef"): ``&&`` and 
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from ...errors import InvalidArgumentError
+from .cel_nodes import (
+    MAX,
+    ExpressionError,
+    Node,
+    Selected,
+    added,
+    called,
+    choice,
+    constant,
+    denied,
+    indexed,
+    kind_of,
+    listed,
+    logic,
+    negative,
+    relation,
+    selected,
+    variable,
+)
 
 __all__ = ["Expression", "ExpressionError"]
 
-_MAX: Final = 8192
 _DEPTH: Final = 64
 _TOKEN: Final = re.compile(
     r"""[ \t\r\n]*(?:
@@ -31,12 +48,6 @@ _TOKEN: Final = re.compile(
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL)
 _SIMPLE: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _PLAIN: Final = frozenset("\\\"'`?")
-_ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _METHODS: Final = ("startsWith", "endsWith", "contains", "matches", "size")
 _RESERVED: Final = frozenset(
     [
@@ -59,13 +70,6 @@ _RESERVED: Final = frozenset(
         "while",
     ]
 )
-
-Scope = Mapping[str, Any]
-Node = Callable[[Scope], Any]
-
-
-class ExpressionError(Exception):
-    """An event for which the expression has no value, such as one without a member that it names."""
 
 
 class Expression:
@@ -90,7 +94,7 @@ class Expression:
         except RecursionError:
             raise ExpressionError("the event is nested too deeply") from None
         if not isinstance(value, bool):
-            raise ExpressionError(f"it gives {_kind(value)}, not true or false")
+            raise ExpressionError(f"it gives {kind_of(value)}, not true or false")
         return value
 
 
@@ -102,8 +106,8 @@ class _Reader:
         self._tokens: list[tuple[str, str, int]] = []
         self._at = 0
         self._depth = 0
-        if len(text) > _MAX:
-            raise InvalidArgumentError(f"an expression of {len(text):,} characters: {_MAX:,} are taken")
+        if len(text) > MAX:
+            raise InvalidArgumentError(f"an expression of {len(text):,} characters: {MAX:,} are taken")
         at = 0
         while True:
             match = _TOKEN.match(text, at)
@@ -148,32 +152,32 @@ class _Reader:
         if self._take("?") is not None:
             first = self._or()
             self._need(":")
-            condition = _choice(condition, first, self._either())
+            condition = choice(condition, first, self._either())
         self._depth -= 1
         return condition
 
     def _or(self) -> Node:
         node = self._and()
         while self._take("||") is not None:
-            node = _logic(node, self._and(), True)
+            node = logic(node, self._and(), True)
         return node
 
     def _and(self) -> Node:
         node = self._relation()
         while self._take("&&") is not None:
-            node = _logic(node, self._relation(), False)
+            node = logic(node, self._relation(), False)
         return node
 
     def _relation(self) -> Node:
         node = self._sum()
         while (sign := self._take("==", "!=", "<", "<=", ">", ">=", "in")) is not None:
-            node = _relation(sign, node, self._sum())
+            node = relation(sign, node, self._sum())
         return node
 
     def _sum(self) -> Node:
         node = self._unary()
         while self._take("+") is not None:
-            node = _added(node, self._unary())
+            node = added(node, self._unary())
         return node
 
     def _unary(self) -> Node:
@@ -182,7 +186,7 @@ class _Reader:
         self._depth += 1
         if self._depth > _DEPTH:
             self._refuse("it is nested too deeply")
-        node = _denied(self._unary()) if sign == "!" else _negative(self._unary())
+        node = denied(self._unary()) if sign == "!" else negative(self._unary())
         self._depth -= 1
         return node
 
@@ -195,7 +199,7 @@ class _Reader:
                     self._refuse("a name is missing")
                 self._at += 1
                 if self._take("(") is None:
-                    node = _selected(node, name)
+                    node = selected(node, name)
                     continue
                 if name not in _METHODS:
                     self._at -= 2
@@ -203,11 +207,11 @@ class _Reader:
                 arguments = self._arguments(")")
                 if len(arguments) != (0 if name == "size" else 1):
                     self._refuse(f"{name} takes {'nothing' if name == 'size' else 'one text'}")
-                node = _called(name, node, arguments, self)
+                node = called(name, node, arguments, self._refuse)
             elif self._take("[") is not None:
                 index = self._either()
                 self._need("]")
-                node = _indexed(node, index)
+                node = indexed(node, index)
             else:
                 return node
 
@@ -228,29 +232,29 @@ class _Reader:
             self._need(")")
             return node
         if self._take("[") is not None:
-            return _listed(self._arguments("]"))
+            return listed(self._arguments("]"))
         if kind == "number":
             self._at += 1
-            return _constant(self._number(text))
+            return constant(self._number(text))
         if kind == "text":
             self._at += 1
-            return _constant(self._unquoted(text))
+            return constant(self._unquoted(text))
         if kind != "name" or text in _RESERVED:
             self._refuse("a value is missing")
         if text in ("true", "false", "null"):
             self._at += 1
-            return _constant({"true": True, "false": False, "null": None}[text])
+            return constant({"true": True, "false": False, "null": None}[text])
         if text == "event":
             self._at += 1
-            return _variable
+            return variable
         if text in ("has", "size") and self._tokens[self._at + 1][1] == "(":
             self._at += 2
             arguments = self._arguments(")")
             if len(arguments) != 1:
                 self._refuse(f"{text} takes one value")
             if text == "size":
-                return _called("size", arguments[0], [], self)
-            if not isinstance(arguments[0], _Selected):
+                return called("size", arguments[0], [], self._refuse)
+            if not isinstance(arguments[0], Selected):
                 self._refuse("has takes a member, such as has(event.subject)")
             return arguments[0].there
         self._refuse(f"{text!r} is not known")
@@ -277,211 +281,3 @@ class _Reader:
             return str(match[4])
 
         return _ESCAPE.sub(one, text[1:-1])
-
-
-class _Selected:
-    """``operand.name``."""
-
-    def __init__(self, operand: Node, name: str) -> None:
-        self._operand = operand
-        self._name = name
-
-    def __call__(self, scope: Scope) -> Any:
-        value = self._operand(scope)
-        if not isinstance(value, Mapping):
-            raise ExpressionError(f"{_kind(value)} has no member {self._name!r}")
-        if self._name not in value:
-            raise ExpressionError(f"there is no member {self._name!r}")
-        return value[self._name]
-
-    def there(self, scope: Scope) -> bool:
-        """``has(operand.name)``."""
-        value = self._operand(scope)
-        if not isinstance(value, Mapping):
-            raise ExpressionError(f"{_kind(value)} has no member {self._name!r}")
-        return self._name in value
-
-
-def _selected(operand: Node, name: str) -> Node:
-    return _Selected(operand, name)
-
-
-def _variable(scope: Scope) -> Any:
-    return scope["event"]
-
-
-def _constant(value: Any) -> Node:
-    return lambda scope: value
-
-
-def _listed(nodes: list[Node]) -> Node:
-    return lambda scope: [node(scope) for node in nodes]
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ExpressionError(f"{_kind(value)} is neither true nor false")
-    return value
-
-
-def _choice(condition: Node, first: Node, second: Node) -> Node:
-    return lambda scope: (first if _truth(condition(scope)) else second)(scope)
-
-
-def _denied(node: Node) -> Node:
-    return lambda scope: not _truth(node(scope))
-
-
-def _negative(node: Node) -> Node:
-    def value(scope: Scope) -> Any:
-        found = node(scope)
-        if not _is_number(found):
-            raise ExpressionError(f"-{_kind(found)} has no meaning")
-        return -found
-
-    return value
-
-
-def _logic(left: Node, right: Node, decides: bool) -> Node:
-    """``||`` where ``decides`` is true, else ``&&``: either side may decide, even if the other fails."""
-
-    def value(scope: Scope) -> bool:
-        failure: ExpressionError | None = None
-        for node in (left, right):
-            try:
-                if _truth(node(scope)) is decides:
-                    return decides
-            except ExpressionError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        return not decides
-
-    return value
-
-
-def _added(left: Node, right: Node) -> Node:
-    def value(scope: Scope) -> Any:
-        first, second = left(scope), right(scope)
-        if (_is_number(first) and _is_number(second)) or (
-            type(first) is type(second) and isinstance(first, (str, list))
-        ):
-            return first + second
-        raise ExpressionError(f"{_kind(first)} and {_kind(second)} cannot be added")
-
-    return value
-
-
-def _relation(sign: str, left: Node, right: Node) -> Node:
-    def value(scope: Scope) -> bool:
-        first, second = left(scope), right(scope)
-        if sign == "==":
-            return _equal(first, second)
-        if sign == "!=":
-            return not _equal(first, second)
-        if sign == "in":
-            if isinstance(second, list):
-                return any(_equal(first, each) for each in second)
-            if isinstance(second, Mapping):
-                return isinstance(first, str) and first in second
-            raise ExpressionError(f"nothing is in {_kind(second)}: give a list or an object")
-        if not (_is_number(first) and _is_number(second)) and not (
-            type(first) is type(second) and isinstance(first, (str, bool))
-        ):
-            raise ExpressionError(f"{_kind(first)} and {_kind(second)} have no order")
-        return bool(_ORDERS[sign](first, second))
-
-    return value
-
-
-def _indexed(operand: Node, index: Node) -> Node:
-    def value(scope: Scope) -> Any:
-        found, at = operand(scope), index(scope)
-        if isinstance(found, Mapping):
-            if isinstance(at, str) and at in found:
-                return found[at]
-            raise ExpressionError(f"there is no member {at!r:.80}")
-        if isinstance(found, list):
-            if _is_number(at) and int(at) == at and 0 <= at < len(found):
-                return found[int(at)]
-            raise ExpressionError(f"there is no element {at!r:.80}")
-        raise ExpressionError(f"{_kind(found)} has no members")
-
-    return value
-
-
-def _called(name: str, operand: Node, arguments: list[Node], reader: _Reader) -> Node:
-    if name == "size":
-
-        def size(scope: Scope) -> int:
-            found = operand(scope)
-            if not isinstance(found, (str, list, Mapping)):
-                raise ExpressionError(f"{_kind(found)} has no size")
-            return len(found)
-
-        return size
-    argument = arguments[0]
-    tests: dict[str, Callable[[str, str], bool]] = {
-        "startsWith": lambda found, given: found.startswith(given),
-        "endsWith": lambda found, given: found.endswith(given),
-        "contains": lambda found, given: given in found,
-    }
-    test = tests.get(name) or _Pattern(argument, reader)
-
-    def value(scope: Scope) -> bool:
-        found, given = operand(scope), argument(scope)
-        if not isinstance(found, str) or not isinstance(given, str):
-            raise ExpressionError(f"{name} takes text, not {_kind(given if isinstance(found, str) else found)}")
-        return test(found, given)
-
-    return value
-
-
-class _Pattern:
-    """``matches``: a constant pattern, in the part of RE2 that cannot take long.
-
-    Python's `re` goes back over what it has tried, RE2 does not: so a repeated group, which makes that expensive, and references back, which RE2 has not, are refused.
-    """
-
-    _DANGEROUS: Final = re.compile(r"\)\s*[*+{]|\\[1-9]|\(\?(?!:|i\)|P<)")
-
-    def __init__(self, argument: Node, reader: _Reader) -> None:
-        try:
-            text = argument({})
-        except (KeyError, ExpressionError):
-            text = None
-        if not isinstance(text, str):
-            reader._refuse("matches takes a pattern that is written out")
-        if self._DANGEROUS.search(text) or len(text) > 500:
-            reader._refuse("matches takes no repeated groups, look-around or references")
-        try:
-            self._compiled = re.compile(text)
-        except (re.error, OverflowError) as error:
-            reader._refuse(f"the pattern {text!r:.80} is none: {error}")
-
-    def __call__(self, found: str, given: str, /) -> bool:
-        return self._compiled.search(found[:_MAX]) is not None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _equal(first: Any, second: Any) -> bool:
-    if _is_number(first) and _is_number(second):
-        return bool(first == second)
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_equal, first, second))
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
-    return type(first) is type(second) and first == second
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a bool"
-    if _is_number(value):
-        return "a number"
-    return "a text" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"

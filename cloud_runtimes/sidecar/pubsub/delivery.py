@@ -17,7 +17,7 @@ from ..app.channel import AppAnswer, AppCall, AppChannel
 from .envelope import CLOUD_EVENT, Envelope
 from .types import Subscription
 
-__all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Said"]
+__all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Place", "Said"]
 
 BULK_TYPE: Final = "com.dapr.event.sent.bulk"
 
