@@ -60,6 +60,7 @@ format: setup ## make the style right
 
 docs: setup ## rewrite the generated tables of the documentation
 	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md
+	$(BIN)/python tests/sidecar/table.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

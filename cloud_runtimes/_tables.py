@@ -13,7 +13,7 @@ from typing import Any, Final
 from . import _fork
 from .errors import InvalidArgumentError
 
-__all__ = ["KINDS", "load_parser", "read_tables"]
+__all__ = ["KINDS", "load_parser", "read_documents", "read_tables"]
 
 KINDS: Final[Mapping[str, str]] = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 """The end of a file's name → its kind."""
@@ -62,6 +62,24 @@ def read_tables(data: bytes, kind: str, *, quote: bool) -> dict[Any, Any] | str:
     return f"expected tables at the top, found {type(found).__name__}"
 
 
+def read_documents(data: bytes) -> list[Any] | str:
+    """Return the documents of YAML, of which the parser is loaded, or what is wrong; nothing of the text is told."""
+    try:
+        import yaml
+
+        return list(yaml.load_all(data.decode("utf-8-sig"), _yaml_loader()))
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start}"
+    except RecursionError:
+        return "syntax error: nested too deeply"
+    except _Twice as twice:
+        return f"syntax error: {twice} stands twice in one table"
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"syntax error{_place(error)}"
+
+
 def _place(error: Exception) -> str:
     """Tell where, of what an error of one of the parsers says."""
     mark = getattr(error, "problem_mark", None)  # PyYAML
@@ -104,6 +122,12 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
+    return yaml.load(text, _yaml_loader())
+
+
+def _yaml_loader() -> Any:
+    import yaml
+
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Refuses a key that stands twice, as YAML does and PyYAML does not."""
 
@@ -115,7 +139,7 @@ def _yaml(text: str) -> Any:
             made: dict[Any, Any] = super().construct_mapping(node, deep)
             return made
 
-    return yaml.load(text, Loader)
+    return Loader
 
 
 _PARSERS: Final = {"json": _json, "toml": _toml, "yaml": _yaml}

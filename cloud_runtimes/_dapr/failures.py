@@ -93,8 +93,9 @@ class DaprError(Exception):
         grpc_code: name of a gRPC status.
         error_code: ``errorCode`` of the body over HTTP.
         reason: of the ``ErrorInfo``; ``None``: a plain failure, which has no details.
+        grpc_only: the details are told over gRPC alone.
         metadata: of the ``ErrorInfo``.
-        resource: (type, name) of the ``ResourceInfo``, or ``None``.
+        resource: (type, name) of the ``ResourceInfo``, or ``None``; a third part is its description.
         violations: (field, description) pairs of the ``BadRequest``.
         links: (description, URL) pairs of the ``Help``.
     """
@@ -107,8 +108,9 @@ class DaprError(Exception):
         message: str,
         *,
         reason: str | None = None,
+        grpc_only: bool = False,
         metadata: Mapping[str, str] | None = None,
-        resource: tuple[str, str] | None = None,
+        resource: tuple[str, ...] | None = None,
         violations: tuple[tuple[str, str], ...] = (),
         links: tuple[tuple[str, str], ...] = (),
     ) -> None:
@@ -118,15 +120,21 @@ class DaprError(Exception):
         self.error_code = error_code
         self.message = message
         self.reason = reason
+        self.grpc_only = grpc_only
         self.metadata = dict(metadata or {})
         self.resource = resource
         self.violations = violations
         self.links = links
 
+    @classmethod
+    def basic(cls, status: int, grpc_code: str, error_code: str, message: str) -> DaprError:
+        """Return a failure that is plain over HTTP, and over gRPC has its code as the reason (``pkg/api/errors``: ``Basic``)."""
+        return cls(status, grpc_code, error_code, message, reason=error_code, grpc_only=True)
+
     def body(self) -> bytes:
         """Return the body over HTTP."""
         document: dict[str, Any] = {"errorCode": self.error_code, "message": self.message}
-        if self.reason is not None:
+        if self.reason is not None and not self.grpc_only:
             document["details"] = self._details()
         return json.encode(document)
 
@@ -141,11 +149,11 @@ class DaprError(Exception):
             }
         ]
         if self.resource is not None:
-            kind, name = self.resource
+            kind, name, *text = self.resource
             details.append(
                 {
                     "@type": f"{prefix}ResourceInfo",
-                    "description": "",
+                    "description": text[0] if text else "",
                     "owner": "",
                     "resource_name": name,
                     "resource_type": kind,

@@ -25,7 +25,7 @@ _made: Messages | None = None
 
 
 class Messages:
-    """Every message as an attribute, e.g. ``messages().GetStateRequest(key="k")``; and ``Any``, ``Duration``, ``Empty``, ``Struct``, ``Value``."""
+    """Every message as an attribute, e.g. ``messages().GetStateRequest(key="k")``; and ``Any``, ``Duration``, ``Empty``, ``Struct``, ``Value``; ``pool`` knows them all by name."""
 
     def __init__(self) -> None:
         from google.protobuf import (
@@ -38,7 +38,7 @@ class Messages:
             struct_pb2,
         )
 
-        pool = descriptor_pool.DescriptorPool()
+        pool = self.pool = descriptor_pool.DescriptorPool()
         known = (any_pb2, duration_pb2, empty_pb2, struct_pb2)
         for module in known:
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

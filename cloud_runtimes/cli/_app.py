@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from ._app_file import file_app
 from ._app_schedule import schedule_app
+from ._app_serve import serve
 from ._app_stores import config_app, secret_app, state_app
 from ._app_telemetry import telemetry_app
 from ._session import Invocation
@@ -40,6 +41,7 @@ app.add_typer(lock_app, name="lock")
 app.add_typer(file_app, name="file")
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(telemetry_app, name="telemetry")
+app.command(short_help="Serve the API of a Dapr sidecar.")(serve)
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]
 Topic = Annotated[str, typer.Argument(help="Topic.", show_default=False)]

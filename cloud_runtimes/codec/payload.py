@@ -13,7 +13,7 @@ from .json import _decode as _decode_json
 from .json import decode as _decode_json_into
 from .json import encode as _encode_json
 
-__all__ = ["JSON", "MSGPACK", "OCTETS", "decode_payload", "encode_payload"]
+__all__ = ["JSON", "MSGPACK", "OCTETS", "content_kind", "decode_payload", "encode_payload"]
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -30,8 +30,8 @@ _MEDIA_TYPE = re.compile(
 _kinds: dict[str, str] = {JSON: "json", MSGPACK: "msgpack", OCTETS: "bytes"}
 
 
-def _kind(content_type: str) -> str:
-    """``json``, ``msgpack``, ``text`` or ``bytes``."""
+def content_kind(content_type: str) -> str:
+    """Return how a media type is decoded: ``json``, ``msgpack``, ``text`` or ``bytes``."""
     kind = _kinds.get(content_type)
     if kind is not None:
         return kind
@@ -75,7 +75,7 @@ def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, s
         if content_type is None:
             content_type = OCTETS
         else:
-            _kind(content_type)
+            content_kind(content_type)
         if type(data) is bytes:
             return data, content_type
         try:
@@ -84,7 +84,7 @@ def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, s
             raise PayloadError(f"the memoryview cannot be read: {error}") from error
     if content_type is None:
         return _encode_json(data), JSON
-    kind = _kind(content_type)
+    kind = content_kind(content_type)
     if kind == "json":
         return _encode_json(data), content_type
     if kind == "msgpack":
@@ -118,7 +118,7 @@ def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> A
         return _decode_json(data)
     if type is bytes:
         return data
-    kind = "bytes" if content_type is None else _kind(content_type)
+    kind = "bytes" if content_type is None else content_kind(content_type)
     if kind == "json":
         return _decode_json_into(data, type=type)
     if kind == "msgpack":

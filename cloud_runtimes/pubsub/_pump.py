@@ -83,6 +83,11 @@ class Pump:
         """Start the thread."""
         self._thread.start()
 
+    def hold(self, seconds: float) -> None:
+        """Give what is handed out up only after so long, however short the lease at the broker is, which a living member renews."""
+        if self._ack_wait is not None:
+            self._ack_wait = seconds
+
     # -- takers -----------------------------------------------------------
 
     def take(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:

@@ -26,7 +26,17 @@ from ._failures import BARE, error_reply, too_large
 from ._host import Handler, Host, Incoming
 from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
 from ._prepare import HOP_HEADERS
-from ._proof import CALLER_HEADER, HELLO, NONCE, TIMEOUT_HEADER, TOKEN_HEADER, accepts, answer, call_token
+from ._proof import (
+    CALLER_HEADER,
+    HELLO,
+    NONCE,
+    SIDECAR_HEADER,
+    TIMEOUT_HEADER,
+    TOKEN_HEADER,
+    accepts,
+    answer,
+    call_token,
+)
 from .driver import Guard, RpcDriver, RpcReply
 
 __all__ = ["RpcApp"]
@@ -39,7 +49,9 @@ _GUARD: Final = Method("rpc", "serve", repeatable=False, writes=False)
 _HEALTHY: Final = RpcReply(204, {}, None, b"")
 _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
-_HIDDEN: Final = HOP_HEADERS | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
+_SIDECAR_CALLER: Final = "dapr-caller-app-id"
+_SIDECAR: Final = frozenset([SIDECAR_HEADER, _SIDECAR_CALLER, "dapr-callee-app-id", "dapr-caller-namespace"])
+_HIDDEN: Final = HOP_HEADERS | _SIDECAR | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -107,7 +119,7 @@ class RpcApp:
         guard = self._guard or self._set_guard(await self._hosting().guard_async(Operation(_GUARD, "rpc", HEAD_TIME)))
         if name == HELLO:
             return self._hello(guard, query), False
-        if not accepts(guard, self._tokens, headers.get(TOKEN_HEADER)):
+        if not accepts(guard, self._tokens, headers.get(TOKEN_HEADER), headers.get(SIDECAR_HEADER)):
             wrong = "is wrong" if TOKEN_HEADER in headers else "is missing"
             refusal = UnauthenticatedError(
                 f"the caller's token {wrong}: callers of the same CLOUD_RUNTIMES_HOME have one by themselves, "
@@ -133,7 +145,7 @@ class RpcApp:
             query,
             (headers.get("content-type") or OCTETS) if data else None,
             data,
-            headers.get(CALLER_HEADER),
+            headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER),
             deadline,
         )
         return await self._run(handler, incoming), True

@@ -17,6 +17,7 @@ __all__ = [
     "HELLO",
     "NONCE",
     "TIMEOUT_HEADER",
+    "SIDECAR_HEADER",
     "TOKEN_HEADER",
     "accepts",
     "answer",
@@ -29,6 +30,8 @@ TOKEN_HEADER: Final = "cloud-runtimes-token"
 TIMEOUT_HEADER: Final = "cloud-runtimes-timeout"
 """Milliseconds that the caller still waits."""
 CALLER_HEADER: Final = "cloud-runtimes-caller"
+SIDECAR_HEADER: Final = "dapr-api-token"
+"""What a sidecar shows that it is the application's own (Dapr, "App API token authentication")."""
 NONCE: Final = re.compile(r"[0-9a-f]{32,64}")
 
 
@@ -64,9 +67,11 @@ def proves(reply: Any, secret: bytes, app_id: str, instance: str | None, nonce: 
     return any(isinstance(each, str) and each.isascii() and hmac.compare_digest(each, expected) for each in proofs)
 
 
-def accepts(guard: Guard, tokens: tuple[str, ...], token: str | None) -> bool:
-    """Tell whether a caller is let in; ``tokens`` are those of the guard's secrets."""
+def accepts(guard: Guard, tokens: tuple[str, ...], token: str | None, sidecar: str | None = None) -> bool:
+    """Tell whether a caller is let in; ``tokens`` are those of the guard's secrets, ``sidecar`` is what came in `SIDECAR_HEADER`."""
     if guard.open:
+        return True
+    if guard.sidecar is not None and sidecar is not None and hmac.compare_digest(sidecar.encode(), guard.sidecar):
         return True
     if token is None or not token.isascii():
         return False

@@ -71,10 +71,12 @@ class Guard(NamedTuple):
     Attributes:
         secrets: callers and server know one of them; none: nobody can call.
         open: take calls without a token.
+        sidecar: what a sidecar sends as ``dapr-api-token`` with its calls; ``None``: it is not known by that.
     """
 
     secrets: tuple[bytes, ...] = ()
     open: bool = False
+    sidecar: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Guard of {len(self.secrets)} secrets{', open' if self.open else ''}>"

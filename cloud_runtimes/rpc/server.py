@@ -133,7 +133,7 @@ class RpcServer(Handle):
         with _fork.importing:
             from ._uvicorn import make_server
 
-        if not guard.secrets and not guard.open:
+        if not guard.secrets and not guard.open and guard.sidecar is None:
             logger().warning(
                 "%s: nobody has a token for it, since the store is in memory: set rpc_token in [capa]", self._address
             )

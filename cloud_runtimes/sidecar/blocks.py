@@ -5,12 +5,22 @@ A block is a folder's worth of three things: what it does, in words of neither p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from .app import AppBlock
+from .bindings import BindingsBlock
+from .configuration import ConfigurationBlock
 from .context import Context
 from .http.app import HttpApi
+from .invoke import InvokeBlock
+from .jobs import JobsBlock
+from .lock import LockBlock
+from .pubsub.block import PubSubBlock
+from .secret import SecretBlock
 from .state import StateBlock
+from .system import SystemBlock
 
 __all__ = ["Block", "Blocks", "install"]
 
@@ -32,7 +42,7 @@ class Block(Protocol):
 
 
 class Blocks:
-    """All of one sidecar, which start in their order and stop in the opposite one."""
+    """All of one sidecar, which start in their order."""
 
     def __init__(self, blocks: tuple[Block, ...]) -> None:
         self._blocks = blocks
@@ -44,15 +54,34 @@ class Blocks:
             self._started.append(block)
             await block.start()
 
-    async def stop(self) -> None:
-        """Stop those that were started."""
-        while self._started:
-            await self._started.pop().stop()
+    async def stop(self, also: Awaitable[None] | None = None) -> None:
+        """Stop those that were started, and what ``also`` is: at once, since each may take the whole grace; the first one, by which they reach the application, last."""
+        started, self._started = self._started, []
+        ending: list[Awaitable[None]] = [block.stop() for block in started[1:]]
+        if also is not None:
+            ending.append(also)
+        results = await asyncio.gather(*ending, return_exceptions=True)
+        for block in started[:1]:
+            await block.stop()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 def install(context: Context, http: HttpApi, grpc: Any, shutdown: Callable[[], None]) -> Blocks:
     """Make the blocks and give them their routes and methods; ``grpc`` is ``None`` where it is not served."""
-    blocks: tuple[Block, ...] = (StateBlock(context),)
+    blocks: tuple[Block, ...] = (
+        AppBlock(context),
+        StateBlock(context),
+        SecretBlock(context),
+        ConfigurationBlock(context),
+        LockBlock(context),
+        PubSubBlock(context),
+        InvokeBlock(context),
+        JobsBlock(context),
+        BindingsBlock(context),
+        SystemBlock(context, shutdown),
+    )
     for block in blocks:
         block.routes(http)
         if grpc is not None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
+from ..errors import CloudRuntimesError, ComponentNotFoundError
+from .pubsub.types import Subscription
 from .settings import SidecarSettings
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
+    from .app.channel import AppChannel
 
-__all__ = ["Context"]
+__all__ = ["Context", "Lack"]
+
+
+class Lack(Enum):
+    """Why there is no such component."""
+
+    NOT_CONFIGURED = "there is none of its kind"
+    NOT_FOUND = "there is none of its name"
 
 
 @dataclass(slots=True)
@@ -21,11 +32,19 @@ class Context:
         client: whose services answer; its async face is used throughout, on the sidecar's loop.
         settings: of the sidecar.
         attributes: what ``SetMetadata`` has set.
+        app: the application, ``None`` where there is no port of it.
+        grpc_address: where the sidecar serves gRPC; ``""``: it does not.
+        peer_token: what other sidecars of the home have from this one, to pass calls of gRPC on to its application.
+        subscriptions: those that are open now, as `GetMetadata` tells them.
     """
 
     client: CloudRuntimesClient
     settings: SidecarSettings
     attributes: dict[str, str] = field(default_factory=dict)
+    app: AppChannel | None = None
+    grpc_address: str = ""
+    peer_token: str | None = field(default=None, repr=False)
+    subscriptions: list[Subscription] = field(default_factory=list)
 
     def configured(self, service: str) -> bool:
         """Tell whether there can be a component of this service: one is declared, or none is of any, so that names are free.
@@ -34,3 +53,24 @@ class Context:
         """
         declared = self.client._runtime_for().declared()
         return not declared or any(kind == service for kind, _ in declared)
+
+    def lack(self, service: str, store: str) -> Lack | None:
+        """Tell why there is no such component, ``None``: there is one, though its settings may be wrong. Does no I/O."""
+        try:
+            self.driver(service, store)
+        except ComponentNotFoundError:
+            return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
+        except CloudRuntimesError:
+            # what is wrong with a declared one, its first use says; else it is no name of a component
+            if (service, store) not in self.client._runtime_for().declared():
+                return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
+        return None
+
+    def driver(self, service: str, store: str) -> Any:
+        """Return a component's driver, whose ``features`` tell what it can.
+
+        Raises:
+            ComponentNotFoundError: there is none.
+            CloudRuntimesError: the name is none of a component, or its settings are wrong.
+        """
+        return getattr(self.client, service)._driver(store)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .._log import logger
 from .._thread import Background, Changes
-from ..errors import InternalError, UnavailableError, UnsupportedError
+from ..errors import CloudRuntimesError, InternalError, UnavailableError, UnsupportedError
 from ..rpc._listen import listen
 from ..rpc._uvicorn import make_server
 from .blocks import install
@@ -20,7 +20,7 @@ from .settings import SidecarSettings
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["Sidecar"]
+__all__ = ["Sidecar", "need_grpc"]
 
 
 class Sidecar:
@@ -49,11 +49,12 @@ class Sidecar:
         Raises:
             UnavailableError: a port is taken.
             UnsupportedError: gRPC is asked for and grpcio or protobuf is not installed.
+            InvalidArgumentError: a declared subscription cannot be used.
         """
         settings = self.context.settings
         try:
             if settings.grpc_port is not None:
-                _need_grpc()
+                need_grpc()
             self._socket, self.http_address = listen(
                 settings.host, settings.http_port, "give another --dapr-http-port, or end what listens there"
             )
@@ -61,7 +62,7 @@ class Sidecar:
             self._thread.start()
             self._wait_for(lambda: self._started or self._ended)
             if not self._started:
-                if isinstance(self._failure, UnavailableError):
+                if isinstance(self._failure, CloudRuntimesError):
                     raise self._failure
                 raise InternalError(f"the sidecar did not start: {self._failure!r}") from self._failure
         except BaseException:
@@ -72,9 +73,9 @@ class Sidecar:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def wait(self) -> None:
-        """Wait until a signal was `signalled`, shutdown was asked for, or the server has failed."""
-        self._wait_for(lambda: bool(self.signal or self._ended))
+    def wait(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait until a signal was `signalled`, shutdown was asked for, the server has failed, or ``until`` holds, which is looked at after each `wake`."""
+        self._wait_for(lambda: bool(self.signal or self._ended or until()))
         if self._failure is not None:
             raise InternalError(f"the sidecar failed: {self._failure!r}") from self._failure
 
@@ -84,6 +85,10 @@ class Sidecar:
         self._changes.announce()
         if again:
             raise KeyboardInterrupt
+
+    def wake(self) -> None:
+        """Have `wait` look again, from any thread."""
+        self._changes.announce()
 
     def stop(self) -> None:
         """Have it end, from any thread: no more requests are taken, those under way have ``grace`` seconds."""
@@ -141,9 +146,7 @@ class Sidecar:
             await blocks.start()
             await self._server.serve(sockets=[self._socket])
         finally:
-            await blocks.stop()
-            if self._grpc is not None:
-                await self._grpc.stop(settings.grace)
+            await blocks.stop(None if self._grpc is None else self._grpc.stop(settings.grace))
 
     async def _serve_grpc(self, api: Any) -> None:
         from grpc import aio
@@ -166,10 +169,13 @@ class Sidecar:
                 retryable=False,
             ) from error
         self.grpc_address = f"{place}:{port}"
+        reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(place, place)
+        self.context.grpc_address = f"{reached}:{port}"
         await self._grpc.start()
 
 
-def _need_grpc() -> None:
+def need_grpc() -> None:
+    """Raise `UnsupportedError` where gRPC cannot be served."""
     from importlib.util import find_spec
 
     for name in ("grpc", "google.protobuf"):

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["SidecarSettings"]
+from .pubsub.types import Subscription
+
+if TYPE_CHECKING:
+    from .resources.resiliency import Resiliency
+
+__all__ = ["ComponentInfo", "SidecarSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """A component as ``GetMetadata`` tells it.
+
+    Attributes:
+        name: its store.
+        type: as in a component file, e.g. ``"state.sqlite"``.
+        version: e.g. ``"v1"``.
+        capabilities: e.g. ``"ETAG"``, ``"TRANSACTIONAL"``, ``"TTL"``.
+    """
+
+    name: str
+    type: str
+    version: str = "v1"
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +46,10 @@ class SidecarSettings:
         max_body: bytes of a request's body.
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
+        subscriptions: those declared in component files.
+        bindings: name → (``"file"`` or ``"database"``, store): which bindings there are.
+        components: what ``GetMetadata`` tells; empty: what the client's configuration declares.
+        resiliency: policies declared in resource files, of which those for calls of the application are held.
     """
 
     app_id: str
@@ -36,3 +64,7 @@ class SidecarSettings:
     max_body: int = 4 << 20
     timeout: float = 60.0
     grace: float = 5.0
+    subscriptions: tuple[Subscription, ...] = ()
+    bindings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    components: tuple[ComponentInfo, ...] = ()
+    resiliency: Resiliency | None = None

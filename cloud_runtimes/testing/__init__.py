@@ -7,20 +7,28 @@
 
 `SecretSuite` also needs the plugin of `cloud_runtimes.testing.canary`, which finds a secret that leaked anywhere in a run: ``pytest_plugins = ["cloud_runtimes.testing.canary"]``.
 
+Fixtures for users of the package, a client in memory and a sidecar, are in `cloud_runtimes.testing.plugin`, which pytest finds by itself; so importing this loads nothing.
+
 Needs pytest, which is not a dependency of the package.
 """
 
-from .faces import AsyncFace, Face, SyncFace
-from .harness import Harness, SecretHarness, requires
-from .suites.configuration import ConfigurationSuite
-from .suites.database import DatabaseSuite
-from .suites.file import FileSuite
-from .suites.lock import LockSuite
-from .suites.pubsub import PubSubSuite
-from .suites.rpc import RpcHarness, RpcSuite
-from .suites.schedule import ScheduleSuite
-from .suites.secret import SecretSuite
-from .suites.state import StateSuite
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .faces import AsyncFace, Face, SyncFace
+    from .harness import Harness, SecretHarness, requires
+    from .sidecar import RunningSidecar, memory_client, serve
+    from .suites.configuration import ConfigurationSuite
+    from .suites.database import DatabaseSuite
+    from .suites.file import FileSuite
+    from .suites.lock import LockSuite
+    from .suites.pubsub import PubSubSuite
+    from .suites.rpc import RpcHarness, RpcSuite
+    from .suites.schedule import ScheduleSuite
+    from .suites.secret import SecretSuite
+    from .suites.state import StateSuite
 
 __all__ = [
     "AsyncFace",
@@ -33,10 +41,45 @@ __all__ = [
     "PubSubSuite",
     "RpcHarness",
     "RpcSuite",
+    "RunningSidecar",
     "ScheduleSuite",
     "SecretHarness",
     "SecretSuite",
     "StateSuite",
     "SyncFace",
+    "memory_client",
     "requires",
+    "serve",
 ]
+
+_LAZY: Final = {
+    "AsyncFace": "faces",
+    "ConfigurationSuite": "suites.configuration",
+    "DatabaseSuite": "suites.database",
+    "Face": "faces",
+    "FileSuite": "suites.file",
+    "Harness": "harness",
+    "LockSuite": "suites.lock",
+    "PubSubSuite": "suites.pubsub",
+    "RpcHarness": "suites.rpc",
+    "RpcSuite": "suites.rpc",
+    "RunningSidecar": "sidecar",
+    "ScheduleSuite": "suites.schedule",
+    "SecretHarness": "harness",
+    "SecretSuite": "suites.secret",
+    "StateSuite": "suites.state",
+    "SyncFace": "faces",
+    "memory_client": "sidecar",
+    "requires": "harness",
+    "serve": "sidecar",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

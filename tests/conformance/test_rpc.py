@@ -1,22 +1,26 @@
-"""The RPC suite: in the process, in another one found by the registry, and at a configured address."""
+"""The RPC suite: in the process, in another one found by the registry, at a configured address, and by a sidecar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from dapr_harnesses import DAPR_RPC, DaprRpcHarness
 from harnesses import RPC, HereRpc
 
 from cloud_runtimes.testing import Harness, RpcSuite
 
+_ROWS = {**RPC, **DAPR_RPC}
+_HERE = (HereRpc, DaprRpcHarness)
+
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[] if kind is HereRpc else pytest.mark.process) for name, kind in RPC.items()],
+    params=[pytest.param(name, marks=[] if kind in _HERE else pytest.mark.process) for name, kind in _ROWS.items()],
 )
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HereRpc]:
     """One row of the table; its process serves all tests."""
-    harness = RPC[request.param](tmp_path_factory.mktemp("rpc"))
+    harness = _ROWS[request.param](tmp_path_factory.mktemp("rpc"))
     yield harness
     harness.close()
 

@@ -1,4 +1,4 @@
-"""The state suite on every harness of the table, and through both bridges on fakes."""
+"""The state suite on every harness of the table, through both bridges on fakes, and over a sidecar."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_harnesses import DAPR_STATE
 from harnesses import FAKE_STATE, HARNESSES
 
 from cloud_runtimes.testing import Harness, StateSuite
 
-_ROWS = {**HARNESSES, **FAKE_STATE}
+_ROWS = {**HARNESSES, **FAKE_STATE, **DAPR_STATE}
 
 
 class TestState(StateSuite):

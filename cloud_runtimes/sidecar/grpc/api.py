@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, cast
 
 import grpc
 from grpc import aio
@@ -21,6 +22,7 @@ _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Streaming = Callable[[Any, Any], AsyncIterator[Any]]
+"""An asynchronous generator: it is closed when the call ends."""
 
 
 class GrpcApi(grpc.GenericRpcHandler):
@@ -49,17 +51,28 @@ class GrpcApi(grpc.GenericRpcHandler):
             self._guarded_stream(handler), getattr(messages(), request).FromString, _serialize
         )
 
+    def refuse(self, name: str, error: DaprError) -> None:
+        """Have a method refused, whatever its kind, before a message is read."""
+
+        async def answer(request: Any, context: Any) -> None:
+            await abort(context, error)
+
+        self._handlers[SERVICE + name] = grpc.stream_stream_rpc_method_handler(answer)
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return who answers a method, or ``None``."""
-        if not self._accepts(handler_call_details.invocation_metadata):
-            return _refusal
         handler = self._handlers.get(handler_call_details.method)
+        metadata = handler_call_details.invocation_metadata
+        if not self._accepts(metadata, self._context.settings.api_token):
+            # another sidecar has no token of ours, but may pass calls on to the application
+            peer = self._context.peer_token
+            if handler is not None or peer is None or not self._accepts(metadata, peer):
+                return _refusal
         if handler is None and self.otherwise is not None:
             handler = self.otherwise(handler_call_details)
         return handler
 
-    def _accepts(self, metadata: Any) -> bool:
-        token = self._context.settings.api_token
+    def _accepts(self, metadata: Any, token: str | None) -> bool:
         if token is None:
             return True
         given = [value for name, value in metadata or () if name == "dapr-api-token"]
@@ -81,8 +94,9 @@ class GrpcApi(grpc.GenericRpcHandler):
     def _guarded_stream(self, handler: Streaming) -> Streaming:
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                async for item in handler(request, context):
-                    yield item
+                async with aclosing(cast(AsyncGenerator[Any, None], handler(request, context))) as items:
+                    async for item in items:
+                        yield item
             except DaprError as error:
                 await abort(context, error)
             except aio.AbortError:
@@ -118,7 +132,10 @@ async def abort(context: Any, error: DaprError) -> None:
         status = kinds.Status(code=GRPC_CODES[error.grpc_code], message=error.message)
         details = [kinds.ErrorInfo(reason=error.reason, domain="dapr.io", metadata=error.metadata)]
         if error.resource is not None:
-            details.append(kinds.ResourceInfo(resource_type=error.resource[0], resource_name=error.resource[1]))
+            kind, name, *text = error.resource
+            details.append(
+                kinds.ResourceInfo(resource_type=kind, resource_name=name, description=text[0] if text else "")
+            )
         if error.violations:
             violations = [kinds.FieldViolation(field=field, description=text) for field, text in error.violations]
             details.append(kinds.BadRequest(field_violations=violations))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -21,7 +22,16 @@ __all__ = ["HttpApi"]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_NOT_FOUND: Final = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+_BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+_BAD_REQUEST: Final = Reply(400, b"400 Bad Request", "text/plain; charset=utf-8")
+_NOBODY: Final = DaprError(
+    404, "NOT_FOUND", "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id"
+)
+_NOT_FOUND: Final = Reply(404, _NOBODY.body(), JSON)
+"""What no route takes is a call of an application that is not named (dapr/dapr ``pkg/api/http/directmessaging.go``)."""
+_TOO_LARGE: Final = Reply(413, b"request body too large", "text/plain; charset=utf-8")
+_DRAINED: Final = 64 << 20
+"""Bytes that are read and thrown away of what is too large: a connection that is closed before may lose the answer."""
 _UNAUTHENTICATED: Final = Reply(401, b"invalid api token", "text/plain; charset=utf-8")
 _BUG: Final = DaprError(500, "INTERNAL", "ERROR", "unexpected failure of the sidecar: see its log")
 
@@ -53,6 +63,8 @@ class HttpApi:
         raw = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         if not raw.startswith("/"):  # absolute-form and asterisk-form: nobody's proxy
             return _NOT_FOUND, False
+        if _BAD_ESCAPE.search(raw):
+            return _BAD_REQUEST, False
         method = scope["method"]
         path = raw.rstrip("/") or "/"
         route, params = self._router.find(method, path)
@@ -87,10 +99,9 @@ class HttpApi:
 
 async def _body(receive: Receive, headers: list[tuple[str, str]], limit: int) -> bytes | Reply:
     """Read a body, no slower than `SLOWEST`."""
-    too_large = Reply(413, b"request body too large", "text/plain; charset=utf-8")
     for name, value in headers:
-        if name == "content-length" and (not value.isdigit() or len(value) > 15 or int(value) > limit):
-            return too_large
+        if name == "content-length" and (not value.isdigit() or len(value) > 15 or int(value) > limit + _DRAINED):
+            return _TOO_LARGE
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -103,11 +114,14 @@ async def _body(receive: Receive, headers: list[tuple[str, str]], limit: int) ->
                     return Reply(400, b"the caller went away")
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
-                if size > limit:
-                    return too_large
-                parts.append(piece)
+                if size <= limit:
+                    parts.append(piece)
+                else:
+                    parts.clear()
+                if size > limit + _DRAINED:
+                    return _TOO_LARGE
                 if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                    return _TOO_LARGE if size > limit else parts[0] if len(parts) == 1 else b"".join(parts)
                 timer.reschedule(begin + HEAD_TIME + size / SLOWEST)
     except TimeoutError:
         return Reply(408, b"the body came too slowly", "text/plain; charset=utf-8")

@@ -16,17 +16,17 @@ class StateBlock:
     """See the module."""
 
     def __init__(self, context: Context) -> None:
-        self._api = StateApi(context)
+        self._context = context
 
     def routes(self, http: HttpApi) -> None:
         """Add its routes."""
-        StateRoutes(self._api).add_to(http)
+        StateRoutes(StateApi(self._context, self._context.settings.app_id)).add_to(http)
 
     def methods(self, grpc: Any) -> None:
         """Add its methods."""
         from .grpc import StateMethods
 
-        StateMethods(self._api).add_to(grpc)
+        StateMethods(StateApi(self._context)).add_to(grpc)
 
     async def start(self) -> None:
         """Nothing runs by itself."""

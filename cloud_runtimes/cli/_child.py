@@ -1,0 +1,107 @@
+"""The command that ``serve`` runs: a process group that signals reach and that nothing of stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+from .._thread import Background, Changes
+
+__all__ = ["Child"]
+
+_LOOK: Final = 0.05
+"""Seconds between looks at whether others of the group are left."""
+
+
+class Child:
+    """One command, in a process group of its own.
+
+    Attributes:
+        ended: whether the command itself has ended.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], ended: Callable[[], None]) -> None:
+        """Start it.
+
+        A command in a group of its own that reads from a terminal is stopped by the kernel, so such an input is not handed on.
+
+        Raises:
+            OSError: it cannot be run.
+        """
+        stdin = subprocess.DEVNULL if sys.stdin is None or _is_terminal() else None
+        self._process = subprocess.Popen(list(command), env=dict(environment), stdin=stdin, process_group=0)
+        self.ended = False
+        self._told = ended
+        self._changes = Changes()
+        self._watcher = Background(self._watch, "cloud-runtimes-command")
+        self._watcher.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the command, and of its group."""
+        return self._process.pid
+
+    def _watch(self) -> None:
+        # it is left to be reaped: while it is there nobody else can have its group's number
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self.ended = True
+        self._changes.announce()
+        self._told()
+
+    def send(self, number: int) -> None:
+        """Send a signal to the whole group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def end(self, number: int, grace: float, hurry: Callable[[], bool]) -> int:
+        """End it and all of its group, and return its exit code (128 + the signal that ended it).
+
+        Args:
+            number: the signal that it gets first.
+            grace: seconds from that to SIGTERM if it is another one, and then to SIGKILL.
+            hurry: tells that SIGKILL is wanted at once.
+        """
+        for each in dict.fromkeys((number, signal.SIGTERM)):
+            if not self._is_there():
+                break
+            self.send(each)
+            end = monotonic() + grace
+            while self._is_there() and not hurry() and (left := end - monotonic()) > 0:
+                ticket = self._changes.ticket()
+                self._changes.wait(ticket, min(left, _LOOK))
+            if hurry():
+                break
+        self.send(signal.SIGKILL)
+        self._watcher.join(None)
+        code = self._process.wait()
+        return 128 - code if code < 0 else code
+
+    def _is_there(self) -> bool:
+        return not self.ended or self._others()
+
+    def _others(self) -> bool:
+        """Tell whether others of its group are left, once it has ended itself."""
+        group = str(self.pid)
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and name != group:
+                try:
+                    with open(f"/proc/{name}/stat", "rb") as file:
+                        fields = file.read().rpartition(b") ")[2].split()
+                except OSError:
+                    continue  # it has just ended
+                if fields[2].decode() == group and fields[0] != b"Z":
+                    return True
+        return False
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False

@@ -1,0 +1,232 @@
+"""``serve``: the sidecar, and the command beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .. import config
+from ..client import CloudRuntimesClient
+from ..errors import UnsupportedError
+from ..sidecar import Sidecar, SidecarSettings
+from ..sidecar.server import need_grpc
+from ._child import Child
+from ._errors import UsageError
+from ._session import APP_ID, Invocation, logging_to_stderr
+from ._streams import complain, note, write
+
+__all__ = ["ServeOptions", "serve"]
+
+_NOT_FOUND: Final = 127
+_NOT_RUN: Final = 126
+_QUANTITIES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PASSED: Final = (signal.SIGUSR1, signal.SIGUSR2)
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """The options of the command, as they were given."""
+
+    app_id: str | None = None
+    app_port: int | None = None
+    app_protocol: str = "http"
+    app_channel_address: str = "127.0.0.1"
+    http_port: int = 3500
+    grpc_port: int | None = None
+    no_grpc: bool = False
+    listen: str = "127.0.0.1"
+    resources: Sequence[str] = ()
+    api_token: str | None = dataclasses.field(default=None, repr=False)
+    max_body_size: str = "4Mi"
+    grace: float = 5.0
+    command: Sequence[str] = ()
+
+
+def serve(invocation: Invocation, options: ServeOptions) -> int:
+    """Serve until a signal, the end of the command, or a call of ``/v1.0/shutdown``; return the exit code."""
+    with logging_to_stderr():
+        tables, origin = config.read(invocation.config)
+        app_id = options.app_id or invocation.app_id or os.environ.get("APP_ID") or tables.get("app_id") or APP_ID
+        found = _resources(options, app_id)
+        settings = _settings(options, app_id, found)
+        runtime = invocation.runtime or os.environ.get("CLOUD_RUNTIMES_RUNTIME") or tables.get("runtime") or "capa"
+        if runtime in ("dapr", "layotto"):
+            raise UsageError(f"runtime {runtime!r} is itself a sidecar: serve stands on another runtime, e.g. capa")
+        client = CloudRuntimesClient(
+            timeout=config.DEFAULT_TIMEOUT if invocation.timeout is None else invocation.timeout,
+            runtime=runtime,
+            app_id=app_id,
+            config=_merged(tables, origin, {} if found is None else found.config),
+        )
+        with client:
+            client._runtime_for()  # what is wrong with the configuration is told before anything runs
+            return _run(Sidecar(client, settings), options)
+
+
+def _run(sidecar: Sidecar, options: ServeOptions) -> int:
+    settings = sidecar.context.settings
+    with _Signals(sidecar).installed() as signals, sidecar:
+        places = [f"{sidecar.http_address} for HTTP"]
+        if sidecar.grpc_address:
+            places.append(f"{sidecar.grpc_address} for gRPC")
+        line = f"{', '.join(places)}: the sidecar of {settings.app_id}"
+        if not options.command:
+            write(f"{line}\n".encode())
+            sidecar.wait()
+            return 128 + sidecar.signal if sidecar.signal else 0
+        note(line)  # stdout is the command's
+        signals.starting = True
+        try:
+            child = Child(options.command, _environment(sidecar, options), sidecar.wake)
+        except OSError as error:
+            complain(f"{options.command[0]}: {error.strerror}")
+            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
+        signals.child = child
+        try:
+            sidecar.wait(lambda: child.ended)
+        finally:
+            # the sidecar answers until the command has ended: it may have something to save
+            code = child.end(sidecar.signal or signal.SIGTERM, options.grace, signals.again)
+        return code
+
+
+class _Signals:
+    """What signals do: they end the sidecar, by way of the command if there is one."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self._count = 0
+        self.starting = False
+        self.child: Child | None = None
+
+    def again(self) -> bool:
+        """Tell whether there was a second one."""
+        return self._count > 1
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if number in _PASSED:
+            if self.child is not None:
+                self.child.send(number)
+            return
+        self._count += 1
+        if self._count == 1:
+            self._sidecar.signalled(number)
+        elif not self.starting:  # else a process could be left that nobody knows of
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def installed(self) -> Iterator[_Signals]:
+        """Handle signals; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before: list[tuple[signal.Signals, Any]] = []
+        try:
+            for each in (*_ENDING, *_PASSED):
+                if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
+                    before.append((each, signal.signal(each, self._handle)))
+            yield self
+        finally:
+            for each, handler in before:
+                signal.signal(each, handler)
+
+
+def _environment(sidecar: Sidecar, options: ServeOptions) -> dict[str, str]:
+    """Return what ``dapr run`` tells a command (dapr/cli ``pkg/standalone/run.go``), over this process's environment."""
+    settings = sidecar.context.settings
+    environment = dict(os.environ)
+    for name in ("APP_PORT", "DAPR_GRPC_PORT"):
+        environment.pop(name, None)  # those of a sidecar around this one
+    environment |= {
+        "APP_ID": settings.app_id,
+        "APP_CHANNEL_ADDRESS": settings.app_host,
+        "APP_PROTOCOL": settings.app_protocol,
+        "DAPR_HTTP_PORT": sidecar.http_address.rpartition(":")[2],
+    }
+    if settings.app_port is not None:
+        environment["APP_PORT"] = str(settings.app_port)
+    if sidecar.grpc_address:
+        environment["DAPR_GRPC_PORT"] = sidecar.grpc_address.rpartition(":")[2]
+    if options.api_token is not None:
+        environment["DAPR_API_TOKEN"] = options.api_token
+    return environment
+
+
+def _resources(options: ServeOptions, app_id: str) -> Any:
+    if not options.resources:
+        return None
+    from ..sidecar.resources import load
+
+    found = load([path for each in options.resources for path in each.split(",") if path], app_id)
+    for each in found.warnings:
+        note(f"warning: {each}")
+    return found
+
+
+def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings:
+    if options.app_protocol not in ("http", "grpc"):
+        raise UsageError(f"--app-protocol {options.app_protocol!r}: there are http and grpc")
+    host = "127.0.0.1" if options.listen == "localhost" else options.listen
+    if "," in host:
+        raise UsageError("--dapr-listen-addresses: give one address; 0.0.0.0 is all of IPv4")
+    token = options.api_token if options.api_token is not None else os.environ.get("DAPR_API_TOKEN")
+    if host not in _LOOPBACK and not token:
+        note(f"warning: whoever reaches {host} may do all that the application may: set DAPR_API_TOKEN")
+    grpc_port = None if options.no_grpc else 50001 if options.grpc_port is None else max(0, options.grpc_port)
+    if options.grpc_port is None and grpc_port is not None:  # a wish, not a demand
+        try:
+            need_grpc()
+        except UnsupportedError:
+            note('note: HTTP alone, since gRPC needs an extra: pip install "cloud-runtimes-python[dapr]"')
+            grpc_port = None
+    known = {} if found is None else {
+        name: getattr(found, name) for name in ("bindings", "components", "resiliency", "subscriptions")
+    }  # fmt: skip
+    return SidecarSettings(
+        app_id=app_id,
+        app_host=options.app_channel_address,
+        app_port=options.app_port if options.app_port is not None and options.app_port > 0 else None,
+        app_protocol=options.app_protocol,
+        host=host,
+        http_port=max(0, options.http_port),
+        grpc_port=grpc_port,
+        api_token=token or None,
+        app_token=os.environ.get("APP_API_TOKEN") or None,
+        max_body=quantity(options.max_body_size),
+        grace=options.grace,
+        **known,
+    )
+
+
+def quantity(text: str) -> int:
+    """Return the bytes of a quantity such as ``4Mi``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,12})(k|M|G|Ki|Mi|Gi|)", text)
+    if match is None or not (size := int(match[1]) * _QUANTITIES[match[2]]):
+        raise UsageError(f"--max-body-size {text!r}: give bytes, e.g. 4Mi, 500k, 4194304")
+    return size
+
+
+def _merged(tables: Mapping[str, Any], origin: str, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the configuration with the components of resource files."""
+    merged = dict(tables)
+    for service, components in more.items():
+        there = dict(merged.get(service, {}))
+        for name, table in components.items():
+            if name in there:
+                raise UsageError(f"[{service}.{name}] stands in {origin} and in the resource files: keep one")
+            there[name] = table
+        merged[service] = there
+    return merged

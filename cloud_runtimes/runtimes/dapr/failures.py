@@ -1,0 +1,92 @@
+"""What a sidecar's refusal is here: both vocabularies of Dapr, one class (dapr/dapr ``pkg/api/errors``, ``pkg/messages``)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from ... import errors
+from ...codec import json
+from ...errors import CloudRuntimesError, PayloadError
+from ...rpc.driver import RpcReply
+
+__all__ = ["Refusal", "error", "refusal"]
+
+_MOST: Final = 1000
+"""Characters of a sidecar's message that are told."""
+
+_BY_STATUS: Final[dict[int, type[CloudRuntimesError]]] = {
+    400: errors.InvalidArgumentError,
+    401: errors.UnauthenticatedError,
+    403: errors.PermissionDeniedError,
+    404: errors.UnsupportedError,  # of a path that is Dapr's: the sidecar does not have it
+    408: errors.DeadlineExceededError,
+    409: errors.ConflictError,
+    413: errors.ResourceExhaustedError,
+    429: errors.ResourceExhaustedError,
+    501: errors.UnsupportedError,
+    503: errors.UnavailableError,
+    504: errors.DeadlineExceededError,
+}
+# the end of an errorCode or reason → class, of the first that fits
+_BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
+    ("STORE_NOT_FOUND", errors.ComponentNotFoundError),
+    ("STORE_NOT_CONFIGURED", errors.ComponentNotFoundError),
+    ("STATE_NOT_FOUND", errors.ComponentNotFoundError),
+    ("STATE_NOT_CONFIGURED", errors.ComponentNotFoundError),
+    ("STORES_NOT_CONFIGURED", errors.ComponentNotFoundError),
+    ("PUBSUB_NOT_FOUND", errors.ComponentNotFoundError),
+    ("PUBSUB_NOT_CONFIGURED", errors.ComponentNotFoundError),
+    ("TOO_MANY_TRANSACTIONS", errors.ResourceExhaustedError),
+    ("NOT_SUPPORTED", errors.UnsupportedError),
+    ("NOT_SUPPORTED_STATE_OPERATION", errors.UnsupportedError),
+    ("ILLEGAL_KEY", errors.InvalidArgumentError),
+    ("MALFORMED_REQUEST", errors.InvalidArgumentError),
+)
+
+
+class Refusal(NamedTuple):
+    """What a sidecar said.
+
+    Attributes:
+        status: HTTP.
+        code: ``errorCode``; ``""``: the answer is none of Dapr's.
+        reason: of the ``ErrorInfo``; ``""``: there is none.
+    """
+
+    status: int
+    code: str
+    reason: str
+    message: str
+
+
+def refusal(reply: RpcReply) -> Refusal:
+    """Read a reply of status ≥ 400, believing nothing about it."""
+    try:
+        body: Any = json.decode(reply.data)
+    except PayloadError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("errorCode"), str):
+        return Refusal(reply.status, "", "", f"status {reply.status}")
+    details = body.get("details")
+    reason = next(
+        (
+            each["reason"]
+            for each in (details if isinstance(details, list) else ())
+            if isinstance(each, dict) and isinstance(each.get("reason"), str)
+        ),
+        "",
+    )
+    return Refusal(reply.status, body["errorCode"], reason, str(body.get("message") or "")[:_MOST])
+
+
+def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
+    """Return our error; ``applied``: where it is not known, a write may have happened."""
+    found = next((cls for end, cls in _BY_CODE if said.code.endswith(end) or said.reason.endswith(end)), None)
+    cls = found or _BY_STATUS.get(said.status) or (
+        errors.InternalError if said.status >= 500 else errors.InvalidArgumentError
+    )  # fmt: skip
+    where = f" ({said.code})" if said.code else ""
+    unknown = applied and (
+        cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
+    )
+    return cls(f"the sidecar says: {said.message}{where}", maybe_applied=unknown)

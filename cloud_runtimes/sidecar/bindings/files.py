@@ -1,0 +1,79 @@
+"""A binding to files, as ``bindings.localstorage`` (dapr/components-contrib)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+from ...codec import json
+from ...errors import CloudRuntimesError, InvalidArgumentError, MissingFileError
+from ...file.service import FileService
+
+__all__ = ["OPERATIONS", "invoke"]
+
+OPERATIONS: Final = ("create", "get", "delete", "list")
+
+
+async def invoke(
+    files: FileService, store: str, operation: str, data: bytes, metadata: Mapping[str, str]
+) -> bytes | None:
+    """Do one of `OPERATIONS` with the file ``fileName`` of the metadata; return the reply's data, ``None``: it has none.
+
+    Raises:
+        MissingFileError: there is no such file, or nothing below the folder to list.
+        InvalidArgumentError: no name where one is needed, or one that the store does not take.
+    """
+    name = _name(metadata.get("fileName", ""))
+    if operation == "create":
+        name = name or str(uuid.uuid4())
+        await files.put_file_async(store, name, _decoded(data))
+        return json.encode({"fileName": name})
+    if operation == "list":
+        return await _list(files, store, name)
+    if not name:
+        raise InvalidArgumentError(f"metadata fileName is missing: {operation} needs it")
+    if operation == "get":
+        return await files.get_file_async(store, name)
+    if not await files.exists_async(store, name):
+        raise MissingFileError(f"file not found: {name}")
+    await files.delete_file_async(store, name)
+    return None
+
+
+async def _list(files: FileService, store: str, name: str) -> bytes:
+    found = await files.list_files_async(store, f"{name}/" if name else "")
+    if not found and name:
+        if await files.exists_async(store, name):
+            raise InvalidArgumentError(f"unable to list files as the file specified is not a directory: {name}")
+        raise MissingFileError(f"there is no directory {name}")
+    return json.encode([info.name for info in found])
+
+
+def _name(given: str) -> str:
+    """Return a name that stays below the root, however it is written, as Dapr's secure join does."""
+    parts: list[str] = []
+    for part in given.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _decoded(data: bytes) -> bytes:
+    """Return what is to be stored: a JSON string is its text, and what is base64 (RFC 4648, section 4) is what that stands for.
+
+    Dapr's component guesses so; who must be understood sends base64.
+    """
+    if data.startswith(b'"'):
+        try:
+            data = json.decode(data, type=str).encode()
+        except CloudRuntimesError:
+            pass
+    try:
+        return base64.b64decode(data.translate(None, b"\r\n"), validate=True)
+    except binascii.Error:
+        return data

@@ -1,0 +1,150 @@
+"""Service invocation in words of neither protocol (dapr/dapr ``pkg/messaging/direct_messaging.go``)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+from ..._dapr.failures import GRPC_CODES, DaprError
+from ..._operation import Method, Operation
+from ...errors import CloudRuntimesError, InvalidArgumentError
+from ...rpc._limits import MAX_BODY
+from ...rpc.driver import RpcCall, RpcDriver
+from ..app.channel import AppAnswer, AppCall, NotReached
+from ..context import Context
+
+__all__ = ["CALLEE", "CALLER", "GRPC_STATUS", "NAMESPACE", "InvokeApi", "clean_path", "not_invoked"]
+
+CALLER: Final = "dapr-caller-app-id"
+NAMESPACE: Final = "dapr-caller-namespace"
+CALLEE: Final = "dapr-callee-app-id"
+GRPC_STATUS: Final = "cloud-runtimes-grpc-status"
+"""From one sidecar to another: the code of an application's answer over gRPC."""
+
+_INVOKE: Final = Method("rpc", "invoke", repeatable=False)
+_UNSAFE: Final = re.compile(r"[^!-~]")
+
+
+def not_invoked(target: str, why: str) -> DaprError:
+    """Return the refusal of a call that did not reach an application (dapr/dapr ``pkg/messages``: ``ErrDirectInvoke``)."""
+    return DaprError(500, "INTERNAL", "ERR_DIRECT_INVOKE", f"failed to invoke, id: {target}, err: {why}")
+
+
+def clean_path(path: str) -> str:
+    """Return a path, percent-encoded as it is, without empty and dot segments: an application must not be reached outside of what was asked for."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        plain = unquote(segment)
+        if plain == "..":
+            if kept:
+                kept.pop()
+        elif plain not in ("", "."):
+            kept.append(segment)
+    return "/".join(kept)
+
+
+class InvokeApi:
+    """Calls of applications by their ids."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._app_id = context.settings.app_id
+        host = context.settings.host
+        self._place = f"[{host}]" if ":" in host else host
+
+    def is_own(self, target: str) -> bool:
+        """Tell whether the target is the application of this sidecar; ``<id>.<namespace>`` is it in the only namespace there is."""
+        return target in (self._app_id, f"{self._app_id}.default")
+
+    def needs_verb(self, target: str) -> bool:
+        """Tell whether the target is known to speak HTTP."""
+        return self.is_own(target) and self._context.settings.app_protocol != "grpc"
+
+    async def invoke(self, target: str, call: AppCall) -> AppAnswer:
+        """Call an application and return its answer, whatever its status.
+
+        Args:
+            target: an application's id.
+            call: its headers are those of the caller, without those of the connection.
+
+        Raises:
+            DaprError: it was not reached.
+        """
+        names = {CALLER, CALLEE, NAMESPACE, "dapr-app-id", "dapr-api-token", "host"}
+        call.headers = [(name, value) for name, value in call.headers if name not in names]
+        call.headers += [(CALLER, self._app_id), (NAMESPACE, "default"), (CALLEE, target)]
+        if self.is_own(target):
+            return await self._own(target, call)
+        call.headers += [
+            ("x-forwarded-for", self._place),
+            ("x-forwarded-host", socket.gethostname()),
+            ("forwarded", f"for={_quoted(self._place)};by={_quoted(self._place)};host={socket.gethostname()}"),
+        ]
+        return await self._other(target, call)
+
+    async def _own(self, target: str, call: AppCall) -> AppAnswer:
+        app, policies = self._context.app, self._context.settings.resiliency
+        if app is None:
+            raise not_invoked(target, "the application has no port: give --app-port")
+        policy = None if policies is None else policies.app(self._app_id)
+        retries = None if policy is None else policy.retries
+        delays = iter(()) if retries is None else retries.delays()
+        while True:
+            delay = next(delays, None)
+            try:
+                answer = await app.invoke(call, None if policy is None else policy.timeout)
+            except NotReached as error:
+                if delay is None:
+                    raise not_invoked(target, error.message) from error
+            else:
+                if delay is None or retries is None or not retries.takes(answer.status):
+                    return answer
+            await asyncio.sleep(delay)
+
+    async def _other(self, target: str, call: AppCall) -> AppAnswer:
+        if _UNSAFE.search(call.path) or _UNSAFE.search(call.query):
+            raise not_invoked(target, "the path cannot be sent")
+        if len(call.body) > MAX_BODY:
+            raise not_invoked(target, f"a body of more than {MAX_BODY:,} bytes")
+        try:
+            driver: RpcDriver = self._context.driver("rpc", target)
+            op = Operation(_INVOKE, target, self._context.settings.timeout)
+            verb = "POST" if call.verb == "NONE" else call.verb
+            rpc = RpcCall(
+                unquote(call.path), call.path, verb, call.body, call.content_type, _joined(call.headers), call.query
+            )
+            reply = await driver.invoke_async(op, rpc)
+        except CloudRuntimesError as error:
+            raise not_invoked(target, error.message) from error
+        headers = dict(reply.headers)
+        headers.pop("date", None)
+        code = headers.pop(GRPC_STATUS, None)
+        name, _, text = (code or "").partition(" ")
+        return AppAnswer(
+            reply.status,
+            list(headers.items()),
+            reply.content_type,
+            reply.data,
+            failure=(name, text, b"") if name in GRPC_CODES and name != "OK" else None,
+            is_grpc=code is not None,
+        )
+
+
+def _joined(headers: list[tuple[str, str]]) -> Mapping[str, str]:
+    """Return headers for a call of ours, which has each name once, and some for itself."""
+    made: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith("cloud-runtimes-") or name in ("expect", "http2-settings"):
+            continue
+        if "\r" in value or "\n" in value:  # a server would have refused it
+            raise InvalidArgumentError(f"the header {name!r} has a line end")
+        made[name] = f"{made[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in made else value
+    return made
+
+
+def _quoted(place: str) -> str:
+    return f'"{place}"' if ":" in place else place

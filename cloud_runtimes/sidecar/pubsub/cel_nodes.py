@@ -1,0 +1,256 @@
+"""What the operators of expressions mean: each is a function from its operands to a function of the event."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn, Protocol
+
+__all__ = [
+    "ExpressionError",
+    "Node",
+    "Selected",
+    "added",
+    "called",
+    "choice",
+    "constant",
+    "denied",
+    "indexed",
+    "kind_of",
+    "listed",
+    "logic",
+    "negative",
+    "relation",
+    "selected",
+    "variable",
+]
+
+MAX: Final = 8192
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+Scope = Mapping[str, Any]
+Node = Callable[[Scope], Any]
+
+
+class Refuse(Protocol):
+    """Refuses the expression, at the place where its reader is."""
+
+    def __call__(self, why: str) -> NoReturn: ...
+
+
+class ExpressionError(Exception):
+    """An event for which the expression has no value, such as one without a member that it names."""
+
+
+class Selected:
+    """``operand.name``."""
+
+    def __init__(self, operand: Node, name: str) -> None:
+        self._operand = operand
+        self._name = name
+
+    def __call__(self, scope: Scope) -> Any:
+        value = self._operand(scope)
+        if not isinstance(value, Mapping):
+            raise ExpressionError(f"{kind_of(value)} has no member {self._name!r}")
+        if self._name not in value:
+            raise ExpressionError(f"there is no member {self._name!r}")
+        return value[self._name]
+
+    def there(self, scope: Scope) -> bool:
+        """``has(operand.name)``."""
+        value = self._operand(scope)
+        if not isinstance(value, Mapping):
+            raise ExpressionError(f"{kind_of(value)} has no member {self._name!r}")
+        return self._name in value
+
+
+def selected(operand: Node, name: str) -> Node:
+    return Selected(operand, name)
+
+
+def variable(scope: Scope) -> Any:
+    return scope["event"]
+
+
+def constant(value: Any) -> Node:
+    return lambda scope: value
+
+
+def listed(nodes: list[Node]) -> Node:
+    return lambda scope: [node(scope) for node in nodes]
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ExpressionError(f"{kind_of(value)} is neither true nor false")
+    return value
+
+
+def choice(condition: Node, first: Node, second: Node) -> Node:
+    return lambda scope: (first if _truth(condition(scope)) else second)(scope)
+
+
+def denied(node: Node) -> Node:
+    return lambda scope: not _truth(node(scope))
+
+
+def negative(node: Node) -> Node:
+    def value(scope: Scope) -> Any:
+        found = node(scope)
+        if not _is_number(found):
+            raise ExpressionError(f"-{kind_of(found)} has no meaning")
+        return -found
+
+    return value
+
+
+def logic(left: Node, right: Node, decides: bool) -> Node:
+    """``||`` where ``decides`` is true, else ``&&``: either side may decide, even if the other fails."""
+
+    def value(scope: Scope) -> bool:
+        failure: ExpressionError | None = None
+        for node in (left, right):
+            try:
+                if _truth(node(scope)) is decides:
+                    return decides
+            except ExpressionError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return not decides
+
+    return value
+
+
+def added(left: Node, right: Node) -> Node:
+    def value(scope: Scope) -> Any:
+        first, second = left(scope), right(scope)
+        if (_is_number(first) and _is_number(second)) or (
+            type(first) is type(second) and isinstance(first, (str, list))
+        ):
+            return first + second
+        raise ExpressionError(f"{kind_of(first)} and {kind_of(second)} cannot be added")
+
+    return value
+
+
+def relation(sign: str, left: Node, right: Node) -> Node:
+    def value(scope: Scope) -> bool:
+        first, second = left(scope), right(scope)
+        if sign == "==":
+            return _equal(first, second)
+        if sign == "!=":
+            return not _equal(first, second)
+        if sign == "in":
+            if isinstance(second, list):
+                return any(_equal(first, each) for each in second)
+            if isinstance(second, Mapping):
+                return isinstance(first, str) and first in second
+            raise ExpressionError(f"nothing is in {kind_of(second)}: give a list or an object")
+        if not (_is_number(first) and _is_number(second)) and not (
+            type(first) is type(second) and isinstance(first, (str, bool))
+        ):
+            raise ExpressionError(f"{kind_of(first)} and {kind_of(second)} have no order")
+        return bool(_ORDERS[sign](first, second))
+
+    return value
+
+
+def indexed(operand: Node, index: Node) -> Node:
+    def value(scope: Scope) -> Any:
+        found, at = operand(scope), index(scope)
+        if isinstance(found, Mapping):
+            if isinstance(at, str) and at in found:
+                return found[at]
+            raise ExpressionError(f"there is no member {at!r:.80}")
+        if isinstance(found, list):
+            if _is_number(at) and int(at) == at and 0 <= at < len(found):
+                return found[int(at)]
+            raise ExpressionError(f"there is no element {at!r:.80}")
+        raise ExpressionError(f"{kind_of(found)} has no members")
+
+    return value
+
+
+def called(name: str, operand: Node, arguments: list[Node], refuse: Refuse) -> Node:
+    if name == "size":
+
+        def size(scope: Scope) -> int:
+            found = operand(scope)
+            if not isinstance(found, (str, list, Mapping)):
+                raise ExpressionError(f"{kind_of(found)} has no size")
+            return len(found)
+
+        return size
+    argument = arguments[0]
+    tests: dict[str, Callable[[str, str], bool]] = {
+        "startsWith": lambda found, given: found.startswith(given),
+        "endsWith": lambda found, given: found.endswith(given),
+        "contains": lambda found, given: given in found,
+    }
+    test = tests.get(name) or _Pattern(argument, refuse)
+
+    def value(scope: Scope) -> bool:
+        found, given = operand(scope), argument(scope)
+        if not isinstance(found, str) or not isinstance(given, str):
+            raise ExpressionError(f"{name} takes text, not {kind_of(given if isinstance(found, str) else found)}")
+        return test(found, given)
+
+    return value
+
+
+class _Pattern:
+    """``matches``: a constant pattern, in the part of RE2 that cannot take long.
+
+    Python's `re` goes back over what it has tried, RE2 does not: so a repeated group, which makes that expensive, and references back, which RE2 has not, are refused.
+    """
+
+    _DANGEROUS: Final = re.compile(r"\)\s*[*+{]|\\[1-9]|\(\?(?!:|i\)|P<)")
+
+    def __init__(self, argument: Node, refuse: Refuse) -> None:
+        try:
+            text = argument({})
+        except (KeyError, ExpressionError):
+            text = None
+        if not isinstance(text, str):
+            refuse("matches takes a pattern that is written out")
+        if self._DANGEROUS.search(text) or len(text) > 500:
+            refuse("matches takes no repeated groups, look-around or references")
+        try:
+            self._compiled = re.compile(text)
+        except (re.error, OverflowError) as error:
+            refuse(f"the pattern {text!r:.80} is none: {error}")
+
+    def __call__(self, found: str, given: str, /) -> bool:
+        return self._compiled.search(found[:MAX]) is not None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if _is_number(first) and _is_number(second):
+        return bool(first == second)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
+    return type(first) is type(second) and first == second
+
+
+def kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a bool"
+    if _is_number(value):
+        return "a number"
+    return "a text" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"

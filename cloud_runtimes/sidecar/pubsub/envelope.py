@@ -1,0 +1,193 @@
+"""An event as Dapr's applications see it: a CloudEvent with ``topic``, ``pubsubname`` and ``traceid``, and what becomes of its data."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ...codec import json
+from ...errors import PayloadError
+from ...pubsub import Event
+
+if TYPE_CHECKING:
+    from ..._native.events_py import Record
+
+__all__ = ["CLOUD_EVENT", "EVENT_TYPE", "Envelope", "is_cloud_event", "is_json", "is_text", "media_type", "read"]
+
+CLOUD_EVENT: Final = "application/cloudevents+json"
+EVENT_TYPE: Final = "com.dapr.event.sent"
+OCTETS: Final = "application/octet-stream"
+_OWN: Final = ("id", "source", "type", "specversion", "datacontenttype", "data", "data_base64")
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_json(content_type: str) -> bool:
+    """Tell whether data of this type stands in the event as JSON."""
+    media = media_type(content_type)
+    return media == "application/json" or (media.endswith("+json") and "/" in media)
+
+
+def is_text(content_type: str) -> bool:
+    """Tell whether data of this type stands in the event as text."""
+    media = media_type(content_type)
+    return media.startswith("text/") or media == "application/xml"
+
+
+def is_cloud_event(content_type: str) -> bool:
+    """Tell whether the data is an event itself."""
+    return media_type(content_type) == CLOUD_EVENT
+
+
+class Envelope:
+    """One event.
+
+    Attributes:
+        attributes: all but the data, in their order.
+        payload: the data as it was published.
+        content_type: of the payload.
+    """
+
+    def __init__(self, attributes: dict[str, Any], payload: bytes, content_type: str) -> None:
+        self.attributes = attributes
+        self.payload = payload
+        self.content_type = content_type
+        self._member = _member(payload, content_type)
+
+    def to_json(self) -> bytes:
+        """Return the event in structured JSON; data of JSON as it was published."""
+        head = json.encode(self.attributes)[:-1]
+        name, data, _ = self._member
+        return b"%b,%b:%b}" % (head, json.encode(name), data)
+
+    def members(self) -> Mapping[str, Any]:
+        """Return the event as an object, for rules."""
+        name, _, value = self._member
+        return {**self.attributes, name: value}
+
+    @property
+    def data(self) -> bytes:
+        """The data for gRPC."""
+        return self.payload
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """What has no field of its own over gRPC."""
+        return {name: value for name, value in self.attributes.items() if name not in _OWN}
+
+    def text(self, name: str) -> str:
+        """Return an attribute that is text, else ``""``."""
+        value = self.attributes.get(name)
+        return value if isinstance(value, str) else ""
+
+    @property
+    def trace_headers(self) -> list[tuple[str, str]]:
+        """The trace context as headers; none where the event has none."""
+        found = [(name, self.text(name)) for name in ("traceparent", "tracestate")]
+        return [(name, value) for name, value in found if value and value.isascii() and value.isprintable()]
+
+    @property
+    def expired(self) -> bool:
+        """Whether ``expiration``, which Dapr writes for brokers that do not count themselves, has passed."""
+        text = self.text("expiration")
+        if not text:
+            return False
+        try:
+            end = datetime.fromisoformat(text)
+        except ValueError:
+            return False
+        return end.tzinfo is not None and end <= datetime.now(UTC)
+
+
+def _member(payload: bytes, content_type: str) -> tuple[str, bytes, Any]:
+    """Return the data's name, its JSON, and its value."""
+    if is_json(content_type):
+        try:
+            return "data", payload, json.decode(payload)
+        except PayloadError:  # as Dapr does with what only says that it is JSON
+            pass
+    if media_type(content_type) != OCTETS:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return "data", json.encode(text), text
+    encoded = base64.b64encode(payload).decode("ascii")
+    return "data_base64", json.encode(encoded), encoded
+
+
+def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope:
+    """Return an event that was received.
+
+    Args:
+        event: as the subscription gave it.
+        pubsub_name, topic: of the subscription.
+        raw: the subscription takes events without envelopes, which get one here.
+
+    Raises:
+        PayloadError: it was published without an envelope, and is no CloudEvent itself.
+    """
+    record = event._record
+    if not raw:
+        return _parsed(record.payload) if record.raw else _enveloped(record, pubsub_name)
+    whole = record.payload if record.raw else _enveloped(record, pubsub_name).to_json()
+    attributes = {
+        "id": record.id,
+        "source": "Dapr",
+        "specversion": "1.0",
+        "type": EVENT_TYPE,
+        "datacontenttype": OCTETS,
+        "topic": topic,
+        "pubsubname": pubsub_name,
+    }
+    return Envelope(attributes, whole, OCTETS)
+
+
+def _enveloped(record: Record, pubsub_name: str) -> Envelope:
+    content_type = record.content_type or "text/plain"
+    extensions = record.extensions
+    trace = record.traceparent or ""
+    attributes: dict[str, Any] = {
+        "id": record.id,
+        "source": record.source,
+        "specversion": "1.0",
+        "type": record.type,
+        "datacontenttype": content_type,
+        "time": record.time_text,
+    }
+    if record.subject is not None:
+        attributes["subject"] = record.subject
+    attributes |= {
+        "topic": record.topic,
+        "pubsubname": pubsub_name,
+        "traceid": trace,
+        "traceparent": trace,
+        "tracestate": "",
+    }
+    attributes |= extensions
+    return Envelope(attributes, record.payload, content_type)
+
+
+def _parsed(document: bytes) -> Envelope:
+    """Return an event that was stored as it was: one with attributes that CloudEvents does not know, or of another publisher."""
+    found = json.decode(document)
+    if not isinstance(found, dict):
+        raise PayloadError("it was published without an envelope, and is no CloudEvent")
+    content_type = found.get("datacontenttype")
+    attributes = {name: value for name, value in found.items() if name not in ("data", "data_base64")}
+    encoded = found.get("data_base64")
+    if isinstance(encoded, str):
+        try:
+            return Envelope(attributes, base64.b64decode(encoded, validate=True), OCTETS)
+        except ValueError:
+            raise PayloadError("data_base64 is not base64") from None
+    data = found.get("data")
+    if isinstance(content_type, str) and not is_json(content_type) and isinstance(data, str):
+        return Envelope(attributes, data.encode(), content_type)
+    return Envelope(attributes, json.encode(data), "application/json")

@@ -1,0 +1,195 @@
+"""From what an application publishes to an event of ours (Dapr, "CloudEvents" of the pub/sub reference; dapr/dapr ``pkg/runtime/pubsub/cloudevents.go``)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ...codec import json
+from ...errors import PayloadError
+from .envelope import CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
+
+__all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
+
+_PREFIX: Final = "cloudevent."
+_TAKEN: Final = ("rawPayload", "ttlInSeconds", "partitionKey")
+_EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
+_DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")
+_FIELDS: Final = ("specversion", "datacontenttype", "data", "data_base64", "topic", "pubsubname", "traceid")
+
+
+class NotAnEvent(Exception):
+    """A body that says that it is a CloudEvent is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace context of a request; ``""``: none."""
+
+    parent: str = ""
+    state: str = ""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One event.
+
+    Attributes:
+        data: the payload.
+        content_type: of it.
+        attributes: CloudEvents attributes and extensions; ``None``: it goes without an envelope.
+        ttl: seconds.
+        key: the ordering key.
+    """
+
+    data: bytes
+    content_type: str
+    attributes: dict[str, Any] | None
+    ttl: float | None
+    key: str | None
+
+
+def passed_on(metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what is left for the component of a request's metadata."""
+    return {
+        name: value for name, value in metadata.items() if name not in _TAKEN and not name.startswith(_PREFIX)
+    } or None
+
+
+def ttl_of(metadata: Mapping[str, str]) -> float | None:
+    """Return ``ttlInSeconds``; what is no number of seconds is ignored, as Dapr does."""
+    text = metadata.get("ttlInSeconds", "")
+    return float(text) if _DIGITS.fullmatch(text) else None
+
+
+def make(
+    data: bytes,
+    content_type: str,
+    metadata: Mapping[str, str],
+    *,
+    raw: bool,
+    app_id: str,
+    trace: Trace,
+    topic: str,
+    pubsub_name: str,
+) -> Outgoing:
+    """Return the event of a request.
+
+    Args:
+        data: the body.
+        content_type: of it, ``""``: not told.
+        metadata: of the request.
+        raw: without an envelope.
+        app_id: the default ``source``.
+        trace: of the request.
+        topic, pubsub_name: where it goes.
+
+    Raises:
+        NotAnEvent: the content type says that it is one.
+    """
+    key = metadata.get("partitionKey") or None
+    if raw:
+        return Outgoing(data, content_type or "application/octet-stream", None, ttl_of(metadata), key)
+    if is_cloud_event(content_type):
+        found = _read(data)
+        return _given(found, app_id, trace, topic, pubsub_name, ttl_of(metadata), key)
+    attributes = {"id": str(uuid.uuid4()), "source": app_id or "Dapr", "type": EVENT_TYPE}
+    told = {name[len(_PREFIX) :].lower(): value for name, value in metadata.items() if name.startswith(_PREFIX)}
+    for name in ("id", "source", "type", "subject"):
+        if told.get(name):
+            attributes[name] = told[name]
+    parent = told.get("traceparent") or told.get("traceid") or trace.parent
+    attributes |= _traced(parent, told.get("tracestate") or trace.state)
+    return Outgoing(data, content_type or "text/plain", attributes, ttl_of(metadata), key)
+
+
+def _traced(parent: Any, state: Any) -> dict[str, str]:
+    """Return the trace context that an event can hold."""
+    made = {}
+    if isinstance(parent, str) and 0 < len(parent) <= 512 and parent.isascii() and parent.isprintable():
+        made["traceparent"] = parent
+    if isinstance(state, str) and state and state.isprintable():
+        made["tracestate"] = state
+    return made
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.decode(data)
+    except PayloadError as error:
+        raise NotAnEvent(error.message) from error
+    if not isinstance(found, dict):
+        raise NotAnEvent("a CloudEvent is a JSON object")
+    return found
+
+
+def _given(
+    found: dict[str, Any], app_id: str, trace: Trace, topic: str, pubsub_name: str, ttl: float | None, key: str | None
+) -> Outgoing:
+    """An event that is one already; what it lacks is filled in."""
+    parent = found.get("traceparent") or found.get("traceid") or trace.parent
+    # an empty attribute is none, by CloudEvents
+    attributes = {name: value for name, value in found.items() if value not in (None, "") and name not in _FIELDS}
+    attributes = {"id": str(uuid.uuid4()), "source": app_id or "Dapr", "type": EVENT_TYPE} | attributes
+    attributes |= _traced(parent, found.get("tracestate") or trace.state)
+    content_type = found.get("datacontenttype")
+    if _plain(attributes) and _dated(attributes.get("time")) and isinstance(content_type, str | None):
+        try:
+            data, content_type = _payload(found, content_type)
+        except ValueError as error:
+            raise NotAnEvent(str(error)) from error
+        # bytes of another type would be delivered as text, where they could be that
+        if found.get("data_base64") is None or media_type(content_type) == "application/octet-stream":
+            return Outgoing(data, content_type, attributes, ttl, key)
+    # Dapr passes on what CloudEvents does not know: such an event is stored as it is
+    whole = {
+        "specversion": "1.0",
+        "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "traceid": parent,
+        "traceparent": parent,
+        "tracestate": trace.state,
+        **attributes,
+        **found,
+        "topic": topic,
+        "pubsubname": pubsub_name,
+    }
+    return Outgoing(json.encode(whole), CLOUD_EVENT, None, ttl, key)
+
+
+def _plain(attributes: dict[str, Any]) -> bool:
+    """Tell whether attributes are those of CloudEvents 1.0, sections 3.1 and 3.2."""
+    return all(
+        _EXTENSION.fullmatch(name)
+        and name != "partitionkey"
+        and isinstance(value, (str, bool, int))
+        and (not isinstance(value, str) or (value.isprintable() and len(value) < 16384))
+        and (name not in ("id", "source", "type", "subject", "time") or isinstance(value, str))
+        and (isinstance(value, (str, bool)) or -(2**31) <= value < 2**31)
+        for name, value in attributes.items()
+    )
+
+
+def _dated(time: Any) -> bool:
+    """Tell whether ``time`` is absent, or RFC 3339 with its zone."""
+    try:
+        return time is None or datetime.fromisoformat(time).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _payload(found: dict[str, Any], content_type: str | None) -> tuple[bytes, str]:
+    encoded, data = found.get("data_base64"), found.get("data")
+    if encoded is not None:
+        if not isinstance(encoded, str):
+            raise ValueError("data_base64 is no text")
+        return base64.b64decode(encoded, validate=True), content_type or "application/octet-stream"
+    if isinstance(data, str) and content_type and not is_json(content_type):
+        return data.encode(), content_type
+    if content_type and not is_json(content_type):
+        return json.encode(data), "application/json"
+    return json.encode(data), content_type or "application/json"

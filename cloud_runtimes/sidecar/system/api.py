@@ -1,0 +1,101 @@
+"""The sidecar itself in words of neither protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ..._dapr.failures import DaprError
+from ..._log import logger
+from ...errors import CloudRuntimesError
+from ...state import driver as state
+from ..context import Context
+from ..pubsub.types import Subscription
+from ..settings import ComponentInfo, SidecarSettings
+
+__all__ = ["RUNTIME_VERSION", "SystemApi"]
+
+RUNTIME_VERSION: Final = "1.19.0"
+"""The version of Dapr whose API this is; clients look at it."""
+
+_KINDS: Final = {
+    "state": "state",
+    "pubsub": "pubsub",
+    "secret": "secretstores",
+    "configuration": "configuration",
+    "lock": "lock",
+}
+"""Service → what the type of such a component begins with in Dapr."""
+
+_CAPABILITIES: Final = ((state.ETAG, "ETAG"), (state.TRANSACTION, "TRANSACTIONAL"), (state.TTL, "TTL"))
+
+
+class SystemApi:
+    """What the sidecar tells of itself."""
+
+    def __init__(self, context: Context, shutdown: Callable[[], None]) -> None:
+        self._context = context
+        self._shutdown = shutdown
+
+    @property
+    def settings(self) -> SidecarSettings:
+        """Those of the sidecar."""
+        return self._context.settings
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Those that are open."""
+        return self._context.subscriptions
+
+    def components(self) -> list[ComponentInfo]:
+        """Return the components: those that the settings name, else those that the client's configuration declares, and the bindings."""
+        return list(self.settings.components or self._declared())
+
+    def attributes(self) -> dict[str, str]:
+        """Return what was set, and the version."""
+        from ... import __version__
+
+        return {
+            **self._context.attributes,
+            "daprRuntimeVersion": RUNTIME_VERSION,
+            "cloudRuntimesVersion": __version__,
+        }
+
+    def set_attribute(self, name: str, value: str) -> None:
+        """Set one; without a name nothing is done."""
+        if name:
+            self._context.attributes[name] = value
+
+    def check_health(self, app_id: str | None) -> None:
+        """Refuse while the application does not listen yet, and for another application's sidecar."""
+        if self._context.app is not None and not self._context.app.is_ready:
+            raise DaprError(500, "INTERNAL", "ERR_HEALTH_NOT_READY", "dapr is not ready: [app]")
+        if app_id is not None and app_id != self.settings.app_id:
+            raise DaprError(500, "INTERNAL", "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
+
+    def shutdown(self) -> None:
+        """End the sidecar, once what is under way is answered."""
+        logger().info("shutdown requested via the API")
+        self._shutdown()
+
+    def _declared(self) -> Iterator[ComponentInfo]:
+        declared = self._context.client._runtime_for().declared()
+        for (service, name), vendor in declared.items():
+            if service in _KINDS:
+                yield ComponentInfo(name, f"{_KINDS[service]}.{vendor}", capabilities=self._capabilities(service, name))
+        for name, (service, store) in self.settings.bindings.items():
+            vendor = declared.get((service, store), "sqlite")
+            yield ComponentInfo(
+                name,
+                "bindings.localstorage" if service == "file" else f"bindings.{vendor}",
+                capabilities=("OUTPUT_BINDING",),
+            )
+
+    def _capabilities(self, service: str, name: str) -> tuple[str, ...]:
+        if service != "state":
+            return ()
+        try:
+            features = self._context.driver(service, name).features
+        except CloudRuntimesError:  # its settings are wrong, which its first call says
+            return ()
+        return tuple(told for feature, told in _CAPABILITIES if feature in features)

@@ -1,0 +1,170 @@
+"""Applications beside a sidecar, of HTTP and of gRPC, that say what they got; and waiting for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic, sleep
+from typing import Any
+
+import grpc
+
+from cloud_runtimes._dapr.messages import messages
+
+PATIENCE = 60.0
+
+
+def until(condition: Callable[[], Any], what: str = "") -> Any:
+    """Wait until a condition holds, and return what it gave."""
+    end = monotonic() + PATIENCE
+    while not (found := condition()):
+        assert monotonic() < end, f"waited in vain for {what or condition}"
+        sleep(0.01)
+    return found
+
+
+@dataclass(frozen=True)
+class Got:
+    """One request that an application got; names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass
+class Reply:
+    """What an application answers."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class App:
+    """An application over HTTP: ``answer`` gives the reply to what it got, except to ``/dapr/subscribe``, which tells ``subscriptions``."""
+
+    def __init__(
+        self, subscriptions: Any = None, answer: Callable[[Got], Reply | None] | None = None, *, port: int = 0
+    ) -> None:
+        self.got: list[Got] = []
+        self.asked: list[Got] = []
+        self.subscriptions = subscriptions
+        self.answer = answer
+        self.closing = False
+        """Answer each request on a connection of its own."""
+        app = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                pairs = [(name.lower(), value) for name, value in self.headers.items()]
+                reply = app.take(Got(self.command, self.path, pairs, body))
+                try:
+                    self.reply(reply)
+                except OSError:  # whoever asked is gone
+                    self.close_connection = True
+
+            def reply(self, reply: Reply) -> None:
+                self.send_response(reply.status)
+                for name, value in reply.headers:
+                    self.send_header(name, value)
+                if app.closing:
+                    self.send_header("connection", "close")
+                self.send_header("content-length", str(len(reply.body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(reply.body)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = handle_any
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def take(self, got: Got) -> Reply:
+        """Answer a request."""
+        if got.path.startswith("/dapr/"):
+            self.asked.append(got)
+            if got.path != "/dapr/subscribe" or self.subscriptions is None:
+                return Reply(404)
+            return Reply(200, json.dumps(self.subscriptions).encode(), [("content-type", "application/json")])
+        self.got.append(got)
+        return (self.answer and self.answer(got)) or Reply()
+
+    def at(self, path: str) -> list[Got]:
+        """What came to a path."""
+        return [each for each in self.got if each.path == path]
+
+    def __enter__(self) -> App:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class GrpcApp(grpc.GenericRpcHandler):
+    """An application over gRPC: ``answers`` has a function for each method (the last part of its path) that it knows."""
+
+    def __init__(self, **answers: tuple[str, Callable[[Any, Any], Any]]) -> None:
+        self.answers = answers
+        self.got: list[tuple[str, Any, dict[str, Any]]] = []
+        self.others: dict[str, Any] = {}
+        self.port = 0
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return who answers."""
+        path = handler_call_details.method
+        if path in self.others:
+            return self.others[path]
+        name = path.rpartition("/")[2]
+        if name not in self.answers:
+            return None
+        kind, function = self.answers[name]
+
+        def answer(request: Any, context: Any) -> Any:
+            self.got.append((name, request, dict(context.invocation_metadata())))
+            return function(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, getattr(messages(), kind).FromString, lambda message: message.SerializeToString()
+        )
+
+    def named(self, name: str) -> list[Any]:
+        """The requests to one method."""
+        return [request for method, request, _ in self.got if method == name]
+
+
+@contextmanager
+def serving_grpc(app: GrpcApp, port: int = 0) -> Iterator[GrpcApp]:
+    """Serve an application."""
+    server = grpc.server(ThreadPoolExecutor(8), handlers=(app,), options=(("grpc.so_reuseport", 0),))
+    app.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield app
+    finally:
+        server.stop(0).wait()

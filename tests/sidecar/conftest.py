@@ -1,0 +1,90 @@
+"""Sidecars on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from apps import App, Got, Reply
+from official import Sdk, aio_sdk, sync_sdk
+from running import BINDINGS, SECRET, SIDECARS, declared, serving
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.sidecar import Sidecar
+
+
+def _answer(got: Got) -> Reply | None:
+    return Reply(404) if got.path == "/missing" else None
+
+
+@pytest.fixture(scope="session")
+def sidecars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Sidecar]]:
+    """Return the one of `SIDECARS` with that name; each is started once, over a home of its own."""
+    made: dict[str, Sidecar] = {}
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET, "a value")
+
+        def find(name: str) -> Sidecar:
+            if name not in made:
+                configure, settings = SIDECARS[name]
+                if name == "application":
+                    settings = {**settings, "app_port": stack.enter_context(App(answer=_answer)).port}
+                home = str(tmp_path_factory.mktemp("sidecar"))
+                made[name] = stack.enter_context(serving(configure(home), **settings))
+            return made[name]
+
+        yield find
+
+
+@pytest.fixture(params=["memory", "file"])
+def sidecar(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sidecar]:
+    """A sidecar of the test's own, its home in memory and in files."""
+    home = f":memory:{request.node.name[:100]}" if request.param == "memory" else str(tmp_path / "home")
+    with serving(declared(home)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sidecar_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, CloudRuntimesClient]]:
+    """The addresses of ``"declared"`` in a process of its own, and a client over the same home.
+
+    Two loops with grpc.aio in one process disturb each other: their wake-ups share one pipe.
+    """
+    home = str(tmp_path_factory.mktemp("sidecar-process"))
+    settings = {"app_id": "app", "http_port": 0, "grpc_port": 0, "bindings": BINDINGS}
+    command = [sys.executable, str(Path(__file__).with_name("serve_one.py"))]
+    with subprocess.Popen(
+        [*command, json.dumps(declared(home)), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, SECRET: "a value"},
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            http, grpc = json.loads(process.stdout.readline())
+            with CloudRuntimesClient(config=declared(home), app_id="app") as ours:
+                yield http, grpc, ours
+        finally:
+            process.stdin.close()
+            process.wait(60)
+    assert process.returncode == 0
+
+
+@pytest.fixture(params=["sync", pytest.param("aio", marks=pytest.mark.process)])
+def sdk(request: pytest.FixtureRequest) -> Iterator[Sdk]:
+    """The official SDK, both of its faces, beside a sidecar with a store of every kind."""
+    if request.param == "sync":
+        one: Sidecar = request.getfixturevalue("sidecars")("declared")
+        with sync_sdk(one.http_address, one.grpc_address, one.context.client) as made:
+            yield made
+    else:
+        with aio_sdk(*request.getfixturevalue("sidecar_process")) as made:
+            yield made

@@ -1,0 +1,212 @@
+"""The way to the application: what arrives, what comes back, and what is said where it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from apps import App, GrpcApp, Reply, serving_grpc
+from grpc import StatusCode
+
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.sidecar import SidecarSettings
+from cloud_runtimes.sidecar.app.channel import AppCall, NotReached, passed_on
+from cloud_runtimes.sidecar.app.grpc import GrpcChannel
+from cloud_runtimes.sidecar.app.http import HttpChannel
+
+
+def settings(port: int, **more: Any) -> SidecarSettings:
+    return SidecarSettings(app_id="app", app_port=port, **more)
+
+
+@contextmanager
+def answering(answer: bytes, *, close: bool = True) -> Iterator[int]:
+    """Serve one connection after the other, with these bytes for each request."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                if not close:
+                    connection.recv(65536)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(10)
+
+
+def test_a_callback_arrives_whole_and_the_answer_comes_back_verbatim() -> None:
+    reply = Reply(
+        418,
+        b"\x00body",
+        [("set-cookie", "a=1"), ("set-cookie", "b=2, c"), ("x-two", "1"), ("content-type", "a/b; c=d")],
+    )
+
+    async def main(port: int) -> None:
+        channel = HttpChannel(settings(port, app_token="the-token"))
+        answer = await channel.post("/a/b%20c", b"{}", "application/json", {"X-One": "1"})
+        assert (answer.status, answer.body, answer.content_type) == (418, b"\x00body", "a/b; c=d")
+        assert [value for name, value in answer.headers if name == "set-cookie"] == ["a=1", "b=2, c"]
+        assert ("x-two", "1") in answer.headers
+        assert not {"content-length", "content-type", "connection", "date"} & {name for name, _ in answer.headers}
+        await channel.close()
+
+    with App(answer=lambda got: reply) as app:
+        asyncio.run(main(app.port))
+        (got,) = app.got
+    assert (got.method, got.path, got.body) == ("POST", "/a/b%20c", b"{}")
+    assert (got.header("content-type"), got.header("x-one")) == ("application/json", "1")
+    assert got.header("dapr-api-token") == "the-token"
+    assert got.header("host") == f"127.0.0.1:{app.port}"
+
+
+def test_connections_are_used_again_and_one_that_was_closed_is_replaced() -> None:
+    async def main(port: int) -> None:
+        channel = HttpChannel(settings(port))
+        for _ in range(5):
+            assert (await channel.post("/x", b"1", "text/plain")).status == 200
+        assert len(channel._idle) == 1
+        kept = channel._idle[0]
+        kept.transport.abort()
+        await asyncio.sleep(0)
+        assert (await channel.invoke(AppCall("GET", "x"))).status == 200
+        assert channel._idle[0] is not kept
+        await channel.close()
+
+    with App() as app:
+        asyncio.run(main(app.port))
+    assert [each.method for each in app.got] == ["POST"] * 5 + ["GET"]
+
+
+def test_nobody_listens() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        channel = HttpChannel(settings(port))
+        with pytest.raises(NotReached, match=r"the application at 127\.0\.0\.1:") as caught:
+            await channel.post("/x", b"", "text/plain")
+        assert not caught.value.sent
+        assert not channel.is_ready
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "broke the connection"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", "broke the connection"),
+        (b"SMTP ready\r\n", "no answer that can be used"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "no answer that can be used"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", "no answer that can be used"),
+    ],
+)
+def test_an_answer_that_is_none(answer: bytes, why: str) -> None:
+    async def main(port: int) -> None:
+        channel = HttpChannel(settings(port))
+        with pytest.raises(NotReached, match=why) as caught:
+            await channel.post("/x", b"1", "text/plain")
+        assert caught.value.sent
+        await channel.close()
+
+    with answering(answer) as port:
+        asyncio.run(main(port))
+
+
+def test_an_answer_that_does_not_come_in_time() -> None:
+    async def main(port: int) -> None:
+        channel = HttpChannel(settings(port))
+        with pytest.raises(NotReached, match="did not answer in time") as caught:
+            await channel.post("/x", b"1", "text/plain", timeout=0.2)
+        assert caught.value.sent
+
+    with answering(b"HTTP/1.1 200 OK\r\n", close=False) as port:
+        asyncio.run(main(port))
+
+
+def test_nothing_that_ends_a_line_is_sent() -> None:
+    async def main() -> None:
+        channel = HttpChannel(settings(1))
+        with pytest.raises(NotReached, match="line end"):
+            await channel.post("/x", b"", "text/plain", {"a": "b\r\nc: d"})
+        with pytest.raises(NotReached, match="line end"):
+            await channel.invoke(AppCall("GET", "x HTTP/1.1"))
+
+    asyncio.run(main())
+
+
+def test_headers_of_a_connection_are_not_passed_on() -> None:
+    given = [("connection", "x-mine, close"), ("x-mine", "1"), ("te", "x"), ("upgrade", "h2c"), ("x-other", "2")]
+    assert passed_on([*given, ("content-length", "3"), ("content-type", "a/b")]) == [("x-other", "2")]
+
+
+def test_it_waits_until_the_application_listens() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        channel = HttpChannel(settings(port))
+        looking = asyncio.create_task(channel.look())
+        await asyncio.sleep(0.1)
+        assert not channel.is_ready
+        with socket.create_server(("127.0.0.1", port)):
+            async with asyncio.timeout(30):
+                await channel.ready()
+        await looking
+        assert channel.is_ready
+
+    asyncio.run(main())
+
+
+def test_over_grpc_a_call_is_on_invoke() -> None:
+    def invoked(request: Any, context: Any) -> Any:
+        context.send_initial_metadata((("x-back", "1"),))
+        kinds = messages()
+        return kinds.InvokeResponse(data=kinds.Any(type_url="t", value=request.data.value[::-1]), content_type="a/b")
+
+    async def main(port: int) -> None:
+        channel = GrpcChannel(settings(port, app_token="the-token"))
+        call = AppCall("PUT", "a/b", "q=1", [("x-one", "1"), ("accept", "*/*")], "text/plain", b"abc", "u")
+        answer = await channel.invoke(call)
+        assert (answer.status, answer.body, answer.content_type, answer.data_type) == (200, b"cba", "a/b", "t")
+        assert ("x-back", "1") in answer.headers
+        await channel.close()
+
+    with serving_grpc(GrpcApp(OnInvoke=("InvokeRequest", invoked))) as app:
+        asyncio.run(main(app.port))
+    _, request, metadata = app.got[0]
+    assert (request.method, request.data.type_url, request.content_type) == ("a/b", "u", "text/plain")
+    assert (request.http_extension.verb, request.http_extension.querystring) == (4, "q=1")
+    assert metadata["x-one"] == "1"
+    assert metadata["dapr-accept"] == "*/*"
+    assert metadata["dapr-api-token"] == "the-token"
+
+
+def test_over_grpc_a_failure_is_a_status() -> None:
+    def failing(request: Any, context: Any) -> Any:
+        context.abort(StatusCode.NOT_FOUND, "no such thing")
+
+    async def main(port: int) -> None:
+        channel = GrpcChannel(settings(port))
+        answer = await channel.post("/x", b"", "text/plain")
+        assert (answer.status, answer.body) == (404, b'{"code":5,"message":"no such thing"}')
+        assert answer.failure == ("NOT_FOUND", "no such thing", b"")
+        await channel.close()
+
+    with serving_grpc(GrpcApp(OnInvoke=("InvokeRequest", failing))) as app:
+        asyncio.run(main(app.port))

@@ -1,0 +1,172 @@
+"""The sidecar itself: metadata, health, tokens, shutdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from official import Sdk, sync_sdk
+from raw import call, send
+from running import BINDINGS, declared, serving
+
+import cloud_runtimes
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.sidecar.pubsub.types import Subscription
+from cloud_runtimes.sidecar.settings import ComponentInfo
+
+
+def metadata(sidecar: Sidecar) -> object:
+    return call(sidecar.grpc_address, "GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse").message
+
+
+def test_what_is_declared(tmp_path: Path) -> None:
+    with serving(declared(str(tmp_path)), bindings=BINDINGS, app_port=None) as one:
+        document = send(one.http_address, "GET", "/v1.0/metadata").json
+        assert document["id"] == "app"
+        assert document["runtimeVersion"] == "1.19.0"
+        assert document["extended"] == {
+            "daprRuntimeVersion": "1.19.0",
+            "cloudRuntimesVersion": cloud_runtimes.__version__,
+        }
+        assert document["actorRuntime"] == {"runtimeStatus": "DISABLED", "hostReady": False}
+        assert document["appConnectionProperties"] == {"protocol": "http", "channelAddress": "127.0.0.1"}
+        assert "subscriptions" not in document
+        components = {(each["name"], each["type"]): each["capabilities"] for each in document["components"]}
+        assert components == {
+            ("store", "state.sqlite"): ["ETAG", "TRANSACTIONAL", "TTL"],
+            ("store", "pubsub.sqlite"): [],
+            ("store", "secretstores.env"): [],
+            ("store", "configuration.sqlite"): [],
+            ("store", "lock.sqlite"): [],
+            ("files", "bindings.localstorage"): ["OUTPUT_BINDING"],
+            ("sql", "bindings.sqlalchemy"): ["OUTPUT_BINDING"],
+        }
+        assert {each["version"] for each in document["components"]} == {"v1"}
+        reply: object = metadata(one)
+        told = {(each.name, each.type): list(each.capabilities) for each in reply.registered_components}  # type: ignore[attr-defined]
+        assert told == components
+
+
+def test_nothing_is_declared() -> None:
+    with serving({"capa": {"home": ":memory:free-metadata"}}) as one:
+        assert "components" not in send(one.http_address, "GET", "/v1.0/metadata").json
+
+
+def test_components_of_the_settings(tmp_path: Path) -> None:
+    components = (ComponentInfo("statestore", "state.redis", "v2", ("ETAG",)),)
+    with serving(declared(str(tmp_path)), components=components) as one:
+        assert send(one.http_address, "GET", "/v1.0/metadata").json["components"] == [
+            {"name": "statestore", "type": "state.redis", "version": "v2", "capabilities": ["ETAG"]}
+        ]
+
+
+def test_subscriptions(tmp_path: Path) -> None:
+    with serving(declared(str(tmp_path))) as one:
+        one.context.subscriptions.append(
+            Subscription(
+                "store", "t", "/default", (('event.type == "x"', "/x"),), "dead", {"a": "b"}, kind="PROGRAMMATIC"
+            )
+        )
+        one.context.subscriptions.append(Subscription("store", "u", kind="STREAMING"))
+        assert send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"] == [
+            {
+                "pubsubname": "store",
+                "topic": "t",
+                "metadata": {"a": "b"},
+                "rules": [{"match": 'event.type == "x"', "path": "/x"}, {"path": "/default"}],
+                "deadLetterTopic": "dead",
+                "type": "PROGRAMMATIC",
+            },
+            {"pubsubname": "store", "topic": "u", "deadLetterTopic": "", "type": "STREAMING"},
+        ]
+        first, second = metadata(one).subscriptions  # type: ignore[attr-defined]
+        assert [(rule.match, rule.path) for rule in first.rules.rules] == [
+            ('event.type == "x"', "/x"),
+            ("", "/default"),
+        ]
+        assert (first.type, first.dead_letter_topic, second.type) == (2, "dead", 3)
+
+
+def test_attributes(sidecar: Sidecar) -> None:
+    assert send(sidecar.http_address, "PUT", "/v1.0/metadata/a%20b", "grüße".encode()).status == 204
+    call(sidecar.grpc_address, "SetMetadata", messages().SetMetadataRequest(key="c", value="d"))
+    call(sidecar.grpc_address, "SetMetadata", messages().SetMetadataRequest(value="nameless"))
+    send(sidecar.http_address, "PUT", "/v1.0/metadata/daprRuntimeVersion", b"0")
+    extended = send(sidecar.http_address, "GET", "/v1.0/metadata").json["extended"]
+    assert extended == {
+        "a b": "grüße",
+        "c": "d",
+        "daprRuntimeVersion": "1.19.0",
+        "cloudRuntimesVersion": cloud_runtimes.__version__,
+    }
+    assert dict(metadata(sidecar).extended_metadata) == extended  # type: ignore[attr-defined]
+    assert send(sidecar.http_address, "PUT", "/v1.0/metadata/a", b"\xff").error == "ERR_MALFORMED_REQUEST"
+
+
+def test_a_token(tmp_path: Path) -> None:
+    """Health needs none, all else does (Dapr, "Enable API token authentication")."""
+    with serving(declared(str(tmp_path)), api_token="let me in") as one:
+        for path in ("/v1.0/healthz", "/v1.0/healthz/outbound"):
+            assert send(one.http_address, "GET", path).status == 204
+        for headers in ({}, {"dapr-api-token": "other"}):
+            refused = send(one.http_address, "GET", "/v1.0/metadata", headers=headers)
+            assert (refused.status, refused.body) == (401, b"invalid api token")
+            assert send(one.http_address, "POST", "/v1.0/shutdown", headers=headers).status == 401
+            assert call(one.grpc_address, "InvokeActor", messages().Empty(), metadata=headers).code == "UNAUTHENTICATED"
+            assert call(one.grpc_address, "Shutdown", messages().Empty(), metadata=headers).code == "UNAUTHENTICATED"
+        token = {"dapr-api-token": "let me in"}
+        assert send(one.http_address, "GET", "/v1.0/metadata", headers=token).status == 200
+        assert call(one.grpc_address, "GetMetadata", messages().Empty(), metadata=token).code == "OK"
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
+def test_shutdown(tmp_path: Path, protocol: str) -> None:
+    """It is answered, and then the sidecar ends by itself."""
+    with serving(declared(str(tmp_path))) as one:
+        if protocol == "HTTP":
+            assert send(one.http_address, "POST", "/v1.0/shutdown").status == 204
+        else:
+            assert call(one.grpc_address, "Shutdown", messages().ShutdownRequest()).code == "OK"
+        one.wait()
+        with pytest.raises(OSError, match=r"refused|reset"):
+            send(one.http_address, "GET", "/v1.0/healthz")
+
+
+def test_unavailable_apis_name_what_was_asked_for(sidecar: Sidecar) -> None:
+    answer = send(sidecar.http_address, "POST", "/v1.0-alpha1/conversation/gpt/converse", {})
+    assert answer.json["message"] == "failed finding conversation component gpt"
+
+
+def test_what_nobody_knows(sidecar: Sidecar) -> None:
+    assert send(sidecar.http_address, "GET", "/v1.0/nothing").status == 404
+    assert send(sidecar.http_address, "GET", "/").status == 404
+    assert call(sidecar.grpc_address, "Nothing", messages().Empty()).code == "UNIMPLEMENTED"
+
+
+@pytest.mark.filterwarnings("ignore:The wait method is deprecated:DeprecationWarning")
+def test_sdk_metadata(sdk: Sdk) -> None:
+    sdk.call("set_metadata", "sdk", "was here")
+    found = sdk.call("get_metadata")
+    assert found.application_id == "app"
+    assert found.extended_metadata["sdk"] == "was here"
+    assert ("store", "state.sqlite", "v1", ["ETAG", "TRANSACTIONAL", "TTL"]) in [
+        (each.name, each.type, each.version, list(each.capabilities)) for each in found.registered_components
+    ]
+    assert found.active_actors_count == {}
+    sdk.call("wait", 30)
+
+
+def test_sdk_shutdown(tmp_path: Path) -> None:
+    with serving(declared(str(tmp_path))) as one:
+        with sync_sdk(one.http_address, one.grpc_address, one.context.client) as sdk:
+            sdk.call("shutdown")
+        one.wait()
+
+
+@pytest.mark.filterwarnings("ignore:.*Alpha version:UserWarning")
+def test_sdk_what_is_not_served(sdk: Sdk) -> None:
+    from dapr.clients.grpc.conversation import ConversationInput
+
+    code, text = sdk.refused("converse_alpha1", "gpt", [ConversationInput("hello")])
+    assert (code, text) == ("INVALID_ARGUMENT", "failed finding conversation component")

@@ -1,0 +1,426 @@
+"""Resource files: what they come to, and that all that is wrong is told at once and no secret ever."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.sidecar import SidecarSettings
+from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
+from cloud_runtimes.sidecar.resources import Resources, load
+from cloud_runtimes.sidecar.resources.resiliency import Policy, Retries, go_duration
+from cloud_runtimes.sidecar.resources.types import known_types, postgres_url
+from cloud_runtimes.sidecar.settings import ComponentInfo
+
+CANARY = "hunter2-canary"
+
+
+def component(name: str, kind: str, *metadata: str, more: str = "", spec: str = "") -> str:
+    items = "".join(f"\n  - {each}" for each in metadata) or " []"
+    return f"""
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: {name}
+spec:
+  type: {kind}
+  version: v1
+{spec}
+  metadata:{items}
+{more}
+"""
+
+
+def write(folder: Path, *documents: str) -> list[Path]:
+    (folder / "all.yaml").write_text("\n---\n".join(documents))
+    return [folder]
+
+
+def refusal(folder: Path, *documents: str, app_id: str = "shop") -> str:
+    with pytest.raises(InvalidArgumentError) as caught:
+        load(write(folder, *documents), app_id)
+    assert CANARY not in repr(caught.value)
+    return str(caught.value)
+
+
+def open_client(found: Resources) -> CloudRuntimesClient:
+    return CloudRuntimesClient(runtime="capa", app_id="shop", config=found.config)
+
+
+def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secrets.json").write_text('{"db": {"password": "x"}}')
+    monkeypatch.setenv("SHOP_KEY", "from the environment")
+    found = load(
+        write(
+            tmp_path,
+            component("memory", "state.in-memory"),
+            component("orders", "state.sqlite", '{name: connectionString, value: "orders.db"}'),
+            component("bus", "pubsub.in-memory"),
+            component(
+                "vault",
+                "secretstores.local.file",
+                "{name: secretsFile, value: secrets.json}",
+                '{name: nestedSeparator, value: "."}',
+            ),
+            component("environment", "secretstores.local.env", "{name: prefix, value: SHOP_}"),
+            component("reports", "bindings.localstorage", "{name: rootPath, value: reports}"),
+            component("sql", "bindings.sqlalchemy", '{name: url, value: "sqlite:///sql.db"}'),
+            component("settings", "configuration.in-memory"),
+            component("locks", "lock.in-memory"),
+        ),
+        "shop",
+    )
+    assert found.warnings == ()
+    assert found.bindings == {"reports": ("file", "reports"), "sql": ("database", "sql")}
+    assert ComponentInfo("memory", "state.in-memory", "v1", ("ETAG", "TRANSACTIONAL", "TTL")) in found.components
+    assert {each.name for each in found.components} == {
+        "memory", "orders", "bus", "vault", "environment", "reports", "sql", "settings", "locks",
+    }  # fmt: skip
+    with open_client(found) as client:
+        client.state.save("orders", "k", 1)
+        client.state.save("memory", "k", 2)
+        assert (client.state.get("orders", "k"), client.state.get("memory", "k")) == (1, 2)
+        assert client.secret.get_secret("vault", "db.password").value == "x"
+        assert client.secret.get_secret("environment", "KEY").value == "from the environment"
+        client.file.put_file("reports", "a.txt", b"report")
+        client.database.execute("sql", "CREATE TABLE t (a INTEGER)")
+        client.pubsub.publish("bus", "t", 1)
+        client.configuration.save_configuration("settings", {"a": "1"})
+        assert client.lock.try_lock("locks", "r") is not None
+    assert (tmp_path / "orders.db").is_file()
+    assert (tmp_path / "reports" / "a.txt").read_bytes() == b"report"
+    assert (tmp_path / "sql.db").is_file()
+    assert not (tmp_path / ".cloud_runtimes").exists()  # nothing beside what the files name
+
+
+def test_what_is_in_memory_is_of_one_load(tmp_path: Path) -> None:
+    paths = write(tmp_path, component("memory", "state.in-memory"))
+    with open_client(load(paths, "shop")) as one, open_client(load(paths, "shop")) as other:
+        one.state.save("memory", "k", 1)
+        assert other.state.get("memory", "k") is None
+
+
+def test_settings_of_ours_and_values_of_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", str(tmp_path / "from-env.db"))
+    found = load(
+        write(
+            tmp_path,
+            component(
+                "a",
+                "pubsub.sqlite",
+                "{name: path, envRef: WHERE}",
+                "{name: retention, value: 7d}",
+                "{name: maxBytes, value: 2000000}",
+                '{name: GROUP_EXPIRY, value: "60"}',
+            ),
+            component("b", "state.sqlite", f'{{name: path, value: "{tmp_path}/{{appID}}.db"}}'),
+        ),
+        "shop",
+    )
+    assert found.config["pubsub"]["a"] == {
+        "component": "sqlite",
+        "path": str(tmp_path / "from-env.db"),
+        "retention": "7d",
+        "max_bytes": 2000000,
+        "group_expiry": 60.0,
+    }
+    assert found.config["state"]["b"]["path"] == str(tmp_path / "shop.db")
+
+
+def test_a_secret_is_read_from_its_store_and_never_told(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(f'{{"pg": {{"url": "postgresql://u:{CANARY}@h/n"}}, "one": "postgresql://h/n"}}')
+    multi = component(
+        "vault", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path}/s.json}}", "{name: multiValued, value: true}"
+    )  # fmt: skip
+    auth = "auth: {secretStore: vault}"
+    reference = "{name: url, secretKeyRef: {name: pg, key: url}}"
+    found = load(
+        write(
+            tmp_path,
+            component("db", "bindings.postgresql", reference, more=auth),  # before the store that it needs
+            component("db2", "bindings.postgresql", "{name: url, secretKeyRef: {name: one}}", more=auth),
+            multi,
+        ),
+        "shop",
+    )
+    assert found.config["database"]["db"]["url"] == f"postgresql://u:{CANARY}@h/n"
+    assert found.config["database"]["db2"]["url"] == "postgresql://h/n"
+    settings = SidecarSettings(app_id="shop", components=found.components, bindings=found.bindings)
+    assert CANARY not in repr(found) + repr(settings)
+    # a value that does not fit is refused without being told
+    (tmp_path / "s.json").write_text(f'{{"pg": {{"url": "{CANARY}"}}}}')
+    told = refusal(tmp_path, multi, component("db", "bindings.postgresql", reference, more=auth))
+    assert "(Component 'db')" in told
+    durable = component("x", "state.sqlite", "{name: durability, secretKeyRef: {name: pg, key: url}}", more=auth)
+    assert "a setting is refused" in refusal(tmp_path, multi, durable)
+    count = component("x", "state.sqlite", "{name: maxValueBytes, secretKeyRef: {name: pg, key: url}}", more=auth)
+    assert "expected a number" in refusal(tmp_path, multi, count)
+
+
+def test_references_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"pg": "x"}')
+    vault = component("vault", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path}/s.json}}")
+    auth = "auth: {secretStore: vault}"
+
+    def told(reference: str, more: str = auth) -> str:
+        wanted = component("db", "bindings.postgresql", f"{{name: url, secretKeyRef: {reference}}}", more=more)
+        return refusal(tmp_path, vault, wanted)
+
+    assert "NotFoundError" in told("{name: nothing, key: nothing}")
+    assert "has no key 'other'" in told("{name: pg, key: other}")
+    assert "auth.secretStore is 'safe'; secret stores there are: vault" in told(
+        "{name: pg}", "auth: {secretStore: safe}"
+    )
+    assert "needs auth.secretStore" in told("{name: pg}", "")
+    assert "must have a name" in told("{key: pg}")
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text(f"a: [{CANARY}")
+    told = refusal(
+        tmp_path,
+        component("redis", "state.redis", "{name: redisHost, value: localhost}"),
+        component("orders", "state.sqlite", f"{{name: tableName, value: {CANARY}}}"),
+        component("memory", "state.in-memory", "{name: path, value: x}"),
+        component("twice", "pubsub.in-memory"),
+        component("twice", "state.in-memory"),
+        component("all", "secretstores.local.env"),
+        component("odd", "state.in-memory", spec="  retries: 3"),
+        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: web}\nspec: {}",
+        "apiVersion: dapr.io/v2\nkind: Component\nmetadata: {name: old}\nspec: {}",
+        "- a list",
+        "kind: Component",
+    )
+    for part in (
+        "broken.yaml: syntax error at line 1",
+        "(Component 'redis'): type 'state.redis' is not there; there are bindings.local, bindings.localstorage,",
+        "(Component 'orders'): metadata 'tableName' is not there;",
+        "(Component 'memory'): metadata 'path' has no meaning in memory",
+        "(Component 'twice'): the name stands in",
+        "(Component 'all'): give metadata prefix",
+        "(Component 'odd'): unknown key 'retries'",
+        "kind 'HTTPEndpoint' is not understood here; there are Component, Resiliency, Subscription",
+        "apiVersion 'dapr.io/v2' is not understood here",
+        "document 10: expected a resource",
+        "document 11: metadata.name must be text",
+    ):
+        assert part in told, part
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("{name: durability, value: maybe}", "durability"),
+        ("{name: maxValueBytes, value: many}", "expected a number"),
+        ("{name: path, value: [a]}", "must be text, a number, true or false"),
+        ("{name: path}", "must be text, a number, true or false"),
+        ("{value: x}", "must have a name"),
+        ("just text", "must have a name"),
+        ("{name: path, envRef: DAPR_API_TOKEN}", "is not allowed"),
+        ('{name: connectionString, value: "file:a.db?mode=ro"}', "without parameters"),
+        ('{name: connectionString, value: ":memory:"}', "in-memory"),
+        ("{name: path, valu: a}", "unknown key 'valu'"),
+    ],
+)
+def test_a_value_that_does_not_fit(tmp_path: Path, metadata: str, said: str) -> None:
+    assert said in refusal(tmp_path, component("orders", "state.sqlite", metadata))
+
+
+def test_scopes_are_honoured(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path,
+        component("ours", "state.in-memory", more="scopes: [shop, other]"),
+        component("theirs", "state.redis", more="scopes: [other]"),  # not even looked at
+    )
+    assert [each.name for each in load(paths, "shop").components] == ["ours"]
+    assert "state.redis" in refusal(
+        tmp_path, component("theirs", "state.redis", more="scopes: [other]"), app_id="other"
+    )
+    assert "scopes must be" in refusal(tmp_path, component("x", "state.in-memory", more="scopes: shop"))
+
+
+def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
+    found = load(
+        write(
+            tmp_path,
+            component("a", "state.in-memory", '{name: actorStateStore, value: "true"}', spec="  initTimeout: 5s"),
+            component("b", "state.redis", spec="  ignoreErrors: true"),
+            component("c", "state.sqlite", "{name: durability, value: maybe}", spec="  ignoreErrors: true"),
+        ),
+        "shop",
+    )
+    assert [each.name for each in found.components] == ["a"]
+    assert list(found.config["state"]) == ["a"]
+    for part in ("actorStateStore", "initTimeout", "'state.redis'", "durability"):
+        assert any(part in each for each in found.warnings), part
+
+
+def test_folders_and_files(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    (one / "a.yml").write_text(component("a", "state.in-memory") + "\n---\n\n---\n" + component("b", "state.in-memory"))
+    (one / "notes.txt").write_text("not looked at")
+    (other / "c.yaml").write_text(component("c", "state.in-memory"))
+    found = load([one, other / "c.yaml"], "shop")
+    assert [each.name for each in found.components] == ["a", "b", "c"]
+    with pytest.raises(InvalidArgumentError, match="does not exist"):
+        load([tmp_path / "nowhere"], "shop")
+
+
+SUBSCRIPTION = """
+apiVersion: dapr.io/{version}
+kind: Subscription
+metadata: {{name: orders}}
+spec:
+  pubsubname: bus
+  topic: orders
+{spec}
+scopes: [shop]
+"""
+
+
+def test_subscriptions_of_both_versions(tmp_path: Path) -> None:
+    old = "  route: /checkout\n  deadLetterTopic: poison\n  metadata: {rawPayload: true}"
+    new = """  routes:
+    rules:
+    - match: event.type == "x"
+      path: /x
+    default: /rest
+  bulkSubscribe: {enabled: true, maxMessagesCount: 7, maxAwaitDurationMs: 40}"""
+    found = load(
+        write(
+            tmp_path,
+            SUBSCRIPTION.format(version="v1alpha1", spec=old),
+            SUBSCRIPTION.format(version="v2alpha1", spec=new),
+        ),
+        "shop",
+    ).subscriptions
+    scopes = ("shop",)
+    assert found == (
+        Subscription("bus", "orders", "/checkout", (), "poison", {"rawPayload": "true"}, None, scopes),
+        Subscription(
+            "bus", "orders", "/rest", (('event.type == "x"', "/x"),), None, {}, BulkSubscribe(7, 0.04), scopes
+        ),
+    )
+    assert load([tmp_path], "other").subscriptions == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "spec", "said"),
+    [
+        ("v1alpha1", "", "spec.route must be"),
+        ("v1alpha1", "  routes: {default: /x}", "unknown key 'routes'"),
+        ("v2alpha1", "  route: /x", "unknown key 'route'"),
+        ("v2alpha1", "  routes: {}", "must have a default or rules"),
+        ("v2alpha1", "  routes: {rules: [{match: x}]}", "a list of match and path"),
+        ("v2alpha1", "  routes: {default: /x}\n  bulkSubscribe: {enabled: true, maxMessagesCount: -1}", "whole number"),
+        ("v2alpha1", "  routes: {default: /x}\n  deadLetterTopic: [a]", "spec.deadLetterTopic must be text"),
+        ("v2alpha1", "  routes: {default: /x}\n  metadata: a", "spec.metadata must be"),
+    ],
+)
+def test_subscriptions_that_are_none(tmp_path: Path, version: str, spec: str, said: str) -> None:
+    assert said in refusal(tmp_path, SUBSCRIPTION.format(version=version, spec=spec))
+
+
+RESILIENCY = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: all}
+spec:
+  policies:
+    timeouts: {short: 500ms, DefaultTimeoutPolicy: 1m30s}
+    retries:
+      few: {policy: constant, duration: 10ms, maxRetries: 2, matching: {httpStatusCodes: "429,500-599", gRPCStatusCodes: "14"}}
+      DefaultComponentInboundPubsubRetryPolicy: {policy: exponential, maxInterval: 2s}
+    circuitBreakers:
+      cb: {trip: consecutiveFailures > 3, timeout: 30s}
+  targets:
+    apps: {shop: {timeout: short, retry: few, circuitBreaker: cb}}
+    components: {bus: {outbound: {timeout: short}, inbound: {retry: few}}}
+"""
+
+
+def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
+    found = load(write(tmp_path, RESILIENCY), "shop")
+    policies = found.resiliency
+    assert policies is not None
+    few = Retries(2, 0.01, False, 60.0, ((429, 429), (500, 599)), ((14, 14),))
+    assert policies.app("shop") == Policy(0.5, few)
+    assert policies.app("other") == Policy(90.0, None)
+    assert policies.component("bus", "Pubsub", inbound=False) == Policy(0.5, None)
+    assert policies.component("bus", "Pubsub", inbound=True) == Policy(90.0, few)
+    other = policies.component("other", "Pubsub", inbound=True)
+    assert other.retries == Retries(None, 5.0, True, 2.0)
+    assert list(few.delays()) == [0.01, 0.01]
+    assert other.retries is not None
+    waits = list(itertools.islice(other.retries.delays(), 50))
+    assert all(0.25 <= wait <= 3.0 for wait in waits)
+    assert len(found.warnings) == 1
+    for part in ("circuit breaker 'cb'", "component 'bus'", "default 'ComponentInboundPubsub'"):
+        assert part in found.warnings[0]
+    assert "shop" not in found.warnings[0]
+    assert "calls of 'shop'" in load([tmp_path], "other").warnings[0]
+    assert [few.takes(status) for status in (404, 429, 503)] == [False, True, True]
+    assert [Retries().takes(status) for status in (200, 404, 500)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("500ms", "soon", "no duration"),
+        ("retry: few,", "retry: many,", "there is no policy 'many'"),
+        ("policy: constant", "policy: sometimes", "constant or exponential"),
+        ("429,500-599", "5xx", "expected codes and ranges"),
+        ("maxRetries: 2", "maxRetries: two", "whole number"),
+        ("trip:", "tripped:", "unknown key 'tripped'"),
+        ("targets:", "goals:", "unknown key 'goals'"),
+        ("outbound: {timeout: short}", "outward: {timeout: short}", "unknown key 'outward'"),
+    ],
+)
+def test_policies_that_are_none(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in RESILIENCY
+    assert said in refusal(tmp_path, RESILIENCY.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1h2m3.5s", 3723.5), ("250us", 0.00025), ("0s", 0.0)])
+def test_durations_of_go(text: str, seconds: float) -> None:
+    assert go_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", None, "1d"])
+def test_durations_that_are_none(text: Any) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        go_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("host=db user=u password='p w' port=5433 dbname=n sslmode=disable", "postgresql://u:p%20w@db:5433/n?sslmode=disable"),
+        (r"user=u password='it\'s'", "postgresql://u:it%27s@localhost:5432/u"),
+        ("postgres://u:p@h/n", "postgresql://u:p@h/n"),
+        ("postgresql+asyncpg://h/n", "postgresql+asyncpg://h/n"),
+    ],
+)  # fmt: skip
+def test_connection_strings_of_postgresql(text: str, url: str) -> None:
+    assert postgres_url(text) == url
+
+
+def test_a_connection_string_that_is_none() -> None:
+    with pytest.raises(ValueError, match="expected postgresql://") as caught:
+        postgres_url(f"=={CANARY}")
+    assert CANARY not in str(caught.value)
+
+
+def test_the_types_there_are() -> None:
+    assert {"state.in-memory", "state.sqlite", "pubsub.in-memory", "bindings.postgresql", "lock.sqlite"} <= set(
+        known_types()
+    )
+    assert {"lock.env", "state.file", "bindings.in-memory", "rpc.sqlite"}.isdisjoint(known_types())

@@ -1,0 +1,631 @@
+"""Events to the application: callbacks over HTTP and gRPC, what its answers mean, rules, dead letters, bulks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apps import App, Got, GrpcApp, Reply, serving_grpc, until
+from google.protobuf import json_format
+from grpc import StatusCode
+from raw import send
+from running import declared, serving, sidecar_process
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@contextmanager
+def beside(app: App | GrpcApp, name: str, count: int = 1, **settings: Any) -> Iterator[Sidecar]:
+    """Serve a sidecar beside an application, and wait until it has so many subscriptions."""
+    settings.setdefault("app_protocol", "http" if isinstance(app, App) else "grpc")
+    with serving(declared(f":memory:{name[:90]}"), app_port=app.port, **settings) as sidecar:
+        until(lambda: len(sidecar.context.subscriptions) == count, "the subscriptions")
+        yield sidecar
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest) -> str:
+    return f"subscriptions-{request.node.name}"
+
+
+def publish(sidecar: Sidecar, topic: str, data: Any, content_type: str = "application/json", query: str = "") -> None:
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    answer = send(
+        sidecar.http_address, "POST", f"/v1.0/publish/store/{topic}?{query}", body, {"content-type": content_type}
+    )
+    assert answer.status == 204, answer.body
+
+
+def taken(sidecar: Sidecar, topic: str) -> Any:
+    """Take an event from a topic that the application does not subscribe to."""
+    with sidecar.context.client.pubsub.subscribe("store", topic, group="test") as subscription:
+        event = subscription.receive(timeout=60)
+        assert event is not None
+        return event
+
+
+def route(topic: str, path: str = "/in", **more: Any) -> dict[str, Any]:
+    return {"pubsubname": "store", "topic": topic, "route": path, **more}
+
+
+# -- HTTP -------------------------------------------------------------------
+
+
+def test_an_event_arrives_as_daprs(home: str) -> None:
+    with App([route("t")]) as app, beside(app, home, app_token="token") as sidecar:
+        query = f"metadata.cloudevent.traceparent={TRACE}&metadata.cloudevent.subject=sub&metadata.cloudevent.id=i1"
+        publish(sidecar, "t", b'{"n": 1.0}', query=query)
+        (got,) = until(lambda: app.got)
+        assert {each.path for each in app.asked} == {"/dapr/config", "/dapr/subscribe"}
+        assert all(each.header("dapr-api-token") == "token" for each in [*app.asked, got])
+    event = got.json
+    assert (got.method, got.path) == ("POST", "/in")
+    assert got.header("content-type") == "application/cloudevents+json"
+    assert (got.header("pubsubname"), got.header("traceparent")) == ("store", TRACE)
+    assert event.pop("time").endswith("Z")
+    assert event == {
+        "id": "i1",
+        "source": "app",
+        "specversion": "1.0",
+        "type": "com.dapr.event.sent",
+        "datacontenttype": "application/json",
+        "subject": "sub",
+        "topic": "t",
+        "pubsubname": "store",
+        "traceid": TRACE,
+        "traceparent": TRACE,
+        "tracestate": "",
+        "data": {"n": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "expected"),
+    [
+        (b"text", "text/plain", {"data": "text"}),
+        (b"<a/>", "application/xml", {"data": "<a/>"}),
+        (b"\x00\xff", "application/octet-stream", {"data_base64": "AP8="}),
+        (b"\xff", "image/png", {"data_base64": "/w=="}),
+        (b"no json", "application/json", {"data": "no json"}),
+        (b"[1e400]", "application/json", {"data": "[1e400]"}),
+    ],
+)
+def test_data_of_other_types(home: str, data: bytes, content_type: str, expected: dict[str, Any]) -> None:
+    with App([route("t")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", data, content_type)
+        (got,) = until(lambda: app.got)
+    assert {
+        name: value for name, value in got.json.items() if name.startswith("data") and name != "datacontenttype"
+    } == (expected)
+
+
+def test_attributes_that_cloud_events_does_not_know_arrive(home: str) -> None:
+    event = {"id": "1", "source": "s", "my_own": {"deep": [1.5]}, "data": {"x": 1}, "topic": "lie"}
+    with App([route("t")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        (got,) = until(lambda: app.got)
+    assert got.json["my_own"] == {"deep": [1.5]}
+    assert got.json["data"] == {"x": 1}
+    assert (got.json["topic"], got.json["pubsubname"], got.json["id"]) == ("t", "store", "1")
+    assert got.json["type"] == "com.dapr.event.sent"
+
+
+def once(reply: Reply) -> Callable[[Got], Reply | None]:
+    """Answer so the first time, later with success."""
+    left = [reply]
+    lock = threading.Lock()
+
+    def answer(got: Got) -> Reply | None:
+        with lock:
+            return left.pop() if left else None
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(500),
+        Reply(400),
+        Reply(200, b'{"status":"RETRY"}'),
+        Reply(200, b'{"status":"WHAT"}'),
+        Reply(302, headers=[("location", "/elsewhere")]),
+    ],
+)
+def test_what_asks_for_another_try(home: str, reply: Reply) -> None:
+    with App([route("t")], once(reply)) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: len(app.got) == 2, "the second try")
+        assert app.got[0].json == app.got[1].json
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200),
+        Reply(204),
+        Reply(201, b"no json"),
+        Reply(200, b'{"status":""}'),
+        Reply(200, b'{"status":"SUCCESS"}'),
+        Reply(200, b"[]"),
+        Reply(200, b'{"status":"DROP"}'),
+        Reply(404),
+    ],
+)
+def test_what_settles_an_event(home: str, reply: Reply) -> None:
+    with App([route("t")], lambda got: reply) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: app.got)
+        until(lambda: settled(sidecar), "its end")
+        assert len(app.got) == 1
+
+
+def settled(sidecar: Sidecar) -> bool:
+    """Tell whether nothing is claimed in the store."""
+    engine = sidecar.context.driver("pubsub", "store").engine
+    op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
+    return not engine.query(op, "SELECT 1 FROM claims", ())
+
+
+def test_the_application_that_is_away_gets_it_later(home: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is its event a dead letter: it has said nothing against it."""
+    told = [route("t", deadLetterTopic="dead")]
+    first = App(told)
+    first.closing = True
+    with ExitStack() as stack:
+        with first:
+            sidecar = stack.enter_context(beside(first, home))
+        publish(sidecar, "t", 1)
+        until(lambda: "the event comes again" in caplog.text, "a try in vain")
+        with App(told, port=first.port) as second:
+            until(lambda: second.got, "the event")
+            assert second.got[0].json["data"] == 1
+        assert not first.got
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(500), Reply(404), Reply(200, b'{"status":"DROP"}'), Reply(200, b'{"status":"RETRY"}')]
+)
+def test_dead_letters(home: str, reply: Reply) -> None:
+    with App([route("t", deadLetterTopic="dead")], lambda got: reply) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 7)
+        event = taken(sidecar, "dead")
+        assert (event.data, event.topic) == (7, "t")
+        assert len(app.got) == 1
+
+
+def test_a_dead_letter_topic_can_be_subscribed_to(home: str) -> None:
+    def answer(got: Got) -> Reply | None:
+        return Reply(500) if got.path == "/in" else None
+
+    told = [route("t", deadLetterTopic="dead"), route("dead", "/failed")]
+    with App(told, answer) as app, beside(app, home, 2) as sidecar:
+        publish(sidecar, "t", 7)
+        (got,) = until(lambda: app.at("/failed"))
+        assert (got.json["data"], got.json["topic"]) == (7, "t")
+
+
+def test_rules(home: str) -> None:
+    routes = {
+        "rules": [
+            {"match": 'event.type == "a"', "path": "/a"},
+            {"match": "has(event.data.n) && event.data.n > 5", "path": "/many"},
+        ],
+        "default": "/other",
+    }
+    with App([{"pubsubname": "store", "topic": "t", "routes": routes}]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", {}, query="metadata.cloudevent.type=a")
+        publish(sidecar, "t", {"n": 6})
+        publish(sidecar, "t", {"n": 5})
+        until(lambda: len(app.got) == 3)
+        assert sorted((each.path, each.json["data"].get("n")) for each in app.got) == [
+            ("/a", None),
+            ("/many", 6),
+            ("/other", 5),
+        ]
+
+
+def test_what_no_rule_takes_or_a_rule_fails_for(home: str) -> None:
+    routes = {"rules": [{"match": "event.data.n == 1", "path": "/one"}]}
+    told = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "dead"}]
+    with App(told) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", {"n": 2})
+        assert taken(sidecar, "dead").data == {"n": 2}
+        publish(sidecar, "t", {"n": 1})
+        until(lambda: app.at("/one"))
+        assert len(app.got) == 1
+
+
+def test_a_rule_that_is_none_is_told_and_the_rest_is_left(home: str, caplog: pytest.LogCaptureFixture) -> None:
+    routes = {"rules": [{"match": "event.data.foo(", "path": "/one"}]}
+    with App([{"pubsubname": "store", "topic": "t", "routes": routes}]) as app, beside(app, home, 0):
+        until(lambda: "cannot be used" in caplog.text, "the log")
+        assert "'t' of 'store'" in caplog.text
+
+
+def test_raw_payloads(home: str) -> None:
+    with App([route("t", metadata={"rawPayload": "true"})]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", b"\x00raw", "application/octet-stream", "metadata.rawPayload=true")
+        (got,) = until(lambda: app.got)
+        assert (got.json["data_base64"], got.json["datacontenttype"]) == ("AHJhdw==", "application/octet-stream")
+        assert (got.json["type"], got.json["source"], got.json["topic"]) == ("com.dapr.event.sent", "Dapr", "t")
+        publish(sidecar, "t", 1)
+        until(lambda: len(app.got) == 2)
+        inner = json.loads(base64.b64decode(app.got[1].json["data_base64"]))
+        assert (inner["data"], inner["topic"]) == (1, "t")
+
+
+def test_what_is_no_event_is_dropped(home: str) -> None:
+    with App([route("t", deadLetterTopic="dead")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", b"\x00", "application/octet-stream", "metadata.rawPayload=true")
+        taken(sidecar, "dead")
+        assert not app.got
+
+
+def test_what_has_expired_is_a_dead_letter(home: str) -> None:
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "expiration": "2001-02-03T04:05:06Z"}
+    with App([route("t", deadLetterTopic="dead")]) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead").data == 7
+        publish(sidecar, "t", {**event, "expiration": "2901-02-03T04:05:06Z"}, "application/cloudevents+json")
+        (got,) = until(lambda: app.got)
+        assert got.json["expiration"].startswith("2901")
+
+
+def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
+    with App() as app:
+        port = app.port
+    with serving(declared(f":memory:{home[:90]}"), app_port=port) as sidecar:
+        assert send(sidecar.http_address, "GET", "/v1.0/healthz/outbound").status == 204
+        publish(sidecar, "t", 1)
+        assert not sidecar.context.subscriptions
+        with App([route("t")], port=port) as app:
+            (got,) = until(lambda: app.got, "the event")
+            assert got.json["data"] == 1
+
+
+def test_an_answer_may_take_longer_than_the_lease(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.sidecar.pubsub.subscriber._LEASE", 3.0)
+    leave = threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        if got.json["data"] == "slow":
+            assert leave.wait(60)
+        return None
+
+    with App([route("t")], answer) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", "slow")
+        until(lambda: app.got)
+        for number in range(5):  # meanwhile the lease is over
+            time.sleep(0.8)
+            publish(sidecar, "t", number)
+        until(lambda: len(app.got) == 6)
+        leave.set()
+        until(lambda: settled(sidecar))
+        assert len(app.got) == 6
+
+
+def bulk(count: int = 100, wait_ms: int = 300) -> dict[str, Any]:
+    return {"bulkSubscribe": {"enabled": True, "maxMessagesCount": count, "maxAwaitDurationMs": wait_ms}}
+
+
+def test_a_bulk(home: str) -> None:
+    def answer(got: Got) -> Reply:
+        said = {1: "SUCCESS", 2: "DROP", 3: ""}
+        statuses = [
+            {"entryId": each["entryId"], "status": said.get(each["event"]["data"], "RETRY")}
+            for each in got.json["entries"]
+            if each["event"]["data"] != 5
+        ]
+        if len(app.got) > 1:
+            statuses = [{**each, "status": "SUCCESS"} for each in statuses]
+        return Reply(200, json.dumps({"statuses": statuses}).encode())
+
+    with App([route("t", **bulk(5, 60_000))], answer) as app, beside(app, home) as sidecar:
+        for number in range(1, 6):
+            publish(sidecar, "t", number)
+        (got,) = until(lambda: app.got)
+        document = got.json
+        assert got.header("content-type") == "application/json"
+        assert (document["type"], document["topic"], document["pubsubname"]) == (
+            "com.dapr.event.sent.bulk",
+            "t",
+            "store",
+        )
+        assert [each["event"]["data"] for each in document["entries"]] == [1, 2, 3, 4, 5]
+        assert {each["contentType"] for each in document["entries"]} == {"application/cloudevents+json"}
+
+
+def test_of_a_bulk_comes_again_what_was_not_settled(home: str) -> None:
+    done: list[int] = []
+
+    def answer(got: Got) -> Reply:
+        statuses = []
+        for each in got.json["entries"]:
+            number = each["event"]["data"]
+            if number == 3 and len(app.got) == 1:
+                continue  # nothing is said of it
+            status = "RETRY" if number == 2 and len(app.got) == 1 else "SUCCESS"
+            if status == "SUCCESS":
+                done.append(number)
+            statuses.append({"entryId": each["entryId"], "status": status})
+        return Reply(200, json.dumps({"statuses": statuses}).encode())
+
+    with App([route("t", **bulk(3, 1000))], answer) as app, beside(app, home) as sidecar:
+        for number in (1, 2, 3):
+            publish(sidecar, "t", number)
+        until(lambda: sorted(done) == [1, 2, 3], "all")
+        assert len(app.got) >= 2
+
+
+def test_a_bulk_of_raw_payloads_by_rule(home: str) -> None:
+    told = route("t", metadata={"rawPayload": "true"}, **bulk(2, 200))
+    with App([told], lambda got: Reply(404)) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", b"abc", "text/plain", "metadata.rawPayload=true")
+        (got,) = until(lambda: app.got)
+        (entry,) = got.json["entries"]
+        assert (entry["event"], entry["contentType"]) == ("YWJj", "application/octet-stream")
+
+
+# -- declared ---------------------------------------------------------------
+
+
+def test_declared_subscriptions(home: str) -> None:
+    subscriptions = (
+        Subscription("store", "t", "/declared", (('event.type == "a"', "/a"),)),
+        Subscription("store", "other", "/never", scopes=("another-app",)),
+        Subscription("store", "many", "/many", bulk=BulkSubscribe(10, 0.05), scopes=("app",)),
+    )
+    with App([route("t", "/told")]) as app, beside(app, home, 2, subscriptions=subscriptions) as sidecar:
+        publish(sidecar, "t", 1)
+        publish(sidecar, "t", 2, query="metadata.cloudevent.type=a")
+        publish(sidecar, "many", 3)
+        until(lambda: app.at("/declared") and app.at("/a") and app.at("/many"))
+        assert not app.at("/told")  # the declared one goes before it
+        assert [(each.topic, each.kind) for each in sidecar.context.subscriptions] == [
+            ("t", "DECLARATIVE"),
+            ("many", "DECLARATIVE"),
+        ]
+
+
+def test_a_declared_rule_that_is_none_ends_the_start() -> None:
+    wrong = (Subscription("store", "t", "/x", (("event.type = 1", "/a"),)),)
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:wrong-rule"}}, app_id="app") as client:
+        settings = SidecarSettings(app_id="app", http_port=0, grpc_port=0, subscriptions=wrong)
+        with pytest.raises(InvalidArgumentError, match="the subscription to 't' of 'store'"):
+            Sidecar(client, settings).__enter__()
+
+
+def test_a_component_that_is_not_there_is_told(home: str, caplog: pytest.LogCaptureFixture) -> None:
+    told = [{"pubsubname": "gone", "topic": "t", "route": "/x"}, route("t")]
+    with App(told) as app, beside(app, home, 1) as sidecar:
+        assert "the subscription to 't' of 'gone' cannot be opened" in caplog.text
+        publish(sidecar, "t", 1)
+        until(lambda: app.got)
+
+
+@pytest.mark.parametrize("told", [None, [], [{"pubsubname": "store", "topic": "t"}], {"a": 1}, [{"pubsubname": 1}]])
+def test_no_subscriptions(home: str, told: Any) -> None:
+    with App(told) as app, beside(app, home, 0) as sidecar:
+        until(lambda: any(each.path == "/dapr/subscribe" for each in app.asked))
+        assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", b"1").status == 204
+        assert not sidecar.context.subscriptions
+
+
+# -- the end ----------------------------------------------------------------
+
+
+def test_at_the_end_callbacks_end_and_the_rest_goes_back(tmp_path: Path) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        entered.set()
+        assert leave.wait(60)
+        return None
+
+    config = declared(str(tmp_path / "home"))
+    single = {"concurrencyMode": "single"}
+    with App([route("t", metadata=single)], answer) as app:
+        with serving(config, app_port=app.port, grace=60.0) as sidecar:
+            until(lambda: sidecar.context.subscriptions)
+            for number in range(5):
+                publish(sidecar, "t", number)
+            assert entered.wait(60)
+            threading.Timer(0.3, leave.set).start()
+        assert [each.json["data"] for each in app.got] == [0]
+        with serving(config, app_port=app.port):
+            until(lambda: len(app.got) == 5, "what had gone back")
+        # the first was settled, and does not come again
+        assert [each.json["data"] for each in app.got] == [0, 1, 2, 3, 4]
+
+
+def test_what_does_not_end_in_time_comes_again(tmp_path: Path) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        entered.set()
+        assert leave.wait(60)
+        return None
+
+    config = declared(str(tmp_path / "home"))
+    with App([route("t", deadLetterTopic="dead")], answer) as app:
+        with serving(config, app_port=app.port, grace=0.2) as sidecar:
+            until(lambda: sidecar.context.subscriptions)
+            publish(sidecar, "t", 1)
+            assert entered.wait(60)
+        leave.set()
+        with serving(config, app_port=app.port):
+            until(lambda: len(app.got) == 2, "it again")
+
+
+@pytest.mark.process
+def test_a_sidecar_that_is_killed_loses_nothing_that_it_has_taken(tmp_path: Path) -> None:
+    home, count = str(tmp_path / "home"), 60
+    stuck = threading.Event()
+
+    def answer(got: Got) -> Reply | None:
+        if not stuck.is_set() and got.json["data"] % 3 == 0:
+            stuck.wait(60)  # under way when the sidecar dies
+        return None
+
+    with App([route("t")], answer) as app:
+        with sidecar_process(home, app_port=app.port) as first:
+            for number in range(count):
+                body = json.dumps(number).encode()
+                headers = {"content-type": "application/json"}
+                assert send(first.http, "POST", "/v1.0/publish/store/t", body, headers).status == 204
+            until(lambda: any(each.json["data"] % 3 == 0 for each in app.got))
+            os.kill(first.pid, signal.SIGKILL)
+        stuck.set()
+        with sidecar_process(home, app_port=app.port):
+            until(lambda: {each.json["data"] for each in app.got} == set(range(count)), "all events")
+            # what was under way came again
+            until(lambda: len(app.got) > len({each.json["data"] for each in app.got}), "a repeat")
+
+
+# -- gRPC -------------------------------------------------------------------
+
+
+def listing(*subscriptions: dict[str, Any]) -> tuple[str, Callable[[Any, Any], Any]]:
+    kinds = messages()
+    reply = kinds.ListTopicSubscriptionsResponse(
+        subscriptions=[kinds.TopicSubscription(**each) for each in subscriptions]
+    )
+    return "Empty", lambda request, context: reply
+
+
+def saying(*statuses: int) -> tuple[str, Callable[[Any, Any], Any]]:
+    left = list(statuses)
+
+    def answer(request: Any, context: Any) -> Any:
+        return messages().TopicEventResponse(status=left.pop(0) if left else 0)
+
+    return "TopicEventRequest", answer
+
+
+def test_over_grpc_an_event_is_on_topic_event(home: str) -> None:
+    app = GrpcApp(ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying(1, 0))
+    with serving_grpc(app), beside(app, home, app_token="token") as sidecar:
+        query = f"metadata.cloudevent.traceparent={TRACE}&metadata.cloudevent.subject=s"
+        publish(sidecar, "t", {"n": 1}, query=query)
+        until(lambda: len(app.named("OnTopicEvent")) == 2, "the second try")
+    request = app.named("OnTopicEvent")[0]
+    assert (request.topic, request.pubsub_name, request.path) == ("t", "store", "")
+    assert (request.source, request.type, request.spec_version) == ("app", "com.dapr.event.sent", "1.0")
+    assert (request.data_content_type, json.loads(request.data)) == ("application/json", {"n": 1})
+    extensions = json_format.MessageToDict(request.extensions)
+    assert set(extensions) == {"time", "subject", "topic", "pubsubname", "traceid", "traceparent", "tracestate"}
+    assert (extensions["traceparent"], extensions["subject"]) == (TRACE, "s")
+    assert app.got[-1][2]["dapr-api-token"] == "token"
+    assert app.got[-1][2]["traceparent"] == TRACE
+
+
+@pytest.mark.parametrize("data", [b"\x00\xff", b"text"])
+def test_over_grpc_data_is_bytes(home: str, data: bytes) -> None:
+    app = GrpcApp(ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying())
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", data, "application/octet-stream" if data[:1] == b"\x00" else "text/plain")
+        (request,) = until(lambda: app.named("OnTopicEvent"))
+        assert request.data == data
+
+
+def test_over_grpc_rules_and_dead_letters(home: str) -> None:
+    kinds = messages()
+    routes = kinds.TopicRoutes(rules=[kinds.TopicRule(match="event.data.n == 1", path="one")], default="other")
+    app = GrpcApp(
+        ListTopicSubscriptions=listing(
+            {"pubsub_name": "store", "topic": "t", "routes": routes, "dead_letter_topic": "dead"}
+        ),
+        OnTopicEvent=("TopicEventRequest", lambda request, context: kinds.TopicEventResponse(status=2)),
+    )
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", {"n": 1})
+        assert taken(sidecar, "dead").data == {"n": 1}
+        publish(sidecar, "t", {"n": 2})
+        until(lambda: len(app.named("OnTopicEvent")) == 2)
+        assert [each.path for each in app.named("OnTopicEvent")] == ["one", "other"]
+
+
+def test_over_grpc_what_is_not_implemented_is_dropped(home: str) -> None:
+    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead"}
+    app = GrpcApp(ListTopicSubscriptions=listing(told))
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: settled(sidecar), "its end")
+
+
+def test_over_grpc_an_error_asks_for_another_try(home: str) -> None:
+    def failing(request: Any, context: Any) -> Any:
+        if len(app.named("OnTopicEvent")) == 1:
+            context.abort(StatusCode.INTERNAL, "no")
+        return messages().TopicEventResponse()
+
+    app = GrpcApp(
+        ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}),
+        OnTopicEvent=("TopicEventRequest", failing),
+    )
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", 1)
+        until(lambda: len(app.named("OnTopicEvent")) == 2)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_over_grpc_what_a_message_cannot_hold_is_dropped(home: str, many: bool) -> None:
+    kinds = messages()
+    config = kinds.BulkSubscribeConfig(enabled=many, max_messages_count=1)
+    told = {"pubsub_name": "store", "topic": "t", "dead_letter_topic": "dead", "bulk_subscribe": config}
+    app = GrpcApp(ListTopicSubscriptions=listing(told), OnTopicEvent=saying())
+    deep: Any = 1
+    for _ in range(60):
+        deep = [deep]
+    event = {"id": "1", "source": "s", "type": "t", "data": 7, "deep": deep}
+    with serving_grpc(app), beside(app, home) as sidecar:
+        publish(sidecar, "t", event, "application/cloudevents+json")
+        assert taken(sidecar, "dead")._record.raw
+
+
+@pytest.mark.parametrize("method", ["OnBulkTopicEvent", "OnBulkTopicEventAlpha1"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_over_grpc_a_bulk(home: str, method: str, raw: bool) -> None:
+    kinds = messages()
+
+    def answer(request: Any, context: Any) -> Any:
+        return kinds.TopicEventBulkResponse(
+            statuses=[kinds.TopicEventBulkResponseEntry(entry_id=each.entry_id) for each in request.entries]
+        )
+
+    config = kinds.BulkSubscribeConfig(enabled=True, max_messages_count=3, max_await_duration_ms=60_000)
+    told = {
+        "pubsub_name": "store",
+        "topic": "t",
+        "bulk_subscribe": config,
+        "metadata": {"rawPayload": str(raw).lower()},
+    }
+    app = GrpcApp(ListTopicSubscriptions=listing(told), **{method: ("TopicEventBulkRequest", answer)})
+    with serving_grpc(app), beside(app, home) as sidecar:
+        for number in range(3):
+            publish(sidecar, "t", number, query="metadata.rawPayload=true" if raw else "")
+        (request,) = until(lambda: app.named(method))
+        until(lambda: settled(sidecar), "the end")
+    assert (request.type, request.topic, request.pubsub_name) == ("com.dapr.event.sent.bulk", "t", "store")
+    if raw:
+        assert [each.bytes for each in request.entries] == [b"0", b"1", b"2"]
+    else:
+        assert [each.cloud_event.data for each in request.entries] == [b"0", b"1", b"2"]
+        assert request.entries[0].cloud_event.source == "app"

@@ -1,0 +1,76 @@
+"""Every case of the table of APIs, over both protocols; and its document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import pytest
+from raw import Answer, call, refusal, send, stream
+from rows import Api, Case
+from table import APIS, DOCUMENT, render
+
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.sidecar import Sidecar
+
+CASES = [(api, case) for api in APIS for case in api.cases]
+OVER_HTTP = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.http is not None]
+OVER_GRPC = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.rpc is not None]
+
+
+@pytest.mark.parametrize(("api", "case"), OVER_HTTP)
+def test_http(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
+    sidecar = _ready(sidecars, case)
+    assert case.http is not None
+    answer = send(sidecar.http_address, case.http.method, case.http.path, case.http.body, case.http.headers)
+    assert (answer.status, answer.error) == (case.status, case.error), answer.body
+    if case.status >= 400 and case.error is not None:
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json.get("message") or answer.json["failedEntries"]
+
+
+@pytest.mark.parametrize(("api", "case"), OVER_GRPC)
+def test_grpc(api: Api, case: Case, sidecars: Callable[[str], Sidecar]) -> None:
+    sidecar = _ready(sidecars, case)
+    assert case.rpc is not None
+    request = getattr(messages(), api.request or "Empty")(**case.rpc.fields)
+    if api.streams:
+        answer = _first(sidecar.grpc_address, api, request)
+    else:
+        answer = call(sidecar.grpc_address, api.rpc, request, api.reply)
+    assert (answer.code, answer.reason) == (case.code, case.reason), answer.text
+
+
+def _ready(sidecars: Callable[[str], Sidecar], case: Case) -> Sidecar:
+    sidecar = sidecars(case.over)
+    if case.before is not None:
+        case.before(sidecar.context.client)
+    return sidecar
+
+
+def _first(address: str, api: Api, request: object) -> Answer:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return Answer(code="OK", message=next(stream(channel, api.rpc, request, api.reply)))
+        except grpc.RpcError as error:
+            return refusal(error)
+
+
+def test_names_are_unique() -> None:
+    names = [api.name for api in APIS]
+    assert len(set(names)) == len(names)
+    for api in APIS:
+        whats = [case.what for case in api.cases]
+        assert len(set(whats)) == len(whats) > 0, api.name
+
+
+def test_each_case_is_sent_over_each_protocol_of_its_api() -> None:
+    """No protocol is left out in silence: an API that has both is tried over both."""
+    for api in APIS:
+        assert bool(api.http) == any(case.http is not None for case in api.cases), api.name
+        assert bool(api.rpc) == any(case.rpc is not None for case in api.cases), api.name
+
+
+def test_document() -> None:
+    """``python tests/sidecar/table.py`` (or ``make docs``) writes it."""
+    assert DOCUMENT.read_text(encoding="utf-8") == render()

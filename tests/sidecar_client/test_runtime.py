@@ -1,0 +1,403 @@
+"""The runtime dapr: what it is told, what it refuses before any I/O, and what it makes of a sidecar's answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient, errors
+from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
+from cloud_runtimes.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.runtimes.dapr.failures import Refusal, error
+from cloud_runtimes.runtimes.dapr.values import unwrap, wrap
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+
+
+class Peer:
+    """A server that answers as it is told, and keeps what was asked: (method, path, headers, body)."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
+        peer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", "0")))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                peer.asked.append((self.command, self.path, headers, body))
+                path = self.path.partition("?")[0]
+                status, data, more = peer.answers.get(f"{self.command} {path}", peer.answers.get("*", (204, b"", {})))
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
+                if status != 204:
+                    self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_DELETE = answer
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def says(self, status: int, document: Any, where: str = "*", **headers: str) -> None:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.answers[where] = (status, data, headers)
+
+    def is_component(self, kind: str) -> None:
+        self.says(200, {"components": [{"name": "s", "type": kind, "version": "v1"}]}, "GET /v1.0/metadata")
+
+    def writes(self) -> list[Any]:
+        return [json.loads(body) for verb, _, _, body in self.asked if verb == "POST"]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(peer: Peer) -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(peer.url, app_id="shop", api_token="hidden") as made:
+        yield made
+
+
+def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
+    if face == "sync":
+        return getattr(client, method)(*arguments, **options)
+    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
+
+
+both = pytest.mark.parametrize("face", ["sync", "async"])
+
+
+# -- what it is told -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint", "url"),
+    [
+        ({}, None, "http://127.0.0.1:3500"),
+        ({"DAPR_HTTP_PORT": "3501"}, None, "http://127.0.0.1:3501"),
+        ({"DAPR_HTTP_PORT": "3501", "DAPR_RUNTIME_HOST": "sidecar"}, None, "http://sidecar:3501"),
+        ({"DAPR_HTTP_PORT": "3501", "DAPR_HTTP_ENDPOINT": "https://h/x"}, None, "https://h/x"),
+        ({"DAPR_HTTP_ENDPOINT": "https://h/x"}, "http://given:1", "http://given:1"),
+    ],
+)
+def test_where_the_sidecar_is(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], endpoint: str | None, url: str
+) -> None:
+    for name in ("DAPR_HTTP_PORT", "DAPR_RUNTIME_HOST", "DAPR_HTTP_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with CloudRuntimesClient(endpoint, runtime="dapr") as client:
+        runtime: Any = client._runtime_for()
+        assert runtime.link.url == url
+
+
+@pytest.mark.parametrize("endpoint", ["grpc://localhost:50001", "unix:///run/dapr", "localhost:3500"])
+def test_endpoints_that_are_none_of_http(endpoint: str) -> None:
+    with CloudRuntimesClient(endpoint) as client, pytest.raises(UnsupportedError, match="speaks HTTP in this version"):
+        client.state.get("s", "k")
+
+
+def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesClient, peer: Peer) -> None:
+    refused = {
+        "pubsub": lambda: client.pubsub.publish("bus", "t", 1),
+        "secret": lambda: client.secret.get_secret("s", "k"),
+        "configuration": lambda: client.configuration.get_configuration("s"),
+        "lock": lambda: client.lock.try_lock("s", "r"),
+        "file": lambda: client.file.exists("s", "f"),
+        "database": lambda: client.database.query("s", "SELECT 1"),
+        "schedule": lambda: client.schedule.list_jobs(),
+    }
+    for service, attempt in refused.items():
+        with pytest.raises(UnsupportedError, match=f"has rpc and state in this version, not {service}"):
+            attempt()
+        assert not client.supports(service)
+    assert client.supports("state.ttl", "any")
+    assert not client.supports("state.fence")
+    with pytest.raises(UnsupportedError):
+        client.state.list_keys("s")
+    with pytest.raises(UnsupportedError):
+        client.state.save("s", "k", 1, fence=1)
+    assert peer.asked == []
+
+
+def test_components_in_the_configuration_are_refused() -> None:
+    config = {"state": {"orders": {"component": "sqlite"}}}
+    with CloudRuntimesClient("http://h", config=config) as client:
+        with pytest.raises(InvalidArgumentError, match=r"\[state.orders\]: the sidecar has the components"):
+            client.state.get("orders", "k")
+    with CloudRuntimesClient("http://h", config={"dapr": {"port": 1}}) as client:
+        with pytest.raises(InvalidArgumentError, match="unknown setting 'port'"):
+            client.state.get("orders", "k")
+
+
+@both
+def test_waiting_until_it_is_ready(tmp_path: Path, face: str, peer: Peer) -> None:
+    peer.says(500, b"not yet")
+    with CloudRuntimesClient(peer.url) as client:
+        with pytest.raises(DeadlineExceededError, match=r"not ready yet \(status 500\)"):
+            call(client, face, "wait_ready", timeout=0.2)
+        peer.says(204, b"")
+        call(client, face, "wait_ready")
+    beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}, app_id="x")
+    settings = SidecarSettings(app_id="x", http_port=0, grpc_port=None)
+    with beneath, Sidecar(beneath, settings) as sidecar, CloudRuntimesClient(sidecar.http_address) as client:
+        call(client, face, "wait_ready")
+
+
+@both
+def test_nobody_there(face: str) -> None:
+    with CloudRuntimesClient("http://127.0.0.1:1") as client:
+        with pytest.raises(UnavailableError, match="cloud-runtimes serve, dapr run") as caught:
+            call(client.state, face, "save", "s", "k", 1)
+        assert not caught.value.maybe_applied
+        assert caught.value.runtime == "dapr"
+
+
+@both
+def test_the_token_goes_along_and_its_refusal_is_told(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+    assert call(client.state, face, "get", "s", "k") is None
+    call(client.rpc, face, "invoke", "app", "m", headers={"x-mine": "1"})
+    assert [headers["dapr-api-token"] for _, _, headers, _ in peer.asked] == ["hidden"] * 2
+    peer.says(401, b"invalid api token")
+    for attempt in (("state", "get", "s", "k"), ("rpc", "invoke", "app", "m")):
+        with pytest.raises(UnauthenticatedError, match="give its DAPR_API_TOKEN") as caught:
+            call(getattr(client, attempt[0]), face, *attempt[1:])
+        assert "hidden" not in repr(caught.value)
+
+
+# -- state ---------------------------------------------------------------------
+
+
+@both
+def test_keys_are_one_segment(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+    for key in ("a/b", "..", "a b+c?d#e%", "ü"):
+        call(client.state, face, "get", "s.1", key)
+        call(client.state, face, "delete", "s.1", key)
+    paths = [path for verb, path, _, _ in peer.asked if path != "/v1.0/metadata"]
+    assert paths[::2] == paths[1::2]
+    assert paths[::2] == [f"/v1.0/state/s%2E1/{each}" for each in ("a%2Fb", "%2E%2E", "a%20b%2Bc%3Fd%23e%25", "%C3%BC")]
+
+
+@both
+def test_create_only_and_ttl_on_redis_and_elsewhere(peer: Peer, face: str) -> None:
+    for kind, etag, options, ttl in (
+        ("state.redis", "-1", None, "-1"),
+        ("state.sqlite", None, {"concurrency": "first-write"}, None),
+    ):
+        peer.asked.clear()
+        peer.is_component(kind)
+        with CloudRuntimesClient(peer.url) as client:
+            call(client.state, face, "save", "s", "k", 1, concurrency="first-write")
+            call(client.state, face, "save", "s", "k", 1, ttl=1.5)
+            call(client.state, face, "save", "s", "k", 1, etag="7", concurrency="last-write")
+        [create], [timed], [conditional] = peer.writes()
+        assert (create.get("etag"), create.get("options")) == (etag, options)
+        assert create.get("metadata", {}).get("ttlInSeconds") == ttl
+        assert timed["metadata"] == {"ttlInSeconds": "2"}
+        assert (conditional["etag"], conditional.get("options")) == ("7", None)
+        assert [path for verb, path, _, _ in peer.asked].count("/v1.0/metadata") == 1
+
+
+@both
+def test_conditions_in_a_transaction_on_redis(peer: Peer, face: str) -> None:
+    peer.is_component("state.redis")
+    with CloudRuntimesClient(peer.url) as client, pytest.raises(UnsupportedError, match="Redis behind Dapr"):
+        with client.state.transaction("s") as tx:
+            tx.save("k", 1, etag="1")
+    assert peer.writes() == []
+
+
+def test_a_transaction_whose_condition_did_not_hold(client: CloudRuntimesClient, peer: Peer) -> None:
+    peer.says(500, {"errorCode": "ERR_STATE_TRANSACTION", "message": "any words"}, "POST /v1.0/state/s/transaction")
+    peer.says(200, 1, "GET /v1.0/state/s/k", etag="now")
+    with pytest.raises(ConflictError, match="'k' has changed"), client.state.transaction("s") as tx:
+        tx.save("k", 1, etag="before")
+    with pytest.raises(ConflictError, match="'k' exists"), client.state.transaction("s") as tx:
+        tx.save("k", 1, concurrency="first-write")
+    with pytest.raises(InternalError, match="any words") as caught, client.state.transaction("s") as tx:
+        tx.save("k", 1, etag="now")
+    assert caught.value.maybe_applied
+
+
+def test_a_bulk_save_that_fails_is_tried_one_by_one(client: CloudRuntimesClient, peer: Peer) -> None:
+    peer.says(500, {"errorCode": "ERR_STATE_SAVE", "message": "full"}, "POST /v1.0/state/s")
+    with pytest.raises(errors.BulkError) as caught:
+        client.state.save_bulk("s", {"a": 1, "b": 2})
+    assert set(caught.value.failed) == {"a", "b"}
+    assert [len(body) for body in peer.writes()] == [2, 1, 1]
+    peer.asked.clear()
+    peer.says(204, b"", "POST /v1.0/state/s")
+    client.state.save_bulk("s", {"a": 1, "b": 2})
+    assert [len(body) for body in peer.writes()] == [2]
+
+
+def test_values_that_others_have_written(client: CloudRuntimesClient, peer: Peer) -> None:
+    for data, value in (
+        (b"\xff\x00", b"\xff\x00"),
+        (b'{"a": 1.25}', {"a": 1.25}),
+        (b"plain text", b"plain text"),
+        (b'{"cloud_runtimes":1,"datacontenttype":"text/plain","data_base64":"!"}', {
+            "cloud_runtimes": 1, "datacontenttype": "text/plain", "data_base64": "!",
+        }),
+    ):  # fmt: skip
+        peer.says(200, data, "GET /v1.0/state/s/k", etag="1")
+        assert client.state.get("s", "k") == value
+        assert client.state.get("s", "k", type=bytes) == data
+
+
+@pytest.mark.parametrize(
+    ("data", "plain"),
+    [
+        (b'{"a":[1,true,null,"x1.5e3 99999999999999999999"]}', True),
+        (b"9007199254740991", False),
+        (b"123456789012345", True),
+        (b"1.5", False),
+        (b"1e3", False),
+        (b'{"cloud_runtimes":2}', False),
+        (rb'"\"1.5"', True),
+    ],
+)
+def test_what_stands_plain(data: bytes, plain: bool) -> None:
+    assert (wrap(data, JSON) == data) is plain
+    assert unwrap(wrap(data, JSON)) == (data, JSON)
+
+
+@pytest.mark.parametrize("content_type", [OCTETS, MSGPACK, "text/plain", "application/json; charset=utf-8"])
+def test_what_is_wrapped(content_type: str) -> None:
+    made = wrap(b'{"a":1}', content_type)
+    assert json.loads(made)["datacontenttype"] == content_type
+    assert unwrap(made) == (b'{"a":1}', content_type)
+
+
+# -- refusals --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "kind"),
+    [
+        (400, "ERR_STATE_STORE_NOT_FOUND", "DAPR_STATE_NOT_FOUND", errors.ComponentNotFoundError),
+        (500, "ERR_STATE_STORE_NOT_CONFIGURED", "", errors.ComponentNotFoundError),
+        (400, "DAPR_STATE_NOT_FOUND", "", errors.ComponentNotFoundError),
+        (400, "ERR_MALFORMED_REQUEST", "DAPR_STATE_ILLEGAL_KEY", InvalidArgumentError),
+        (500, "ERR_STATE_STORE_NOT_SUPPORTED", "", UnsupportedError),
+        (500, "X", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", UnsupportedError),
+        (400, "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", "", errors.ResourceExhaustedError),
+        (409, "ERR_STATE_SAVE", "", ConflictError),
+        (403, "ERR_PERMISSION_DENIED", "", errors.PermissionDeniedError),
+        (413, "", "", errors.ResourceExhaustedError),
+        (404, "", "", UnsupportedError),
+        (500, "ERR_STATE_GET", "", InternalError),
+        (503, "", "", UnavailableError),
+        (418, "", "", InvalidArgumentError),
+    ],
+)
+def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[Exception]) -> None:
+    made = error(Refusal(status, code, reason, "words"), applied=True)
+    assert type(made) is kind
+    assert "words" in str(made)
+    assert made.maybe_applied is (kind in (InternalError, UnavailableError))
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        (500, {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to invoke, id: app, err: broke"}, UnavailableError),
+        (404, {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app id"}, UnavailableError),
+        (403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "denied"}, errors.PermissionDeniedError),
+        (500, {"errorCode": "SHOP_CLOSED"}, InternalError),  # the application's own
+        (500, b"not JSON", InternalError),
+        (404, {"message": "mine"}, errors.NotFoundError),
+    ],
+)
+def test_dapr_s_failures_are_told_from_the_application_s(
+    client: CloudRuntimesClient, peer: Peer, face: str, status: int, document: Any, kind: type[Exception]
+) -> None:
+    peer.says(status, document)
+    with pytest.raises(kind) as caught:
+        call(client.rpc, face, "invoke_method", "app", "m")
+    assert type(caught.value) is kind
+    told: Any = caught.value
+    own = not (isinstance(document, dict) and document.get("errorCode") == "ERR_DIRECT_INVOKE")
+    assert (told.response is not None) is own
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"{", "is no JSON"),
+        ([1], "no list of items"),
+        ([{"key": "a", "error": "broken"}], "cannot read 'a': broken"),
+    ],
+)
+def test_bulk_answers_that_cannot_be_used(client: CloudRuntimesClient, peer: Peer, answer: Any, said: str) -> None:
+    peer.says(200, answer, "POST /v1.0/state/s/bulk")
+    with pytest.raises(InternalError, match=said):
+        client.state.get_bulk("s", ["a", "b"])
+
+
+def test_absent_keys_of_a_bulk_answer(client: CloudRuntimesClient, peer: Peer) -> None:
+    peer.says(200, [{"key": "a"}, {"key": "b", "data": None, "etag": "1"}], "POST /v1.0/state/s/bulk")
+    assert set(client.state.get_bulk("s", ["a", "b"])) == {"b"}
+
+
+@both
+@pytest.mark.parametrize("failure", [UnavailableError("gone", maybe_applied=False), KeyboardInterrupt()])
+def test_a_bulk_save_that_ends_half_way_says_so(
+    client: CloudRuntimesClient, peer: Peer, face: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime: Any = client._runtime_for()
+    link = runtime.link
+    real, sent = link._send, []
+
+    def send(op: Any, request: Any) -> Any:
+        sent.append(request.http_method)
+        if sent.count("POST") >= 2:
+            raise failure
+        return real(op, request)
+
+    async def send_async(op: Any, request: Any) -> Any:
+        return send(op, request)
+
+    monkeypatch.setattr(link, "_send", send)
+    monkeypatch.setattr(link, "_send_async", send_async)
+    many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
+    with pytest.raises(type(failure)) as caught:
+        call(client.state, face, "save_bulk", "s", many, timeout=5)
+    told: Any = caught.value
+    assert told.maybe_applied

@@ -1,0 +1,151 @@
+"""The pytest plugin as a user's tests meet it: fixtures that work, and nothing at all without them."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def user(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project of its own, in which warnings are errors."""
+    for name in ("DAPR_HTTP_PORT", "DAPR_GRPC_PORT", "DAPR_HTTP_ENDPOINT", "DAPR_GRPC_ENDPOINT", "APP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    # what is ignored is of an editable install alone, as in our own pyproject.toml
+    editable = "ignore:Module already imported so cannot be rewritten; _editable:pytest.PytestAssertRewriteWarning"
+    pytester.makeini(f"[pytest]\nfilterwarnings =\n    error\n    {editable}\n")
+    return pytester
+
+
+def run(user: pytest.Pytester, passed: int) -> pytest.RunResult:
+    result = user.runpytest_subprocess("-p", "no:cacheprovider", timeout=120)
+    result.assert_outcomes(passed=passed)
+    return result
+
+
+def test_without_its_fixtures_nothing_is_imported(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import pathlib, sys
+
+        def test_it(request):
+            name = "with" if request.config.pluginmanager.hasplugin("cloud_runtimes") else "without"
+            pathlib.Path(name).write_text(" ".join(sys.modules))
+        """)
+    run(user, 1)
+    result = user.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cloud_runtimes", timeout=120)
+    result.assert_outcomes(passed=1)
+    more = set((user.path / "with").read_text().split()) - set((user.path / "without").read_text().split())
+    assert more == {"cloud_runtimes", "cloud_runtimes.testing", "cloud_runtimes.testing.plugin"}
+
+
+def test_a_client_in_memory_for_each_test(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import asyncio, pathlib, pytest
+
+        @pytest.mark.parametrize("again", [1, 2])
+        def test_state(cloud_runtimes_client, again):
+            assert cloud_runtimes_client.state.get("store", "k") is None
+            cloud_runtimes_client.state.save("store", "k", again)
+            assert cloud_runtimes_client.state.get("store", "k") == again
+
+        def test_async(cloud_runtimes_client):
+            async def use():
+                await cloud_runtimes_client.pubsub.publish_async("bus", "topic", {"a": 1})
+                async with await cloud_runtimes_client.pubsub.subscribe_async("bus", "topic") as sub:
+                    async for event in sub:
+                        return event.data
+
+            assert asyncio.run(use()) == {"a": 1}
+
+        def test_a_handler(cloud_runtimes_client):
+            cloud_runtimes_client.rpc.register_method("double", lambda n: 2 * n)
+            assert cloud_runtimes_client.rpc.invoke_method("test", "double", 21) == 42
+
+        def test_nothing_is_written():
+            assert not list(pathlib.Path.cwd().glob(".cloud_runtimes*"))
+        """)
+    run(user, 5)
+
+
+def test_a_configuration_of_ones_own(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import pytest
+        from cloud_runtimes.errors import ComponentNotFoundError
+
+        @pytest.fixture
+        def cloud_runtimes_config(tmp_path):
+            return {"state": {"orders": {"component": "sqlite", "path": str(tmp_path / "orders.db")}}}
+
+        def test_it(cloud_runtimes_client, tmp_path):
+            cloud_runtimes_client.state.save("orders", "k", 1)
+            assert (tmp_path / "orders.db").exists()
+            with pytest.raises(ComponentNotFoundError):
+                cloud_runtimes_client.state.get("other", "k")
+        """)
+    run(user, 1)
+
+
+def test_a_sidecar_for_an_application_of_ours(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        import os, socket
+        from cloud_runtimes import CloudRuntimesClient
+
+        def save_order(client):  # what is tested
+            client.state.save("orders", "1", {"total": 5})
+
+        def test_what_it_saves(cloud_runtimes_sidecar, cloud_runtimes_client):
+            before = dict(os.environ)
+            with CloudRuntimesClient(cloud_runtimes_sidecar.http_endpoint) as client:
+                client.wait_ready()
+                save_order(client)
+            assert cloud_runtimes_client.state.get("orders", "1") == {"total": 5}
+            assert dict(os.environ) == before
+
+        def test_the_environment(cloud_runtimes_sidecar, monkeypatch):
+            for name, value in cloud_runtimes_sidecar.environment.items():
+                monkeypatch.setenv(name, value)
+            with CloudRuntimesClient() as client:
+                save_order(client)
+                assert client.state.get("orders", "1") == {"total": 5}
+
+        def test_calls_of_its_methods(cloud_runtimes_serve):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            sidecar = cloud_runtimes_serve(app_id="shop", app_port=port)
+            with CloudRuntimesClient(sidecar.http_endpoint, app_id="shop") as app:
+                app.rpc.register_method("double", lambda n: 2 * n)
+                with app.rpc.serving(port=port):
+                    assert app.rpc.invoke_method("shop", "double", 4) == 8
+
+        def test_resources_of_dapr(cloud_runtimes_serve, tmp_path):
+            (tmp_path / "orders.yaml").write_text(
+                "apiVersion: dapr.io/v1alpha1\\nkind: Component\\nmetadata: {name: orders}\\n"
+                "spec: {type: state.in-memory, version: v1}\\n"
+            )
+            one, other = cloud_runtimes_serve(resources=tmp_path), cloud_runtimes_serve(resources=[tmp_path])
+            assert one.http_port != other.http_port
+            for sidecar in (one, other):
+                with CloudRuntimesClient(sidecar.http_endpoint) as client:
+                    assert client.state.get("orders", "k") is None
+                    client.state.save("orders", "k", 1)
+                assert sidecar.client.state.get("orders", "k") == 1
+        """)
+    run(user, 4)
+
+
+def test_a_sidecar_for_the_official_sdk(user: pytest.Pytester) -> None:
+    user.makepyfile("""
+        from dapr.clients import DaprClient
+        from dapr.conf import settings
+
+        def test_it(cloud_runtimes_sidecar, cloud_runtimes_client, monkeypatch):
+            # the SDK looks for the sidecar over HTTP before it speaks gRPC to it
+            monkeypatch.setattr(settings, "DAPR_HTTP_PORT", cloud_runtimes_sidecar.http_port)
+            with DaprClient(cloud_runtimes_sidecar.grpc_address) as client:
+                client.save_state("orders", "1", "total: 5")
+                assert client.get_state("orders", "1").data == b"total: 5"
+            assert cloud_runtimes_client.state.get("orders", "1") == b"total: 5"
+        """)
+    run(user, 1)
