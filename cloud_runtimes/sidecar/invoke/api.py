@@ -14,6 +14,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...rpc._limits import MAX_BODY
 from ...rpc.driver import RpcCall, RpcDriver
 from ..app.channel import AppAnswer, AppCall, NotReached
+from ..app.http import HttpChannel
 from ..context import Context
 
 __all__ = ["CALLEE", "CALLER", "GRPC_STATUS", "NAMESPACE", "InvokeApi", "clean_path", "not_invoked"]
@@ -63,12 +64,13 @@ class InvokeApi:
         """Tell whether the target is known to speak HTTP."""
         return self.is_own(target) and self._context.settings.app_protocol != "grpc"
 
-    async def invoke(self, target: str, call: AppCall) -> AppAnswer:
+    async def invoke(self, target: str, call: AppCall, *, stream: bool = False) -> AppAnswer:
         """Call an application and return its answer, whatever its status.
 
         Args:
             target: an application's id.
             call: its headers are those of the caller, without those of the connection.
+            stream: an answer without a length may come piece by piece, in its ``rest``; only the own application's does.
 
         Raises:
             DaprError: it was not reached.
@@ -77,7 +79,7 @@ class InvokeApi:
         call.headers = [(name, value) for name, value in call.headers if name not in names]
         call.headers += [(CALLER, self._app_id), (NAMESPACE, "default"), (CALLEE, target)]
         if self.is_own(target):
-            return await self._own(target, call)
+            return await self._own(target, call, stream)
         call.headers += [
             ("x-forwarded-for", self._place),
             ("x-forwarded-host", socket.gethostname()),
@@ -85,11 +87,13 @@ class InvokeApi:
         ]
         return await self._other(target, call)
 
-    async def _own(self, target: str, call: AppCall) -> AppAnswer:
+    async def _own(self, target: str, call: AppCall, stream: bool) -> AppAnswer:
         app = self._context.app
         if app is None:
             raise not_invoked(target, "the application has no port: give --app-port")
         try:
+            if stream and isinstance(app, HttpChannel):
+                return await app.invoke_streaming(call)
             return await app.invoke(call)
         except NotReached as error:
             raise not_invoked(target, error.message) from error
