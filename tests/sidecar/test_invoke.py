@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -440,3 +441,112 @@ def test_calls_under_way_end_before_the_sidecar(tmp_path: Path) -> None:
             threading.Timer(0.3, leave.set).start()
             assert hello.result() == b"hello Ada"
             assert other.result(60).status == 200
+
+
+# -- answers that come piece by piece ---------------------------------------
+
+
+class Events:
+    """An application that sends server-sent events, one whenever it is told to."""
+
+    def __init__(self) -> None:
+        self.next = threading.Semaphore(0)
+        self.gone = threading.Event()
+        self.breaks = False
+        self.count = 5
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            while head := connection.recv(65536):
+                if b" /events " not in head:
+                    connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=1\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
+                for number in range(self.count):
+                    assert self.next.acquire(timeout=60)
+                    if self.breaks:
+                        return
+                    try:
+                        data = b"data: %d\n\n" % number
+                        connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+                    except OSError:
+                        self.gone.set()
+                        return
+                connection.sendall(b"0\r\n\r\n")
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Iterator[tuple[Events, Sidecar]]:
+    app = Events()
+    with CloudRuntimesClient(config=declared(str(tmp_path)), app_id="app") as client:
+        settings = SidecarSettings(
+            app_id="app", app_port=app.port, http_port=0, grpc_port=None, timeout=30.0, grace=1.0
+        )
+        with Sidecar(client, settings) as sidecar:
+            until(lambda: sidecar.context.app is not None and sidecar.context.app.is_ready)
+            yield app, sidecar
+    app.close()
+
+
+def test_an_answer_without_a_length_comes_as_it_is_sent(events: tuple[Events, Sidecar]) -> None:
+    app, sidecar = events
+    connection = http.client.HTTPConnection(urlsplit(sidecar.http_address).netloc, timeout=30)
+    for _ in range(2):  # the connection is good for another one
+        connection.request("GET", "/v1.0/invoke/app/method/events")
+        response = connection.getresponse()  # the head is there before the first event
+        assert (response.status, response.headers["content-type"]) == (200, "text/event-stream")
+        assert response.headers["set-cookie"] == "a=1"
+        for number in range(5):
+            app.next.release()
+            assert response.readline() + response.readline() == b"data: %d\n\n" % number
+        assert response.read() == b""
+    connection.close()
+
+
+def test_who_goes_away_ends_the_answer(events: tuple[Events, Sidecar]) -> None:
+    app, sidecar = events
+    app.count = 1_000_000
+    connection = http.client.HTTPConnection(urlsplit(sidecar.http_address).netloc, timeout=30)
+    connection.request("GET", "/v1.0/invoke/app/method/events")
+    response = connection.getresponse()
+    app.next.release()
+    assert response.readline() == b"data: 0\n"
+    response.close()
+    connection.close()
+
+    def told() -> bool:
+        app.next.release()  # the application tries to send, and finds nobody
+        return app.gone.wait(0.05)
+
+    until(told, "the end of the connection")
+
+
+def test_an_answer_that_breaks_off_does_so_for_the_caller(events: tuple[Events, Sidecar]) -> None:
+    app, sidecar = events
+    connection = http.client.HTTPConnection(urlsplit(sidecar.http_address).netloc, timeout=30)
+    connection.request("GET", "/v1.0/invoke/app/method/events")
+    response = connection.getresponse()
+    app.next.release()
+    assert response.readline() == b"data: 0\n"
+    app.breaks = True
+    app.next.release()
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    connection.close()

@@ -126,6 +126,16 @@ def test_attributes_that_cloud_events_does_not_know_arrive(home: str) -> None:
     assert got.json["type"] == "com.dapr.event.sent"
 
 
+def test_an_event_of_a_plain_client_arrives_as_daprs(home: str) -> None:
+    with App([route("t")]) as app, beside(app, home) as sidecar:
+        attributes = {"id": "1", "topic": "lie", "mine": 5}
+        sidecar.context.client.pubsub.publish("store", "t", {"n": 1}, attributes=attributes)
+        (got,) = until(lambda: app.got)
+    event = got.json
+    assert (event["topic"], event["pubsubname"], event["type"]) == ("t", "store", "cloud_runtimes.event")
+    assert (event["id"], event["mine"], event["data"], event["traceparent"]) == ("1", 5, {"n": 1}, "")
+
+
 def once(reply: Reply) -> Callable[[Got], Reply | None]:
     """Answer so the first time, later with success."""
     left = [reply]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from ..settings import SidecarSettings
 
-__all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "NotReached", "passed_on"]
+__all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "Body", "NotReached", "passed_on"]
 
 HOP_BY_HOP: Final = frozenset(
     [
@@ -39,6 +39,15 @@ class NotReached(Exception):
         super().__init__(message)
         self.message = message
         self.sent = sent
+
+
+class Body(Protocol):
+    """A body that comes piece by piece."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Want no more of it."""
 
 
 @dataclass(slots=True)
@@ -74,6 +83,7 @@ class AppAnswer:
         failure: over gRPC (name of the code, message, serialized ``google.rpc.Status`` or ``b""``) of a call that failed.
         data_type: type URL of ``body`` where it came as an ``Any``.
         is_grpc: it came over gRPC.
+        rest: the body, where it comes piece by piece; ``None``: it is all in ``body``.
     """
 
     status: int
@@ -83,6 +93,7 @@ class AppAnswer:
     failure: tuple[str, str, bytes] | None = None
     data_type: str = ""
     is_grpc: bool = False
+    rest: Body | None = None
 
 
 class AppChannel(ABC):

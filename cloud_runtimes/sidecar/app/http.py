@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from ...rpc._async_http import _Connection, _Lost
-from ...rpc._http1 import ProtocolError, ResponseParser, TooLargeError
+from ...rpc._http1 import ProtocolError, TooLargeError
 from ..settings import SidecarSettings
 from .channel import AppAnswer, AppCall, AppChannel, NotReached, passed_on
+from .streamed import AnswerParser, Rest
 
 __all__ = ["HttpChannel"]
 
@@ -17,21 +19,6 @@ _IDLE: Final = 4.0
 """Seconds that a connection is kept: uvicorn and others close theirs after 5."""
 _CONNECT: Final = 5.0
 _REPEATABLE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
-
-
-class _Parser(ResponseParser):
-    """Keeps the headers as they came: `ResponseParser` joins those of one name, which ``set-cookie`` does not survive."""
-
-    __slots__ = ("pairs",)
-
-    def __init__(self, *, head_only: bool) -> None:
-        super().__init__(head_only=head_only)
-        self.pairs: list[tuple[str, str]] = []
-
-    def _take_head(self, head: bytes) -> None:
-        super()._take_head(head)
-        lines = (line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:])
-        self.pairs = [(name.lower(), value.strip(" \t")) for name, _, value in lines]
 
 
 class HttpChannel(AppChannel):
@@ -47,13 +34,21 @@ class HttpChannel(AppChannel):
         self._closed = False
 
     async def invoke(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
+        return await self._ask(call, timeout, False)
+
+    async def invoke_streaming(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
+        """As `invoke`; the body of an answer without a length is in ``rest``, which has no limits of time and size."""
+        return await self._ask(call, timeout, True)
+
+    async def _ask(self, call: AppCall, timeout: float | None, stream: bool) -> AppAnswer:
         data = self._request(call)
         end = monotonic() + (self._timeout if timeout is None else timeout)
         while True:
             connection = self._take() or await self._connect(end)
-            parser = _Parser(head_only=call.verb == "HEAD")
+            begun = asyncio.get_running_loop().create_future() if stream else None
+            parser = AnswerParser(head_only=call.verb == "HEAD", begun_body=begun)
             try:
-                await connection.ask(data, None, parser, max(0.0, end - monotonic()))
+                asking = await self._begin(connection, data, parser, end)
             except _Lost as error:
                 again = not error.sent or (call.verb in _REPEATABLE and not parser.begun)
                 if again and not connection.fresh:
@@ -71,8 +66,37 @@ class HttpChannel(AppChannel):
             except BaseException:
                 connection.transport.abort()
                 raise
+            if asking is None:
+                self._give(connection, parser)
+                return _answer(parser, parser.reply().data)
+            answer = _answer(parser, b"")
+            answer.rest = Rest(parser, asking, partial(self._leave, connection, parser))
+            return answer
+
+    async def _begin(
+        self, connection: _Connection, data: bytes, parser: AnswerParser, end: float
+    ) -> asyncio.Future[None] | None:
+        """Return once the answer is there, or what goes on until it is, where its body comes without a length."""
+        if parser.begun_body is None:
+            await connection.ask(data, None, parser, max(0.0, end - monotonic()))
+            return None
+        asking = asyncio.ensure_future(connection.ask(data, None, parser, None))
+        try:
+            async with asyncio.timeout(max(0.0, end - monotonic())):
+                await asyncio.wait((asking, parser.begun_body), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            asking.cancel()
+            raise
+        if parser.streams:
+            return asking
+        asking.result()
+        return None
+
+    def _leave(self, connection: _Connection, parser: AnswerParser, whole: bool) -> None:
+        if whole:
             self._give(connection, parser)
-            return _answer(parser)
+        else:
+            connection.transport.abort()
 
     def _request(self, call: AppCall) -> bytes:
         target = f"/{call.path}?{call.query}" if call.query else f"/{call.path}"
@@ -99,7 +123,7 @@ class HttpChannel(AppChannel):
             connection.transport.abort()
         return None
 
-    def _give(self, connection: _Connection, parser: _Parser) -> None:
+    def _give(self, connection: _Connection, parser: AnswerParser) -> None:
         if not parser.keep_alive or connection.lost or self._closed:
             connection.transport.close()
             return
@@ -126,8 +150,7 @@ class HttpChannel(AppChannel):
             self._idle.pop().transport.abort()
 
 
-def _answer(parser: _Parser) -> AppAnswer:
-    reply = parser.reply()
+def _answer(parser: AnswerParser, body: bytes) -> AppAnswer:
     content_type = next((value for name, value in parser.pairs if name == "content-type"), None)
     # the server of the sidecar has a date of its own
-    return AppAnswer(parser.status, passed_on(parser.pairs, frozenset(["date"])), content_type, reply.data)
+    return AppAnswer(parser.status, passed_on(parser.pairs, frozenset(["date"])), content_type, body)

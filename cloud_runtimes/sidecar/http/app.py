@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from ..._dapr.failures import DaprError
@@ -16,6 +16,9 @@ from ...rpc._limits import HEAD_TIME, SLOWEST
 from ..context import Context
 from .request import Reply, Request
 from .router import Route, Router
+
+if TYPE_CHECKING:
+    from ..app.channel import Body
 
 __all__ = ["HttpApi"]
 
@@ -54,7 +57,10 @@ class HttpApi:
             return
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         reply, read = await self._answer(scope, headers, receive)
-        await _send(send, reply, close=not read)
+        if reply.rest is not None:
+            await _pass_on(receive, send, reply, reply.rest)
+        else:
+            await _send(send, reply, close=not read)
 
     async def _answer(
         self, scope: dict[str, Any], headers: list[tuple[str, str]], receive: Receive
@@ -127,10 +133,43 @@ async def _body(receive: Receive, headers: list[tuple[str, str]], limit: int) ->
         return Reply(408, b"the body came too slowly", "text/plain; charset=utf-8")
 
 
-async def _send(send: Send, reply: Reply, *, close: bool) -> None:
+def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
     if reply.content_type is not None:
         headers.append((b"content-type", reply.content_type.encode("latin-1")))
+    return headers
+
+
+async def _pass_on(receive: Receive, send: Send, reply: Reply, rest: Body) -> None:
+    """Send a body as it comes, until its end or the caller's. One that breaks ends the connection, so that the caller sees it."""
+    gone = asyncio.ensure_future(_gone(receive))
+    pieces = aiter(rest)
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": _headers(reply)})
+        while True:
+            coming = asyncio.ensure_future(anext(pieces, None))
+            await asyncio.wait((gone, coming), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                return
+            piece = coming.result()
+            await send({"type": "http.response.body", "body": piece or b"", "more_body": piece is not None})
+            if piece is None:
+                return
+    except Exception as error:
+        logger().warning("an answer broke off: %r", error)
+    finally:
+        gone.cancel()
+        await rest.aclose()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _send(send: Send, reply: Reply, *, close: bool) -> None:
+    headers = _headers(reply)
     if reply.status not in (204, 304):
         headers.append((b"content-length", str(len(reply.body)).encode()))
     if close:

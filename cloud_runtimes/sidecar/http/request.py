@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from ..._dapr.failures import DaprError
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import PayloadError
+
+if TYPE_CHECKING:
+    from ..app.channel import Body
 
 __all__ = ["Reply", "Request", "empty", "integer", "json_reply", "malformed", "mapping", "members", "text", "texts"]
 
@@ -84,12 +87,13 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """One reply; ``content_type`` stands apart from the other headers."""
+    """One reply; ``content_type`` stands apart from the other headers, ``rest`` is a body that comes piece by piece."""
 
     status: int
     body: bytes = b""
     content_type: str | None = None
     headers: Iterable[tuple[str, str]] = ()
+    rest: Body | None = None
 
 
 empty = Reply(204)

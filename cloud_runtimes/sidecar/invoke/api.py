@@ -15,6 +15,7 @@ from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...rpc._limits import MAX_BODY
 from ...rpc.driver import RpcCall, RpcDriver
 from ..app.channel import AppAnswer, AppCall, NotReached
+from ..app.http import HttpChannel
 from ..context import Context
 
 __all__ = ["CALLEE", "CALLER", "GRPC_STATUS", "NAMESPACE", "InvokeApi", "clean_path", "not_invoked"]
@@ -64,12 +65,13 @@ class InvokeApi:
         """Tell whether the target is known to speak HTTP."""
         return self.is_own(target) and self._context.settings.app_protocol != "grpc"
 
-    async def invoke(self, target: str, call: AppCall) -> AppAnswer:
+    async def invoke(self, target: str, call: AppCall, *, stream: bool = False) -> AppAnswer:
         """Call an application and return its answer, whatever its status.
 
         Args:
             target: an application's id.
             call: its headers are those of the caller, without those of the connection.
+            stream: an answer without a length may come piece by piece, in its ``rest``; only the own application's does.
 
         Raises:
             DaprError: it was not reached.
@@ -78,7 +80,7 @@ class InvokeApi:
         call.headers = [(name, value) for name, value in call.headers if name not in names]
         call.headers += [(CALLER, self._app_id), (NAMESPACE, "default"), (CALLEE, target)]
         if self.is_own(target):
-            return await self._own(target, call)
+            return await self._own(target, call, stream)
         call.headers += [
             ("x-forwarded-for", self._place),
             ("x-forwarded-host", socket.gethostname()),
@@ -86,17 +88,21 @@ class InvokeApi:
         ]
         return await self._other(target, call)
 
-    async def _own(self, target: str, call: AppCall) -> AppAnswer:
+    async def _own(self, target: str, call: AppCall, stream: bool) -> AppAnswer:
         app, policies = self._context.app, self._context.settings.resiliency
         if app is None:
             raise not_invoked(target, "the application has no port: give --app-port")
         policy = None if policies is None else policies.app(self._app_id)
         retries = None if policy is None else policy.retries
+        timeout = None if policy is None else policy.timeout
         delays = iter(()) if retries is None else retries.delays()
         while True:
             delay = next(delays, None)
             try:
-                answer = await app.invoke(call, None if policy is None else policy.timeout)
+                # an answer that may have to be asked for again is whole
+                if stream and retries is None and isinstance(app, HttpChannel):
+                    return await app.invoke_streaming(call, timeout)
+                answer = await app.invoke(call, timeout)
             except NotReached as error:
                 if delay is None:
                     raise not_invoked(target, error.message) from error

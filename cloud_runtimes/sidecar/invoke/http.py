@@ -50,8 +50,8 @@ class InvokeRoutes:
             request.header("content-type"),
             request.body,
         )
-        answer = await self._api.invoke(target, call)
-        return Reply(answer.status, answer.body, answer.content_type, answer.headers)
+        answer = await self._api.invoke(target, call, stream=True)
+        return Reply(answer.status, answer.body, answer.content_type, answer.headers, answer.rest)
 
 
 def _named(request: Request) -> tuple[str, str] | None:

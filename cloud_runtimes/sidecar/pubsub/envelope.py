@@ -19,6 +19,8 @@ __all__ = ["CLOUD_EVENT", "EVENT_TYPE", "Envelope", "is_cloud_event", "is_json",
 CLOUD_EVENT: Final = "application/cloudevents+json"
 EVENT_TYPE: Final = "com.dapr.event.sent"
 OCTETS: Final = "application/octet-stream"
+_DAPRS: Final = frozenset(["topic", "pubsubname", "traceid", "traceparent"])
+"""What Dapr writes over, whatever a publisher gave."""
 _OWN: Final = ("id", "source", "type", "specversion", "datacontenttype", "data", "data_base64")
 
 
@@ -151,7 +153,7 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
 
 def _enveloped(record: Record, pubsub_name: str) -> Envelope:
     content_type = record.content_type or "text/plain"
-    extensions = record.extensions
+    extensions = {name: value for name, value in record.extensions.items() if name not in _DAPRS}
     trace = record.traceparent or ""
     attributes: dict[str, Any] = {
         "id": record.id,
