@@ -22,6 +22,7 @@ LD_PRELOAD="$libraries" PYTHONMALLOC=malloc PYTHONPATH="$folder/site" PYTHONSAFE
   UBSAN_OPTIONS="print_stacktrace=1:log_path=$folder/report" \
   "$python" -m pytest -q -p no:cacheprovider tests/kernels tests/codec \
   --deselect tests/kernels/test_speed.py \
+  --deselect tests/codec/test_allocation.py \
   --deselect "tests/codec/test_json.py::test_in_a_process_of_its_own" \
   --deselect tests/kernels/test_hot_path.py::test_memory_of_a_buffered_event \
   --deselect tests/kernels/test_hot_path.py::test_memory_stays_flat -m "not process" "$@" || status=$?

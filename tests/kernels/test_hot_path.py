@@ -77,27 +77,17 @@ def test_volume_through_the_log(rounds: Rounds, tmp_path: Path, figure: Any) -> 
     )
     assert done.returncode == 0, done.stderr
     found = json.decode(done.stdout)
-    per = 10_000_000
-    rises = (
-        ""
-        if found["slope"] is None
-        else (
-            f"memory in use {found['slope'] * per / 2**20:+.2f} MiB by 10,000,000, resident {found['resident_slope'] * per / 2**20:+.1f}, "
-        )
-    )
     figure(
-        f"{count:,} events through send, log and consume",
-        f"{found['lost']} lost, {found['twice']} twice, {rises}{found['blocks']:+,.0f} blocks, "
-        f"{found['resident'] >> 20} MiB resident at most",
+        f"{count:,} events through send, log and consume, after a fifth as many",
+        f"{found['lost']} lost, {found['twice']} twice; in use {found['grown'] / 2**20:+.2f} MiB, "
+        f"{found['blocks']:+,} blocks; resident {found['resident_grown'] / 2**20:+.1f} to {found['resident'] >> 20} MiB",
     )
     assert (found["lost"], found["twice"], found["delivered"]) == (0, 0, count)
-    assert found["resident"] < 192 << 20
-    if count < per:  # too short for a slope: memory and blocks come and go
-        assert found["grown"] < 16 << 20
-        assert found["blocks"] < count / 20
-    else:
-        assert found["slope"] * per < 1 << 20
-        assert found["blocks"] < 2000
+    # after a short warm-up SQLite's caches are not full yet
+    assert found["grown"] < (1 << 20 if count >= 10_000_000 else 6 << 20)
+    assert found["blocks"] < 2000
+    # of what malloc has back it keeps some: not more the longer it runs
+    assert found["resident"] < 96 << 20
 
 
 @pytest.mark.process

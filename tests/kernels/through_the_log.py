@@ -11,8 +11,7 @@ import ctypes
 import gc
 import json
 import sys
-from collections.abc import Sequence
-from statistics import linear_regression, median
+import time
 from typing import Any
 
 from held_memory import EVENT, resident
@@ -21,10 +20,6 @@ from cloud_runtimes import CloudRuntimesClient
 
 ROUND = 50_000
 """Events sent, then consumed."""
-
-
-WINDOW = 10
-"""Rounds of which the least counts: at another moment a frame or a page of SQLite's cache is in hand."""
 
 
 class _Info(ctypes.Structure):
@@ -57,27 +52,26 @@ def held() -> int:
     return int(info.uordblks + info.hblkhd)
 
 
-def floor(values: Sequence[int]) -> list[int]:
-    """Return the least of each `WINDOW`."""
-    return [min(values[at : at + WINDOW]) for at in range(0, len(values) - WINDOW + 1, WINDOW)]
+def at_rest() -> tuple[int, int, int]:
+    """Return what is held, resident, and the interpreter's blocks, while nothing is under way: the least of a second in which the sweeper ran."""
+    gc.collect()
+    found = []
+    for _ in range(20):
+        found.append((held(), resident(), sys.getallocatedblocks()))
+        time.sleep(0.05)
+    return min(each[0] for each in found), min(each[1] for each in found), min(each[2] for each in found)
 
 
-def slope(events: Sequence[int], values: Sequence[int]) -> float:
-    """Return by how much the floor rises with each event."""
-    return linear_regression(floor(events), floor(values)).slope
-
-
-def through(home: str, count: int) -> dict[str, Any]:
-    """Send and consume so many; the first fifth, and at least two rounds, warm up."""
-    settings = {"component": "sqlite", "home": home, "retention": 0.5}
+def send_and_consume(client: CloudRuntimesClient, begin: int, count: int) -> tuple[int, int, int]:
+    """Send and consume so many by handles of their own; returns how many were lost, came twice, were delivered."""
     event: dict[str, Any] = {**EVENT, "text": "x" * 250}
     lost = twice = 0
-    seen: list[tuple[int, int, int, int]] = []
-    with CloudRuntimesClient(app_id="volume", config={"pubsub": {"bus": settings}}) as client:
-        subscription = client.pubsub.subscribe("bus", "t", batch=500)
-        publisher = client.pubsub.publisher("bus", "t")
-        for begin in range(0, count, ROUND):
-            for number in range(begin, begin + ROUND):
+    with (
+        client.pubsub.subscribe("bus", "t", batch=500) as subscription,
+        client.pubsub.publisher("bus", "t") as publisher,
+    ):
+        for first in range(begin, begin + count, ROUND):
+            for number in range(first, first + ROUND):
                 event["n"] = number
                 publisher.send(event)
             publisher.flush()
@@ -88,7 +82,7 @@ def through(home: str, count: int) -> dict[str, Any]:
                 if batch is None:
                     break
                 for each in batch:
-                    place = each.data["n"] - begin
+                    place = each.data["n"] - first
                     if 0 <= place < ROUND and not marks[place]:
                         marks[place] = 1
                         left -= 1
@@ -97,23 +91,26 @@ def through(home: str, count: int) -> dict[str, Any]:
                 batch.ack()
                 del batch, each
             lost += left
-            gc.collect()
-            seen.append((begin + ROUND, held(), resident(), sys.getallocatedblocks()))
-        stats = publisher.stats()
-        subscription.close()
-    warm = seen[max(2, len(seen) // 5) :]
-    events, memory, pages, blocks = zip(*warm, strict=True)
-    third = -(-len(warm) // 3)
-    enough = len(warm) >= 4 * WINDOW
+        return lost, twice, publisher.stats().delivered
+
+
+def through(home: str, count: int) -> dict[str, Any]:
+    """Warm up, then send and consume so many, at rest before and after."""
+    settings = {"component": "sqlite", "home": home, "retention": 0.5}
+    warm_up = max(2 * ROUND, count // 5)
+    with CloudRuntimesClient(app_id="volume", config={"pubsub": {"bus": settings}}) as client:
+        send_and_consume(client, 0, warm_up)
+        before = at_rest()
+        lost, twice, delivered = send_and_consume(client, warm_up, count)
+        after = at_rest()
     return {
         "lost": lost,
         "twice": twice,
-        "delivered": stats.delivered,
-        "grown": median(memory[-third:]) - median(memory[:third]),
-        "slope": slope(events, memory) if enough else None,
-        "resident_slope": slope(events, pages) if enough else None,
-        "blocks": median(blocks[-third:]) - median(blocks[:third]),
-        "resident": max(pages),
+        "delivered": delivered,
+        "grown": after[0] - before[0],
+        "resident_grown": after[1] - before[1],
+        "blocks": after[2] - before[2],
+        "resident": after[1],
     }
 
 

@@ -26,6 +26,8 @@ __all__ = ["Rounds"]
 MAX_JOBS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _COLUMNS: Final = 5
+_KEPT: Final = 64 * 1024
+_UNBOUND: Final = object()
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -91,6 +93,7 @@ class Rounds:
         except BaseException as error:
             self._heal(job, error)
             raise
+        job.rows = None  # the last job stays in hand until the next one, its frames need not
         if job.error is not None:
             raise job.error
         return job.result
@@ -305,6 +308,7 @@ class Rounds:
         by_loop: dict[Any, list[Job]] = {}
         bells: set[str] = set()
         for job in jobs:
+            job.rows = None
             if job.error is None:
                 bells.update(job.bells)
             if job.done is not None:
@@ -392,12 +396,19 @@ class Rounds:
 def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     """Store frames by one statement, so that the GIL is handed over once.
 
-    It is one of a few, of 1, 2, 4, 8 … rows, filled up with empty ones: `sqlite3` keeps statements, and each keeps what it stored last.
+    It is one of a few, of 1, 2, 4, 8 … rows, filled up with empty ones: `sqlite3` keeps statements, and each keeps what was bound last until something else is.
     """
     size = 1 << (len(rows) - 1).bit_length()
     parameters = [field for row in rows for field in row]
-    parameters += [None] * (_COLUMNS * (size - len(rows)))
+    parameters += [None] * (_COLUMNS * (size - len(rows)) + 1)
     connection.execute(_insertion(size), parameters)
+    if sum(len(row[-1]) for row in rows) > _KEPT:
+        parameters = [None] * (_COLUMNS * size)
+        try:
+            # what cannot be bound comes last: all else is bound anew, and nothing is run
+            connection.execute(_insertion(size), [*parameters, _UNBOUND])
+        except sqlite3.Error:
+            pass
 
 
 @cache
@@ -405,7 +416,7 @@ def _insertion(rows: int) -> str:
     values = ",".join(["(?,?,?,?,?)"] * rows)
     return (
         "INSERT INTO frames (topic, count, size, created, body)"
-        f" SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+        f" SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL AND ? IS NULL"
     )
 
 
