@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import re
 import resource
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -166,7 +169,11 @@ class _Protocol(H11Protocol):
         size = self.transport.get_write_buffer_size()
         if not size:
             self._unread = None
-        elif self._unread is None or size <= self._unread[0] - SLOWEST * HEAD_TIME:
+            return
+        # the kernel asks for more in steps of a third of its own buffer, so what it holds must count
+        queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size += int.from_bytes(queued, sys.byteorder)
+        if self._unread is None or size <= self._unread[0] - SLOWEST * HEAD_TIME:
             self._unread = size, now + HEAD_TIME
         elif now > self._unread[1]:
             self._reset()

@@ -56,7 +56,8 @@ class Other:
     def kill(self) -> list[Any]:
         """Kill it; returns all that it has said and nobody has read."""
         self.process.kill()
-        out = self.process.communicate()[0]
+        assert self.process.stdout is not None
+        out = self.process.stdout.read()  # communicate() would leave out what was read ahead of lines
         return [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith("\n")]
 
     def rest(self) -> Any:

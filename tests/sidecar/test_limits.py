@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -97,6 +98,8 @@ def test_who_behaves_badly_disturbs_nobody(
     before = sidecar.process.ask()
     with other("hostile", kind, sidecar.url, sidecar.grpc, number) as process:
         process.line()
+        if rounds(0, 1):
+            sidecar.load(5)  # their beginning is over then
         beside = sidecar.load(seconds)
         during = sidecar.process.ask()
         assert sidecar.answers()
@@ -203,6 +206,26 @@ def test_what_is_no_request_ends_the_connection(head: str, answer: int, sidecar:
         with contextlib.suppress(ConnectionResetError):  # what it did not read any more
             while peer.recv(65536):
                 pass
+
+
+def test_who_reads_slowly_gets_all(sidecar: Sidecar, rounds: Rounds) -> None:
+    """At more than 16 KiB a second, though the kernel asks the sidecar for more in large steps only."""
+    place = urlsplit(sidecar.url)
+    count = 12
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.settimeout(PATIENCE)
+        peer.connect((place.hostname, place.port))
+        ask = "GET /v1.0/state/store/big HTTP/1.1\r\nhost: localhost\r\ndapr-api-token: secret\r\n\r\n"
+        peer.sendall(ask.encode() * count)
+        got = 0
+        slow = time.monotonic() + rounds(2, 30)
+        while got < count * BIG:
+            piece = peer.recv(4096 if time.monotonic() < slow else 1 << 20)
+            assert piece, got
+            got += len(piece)
+            if time.monotonic() < slow:
+                time.sleep(0.05)
 
 
 def test_who_says_nothing_over_grpc_is_let_go(sidecar: Sidecar) -> None:
