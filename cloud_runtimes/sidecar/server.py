@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .._log import logger
 from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, UnavailableError, UnsupportedError
+from ..rpc._limits import HEAD_TIME
 from ..rpc._listen import listen
-from ..rpc._uvicorn import make_server
+from ..rpc._uvicorn import make_server, most_connections
 from .blocks import install
 from .context import Context
 from .http.app import HttpApi
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
 __all__ = ["Sidecar", "need_grpc"]
+
+_PEERS: Final = (
+    # as daprd has them (dapr/dapr pkg/api/grpc/server.go), so that a client's own pings are no offence
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 8_000),
+    ("grpc.max_connection_idle_ms", 180_000),
+    ("grpc.max_concurrent_streams", 1_000),
+)
+"""What peers over gRPC may do."""
 
 
 class Sidecar:
@@ -158,6 +170,9 @@ class Sidecar:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_body),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.server_handshake_timeout_ms", int(HEAD_TIME * 1000)),
+                ("grpc.max_allowed_incoming_connections", most_connections() // 2),
+                *_PEERS,
             ),
         )
         place = f"[{settings.host}]" if ":" in settings.host else settings.host

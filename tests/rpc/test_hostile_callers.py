@@ -10,7 +10,7 @@ from http_peers import Raw
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.rpc import RpcServer, _asgi, _uvicorn
-from cloud_runtimes.rpc._limits import MAX_BODY
+from cloud_runtimes.rpc._limits import MAX_BODY, MAX_HEAD
 
 HIDDEN = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 """The request that would be smuggled."""
@@ -127,6 +127,25 @@ def test_a_head_without_an_end_is_refused(raw: Callable[[], Raw]) -> None:
     with pytest.raises(ConnectionError):
         for n in range(100_000):
             connection.send(b"x-%d: %b\r\n" % (n, b"a" * 1000))
+
+
+def test_a_long_head_that_comes_at_once(raw: Callable[[], Raw]) -> None:
+    connection = raw()
+    connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: " + b"a" * MAX_HEAD + b"\r\n\r\n")
+    assert connection.everything().startswith(b"HTTP/1.1 400")
+
+
+def test_an_answer_that_is_not_read_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], token: str
+) -> None:
+    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    connection = raw()
+    head = f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-type: application/octet-stream\r\ncontent-length: {1 << 20}\r\n\r\n"
+    asked = memoryview((head.encode() + bytes(1 << 20)) * 40)
+    connection.socket.settimeout(60)
+    with pytest.raises(ConnectionError):
+        while asked:  # what is asked is soon not read any more either
+            asked = asked[connection.socket.send(asked[:65536]) :]
 
 
 @pytest.mark.parametrize("begin", [b"", b"POST /echo HTTP/1.1\r\nhost: a\r\nx: "])

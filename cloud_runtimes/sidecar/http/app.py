@@ -69,7 +69,7 @@ class HttpApi:
         raw = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         if not raw.startswith("/"):  # absolute-form and asterisk-form: nobody's proxy
             return _NOT_FOUND, False
-        if _BAD_ESCAPE.search(raw):
+        if _BAD_ESCAPE.search(raw) or _is_ambiguous(scope, headers):
             return _BAD_REQUEST, False
         method = scope["method"]
         path = raw.rstrip("/") or "/"
@@ -103,11 +103,24 @@ class HttpApi:
         return len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), token.encode())
 
 
+def _is_ambiguous(scope: dict[str, Any], headers: list[tuple[str, str]]) -> bool:
+    """Tell whether another server could see another end of the body (RFC 9112, section 6.1): that is how one request hides in another."""
+    names = [name for name, _ in headers if name in ("transfer-encoding", "content-length")]
+    return "transfer-encoding" in names and ("content-length" in names or scope.get("http_version") == "1.0")
+
+
 async def _body(receive: Receive, headers: list[tuple[str, str]], limit: int) -> bytes | Reply:
     """Read a body, no slower than `SLOWEST`."""
+    has_body = False
     for name, value in headers:
-        if name == "content-length" and (not value.isdigit() or len(value) > 15 or int(value) > limit + _DRAINED):
-            return _TOO_LARGE
+        if name == "content-length":
+            if not value.isdigit() or len(value) > 15 or int(value) > limit + _DRAINED:
+                return _TOO_LARGE
+            has_body = True
+        elif name == "transfer-encoding":
+            has_body = True
+    if not has_body:
+        return b""
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
