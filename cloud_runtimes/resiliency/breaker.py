@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from ._stats import State
 from .policies import BreakerPolicy
 from .trip import Counts
 
-__all__ = ["Breaker", "State"]
-
-State: TypeAlias = Literal["closed", "open", "half open"]
+__all__ = ["Breaker"]
 
 _NEVER: Final = float("inf")
 

@@ -87,6 +87,8 @@ class Trip:
 CONSECUTIVE: Final = Trip(((Condition("consecutive_failures", ">", 5),),))
 """Dapr's default."""
 
+_LONGEST: Final = 500
+_MOST: Final = 50
 _COUNT: Final = "|".join(_NAMES)
 _NUMBER: Final = r"\d{1,12}(?:\.\d{1,12})?"
 _SIDE: Final = rf"(?:double\(\s*({_COUNT})\s*\)|({_COUNT}))"
@@ -102,12 +104,27 @@ def read_trip(text: str) -> Trip:
     Raises:
         ValueError: it is none of the forms that are understood.
     """
-    return Trip(
-        tuple(
-            tuple(_condition(_bare(part), text) for part in _split(_bare(alternative), "&&"))
-            for alternative in _split(_bare(text), "||")
-        )
-    )
+    if len(text) > _LONGEST:
+        raise ValueError(f"trip has more than {_LONGEST} characters")
+    return Trip(_alternatives(text, text))
+
+
+def _alternatives(text: str, whole: str) -> tuple[tuple[Condition, ...], ...]:
+    """Return the alternatives of a part, of which each is whole in itself."""
+    text = _bare(text)
+    parts = _split(text, "||")
+    if len(parts) > 1:
+        return tuple(each for part in parts for each in _alternatives(part, whole))
+    parts = _split(text, "&&")
+    if len(parts) == 1:
+        return ((_condition(text, whole),),)
+    found: tuple[tuple[Condition, ...], ...] = ((),)
+    for part in parts:
+        more = _alternatives(part, whole)
+        if len(found) * len(more) > _MOST:
+            raise ValueError(f"trip has more than {_MOST} alternatives")
+        found = tuple((*each, *other) for each in found for other in more)
+    return found
 
 
 def _condition(text: str, whole: str) -> Condition:
