@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from math import exp
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -47,6 +48,8 @@ _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]
 )
 """Errors that may come before the target was asked, so they say nothing about it."""
+_WINDOW: Final = 8.0
+"""Seconds in which what a budget has saved up fades to a third."""
 _PASSING: Final = frozenset([429, 502, 503, 504])
 
 
@@ -59,7 +62,9 @@ class Target:
         self.retries: Retries = cast(Retries, policy.retries)
         self.breaker = None if policy.breaker is None else Breaker(policy.breaker, now, self._changed)
         self._lock = Lock()
-        self._tokens = float(self.retries.budget_reserve)
+        self._now = now
+        self._reserve = float(self.retries.budget_reserve)
+        self._saved, self._since = 0.0, now()
         self._calls = self._retries = self._over = self._refused = 0
 
     def stats(self) -> TargetStats:
@@ -84,16 +89,32 @@ class Target:
     def earn(self) -> None:
         """Put into the budget what a call that succeeded is worth: only those, so that nothing is saved up while all fail."""
         with self._lock:
-            self._tokens = min(float(self.retries.budget_reserve), self._tokens + self.retries.budget)
+            missing = self.retries.budget_reserve - self._reserve
+            if missing > 0:
+                self._reserve += min(missing, self.retries.budget)
+            else:
+                self._fade()
+                self._saved += self.retries.budget
 
     def spend(self) -> bool:
         """Take a retry out of the budget; ``False``: there is none, which is counted."""
         with self._lock:
-            if self._tokens < 1.0:
+            self._fade()
+            if self._saved >= 1.0:
+                self._saved -= 1.0
+            elif self._reserve >= 1.0:
+                self._reserve -= 1.0
+            else:
                 self._over += 1
                 return False
-            self._tokens -= 1.0
             return True
+
+    def _fade(self) -> None:
+        """What was saved up fades, so that it is a share of the calls of late, however long they went well."""
+        now = self._now()
+        if now > self._since:
+            self._saved *= exp((self._since - now) / _WINDOW)
+            self._since = now
 
     def _changed(self, state: State) -> None:
         if state == "open":

@@ -28,7 +28,7 @@ class Retries:
         http, grpc: ranges of status codes that are tried again; empty: all.
         growth: each interval is so many times the one before, up to ``max_interval``, and what is waited is a random part of it.
         repeat_all: also calls that may not be repeated without harm.
-        budget: retries for each call that succeeded; ``budget_reserve``: those that can be saved.
+        budget: retries for each call that succeeded of late; ``budget_reserve``: those that are there without any.
     """
 
     most: int | None = None
@@ -40,7 +40,7 @@ class Retries:
     growth: float | None = None
     repeat_all: bool = False
     budget: float = 0.1
-    budget_reserve: int = 10
+    budget_reserve: int = 2
 
     def takes(self, status: int) -> bool:
         """Tell whether an HTTP status is tried again; a failure of transport always is."""

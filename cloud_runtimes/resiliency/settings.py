@@ -63,8 +63,8 @@ class RetrySettings:
         codes: which errors are tried again, by the names of gRPC, as `UNAVAILABLE,ABORTED`; without it those that are transient, and attempts that took too long. Conflicts never are.
         http: which replies of `rpc` are, as `429,500-599`; without it 429, 502, 503 and 504.
         repeat: `idempotent`: only calls that may be repeated without harm; `all`: every call whose data is not a stream.
-        budget: retries for each call that succeeded, in the long run.
-        budget_reserve: how many of them can be saved up; there are so many at first.
+        budget: retries for each call that succeeded in the last seconds.
+        budget_reserve: retries that are there besides, for programs that call seldom; what is used of them comes back by calls that succeed.
     """
 
     policy: Literal["constant", "exponential"] = setting("exponential")
@@ -75,7 +75,7 @@ class RetrySettings:
     http: str | None = setting(None)
     repeat: Literal["idempotent", "all"] = setting("idempotent")
     budget: float = setting(0.1, parse=_number(0))
-    budget_reserve: int = setting(10, parse=_number(0))
+    budget_reserve: int = setting(2, parse=_number(0))
 
     def made(self) -> Retries:
         """Return the policy.

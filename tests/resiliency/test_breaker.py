@@ -66,8 +66,9 @@ def test_open_it_refuses_until_its_time_is_over(made: Made, time: Clock) -> None
 
 
 def test_half_open_one_probe_decides(made: Made, time: Clock, told: list[str]) -> None:
-    breaker = made(consecutive_failures=1, timeout=10.0)
-    call(breaker, False)
+    breaker = made(consecutive_failures=3, timeout=10.0)
+    for _ in range(3):
+        call(breaker, False)
     time.now += 10
     probe = enter(breaker)
     assert isinstance(breaker.enter(), float), "one at a time"
@@ -125,6 +126,15 @@ def test_what_began_before_it_opened_does_not_count(made: Made, time: Clock) -> 
     assert breaker.state == "half open"
     breaker.leave(probe, True)
     assert breaker.state == "closed"
+
+
+def test_what_is_in_a_row_ends_with_the_other(made: Made) -> None:
+    breaker = made(BreakerPolicy(read_trip("totalFailures > 0 && consecutiveSuccesses == 0 && totalSuccesses == 2")))
+    for good in (False, True, True):
+        call(breaker, good)
+    assert breaker.state == "closed"
+    call(breaker, False)
+    assert breaker.state == "open"
 
 
 def test_a_share_of_failures(made: Made, time: Clock) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from policies_fakes import Fake
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._operation import Operation
+from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
     DeadlineExceededError,
     InternalError,
+    InvalidArgumentError,
     NotFoundError,
     UnavailableError,
 )
@@ -26,7 +24,7 @@ from cloud_runtimes.rpc.driver import RpcReply
 Ruled = Callable[..., CloudRuntimesClient]
 Face = Callable[..., Any]
 
-CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3}
+CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
 
 
 def away(**options: Any) -> UnavailableError:
@@ -43,7 +41,7 @@ def reply(status: int) -> RpcReply:
 def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
     ruled: Ruled, answers: Any, clock: Any, face: Face
 ) -> None:
-    client = ruled({})
+    client = ruled({"default": {"retry": {"budget_reserve": 10}}})
     answers.script = [away(), away()]
     assert face(client.state, "get", "orders", "k") == 1
     assert [op.attempt for op in answers.operations] == [3, 3, 3], "one operation"
@@ -81,6 +79,32 @@ def test_exponential_intervals_double_within_full_jitter(ruled: Ruled, answers: 
     for wait, limit in zip(longest, (0.1, 0.2, 0.3, 0.3), strict=True):
         assert 0.8 * limit < wait <= limit
     assert min(wait for waits in rounds for wait in waits) < 0.05
+
+
+def test_a_retry_needs_a_budget(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+    client = ruled({"state": {"retry": {"policy": "constant", "duration": 1, "max_retries": 9}}})
+
+    def retries() -> int:
+        before = stats(client)["state.orders"].retries if stats(client) else 0
+        answers.always = away()
+        with pytest.raises(UnavailableError):
+            face(client.state, "get", "orders", "k")
+        answers.always = None
+        return stats(client)["state.orders"].retries - before
+
+    assert retries() == 2, "the reserve"
+    assert retries() == 0
+    for _ in range(20):
+        face(client.state, "get", "orders", "k")
+    assert retries() == 2, "filled up by successes"
+    for _ in range(20 + 35):
+        face(client.state, "get", "orders", "k")
+    assert retries() == 5, "and what 35 calls have earned beside it"
+    for _ in range(20 + 45):
+        face(client.state, "get", "orders", "k")
+    clock.now += 60
+    assert retries() == 2, "which fades"
+    assert stats(client)["state.orders"].over_budget == 5
 
 
 @pytest.mark.parametrize("error", [NotFoundError("x"), InternalError("x"), ConflictError("x"), ValueError("x")])
@@ -215,6 +239,26 @@ def test_an_attempt_does_not_outlast_what_is_left(ruled: Ruled, answers: Any, cl
     assert [round(op.deadline - begin, 6) for op in answers.operations] == [2.0, 3.0]
 
 
+def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Ruled, answers: Any, face: Face) -> None:
+    """It is no attempt of ours that took too long."""
+    client = ruled({"state": {"timeout": 5, "retry": CONSTANT}})
+    answers.script = [DeadlineExceededError("behind a sidecar")]
+    with pytest.raises(DeadlineExceededError):
+        face(client.state, "get", "orders", "k", timeout=4)
+    assert len(answers.operations) == 1
+
+
+def test_the_operation_of_an_attempt_is_the_calls_with_less_time(clock: Any) -> None:
+    op = Operation(Method("state", "save", repeatable=True), "orders", 10.0, {"a": "b"})
+    op.repeatable, op.attempt, op.maybe_applied = False, 2, True
+    made = op.limited(3.0)
+    assert (made.remaining(), op.remaining()) == (3.0, 10.0)
+    for name in ("method", "component", "metadata", "repeatable", "attempt", "maybe_applied"):
+        assert getattr(made, name) == getattr(op, name), name
+    assert op.limited(10.0) is op
+    assert Operation(op.method, "orders", None).limited(3.0).remaining() == 3.0
+
+
 # -- the order of the rules --------------------------------------------------------
 
 
@@ -253,6 +297,17 @@ def test_answers_that_blame_the_caller_do_not_open(ruled: Ruled, answers: Any, f
         answers.script = [reply(404)]
         assert face(client.rpc, "invoke", "inventory", "m").status == 404
     assert {each.state for each in stats(client).values()} == {"closed"}
+
+
+def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+    client = ruled({"state": {"breaker": {"consecutive_failures": 1, "timeout": "10s"}}})
+    answers.script = [InternalError("x"), InvalidArgumentError("refused")]
+    with pytest.raises(InternalError):
+        face(client.state, "get", "orders", "k")
+    clock.now += 10
+    with pytest.raises(InvalidArgumentError):
+        face(client.state, "get", "orders", "k")
+    assert stats(client)["state.orders"].state == "half open"
 
 
 def test_replies_and_errors_of_many_open(ruled: Ruled, answers: Any, face: Face) -> None:
@@ -296,106 +351,3 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
     with pytest.raises(UnavailableError, match="is open") as caught:
         client.state.save("orders", "k", 1)
     assert caught.value.maybe_applied
-
-
-# -- interrupts ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
-def test_an_interrupt_goes_through_and_says_nothing_about_the_target(
-    ruled: Ruled, answers: Any, clock: Any, face: Face, interrupt: type[BaseException]
-) -> None:
-    client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
-    for _ in range(3):
-        answers.script = [InternalError("x")]
-        with pytest.raises(InternalError):
-            face(client.state, "get", "orders", "k")
-    clock.now += 10
-    answers.script = [away(maybe_applied=True), interrupt()]
-    with pytest.raises(UnavailableError):  # the probe, which opens it again
-        face(client.state, "save", "orders", "k", 1)
-    clock.now += 10
-    with pytest.raises(interrupt) as caught:
-        face(client.state, "save", "orders", "k", 1)
-    assert getattr(caught.value, "maybe_applied", None) is True
-    assert stats(client)["state.orders"].state == "half open"
-    assert face(client.state, "get", "orders", "k") == 1, "its place as a probe is free"
-    assert stats(client)["state.orders"].state == "closed"
-
-
-def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    client = ruled({"state": {"retry": CONSTANT}})
-    monkeypatch.setattr("cloud_runtimes.resiliency._calls.time.sleep", interrupted)
-    answers.script = [away(maybe_applied=True)]
-    with pytest.raises(KeyboardInterrupt) as caught:
-        client.state.save("orders", "k", 1)
-    assert getattr(caught.value, "maybe_applied", None) is True
-    assert client.state.get("orders", "k") == 1
-
-
-def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
-    """In real time."""
-    targets = {"state": {"retry": {"policy": "constant", "duration": 60}, "breaker": BREAKER}}
-
-    async def run() -> None:
-        client = CloudRuntimesClient(runtime=Fake(answers), config={"resiliency": {"targets": targets}}, timeout=None)
-        async with client:
-            answers.script = [away(maybe_applied=True)]
-            task = asyncio.create_task(client.state.save_async("orders", "k", 1))
-            while not answers.operations:
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError) as caught:
-                await task
-            assert getattr(caught.value, "maybe_applied", None) is True
-            assert await client.state.get_async("orders", "k") == 1
-
-    begin = time.monotonic()
-    asyncio.run(run())
-    assert time.monotonic() - begin < 30
-
-
-# -- what is left alone ----------------------------------------------------------------
-
-
-def test_without_the_table_there_are_no_rules(answers: Any) -> None:
-    with CloudRuntimesClient(config={"capa": {"home": ":memory:plain"}}) as client:
-        client.state.save("orders", "k", 1)
-        assert client.state._rules is None
-        assert stats(client) == {}
-
-
-def test_handles_and_streams_keep_their_own_rules() -> None:
-    policies = {"default": {"timeout": 0.001, "breaker": {"consecutive_failures": 1}, "retry": {"budget_reserve": 0}}}
-    with CloudRuntimesClient(
-        config={"capa": {"home": ":memory:handles"}, "resiliency": {"targets": policies}}
-    ) as client:
-        with client.pubsub.subscribe("bus", "t") as events, client.pubsub.publisher("bus", "t") as publisher:
-            for number in range(3):
-                publisher.send(number)
-            publisher.flush()
-            received: Iterator[Any] = iter(events)
-            found = []
-            for event in received:
-                found.append(event.data)
-                event.ack()
-                if len(found) == 3:
-                    break
-        assert found == [0, 1, 2]
-        assert "pubsub.bus" not in stats(client)
-
-
-def test_a_forked_child_begins_anew(ruled: Ruled, answers: Any, clock: Any) -> None:
-    client = ruled({"state": {"breaker": {"consecutive_failures": 1}}})
-    answers.script = [InternalError("x")]
-    with pytest.raises(InternalError):
-        client.state.get("orders", "k")
-    rules: Any = client._rules
-    with rules._lock:  # as if another thread held it in the moment of the fork
-        rules.forked()
-        assert rules.stats() == {}
-        assert client.state.get("orders", "k") == 1

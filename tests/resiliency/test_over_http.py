@@ -16,7 +16,7 @@ from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.resiliency import stats
 
 IN_MEMORY = {"capa": {"home": ":memory:"}}
-RETRY = {"policy": "constant", "duration": 0.01, "repeat": "all"}
+RETRY = {"policy": "constant", "duration": 0.01, "repeat": "all", "budget_reserve": 100}
 
 
 class Behaviour:
