@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from points import Interrupted
 from policies_fakes import Fake
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
+from cloud_runtimes.telemetry._calls import Calls
 
 Ruled = Callable[..., CloudRuntimesClient]
 Face = Callable[..., Any]
@@ -64,6 +67,60 @@ def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypat
     assert client.state.get("orders", "k") == 1
 
 
+# what is swallowed by a finalizer the interpreter has a word about
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("probe", [False, True], ids=["repeated", "the probe"])
+def test_an_interrupt_at_every_point(ruled: Ruled, answers: Any, clock: Any, probe: bool) -> None:
+    """Nothing stays locked, what is said is true, and the target is called again as if nothing had been."""
+    client = ruled({"state": {"timeout": 5, "retry": CONSTANT, "breaker": {**BREAKER, "consecutive_failures": 2}}})
+    rules: Any = client._rules
+    client.state.get("warm", "k")
+    applied: set[str] = set()
+
+    def apply(op: Any) -> Any:
+        applied.add(op.component)
+
+    def call(number: int) -> None:
+        name = f"s{number}"
+        if probe:
+            client.state.save(name, "k", 1)
+        else:
+            answers.script = [away(), apply]
+            client.state.save(name, "k", 1)
+
+    def prepared(number: int) -> None:
+        answers.script = [InternalError("x"), InternalError("x")]
+        for _ in range(2):
+            with pytest.raises(InternalError):
+                client.state.get(f"s{number}", "k")
+        clock.now += 10
+        answers.script = [apply]
+
+    number = 0
+    told = set()
+    while True:
+        number += 1
+        if probe:
+            prepared(number)
+        run = Interrupted(number)
+        run.run(partial(call, number))
+        target = rules.target("state", f"s{number}")
+        for lock in (rules._lock, target._lock, target.breaker._lock):
+            assert lock.acquire(blocking=False), f"stays locked: {run.where}"
+            lock.release()
+        if run.error is not None:
+            told.add(getattr(run.error, "maybe_applied", False))
+            assert getattr(run.error, "maybe_applied", False) or f"s{number}" not in applied, run.where
+        answers.script = []
+        clock.now += 10
+        assert client.state.get(f"s{number}", "k") == 1, run.where
+        assert target.breaker.state == "closed", run.where
+        if run.points < number:
+            break
+    assert number > 50
+    assert told == {False, True}
+
+
 def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
     """In real time."""
     targets = {"state": {"retry": {"policy": "constant", "duration": 60}, "breaker": BREAKER}}
@@ -88,6 +145,29 @@ def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
 
 
 # -- what is left alone ----------------------------------------------------------------
+
+
+def test_a_call_has_one_span_with_an_event_for_each_retry(
+    ruled: Ruled, answers: Any, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUD_RUNTIMES_HOME", ":memory:")
+    client = ruled({"state": {"retry": CONSTANT}})
+    seen: list[str] = []
+
+    class Noted(Calls):
+        def _start(self, what: Any, links: Any = ()) -> Any:
+            seen.append(what.name)
+            return super()._start(what, links)
+
+        def repeats(self, op: Any, error: Exception) -> None:
+            seen.append(f"{type(error).__name__} {op.attempt}")
+            super().repeats(op, error)
+
+    client.state.get("orders", "k")
+    client.state._hooks = Noted(client.state, client.telemetry.tracer("t"))
+    answers.script = [away(), away()]
+    face(client.state, "get", "orders", "k")
+    assert seen == ["state.get", "UnavailableError 2", "UnavailableError 3"]
 
 
 def test_without_the_table_there_are_no_rules(answers: Any) -> None:
