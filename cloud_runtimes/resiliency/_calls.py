@@ -1,6 +1,6 @@
 """Policies around the calls of a client: what `Service._rules` is where ``[resiliency]`` is configured.
 
-``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Nothing here waits or sends: the two loops of `Call` do, one for each face, over the same steps.
+``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Only the two loops of `Call` wait, one for each face, over the same steps.
 """
 
 from __future__ import annotations
@@ -293,7 +293,11 @@ class Call:
         if ranges:
             number = GRPC_CODES.get(error.code, -1)
             return any(first <= number <= last for first, last in ranges)
-        return error.retryable or (self._limited and isinstance(error, DeadlineExceededError))
+        if self._limited and isinstance(error, DeadlineExceededError):
+            # a write that was left behind may come through after the next attempt, and after what follows it
+            unharmed = not (self._op.method.writes and error.maybe_applied)
+            return unharmed or self._target.retries.repeat_all
+        return error.retryable
 
     def _again(self, service: Service, error: Exception) -> float | None:
         """Decide whether there is another attempt."""

@@ -60,7 +60,7 @@ class RetrySettings:
         duration: the first interval, or the one there is.
         max_interval: the longest one.
         max_retries: attempts after the first one; -1: as many as the call's timeout has room for.
-        codes: which errors are tried again, by the names of gRPC, as `UNAVAILABLE,ABORTED`; without it those that are transient, and attempts that took too long. Conflicts never are.
+        codes: which errors are tried again, by the names of gRPC, as `UNAVAILABLE,ABORTED`; without it those that are transient, and attempts that took too long and changed nothing. Conflicts never are.
         http: which replies of `rpc` are, as `429,500-599`; without it 429, 502, 503 and 504.
         repeat: `idempotent`: only calls that may be repeated without harm; `all`: every call whose data is not a stream.
         budget: retries for each call that succeeded in the last seconds.

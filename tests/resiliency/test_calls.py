@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -208,6 +209,20 @@ def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, c
     assert face(client.state, "get", "orders", "k", timeout=10) == 1
     assert clock.now - begin == pytest.approx(2 + 0.5 + 1)
     assert len({id(op) for op in answers.operations}) == 2, "what was left behind keeps its own deadline"
+
+
+@pytest.mark.parametrize(
+    ("retry", "maybe", "calls"),
+    [({}, True, 1), ({}, False, 2), ({"repeat": "all"}, True, 2), ({"codes": "DEADLINE_EXCEEDED"}, True, 2)],
+)
+def test_a_write_that_was_left_behind_is_not_repeated_unless_told(
+    ruled: Ruled, answers: Any, clock: Any, face: Face, retry: dict[str, str], maybe: bool, calls: int
+) -> None:
+    client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, **retry}}})
+    answers.script = [lambda op: op.timed_out("an answer", maybe_applied=maybe)]
+    with pytest.raises(DeadlineExceededError) if calls == 1 else nullcontext():
+        face(client.state, "save", "orders", "k", 1)
+    assert len(answers.operations) == calls
 
 
 def test_the_deadline_of_the_call_is_never_passed(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
