@@ -105,6 +105,7 @@ class Operation:
         maybe_applied: whether an earlier attempt may have been applied.
         span: of the call; set, like `begun`, only where calls have spans.
         begun: whether the call is inside of its span.
+        one_attempt: set where the time is that of one attempt, not of the call.
     """
 
     __slots__ = (
@@ -115,11 +116,13 @@ class Operation:
         "maybe_applied",
         "metadata",
         "method",
+        "one_attempt",
         "repeatable",
         "span",
         "timeout",
     )
     begun: bool
+    one_attempt: bool
     span: Any
 
     def __init__(
@@ -142,11 +145,33 @@ class Operation:
 
     def timed_out(self, waiting_for: str, *, maybe_applied: bool = False) -> DeadlineExceededError:
         """Return the error for a deadline that passed."""
+        remedy = "raise timeout in [resiliency]" if hasattr(self, "one_attempt") else "give a longer timeout="
         return DeadlineExceededError(
             f"{self.method}: {self.timeout:g} s were not enough for {self.component!r} (waiting for {waiting_for}); "
-            "give a longer timeout=",
+            f"{remedy}",
             maybe_applied=maybe_applied,
         )
+
+    def limited(self, seconds: float) -> Operation:
+        """Return this call for one attempt that has so long; itself where it has no longer than that anyway.
+
+        A copy, since a driver that is left behind must not see the time of the next attempt.
+        """
+        made = Operation(self.method, self.component, seconds, self.metadata)
+        if self.deadline is not None and made.deadline is not None and self.deadline <= made.deadline:
+            return self
+        made.repeatable = self.repeatable
+        made.attempt = self.attempt
+        made.maybe_applied = self.maybe_applied
+        made.one_attempt = True
+        return made
+
+    def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:
+        """Return the error of a failed attempt as one of ours: itself, else wrapped; it says where it happened, and whether any attempt may have been applied."""
+        mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
+        place(mapped, self.method, self.component, runtime)
+        self.maybe_applied = mapped.maybe_applied = mapped.maybe_applied or self.maybe_applied
+        return mapped
 
     def failed(self, error: Exception, runtime: str) -> float:
         """Decide about a failed attempt.
@@ -157,9 +182,7 @@ class Operation:
         Raises:
             CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
         """
-        mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
-        place(mapped, self.method, self.component, runtime)
-        self.maybe_applied = mapped.maybe_applied = mapped.maybe_applied or self.maybe_applied
+        mapped = self.mapped(error, runtime)
         if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
             # full jitter: callers that failed together do not come back together
             delay = random.uniform(0, min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**self.attempt))

@@ -1,4 +1,4 @@
-"""The frame of a service call: the only two loops of the package that wait for a driver."""
+"""The frame of a service call: the two loops that wait for a driver; where ``[resiliency]`` is configured, those of `resiliency._calls` do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 if TYPE_CHECKING:
     from ._driver import Driver
     from .client import CloudRuntimesClient
+    from .resiliency._calls import Rules
     from .telemetry._calls import Calls
 
 __all__ = ["Service", "placed"]
@@ -81,6 +82,8 @@ class Service:
         self._drivers: dict[str, Any] = {}
         # spans of calls, where [telemetry] instrument enables them
         self._hooks: Calls | None = None
+        # policies of calls, where [resiliency] is configured
+        self._rules: Rules | None = None
 
     def _driver(self, name: str) -> Any:
         """Return the driver for a store name; the first time it is made, without I/O."""
@@ -121,6 +124,8 @@ class Service:
     def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
         if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, self._hooks.call(self._call, op, method, args))
+        if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
+            return cast(R, rules.run(self, method, args))
         try:
             while True:
                 try:
@@ -138,6 +143,8 @@ class Service:
     async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
         if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, await self._hooks.call_async(self._call_async, op, method, args))
+        if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
+            return cast(R, await rules.run_async(self, method, args))
         try:
             while True:
                 try:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .file import FileService
     from .lock import LockService
     from .pubsub import PubSubService
+    from .resiliency._calls import Rules
     from .rpc import RpcService
     from .schedule import ScheduleService
     from .secret import SecretService
@@ -113,6 +114,7 @@ class CloudRuntimesClient:
         self._runtime: Runtime | None = None
         self._bridge: Bridge | None = None
         self._services: dict[str, Service] = {}
+        self._rules: Rules | None = None
         # what close() must end first: publishers and subscriptions; those that end by themselves once nobody has them
         self._handles: set[Any] = set()
         self._loose_handles: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -180,11 +182,23 @@ class CloudRuntimesClient:
                 else:
                     made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
                     self._runtime = made(settings, self._bridge)
+            if service is not None and self._settings.resiliency is not None and service.name != "telemetry":
+                service._rules = self._rules_of(self._settings)
             if service is not None and service._hooks is None and self._settings.telemetry.get("instrument"):
                 from .telemetry._calls import calls
 
                 service._hooks = calls(self, service)
             return self._runtime
+
+    def _rules_of(self, settings: config.ClientSettings) -> Rules:
+        """Return the policies of all calls, read when first asked for."""
+        if self._rules is None:
+            from .resiliency._calls import Rules
+            from .resiliency.settings import load
+
+            found = load(settings.resiliency or {}, settings.origin, SERVICES, settings.app_id)
+            self._rules = Rules(found)
+        return self._rules
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own loop, for async handlers of a sync subscription."""
@@ -321,6 +335,8 @@ class CloudRuntimesClient:
         for service in self._services.values():
             service._drivers = {}
         self._runtime = self._given_runtime
+        if self._rules is not None:
+            self._rules.forked()
         self._handles = {handle for handle in self._handles if getattr(handle, "outlives_fork", False)}
         self._loose_handles = weakref.WeakSet()
 

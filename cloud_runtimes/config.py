@@ -20,7 +20,18 @@ from ._operation import check_timeout
 from ._tables import KINDS, load_parser, read_tables
 from .errors import InvalidArgumentError
 
-__all__ = ["DEFAULT_TIMEOUT", "SUFFIXES", "ClientSettings", "build", "duration", "load", "parse", "read", "setting"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "SUFFIXES",
+    "ClientSettings",
+    "build",
+    "duration",
+    "load",
+    "parse",
+    "period",
+    "read",
+    "setting",
+]
 
 S = TypeVar("S")
 
@@ -53,6 +64,7 @@ class ClientSettings:
         components: service → name → table.
         addresses: of the tables ``[rpc.<service>]``: where services are, no components.
         telemetry: the table ``[telemetry]``, no component.
+        resiliency: the table ``[resiliency]``, no component; ``None``: there is none.
         origin: where the configuration came from, for messages.
     """
 
@@ -65,6 +77,7 @@ class ClientSettings:
     components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
     addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     telemetry: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    resiliency: Mapping[str, Any] | None = field(default=None, repr=False)
     origin: str = "no configuration"
 
 
@@ -92,6 +105,14 @@ def duration(value: Any) -> float:
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
     raise ValueError('expected seconds or text such as "500ms", "30s", "24h", "7d"')
+
+
+def period(value: Any) -> float:
+    """Read seconds as `duration`, but more than 0."""
+    seconds = duration(value)
+    if not seconds:
+        raise ValueError("must be more than 0")
+    return seconds
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -142,9 +163,11 @@ def _check_type(value: Any, hint: Any) -> None:
         elif isinstance(value, bool):
             if member is bool:
                 return
-        elif (member is float and isinstance(value, int)) or isinstance(value, member):
+        elif (member is float and isinstance(value, int)) or isinstance(value, typing.get_origin(member) or member):
             return
-        if isinstance(member, type) and member is not type(None):
+        if typing.get_origin(member) is Mapping:
+            expected.append("a table")
+        elif isinstance(member, type) and member is not type(None):
             expected.append(member.__name__)
     raise ValueError(f"expected {' or '.join(expected)}, got {value!r}")
 
@@ -238,7 +261,7 @@ def load(
             name = "layotto"
         else:
             name = "capa"
-    known = {*_TOP_LEVEL, *services, *RUNTIMES, name}
+    known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", name}
     for key, value in table.items():
         if key not in known:
             raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(str(key), known)}")
@@ -264,6 +287,7 @@ def load(
         },
         addresses=_addresses(table.get("rpc", {}), origin),
         telemetry=table.get("telemetry", {}),
+        resiliency=table.get("resiliency"),
         origin=origin,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .pubsub.types import Subscription
 
 if TYPE_CHECKING:
-    from .resources.resiliency import Resiliency
+    from ..resiliency.policies import Resiliency
 
 __all__ = ["ComponentInfo", "SidecarSettings"]
 

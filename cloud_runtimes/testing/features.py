@@ -147,7 +147,7 @@ def settings_table(settings: type[Any]) -> str:
         rows.append(
             [
                 f"`{field.name}`",
-                "seconds, or text such as `500ms`, `24h`" if parse is config.duration else _values(hints[field.name]),
+                "seconds, or text such as `500ms`, `24h`" if parse in _DURATIONS else _values(hints[field.name]),
                 _default(field.default, parse),
                 words[field.name],
             ]
@@ -162,15 +162,18 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
     return {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in found}
 
 
+_DURATIONS: Final = (config.duration, config.period)
 _NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false"}
 
 
 def _values(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+        return ", ".join(f"`{str(choice).lower()}`" for choice in typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_values(each) for each in typing.get_args(hint) if each is not type(None))
+    if origin is Mapping or dataclasses.is_dataclass(hint):
+        return "table"
     return _NAMES[hint]
 
 
@@ -179,7 +182,9 @@ def _default(value: Any, parse: Callable[[Any], Any] | None) -> str:
         return "none"
     if value is dataclasses.MISSING:
         return "must be given"
-    if parse is config.duration:
+    if parse in _DURATIONS:
+        if 0 < value < 1:
+            return f"`{value * 1000:g}ms`"
         for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
             if value % seconds == 0 and (value > seconds or unit in "hms"):
                 return f"`{value / seconds:g}{unit}`"
@@ -193,10 +198,14 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _tables() -> dict[str, Callable[[], str]]:
+    from ..resiliency.settings import BreakerSettings, RetrySettings, TargetSettings
     from ..telemetry._settings import TelemetrySettings
 
     tables: dict[str, Callable[[], str]] = {
         "features": feature_table,
+        "settings.resiliency.breaker": lambda: settings_table(BreakerSettings),
+        "settings.resiliency.retry": lambda: settings_table(RetrySettings),
+        "settings.resiliency.target": lambda: settings_table(TargetSettings),
         "settings.telemetry": lambda: settings_table(TelemetrySettings),
     }
     for group in (registry.COMPONENTS, registry.RUNTIMES):

@@ -18,7 +18,10 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._clock import Clocks
 from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes._service import Service
+from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import CloudRuntimesError
+from cloud_runtimes.resiliency._calls import Rules
+from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
 from cloud_runtimes.telemetry._calls import Calls
 from cloud_runtimes.telemetry._describe import Description
@@ -140,6 +143,34 @@ def test_hooks_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str
     best, median = difference(off, nothing)
     figure("hooks of a service call, off", f"{median:.0f} ns (best {best:.0f}; limit 100)")
     assert best <= 100
+
+
+def test_policies_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+    state: Service = constant.state
+    assert state._rules is None
+
+    def off() -> None:
+        if state._rules is not None:
+            raise AssertionError("on")
+
+    def nothing() -> None:
+        pass
+
+    best, median = difference(off, nothing)
+    figure("policies of a service call, off", f"{median:.0f} ns (best {best:.0f}; limit 100)")
+    assert best <= 100
+
+
+def test_policies_that_are_on(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+    state = constant.state
+    driver: ConstantState = state._driver("store")
+    op = Operation(_METHOD, "store", 30.0)
+    targets = {"state": {"timeout": 1, "breaker": {}}}
+    state._rules = Rules(load({"targets": targets}, "the test", SERVICES, "test"))
+    best, median = difference(lambda: state.get("store", "k"), lambda: driver.get(op, "k", None))
+    figure("frame of a service call, sync, policies on", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit 6)")
+    assert best <= 6000 * HEADROOM
+    assert state._rules.stats()["state.store"].calls > CALLS
 
 
 def test_hooks_that_are_on_are_called(constant: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from builds import ROOT, environment, run
 from cloud_runtimes import CloudRuntimesClient, config, registry
 from cloud_runtimes._bridge import Bridge
 from cloud_runtimes.client import SERVICES
+from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.telemetry import _settings as telemetry
 
 PAGES = [
@@ -63,7 +64,7 @@ def test_the_programs_run(text: str, tmp_path: Path) -> None:
             assert line.partition("  # ")[2] in done.stdout
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md", "docs/telemetry.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/configuration.md", "docs/resiliency.md", "docs/telemetry.md"])
 def test_the_configurations_load(path: str) -> None:
     for text in _blocks(path, "toml"):
         table = tomllib.loads(text)
@@ -85,7 +86,9 @@ def test_the_configurations_load(path: str) -> None:
         finally:
             runtime.close(None)
         telemetry.load(table.get("telemetry", {}), path)
-        assert runtime.declared() or "telemetry" in table
+        if "file" not in table.get("resiliency", {}):
+            resiliency.load(table.get("resiliency", {}), path, SERVICES, "shop")
+        assert runtime.declared() or {"telemetry", "resiliency"} & set(table)
 
 
 def test_a_path_goes_before_the_home_of_capa(tmp_path: Path) -> None:

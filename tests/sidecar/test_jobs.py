@@ -86,7 +86,9 @@ def test_over_grpc(sidecar: Sidecar, suffix: str) -> None:
     assert found == job
     listed = rpc(sidecar, f"ListJobs{suffix}").message.jobs
     assert [each.name for each in listed] == ["j1", "k"]
-    assert not listed[1].HasField("failure_policy")
+    # where none was given, the default is told, as daprd does
+    constant = listed[1].failure_policy.constant
+    assert (constant.interval.ToSeconds(), constant.max_retries) == (1, 3)
     assert not listed[1].HasField("data")
     # a type that nobody here knows is told by its bytes
     assert get(sidecar, "j1").json["data"] == {"@type": "mine/Thing", "value": "AGJ5dGVz"}

@@ -59,3 +59,55 @@ def test_bytes_of_an_event_that_was_one_already_stay_bytes(content_type: str) ->
         got = until(lambda: [got.json for got in app.got if got.path == "/events"])[0]
     assert (got["datacontenttype"], got["data_base64"]) == (content_type, "AAFh")
     assert "data" not in got
+
+
+def test_a_job_without_a_failure_policy_tells_the_default(sidecar: Sidecar) -> None:
+    assert send(sidecar.http_address, "POST", "/v1.0/jobs/j", {"schedule": "@every 1h"}).status == 204
+    told = send(sidecar.http_address, "GET", "/v1.0/jobs/j").json
+    assert told == {
+        "name": "j",
+        "schedule": "@every 1h",
+        "failurePolicy": {"constant": {"interval": "1s", "maxRetries": 3}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "absent"),
+    [
+        ({"id": "1"}, {"data", "data_base64", "datacontenttype"}),
+        ({"id": "1", "data": {"a": 1}}, {"data_base64", "datacontenttype"}),
+        ({"id": "1", "datacontenttype": "text/plain"}, {"data", "data_base64"}),
+        ({"id": "1", "data_base64": "AAE="}, {"data", "datacontenttype"}),
+        ({"id": "1", "data": None, "datacontenttype": "application/json"}, {"data_base64"}),
+        ({"id": "1", "N_t": [1]}, {"data", "data_base64", "datacontenttype"}),
+    ],
+)
+def test_what_an_event_that_was_one_already_lacks_stays_absent(event: dict[str, object], absent: set[str]) -> None:
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/events"}
+    with App([subscription]) as app, serving(declared(":memory:absent"), app_port=app.port) as sidecar:
+        kind = {"content-type": "application/cloudevents+json"}
+        assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", event, kind).status == 204
+        got = until(lambda: [got for got in app.got if got.path == "/events"])[0]
+    assert {name for name in ("data", "data_base64", "datacontenttype") if name not in got.json} == absent
+    assert got.json | event == got.json
+    assert (got.json["source"], got.json["type"]) == ("Dapr", "com.dapr.event.sent")
+    assert got.header("rawpayload") is None
+
+
+@pytest.mark.parametrize("metadata", [{}, {"rawPayload": "true"}])
+def test_a_delivery_tells_that_the_event_was_published_raw(metadata: dict[str, str]) -> None:
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/events", "metadata": metadata}
+    with App([subscription]) as app, serving(declared(":memory:told"), app_port=app.port) as sidecar:
+        for query in ("?metadata.rawPayload=true", ""):
+            assert send(sidecar.http_address, "POST", f"/v1.0/publish/store/t{query}", {"id": "r"}).status == 204
+        got = until(lambda: len(found := [got for got in app.got if got.path == "/events"]) == 2 and found)
+    assert sorted(str(each.header("rawpayload")) for each in got) == ["None", "true"]
+
+
+def test_entries_of_a_bulk_have_metadata() -> None:
+    bulk = {"enabled": True, "maxMessagesCount": 1}
+    subscription = {"pubsubname": "store", "topic": "t", "route": "/bulk", "bulkSubscribe": bulk}
+    with App([subscription]) as app, serving(declared(":memory:entries"), app_port=app.port) as sidecar:
+        assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", {"n": 1}).status == 204
+        got = until(lambda: [got.json for got in app.got if got.path == "/bulk"])[0]
+    assert [each["metadata"] for each in got["entries"]] == [{}]

@@ -101,7 +101,7 @@ def test_a_cloud_event_is_taken_as_it_is(sidecar: Sidecar, over: str) -> None:
 def test_a_cloud_event_gets_what_it_lacks(sidecar: Sidecar, over: str) -> None:
     assert ok(publish(sidecar, over, "t", b'{"data_base64": "AAE="}', "application/cloudevents+json; charset=utf-8"))
     found = received(sidecar, "t")
-    assert (found.source, found.type, found.data) == ("app", "com.dapr.event.sent", b"\x00\x01")
+    assert (found.source, found.type, found.data) == ("Dapr", "com.dapr.event.sent", b"\x00\x01")
 
 
 def test_a_raw_payload_has_no_envelope(sidecar: Sidecar, over: str) -> None:

@@ -11,7 +11,7 @@ from apps import App, Got, Reply
 from raw import send
 from running import declared, serving
 
-from cloud_runtimes.sidecar.resources.resiliency import Policy, Resiliency, Retries
+from cloud_runtimes.resiliency.policies import Policy, Resiliency, Retries
 
 PATH = "/v1.0/invoke/app/method/m"
 

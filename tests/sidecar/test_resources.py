@@ -10,10 +10,11 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.resiliency.dapr import go_duration
+from cloud_runtimes.resiliency.policies import Policy, Retries
 from cloud_runtimes.sidecar import SidecarSettings
 from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
 from cloud_runtimes.sidecar.resources import Resources, load
-from cloud_runtimes.sidecar.resources.resiliency import Policy, Retries, go_duration
 from cloud_runtimes.sidecar.resources.types import known_types, postgres_url
 from cloud_runtimes.sidecar.settings import ComponentInfo
 

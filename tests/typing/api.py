@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypedDict, assert_type
+from typing import Any, Literal, TypedDict, assert_type
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
@@ -39,6 +39,7 @@ from cloud_runtimes.pubsub import (
     PubSubService,
     Subscription,
 )
+from cloud_runtimes.resiliency import TargetStats, stats
 from cloud_runtimes.rpc import RpcRequest, RpcResponse, RpcServer, RpcService
 from cloud_runtimes.schedule import Job, JobRun, JobRunner, Retry, RpcTarget, RunRecord, ScheduleService, TopicTarget
 from cloud_runtimes.secret import Secret, SecretService
@@ -94,6 +95,9 @@ def client() -> None:
     CloudRuntimesClient("e", 1.0, "capa")  # type: ignore[call-arg]
     assert_type(native_status(), NativeStatus)
     assert_type(native_status().native, bool)
+    with CloudRuntimesClient() as ruled:
+        assert_type(stats(ruled), dict[str, TargetStats])
+        assert_type(stats(ruled)["state.orders"].state, Literal["closed", "open", "half open"] | None)
     assert_type(limits(depth=5, items=10, bytes=100), Limits)
     assert_type(limits().items, int)
     limits(128)  # type: ignore[call-arg]

@@ -9,7 +9,17 @@ from typing import Any, Final
 
 from ...schedule.types import FailurePolicy, Retry
 
-__all__ = ["FOREVER", "VALUE_TYPE", "DaprJob", "JobData", "Policy", "data_of", "go_duration", "restored"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "FOREVER",
+    "VALUE_TYPE",
+    "DaprJob",
+    "JobData",
+    "Policy",
+    "data_of",
+    "go_duration",
+    "restored",
+]
 
 VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 FOREVER: Final = 2**31 - 1
@@ -51,6 +61,10 @@ class Policy:
             return "drop"
         attempts = FOREVER if self.max_retries is None else min(FOREVER, self.max_retries)
         return Retry(attempts, 1.0 if self.interval is None else self.interval)
+
+
+DEFAULT_POLICY: Final = Policy(interval=1.0, max_retries=3)
+"""What holds where none was given, and is told then: Dapr's default, and that of our schedules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,7 @@ def restored(name: str, document: dict[str, Any]) -> DaprJob:
         document.get("dueTime"),
         document.get("ttl"),
         None if data is None else data_of(data),
-        None if policy is None else Policy(policy["drop"], policy["interval"], policy["maxRetries"]),
+        DEFAULT_POLICY if policy is None else Policy(policy["drop"], policy["interval"], policy["maxRetries"]),
     )
 
 

@@ -63,7 +63,7 @@ class PubSubApi:
                 attributes=outgoing.attributes,
                 ttl=ttl,
                 raw=outgoing.attributes is None,
-                metadata=passed_on(metadata),
+                metadata=passed_on(metadata, outgoing.note),
             )
         except CloudRuntimesError as error:
             raise self._failure(pubsub_name, topic, error.message) from error
@@ -129,7 +129,7 @@ class PubSubApi:
             content_type=outgoing.content_type,
             key=outgoing.key,
             attributes=outgoing.attributes,
-            metadata=passed_on(metadata),
+            metadata=passed_on(metadata, outgoing.note),
             id=kernel.uuid7_text(kernel.uuid7()),
             expires_us=None if ttl is None else time.time_ns() // 1000 + int(ttl * 1_000_000),
             raw=outgoing.attributes is None,

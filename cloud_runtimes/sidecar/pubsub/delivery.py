@@ -68,7 +68,8 @@ class HttpDelivery(Delivery):
         self._app = app
 
     async def one(self, place: Place, envelope: Envelope) -> Said:
-        answer = await self._post(place, envelope.to_json(), CLOUD_EVENT, envelope.trace_headers)
+        headers = [*envelope.metadata.items(), *envelope.trace_headers]
+        answer = await self._post(place, envelope.to_json(), CLOUD_EVENT, headers)
         if not 200 <= answer.status < 300:
             return _refused(place, answer)
         found = _decoded(answer)
@@ -78,7 +79,7 @@ class HttpDelivery(Delivery):
     async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
         subscription = place.subscription
         entries = [
-            b'{"entryId":%b,"event":%b,"metadata":null,"contentType":%b}'
+            b'{"entryId":%b,"event":%b,"metadata":{},"contentType":%b}'
             % (json.encode(item.entry_id), _entry(item, place.raw), json.encode(_entry_type(place.raw)))
             for item in items
         ]

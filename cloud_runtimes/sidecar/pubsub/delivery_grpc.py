@@ -63,7 +63,8 @@ class GrpcDelivery(Delivery):
         self._app = app
 
     async def one(self, place: Place, envelope: Envelope) -> Said:
-        metadata = metadata_of([("pubsubname", place.subscription.pubsub_name), *envelope.trace_headers])
+        headers = [*envelope.metadata.items(), *envelope.trace_headers]
+        metadata = metadata_of([("pubsubname", place.subscription.pubsub_name), *headers])
         try:
             reply, _ = await self._app.unary(
                 f"{CALLBACK}OnTopicEvent", event_message(place, envelope), "TopicEventResponse", metadata

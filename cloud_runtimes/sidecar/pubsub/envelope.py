@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from ...codec import json
@@ -14,13 +15,27 @@ from ...pubsub import Event
 if TYPE_CHECKING:
     from ..._native.events_py import Record
 
-__all__ = ["CLOUD_EVENT", "EVENT_TYPE", "Envelope", "is_cloud_event", "is_json", "is_text", "media_type", "read"]
+__all__ = [
+    "ABSENT",
+    "CLOUD_EVENT",
+    "EVENT_TYPE",
+    "Envelope",
+    "is_cloud_event",
+    "is_json",
+    "is_text",
+    "media_type",
+    "read",
+]
 
 CLOUD_EVENT: Final = "application/cloudevents+json"
 EVENT_TYPE: Final = "com.dapr.event.sent"
 OCTETS: Final = "application/octet-stream"
+ABSENT: Final = "cloudRuntimesAbsent"
+"""Metadata of an event that was one already: which of ``data`` and ``datacontenttype`` it lacks. Events of ours have both, the application gets neither."""
 _DAPRS: Final = frozenset(["topic", "pubsubname", "traceid", "traceparent"])
 """What Dapr writes over, whatever a publisher gave."""
+_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
+_RAW: Final = MappingProxyType({"rawpayload": "true"})
 _OWN: Final = ("id", "source", "type", "specversion", "datacontenttype", "data", "data_base64")
 
 
@@ -53,16 +68,30 @@ class Envelope:
         attributes: all but the data, in their order.
         payload: the data as it was published.
         content_type: of the payload.
+        bare: there is no data at all.
+        metadata: of the delivery, from the publisher.
     """
 
-    def __init__(self, attributes: dict[str, Any], payload: bytes, content_type: str) -> None:
+    def __init__(
+        self,
+        attributes: dict[str, Any],
+        payload: bytes,
+        content_type: str,
+        *,
+        bare: bool = False,
+        metadata: Mapping[str, str] = _NO_METADATA,
+    ) -> None:
         self.attributes = attributes
         self.payload = payload
         self.content_type = content_type
+        self.bare = bare
+        self.metadata = metadata
         self._member = _member(payload, content_type)
 
     def to_json(self) -> bytes:
         """Return the event in structured JSON; data of JSON as it was published."""
+        if self.bare:
+            return json.encode(self.attributes)
         head = json.encode(self.attributes)[:-1]
         name, data, _ = self._member
         return b"%b,%b:%b}" % (head, json.encode(name), data)
@@ -70,12 +99,12 @@ class Envelope:
     def members(self) -> Mapping[str, Any]:
         """Return the event as an object, for rules."""
         name, _, value = self._member
-        return {**self.attributes, name: value}
+        return self.attributes if self.bare else {**self.attributes, name: value}
 
     @property
     def data(self) -> bytes:
         """The data for gRPC."""
-        return self.payload
+        return b"" if self.bare else self.payload
 
     @property
     def extensions(self) -> dict[str, Any]:
@@ -136,8 +165,10 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
         PayloadError: it was published without an envelope, and is no CloudEvent itself.
     """
     record = event._record
+    # an event that was one already, and cannot be one of ours, has no envelope here, but had one for its publisher
+    metadata = _RAW if record.raw and not is_cloud_event(record.content_type or "") else _NO_METADATA
     if not raw:
-        return _parsed(record.payload) if record.raw else _enveloped(record, pubsub_name)
+        return _parsed(record.payload, metadata) if record.raw else _enveloped(record, pubsub_name)
     whole = record.payload if record.raw else _enveloped(record, pubsub_name).to_json()
     attributes = {
         "id": record.id,
@@ -148,12 +179,13 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
         "topic": topic,
         "pubsubname": pubsub_name,
     }
-    return Envelope(attributes, whole, OCTETS)
+    return Envelope(attributes, whole, OCTETS, metadata=metadata)
 
 
 def _enveloped(record: Record, pubsub_name: str) -> Envelope:
     content_type = record.content_type or "text/plain"
     extensions = {name: value for name, value in record.extensions.items() if name not in _DAPRS}
+    absent = record.metadata.get(ABSENT, "").split()
     trace = record.traceparent or ""
     attributes: dict[str, Any] = {
         "id": record.id,
@@ -173,10 +205,12 @@ def _enveloped(record: Record, pubsub_name: str) -> Envelope:
         "tracestate": "",
     }
     attributes |= extensions
-    return Envelope(attributes, record.payload, content_type)
+    for name in absent:
+        attributes.pop(name, None)
+    return Envelope(attributes, record.payload, content_type, bare="data" in absent)
 
 
-def _parsed(document: bytes) -> Envelope:
+def _parsed(document: bytes, metadata: Mapping[str, str]) -> Envelope:
     """Return an event that was stored as it was: one with attributes that CloudEvents does not know, or of another publisher."""
     found = json.decode(document)
     if not isinstance(found, dict):
@@ -186,10 +220,10 @@ def _parsed(document: bytes) -> Envelope:
     encoded = found.get("data_base64")
     if isinstance(encoded, str):
         try:
-            return Envelope(attributes, base64.b64decode(encoded, validate=True), OCTETS)
+            return Envelope(attributes, base64.b64decode(encoded, validate=True), OCTETS, metadata=metadata)
         except ValueError:
             raise PayloadError("data_base64 is not base64") from None
     data = found.get("data")
     if isinstance(content_type, str) and not is_json(content_type) and isinstance(data, str):
-        return Envelope(attributes, data.encode(), content_type)
-    return Envelope(attributes, json.encode(data), "application/json")
+        return Envelope(attributes, data.encode(), content_type, metadata=metadata)
+    return Envelope(attributes, json.encode(data), "application/json", bare="data" not in found, metadata=metadata)

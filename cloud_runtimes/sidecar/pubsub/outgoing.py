@@ -6,13 +6,13 @@ import base64
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...codec import json
 from ...errors import PayloadError
-from .envelope import CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
+from .envelope import ABSENT, CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
 
@@ -45,6 +45,7 @@ class Outgoing:
         attributes: CloudEvents attributes and extensions; ``None``: it goes without an envelope.
         ttl: seconds.
         key: the ordering key.
+        note: metadata of the event beside the request's.
     """
 
     data: bytes
@@ -52,13 +53,13 @@ class Outgoing:
     attributes: dict[str, Any] | None
     ttl: float | None
     key: str | None
+    note: Mapping[str, str] = field(default_factory=dict)
 
 
-def passed_on(metadata: Mapping[str, str]) -> dict[str, str] | None:
-    """Return what is left for the component of a request's metadata."""
-    return {
-        name: value for name, value in metadata.items() if name not in _TAKEN and not name.startswith(_PREFIX)
-    } or None
+def passed_on(metadata: Mapping[str, str], note: Mapping[str, str] | None = None) -> dict[str, str] | None:
+    """Return what is left for the component of a request's metadata, and an event's own."""
+    left = {name: value for name, value in metadata.items() if name not in _TAKEN and not name.startswith(_PREFIX)}
+    return left | dict(note or {}) or None
 
 
 def ttl_of(metadata: Mapping[str, str]) -> float | None:
@@ -97,7 +98,7 @@ def make(
         return Outgoing(data, content_type or "application/octet-stream", None, ttl_of(metadata), key)
     if is_cloud_event(content_type):
         found = _read(data)
-        return _given(found, app_id, trace, topic, pubsub_name, ttl_of(metadata), key)
+        return _given(found, trace, topic, pubsub_name, ttl_of(metadata), key)
     attributes = {"id": str(uuid.uuid4()), "source": app_id or "Dapr", "type": EVENT_TYPE}
     told = {name[len(_PREFIX) :].lower(): value for name, value in metadata.items() if name.startswith(_PREFIX)}
     for name in ("id", "source", "type", "subject"):
@@ -129,13 +130,13 @@ def _read(data: bytes) -> dict[str, Any]:
 
 
 def _given(
-    found: dict[str, Any], app_id: str, trace: Trace, topic: str, pubsub_name: str, ttl: float | None, key: str | None
+    found: dict[str, Any], trace: Trace, topic: str, pubsub_name: str, ttl: float | None, key: str | None
 ) -> Outgoing:
     """An event that is one already; what it lacks is filled in."""
     parent = found.get("traceparent") or found.get("traceid") or trace.parent
     # an empty attribute is none, by CloudEvents
     attributes = {name: value for name, value in found.items() if value not in (None, "") and name not in _FIELDS}
-    attributes = {"id": str(uuid.uuid4()), "source": app_id or "Dapr", "type": EVENT_TYPE} | attributes
+    attributes = {"id": str(uuid.uuid4()), "source": "Dapr", "type": EVENT_TYPE} | attributes
     attributes |= _traced(parent, found.get("tracestate") or trace.state)
     content_type = found.get("datacontenttype")
     if _plain(attributes) and _dated(attributes.get("time")) and isinstance(content_type, str | None):
@@ -145,6 +146,11 @@ def _given(
             raise NotAnEvent(str(error)) from error
         # bytes of another type would be delivered as text, where they could be that
         if found.get("data_base64") is None or media_type(content_type) == "application/octet-stream":
+            absent = [name for name in ("data", "datacontenttype") if name not in found]
+            if "data_base64" in found and "data" in absent:
+                absent.remove("data")
+            if absent:
+                return Outgoing(data, content_type, attributes, ttl, key, {ABSENT: " ".join(absent)})
             return Outgoing(data, content_type, attributes, ttl, key)
     # Dapr passes on what CloudEvents does not know: such an event is stored as it is
     whole = {
@@ -191,5 +197,5 @@ def _payload(found: dict[str, Any], content_type: str | None) -> tuple[bytes, st
     if isinstance(data, str) and content_type and not is_json(content_type):
         return data.encode(), content_type
     if content_type and not is_json(content_type):
-        return json.encode(data), "application/json"
+        return (json.encode(data), "application/json") if "data" in found else (b"", content_type)
     return json.encode(data), content_type or "application/json"

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..._dapr.documents import Problems, read_all
+from ...resiliency.policies import Resiliency
 from ..pubsub.types import Subscription
 from ..settings import ComponentInfo
 from .components import Components
-from .documents import Problems, read_all
-from .resiliency import Resiliency, resiliency
+from .resiliency import resiliency
 from .subscriptions import subscription
 
 __all__ = ["Resources", "load"]

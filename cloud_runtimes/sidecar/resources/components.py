@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ... import registry
+from ..._dapr.documents import Document, Problems
 from ...config import duration, suggest
 from ...errors import CloudRuntimesError
 from ..settings import ComponentInfo
-from .documents import Document, Problems
 from .types import ComponentType, component_type, known_types, plain
 
 __all__ = ["Components"]

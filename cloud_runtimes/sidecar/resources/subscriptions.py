@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..._dapr.documents import Document, Problems
 from ..pubsub.types import BULK_MESSAGES, BULK_WAIT, BulkSubscribe, Subscription
-from .documents import Document, Problems
 
 __all__ = ["subscription"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..._tables import load_parser, read_documents
-from ...config import suggest
-from ...errors import InvalidArgumentError
+from .._tables import load_parser, read_documents
+from ..config import suggest
+from ..errors import InvalidArgumentError
 
 __all__ = ["KINDS", "Document", "Problems", "read_all", "texts"]
 

@@ -1,0 +1,343 @@
+"""Policies around the calls of a client: what `Service._rules` is where ``[resiliency]`` is configured.
+
+``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Only the two loops of `Call` wait, one for each face, over the same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from math import exp
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from .._dapr.failures import GRPC_CODES
+from .._driver import Driver
+from .._log import logger
+from .._operation import Method, Operation, place
+from ..errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
+from ._stats import State, TargetStats
+from .breaker import Breaker
+from .policies import Policy, Retries
+from .settings import Policies
+
+if TYPE_CHECKING:
+    from .._service import Service
+
+__all__ = ["Rules"]
+
+_HANDLES: Final = frozenset(
+    [
+        ("configuration", "subscribe_configuration"),
+        ("database", "stream"),
+        ("database", "transaction"),
+        ("file", "open_file"),
+        ("lock", "hold"),
+        ("lock", "release"),
+        ("lock", "renew"),
+        ("pubsub", "publisher"),
+        ("pubsub", "subscribe"),
+        ("rpc", "serve"),
+        ("schedule", "run"),
+    ]
+)
+"""Steps of handles, which have rules of their own."""
+_FAULTS: Final = frozenset(["DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
+_UNASKED: Final = frozenset(
+    ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]
+)
+"""Errors that may come before the target was asked, so they say nothing about it."""
+_WINDOW: Final = 8.0
+"""Seconds in which what a budget has saved up fades to a third."""
+_PASSING: Final = frozenset([429, 502, 503, 504])
+
+
+class Target:
+    """One service and name: its policy, budget, breaker and counts."""
+
+    def __init__(self, service: str, name: str, policy: Policy, now: Callable[[], float]) -> None:
+        self.name = f"{service}.{name}"
+        self.timeout = policy.timeout
+        self.retries: Retries = cast(Retries, policy.retries)
+        self.breaker = None if policy.breaker is None else Breaker(policy.breaker, now, self._changed)
+        self._lock = Lock()
+        self._now = now
+        self._reserve = float(self.retries.budget_reserve)
+        self._saved, self._since = 0.0, now()
+        self._calls = self._retries = self._over = self._refused = 0
+
+    def stats(self) -> TargetStats:
+        """Return the counts."""
+        state = None if self.breaker is None else self.breaker.state
+        with self._lock:
+            return TargetStats(self._calls, self._retries, self._over, self._refused, state)
+
+    def began(self, *, again: bool) -> None:
+        """Count an attempt."""
+        with self._lock:
+            if again:
+                self._retries += 1
+            else:
+                self._calls += 1
+
+    def refused(self) -> None:
+        """Count an attempt that the breaker refuses."""
+        with self._lock:
+            self._refused += 1
+
+    def earn(self) -> None:
+        """Put into the budget what a call that succeeded is worth: only those, so that nothing is saved up while all fail."""
+        with self._lock:
+            missing = self.retries.budget_reserve - self._reserve
+            if missing > 0:
+                self._reserve += min(missing, self.retries.budget)
+            else:
+                self._fade()
+                self._saved += self.retries.budget
+
+    def spend(self) -> bool:
+        """Take a retry out of the budget; ``False``: there is none, which is counted."""
+        with self._lock:
+            self._fade()
+            if self._saved >= 1.0:
+                self._saved -= 1.0
+            elif self._reserve >= 1.0:
+                self._reserve -= 1.0
+            else:
+                self._over += 1
+                return False
+            return True
+
+    def _fade(self) -> None:
+        """What was saved up fades, so that it is a share of the calls of late, however long they went well."""
+        now = self._now()
+        if now > self._since:
+            self._saved *= exp((self._since - now) / _WINDOW)
+            self._since = now
+
+    def _changed(self, state: State) -> None:
+        if state == "open":
+            logger().warning("the circuit breaker of %s is open: calls are refused", self.name)
+        else:
+            logger().info("the circuit breaker of %s is %s", self.name, state)
+
+
+class Rules:
+    """The policies of one client.
+
+    Args:
+        policies: of the targets.
+        now: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, policies: Policies, now: Callable[[], float] = time.monotonic) -> None:
+        self._policies = policies
+        self._now = now
+        self._lock = Lock()
+        self._targets: dict[tuple[str, str], Target] = {}
+
+    def target(self, service: str, name: str) -> Target:
+        """Return a target, made when it is first asked for."""
+        target = self._targets.get((service, name))
+        if target is None:
+            with self._lock:
+                target = self._targets.get((service, name))
+                if target is None:
+                    target = Target(service, name, self._policies.of(service, name), self._now)
+                    self._targets[service, name] = target
+        return target
+
+    def stats(self) -> dict[str, TargetStats]:
+        """Return the counts of all targets that were called, by ``<service>.<name>``."""
+        return {target.name: target.stats() for target in [*self._targets.values()]}
+
+    def around(self, op: Operation, method: Any, args: tuple[Any, ...]) -> Call | None:
+        """Return what holds for a call; ``None``: it is a step of a handle or stream, which has rules of its own."""
+        called: Method = op.method
+        if (called.service, called.name) in _HANDLES or not isinstance(getattr(method, "__self__", None), Driver):
+            return None
+        return Call(self.target(called.service, op.component), op, args)
+
+    def forked(self) -> None:
+        """Begin anew in a child: a lock may be held by a thread that is not there."""
+        self._lock = Lock()
+        self._targets = {}
+
+
+class Call:
+    """One call under its target's policies."""
+
+    __slots__ = ("_delays", "_generation", "_limited", "_op", "_repeatable", "_target")
+
+    def __init__(self, target: Target, op: Operation, args: tuple[Any, ...]) -> None:
+        self._target = target
+        self._op = op
+        self._delays: Iterator[float] | None = None
+        self._generation: int | None = None
+        self._limited = False
+        self._repeatable = op.repeatable or (target.retries.repeat_all and not _streams(args))
+
+    # -- the two loops ----------------------------------------------------
+
+    def run(self, service: Service, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Make the call."""
+        try:
+            while True:
+                attempt = self._begin(service)
+                try:
+                    result = method(attempt, *args)
+                except Exception as error:
+                    delay = self._failed(service, error)
+                else:
+                    again = self._ended(service, result)
+                    if again is None:
+                        return result
+                    delay = again
+                time.sleep(delay)
+        except BaseException as error:
+            self._leaves(error)
+            raise
+
+    async def run_async(self, service: Service, method: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
+        """Asynchronous `run`."""
+        try:
+            while True:
+                attempt = self._begin(service)
+                try:
+                    result = await method(attempt, *args)
+                except Exception as error:
+                    delay = self._failed(service, error)
+                else:
+                    again = self._ended(service, result)
+                    if again is None:
+                        return result
+                    delay = again
+                await asyncio.sleep(delay)
+        except BaseException as error:
+            self._leaves(error)
+            raise
+
+    # -- their steps ------------------------------------------------------
+
+    def _begin(self, service: Service) -> Operation:
+        """Ask the breaker; return the operation of this attempt.
+
+        Raises:
+            UnavailableError: the circuit is open.
+        """
+        target, op = self._target, self._op
+        if target.breaker is not None:
+            entered = target.breaker.enter()
+            if isinstance(entered, float):
+                target.refused()
+                error = UnavailableError(
+                    f"{op.method}: the circuit breaker of {target.name} is open after failures; "
+                    f"this attempt was not made, one may be in {entered:.1f} s ([resiliency])",
+                    maybe_applied=op.maybe_applied,
+                )
+                place(error, op.method, op.component, service._runtime_name)
+                raise error
+            self._generation = entered
+        target.began(again=op.attempt > 1)
+        if target.timeout is None:
+            return op
+        attempt = op.limited(target.timeout)
+        self._limited = attempt is not op
+        return attempt
+
+    def _failed(self, service: Service, error: Exception) -> float:
+        """Count a failed attempt; return the seconds to wait before the next.
+
+        Raises:
+            CloudRuntimesError: there is none.
+        """
+        mapped = self._op.mapped(error, service._runtime_name)
+        self._leave(_verdict(mapped))
+        if self._takes(mapped):
+            delay = self._again(service, error)
+            if delay is not None:
+                return delay
+        if mapped is error:
+            raise error
+        raise mapped from error
+
+    def _ended(self, service: Service, result: Any) -> float | None:
+        """Count an attempt that returned; return the seconds to wait before the next, ``None``: the result stands."""
+        if self._op.method.service != "rpc":
+            self._leave(_judged(result))
+            return None
+        status: int = result.status
+        self._leave(not (status >= 500 or status == 429))
+        retries = self._target.retries
+        if retries.takes(status) if retries.http else status in _PASSING:
+            return self._again(service, UnavailableError(f"status {status}"))
+        return None
+
+    def _leaves(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            self._leave(None)
+            self._op.interrupted(error)
+
+    def _leave(self, good: bool | None) -> None:
+        generation, self._generation = self._generation, None
+        if generation is not None and self._target.breaker is not None:
+            self._target.breaker.leave(generation, good)
+        if good and self._op.attempt == 1:
+            self._target.earn()
+
+    def _takes(self, error: CloudRuntimesError) -> bool:
+        if isinstance(error, ConflictError):  # the same condition fails again
+            return False
+        ranges = self._target.retries.grpc
+        if ranges:
+            number = GRPC_CODES.get(error.code, -1)
+            return any(first <= number <= last for first, last in ranges)
+        if self._limited and isinstance(error, DeadlineExceededError):
+            # a write that was left behind may come through after the next attempt, and after what follows it
+            unharmed = not (self._op.method.writes and error.maybe_applied)
+            return unharmed or self._target.retries.repeat_all
+        return error.retryable
+
+    def _again(self, service: Service, error: Exception) -> float | None:
+        """Decide whether there is another attempt."""
+        if not self._repeatable:
+            return None
+        target, op = self._target, self._op
+        if self._delays is None:
+            self._delays = target.retries.delays()
+        delay = next(self._delays, None)
+        left = op.remaining()
+        if delay is None or (left is not None and delay >= left):
+            return None
+        # an attempt that the breaker refuses would hide what happened
+        refuses = None if target.breaker is None else target.breaker.refuses_for()
+        if (refuses is not None and refuses > delay) or not target.spend():
+            return None
+        op.attempt += 1
+        if service._hooks is not None:
+            service._hooks.repeats(op, error)
+        return delay
+
+
+def _streams(args: tuple[Any, ...]) -> bool:
+    """Tell whether what is sent can be read only once."""
+    return any(
+        not isinstance(getattr(each, "body", b""), bytes) or not getattr(each, "repeatable", True) for each in args
+    )
+
+
+def _verdict(error: CloudRuntimesError) -> bool | None:
+    """Tell what an error says about its target: ``False``: it is at fault, ``True``: it has answered, ``None``: nothing."""
+    if error.code in _FAULTS or error.retryable:
+        return False
+    return None if error.code in _UNASKED else True
+
+
+def _judged(result: Any) -> bool | None:
+    """Tell what a result says about the target: it may hold the errors of some of many."""
+    if isinstance(result, Mapping) and result:
+        first = next(iter(result.values()))
+        if isinstance(first, CloudRuntimesError):
+            return _verdict(first)
+    return True

@@ -1,0 +1,220 @@
+"""Dapr's resource `Resiliency` → `Resiliency` (Dapr, "Resiliency policies")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from .._dapr.documents import Document, Problems
+from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
+from .trip import CONSECUTIVE, read_trip
+
+__all__ = ["Unheld", "code_ranges", "go_duration", "read_resiliency"]
+
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_RETRY: Final = frozenset(["duration", "matching", "maxInterval", "maxRetries", "policy"])
+_BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
+
+
+class Unheld:
+    """What a document has beside what `Resiliency` holds.
+
+    Attributes:
+        breakers: names of policies of circuit breakers.
+        actors: names of targets.
+    """
+
+    def __init__(self) -> None:
+        self.breakers: list[str] = []
+        self.actors: list[str] = []
+
+
+def read_resiliency(
+    documents: list[Document], problems: Problems, unheld: Unheld, *, breakers: bool = True
+) -> Resiliency:
+    """Return what all documents come to; of two policies of one target the first counts.
+
+    Args:
+        documents: resources of that kind.
+        problems: is told what is refused.
+        unheld: is told what is not in the result.
+        breakers: whether circuit breakers are read; else they are only named.
+    """
+    apps: dict[str, Policy] = {}
+    outbound: dict[str, Policy] = {}
+    inbound: dict[str, Policy] = {}
+    defaults: dict[str, Policy] = {}
+    for document in documents:
+        _Reader(document, problems, unheld, breakers).read(apps, outbound, inbound, defaults)
+    return Resiliency(apps, outbound, inbound, defaults)
+
+
+class _Reader:
+    """Reads one document."""
+
+    def __init__(self, document: Document, problems: Problems, unheld: Unheld, breakers: bool) -> None:
+        self._where = document.where
+        self._spec = document.spec
+        self._problems = problems
+        self._unheld = unheld
+        self._held = breakers
+        self._timeouts: dict[str, float | None] = {}
+        self._retries: dict[str, Retries | None] = {}
+        self._breakers: dict[str, BreakerPolicy | None] = {}
+
+    def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
+        self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
+        policies = self._table(self._spec, "policies", "timeouts", "retries", "circuitBreakers")
+        for name, value in self._table(policies, "timeouts").items():
+            self._timeouts[name] = self._seconds(value, f"policies.timeouts.{name}")
+        for name, value in self._table(policies, "retries").items():
+            self._retries[name] = self._retry(value, f"policies.retries.{name}")
+        for name, value in self._table(policies, "circuitBreakers").items():
+            self._breakers[name] = self._breaker(value, f"policies.circuitBreakers.{name}")
+            self._unheld.breakers.append(name)
+        tables: tuple[tuple[str, Mapping[str, Any]], ...] = (
+            ("Timeout", self._timeouts),
+            ("Retry", self._retries),
+            ("CircuitBreaker", self._breakers),
+        )
+        for kind, table in tables:
+            for name, value in table.items():
+                match = re.fullmatch(rf"Default(.*){kind}Policy", name)
+                if match:
+                    field = {"Timeout": "timeout", "Retry": "retries", "CircuitBreaker": "breaker"}[kind]
+                    defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
+        targets = self._table(self._spec, "targets", "actors", "apps", "components")
+        for name, value in self._table(targets, "apps").items():
+            apps.setdefault(name, self._policy(value, f"targets.apps.{name}", ("circuitBreakerCacheSize",)))
+        self._unheld.actors += self._table(targets, "actors")
+        for name, value in self._table(targets, "components").items():
+            place = f"targets.components.{name}"
+            both = value if isinstance(value, dict) else {}
+            if not both:
+                self._problems.add(self._where, f"{place} must have inbound or outbound")
+            self._problems.unknown(f"{self._where}, {place}", both, frozenset(["inbound", "outbound"]))
+            for way, into in (("inbound", inbound), ("outbound", outbound)):
+                if way in both:
+                    into.setdefault(name, self._policy(both[way], f"{place}.{way}", ()))
+
+    def _table(self, table: Mapping[str, Any], key: str, *known: str) -> dict[str, Any]:
+        found = table.get(key) or {}
+        if not isinstance(found, dict):
+            self._problems.add(self._where, f"{key} must be a table")
+            return {}
+        if known:
+            self._problems.unknown(f"{self._where}, {key}", found, frozenset(known))
+        return found
+
+    def _policy(self, value: Any, place: str, more: tuple[str, ...]) -> Policy:
+        if not isinstance(value, dict):
+            self._problems.add(self._where, f"{place} must be a table of policies")
+            return Policy()
+        self._problems.unknown(
+            f"{self._where}, {place}", value, frozenset(["circuitBreaker", "retry", "timeout", *more])
+        )
+        for key, there in (("timeout", self._timeouts), ("retry", self._retries), ("circuitBreaker", self._breakers)):
+            if value.get(key) and value[key] not in there:
+                self._problems.add(self._where, f"{place}.{key}: there is no policy {value[key]!r}")
+        return Policy(
+            self._timeouts.get(str(value.get("timeout"))),
+            self._retries.get(str(value.get("retry"))),
+            self._breakers.get(str(value.get("circuitBreaker"))),
+        )
+
+    def _seconds(self, value: Any, place: str) -> float | None:
+        try:
+            return go_duration(value)
+        except ValueError as error:
+            self._problems.add(self._where, f"{place}: {error}")
+            return None
+
+    def _retry(self, value: Any, place: str) -> Retries | None:
+        if not isinstance(value, dict):
+            self._problems.add(self._where, f"{place} must be a table")
+            return None
+        before = len(self._problems.errors)
+        self._problems.unknown(f"{self._where}, {place}", value, _RETRY)
+        policy = str(value.get("policy") or "constant").lower()
+        if policy not in ("constant", "exponential"):
+            self._problems.add(self._where, f"{place}.policy must be constant or exponential")
+        most = value.get("maxRetries")
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int)):
+            self._problems.add(self._where, f"{place}.maxRetries must be a whole number")
+        interval = self._seconds(value.get("duration", "5s"), f"{place}.duration")
+        longest = self._seconds(value.get("maxInterval", "60s"), f"{place}.maxInterval")
+        matching = value.get("matching") or {}
+        codes: dict[str, Ranges] = {"httpStatusCodes": (), "gRPCStatusCodes": ()}
+        if isinstance(matching, dict):
+            self._problems.unknown(f"{self._where}, {place}.matching", matching, frozenset(codes))
+            for key in codes:
+                try:
+                    codes[key] = code_ranges(matching.get(key))
+                except ValueError as error:
+                    self._problems.add(self._where, f"{place}.matching.{key}: {error}")
+        else:
+            self._problems.add(self._where, f"{place}.matching must be a table")
+        if len(self._problems.errors) > before or interval is None or longest is None:
+            return None
+        return Retries(
+            None if most is None or most < 0 else most,
+            interval,
+            policy == "exponential",
+            longest,
+            codes["httpStatusCodes"],
+            codes["gRPCStatusCodes"],
+        )
+
+    def _breaker(self, value: Any, place: str) -> BreakerPolicy | None:
+        if not isinstance(value, dict):
+            self._problems.add(self._where, f"{place} must be a table")
+            return None
+        before = len(self._problems.errors)
+        self._problems.unknown(f"{self._where}, {place}", value, _BREAKER)
+        if not self._held:
+            return None
+        probes = value.get("maxRequests", 1)
+        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 0:
+            self._problems.add(self._where, f"{place}.maxRequests must be a whole number")
+        interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
+        timeout = self._seconds(value.get("timeout", "60s"), f"{place}.timeout")
+        trip = CONSECUTIVE
+        try:
+            if value.get("trip"):
+                trip = read_trip(str(value["trip"]))
+        except ValueError as error:
+            self._problems.add(self._where, f"{place}: {error}")
+        if len(self._problems.errors) > before or interval is None or timeout is None:
+            return None
+        return BreakerPolicy(trip, max(1, probes), interval, timeout)
+
+
+def go_duration(value: Any) -> float:
+    """Return the seconds of a duration as Go writes it, e.g. ``"1m30s"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = str(value)
+    parts = _PART.findall(text)
+    if "".join(number + unit for number, unit in parts) != text or not parts:
+        raise ValueError(f"{text[:40]!r} is no duration such as 500ms, 5s, 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def code_ranges(value: Any) -> Ranges:
+    """Return the ranges of a text such as ``"429,500-599"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: list[tuple[int, int]] = []
+    for part in str(value).split(",") if value not in (None, "") else ():
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError("expected codes and ranges such as 429,500-599")
+        found.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(found)

@@ -1,0 +1,127 @@
+"""Policies as data: what is tried again, how long an attempt may take, when a circuit opens.
+
+One model for ours, ``[resiliency]`` of the configuration, and for Dapr's `Resiliency` resources, which the sidecar holds too (Dapr, "Resiliency policies").
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .trip import CONSECUTIVE, Trip
+
+__all__ = ["BreakerPolicy", "Policy", "Ranges", "Resiliency", "Retries"]
+
+Ranges = tuple[tuple[int, int], ...]
+"""Ranges of codes, both ends included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """A policy of retries.
+
+    Attributes:
+        most: retries; ``None``: for ever.
+        interval: seconds before each one; those before the first one, where ``growth`` is given.
+        exponential: intervals grow as Dapr's do: from 0.5 s, 1.5 times the one before, give or take a half, up to ``max_interval`` seconds.
+        http, grpc: ranges of status codes that are tried again; empty: all.
+        growth: each interval is so many times the one before, up to ``max_interval``, and what is waited is a random part of it.
+        repeat_all: also calls that may not be repeated without harm.
+        budget: retries for each call that succeeded of late; ``budget_reserve``: those that are there without any.
+    """
+
+    most: int | None = None
+    interval: float = 5.0
+    exponential: bool = False
+    max_interval: float = 60.0
+    http: Ranges = ()
+    grpc: Ranges = ()
+    growth: float | None = None
+    repeat_all: bool = False
+    budget: float = 0.1
+    budget_reserve: int = 2
+
+    def takes(self, status: int) -> bool:
+        """Tell whether an HTTP status is tried again; a failure of transport always is."""
+        return any(first <= status <= last for first, last in self.http) if self.http else status >= 400
+
+    def delays(self) -> Iterator[float]:
+        """Yield the seconds to wait before each retry."""
+        count, delay = 0, 0.5 if self.exponential else self.interval
+        while self.most is None or count < self.most:
+            count += 1
+            if self.growth is not None:
+                # full jitter: callers that failed together do not come back together
+                yield random.uniform(0, min(self.max_interval, delay))
+                delay = min(self.max_interval, delay * self.growth)
+            else:
+                yield delay * random.uniform(0.5, 1.5) if self.exponential else delay
+                if self.exponential:
+                    delay = min(self.max_interval, delay * 1.5)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """A policy of circuit breakers.
+
+    Attributes:
+        trip: when it opens.
+        probes: calls that are let through at once while it is half open; so many successes in a row close it.
+        interval: seconds after which the counts of a closed one begin anew; 0: never.
+        timeout: seconds from open to half open.
+    """
+
+    trip: Trip = CONSECUTIVE
+    probes: int = 1
+    interval: float = 0.0
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Of one target.
+
+    Attributes:
+        timeout: seconds of each attempt; ``None``: none of its own.
+        retries: ``None``: none of their own.
+        breaker: ``None``: none of its own.
+    """
+
+    timeout: float | None = None
+    retries: Retries | None = None
+    breaker: BreakerPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resiliency:
+    """Policies by target.
+
+    Attributes:
+        apps: app id → for calls of its methods.
+        outbound, inbound: component → for calls of it, and for what it delivers to the application.
+        defaults: name of a default policy, e.g. ``"ComponentInboundPubsub"`` → policy.
+    """
+
+    apps: Mapping[str, Policy] = field(default_factory=dict)
+    outbound: Mapping[str, Policy] = field(default_factory=dict)
+    inbound: Mapping[str, Policy] = field(default_factory=dict)
+    defaults: Mapping[str, Policy] = field(default_factory=dict)
+
+    def app(self, app_id: str) -> Policy:
+        """Return the policy for calls of an application; what it does not say is said by the default."""
+        return self._find(self.apps.get(app_id), "App")
+
+    def component(self, name: str, kind: str, *, inbound: bool) -> Policy:
+        """Return the policy of a component; ``kind`` is ``"Statestore"``, ``"Pubsub"``, ``"Binding"`` and so on."""
+        way = "Inbound" if inbound else "Outbound"
+        own = (self.inbound if inbound else self.outbound).get(name)
+        return self._find(own, f"Component{way}{kind}", f"Component{way}", "Component")
+
+    def _find(self, own: Policy | None, *names: str) -> Policy:
+        tried = [each for each in (own, *(self.defaults.get(name) for name in (*names, ""))) if each is not None]
+        return Policy(
+            next((each.timeout for each in tried if each.timeout is not None), None),
+            next((each.retries for each in tried if each.retries is not None), None),
+            next((each.breaker for each in tried if each.breaker is not None), None),
+        )

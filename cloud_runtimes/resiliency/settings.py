@@ -1,0 +1,273 @@
+"""The table ``[resiliency]`` of the configuration → one `Policy` for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from .. import config
+from .._dapr.documents import Problems, read_all
+from .._dapr.failures import GRPC_CODES
+from .._log import logger
+from ..config import build, setting, suggest
+from ..errors import InvalidArgumentError
+from .dapr import Unheld, code_ranges, read_resiliency
+from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
+from .trip import Condition, Trip
+
+__all__ = ["BreakerSettings", "Policies", "ResiliencySettings", "RetrySettings", "TargetSettings", "load"]
+
+DEFAULT: Final = "default"
+_KINDS: Final[Mapping[str, str]] = {
+    "configuration": "Configuration",
+    "database": "Binding",
+    "file": "Binding",
+    "lock": "Lock",
+    "pubsub": "Pubsub",
+    "secret": "Secretstore",
+    "state": "Statestore",
+}
+"""Service → kind of component in the names of Dapr's default policies."""
+
+
+def _number(least: float, most: float = float("inf")) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise ValueError(f"expected a number from {least:g}" + (f" to {most:g}" if most < float("inf") else " on"))
+        return value
+
+    return parse
+
+
+def _codes(text: str | None) -> Ranges:
+    found: list[tuple[int, int]] = []
+    for name in (text or "").split(","):
+        name = name.strip().upper()
+        if name and (name not in GRPC_CODES or name == "OK"):
+            raise ValueError(f"codes: {name!r} is no code of an error; {suggest(name, set(GRPC_CODES) - {'OK'})}")
+        if name:
+            found.append((GRPC_CODES[name], GRPC_CODES[name]))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """The table ``retry`` of a target.
+
+    Attributes:
+        policy: `exponential`: each interval is twice the one before, and what is waited is a random part of it; `constant`: always the same.
+        duration: the first interval, or the one there is.
+        max_interval: the longest one.
+        max_retries: attempts after the first one; -1: as many as the call's timeout has room for.
+        codes: which errors are tried again, by the names of gRPC, as `UNAVAILABLE,ABORTED`; without it those that are transient, and attempts that took too long and changed nothing. Conflicts never are.
+        http: which replies of `rpc` are, as `429,500-599`; without it 429, 502, 503 and 504.
+        repeat: `idempotent`: only calls that may be repeated without harm; `all`: every call whose data is not a stream.
+        budget: retries for each call that succeeded in the last seconds.
+        budget_reserve: retries that are there besides, for programs that call seldom; what is used of them comes back by calls that succeed.
+    """
+
+    policy: Literal["constant", "exponential"] = setting("exponential")
+    duration: float = setting(0.1, parse=config.duration)
+    max_interval: float = setting(2.0, parse=config.duration)
+    max_retries: int = setting(2, parse=_number(-1))
+    codes: str | None = setting(None)
+    http: str | None = setting(None)
+    repeat: Literal["idempotent", "all"] = setting("idempotent")
+    budget: float = setting(0.1, parse=_number(0))
+    budget_reserve: int = setting(2, parse=_number(0))
+
+    def made(self) -> Retries:
+        """Return the policy.
+
+        Raises:
+            ValueError: codes that there are not.
+        """
+        return Retries(
+            None if self.max_retries < 0 else self.max_retries,
+            self.duration,
+            False,
+            self.max_interval,
+            code_ranges(self.http),
+            _codes(self.codes),
+            2.0 if self.policy == "exponential" else None,
+            self.repeat == "all",
+            self.budget,
+            self.budget_reserve,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """The table ``breaker`` of a target.
+
+    Attributes:
+        consecutive_failures: it opens after so many failures in a row.
+        failure_ratio: and where this share of the calls has failed, from 0 to 1; without it never for that.
+        requests: of so many calls at least.
+        interval: after which a closed one counts anew, `0`: never; with a `failure_ratio` and without this after 10 s.
+        timeout: from open to half open.
+        probes: calls let through at once while it is half open; so many successes in a row close it.
+    """
+
+    consecutive_failures: int = setting(5, parse=_number(1))
+    failure_ratio: float | None = setting(None, parse=_number(0, 1))
+    requests: int = setting(10, parse=_number(1))
+    interval: float | None = setting(None, parse=config.duration)
+    timeout: float = setting(30.0, parse=config.period)
+    probes: int = setting(1, parse=_number(1))
+
+    def made(self) -> BreakerPolicy:
+        """Return the policy."""
+        trips: tuple[tuple[Condition, ...], ...] = (
+            (Condition("consecutive_failures", ">=", self.consecutive_failures),),
+        )
+        if self.failure_ratio is not None:
+            share = Condition("total_failures", ">=", self.failure_ratio, "requests")
+            trips += ((Condition("requests", ">=", self.requests), share),)
+        interval = self.interval
+        if interval is None:
+            interval = 0.0 if self.failure_ratio is None else 10.0
+        return BreakerPolicy(Trip(trips), self.probes, interval, self.timeout)
+
+
+def _table(kind: Any, name: str) -> Callable[[Any], Any]:
+    """Return what reads a table or ``false``."""
+
+    def parse(value: Any) -> Any:
+        if value is False or value is None:
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a table or false, got {value!r}")
+        made = build(kind, value, name)
+        made.made()
+        return made
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """A table of ``[resiliency.targets]``.
+
+    Attributes:
+        timeout: of one attempt, in seconds or as text such as `500ms`; never longer than what is left of the call's own; `false`: none.
+        retry: a table, see below; `false`: no retries.
+        breaker: a table, see below; `false`: no circuit breaker.
+    """
+
+    timeout: float | Literal[False] | None = setting(
+        None, parse=lambda value: value is not False and config.period(value)
+    )
+    retry: RetrySettings | Literal[False] | None = setting(None, parse=_table(RetrySettings, "retry"))
+    breaker: BreakerSettings | Literal[False] | None = setting(None, parse=_table(BreakerSettings, "breaker"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResiliencySettings:
+    """The table ``[resiliency]``.
+
+    Attributes:
+        file: file or folder of Dapr's resources `Resiliency`.
+        targets: tables by target.
+    """
+
+    file: str | None = setting(None)
+    targets: Mapping[str, Any] | None = setting(None)
+
+
+_FRAME: Final = RetrySettings().made()
+"""What holds where nothing is said: as without ``[resiliency]``, but for the budget."""
+
+
+class Policies:
+    """What holds for which target: of our tables that of ``<service>.<name>``, ``<service>``, ``default``; then what Dapr's resources say; each of the three policies for itself."""
+
+    def __init__(self, targets: Mapping[str, Mapping[str, Any]], resources: Resiliency | None) -> None:
+        self._targets = targets
+        self._resources = resources
+
+    def of(self, service: str, name: str) -> Policy:
+        """Return the policy of one target; its ``retries`` are never ``None``."""
+        said: dict[str, Any] = {}
+        for target in (f"{service}.{name}", service, DEFAULT):
+            for key, value in self._targets.get(target, {}).items():
+                said.setdefault(key, value)
+        theirs = Policy()
+        if self._resources is not None and service == "rpc":
+            theirs = self._resources.app(name)
+        elif self._resources is not None and service in _KINDS:
+            theirs = self._resources.component(name, _KINDS[service], inbound=False)
+        return Policy(
+            said.get("timeout", theirs.timeout) or None,
+            said.get("retries", theirs.retries) or _FRAME,
+            said.get("breaker", theirs.breaker),
+        )
+
+
+def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id: str) -> Policies:
+    """Read ``[resiliency]``.
+
+    Args:
+        table: it.
+        origin: where it came from, for messages.
+        services: those there are.
+        app_id: of this application: resources with other ``scopes`` are left out.
+
+    Raises:
+        InvalidArgumentError: unknown keys and targets, values that do not fit, a file that is missing or wrong.
+    """
+    where = f"{origin}: [resiliency]"
+    settings = build(ResiliencySettings, table, where)
+    targets = {name: _target(name, value, origin, services) for name, value in (settings.targets or {}).items()}
+    return Policies(targets, None if settings.file is None else _resources(settings.file, app_id, where))
+
+
+def _target(name: str, table: Any, origin: str, services: Iterable[str]) -> dict[str, Any]:
+    where = f"{origin}: [resiliency.targets.{name if '.' not in name else repr(name)}]"
+    service, _, component = name.partition(".")
+    known = sorted({*services} - {"telemetry"})
+    if name != DEFAULT and (service not in known or ("." in name and not component)):
+        raise InvalidArgumentError(
+            f'{where}: no target: give "{DEFAULT}", a service or "<service>.<name>" in quotation marks; '
+            f"{suggest(service, [*known, DEFAULT])}"
+        )
+    if not isinstance(table, Mapping):
+        raise InvalidArgumentError(
+            f'{where} must be a table, not {type(table).__name__}; put a target with a dot in quotation marks: "{service}.orders"'
+        )
+    if service in known and not component and (inner := [key for key, value in table.items() if _nested(key, value)]):
+        raise InvalidArgumentError(
+            f'{where}: unknown setting {inner[0]!r}; for a store of that name write [resiliency.targets."{service}.{inner[0]}"]'
+        )
+    settings = build(TargetSettings, table, where)
+    said: dict[str, Any] = {}
+    if settings.timeout is not None:
+        said["timeout"] = settings.timeout
+    if settings.retry is not None:
+        said["retries"] = (settings.retry or RetrySettings(max_retries=0)).made()
+    if settings.breaker is not None:
+        said["breaker"] = settings.breaker.made() if settings.breaker else None
+    return said
+
+
+def _nested(key: str, value: Any) -> bool:
+    return isinstance(value, Mapping) and key not in ("retry", "breaker")
+
+
+def _resources(path: str, app_id: str, where: str) -> Resiliency:
+    problems, rest = Problems(), Unheld()
+    try:
+        documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{where} file: {error.message}") from error
+    found = read_resiliency(documents, problems, rest)
+    if not documents and not problems.errors:
+        problems.add(f"{where} file", f"{path} has no resource of the kind Resiliency for {app_id!r}")
+    problems.finish()
+    unheld = [f"actor {name!r}" for name in rest.actors]
+    unheld += [f"what {name!r} delivers" for name in found.inbound]
+    unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
+    if unheld:
+        logger().warning("%s file: has no effect for a client: %s", where, "; ".join(unheld))
+    return found

@@ -1,0 +1,65 @@
+"""Clients under policies, over a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from policies_fakes import Answers, Clock, Fake, under
+
+from cloud_runtimes import CloudRuntimesClient, _operation
+from cloud_runtimes.resiliency import _calls
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of operations, policies and waits."""
+    made = Clock()
+
+    async def sleep(seconds: float) -> None:
+        made.sleep(seconds)
+
+    monkeypatch.setattr(_operation, "monotonic", made)
+    monkeypatch.setattr(_calls, "time", types.SimpleNamespace(sleep=made.sleep))
+    monkeypatch.setattr(_calls, "asyncio", types.SimpleNamespace(sleep=sleep))
+    return made
+
+
+@pytest.fixture
+def ruled(answers: Answers, clock: Clock) -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Make clients over the fake: ``ruled({"state.orders": {…}})``."""
+    made: list[CloudRuntimesClient] = []
+
+    def make(targets: Mapping[str, Any]) -> CloudRuntimesClient:
+        client = CloudRuntimesClient(runtime=Fake(answers), app_id="test", config={"resiliency": {"targets": targets}})
+        under(client, targets, clock)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Call a method by name, by either of its faces."""
+
+    def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
+        if request.param == "sync":
+            return getattr(service, name)(*args, **options)
+
+        async def run() -> Any:
+            return await getattr(service, f"{name}_async")(*args, **options)
+
+        return asyncio.run(run())
+
+    return call

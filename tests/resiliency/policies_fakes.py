@@ -1,0 +1,151 @@
+"""A fake whose answers and time a test decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._bridge import Bridge
+from cloud_runtimes._driver import Driver
+from cloud_runtimes._operation import Operation
+from cloud_runtimes._runtime import Runtime
+from cloud_runtimes.client import SERVICES
+from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
+from cloud_runtimes.resiliency._calls import Rules
+from cloud_runtimes.resiliency.settings import load
+from cloud_runtimes.rpc import driver as rpc_spi
+from cloud_runtimes.rpc.driver import RpcCall, RpcDriver, RpcReply
+from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+from cloud_runtimes.state import driver as state_spi
+
+STORED = StoredValue(b"1", "application/json", "e1", None)
+
+
+class Clock:
+    """Time that passes when somebody sleeps, or the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Answers:
+    """What drivers do: `script` first, then `always`; an exception is raised, a function is called with the operation."""
+
+    def __init__(self) -> None:
+        self.script: list[Any] = []
+        self.always: Any = None
+        self.operations: list[Operation] = []
+
+    def give(self, op: Operation, otherwise: Any) -> Any:
+        self.operations.append(op)
+        answer = self.script.pop(0) if self.script else self.always
+        if callable(answer):
+            answer = answer(op)
+        if isinstance(answer, BaseException):
+            raise answer
+        return otherwise if answer is None else answer
+
+
+class FakeState(StateDriver):
+    features = frozenset({state_spi.ETAG, state_spi.FIRST_WRITE})
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        stored: StoredValue | None = self._answers.give(op, STORED)
+        return stored
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return self.get(op, key, consistency)
+
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        return {}
+
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]:
+        return {}
+
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return []
+
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return []
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        failed: Mapping[int, CloudRuntimesError] = self._answers.give(op, {})
+        return failed
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return self.write(op, writes, atomic)
+
+
+class FakeRpc(RpcDriver):
+    features = frozenset({rpc_spi.STATUS, rpc_spi.HEADERS, rpc_spi.HTTP_METHOD})
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        reply: RpcReply = self._answers.give(op, RpcReply(200, {}, "application/json", b"1"))
+        return reply
+
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        return self.invoke(op, call)
+
+    def announce(self, *_: Any) -> Any:
+        raise UnsupportedError("it serves nothing")
+
+    async def announce_async(self, *_: Any) -> Any:
+        raise UnsupportedError("it serves nothing")
+
+    def guard(self, *_: Any) -> Any:
+        raise UnsupportedError("it serves nothing")
+
+    async def guard_async(self, *_: Any) -> Any:
+        raise UnsupportedError("it serves nothing")
+
+
+class Fake(Runtime):
+    """A fake runtime with state and RPC."""
+
+    name = "fake"
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.bridge = Bridge()
+
+    def attach(self, *_: Any) -> None: ...
+
+    def driver(self, service: str, name: str) -> Driver:
+        kinds: dict[str, Any] = {"state": FakeState, "rpc": FakeRpc}
+        if service not in kinds:
+            raise UnsupportedError(f"no {service}")
+        made: Driver = kinds[service](self._answers)
+        return made
+
+    def declared(self) -> Mapping[tuple[str, str], str]:
+        return {}
+
+    def ready(self) -> None: ...
+
+    def close(self, timeout: float | None) -> None:
+        self.bridge.close(timeout)
+
+
+def under(client: CloudRuntimesClient, targets: Mapping[str, Any], now: Callable[[], float]) -> Rules:
+    """Put a client under policies whose time is the test's."""
+    client._rules = Rules(load({"targets": targets}, "the test", SERVICES, "test"), now)
+    return client._rules

@@ -1,0 +1,214 @@
+"""``[resiliency]`` and Dapr's resources → what holds for which target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.client import SERVICES
+from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.resiliency import stats
+from cloud_runtimes.resiliency.settings import Policies, load
+from cloud_runtimes.resiliency.trip import Counts
+
+RESOURCES = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: all}
+spec:
+  policies:
+    timeouts: {short: 500ms, DefaultTimeoutPolicy: 9s, zero: 0s}
+    retries:
+      few: {policy: constant, duration: 10ms, maxRetries: 2, matching: {gRPCStatusCodes: "14"}}
+    circuitBreakers:
+      cb: {trip: consecutiveFailures > 3, timeout: 30s, maxRequests: 2, interval: 8s}
+      DefaultComponentOutboundStatestoreCircuitBreakerPolicy: {trip: totalFailures > 7}
+  targets:
+    apps: {inventory: {timeout: short, retry: few, circuitBreaker: cb}}
+    components: {orders: {outbound: {timeout: short}}, still: {outbound: {timeout: zero}}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: of-another}
+scopes: [another]
+spec: {policies: {timeouts: {t: 1s}}, targets: {apps: {billing: {timeout: t}}}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Subscription
+metadata: {name: not-ours}
+spec: {topic: t, pubsubname: bus, route: /x}
+"""
+
+
+def policies(table: dict[str, Any]) -> Policies:
+    return load(table, "app.toml", SERVICES, "shop")
+
+
+@pytest.fixture
+def resources(tmp_path: Path) -> str:
+    path = tmp_path / "resiliency.yaml"
+    path.write_text(RESOURCES)
+    return str(path)
+
+
+def test_the_most_special_target_says_each_policy() -> None:
+    found = policies(
+        {
+            "targets": {
+                "default": {"timeout": 1, "retry": {"max_retries": 1}, "breaker": {}},
+                "state": {"timeout": "2s", "breaker": False},
+                "state.orders": {"timeout": "300ms"},
+                "state.or.ders": {"timeout": False},
+            }
+        }
+    )
+    assert [found.of("state", name).timeout for name in ("orders", "other", "or.ders")] == [0.3, 2.0, None]
+    assert found.of("pubsub", "orders").timeout == 1.0
+    for service, has in (("state", False), ("pubsub", True)):
+        policy = found.of(service, "orders")
+        assert policy.retries is not None
+        assert policy.retries.most == 1
+        assert (policy.breaker is not None) is has
+
+
+def test_defaults_of_a_breaker() -> None:
+    breaker = policies({"targets": {"default": {"breaker": {}}}}).of("state", "x").breaker
+    assert breaker is not None
+    assert (breaker.timeout, breaker.probes, breaker.interval) == (30.0, 1, 0.0)
+    assert [breaker.trip(Counts(consecutive_failures=number)) for number in (4, 5)] == [False, True]
+    share = policies({"targets": {"default": {"breaker": {"failure_ratio": 0.5}}}}).of("state", "x").breaker
+    assert share is not None
+    assert share.interval == 10.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ({"state": {"orders": {"timeout": 1}}}, 'write [resiliency.targets."state.orders"]'),
+        ({"stat": {}}, "did you mean 'state'"),
+        ({"telemetry": {}}, "no target"),
+        ({"state.": {}}, "no target"),
+        ({"default": 3}, "must be a table, not int"),
+        ({"default": {"timout": 1}}, "did you mean 'timeout'"),
+        ({"default": {"timeout": 0}}, "more than 0"),
+        ({"default": {"timeout": "soon"}}, "expected seconds"),
+        ({"default": {"retry": {"polcy": "constant"}}}, "did you mean 'policy'"),
+        ({"default": {"retry": {"policy": "linear"}}}, "'constant' or 'exponential'"),
+        ({"default": {"retry": {"codes": "UNAVAILBLE"}}}, "did you mean 'UNAVAILABLE'"),
+        ({"default": {"retry": {"codes": "OK"}}}, "'OK' is no code"),
+        ({"default": {"retry": {"http": "5xx"}}}, "codes and ranges"),
+        ({"default": {"retry": {"max_retries": -2}}}, "from -1 on"),
+        ({"default": {"retry": {"max_retries": 1.5}}}, "expected int"),
+        ({"default": {"retry": {"repeat": "always"}}}, "'idempotent' or 'all'"),
+        ({"default": {"retry": True}}, "a table or false"),
+        ({"default": {"breaker": {"failure_ratio": 2}}}, "from 0 to 1"),
+        ({"default": {"breaker": {"probes": 0}}}, "from 1 on"),
+        ({"default": {"breaker": {"trip": "x"}}}, "unknown setting 'trip'"),
+    ],
+)
+def test_what_is_refused(targets: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="resiliency") as caught:
+        policies({"targets": targets})
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("app.toml: [resiliency.targets.")
+
+
+def test_the_table_itself() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"app.toml: \[resiliency\]: unknown setting 'target'; did you mean"):
+        policies({"target": {}})
+    with pytest.raises(InvalidArgumentError, match="expected a table"):
+        policies({"targets": []})
+
+
+def test_a_client_refuses_before_anything_is_sent(tmp_path: Path) -> None:
+    config = {"capa": {"home": str(tmp_path / "home")}, "resiliency": {"targets": {"stat": {}}}}
+    with CloudRuntimesClient(config=config) as client:
+        for _ in range(2):
+            with pytest.raises(InvalidArgumentError, match="did you mean 'state'"):
+                client.state.save("orders", "k", 1)
+    assert not (tmp_path / "home").exists()
+
+
+# -- Dapr's resources ------------------------------------------------------------------
+
+
+def test_resources_of_dapr(resources: str) -> None:
+    found = policies({"file": resources})
+    inventory = found.of("rpc", "inventory")
+    assert (inventory.timeout, inventory.retries is not None and inventory.retries.interval) == (0.5, 0.01)
+    assert inventory.breaker is not None
+    assert (inventory.breaker.probes, inventory.breaker.interval, inventory.breaker.timeout) == (2, 8.0, 30.0)
+    assert [inventory.breaker.trip(Counts(consecutive_failures=number)) for number in (3, 4)] == [False, True]
+    assert found.of("state", "orders").timeout == 0.5
+    assert found.of("pubsub", "bus").timeout == 9.0
+    assert found.of("pubsub", "bus").breaker is None
+    breaker = found.of("state", "orders").breaker
+    assert breaker is not None
+    assert breaker.trip(Counts(total_failures=8))
+    assert found.of("state", "still").timeout is None
+    assert found.of("rpc", "billing").timeout == 9.0, "of another scope"
+    assert found.of("schedule", "jobs").timeout is None
+
+
+def test_what_our_tables_say_stands(resources: str) -> None:
+    found = policies({"file": resources, "targets": {"rpc": {"timeout": 3}, "rpc.inventory": {"breaker": False}}})
+    inventory = found.of("rpc", "inventory")
+    assert (inventory.timeout, inventory.breaker) == (3.0, None)
+    assert inventory.retries is not None
+    assert inventory.retries.interval == 0.01
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("consecutiveFailures > 3", "failures.high()", "is not understood here"),
+        ("maxRequests: 2", "maxRequests: two", "whole number"),
+        ("interval: 8s", "interval: often", "no duration"),
+        ("circuitBreaker: cb", "circuitBreaker: other", "there is no policy 'other'"),
+    ],
+)
+def test_resources_that_are_refused(resources: str, old: str, new: str, said: str) -> None:
+    assert old in RESOURCES
+    Path(resources).write_text(RESOURCES.replace(old, new))
+    with pytest.raises(InvalidArgumentError, match="all"):
+        policies({"file": resources})
+    with pytest.raises(InvalidArgumentError) as caught:
+        policies({"file": resources})
+    assert said in str(caught.value)
+
+
+def test_files_without_such_resources(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"\[resiliency\] file: .*does not exist"):
+        policies({"file": str(tmp_path / "absent.yaml")})
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(InvalidArgumentError, match="no resource of the kind Resiliency"):
+        policies({"file": str(tmp_path)})
+
+
+def test_what_has_no_effect_is_told(resources: str, caplog: pytest.LogCaptureFixture) -> None:
+    more = "    actors: {cart: {timeout: short}}\n    components: {bus: {inbound: {timeout: short}}, orders:"
+    Path(resources).write_text(RESOURCES.replace("    components: {orders:", more))
+    policies({"file": resources})
+    assert "no effect for a client: actor 'cart'; what 'bus' delivers" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json", "yaml"])
+def test_from_files(tmp_path: Path, suffix: str, resources: str) -> None:
+    texts = {
+        "toml": '[capa]\nhome = ":memory:rules"\n[resiliency]\nfile = "%s"\n[resiliency.targets."state.orders"]\ntimeout = "5s"\nbreaker = {}\n',
+        "json": '{"capa": {"home": ":memory:rules"}, "resiliency": {"file": "%s", "targets": {"state.orders": {"timeout": "5s", "breaker": {}}}}}',
+        "yaml": 'capa: {home: ":memory:rules"}\nresiliency:\n  file: %s\n  targets:\n    state.orders: {timeout: 5s, breaker: {}}\n',
+    }
+    path = tmp_path / f"app.{suffix}"
+    path.write_text(texts[suffix] % resources)
+    with CloudRuntimesClient(config=path, app_id="shop") as client:
+        client.state.save("orders", "k", 1)
+        assert client.state.get("orders", "k") == 1
+        assert stats(client)["state.orders"].calls == 2
+        assert stats(client)["state.orders"].state == "closed"
+        rules: Any = client._rules
+        assert rules.target("state", "orders").timeout == 5.0
+        assert rules.target("rpc", "inventory").timeout == 0.5
