@@ -23,6 +23,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.runtimes.dapr.address import target
 from cloud_runtimes.runtimes.dapr.failures import Refusal, error
 from cloud_runtimes.runtimes.dapr.values import unwrap, wrap
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
@@ -117,7 +118,7 @@ both = pytest.mark.parametrize("face", ["sync", "async"])
 def test_where_the_sidecar_is(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], endpoint: str | None, url: str
 ) -> None:
-    for name in ("DAPR_HTTP_PORT", "DAPR_RUNTIME_HOST", "DAPR_HTTP_ENDPOINT"):
+    for name in ("DAPR_HTTP_PORT", "DAPR_RUNTIME_HOST", "DAPR_HTTP_ENDPOINT", "DAPR_GRPC_PORT", "DAPR_GRPC_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -126,10 +127,53 @@ def test_where_the_sidecar_is(
         assert runtime.link.url == url
 
 
-@pytest.mark.parametrize("endpoint", ["grpc://localhost:50001", "unix:///run/dapr", "localhost:3500"])
-def test_endpoints_that_are_none_of_http(endpoint: str) -> None:
-    with CloudRuntimesClient(endpoint) as client, pytest.raises(UnsupportedError, match="speaks HTTP in this version"):
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:3500", "ftp://localhost", "grpc://", "unix:", "grpc://h/path", "grpc://h:1?x=1"]
+)
+def test_endpoints_that_are_none(endpoint: str) -> None:
+    with CloudRuntimesClient(endpoint) as client, pytest.raises(InvalidArgumentError, match="endpoint"):
         client.state.get("s", "k")
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "secure"),
+    [
+        ("grpc://h", "h:50001", False),
+        ("grpc://h:7", "h:7", False),
+        ("grpcs://h", "h:443", True),
+        ("http://h:7", "h:7", False),
+        ("https://h", "h:443", True),
+        ("h:7", "h:7", False),
+        ("[::1]:7", "[::1]:7", False),
+        ("dns:h:7?tls=true", "h:7", True),
+        ("dns:///h", "/h", None),
+        ("unix:/run/x", "unix:/run/x", False),
+        ("unix:///run/x", "unix:/run/x", False),
+    ],
+)
+def test_grpc_addresses(address: str, name: str, secure: bool | None) -> None:
+    if secure is None:
+        with pytest.raises(InvalidArgumentError, match="here"):
+            target(address, "here")
+    else:
+        assert target(address, "here") == (name, secure)
+
+
+def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAPR_HTTP_ENDPOINT", "DAPR_GRPC_ENDPOINT", "DAPR_RUNTIME_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAPR_HTTP_PORT", "3501")
+    monkeypatch.setenv("DAPR_GRPC_PORT", "50002")
+    with CloudRuntimesClient() as client:
+        runtime: Any = client._runtime_for()
+        assert (runtime.link.url, runtime.calls.url) == ("grpc://127.0.0.1:50002", "http://127.0.0.1:3501")
+    config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
+    with CloudRuntimesClient("http://h:2", config=config) as client:
+        runtime = client._runtime_for()
+        assert (runtime.link.url, runtime.calls.url) == ("grpc://g:1", "http://h:2")
+    with CloudRuntimesClient("grpc://g:1") as client:
+        runtime = client._runtime_for()
+        assert runtime.link is runtime.calls
 
 
 def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesClient, peer: Peer) -> None:

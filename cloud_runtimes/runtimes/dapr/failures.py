@@ -9,7 +9,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
 from ...rpc.driver import RpcReply
 
-__all__ = ["Refusal", "error", "refusal"]
+__all__ = ["Refusal", "Refused", "error", "refusal"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -41,6 +41,9 @@ _BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
     ("NOT_SUPPORTED_STATE_OPERATION", errors.UnsupportedError),
     ("ILLEGAL_KEY", errors.InvalidArgumentError),
     ("MALFORMED_REQUEST", errors.InvalidArgumentError),
+    ("FAILED_PRECONDITION", errors.ComponentNotFoundError),  # of gRPC: there is no component of this kind
+    ("PUBSUB_FORBIDDEN", errors.PermissionDeniedError),
+    ("ERR_PERMISSION_DENIED", errors.PermissionDeniedError),
 )
 
 
@@ -57,6 +60,24 @@ class Refusal(NamedTuple):
     code: str
     reason: str
     message: str
+
+
+class Refused(Exception):
+    """The sidecar said no.
+
+    Attributes:
+        said: how.
+        failed: of a bulk, the ids of what failed; ``None``: it is not told.
+    """
+
+    def __init__(self, said: Refusal, failed: frozenset[str] | None = None) -> None:
+        super().__init__(said.message)
+        self.said = said
+        self.failed = failed
+
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        """Return our error; see `error`."""
+        return error(self.said, applied=applied)
 
 
 def refusal(reply: RpcReply) -> Refusal:
