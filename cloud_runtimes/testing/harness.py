@@ -25,10 +25,12 @@ class Harness(ABC):
     Attributes:
         name: of the row in the table of what works where.
         bad_etag: an etag that this component could have given and never did.
+        empty_settings: whether a configuration store keeps a value that is empty.
     """
 
     name: str
     bad_etag: str = "00000000000000aa"
+    empty_settings: bool = True
 
     @abstractmethod
     def client(self, **arguments: Any) -> CloudRuntimesClient:

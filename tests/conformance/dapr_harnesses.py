@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +40,7 @@ class DaprHttp(Harness):
 
     name = "dapr"
     grpc: ClassVar[bool] = False
+    empty_settings = False
 
     def __init__(self, beside: Beside) -> None:
         self.beside = beside
@@ -49,6 +51,9 @@ class DaprHttp(Harness):
         client = client_of(self.beside.sidecar, self.grpc, arguments)
         self._clients.append(client)
         return client
+
+    def configure(self, client: CloudRuntimesClient, store: str, values: Mapping[str, str | None]) -> None:
+        super().configure(self.beside.client, store, values)  # Dapr has no way to write
 
     def advance(self, seconds: float) -> None:
         self.beside.harness.advance(seconds)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,44 @@ def test_waiting_until_it_is_ready(sidecar: Sidecar, face: str) -> None:
         call(client, face, "wait_ready")
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(DeadlineExceededError):
         call(client, face, "wait_ready", timeout=0.3)
+
+
+# -- subscribing to configuration ------------------------------------------------
+
+
+@both
+def test_a_subscription_outlives_its_sidecar(tmp_path: Path, face: str) -> None:
+    beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
+    settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=0)
+    with beneath:
+        beneath.configuration.save_configuration("s", {"a": "1", "b": "1"})
+        with Sidecar(beneath, settings) as first:
+            address = first.grpc_address
+            client = CloudRuntimesClient(f"grpc://{address}")
+            sub = call(client.configuration, face, "subscribe_configuration", "s", ["a", "b"])
+            seen = {key: item.value for key, item in sub.receive(20).items()}
+            assert seen == {"a": "1", "b": "1"}
+            beneath.configuration.save_configuration("s", {"a": "2"})
+            assert {key: item.value for key, item in sub.receive(20).items()} == {"a": "2"}
+        beneath.configuration.save_configuration("s", {"a": "3"})
+        beneath.configuration.delete_configuration("s", ["b"])
+        with Sidecar(beneath, replace(settings, grpc_port=int(address.rpartition(":")[2]))):
+            while set(seen.values()) != {"3", None}:
+                items = sub.receive(20)
+                assert items is not None
+                seen |= {key: None if item.deleted else item.value for key, item in items.items()}
+            beneath.configuration.save_configuration("s", {"b": "4"})
+            assert {key: item.value for key, item in sub.receive(20).items()} == {"b": "4"}
+            sub.close()
+            client.close()
+
+
+def test_a_subscription_that_is_refused_ends(peer: Peer) -> None:
+    with CloudRuntimesClient(peer.url) as client, client.configuration.subscribe_configuration("s") as sub:
+        assert sub.receive(5) == {}
+        peer.code = grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(UnsupportedError):
+            sub.receive(20)
 
 
 # -- calls of applications -------------------------------------------------------

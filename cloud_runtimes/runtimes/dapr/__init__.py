@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -25,19 +26,14 @@ _PATIENCE: Final = 5.0
 """Seconds for one look at whether the sidecar answers."""
 
 
-def _state(link: Transport, name: str) -> Driver:
-    from .state import DaprState
-
-    return DaprState(link, name)
-
-
-def _rpc(link: Transport, name: str) -> Driver:
-    from .rpc import DaprRpc
-
-    return DaprRpc(link, name)
-
-
-_DRIVERS: Final[Mapping[str, Callable[[Transport, str], Driver]]] = {"rpc": _rpc, "state": _state}
+_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
+    "configuration": (".configuration", "DaprConfiguration"),
+    "lock": (".lock", "DaprLock"),
+    "rpc": (".rpc", "DaprRpc"),
+    "secret": (".secret", "DaprSecret"),
+    "state": (".state", "DaprState"),
+}
+"""Service → module and class of its driver, which takes the transport and the name of the component."""
 
 
 class DaprRuntime(Runtime):
@@ -92,8 +88,7 @@ class DaprRuntime(Runtime):
         return {}  # only the sidecar knows
 
     def driver(self, service: str, name: str) -> Driver:
-        make = _DRIVERS.get(service)
-        if make is None:
+        if service not in _DRIVERS:
             *first, last = _DRIVERS
             raise UnsupportedError(
                 f"the runtime dapr has {', '.join(first)} and {last} in this version, not {service}: "
@@ -102,7 +97,11 @@ class DaprRuntime(Runtime):
                 component=name,
                 runtime=self.name,
             )
-        return make(self.calls if service == "rpc" else self.link, name)
+        module, kind = _DRIVERS[service]
+        driver: Driver = getattr(import_module(module, __name__), kind)(
+            self.calls if service == "rpc" else self.link, name
+        )
+        return driver
 
     def ready(self) -> None:
         link = self.calls

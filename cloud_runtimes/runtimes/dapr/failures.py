@@ -9,7 +9,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
 from ...rpc.driver import RpcReply
 
-__all__ = ["Refusal", "Refused", "error", "refusal"]
+__all__ = ["Refusal", "Refused", "error", "refusal", "stream_error"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -111,3 +111,14 @@ def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
         cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
     )
     return cls(f"the sidecar says: {said.message}{where}", maybe_applied=unknown)
+
+
+def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
+    """Return why a stream ended: `UnavailableError` (another one may do better) unless the sidecar has refused it for good."""
+    if isinstance(failure, CloudRuntimesError):
+        return failure
+    if not isinstance(failure, Refused):
+        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
+    ours = failure.error(applied=False)
+    # Dapr ends streams that it is going to serve again by plain errors, which gRPC calls UNKNOWN
+    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours

@@ -25,6 +25,7 @@ from ...errors import (
 )
 from ...rpc._proof import CALLER_HEADER, TIMEOUT_HEADER
 from ...rpc.driver import RpcCall, RpcReply
+from ...secret.types import Secret
 from .failures import Refusal, Refused
 from .streams import GrpcStream
 from .transport import Entry, Flow, Found, Item, Setting, Stream, Transport
@@ -93,6 +94,7 @@ class GrpcTransport(Transport):
     """
 
     exact = True
+    streams = True
 
     def __init__(self, target: str, url: str, *, secure: bool, token: str | None, app_id: str, largest: int) -> None:
         super().__init__(url)
@@ -346,15 +348,15 @@ class GrpcTransport(Transport):
 
     # -- secrets, configuration, locks --------------------------------------
 
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, str]]:
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
         message = messages().GetSecretRequest(store_name=store, key=key, metadata=metadata)
         found = yield from self._ask("GetSecret", message, "GetSecretResponse")
-        return dict(found.data)
+        return Secret(dict(found.data))
 
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, Mapping[str, str]]]:
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
         message = messages().GetBulkSecretRequest(store_name=store, metadata=metadata)
         found = yield from self._ask("GetBulkSecret", message, "GetBulkSecretResponse")
-        return {key: dict(each.secrets) for key, each in found.data.items()}
+        return {key: Secret(dict(each.secrets)) for key, each in found.data.items()}
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]

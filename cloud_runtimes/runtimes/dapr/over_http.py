@@ -10,11 +10,19 @@ from ... import _fork
 from ..._operation import Operation
 from ...codec import json
 from ...codec.payload import JSON
-from ...errors import InternalError, PayloadError, UnauthenticatedError, UnavailableError, UnsupportedError
+from ...errors import (
+    InternalError,
+    InvalidArgumentError,
+    PayloadError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ...rpc._failures import ERROR_HEADER
 from ...rpc._http1 import Endpoint
 from ...rpc._sync_http import NotReached, Pool
 from ...rpc.driver import Body, RpcCall, RpcReply
+from ...secret.types import Secret
 from .failures import Refused, refusal
 from .transport import Entry, Flow, Found, Item, Setting, Stream, Transport
 
@@ -31,6 +39,7 @@ class HttpTransport(Transport):
     """See the module."""
 
     exact = False
+    streams = False
     largest = 4 << 20
 
     def __init__(self, endpoint: Endpoint, token: str | None, app_id: str) -> None:
@@ -203,17 +212,23 @@ class HttpTransport(Transport):
 
     # -- secrets, configuration, locks --------------------------------------
 
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, str]]:
-        found = yield from self._look(
-            f"v1.0/secrets/{segment(store)}/{segment(key)}", query=urlencode(_metadata(metadata))
-        )
-        return _texts(found)
-
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, Mapping[str, str]]]:
-        found = yield from self._look(f"v1.0/secrets/{segment(store)}/bulk", query=urlencode(_metadata(metadata)))
-        if not isinstance(found, dict | None):
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
+        path = f"v1.0/secrets/{segment(store)}/{segment(key)}"
+        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
+        found = _secrets(b'{"":%b}' % (reply.data or b"{}"))
+        del reply
+        if found is None:
             _odd()
-        return {key: _texts(entries) for key, entries in (found or {}).items()}
+        return found[""]
+
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
+        path = f"v1.0/secrets/{segment(store)}/bulk"
+        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
+        found = _secrets(reply.data or b"{}")
+        del reply
+        if found is None:
+            _odd()
+        return found
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
@@ -335,6 +350,15 @@ def _texts(found: Any) -> dict[str, str]:
     if not isinstance(found, dict | None) or not all(isinstance(each, str) for each in (found or {}).values()):
         _odd()
     return found or {}
+
+
+def _secrets(data: bytes) -> dict[str, Secret] | None:
+    """Read secrets of an answer; ``None``: it is of another form. No error leaves here, whose frames would show it."""
+    try:
+        found: Any = json.decode(data)
+        return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or _odd()}
+    except (PayloadError, InternalError, InvalidArgumentError, AttributeError):
+        return None
 
 
 def _failed(data: bytes) -> frozenset[str] | None:

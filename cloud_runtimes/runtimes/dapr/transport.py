@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, Type
 from ..._operation import Operation, mark_interrupted
 from ...errors import ClosedError, CloudRuntimesError
 from ...rpc.driver import RpcCall, RpcReply
+from ...secret.types import Secret
 from .failures import Refused
 
 __all__ = ["Entry", "Flow", "Found", "Item", "Setting", "Stream", "Transport"]
@@ -86,11 +87,13 @@ class Transport(ABC):
     Attributes:
         url: for messages.
         exact: JSON comes back as it was saved, whatever its numbers.
+        streams: `open` works.
         largest: bytes of a message, as far as known.
     """
 
     url: str
     exact: ClassVar[bool]
+    streams: ClassVar[bool]
     largest: int
 
     def __init__(self, url: str) -> None:
@@ -102,13 +105,14 @@ class Transport(ABC):
     def run(self, op: Operation, flow: Flow[T]) -> T:
         """Make the requests of an operation and return what it does."""
         wrote = False
+        replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
-                reply = self._send(op, request)
-                wrote = wrote or (op.method.writes and self._wrote(request, reply))
-                request = flow.send(reply)
+                replies.append(self._send(op, request))
+                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
+                request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
@@ -122,13 +126,14 @@ class Transport(ABC):
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
         wrote = False
+        replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
-                reply = await self._send_async(op, request)
-                wrote = wrote or (op.method.writes and self._wrote(request, reply))
-                request = flow.send(reply)
+                replies.append(await self._send_async(op, request))
+                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
+                request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
@@ -201,11 +206,11 @@ class Transport(ABC):
         """Save and delete, all or nothing."""
 
     @abstractmethod
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, str]]:
-        """Return the entries of a secret."""
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
+        """Return a secret."""
 
     @abstractmethod
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[Mapping[str, Mapping[str, str]]]:
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
         """Return all secrets of a store."""
 
     @abstractmethod
