@@ -41,6 +41,9 @@ class DaprHttp(Harness):
     name = "dapr"
     grpc: ClassVar[bool] = False
     empty_settings = False
+    event_metadata = False
+    raw_types = False
+    prefetch = 256
 
     def __init__(self, beside: Beside) -> None:
         self.beside = beside

@@ -179,7 +179,6 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesClient, peer: Peer) -> None:
     refused = {
-        "pubsub": lambda: client.pubsub.publish("bus", "t", 1),
         "file": lambda: client.file.exists("s", "f"),
         "database": lambda: client.database.query("s", "SELECT 1"),
         "schedule": lambda: client.schedule.list_jobs(),

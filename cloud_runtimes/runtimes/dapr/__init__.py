@@ -29,6 +29,7 @@ _PATIENCE: Final = 5.0
 _DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
     "configuration": (".configuration", "DaprConfiguration"),
     "lock": (".lock", "DaprLock"),
+    "pubsub": (".pubsub", "DaprPubSub"),
     "rpc": (".rpc", "DaprRpc"),
     "secret": (".secret", "DaprSecret"),
     "state": (".state", "DaprState"),
