@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, NamedTuple
 
 from ... import errors
@@ -45,6 +46,8 @@ _BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
     ("PUBSUB_FORBIDDEN", errors.PermissionDeniedError),
     ("ERR_PERMISSION_DENIED", errors.PermissionDeniedError),
 )
+_NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed finding secret store with key")
+"""Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
 
 class Refusal(NamedTuple):
@@ -103,6 +106,8 @@ def refusal(reply: RpcReply) -> Refusal:
 def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
     found = next((cls for end, cls in _BY_CODE if said.code.endswith(end) or said.reason.endswith(end)), None)
+    if found is None and said.status == 400 and not said.reason and _NO_STORE.match(said.message):
+        found = errors.ComponentNotFoundError
     cls = found or _BY_STATUS.get(said.status) or (
         errors.InternalError if said.status >= 500 else errors.InvalidArgumentError
     )  # fmt: skip
