@@ -14,6 +14,7 @@ __all__ = [
     "ATOMIC",
     "GROUP",
     "LABEL",
+    "SUBSCRIBE",
     "TAGS",
     "VERSION",
     "WRITE",
@@ -33,6 +34,8 @@ LABEL: Final = "label"
 """``label=``: variants of a value."""
 TAGS: Final = "tags"
 """An item's tags are kept."""
+SUBSCRIBE: Final = "subscribe"
+"""`subscribe_configuration`; a driver that does not declare it refuses it before any I/O, and says what would help."""
 VERSION: Final = "version"
 """Items have a version, another after every change."""
 

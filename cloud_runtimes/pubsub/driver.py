@@ -25,6 +25,7 @@ __all__ = [
     "RAW",
     "RETRY_DELAY",
     "START",
+    "SUBSCRIBE",
     "TTL",
     "Answer",
     "Delivery",
@@ -40,6 +41,8 @@ RAW: Final = "raw"
 GROUP: Final = "group"
 """A ``group`` other than the application's id."""
 START: Final = "start"
+SUBSCRIBE: Final = "subscribe"
+"""`subscribe`; a driver that does not declare it refuses it before any I/O, and says what would help."""
 ACK_WAIT: Final = "ack_wait"
 MAX_DELIVERIES: Final = "max_deliveries"
 DEAD_LETTER: Final = "dead_letter"

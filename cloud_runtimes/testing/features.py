@@ -30,10 +30,11 @@ BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
-    "configuration": "`get_configuration`, `get_configuration_items`, `subscribe_configuration`",
+    "configuration": "`get_configuration`, `get_configuration_items`",
     "configuration.atomic": "a save or delete of several keys: all or nothing",
     "configuration.group": "`group=`: namespaces within a store",
     "configuration.label": "`label=`: variants of a value",
+    "configuration.subscribe": "`subscribe_configuration`",
     "configuration.tags": "an item's tags are kept",
     "configuration.version": "items have a version",
     "configuration.write": "`save_configuration`, `delete_configuration`",
@@ -59,7 +60,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "schedule.list_runs": "`list_runs`: the history",
     "schedule.misfire": '`misfire="skip"` and `"all"`',
     "schedule.run_now": "`run_now`: a run beside the schedule",
-    "pubsub": "publish one event or several, the batching publisher, subscribe, `ack`, `retry`, `drop`",
+    "pubsub": "publish one event or several, the batching publisher",
     "pubsub.ack_wait": "`ack_wait=`: when an unsettled event comes again",
     "pubsub.dead_letter": "`dead_letter_topic=`: where dropped events go",
     "pubsub.delay": "`publish(delay=)`: delivered later",
@@ -70,6 +71,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "pubsub.raw": "`raw=True`: without an envelope",
     "pubsub.retry_delay": "`retry(delay)`: the broker waits, not the consumer",
     "pubsub.start": "`start=`: where a new group begins",
+    "pubsub.subscribe": "`subscribe`, with `ack`, `retry`, `drop`",
     "pubsub.ttl": "`publish(ttl=)`: not delivered after it",
     "rpc": "`invoke_method`, `invoke`",
     "rpc.headers": "`headers=`, `query=`, and the headers that come back",

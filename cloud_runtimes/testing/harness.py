@@ -25,10 +25,18 @@ class Harness(ABC):
     Attributes:
         name: of the row in the table of what works where.
         bad_etag: an etag that this component could have given and never did.
+        empty_settings: whether a configuration store keeps a value that is empty.
+        event_metadata: whether a subscriber gets the publisher's ``metadata``.
+        raw_types: whether an event without an envelope keeps its content type.
+        prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
     """
 
     name: str
     bad_etag: str = "00000000000000aa"
+    empty_settings: bool = True
+    event_metadata: bool = True
+    raw_types: bool = True
+    prefetch: int = 0
 
     @abstractmethod
     def client(self, **arguments: Any) -> CloudRuntimesClient:

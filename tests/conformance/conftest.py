@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_harnesses import Beside
 from harnesses import HARNESSES
 
 from cloud_runtimes.testing import Harness
@@ -17,3 +18,11 @@ def any_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
     harness: Harness = HARNESSES[request.param](monkeypatch, tmp_path)
     yield harness
     harness.close()
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    """A sidecar of ours for all tests of a module."""
+    made = Beside(tmp_path_factory.mktemp("beside"))
+    yield made
+    made.close()

@@ -1,45 +1,89 @@
-"""The runtime dapr, over a sidecar of ours."""
+"""The runtime dapr, over a sidecar of ours: HTTP and gRPC."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from harnesses import HereRpc, SqliteHarness
+from harnesses import HereRpc, MemoryHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
 
+MAX_BODY = 64 << 20
 
-class DaprHarness(SqliteHarness):
-    """A sidecar in this process, over HTTP, that stands on SQLite in a file."""
+
+class Beside:
+    """A sidecar in this process for all tests of a module, that stands on SQLite in memory with a clock that can be set forward."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            self.harness = MemoryHarness(patched, folder)
+            self.client = self.harness.client(**settings.pop("client", {}))
+            assert self.client.supports("state.ttl", "any")  # the component is made while the clock stands in it
+        settings = {"app_id": "suite", "http_port": 0, "grpc_port": 0, "max_body": MAX_BODY, **settings}
+        self.sidecar = Sidecar(self.client, SidecarSettings(**settings))
+        self.sidecar.__enter__()
+
+    def close(self) -> None:
+        self.sidecar.close()
+        self.harness.close()
+
+
+class DaprHttp(Harness):
+    """Clients of a sidecar over HTTP."""
 
     name = "dapr"
+    grpc: ClassVar[bool] = False
+    empty_settings = False
+    event_metadata = False
+    raw_types = False
+    prefetch = 256
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        super().__init__(monkeypatch, folder)
-        self._beneath = super().client()
-        settings = SidecarSettings(app_id="suite", http_port=0, grpc_port=None, max_body=64 << 20)
-        self._sidecar = Sidecar(self._beneath, settings)
-        self._sidecar.__enter__()
+    def __init__(self, beside: Beside) -> None:
+        self.beside = beside
+        self._clients: list[CloudRuntimesClient] = []
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(self._sidecar.http_address, **arguments)
+        client = client_of(self.beside.sidecar, self.grpc, arguments)
         self._clients.append(client)
         return client
 
+    def configure(self, client: CloudRuntimesClient, store: str, values: Mapping[str, str | None]) -> None:
+        super().configure(self.beside.client, store, values)  # Dapr has no way to write
+
+    def advance(self, seconds: float) -> None:
+        self.beside.harness.advance(seconds)
+
     def close(self) -> None:
-        self._clients.remove(self._beneath)
-        super().close()
-        self._sidecar.close()
-        self._beneath.close()
+        for client in self._clients:
+            client.close()
+        self.beside.harness.clocks.ahead_ms = 0  # the next test has stores of its own
 
 
-DAPR_STATE = {DaprHarness.name: DaprHarness}
+class DaprGrpc(DaprHttp):
+    """Clients of a sidecar over gRPC."""
+
+    name = "dapr over gRPC"
+    grpc = True
+
+
+DAPR: dict[str, type[DaprHttp]] = {harness.name: harness for harness in (DaprHttp, DaprGrpc)}
+
+
+def client_of(sidecar: Sidecar, grpc: bool, arguments: dict[str, Any]) -> CloudRuntimesClient:
+    """Return a client that takes messages as large as the sidecar does."""
+    if not grpc:
+        return CloudRuntimesClient(sidecar.http_address, **arguments)
+    return CloudRuntimesClient(
+        f"grpc://{sidecar.grpc_address}", config={"dapr": {"max_message": MAX_BODY}}, **arguments
+    )
 
 
 class DaprRpcHarness(HereRpc):
@@ -53,7 +97,7 @@ class DaprRpcHarness(HereRpc):
             self._port = free.getsockname()[1]
         self._beneath = CloudRuntimesClient(app_id=self.service, config={"capa": {"home": str(folder / "home")}})
         settings = SidecarSettings(
-            app_id=self.service, app_port=self._port, http_port=0, grpc_port=None, max_body=64 << 20
+            app_id=self.service, app_port=self._port, http_port=0, grpc_port=None, max_body=MAX_BODY
         )
         self._sidecar = Sidecar(self._beneath, settings)
         self._sidecar.__enter__()
@@ -67,7 +111,7 @@ class DaprRpcHarness(HereRpc):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(self._sidecar.http_address, **arguments)
+        client = client_of(self._sidecar, False, arguments)
         self._clients.append(client)
         return client
 

@@ -1,4 +1,4 @@
-"""The configuration suite on every harness of the table, and on watched files of every kind."""
+"""The configuration suite on every harness of the table, on watched files of every kind, and over a sidecar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_harnesses import DAPR, Beside
 from harnesses import FILES, HARNESSES
 
 from cloud_runtimes.testing import ConfigurationSuite, Harness
@@ -14,10 +15,15 @@ _ROWS = {**HARNESSES, **FILES}
 
 
 class TestConfiguration(ConfigurationSuite):
-    @pytest.fixture(params=sorted(_ROWS))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
-        harness: Harness = _ROWS[request.param](monkeypatch, tmp_path)
+        harness: Harness
+        if request.param in DAPR:
+            beside: Beside = request.getfixturevalue("beside")
+            harness = DAPR[request.param](beside)
+        else:
+            harness = _ROWS[request.param](monkeypatch, tmp_path)
         yield harness
         harness.close()

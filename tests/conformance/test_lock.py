@@ -1,4 +1,4 @@
-"""The lock suite on every harness of the table, and on a fake without renewal, token and line."""
+"""The lock suite on every harness of the table, on a fake without renewal, token and line, and over a sidecar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_harnesses import DAPR, Beside
 from harnesses import HARNESSES
 from lock_fakes import DictLockHarness
 
@@ -15,10 +16,15 @@ _ROWS = {**HARNESSES, DictLockHarness.name: DictLockHarness}
 
 
 class TestLock(LockSuite):
-    @pytest.fixture(params=sorted(_ROWS))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
-        harness: Harness = _ROWS[request.param](monkeypatch, tmp_path)
+        harness: Harness
+        if request.param in DAPR:
+            beside: Beside = request.getfixturevalue("beside")
+            harness = DAPR[request.param](beside)
+        else:
+            harness = _ROWS[request.param](monkeypatch, tmp_path)
         yield harness
         harness.close()

@@ -1,13 +1,27 @@
-"""The pub/sub suite on every harness of the table."""
+"""The pub/sub suite on every harness of the table, and over a sidecar by gRPC; publishing over HTTP is in ``tests/sidecar_client``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from dapr_harnesses import Beside, DaprGrpc
+from harnesses import HARNESSES
 
 from cloud_runtimes.testing import Harness, PubSubSuite
 
 
 class TestPubSub(PubSubSuite):
-    @pytest.fixture
-    def harness(self, any_harness: Harness) -> Harness:
-        return any_harness
+    @pytest.fixture(params=sorted({*HARNESSES, DaprGrpc.name}))
+    def harness(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Harness]:
+        harness: Harness
+        if request.param == DaprGrpc.name:
+            beside: Beside = request.getfixturevalue("beside")
+            harness = DaprGrpc(beside)
+        else:
+            harness = HARNESSES[request.param](monkeypatch, tmp_path)
+        yield harness
+        harness.close()

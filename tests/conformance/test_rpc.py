@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dapr_harnesses import DAPR_RPC, DaprRpcHarness
+from dapr_harnesses import DAPR_RPC
 from harnesses import RPC, HereRpc
 
 from cloud_runtimes.testing import Harness, RpcSuite
 
 _ROWS = {**RPC, **DAPR_RPC}
-_HERE = (HereRpc, DaprRpcHarness)
+_HERE = (HereRpc, *DAPR_RPC.values())
 
 
 @pytest.fixture(

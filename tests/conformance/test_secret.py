@@ -1,4 +1,4 @@
-"""The secret suite on every harness of its table."""
+"""The secret suite on every harness of its table, and over a sidecar."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_secret_harnesses import DAPR_SECRETS, SecretsBeside
 from secret_harnesses import SECRET_HARNESSES
 
 from cloud_runtimes.testing import SecretHarness, SecretSuite
 from cloud_runtimes.testing.canary import Canary
 
 
+@pytest.fixture(scope="module")
+def secrets_beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretsBeside]:
+    """A sidecar of ours for all tests of this module."""
+    made = SecretsBeside(tmp_path_factory.mktemp("secrets"))
+    yield made
+    made.close()
+
+
 class TestSecret(SecretSuite):
-    @pytest.fixture(params=sorted(SECRET_HARNESSES))
+    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **DAPR_SECRETS}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, canary: Canary
     ) -> Iterator[SecretHarness]:
-        sources = canary.declare(tmp_path / "sources")
-        sources.mkdir()
-        harness: SecretHarness = SECRET_HARNESSES[request.param](monkeypatch, sources)
+        harness: SecretHarness
+        if request.param in DAPR_SECRETS:
+            beside: SecretsBeside = request.getfixturevalue("secrets_beside")
+            canary.declare(beside.folder)
+            harness = DAPR_SECRETS[request.param](beside)
+        else:
+            sources = canary.declare(tmp_path / "sources")
+            sources.mkdir()
+            harness = SECRET_HARNESSES[request.param](monkeypatch, sources)
         yield harness
         harness.close()

@@ -6,19 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_harnesses import DAPR_STATE
+from dapr_harnesses import DAPR, Beside
 from harnesses import FAKE_STATE, HARNESSES
 
 from cloud_runtimes.testing import Harness, StateSuite
 
-_ROWS = {**HARNESSES, **FAKE_STATE, **DAPR_STATE}
+_ROWS = {**HARNESSES, **FAKE_STATE}
 
 
 class TestState(StateSuite):
-    @pytest.fixture(params=sorted(_ROWS))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
-        harness: Harness = _ROWS[request.param](monkeypatch, tmp_path)
+        harness: Harness
+        if request.param in DAPR:
+            beside: Beside = request.getfixturevalue("beside")
+            harness = DAPR[request.param](beside)
+        else:
+            harness = _ROWS[request.param](monkeypatch, tmp_path)
         yield harness
         harness.close()

@@ -23,9 +23,11 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.runtimes.dapr.address import target
 from cloud_runtimes.runtimes.dapr.failures import Refusal, error
 from cloud_runtimes.runtimes.dapr.values import unwrap, wrap
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.testing.canary import Canary
 
 
 class Peer:
@@ -117,7 +119,7 @@ both = pytest.mark.parametrize("face", ["sync", "async"])
 def test_where_the_sidecar_is(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], endpoint: str | None, url: str
 ) -> None:
-    for name in ("DAPR_HTTP_PORT", "DAPR_RUNTIME_HOST", "DAPR_HTTP_ENDPOINT"):
+    for name in ("DAPR_HTTP_PORT", "DAPR_RUNTIME_HOST", "DAPR_HTTP_ENDPOINT", "DAPR_GRPC_PORT", "DAPR_GRPC_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -126,24 +128,63 @@ def test_where_the_sidecar_is(
         assert runtime.link.url == url
 
 
-@pytest.mark.parametrize("endpoint", ["grpc://localhost:50001", "unix:///run/dapr", "localhost:3500"])
-def test_endpoints_that_are_none_of_http(endpoint: str) -> None:
-    with CloudRuntimesClient(endpoint) as client, pytest.raises(UnsupportedError, match="speaks HTTP in this version"):
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:3500", "ftp://localhost", "grpc://", "unix:", "grpc://h/path", "grpc://h:1?x=1"]
+)
+def test_endpoints_that_are_none(endpoint: str) -> None:
+    with CloudRuntimesClient(endpoint) as client, pytest.raises(InvalidArgumentError, match="endpoint"):
         client.state.get("s", "k")
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "secure"),
+    [
+        ("grpc://h", "h:50001", False),
+        ("grpc://h:7", "h:7", False),
+        ("grpcs://h", "h:443", True),
+        ("http://h:7", "h:7", False),
+        ("https://h", "h:443", True),
+        ("h:7", "h:7", False),
+        ("[::1]:7", "[::1]:7", False),
+        ("dns:h:7?tls=true", "h:7", True),
+        ("dns:///h", "/h", None),
+        ("unix:/run/x", "unix:/run/x", False),
+        ("unix:///run/x", "unix:/run/x", False),
+    ],
+)
+def test_grpc_addresses(address: str, name: str, secure: bool | None) -> None:
+    if secure is None:
+        with pytest.raises(InvalidArgumentError, match="here"):
+            target(address, "here")
+    else:
+        assert target(address, "here") == (name, secure)
+
+
+def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAPR_HTTP_ENDPOINT", "DAPR_GRPC_ENDPOINT", "DAPR_RUNTIME_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAPR_HTTP_PORT", "3501")
+    monkeypatch.setenv("DAPR_GRPC_PORT", "50002")
+    with CloudRuntimesClient() as client:
+        runtime: Any = client._runtime_for()
+        assert (runtime.link.url, runtime.calls.url) == ("grpc://127.0.0.1:50002", "http://127.0.0.1:3501")
+    config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
+    with CloudRuntimesClient("http://h:2", config=config) as client:
+        runtime = client._runtime_for()
+        assert (runtime.link.url, runtime.calls.url) == ("grpc://g:1", "http://h:2")
+    with CloudRuntimesClient("grpc://g:1") as client:
+        runtime = client._runtime_for()
+        assert runtime.link is runtime.calls
 
 
 def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesClient, peer: Peer) -> None:
     refused = {
-        "pubsub": lambda: client.pubsub.publish("bus", "t", 1),
-        "secret": lambda: client.secret.get_secret("s", "k"),
-        "configuration": lambda: client.configuration.get_configuration("s"),
-        "lock": lambda: client.lock.try_lock("s", "r"),
         "file": lambda: client.file.exists("s", "f"),
         "database": lambda: client.database.query("s", "SELECT 1"),
         "schedule": lambda: client.schedule.list_jobs(),
     }
     for service, attempt in refused.items():
-        with pytest.raises(UnsupportedError, match=f"has rpc and state in this version, not {service}"):
+        with pytest.raises(UnsupportedError, match=f"rpc, secret and state in this version, not {service}"):
             attempt()
         assert not client.supports(service)
     assert client.supports("state.ttl", "any")
@@ -302,6 +343,92 @@ def test_what_is_wrapped(content_type: str) -> None:
     made = wrap(b'{"a":1}', content_type)
     assert json.loads(made)["datacontenttype"] == content_type
     assert unwrap(made) == (b'{"a":1}', content_type)
+
+
+# -- secrets, configuration, locks ---------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(
+    ("key", "message", "kind"),
+    [
+        ("db", "couldn't find secret: secret db not found", errors.NotFoundError),
+        ("db", "ResourceNotFoundException: it does not exist", errors.NotFoundError),
+        ("not found", "failed for not found: the connection was refused", InternalError),  # not in the key's own words
+    ],
+)
+def test_absent_secrets(
+    client: CloudRuntimesClient, peer: Peer, face: str, key: str, message: str, kind: type[Exception]
+) -> None:
+    peer.says(500, {"errorCode": "ERR_SECRET_GET", "message": message})
+    with pytest.raises(kind) as caught:
+        call(client.secret, face, "get_secret", "vault", key)
+    assert type(caught.value) is kind
+    peer.says(401, {"errorCode": "ERR_SECRET_STORE_NOT_FOUND", "message": "x"})
+    with pytest.raises(errors.ComponentNotFoundError):
+        call(client.secret, face, "get_secret", "vault", "k")
+    peer.says(403, {"errorCode": "ERR_PERMISSION_DENIED", "message": "x"})
+    with pytest.raises(errors.PermissionDeniedError):
+        call(client.secret, face, "get_bulk_secret", "vault")
+
+
+@both
+@pytest.mark.parametrize("answer", [b"{", b"[1]", b'{"k": {"a": 5, "b": "sesame-open"}}', b'{"k": "sesame-open"}'])
+def test_answers_that_are_no_secrets(
+    client: CloudRuntimesClient, peer: Peer, face: str, answer: bytes, canary: Canary
+) -> None:
+    value = canary.value()
+    peer.says(200, answer.replace(b"sesame-open", value.encode()))
+    with canary.raises(InternalError, match="another form"):
+        call(client.secret, face, "get_bulk_secret", "vault")
+    if b'"k": "' not in answer:  # which is a secret
+        with canary.raises(InternalError, match="another form"):
+            call(client.secret, face, "get_secret", "vault", "k")
+
+
+@both
+def test_subscribing_needs_a_stream(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+    assert not client.supports("configuration.subscribe")
+    with pytest.raises(UnsupportedError, match='endpoint="grpc://localhost:50001"'):
+        call(client.configuration, face, "subscribe_configuration", "s")
+    assert peer.asked == []
+
+
+@both
+def test_configuration_is_asked_for_by_keys(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+    peer.says(200, {"a b": {"value": "1", "version": "v", "metadata": {"m": "n"}}, "gone": {"value": ""}})
+    items = call(client.configuration, face, "get_configuration_items", "s.1", ["a b", "gone"], metadata={"x": "y"})
+    assert {key: (item.value, item.version, item.metadata) for key, item in items.items()} == {
+        "a b": ("1", "v", {"m": "n"})
+    }
+    assert peer.asked[0][1] == "/v1.0/configuration/s%2E1?key=a+b&key=gone&metadata.x=y"
+    for odd in (["a"], {"a": 1}, {"a": {"value": "1", "metadata": {"m": 1}}}):
+        peer.says(200, odd)
+        with pytest.raises(InternalError, match="another form"):
+            call(client.configuration, face, "get_configuration", "s")
+
+
+@both
+def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+    peer.says(200, {"success": True}, "POST /v1.0-alpha1/lock/s")
+    peer.says(200, {"status": 0}, "POST /v1.0-alpha1/unlock/s")
+    call(client.lock, face, "try_lock", "s", "r", expiry=1.2)
+    named = call(client.lock, face, "try_lock", "s", "r", "me", expiry=30)
+    [own, mine] = peer.writes()
+    assert (own["expiryInSeconds"], mine["expiryInSeconds"]) == (2, 30)
+    assert (own["resourceId"], mine["lockOwner"]) == ("r", "me")
+    assert own["lockOwner"] != mine["lockOwner"]
+    # a lease that has ended is not released under a name that another may have as well
+    now = client.lock._now()
+    peer.asked.clear()
+    named._request = named._request._replace(now=lambda: now + 31)
+    with pytest.raises(errors.LeaseLostError):
+        call(named, face, "release")
+    assert peer.asked == []
+    peer.says(200, {"status": 3}, "POST /v1.0-alpha1/unlock/s")
+    with pytest.raises(InternalError) as caught:
+        call(client.lock, face, "unlock", "s", "r", "me")
+    assert caught.value.maybe_applied
 
 
 # -- refusals --------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..._bridge import BlockingDriver
 from ..._operation import Operation
 from ..._thread import Changes
-from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
+from ...configuration.driver import SUBSCRIBE, ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...configuration.types import ConfigurationItem
 from ...errors import InvalidArgumentError, UnsupportedError
 from .configuration_file import ConfigurationFile, Values
@@ -23,7 +23,7 @@ __all__ = ["FileConfiguration"]
 class FileConfiguration(BlockingDriver, ConfigurationDriver):
     """The keys of one file."""
 
-    features = frozenset()
+    features = frozenset({SUBSCRIBE})
 
     def __init__(self, component: FileComponent) -> None:
         self.bridge = component.bridge

@@ -72,7 +72,7 @@ def bell(store: str) -> str:
 class SqliteConfiguration(ConfigurationDriver):
     """One store: a namespace in the table."""
 
-    features = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.TAGS, spi.VERSION})
+    features = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
 
     def __init__(self, component: SqliteComponent, name: str) -> None:
         self._component = component

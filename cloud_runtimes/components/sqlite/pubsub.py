@@ -41,6 +41,7 @@ class SqlitePubSub(PubSubDriver):
             spi.RAW,
             spi.GROUP,
             spi.START,
+            spi.SUBSCRIBE,
             spi.ACK_WAIT,
             spi.MAX_DELIVERIES,
             spi.DEAD_LETTER,

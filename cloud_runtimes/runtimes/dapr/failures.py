@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, NamedTuple
 
 from ... import errors
@@ -9,7 +10,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
 from ...rpc.driver import RpcReply
 
-__all__ = ["Refusal", "error", "refusal"]
+__all__ = ["Refusal", "Refused", "error", "refusal", "stream_error"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -41,7 +42,12 @@ _BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
     ("NOT_SUPPORTED_STATE_OPERATION", errors.UnsupportedError),
     ("ILLEGAL_KEY", errors.InvalidArgumentError),
     ("MALFORMED_REQUEST", errors.InvalidArgumentError),
+    ("FAILED_PRECONDITION", errors.ComponentNotFoundError),  # of gRPC: there is no component of this kind
+    ("PUBSUB_FORBIDDEN", errors.PermissionDeniedError),
+    ("ERR_PERMISSION_DENIED", errors.PermissionDeniedError),
 )
+_NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed finding secret store with key")
+"""Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
 
 class Refusal(NamedTuple):
@@ -57,6 +63,24 @@ class Refusal(NamedTuple):
     code: str
     reason: str
     message: str
+
+
+class Refused(Exception):
+    """The sidecar said no.
+
+    Attributes:
+        said: how.
+        failed: of a bulk, the ids of what failed; ``None``: it is not told.
+    """
+
+    def __init__(self, said: Refusal, failed: frozenset[str] | None = None) -> None:
+        super().__init__(said.message)
+        self.said = said
+        self.failed = failed
+
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        """Return our error; see `error`."""
+        return error(self.said, applied=applied)
 
 
 def refusal(reply: RpcReply) -> Refusal:
@@ -82,6 +106,8 @@ def refusal(reply: RpcReply) -> Refusal:
 def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
     found = next((cls for end, cls in _BY_CODE if said.code.endswith(end) or said.reason.endswith(end)), None)
+    if found is None and said.status == 400 and not said.reason and _NO_STORE.match(said.message):
+        found = errors.ComponentNotFoundError
     cls = found or _BY_STATUS.get(said.status) or (
         errors.InternalError if said.status >= 500 else errors.InvalidArgumentError
     )  # fmt: skip
@@ -90,3 +116,14 @@ def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
         cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
     )
     return cls(f"the sidecar says: {said.message}{where}", maybe_applied=unknown)
+
+
+def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
+    """Return why a stream ended: `UnavailableError` (another one may do better) unless the sidecar has refused it for good."""
+    if isinstance(failure, CloudRuntimesError):
+        return failure
+    if not isinstance(failure, Refused):
+        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
+    ours = failure.error(applied=False)
+    # Dapr ends streams that it is going to serve again by plain errors, which gRPC calls UNKNOWN
+    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours

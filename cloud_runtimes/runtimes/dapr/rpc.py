@@ -1,4 +1,4 @@
-"""RPC over Dapr's service invocation: the answer of the application comes as it is, so a failure of Dapr's own has to be told from it."""
+"""RPC by Dapr's service invocation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Final
 from ..._operation import Operation
 from ...errors import PermissionDeniedError, UnavailableError
 from ...rpc import driver as spi
-from ...rpc._failures import ERROR_HEADER
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .failures import refusal
-from .link import Flow, Link, Request
+from .failures import Refused
+from .transport import Flow, Transport
 
 __all__ = ["DaprRpc"]
 
-_INVOKE: Final = "ERR_DIRECT_INVOKE"
 _NOBODY: Final = (" err: no service ", " err: couldn't find service", " err: failed to resolve address")
 """Of a sidecar of ours and of Dapr: there is nobody, so nothing was sent. With any other words that is not known."""
 
@@ -23,11 +21,11 @@ _NOBODY: Final = (" err: no service ", " err: couldn't find service", " err: fai
 class DaprRpc(RpcDriver):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
-    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
-
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Transport, name: str) -> None:
         self._link = link
-        self._prefix = f"v1.0/invoke/{name}/method/"
+        self._name = name
+        # over gRPC an application's failure is told without its body
+        self.features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if link.exact else {spi.STATUS}))
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         return self._link.run(op, self._invoke(op, call))
@@ -36,27 +34,15 @@ class DaprRpc(RpcDriver):
         return await self._link.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
-        reply = yield self._request(call)
-        if reply.status < 400 or ERROR_HEADER in reply.headers:
-            return reply
-        said = refusal(reply)
-        if said.code != _INVOKE:
-            return reply
+        try:
+            return (yield from self._link.invoke(self._name, call))
+        except Refused as refused:
+            said = refused.said
         if said.status == 403:
             raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {said.message}")
         raise UnavailableError(
             f"the service {op.component!r} was not reached by the sidecar: {said.message}",
             maybe_applied=said.status != 404 and not any(each in said.message for each in _NOBODY),
-        )
-
-    def _request(self, call: RpcCall) -> Request:
-        return self._link.request(
-            call.http_method,
-            self._prefix + call.path,
-            query=call.query,
-            body=call.body,
-            content_type=call.content_type,
-            headers=call.headers,
         )
 
     def guard(self, op: Operation, /) -> Guard:

@@ -1,21 +1,17 @@
-"""State over Dapr's HTTP API (Dapr, "State management API reference")."""
+"""State (Dapr, "State management API reference")."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlencode
+from typing import Final
 
 from ..._operation import Operation
-from ...codec import json
-from ...codec.payload import JSON
-from ...errors import CloudRuntimesError, ConflictError, InternalError, PayloadError, UnsupportedError
-from ...rpc.driver import RpcReply
+from ...errors import CloudRuntimesError, ConflictError, UnsupportedError
 from ...state import driver as spi
 from ...state.driver import StateDriver, StateWrite, StoredValue
-from .failures import error, refusal
-from .link import Flow, Link, Request
+from .failures import Refused
+from .transport import Flow, Found, Item, Transport
 from .values import unwrap, wrap
 
 __all__ = ["DaprState"]
@@ -33,10 +29,9 @@ class DaprState(StateDriver):
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.TTL, spi.TRANSACTION, spi.TRANSACTION_ETAG})
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Transport, name: str) -> None:
         self._link = link
         self._name = name
-        self._path = f"v1.0/state/{segment(name)}"
         self._kind: str | None = None
 
     # -- reading ------------------------------------------------------------
@@ -48,17 +43,8 @@ class DaprState(StateDriver):
         return await self._link.run_async(op, self._get(op, key, consistency))
 
     def _get(self, op: Operation, key: str, consistency: str | None) -> Flow[StoredValue | None]:
-        pairs = _metadata_query(op.metadata)
-        if consistency is not None:
-            pairs.append(("consistency", consistency))
-        reply = yield self._link.request("GET", f"{self._path}/{segment(key)}", query=urlencode(pairs))
-        if reply.status == 204:
-            return None
-        if reply.status != 200:
-            self._refused(reply, applied=False)
-        data, content_type = unwrap(reply.data)
-        expires = reply.headers.get("metadata.ttlexpiretime")
-        return StoredValue(data, content_type, reply.headers.get("etag") or None, _moment(expires))
+        found = yield from self._link.get_state(self._name, key, consistency, op.metadata or {})
+        return None if found is None else _stored(found)
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         return self._link.run(op, self._get_bulk(op, keys, consistency))
@@ -78,26 +64,8 @@ class DaprState(StateDriver):
                 if item is not None:
                     found[key] = item
             return found
-        body = json.encode({"keys": list(keys), "parallelism": 10, "metadata": dict(op.metadata or {})})
-        reply = yield self._link.request("POST", f"{self._path}/bulk", body=body, content_type=JSON)
-        if reply.status == 204:
-            return found
-        if reply.status != 200:
-            self._refused(reply, applied=False)
-        try:
-            items: Any = json.decode(reply.data)
-        except PayloadError as error_:
-            raise InternalError(f"the sidecar's answer is no JSON: {error_.message}") from error_
-        for each in items if isinstance(items, list) else ():
-            if not isinstance(each, dict) or not isinstance(each.get("key"), str):
-                raise InternalError("the sidecar's answer is no list of items")
-            if each.get("error"):
-                raise InternalError(f"the sidecar cannot read {each.get('key')!r}: {str(each['error'])[:1000]}")
-            if "data" in each or each.get("etag"):
-                data, content_type = unwrap(json.encode(each.get("data")))
-                expires = (each.get("metadata") or {}).get("ttlExpireTime")
-                found[each["key"]] = StoredValue(data, content_type, each.get("etag") or None, _moment(expires))
-        return found
+        items = yield from self._link.get_states(self._name, keys, op.metadata or {})
+        return {key: _stored(each) for key, each in items.items()}
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         raise UnsupportedError("Dapr has no list of keys")
@@ -119,7 +87,7 @@ class DaprState(StateDriver):
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool
     ) -> Flow[Mapping[int, CloudRuntimesError]]:
         if self._kind is None:
-            self._kind = yield from self._look()
+            self._kind = yield from self._link.component_type(self._name)
         if atomic and op.method.name == "transaction":
             yield from self._transact(op, writes)
             return {}
@@ -129,53 +97,52 @@ class DaprState(StateDriver):
         failed: dict[int, CloudRuntimesError] = {}
         place = 0
         while place < len(writes):
-            end, bodies = self._batch(op, writes, place)
-            if len(bodies) > 1:
-                reply = yield self._save(bodies)
-                if reply.status == 204:
+            end, items = self._batch(op, writes, place)
+            if len(items) > 1:
+                try:
+                    yield from self._link.save_states(self._name, items)
+                except Refused:
+                    pass
+                else:
                     place = end
                     continue
             # one alone, or one by one, since the sidecar does not tell which of several failed
             for index in range(place, max(end, place + 1)):
                 try:
                     yield from self._write_one(op, writes[index])
+                except Refused as refused:
+                    failed[index] = refused.error(applied=True)
                 except CloudRuntimesError as one:
                     failed[index] = one
             place = max(end, place + 1)
         return failed
 
-    def _batch(self, op: Operation, writes: Sequence[StateWrite], place: int) -> tuple[int, list[bytes]]:
+    def _batch(self, op: Operation, writes: Sequence[StateWrite], place: int) -> tuple[int, list[Item]]:
         """Return saves without a condition that follow one another, and where they end."""
-        bodies: list[bytes] = []
+        items: list[Item] = []
         size = 0
         for index in range(place, len(writes)):
             write = writes[index]
             if write.data is None or write.etag is not None or write.create or size > _BATCH:
-                return index, bodies
-            bodies.append(self._item(op, write))
-            size += len(bodies[-1])
-        return len(writes), bodies
-
-    def _save(self, bodies: Sequence[bytes]) -> Request:
-        return self._link.request("POST", self._path, body=b"[" + b",".join(bodies) + b"]", content_type=JSON)
+                return index, items
+            item = self._item(op, write)
+            items.append(item)
+            size += len(item.value or b"") + len(item.key)
+        return len(writes), items
 
     def _write_one(self, op: Operation, write: StateWrite) -> Flow[None]:
-        if write.data is not None:
-            reply = yield self._save([self._item(op, write)])
-        else:
-            metadata = {**(op.metadata or {}), **(write.metadata or {})}
-            reply = yield self._link.request(
-                "DELETE",
-                f"{self._path}/{segment(write.key)}",
-                query=urlencode(_metadata_query(metadata)),
-                headers=None if write.etag is None else {"if-match": write.etag},
-            )
-        if reply.status >= 300:
-            if write.etag is not None and reply.status == 400 and "invalid etag" in refusal(reply).message:
-                raise _conflict(write)  # of a form that this store never gave
-            if reply.status == 409:
-                raise _conflict(write)
-            self._refused(reply, applied=True)
+        item = self._item(op, write)
+        try:
+            if item.value is not None:
+                yield from self._link.save_states(self._name, [item])
+            else:
+                yield from self._link.delete_state(self._name, item)
+        except Refused as refused:
+            said = refused.said
+            # the second: of a form that this store never gave
+            if said.status == 409 or (write.etag is not None and said.status == 400 and "invalid etag" in said.message):
+                raise _conflict(write) from None
+            raise
 
     def _transact(self, op: Operation, writes: Sequence[StateWrite]) -> Flow[None]:
         if self._kind == _REDIS and any(write.etag is not None or write.create for write in writes):
@@ -183,67 +150,36 @@ class DaprState(StateDriver):
                 f"{self._name!r} is Redis behind Dapr, where a failed condition does not undo the rest of a transaction: "
                 "leave the conditions out"
             )
-        operations = [
-            b'{"operation":"%b","request":%b}' % (b"delete" if write.data is None else b"upsert", self._item(op, write))
-            for write in writes
-        ]
-        metadata = json.encode(dict(op.metadata or {}))
-        body = b'{"operations":[' + b",".join(operations) + b'],"metadata":' + metadata + b"}"
-        reply = yield self._link.request("POST", f"{self._path}/transaction", body=body, content_type=JSON)
-        if reply.status < 300:
-            return
-        # a condition that did not hold is told like any other failure: whether it holds now tells more
-        for write in writes:
-            if write.etag is not None or write.create:
-                now = yield from self._get(op, write.key, "strong")
-                if (now is not None) if write.create else (now is None or now.etag != write.etag):
-                    raise _conflict(write)
-        self._refused(reply, applied=True)
-
-    def _item(self, op: Operation, write: StateWrite) -> bytes:
-        """Return a save, or a delete of a transaction, as JSON."""
-        metadata = {**(op.metadata or {}), **(write.metadata or {})}
-        options: dict[str, str] = {}
-        etag = write.etag
-        if write.create:
-            if self._kind == _REDIS:
-                etag = _ABSENT
-            else:
-                options["concurrency"] = "first-write"
-        if write.consistency is not None:
-            options["consistency"] = write.consistency
-        if write.data is not None:
-            metadata.pop("ttlInSeconds", None)
-            if write.ttl_ms is not None:
-                metadata["ttlInSeconds"] = str(-(-write.ttl_ms // 1000))
-            elif self._kind == _REDIS:  # which keeps an earlier one otherwise
-                metadata["ttlInSeconds"] = _NO_TTL
-        rest: dict[str, Any] = {"key": write.key}
-        for name, value in (("etag", etag), ("metadata", metadata), ("options", options)):
-            if value:
-                rest[name] = value
-        if write.data is None:
-            return json.encode(rest)
-        return json.encode(rest)[:-1] + b',"value":' + wrap(write.data, write.content_type) + b"}"
-
-    def _look(self) -> Flow[str]:
-        """Return the type of the component, as the sidecar tells it; ``""``: it does not."""
-        reply = yield self._link.request("GET", "v1.0/metadata")
-        if reply.status != 200:
-            return ""
         try:
-            document: Any = json.decode(reply.data)
-            return next((str(each["type"]) for each in document["components"] if each["name"] == self._name), "")
-        except (CloudRuntimesError, KeyError, TypeError):
-            return ""
+            yield from self._link.transact(self._name, [self._item(op, write) for write in writes], op.metadata or {})
+        except Refused:
+            # a condition that did not hold is told like any other failure: whether it holds now tells more
+            for write in writes:
+                if write.etag is not None or write.create:
+                    now = yield from self._get(op, write.key, "strong")
+                    if (now is not None) if write.create else (now is None or now.etag != write.etag):
+                        raise _conflict(write) from None
+            raise
 
-    def _refused(self, reply: RpcReply, *, applied: bool) -> NoReturn:
-        raise error(refusal(reply), applied=applied)
+    def _item(self, op: Operation, write: StateWrite) -> Item:
+        metadata = {**(op.metadata or {}), **(write.metadata or {})}
+        redis = self._kind == _REDIS
+        etag = _ABSENT if write.create and redis else write.etag
+        if write.data is None:
+            return Item(write.key, None, etag, write.create and not redis, write.consistency, metadata)
+        metadata.pop("ttlInSeconds", None)
+        metadata.pop("contentType", None)  # by which Dapr would take bytes for JSON, and spoil its numbers
+        if write.ttl_ms is not None:
+            metadata["ttlInSeconds"] = str(-(-write.ttl_ms // 1000))
+        elif redis:  # which keeps an earlier one otherwise
+            metadata["ttlInSeconds"] = _NO_TTL
+        value = wrap(write.data, write.content_type, exact=self._link.exact)
+        return Item(write.key, value, etag, write.create and not redis, write.consistency, metadata)
 
 
-def segment(text: str) -> str:
-    """Return text as one segment of a path; Dapr cleans paths, so that a dot would not be safe."""
-    return quote(text, safe="").replace(".", "%2E")
+def _stored(found: Found) -> StoredValue:
+    data, content_type = unwrap(found.data)
+    return StoredValue(data, content_type, found.etag, _moment(found.expires))
 
 
 def _conflict(write: StateWrite) -> ConflictError:
@@ -252,11 +188,7 @@ def _conflict(write: StateWrite) -> ConflictError:
     return ConflictError(f"{write.key!r} has changed: etag {write.etag!r} is not its current one; read it again")
 
 
-def _metadata_query(metadata: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    return [(f"metadata.{name}", value) for name, value in (metadata or {}).items()]
-
-
-def _moment(text: Any) -> int | None:
+def _moment(text: object) -> int | None:
     if not isinstance(text, str):
         return None
     try:

@@ -1,6 +1,6 @@
-"""Values as Dapr's HTTP API keeps them, which are JSON and nothing else.
+"""Values as Dapr keeps them, which have no content type.
 
-JSON stands plain where that keeps it exact. Numbers beyond 2⁵³ and fractions are decoded by Dapr into floats and by some stores into six digits; they, and what is no JSON, stand in a wrapper of JSON.
+JSON stands plain where that keeps it exact. Over HTTP numbers beyond 2⁵³ and fractions are decoded by Dapr into floats and by some stores into six digits; they, and whatever is no JSON, stand in a wrapper of JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import PayloadError
 
-__all__ = ["unwrap", "wrap"]
+__all__ = ["is_exact", "unwrap", "wrap"]
 
 _MARK: Final = "cloud_runtimes"
 _MARK_BYTES: Final = b'"cloud_runtimes"'
@@ -22,10 +22,15 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _INEXACT: Final = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 
 
-def wrap(data: bytes, content_type: str | None) -> bytes:
-    """Return the JSON that stands for a value."""
-    if content_type == JSON and _MARK_BYTES not in data and _INEXACT.search(_STRING.sub(b"", data)) is None:
-        return data
+def is_exact(data: bytes) -> bool:
+    """Tell whether JSON is the same after Dapr has decoded its numbers into floats."""
+    return _INEXACT.search(_STRING.sub(b"", data)) is None
+
+
+def wrap(data: bytes, content_type: str | None, *, exact: bool = False) -> bytes:
+    """Return the JSON that stands for a value; ``exact``: the transport leaves its numbers as they are."""
+    if content_type == JSON and _MARK_BYTES not in data and (exact or is_exact(data)):
+        return bytes(data)
     return json.encode(
         {_MARK: 1, "datacontenttype": content_type or OCTETS, "data_base64": base64.b64encode(data).decode()}
     )

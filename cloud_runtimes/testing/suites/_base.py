@@ -48,8 +48,7 @@ class Suite:
 
     @pytest.fixture(autouse=True)
     def _declared(self, request: pytest.FixtureRequest, client: CloudRuntimesClient, store: str) -> None:
-        marker = request.node.get_closest_marker("requires")
-        for feature in marker.args if marker else ():
+        for feature in (each for marker in request.node.iter_markers("requires") for each in marker.args):
             if not client.supports(feature, store):
                 pytest.skip(f"{feature} is not declared")
 

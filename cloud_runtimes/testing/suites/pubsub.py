@@ -60,6 +60,7 @@ def nothing(face: Face, sub: Any) -> None:
     assert event is None, f"unexpected {event!r} with {event.data!r}"
 
 
+@requires("pubsub.subscribe")
 class PubSubSuite(PublisherCases, Suite):
     """Every case of Dapr's pub/sub conformance, and those that it misses: redelivery, dead letters, groups, give-back."""
 
@@ -185,7 +186,8 @@ class PubSubSuite(PublisherCases, Suite):
             {"group": ""},
             {"handler": "no function"},
         ):
-            with pytest.raises(InvalidArgumentError):
+            refused = "group" in options and self.lacks(client, "pubsub.group", store)
+            with pytest.raises(UnsupportedError if refused else InvalidArgumentError):
                 face.call(client.pubsub, "subscribe", store, "t", **options)
         with pytest.raises(TypeError, match="colour"):
             face.call(client.pubsub, "subscribe", store, "t", colour="red")
@@ -256,16 +258,17 @@ class PubSubSuite(PublisherCases, Suite):
         members = [
             face.call(each.pubsub, "subscribe", store, "t", max_in_flight=10) for each in (client, harness.client())
         ]
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(200)))
+        sent = list(range(200 + 3 * harness.prefetch))
+        face.call(client.pubsub, "publish_bulk", store, "t", sent)
         got: list[list[int]] = [[], []]
         end = time.monotonic() + SOON
-        while sum(map(len, got)) < 200 and time.monotonic() < end:
+        while sum(map(len, got)) < len(sent) and time.monotonic() < end:
             for mine, member in zip(got, members, strict=True):
                 event = face.call(member, "receive", 0.02)
                 if event is not None:
                     mine.append(event.data)
                     event.ack()
-        assert sorted(got[0] + got[1]) == list(range(200))
+        assert sorted(got[0] + got[1]) == sent
         assert got[0]
         assert got[1]
         for member in members:
@@ -634,13 +637,13 @@ class PubSubSuite(PublisherCases, Suite):
             assert 0.28 < time.monotonic() - started < 1.5
 
     @requires("pubsub.raw")
-    def test_raw(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_raw(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
         with face.opened(face.call(client.pubsub, "subscribe", store, "t", raw=True)) as sub:
             face.call(client.pubsub, "publish", store, "t", {"n": 1}, raw=True)
             face.call(client.pubsub, "publish", store, "t", b"\x01\x02", raw=True)
             face.call(client.pubsub, "publish", store, "t", {"n": 2})
             plain, data, enveloped = collect(face, sub, 3)
-        assert plain.data == {"n": 1}
+        assert plain.data == ({"n": 1} if harness.raw_types else b'{"n":1}')
         assert data.data == b"\x01\x02"
         assert b'"specversion":"1.0"' in enveloped.data
 

@@ -207,6 +207,7 @@ class RpcSuite(Suite):
 
     # -- failures ---------------------------------------------------------
 
+    @requires("rpc.status")
     @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "CloudRuntimesError"])
     def test_an_error_of_ours_arrives(self, client: CloudRuntimesClient, face: Face, store: str, name: str) -> None:
         for method in ("fail", "fail-async"):
@@ -221,6 +222,7 @@ class RpcSuite(Suite):
             assert error.response is not None
             assert error.response.status >= 400
 
+    @requires("rpc.status")
     def test_what_an_error_says_of_itself_arrives(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         arguments = {"code": "MINE", "retryable": True, "maybe_applied": True}
         with pytest.raises(ConflictError) as caught:
@@ -246,6 +248,7 @@ class RpcSuite(Suite):
         assert (response.status, response.data) == (500, b"")
         assert "set-cookie" not in response.headers
 
+    @requires("rpc.status")
     @pytest.mark.parametrize(
         ("status", "code"),
         [

@@ -1,0 +1,374 @@
+"""Dapr's calls over its HTTP API (Dapr, "Dapr API reference")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from urllib.parse import quote, urlencode
+
+from ... import _fork
+from ..._operation import Operation
+from ...codec import json
+from ...codec.payload import JSON
+from ...errors import (
+    InternalError,
+    InvalidArgumentError,
+    PayloadError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ...rpc._failures import ERROR_HEADER
+from ...rpc._http1 import Endpoint
+from ...rpc._sync_http import NotReached, Pool
+from ...rpc.driver import Body, RpcCall, RpcReply
+from ...secret.types import Secret
+from .failures import Refused, refusal
+from .transport import Entry, Flow, Found, Item, Setting, Stream, Transport
+
+if TYPE_CHECKING:
+    from ...rpc._async_http import AsyncPool
+
+__all__ = ["HttpTransport"]
+
+_REFUSED: Final = b"invalid api token"
+_INVOKE: Final = "ERR_DIRECT_INVOKE"
+
+
+class HttpTransport(Transport):
+    """See the module."""
+
+    exact = False
+    streams = False
+    largest = 4 << 20
+
+    def __init__(self, endpoint: Endpoint, token: str | None, app_id: str) -> None:
+        super().__init__(endpoint.url)
+        self._endpoint = endpoint
+        self._app_id = app_id
+        self._headers: Mapping[str, str] = {} if token is None else {"dapr-api-token": token}
+        self._pool = Pool()
+        self._async: AsyncPool | None = None
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._pool.forget()
+        if self._async is not None:
+            self._async.forget()
+            self._async = None
+
+    # -- requests -----------------------------------------------------------
+
+    def request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: str = "",
+        body: Body = b"",
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> RpcCall:
+        """Return a request; ``path`` is percent-encoded, without a ``/`` before it."""
+        merged = self._headers if headers is None else {**headers, **self._headers}
+        return RpcCall(path, path, verb, body, content_type, merged, query)
+
+    def _send(self, op: Operation, request: RpcCall) -> RpcReply:
+        try:
+            return self._checked(self._pool.call(op, self._endpoint, request, self._app_id, None))
+        except NotReached as error:
+            raise self._unreached(error) from error.__cause__
+
+    async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
+        if self._async is None:
+            with _fork.importing:
+                from ...rpc._async_http import AsyncPool
+
+            self._async = self._async or AsyncPool()
+        try:
+            return self._checked(await self._async.call(op, self._endpoint, request, self._app_id, None))
+        except NotReached as error:
+            raise self._unreached(error) from error.__cause__
+
+    def _wrote(self, request: RpcCall, reply: RpcReply) -> bool:
+        return request.http_method != "GET" and reply.status < 300
+
+    def _checked(self, reply: RpcReply) -> RpcReply:
+        if reply.status == 401 and reply.data == _REFUSED:
+            raise UnauthenticatedError(
+                f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
+            )
+        return reply
+
+    def _unreached(self, error: NotReached) -> UnavailableError:
+        return UnavailableError(
+            f"the sidecar cannot be reached: {error}; start one (cloud-runtimes serve, dapr run), "
+            'or work without: runtime="capa"'
+        )
+
+    def close(self) -> None:
+        self._closed = True
+        self._pool.close()
+        if self._async is not None:
+            self._async.close()
+
+    def _ask(self, verb: str, path: str, document: Any = None, **more: Any) -> Flow[RpcReply]:
+        """Make a request of JSON and return a reply that is no refusal."""
+        if document is not None:
+            more |= {"body": document if isinstance(document, bytes) else json.encode(document), "content_type": JSON}
+        reply: RpcReply = yield self.request(verb, path, **more)
+        if reply.status >= 300:
+            raise Refused(refusal(reply))
+        return reply
+
+    def _look(self, path: str, document: Any = None, verb: str = "GET", **more: Any) -> Flow[Any]:
+        """Make a request and return the JSON of its reply, ``None``: there is none."""
+        reply = yield from self._ask(verb, path, document, **more)
+        if reply.status == 204 or not reply.data:
+            return None
+        return decoded(reply.data)
+
+    # -- the sidecar --------------------------------------------------------
+
+    def ready(self) -> Flow[str]:
+        # not /v1.0/healthz: that may wait for the application, which may be waiting here
+        reply = yield self.request("GET", "v1.0/healthz/outbound")
+        return "" if 200 <= reply.status < 300 else f"status {reply.status}"
+
+    def component_type(self, name: str) -> Flow[str]:
+        try:
+            document = yield from self._look("v1.0/metadata")
+            return next((str(each["type"]) for each in document["components"] if each["name"] == name), "")
+        except (Refused, InternalError, KeyError, TypeError):
+            return ""
+
+    def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
+        reply: RpcReply = yield self.request(
+            call.http_method,
+            f"v1.0/invoke/{service}/method/{call.path}",
+            query=call.query,
+            body=call.body,
+            content_type=call.content_type,
+            headers=call.headers,
+        )
+        if reply.status >= 400 and ERROR_HEADER not in reply.headers:
+            said = refusal(reply)
+            if said.code == _INVOKE:
+                raise Refused(said)
+        return reply
+
+    # -- state --------------------------------------------------------------
+
+    def get_state(
+        self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
+    ) -> Flow[Found | None]:
+        pairs = _metadata(metadata)
+        if consistency is not None:
+            pairs.append(("consistency", consistency))
+        reply = yield from self._ask("GET", f"v1.0/state/{segment(store)}/{segment(key)}", query=urlencode(pairs))
+        if reply.status == 204:
+            return None
+        return Found(reply.data, reply.headers.get("etag") or None, reply.headers.get("metadata.ttlexpiretime"))
+
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, Found]]:
+        body = {"keys": list(keys), "parallelism": 10, "metadata": dict(metadata)}
+        items = yield from self._look(f"v1.0/state/{segment(store)}/bulk", body, "POST")
+        found: dict[str, Found] = {}
+        if items is None:
+            return found
+        for each in items if isinstance(items, list) else (None,):
+            if not isinstance(each, dict) or not isinstance(each.get("key"), str):
+                raise InternalError("the sidecar's answer is no list of items")
+            if each.get("error"):
+                raise InternalError(f"the sidecar cannot read {each['key']!r}: {str(each['error'])[:1000]}")
+            if "data" in each or each.get("etag"):
+                expires = (each.get("metadata") or {}).get("ttlExpireTime")
+                found[each["key"]] = Found(json.encode(each.get("data")), each.get("etag") or None, expires)
+        return found
+
+    def save_states(self, store: str, items: Sequence[Item]) -> Flow[None]:
+        body = b"[" + b",".join(map(_item, items)) + b"]"
+        yield from self._ask("POST", f"v1.0/state/{segment(store)}", body)
+
+    def delete_state(self, store: str, item: Item) -> Flow[None]:
+        pairs = _metadata(item.metadata)
+        if item.consistency is not None:
+            pairs.append(("consistency", item.consistency))
+        yield from self._ask(
+            "DELETE",
+            f"v1.0/state/{segment(store)}/{segment(item.key)}",
+            query=urlencode(pairs),
+            headers=None if item.etag is None else {"if-match": item.etag},
+        )
+
+    def transact(self, store: str, items: Sequence[Item], metadata: Mapping[str, str]) -> Flow[None]:
+        operations = [
+            b'{"operation":"%b","request":%b}' % (b"delete" if item.value is None else b"upsert", _item(item))
+            for item in items
+        ]
+        body = b'{"operations":[' + b",".join(operations) + b'],"metadata":' + json.encode(dict(metadata)) + b"}"
+        yield from self._ask("POST", f"v1.0/state/{segment(store)}/transaction", body)
+
+    # -- secrets, configuration, locks --------------------------------------
+
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
+        path = f"v1.0/secrets/{segment(store)}/{segment(key)}"
+        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
+        found = _secrets(b'{"":%b}' % (reply.data or b"{}"))
+        del reply
+        if found is None:
+            _odd()
+        return found[""]
+
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
+        path = f"v1.0/secrets/{segment(store)}/bulk"
+        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
+        found = _secrets(reply.data or b"{}")
+        del reply
+        if found is None:
+            _odd()
+        return found
+
+    def get_configuration(
+        self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
+    ) -> Flow[dict[str, Setting]]:
+        pairs = [("key", key) for key in keys] + _metadata(metadata)
+        found = yield from self._look(f"v1.0/configuration/{segment(store)}", query=urlencode(pairs))
+        settings: dict[str, Setting] = {}
+        if not isinstance(found, dict | None):
+            _odd()
+        for key, each in (found or {}).items():
+            if not isinstance(each, dict):
+                _odd()
+            settings[key] = Setting(
+                str(each.get("value") or ""), str(each.get("version") or ""), _texts(each.get("metadata"))
+            )
+        return settings
+
+    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
+        body = {"resourceId": resource, "lockOwner": owner, "expiryInSeconds": seconds}
+        found = yield from self._look(f"v1.0-alpha1/lock/{segment(store)}", body, "POST")
+        if not isinstance(found, dict) or not isinstance(found.get("success", False), bool):
+            _odd()
+        return bool(found.get("success", False))
+
+    def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
+        body = {"resourceId": resource, "lockOwner": owner}
+        found = yield from self._look(f"v1.0-alpha1/unlock/{segment(store)}", body, "POST")
+        if not isinstance(found, dict) or not isinstance(found.get("status", 0), int):
+            _odd()
+        return int(found.get("status", 0))
+
+    # -- publishing ---------------------------------------------------------
+
+    def publish(
+        self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
+    ) -> Flow[None]:
+        reply = yield self.request(
+            "POST",
+            f"v1.0/publish/{segment(pubsub)}/{segment(topic)}",
+            query=urlencode(_metadata(metadata)),
+            body=data,
+            content_type=content_type,
+        )
+        if reply.status >= 300:
+            raise Refused(refusal(reply))
+
+    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
+        body = [
+            b'{"entryId":%b,"event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
+            % (json.encode(entry.entry_id), entry.event, json.encode(dict(entry.metadata)))
+            for entry in entries
+        ]
+        reply = yield self.request(
+            "POST",
+            f"v1.0/publish/bulk/{segment(pubsub)}/{segment(topic)}",
+            body=b"[" + b",".join(body) + b"]",
+            content_type=JSON,
+        )
+        if reply.status >= 300:
+            raise Refused(refusal(reply), _failed(reply.data))
+
+    # -- streams ------------------------------------------------------------
+
+    def need_streams(self, what: str) -> None:
+        raise UnsupportedError(
+            f"{what} needs a stream, which only gRPC has, and {self.url} is HTTP: give the sidecar's gRPC address "
+            '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
+        )
+
+    def open(
+        self,
+        kind: Literal["events", "configuration"],
+        first: Any,
+        receive: Callable[[Any], None],
+        ended: Callable[[Exception | None], None],
+    ) -> Stream:
+        self.need_streams(kind)
+        raise AssertionError("unreachable")
+
+
+def segment(text: str) -> str:
+    """Return text as one segment of a path; Dapr cleans paths, so that a dot would not be safe."""
+    return quote(text, safe="").replace(".", "%2E")
+
+
+def decoded(data: bytes) -> Any:
+    """Return the JSON of an answer.
+
+    Raises:
+        InternalError: it is none.
+    """
+    try:
+        return json.decode(data)
+    except PayloadError:  # whose words may quote a secret
+        raise InternalError("the sidecar's answer is no JSON") from None
+
+
+def _item(item: Item) -> bytes:
+    """Return a save, or a delete of a transaction."""
+    options: dict[str, str] = {}
+    if item.create:
+        options["concurrency"] = "first-write"
+    if item.consistency is not None:
+        options["consistency"] = item.consistency
+    rest: dict[str, Any] = {"key": item.key}
+    for name, value in (("etag", item.etag), ("metadata", dict(item.metadata)), ("options", options)):
+        if value:
+            rest[name] = value
+    head = json.encode(rest)
+    return head if item.value is None else head[:-1] + b',"value":' + item.value + b"}"
+
+
+def _metadata(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"metadata.{name}", value) for name, value in metadata.items()]
+
+
+def _texts(found: Any) -> dict[str, str]:
+    """Return an object of texts, ``{}`` where there is none."""
+    if not isinstance(found, dict | None) or not all(isinstance(each, str) for each in (found or {}).values()):
+        _odd()
+    return found or {}
+
+
+def _secrets(data: bytes) -> dict[str, Secret] | None:
+    """Read secrets of an answer; ``None``: it is of another form. No error leaves here, whose frames would show it."""
+    try:
+        found: Any = json.decode(data)
+        return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or _odd()}
+    except (PayloadError, InternalError, InvalidArgumentError, AttributeError):
+        return None
+
+
+def _failed(data: bytes) -> frozenset[str] | None:
+    """Return the ids of the entries that failed; ``None``: they are not told."""
+    try:
+        found: Any = json.decode(data)
+        return frozenset(str(each["entryId"]) for each in found["failedEntries"])
+    except (PayloadError, KeyError, TypeError):
+        return None
+
+
+def _odd() -> NoReturn:
+    raise InternalError("the sidecar's answer is of another form than Dapr's")

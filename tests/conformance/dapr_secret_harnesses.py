@@ -1,0 +1,81 @@
+"""Secrets over a sidecar of ours, which has them in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from dapr_harnesses import client_of
+from secret_harnesses import MultipleHarness
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.testing import SecretHarness
+
+
+class SecretsBeside:
+    """A sidecar for all tests of a module, with two stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._patched = pytest.MonkeyPatch()
+        self.harness = MultipleHarness(self._patched, folder)
+        self.sidecar = Sidecar(self.harness.client(), SidecarSettings(app_id="suite", http_port=0, grpc_port=0))
+        self.sidecar.__enter__()
+
+    def close(self) -> None:
+        self.sidecar.close()
+        self.harness.close()
+        self._patched.undo()
+
+
+class DaprSecrets(SecretHarness):
+    """Clients of that sidecar over HTTP."""
+
+    name = "dapr"
+    multiple = True
+    keys = MultipleHarness.keys
+    grpc: ClassVar[bool] = False
+
+    def __init__(self, beside: SecretsBeside) -> None:
+        self._beside = beside
+        self._clients: list[CloudRuntimesClient] = []
+        self._inner = beside.harness
+        self._inner._stores.clear()
+        for _ in range(2):  # both are empty
+            self._inner.store("secret")
+        self._free = ["secret-1", "secret-2"]
+
+    def store(self, kind: str = "store") -> str:
+        return self._free.pop(0)
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        client = client_of(self._beside.sidecar, self.grpc, arguments)
+        self._clients.append(client)
+        return client
+
+    def put(self, store: str, key: str, value: str) -> None:
+        self._inner.put(store, key, value)
+
+    def put_entries(self, store: str, key: str, entries: Mapping[str, str]) -> None:
+        self._inner.put_entries(store, key, entries)
+
+    def remove(self, store: str, key: str) -> None:
+        self._inner.remove(store, key)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class DaprSecretsGrpc(DaprSecrets):
+    """Over gRPC."""
+
+    name = "dapr over gRPC"
+    grpc = True
+
+
+DAPR_SECRETS: dict[str, type[DaprSecrets]] = {harness.name: harness for harness in (DaprSecrets, DaprSecretsGrpc)}

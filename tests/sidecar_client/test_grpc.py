@@ -1,0 +1,364 @@
+"""The runtime dapr over gRPC: what of the way is its own; what the calls mean is held by the suites."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient, errors
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    InternalError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.rpc import RpcRequest
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+
+both = pytest.mark.parametrize("face", ["sync", "async"])
+
+
+def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
+    if face == "sync":
+        return getattr(client, method)(*arguments, **options)
+    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
+
+
+class Peer:
+    """A server that answers every method as it is told."""
+
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
+        self.code: grpc.StatusCode | None = None
+        self.reason = ""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[str] = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        self._server.add_generic_rpc_handlers((self,))
+        port = self._server.add_insecure_port(address)
+        self.url = f"grpc://127.0.0.1:{port}" if not address.startswith("unix:") else address
+        self._server.start()
+
+    def service(self, details: Any) -> Any:
+        def answer(request: bytes, context: Any) -> bytes:
+            self.asked.append(details.method.rpartition("/")[2])
+            assert self.gate.wait(20)
+            if self.code is not None:
+                if self.reason:
+                    kinds = messages()
+                    status = kinds.Status(code=13, message="words")
+                    status.details.add().Pack(kinds.ErrorInfo(reason=self.reason, domain="dapr.io"))
+                    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+                context.abort(self.code, "words")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def service_name(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self.gate.set()
+        self._server.stop(None).wait()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        found: int = free.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path, port: int) -> Iterator[Sidecar]:
+    beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
+    settings = SidecarSettings(app_id="beside", app_port=port, http_port=0, grpc_port=0, api_token="opens")
+    with beneath, Sidecar(beneath, settings) as made:
+        yield made
+
+
+# -- refusals ----------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        ("INVALID_ARGUMENT", "DAPR_STATE_NOT_FOUND", errors.ComponentNotFoundError),
+        ("INVALID_ARGUMENT", "ERR_SECRET_STORE_NOT_FOUND", errors.ComponentNotFoundError),
+        ("FAILED_PRECONDITION", "", errors.ComponentNotFoundError),
+        ("INVALID_ARGUMENT", "DAPR_STATE_ILLEGAL_KEY", errors.InvalidArgumentError),
+        ("PERMISSION_DENIED", "", errors.PermissionDeniedError),
+        ("UNAUTHENTICATED", "", UnauthenticatedError),
+        ("UNIMPLEMENTED", "", UnsupportedError),
+        ("RESOURCE_EXHAUSTED", "", ResourceExhaustedError),
+        ("ABORTED", "", errors.ConflictError),
+        ("INTERNAL", "ERR_STATE_GET", InternalError),
+        ("UNKNOWN", "", InternalError),
+        ("UNAVAILABLE", "", UnavailableError),
+        ("DEADLINE_EXCEEDED", "", DeadlineExceededError),
+    ],
+)
+def test_a_refusal_is_one_class(peer: Peer, face: str, code: str, reason: str, kind: type[Exception]) -> None:
+    with CloudRuntimesClient(peer.url) as client:
+        call(client.state, face, "save", "s", "k", 1)  # from here on the component's type is known
+        peer.code, peer.reason = grpc.StatusCode[code], reason
+        with pytest.raises(kind, match=r"words|token") as read:
+            call(client.state, face, "get", "s", "k")
+        with pytest.raises(kind) as written:
+            call(client.state, face, "save", "s", "k", 1, etag="1")
+    one: Any = read.value
+    other: Any = written.value
+    assert type(one) is kind
+    assert not one.maybe_applied
+    assert other.maybe_applied is (kind in (InternalError, UnavailableError, DeadlineExceededError))
+    assert one.retryable is (kind is UnavailableError)
+
+
+# -- the way -------------------------------------------------------------------
+
+
+@both
+def test_nobody_there(face: str) -> None:
+    with CloudRuntimesClient("grpc://127.0.0.1:1") as client:
+        with pytest.raises(UnavailableError, match="cloud-runtimes serve, dapr run") as caught:
+            call(client.state, face, "save", "s", "k", 1)
+    assert not caught.value.maybe_applied
+
+
+@both
+def test_a_deadline(peer: Peer, face: str) -> None:
+    peer.gate.clear()
+    with CloudRuntimesClient(peer.url) as client:
+        with pytest.raises(DeadlineExceededError, match="give a longer timeout") as caught:
+            call(client.state, face, "get", "s", "k", timeout=0.2)
+        assert not caught.value.maybe_applied
+        peer.gate.set()
+        assert call(client.state, face, "get", "s", "k") is None
+        call(client.state, face, "save", "s", "k", 1)  # the component's type is known
+        peer.gate.clear()
+        with pytest.raises(DeadlineExceededError) as caught:
+            call(client.state, face, "save", "s", "k", 1, timeout=0.2)
+        assert caught.value.maybe_applied
+
+
+def test_a_cancelled_task_says_whether_it_may_be_applied(peer: Peer) -> None:
+    async def run(client: CloudRuntimesClient) -> tuple[Any, Any]:
+        await client.state.save_async("s", "k", 1)
+        peer.gate.clear()
+        said = []
+        for one in (client.state.get_async("s", "k"), client.state.save_async("s", "k", 1)):
+            task = asyncio.ensure_future(one)
+            before = len(peer.asked)
+            while len(peer.asked) == before:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError as error:
+                said.append(getattr(error, "maybe_applied", None))
+        return said[0], said[1]
+
+    with CloudRuntimesClient(peer.url) as client:
+        assert asyncio.run(run(client)) == (False, True)
+
+
+def test_closing_ends_a_call(peer: Peer) -> None:
+    client = CloudRuntimesClient(peer.url)
+    assert client.state.get("s", "k") is None
+    peer.gate.clear()
+    ended: list[BaseException] = []
+
+    def get() -> None:
+        try:
+            client.state.get("s", "k")
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    while len(peer.asked) < 2:
+        thread.join(0.01)
+    client.close()
+    thread.join(20)
+    assert [type(error) for error in ended] == [ClosedError]
+
+
+def test_a_message_that_is_too_large(peer: Peer) -> None:
+    with CloudRuntimesClient(peer.url, config={"dapr": {"max_message": "64KiB"}}) as client:
+        with pytest.raises(ResourceExhaustedError, match=r"max_message in \[dapr\]") as caught:
+            client.state.save("s", "k", "x" * 100_000)
+        assert not caught.value.maybe_applied
+    for bad in ("1KiB", "4MB", 1.5, True):
+        with CloudRuntimesClient(peer.url, config={"dapr": {"max_message": bad}}) as client:
+            with pytest.raises(errors.InvalidArgumentError, match="max_message"):
+                client.state.get("s", "k")
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    peer = Peer(f"unix:{tmp_path}/s")
+    try:
+        with CloudRuntimesClient(f"unix://{tmp_path}/s") as client:
+            assert client.state.get("s", "k") is None
+    finally:
+        peer.close()
+
+
+def test_several_loops_and_threads_at_once(sidecar: Sidecar) -> None:
+    failed: list[BaseException] = []
+
+    async def some(client: CloudRuntimesClient, mine: str) -> None:
+        for number in range(10):
+            await asyncio.gather(*(client.state.save_async("s", f"{mine}-{n}", number) for n in range(5)))
+            assert await client.state.get_async("s", f"{mine}-4") == number
+
+    def work(client: CloudRuntimesClient, mine: str) -> None:
+        try:
+            if mine < "2":
+                asyncio.run(some(client, mine))
+            else:
+                for number in range(50):
+                    client.state.save("s", mine, number)
+                    assert client.state.get("s", mine) == number
+        except BaseException as error:
+            failed.append(error)
+
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
+        threads = [threading.Thread(target=work, args=(client, str(number))) for number in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(60)
+    assert failed == []
+
+
+@pytest.mark.process
+def test_a_forked_child_connects_anew(sidecar: Sidecar) -> None:
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens", timeout=20) as client:
+        client.state.save("s", "k", 1)
+        child = os.fork()
+        if child == 0:
+            try:
+                client.state.save("s", "child", client.state.get("s", "k") + 1)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.state.get("s", "child") == 2
+
+
+@both
+def test_the_token(sidecar: Sidecar, face: str) -> None:
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="wrong-one") as client:
+        with pytest.raises(UnauthenticatedError, match="give its DAPR_API_TOKEN") as caught:
+            call(client.state, face, "get", "s", "k")
+        assert "wrong-one" not in repr(caught.value)
+        with pytest.raises(UnauthenticatedError):
+            call(client, face, "wait_ready", timeout=5)
+
+
+@both
+def test_waiting_until_it_is_ready(sidecar: Sidecar, face: str) -> None:
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
+        call(client, face, "wait_ready")
+    with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(DeadlineExceededError):
+        call(client, face, "wait_ready", timeout=0.3)
+
+
+# -- subscribing to configuration ------------------------------------------------
+
+
+@both
+def test_a_subscription_outlives_its_sidecar(tmp_path: Path, face: str) -> None:
+    beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
+    settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=0)
+    with beneath:
+        beneath.configuration.save_configuration("s", {"a": "1", "b": "1"})
+        with Sidecar(beneath, settings) as first:
+            address = first.grpc_address
+            client = CloudRuntimesClient(f"grpc://{address}")
+            sub = call(client.configuration, face, "subscribe_configuration", "s", ["a", "b"])
+            seen = {key: item.value for key, item in sub.receive(20).items()}
+            assert seen == {"a": "1", "b": "1"}
+            beneath.configuration.save_configuration("s", {"a": "2"})
+            assert {key: item.value for key, item in sub.receive(20).items()} == {"a": "2"}
+        beneath.configuration.save_configuration("s", {"a": "3"})
+        beneath.configuration.delete_configuration("s", ["b"])
+        with Sidecar(beneath, replace(settings, grpc_port=int(address.rpartition(":")[2]))):
+            while set(seen.values()) != {"3", None}:
+                items = sub.receive(20)
+                assert items is not None
+                seen |= {key: None if item.deleted else item.value for key, item in items.items()}
+            beneath.configuration.save_configuration("s", {"b": "4"})
+            assert {key: item.value for key, item in sub.receive(20).items()} == {"b": "4"}
+            sub.close()
+            client.close()
+
+
+def test_a_subscription_that_is_refused_ends(peer: Peer) -> None:
+    with CloudRuntimesClient(peer.url) as client, client.configuration.subscribe_configuration("s") as sub:
+        assert sub.receive(5) == {}
+        peer.code = grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(UnsupportedError):
+            sub.receive(20)
+
+
+# -- calls of applications -------------------------------------------------------
+
+
+@both
+def test_calls(sidecar: Sidecar, port: int, face: str) -> None:
+    app = CloudRuntimesClient(sidecar.http_address, app_id="beside", api_token="opens")
+
+    @app.rpc.method("echo")
+    def echo(data: Any, request: RpcRequest) -> Any:
+        return {"data": data, "verb": request.http_method, "x": request.headers.get("x-mine"), "q": dict(request.query)}
+
+    @app.rpc.method("fail")
+    def fail(data: Any) -> None:
+        raise errors.ConflictError("a long story: " + "x" * 100)
+
+    with app, app.rpc.serving(port=port):
+        with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
+            assert not client.supports("rpc.status", "beside")
+            found = call(
+                client.rpc, face, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
+                headers={"x-mine": "1"}, query={"a": "b c"},
+            )  # fmt: skip
+            assert found == {"data": {"n": 1.5}, "verb": "PUT", "x": "1", "q": {"a": ["b c"]}}
+            # of a failure the status comes, and the beginning of its body
+            answer = call(client.rpc, face, "invoke", "beside", "fail")
+            assert answer.status == 409
+            assert b"a long story" in answer.data
+            with pytest.raises(errors.CloudRuntimesError) as caught:
+                call(client.rpc, face, "invoke_method", "beside", "fail")
+            assert caught.value.response is not None
+            with pytest.raises(errors.NotFoundError):
+                call(client.rpc, face, "invoke_method", "beside", "no-such-method")
+            with pytest.raises(UnavailableError, match="was not reached"):
+                call(client.rpc, face, "invoke_method", "nobody-there", "m")
+            with pytest.raises(UnsupportedError, match="over HTTP alone"):
+                call(client.rpc, face, "invoke_method", "beside", "echo", iter([b"a"]))
+            with pytest.raises(UnsupportedError, match="over HTTP alone"):
+                call(client.rpc, face, "invoke_method", "beside", "echo", http_method="PURGE")

@@ -1,0 +1,364 @@
+"""Publish and subscribe of the runtime dapr: publishing over HTTP, and what of streams the suite does not show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import grpc
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient, errors
+from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.errors import (
+    ClosedError,
+    ComponentNotFoundError,
+    InternalError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cloud_runtimes.pubsub import OutgoingEvent
+from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+
+both = pytest.mark.parametrize("face", ["sync", "async"])
+SOON = 20.0
+
+
+def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
+    if face == "sync":
+        return getattr(client, method)(*arguments, **options)
+    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
+
+
+def take(sub: Any, count: int) -> list[Any]:
+    events = []
+    while len(events) < count:
+        event = sub.receive(SOON)
+        assert event is not None, f"only {len(events)} of {count} came"
+        event.ack()
+        events.append(event)
+    return events
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Iterator[Sidecar]:
+    beneath = CloudRuntimesClient(config={"capa": {"home": ":memory:dapr-pubsub"}}, app_id="shop")
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
+        yield made
+
+
+@pytest.fixture
+def over_http(sidecar: Sidecar) -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(sidecar.http_address, app_id="shop") as client:
+        yield client
+
+
+@pytest.fixture
+def over_grpc(sidecar: Sidecar) -> Iterator[CloudRuntimesClient]:
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", app_id="shop") as client:
+        yield client
+
+
+# -- publishing over HTTP ----------------------------------------------------------
+
+
+@both
+def test_over_http_events_arrive_as_they_were(
+    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, face: str
+) -> None:
+    sent = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé 🎉", {"a": [1.5, None]}, []]
+    attributes = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with over_grpc.pubsub.subscribe("bus", f"http-{face}") as sub:
+        for value in sent:
+            call(over_http.pubsub, face, "publish", "bus", f"http-{face}", value)
+        call(over_http.pubsub, face, "publish_bulk", "bus", f"http-{face}", sent)
+        options = {"key": "k", "attributes": {**attributes, "traceparent": trace, "tracestate": "a=b"}}
+        call(over_http.pubsub, face, "publish", "bus", f"http-{face}", "x", content_type="text/plain", **options)
+        *events, last = take(sub, 2 * len(sent) + 1)
+    got = [event.data for event in events]
+    assert got == sent + sent
+    assert [type(value) for value in got] == [type(value) for value in sent + sent]
+    assert (last.id, last.subject, last.key, last.traceparent) == ("mine", "s", "k", trace)
+    assert dict(last.extensions) == {"level": 7, "urgent": True, "tracestate": "a=b"}
+    assert (last.source, last.type, last.topic, last.pubsub_name) == (
+        "shop", "cloud_runtimes.event", f"http-{face}", "bus",
+    )  # fmt: skip
+
+
+@both
+def test_over_http_raw_ttl_and_what_is_not_there(
+    over_http: CloudRuntimesClient, over_grpc: CloudRuntimesClient, face: str
+) -> None:
+    with over_grpc.pubsub.subscribe("bus", f"raw-{face}", raw=True) as sub:
+        call(over_http.pubsub, face, "publish", "bus", f"raw-{face}", b"\x01", raw=True)
+        call(over_http.pubsub, face, "publish", "bus", f"raw-{face}", "in an envelope", ttl=60)
+        plain, wrapped = take(sub, 2)
+    assert plain.data == b"\x01"
+    assert json.loads(wrapped.data)["data"] == "in an envelope"
+    assert not over_http.supports("pubsub.subscribe", "bus")
+    with pytest.raises(UnsupportedError, match='endpoint="grpc://localhost:50001"'):
+        call(over_http.pubsub, face, "subscribe", "bus", "t")
+    with pytest.raises(UnsupportedError):
+        call(over_http.pubsub, face, "publish", "bus", "t", 1, delay=1)
+
+
+def test_others_see_plain_json(over_grpc: CloudRuntimesClient, sidecar: Sidecar) -> None:
+    with over_grpc.pubsub.subscribe("bus", "plain") as sub:
+        over_grpc.pubsub.publish("bus", "plain", {"n": [1, True]}, key="k")
+        [event] = take(sub, 1)
+    document = json.loads(event.to_json())
+    assert document["data"] == {"n": [1, True]}
+    assert document["partitionkey"] == "k"
+
+
+def test_an_event_that_no_message_holds(sidecar: Sidecar) -> None:
+    config = {"dapr": {"max_message": "128KiB"}}
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", config=config) as client:
+        most = client.pubsub._driver("bus").max_event_bytes
+        assert most == 48 << 10
+        client.pubsub.publish("bus", "large", bytes(most))
+        client.pubsub.publish_bulk("bus", "large", [bytes(most)] * 3)  # one after the other
+        with pytest.raises(ResourceExhaustedError):
+            client.pubsub.publish("bus", "large", bytes(most + 1))
+        with pytest.raises(ResourceExhaustedError, match="max_message"):
+            client.pubsub.publish("bus", "large", bytes(most), attributes={"long": "x" * 65_000})
+
+
+# -- answers -------------------------------------------------------------------------
+
+
+def test_a_retry_is_held_back_and_a_drop_goes_to_the_dead_letters(over_grpc: CloudRuntimesClient) -> None:
+    with over_grpc.pubsub.subscribe("bus", "held") as sub:
+        over_grpc.pubsub.publish("bus", "held", 1)
+        event = sub.receive(SOON)
+        event.retry(delay=0.3)
+        before = time.monotonic()
+        [again] = take(sub, 1)
+        assert time.monotonic() - before > 0.25
+        assert (again.id, again.delivery_count) == (event.id, None)
+    with over_grpc.pubsub.subscribe("bus", "lost") as dead:
+        with over_grpc.pubsub.subscribe("bus", "held", dead_letter_topic="lost") as sub:
+            over_grpc.pubsub.publish("bus", "held", "bad")
+            sub.receive(SOON).drop()
+            [letter] = take(dead, 1)
+    assert (letter.data, letter.topic) == ("bad", "held")
+
+
+def test_many_in_flight_are_each_answered_once(over_grpc: CloudRuntimesClient) -> None:
+    seen: list[int] = []
+    lock = threading.Lock()
+
+    def handle(event: Any) -> None:
+        with lock:
+            seen.append(event.data)
+
+    with over_grpc.pubsub.subscribe("bus", "many", handle, workers=8, max_in_flight=200):
+        over_grpc.pubsub.publish_bulk("bus", "many", list(range(2000)))
+        end = time.monotonic() + SOON
+        while len(seen) < 2000 and time.monotonic() < end:
+            time.sleep(0.01)
+    with over_grpc.pubsub.subscribe("bus", "many") as sub:
+        assert sub.receive(0.3) is None
+    assert sorted(seen) == list(range(2000))
+
+
+# -- connections ------------------------------------------------------------------------
+
+
+class Streams:
+    """A server of streams that the test drives: what came is in ``came``, what is put into ``say`` goes out; an exception ends it."""
+
+    def __init__(self) -> None:
+        self.came: Queue[Any] = Queue()
+        self.say: Queue[Any] = Queue()
+        self.opened = 0
+        self._server = grpc.server(futures.ThreadPoolExecutor(16))
+        self._server.add_generic_rpc_handlers((self,))
+        self.url = f"grpc://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def service_name(self) -> str:
+        return ""
+
+    def service(self, details: Any) -> Any:
+        kinds = messages()
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            kinds.SubscribeTopicEventsRequestAlpha1.FromString,
+            lambda message: message.SerializeToString(),
+        )
+
+    def _stream(self, requests: Any, context: Any) -> Iterator[Any]:
+        kinds = messages()
+        self.opened += 1
+        mine = self.opened
+        assert next(requests).HasField("initial_request")
+        over = threading.Event()
+
+        def read() -> None:
+            try:
+                for request in requests:
+                    self.came.put((mine, request.event_processed.id, request.event_processed.status.status))
+                self.came.put((mine, "end", 0))
+            except Exception:  # the stream is gone
+                pass
+            over.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        yield kinds.SubscribeTopicEventsResponseAlpha1(
+            initial_response=kinds.SubscribeTopicEventsResponseInitialAlpha1()
+        )
+        while not over.is_set():
+            try:
+                what = self.say.get(timeout=0.02)
+            except Empty:
+                continue
+            if isinstance(what, grpc.StatusCode):
+                context.abort(what, "stream closed")
+            event = kinds.TopicEventRequest(
+                id=what, source="s", type="t", spec_version="1.0", data_content_type="application/json", data=b"1"
+            )
+            yield kinds.SubscribeTopicEventsResponseAlpha1(event_message=event)
+
+    def close(self) -> None:
+        self._server.stop(None).wait()
+
+
+@contextmanager
+def streams() -> Iterator[tuple[Streams, CloudRuntimesClient]]:
+    server = Streams()
+    try:
+        with CloudRuntimesClient(server.url, app_id="shop") as client:
+            yield server, client
+    finally:
+        server.close()
+
+
+def test_answers_go_to_the_connection_that_brought_the_event() -> None:
+    with streams() as (server, client), client.pubsub.subscribe("bus", "t") as sub:
+        for id in ("a", "b", "c"):
+            server.say.put(id)
+        a, b, c = (sub.receive(SOON) for _ in range(3))
+        b.ack()
+        assert server.came.get(timeout=SOON) == (1, "b", 0)
+        server.say.put(grpc.StatusCode.UNKNOWN)  # as Dapr ends them
+        server.say.put("a")  # and again on the next
+        again = sub.receive(SOON)
+        assert (again.id, server.opened) == ("a", 2)
+        a.ack()  # of the connection that is gone: no answer to the new one
+        c.drop()
+        again.retry(delay=0)
+        while (came := server.came.get(timeout=SOON)) == (1, "end", 0):
+            pass  # of the connection that is gone
+        assert came == (2, "a", 1)
+        assert server.came.empty()
+
+
+def test_closing_answers_first() -> None:
+    with streams() as (server, client):
+        sub = client.pubsub.subscribe("bus", "t")
+        for id in ("a", "b", "c"):
+            server.say.put(id)
+        a, _, c = (sub.receive(SOON) for _ in range(3))
+        a.ack()
+        c.drop()
+        sub.close()
+        assert [server.came.get(timeout=SOON) for _ in range(3)] == [(1, "a", 0), (1, "c", 2), (1, "end", 0)]
+
+
+@both
+def test_a_subscription_that_is_refused(face: str) -> None:
+    with streams() as (server, client):
+        sub = client.pubsub.subscribe("bus", "t")
+        server.say.put(grpc.StatusCode.PERMISSION_DENIED)
+        with pytest.raises(PermissionDeniedError):
+            call(sub, face, "receive", SOON)
+    with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(UnavailableError):
+        call(client.pubsub, face, "subscribe", "bus", "t")
+
+
+def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
+    beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="shop")
+    with beneath:
+        with Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as first:
+            address = first.grpc_address
+            client = CloudRuntimesClient(f"grpc://{address}", app_id="shop")
+            sub = client.pubsub.subscribe("bus", "t")
+            client.pubsub.publish("bus", "t", 1)
+            take(sub, 1)
+        beneath.pubsub.publish("bus", "t", 2)
+        port = int(address.rpartition(":")[2])
+        with Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=port)):
+            assert [event.data for event in take(sub, 1)] == [2]
+            sub.close()
+            client.close()
+
+
+@pytest.mark.process
+def test_fork(over_grpc: CloudRuntimesClient) -> None:
+    with over_grpc.pubsub.subscribe("bus", "forked") as sub:
+        over_grpc.pubsub.publish("bus", "forked", "parent")
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                try:
+                    sub.receive(1)
+                except ClosedError:
+                    over_grpc.pubsub.publish("bus", "forked", "child")
+                    code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert sorted(event.data for event in take(sub, 2)) == ["child", "parent"]
+
+
+# -- failures -----------------------------------------------------------------------------
+
+
+@both
+def test_a_bulk_that_fails(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
+    config = {"capa": {"home": str(tmp_path)}, "pubsub": {"bus": {"component": "sqlite"}}}
+    beneath = CloudRuntimesClient(config=config, app_id="shop")
+    with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
+        for address in (made.http_address, f"grpc://{made.grpc_address}"):
+            with CloudRuntimesClient(address) as client:
+                for method, data in (("publish", 1), ("publish_bulk", [1, OutgoingEvent(2)])):
+                    with pytest.raises(ComponentNotFoundError):
+                        call(client.pubsub, face, method, "no-such-bus", "t", data)
+
+
+@both
+def test_what_failed_of_a_bulk_is_told(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cloud_runtimes.runtimes.dapr.failures import Refusal, Refused
+
+    with CloudRuntimesClient("http://h") as client:
+        link = client.pubsub._driver("bus")._link
+        for known in (True, False):
+
+            def publish_bulk(pubsub: str, topic: str, entries: Any, known: bool = known) -> Any:
+                raise Refused(
+                    Refusal(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", "full"),
+                    frozenset({entries[1].entry_id}) if known else None,
+                )
+                yield
+
+            monkeypatch.setattr(link, "publish_bulk", publish_bulk)
+            with pytest.raises(errors.BulkError if known else InternalError, match="full") as caught:
+                call(client.pubsub, face, "publish_bulk", "bus", "t", [1, 2, 3])
+            told: Any = caught.value
+            assert told.maybe_applied
+            if known:
+                assert list(told.failed) == [1]
