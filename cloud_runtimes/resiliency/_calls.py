@@ -36,13 +36,14 @@ _HANDLES: Final = frozenset(
         ("lock", "hold"),
         ("lock", "release"),
         ("lock", "renew"),
+        ("lock", "try_lock"),
         ("pubsub", "publisher"),
         ("pubsub", "subscribe"),
         ("rpc", "serve"),
         ("schedule", "run"),
     ]
 )
-"""Steps of handles, which have rules of their own."""
+"""Steps of handles, which have rules of their own. What they return is let go of by the service alone, so no interrupt may come between, and there are points for one between a driver's return and `Call`'s."""
 _FAULTS: Final = frozenset(["DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
 _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]

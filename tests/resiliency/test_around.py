@@ -178,7 +178,8 @@ def test_without_the_table_there_are_no_rules(answers: Any) -> None:
 
 
 def test_handles_and_streams_keep_their_own_rules() -> None:
-    policies = {"default": {"timeout": 0.001, "breaker": {"consecutive_failures": 1}, "retry": {"budget_reserve": 0}}}
+    policies: dict[str, Any] = {"default": {"breaker": {"consecutive_failures": 1}, "retry": {"budget_reserve": 0}}}
+    policies |= {name: {"timeout": 0.001} for name in ("lock", "pubsub")}
     with CloudRuntimesClient(
         config={"capa": {"home": ":memory:handles"}, "resiliency": {"targets": policies}}
     ) as client:
@@ -194,7 +195,13 @@ def test_handles_and_streams_keep_their_own_rules() -> None:
                 if len(found) == 3:
                     break
         assert found == [0, 1, 2]
-        assert "pubsub.bus" not in stats(client)
+        lease = client.lock.try_lock("locks", "r")
+        assert lease is not None
+        lease.release()
+        with client.lock.hold("locks", "r", wait=1):
+            pass
+        assert client.state.get("orders", "absent") is None
+        assert set(stats(client)) == {"state.orders"}
 
 
 def test_what_runs_in_a_transaction_is_part_of_it(tmp_path: Path) -> None:
