@@ -49,6 +49,8 @@ _NEVER_SENT: Final = re.compile(
 """Of the gRPC library here: nothing has left this process."""
 _TOO_LARGE: Final = re.compile(r"(Sent|Received) message larger than max")
 _MOST: Final = 1000
+_TICK: Final = 0.1
+"""Seconds by which the library's clock may be ahead of a deadline."""
 _STREAM: Final = Method("client", "stream", repeatable=False, writes=False)
 # channels of a parent: kept, since letting go of one would close it
 _inherited: list[Any] = []
@@ -103,14 +105,14 @@ class GrpcTransport(Transport):
         self._metadata: tuple[tuple[str, str], ...] = () if token is None else (("dapr-api-token", token),)
         self._app_id = app_id
         self.largest = largest
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the client
         self._made: grpc.Channel | None = None
         _fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
         _inherited.append(self._made)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._made = None
 
     def _channel(self) -> grpc.Channel:
@@ -217,7 +219,7 @@ class GrpcTransport(Transport):
         trailing = future.trailing_metadata() or ()
         said, info = refusal_of(code, details, trailing)
         # a status that came from the sidecar is its word; else it is this library's
-        if not said.reason and (error := self._own(op, code, details, writes)):
+        if not said.reason and not info and (error := self._own(op, code, details, writes)):
             raise error
         if call.whole:
             return Whole(None, _texts_of(future.initial_metadata() or ()), said, info)
@@ -232,7 +234,7 @@ class GrpcTransport(Transport):
                 'or work without: runtime="capa"',
                 maybe_applied=sent,
             )
-        if code == "DEADLINE_EXCEEDED" and op.timeout is not None and not op.remaining():
+        if code == "DEADLINE_EXCEEDED" and (left := op.remaining()) is not None and left < _TICK:
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
             return ResourceExhaustedError(
