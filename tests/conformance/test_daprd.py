@@ -85,6 +85,11 @@ def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
             face.call(getattr(client, service), method, *arguments)
 
 
+def test_no_such_pubsub_to_subscribe_to(over_grpc: CloudRuntimesClient, face: Face) -> None:
+    with pytest.raises(ComponentNotFoundError):
+        face.call(over_grpc.pubsub, "subscribe", "none", "t")
+
+
 def test_events(client: CloudRuntimesClient, over_grpc: CloudRuntimesClient, face: Face) -> None:
     sent = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé", {"a": [1.5, None]}, [1, True]]
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

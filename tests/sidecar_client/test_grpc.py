@@ -41,7 +41,7 @@ def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -
 class Peer:
     """A server that answers every method as it is told."""
 
-    def __init__(self, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, address: str = "127.0.0.1:0", pem: bytes | None = None) -> None:
         self.code: grpc.StatusCode | None = None
         self.reason = ""
         self.gate = threading.Event()
@@ -49,7 +49,10 @@ class Peer:
         self.asked: list[str] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         self._server.add_generic_rpc_handlers((self,))
-        port = self._server.add_insecure_port(address)
+        if pem is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, grpc.ssl_server_credentials([(pem, pem)]))
         self.url = f"grpc://127.0.0.1:{port}" if not address.startswith("unix:") else address
         self._server.start()
 
@@ -221,6 +224,24 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     try:
         with CloudRuntimesClient(f"unix://{tmp_path}/s") as client:
             assert client.state.get("s", "k") is None
+    finally:
+        peer.close()
+
+
+def test_tls_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(__file__).parent.parent / "rpc" / "localhost.pem"
+    peer = Peer("0.0.0.0:0", file.read_bytes())
+    port = peer.url.rpartition(":")[2]
+    try:
+        with CloudRuntimesClient(f"grpcs://localhost:{port}") as client, pytest.raises(UnavailableError):
+            client.state.get("s", "k")
+        assert peer.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with CloudRuntimesClient(f"grpcs://localhost:{port}") as client:
+            assert client.state.get("s", "k") is None
+        with CloudRuntimesClient(f"grpcs://127.0.0.2:{port}") as client, pytest.raises(UnavailableError):
+            client.state.get("s", "k")  # the certificate is of another name
+        assert peer.asked == ["GetState"]
     finally:
         peer.close()
 

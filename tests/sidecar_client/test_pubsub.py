@@ -306,6 +306,39 @@ def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
             client.close()
 
 
+def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    with streams() as (server, client):
+        opened: list[float] = []
+        link = client.pubsub._driver("bus")._link
+        real = link.open
+
+        def open(*arguments: Any) -> Any:
+            opened.append(time.monotonic())
+            return real(*arguments)
+
+        monkeypatch.setattr(link, "open", open)
+        with client.pubsub.subscribe("bus", "t") as sub:
+            server.close()
+            assert sub.receive(2.5) is None
+        assert 3 <= len(opened) <= 15
+
+
+def test_a_full_subscription_does_not_spin() -> None:
+    with streams() as (server, client), client.pubsub.subscribe("bus", "t", max_in_flight=2) as sub:
+        for number in range(50):
+            server.say.put(str(number))
+        held = [sub.receive(SOON) for _ in range(2)]
+        source = sub._pump._source
+        while len(source._events) < 48:
+            time.sleep(0.01)
+        before = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - before < 0.3
+        for event in held:
+            event.ack()
+        assert sub.receive(SOON).id == "2"
+
+
 @pytest.mark.process
 def test_fork(over_grpc: CloudRuntimesClient) -> None:
     with over_grpc.pubsub.subscribe("bus", "forked") as sub:
@@ -329,12 +362,15 @@ def test_fork(over_grpc: CloudRuntimesClient) -> None:
 
 
 @both
-def test_a_bulk_that_fails(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
+def test_no_such_component(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
     config = {"capa": {"home": str(tmp_path)}, "pubsub": {"bus": {"component": "sqlite"}}}
     beneath = CloudRuntimesClient(config=config, app_id="shop")
     with beneath, Sidecar(beneath, SidecarSettings(app_id="shop", http_port=0, grpc_port=0)) as made:
         for address in (made.http_address, f"grpc://{made.grpc_address}"):
             with CloudRuntimesClient(address) as client:
+                if address.startswith("grpc"):
+                    with pytest.raises(ComponentNotFoundError):
+                        call(client.pubsub, face, "subscribe", "no-such-bus", "t")
                 for method, data in (("publish", 1), ("publish_bulk", [1, OutgoingEvent(2)])):
                     with pytest.raises(ComponentNotFoundError):
                         call(client.pubsub, face, method, "no-such-bus", "t", data)

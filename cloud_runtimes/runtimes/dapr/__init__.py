@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from ..._dapr.messages import messages
 from ..._operation import Method, Operation
 from ..._runtime import Runtime
 from ...config import ClientSettings, build
@@ -81,7 +82,7 @@ class DaprRuntime(Runtime):
         if found.http is not None:
             from .over_http import HttpTransport
 
-            http = HttpTransport(endpoint(*found.http), settings.api_token, settings.app_id)
+            http = HttpTransport(endpoint(*found.http), settings.api_token, settings.app_id, own.max_message)
         made = [each for each in (grpc, http) if each is not None]
         self.link, self.calls = made[0], made[-1]
 
@@ -98,6 +99,8 @@ class DaprRuntime(Runtime):
                 component=name,
                 runtime=self.name,
             )
+        if self.link.streams:
+            messages()  # imported here, where a fork waits for it
         module, kind = _DRIVERS[service]
         driver: Driver = getattr(import_module(module, __name__), kind)(
             self.calls if service == "rpc" else self.link, name

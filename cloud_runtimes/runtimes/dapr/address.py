@@ -39,7 +39,7 @@ class DaprSettings:
     Attributes:
         http_endpoint: where the sidecar's HTTP API is, beside or instead of ``endpoint``; else ``DAPR_HTTP_ENDPOINT``, ``DAPR_HTTP_PORT``.
         grpc_endpoint: where its gRPC API is; else ``DAPR_GRPC_ENDPOINT``, ``DAPR_GRPC_PORT``.
-        max_message: bytes of one message over gRPC, or text such as ``16MiB``; the sidecar has a limit of its own (``--max-body-size``).
+        max_message: bytes of one message over gRPC, and of one with events over HTTP, or text such as ``16MiB``; the sidecar has a limit of its own (``--max-body-size``).
     """
 
     http_endpoint: str | None = None

@@ -91,6 +91,7 @@ class _Source(ConfigurationSource):
     def look(self) -> Update | None:
         if (failure := self._failure) is not None:
             self._failure = self._stream = None
+            self._news = True  # the next look finds out whether the sidecar is there
             raise failure
         if self._due and self._due[0] <= monotonic():
             self._due.pop(0)

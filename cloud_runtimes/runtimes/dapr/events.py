@@ -62,9 +62,7 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
     Raises:
         CloudRuntimesError: it cannot be one.
     """
-    from google.protobuf import json_format
-
-    told: Mapping[str, Any] = json_format.MessageToDict(message.extensions)
+    told = _members(message.extensions)
     trace = told.get("traceparent")
     extensions = {name: _plain(value) for name, value in told.items() if name not in _DAPRS and _is_plain(value)}
     if isinstance(state := told.get("tracestate"), str) and state:
@@ -86,6 +84,16 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
         raw=raw,
     )
     return kernel.Frame(kernel.build_frame(message.source or "Dapr", message.type or _TYPE, topic, [record]))[0]
+
+
+def _members(struct: Any) -> dict[str, Any]:
+    """Return the members of a ``Struct`` that an event can have: text, numbers, booleans."""
+    members: dict[str, Any] = {}
+    for name, value in struct.fields.items():
+        kind = value.WhichOneof("kind")
+        if kind in ("string_value", "number_value", "bool_value"):
+            members[name] = getattr(value, kind)
+    return members
 
 
 def _text(told: Mapping[str, Any], name: str) -> str | None:

@@ -40,10 +40,10 @@ class HttpTransport(Transport):
 
     exact = False
     streams = False
-    largest = 4 << 20
 
-    def __init__(self, endpoint: Endpoint, token: str | None, app_id: str) -> None:
+    def __init__(self, endpoint: Endpoint, token: str | None, app_id: str, largest: int) -> None:
         super().__init__(endpoint.url)
+        self.largest = largest
         self._endpoint = endpoint
         self._app_id = app_id
         self._headers: Mapping[str, str] = {} if token is None else {"dapr-api-token": token}

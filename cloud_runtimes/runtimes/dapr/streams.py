@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from ... import _fork
 from ..._thread import Background
 
 if TYPE_CHECKING:
     import grpc
 
 __all__ = ["GrpcStream"]
+
+# streams of a parent: kept, since letting go of one would cancel it, by locks that nobody releases in a child
+_inherited: list[Any] = []
 
 
 class GrpcStream:
@@ -51,8 +55,13 @@ class GrpcStream:
         else:
             stream = channel.unary_stream(method, **codecs)
             self._call = stream(first, metadata=metadata)
+        _fork.register(self)
         self._thread = Background(self._read, "cloud-runtimes-stream")
         self._thread.start()
+
+    def forked(self) -> None:
+        """In a forked child: the stream is the parent's."""
+        _inherited.append(self)
 
     def _requests(self) -> Iterator[Any]:
         while (message := self._outgoing.get()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
@@ -17,7 +18,7 @@ from ..._thread import Changes
 from ...errors import CloudRuntimesError
 from ...pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
 from .events import incoming
-from .failures import stream_error
+from .failures import Refused, stream_error
 from .transport import Stream, Transport
 
 __all__ = ["DaprSubscription"]
@@ -26,6 +27,8 @@ _STATUS: Final = {Verdict.ACK: 0, Verdict.RETRY: 1, Verdict.DROP: 2}
 _FIRST_DELAY: Final = 1.0
 """Seconds after which an answer asks for another try, where nobody says when: what is retried at once would go round and round."""
 _LEAVING: Final = 5.0
+_FIRST_BACKOFF: Final = 0.05
+_MAX_BACKOFF: Final = 5.0
 
 
 class _Token(NamedTuple):
@@ -57,6 +60,11 @@ class DaprSubscription(EventSource):
         self._stream: Stream | None = None
         self._live = False
         self._failure: CloudRuntimesError | None = None
+        self._begun = False
+        # after a failure: seconds, and the time before which there is no other try
+        self._backoff = self._again = 0.0
+        # whether the last exchange wanted more than there was
+        self._room = True
         self._events: deque[Delivery] = deque()
         # answers that are held back: (when, number, token)
         self._later: list[tuple[float, int, _Token]] = []
@@ -110,7 +118,9 @@ class DaprSubscription(EventSource):
         if connection != self._connection:
             return
         if not message.HasField("event_message"):
-            self._live = True
+            self._live = self._begun = True
+            self._backoff = 0.0
+            self._changes.announce()
         else:
             event = message.event_message
             token = _Token(connection, event.id)
@@ -119,11 +129,15 @@ class DaprSubscription(EventSource):
             except CloudRuntimesError as error:
                 repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
                 self._answer(token, Verdict.DROP)
-        self._changes.announce()
+            if self._room:
+                self._changes.announce()
 
     def _ended(self, connection: int, why: Exception | None) -> None:
         if connection == self._connection:
-            self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
+            if self._begun or not isinstance(why, Refused):
+                self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
+            else:  # it never was
+                self._failure = why.error(applied=False)
             self._changes.announce()
 
     def _cancel(self) -> None:
@@ -143,12 +157,17 @@ class DaprSubscription(EventSource):
             self._cancel()
             self._events.clear()
             self._failure = None
+            self._backoff = min(_MAX_BACKOFF, self._backoff * 2 or _FIRST_BACKOFF)
+            self._again = monotonic() + random.uniform(self._backoff / 2, self._backoff)
             raise failure
         if self._stream is None:
+            if monotonic() < self._again:
+                return []
             self._connect()
         events: list[Delivery] = []
         while len(events) < want and self._events:
             events.append(self._events.popleft())
+        self._room = len(events) < want
         return events
 
     def _settle(self, answer: Answer) -> None:
@@ -182,7 +201,9 @@ class DaprSubscription(EventSource):
         ticket = self._changes.ticket()
         if self._later:
             timeout = min(timeout, max(0.0, self._later[0][0] - monotonic()))
-        if self._events or self._woken or self._failure is not None:
+        if self._stream is None:
+            timeout = min(timeout, max(0.0, self._again - monotonic()))
+        if self._woken or (self._room and self._events) or (self._room and self._failure is not None):
             timeout = 0.0
         self._changes.wait(ticket, timeout)
         self._woken = False

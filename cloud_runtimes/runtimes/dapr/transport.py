@@ -88,7 +88,7 @@ class Transport(ABC):
         url: for messages.
         exact: JSON comes back as it was saved, whatever its numbers.
         streams: `open` works.
-        largest: bytes of a message, as far as known.
+        largest: bytes of a message.
     """
 
     url: str

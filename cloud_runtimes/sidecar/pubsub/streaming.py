@@ -42,6 +42,9 @@ class Streams:
     async def serve(self, requests: Any) -> AsyncGenerator[Any, None]:
         """Answer one stream."""
         subscription = await self._first(requests)
+        if self._context.lack("pubsub", subscription.pubsub_name) is not None:
+            text = f"pubsub {subscription.pubsub_name} is not found"
+            raise DaprError(404, "INVALID_ARGUMENT", "ERR_PUBSUB_NOT_FOUND", text, reason="DAPR_PUBSUB_NOT_FOUND")
         try:
             handle = await open_handle(self._context, subscription, _IN_FLIGHT)
         except CloudRuntimesError as error:
