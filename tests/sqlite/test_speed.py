@@ -35,13 +35,14 @@ def test_a_read_costs_at_most_twice_the_select(
     for number in range(slices):
         costs = []
         for which in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
-            began = time.perf_counter()
+            # of the thread: what else runs on the machine takes the core away from both, and not evenly
+            began = time.thread_time()
             for _ in range(100):
                 if which == "ours":
                     got = client.state.get("store", "k")
                 else:
                     got = orjson.loads(by_hand.execute(sql, (store, "k")).fetchone()[0])
-            costs.append((which, (time.perf_counter() - began) * 1e4))
+            costs.append((which, (time.thread_time() - began) * 1e4))
             assert got == value
         cost = dict(costs)
         ratios.append(cost["ours"] / cost["theirs"])
