@@ -184,6 +184,7 @@ class Streams:
         self.came: Queue[Any] = Queue()
         self.say: Queue[Any] = Queue()
         self.opened = 0
+        self.extensions: Any = None
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
         self._server.add_generic_rpc_handlers((self,))
         self.url = f"grpc://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -228,7 +229,13 @@ class Streams:
             if isinstance(what, grpc.StatusCode):
                 context.abort(what, "stream closed")
             event = kinds.TopicEventRequest(
-                id=what, source="s", type="t", spec_version="1.0", data_content_type="application/json", data=b"1"
+                extensions=self.extensions,
+                id=what,
+                source="s",
+                type="t",
+                spec_version="1.0",
+                data_content_type="application/json",
+                data=b"1",
             )
             yield kinds.SubscribeTopicEventsResponseAlpha1(event_message=event)
 
@@ -264,6 +271,20 @@ def test_answers_go_to_the_connection_that_brought_the_event() -> None:
             pass  # of the connection that is gone
         assert came == (2, "a", 1)
         assert server.came.empty()
+
+
+def test_attributes_of_others() -> None:
+    with streams() as (server, client), client.pubsub.subscribe("bus", "t") as sub:
+        told = messages().Struct()
+        told.update({"Not_Ours": "x", "level": 7, "ratio": 1.5, "list": [1], "none": None, "topic": "t", "traceid": ""})
+        server.extensions = told
+        server.say.put("a")
+        event = sub.receive(SOON)
+        assert (event.id, event.data, dict(event.extensions)) == ("a", 1, {"level": 7})
+        told.update({"time": "yesterday"})  # which no event of CloudEvents has: it is left out, not the event
+        server.say.put("b")
+        event = sub.receive(SOON)
+        assert (event.id, event.data) == ("b", 1)
 
 
 def test_closing_answers_first() -> None:

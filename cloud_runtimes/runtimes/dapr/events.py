@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._native import events as kernel
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
+from ...errors import InvalidArgumentError
 from .values import is_exact
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = ["CLOUD_EVENT", "incoming", "outgoing"]
 CLOUD_EVENT: Final = "application/cloudevents+json"
 _TYPE: Final = "cloud_runtimes.event"
 _KEY: Final = "partitionkey"
+_NAME: Final = re.compile(r"[a-z0-9]{1,100}")
 _DAPRS: Final = frozenset(
     ["topic", "pubsubname", "traceid", "traceparent", "tracestate", _KEY, "subject", "time", "expiration"]
 )
@@ -64,25 +67,30 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
     """
     told = _members(message.extensions)
     trace = told.get("traceparent")
-    extensions = {name: _plain(value) for name, value in told.items() if name not in _DAPRS and _is_plain(value)}
+    extensions = {
+        name: _plain(value)
+        for name, value in told.items()
+        if name not in _DAPRS and _NAME.fullmatch(name) and _is_plain(value)
+    }
     if isinstance(state := told.get("tracestate"), str) and state:
         extensions["tracestate"] = state
     # a dead letter tells the topic it was first published to
     first = told.get("topic")
     topic = first if isinstance(first, str) and first else message.topic
-    record = kernel.encode_record(
-        bytes(message.data),
-        message.data_content_type or OCTETS,
-        id=message.id or None,
-        time=_text(told, "time"),
-        key=_text(told, _KEY),
-        traceparent=trace if isinstance(trace, str) and trace else None,
-        type=message.type or None,
-        source=message.source or None,
-        subject=_text(told, "subject"),
-        extensions=extensions or None,
-        raw=raw,
-    )
+    needed: dict[str, Any] = {"id": message.id or None, "raw": raw}
+    more: dict[str, Any] = {
+        "time": _text(told, "time"),
+        "key": _text(told, _KEY),
+        "traceparent": trace if isinstance(trace, str) and trace else None,
+        "subject": _text(told, "subject"),
+        "extensions": extensions or None,
+    }
+    origin: dict[str, Any] = {"type": message.type or None, "source": message.source or None}
+    content_type, data = message.data_content_type or OCTETS, bytes(message.data)
+    try:
+        record = kernel.encode_record(data, content_type, **needed, **origin, **more)
+    except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
+        record = kernel.encode_record(data, content_type, **needed, **origin)
     return kernel.Frame(kernel.build_frame(message.source or "Dapr", message.type or _TYPE, topic, [record]))[0]
 
 
