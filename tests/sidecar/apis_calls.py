@@ -101,8 +101,9 @@ def _bulk(name: str, path: str, rpc: str, note: str = "") -> Api:
     )
 
 
-def _streamed(what: str, code: str = "OK", **fields: str) -> Case:
-    return Case(what=what, rpc=Rpc({"initial_request": {"pubsub_name": "store", "topic": "t", **fields}}), code=code)
+def _streamed(what: str, code: str = "OK", reason: str | None = None, **fields: str) -> Case:
+    initial = {"pubsub_name": "store", "topic": "t", **fields}
+    return Case(what=what, rpc=Rpc({"initial_request": initial}), code=code, reason=reason)
 
 
 def _no_job(client: CloudRuntimesClient) -> None:
@@ -307,7 +308,7 @@ APIS: tuple[Api, ...] = (
             _streamed("subscribed"),
             _streamed("no name", "UNKNOWN", pubsub_name=""),
             _streamed("no topic", "UNKNOWN", topic=""),
-            _streamed("no such pub/sub component", "UNKNOWN", pubsub_name="nope"),
+            _streamed("no such pub/sub component", "INVALID_ARGUMENT", "DAPR_PUBSUB_NOT_FOUND", pubsub_name="nope"),
             Case(what="the first request is not the initial one", rpc=Rpc(), code="UNKNOWN"),
         ),
     ),
