@@ -25,10 +25,11 @@ LINE = re.compile(r"(http://\S+) for HTTP(?:, (\S+) for gRPC)?: the sidecar of (
 
 
 def _address(stream: IO[str]) -> re.Match[str]:
+    # byte by byte: what a stream has read ahead of a line, communicate() leaves out
     told = ""
-    while line := stream.readline():
-        told += line
-        if found := LINE.fullmatch(line):
+    while byte := os.read(stream.fileno(), 1):
+        told += byte.decode("latin-1")
+        if byte == b"\n" and (found := LINE.fullmatch(told.splitlines(keepends=True)[-1])):
             return found
     raise AssertionError(told)
 
