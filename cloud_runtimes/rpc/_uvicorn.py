@@ -32,6 +32,8 @@ _TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent
 _QUEUE: Final = 1024
 _AT_A_TIME: Final = 128
 """Connections that are accepted in one turn of the loop, so also how many there may be too many until the others are closed. asyncio goes on accepting after "too many open files", again and again, each time with a traceback."""
+_PIECE: Final = 64 * 1024
+"""Bytes that are read in one turn of the loop, a quarter of what asyncio does, so that large bodies let others in between."""
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
 
@@ -99,6 +101,8 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):
+            transport.max_size = _PIECE
         self._idle_since = self.loop.time()
         limit = self.config.most_connections  # type: ignore[attr-defined]
         if len(self.connections) > limit and not self._make_room():
@@ -164,12 +168,12 @@ class _Protocol(H11Protocol):
         self._unread = None
         super().resume_writing()
 
-    def look(self, now: float) -> None:
-        """See that its answers are read, no slower than `SLOWEST`; called now and then. An answer that could be written whole begins the time anew."""
+    def look(self, now: float) -> bool:
+        """See that its answers are read, no slower than `SLOWEST`; called now and then. An answer that could be written whole begins the time anew. Tells whether it is over with it."""
         size = self.transport.get_write_buffer_size()
         if not size:
             self._unread = None
-            return
+            return False
         # the kernel asks for more in steps of a third of its own buffer, so what it holds must count
         queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         size += int.from_bytes(queued, sys.byteorder)
@@ -177,6 +181,8 @@ class _Protocol(H11Protocol):
             self._unread = size, now + HEAD_TIME
         elif now > self._unread[1]:
             self._reset()
+            return True
+        return False
 
     def _reset(self) -> None:
         """Break off, without what the kernel would keep trying to send."""
@@ -204,13 +210,13 @@ class Server(uvicorn.Server):
                 async with asyncio.timeout(1.0):
                     await self._wake.wait()
             except TimeoutError:
-                self._look()
+                await self._look()
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         now = self._loop.time()
         for each in list(self.server_state.connections):
-            if isinstance(each, _Protocol):
-                each.look(now)
+            if isinstance(each, _Protocol) and each.look(now):
+                await asyncio.sleep(0)  # many may be over at once, and what they hold is not let go for nothing: others come in between
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End; who does not read its answer does not hold it up longer than others may."""
@@ -223,7 +229,7 @@ class Server(uvicorn.Server):
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._look()
+            await self._look()
 
     def stop(self) -> None:
         """Have it end; from any thread."""
