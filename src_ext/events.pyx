@@ -36,7 +36,7 @@ from collections.abc import Mapping
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "Frame", "Marks", "ReceivedEvent", "Record", "all_settled", "build_frame", "decode_event", "encode_record", "mark_answers", "parse_cloudevent",
+    "Frame", "Marks", "ReceivedEvent", "Record", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
@@ -390,15 +390,13 @@ cdef class Frame:
         parts_read(self.at(index), &parts)
         return parts.expires
 
-    def deliver(self, Py_ssize_t start, places, int64_t now_us, token, deliveries, type delivery not None, list out not None):
-        """Append a delivery for each place; see the twin."""
+    def deliver(self, Py_ssize_t start, places, int64_t now_us, held, list out not None):
+        """Append the record of each place; see the twin."""
         cdef Parts parts
         cdef const uint8_t* at
         cdef Record record
         cdef Py_ssize_t place
         cdef list expired = []
-        if not issubclass(delivery, tuple):
-            raise TypeError("a delivery is a tuple")
         for number in places:
             place = number
             at = self.at(start + place)
@@ -410,7 +408,9 @@ cdef class Frame:
             record = Record.__new__(Record)
             record.owner = self
             record.record = at
-            out.append(CR_named(delivery, record, (token, number), deliveries))
+            record.held = held
+            record.place = place
+            out.append(record)
         return expired
 
     def select(self, indices):

@@ -8,6 +8,8 @@ cdef class Record:
 
     cdef object owner           # the Frame; or the document, as bytes or text
     cdef const uint8_t* record
+    cdef readonly object held   # once it is delivered: the marks of its slice, and its place there
+    cdef readonly Py_ssize_t place
 
     cdef const Parts* read(self, Parts* room) except NULL:
         # Where the parts are, or in `room`.
@@ -199,29 +201,8 @@ cdef extern from *:
     static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
         return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
     }
-    static CYTHON_INLINE PyObject* CR_named(PyObject* cls, PyObject* first, PyObject* second, PyObject* third) {
-    #if PY_VERSION_HEX < 0x030E0000 && !defined(PYPY_VERSION)
-        /* what tuple.__new__ does for a subclass, without the tuple that it copies */
-        PyObject* made = ((PyTypeObject*)cls)->tp_alloc((PyTypeObject*)cls, 3);
-        if (made == NULL) return NULL;
-        Py_INCREF(first); PyTuple_SET_ITEM(made, 0, first);
-        Py_INCREF(second); PyTuple_SET_ITEM(made, 1, second);
-        Py_INCREF(third); PyTuple_SET_ITEM(made, 2, third);
-        return made;
-    #else
-        PyObject* made;
-        PyObject* all = PyTuple_Pack(3, first, second, third);
-        PyObject* arguments = all == NULL ? NULL : PyTuple_Pack(1, all);
-        Py_XDECREF(all);
-        if (arguments == NULL) return NULL;
-        made = PyTuple_Type.tp_new((PyTypeObject*)cls, arguments, NULL);
-        Py_DECREF(arguments);
-        return made;
-    #endif
-    }
     """
     object CR_new(object cls, tuple empty)
-    object CR_named(object cls, object first, object second, object third)
 
 
 cdef object event_class = None
@@ -335,43 +316,34 @@ def decode_event(data):
 # ---- a batch at a time: what a subscription does with every event ----
 
 
-def receive_events(cls, deliveries, pump, str pubsub_name not None, type, bint raw):
-    """Make an event, of a subclass of `ReceivedEvent`, of each (record, token, deliveries)."""
+def receive_events(cls, records, deliveries, pump, str pubsub_name not None, type, bint raw):
+    """Make an event, of a subclass of `ReceivedEvent`, of each record; see the twin."""
     cdef ReceivedEvent event
     cdef list events = []
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
-    for each in deliveries:
-        # a subclass of tuple, which unpacking would iterate over
-        if PyTuple_Check(each) and PyTuple_GET_SIZE(each) == 3:
-            record, token, count = (<tuple>each)[0], (<tuple>each)[1], (<tuple>each)[2]
-        else:
-            record, token, count = each
+    for record in records:
         event = new_event(cls)
-        event._record = record
+        event._record = event._token = record
         event._pump = pump
-        event._token = token
         event._type = type
         event._raw = raw
         event.pubsub_name = pubsub_name
-        event.delivery_count = count
+        event.delivery_count = deliveries
         events.append(event)
     return events
 
 
-def settle_events(events, verdict, delay, type answer not None, list answers not None):
+def settle_events(events, verdict):
     """Give those that have no answer this one; see the twin."""
     cdef ReceivedEvent event
-    cdef Py_ssize_t count = 0
-    if not issubclass(answer, tuple):
-        raise TypeError("an answer is a tuple")
+    cdef list tokens = []
     for found in events:
         event = <ReceivedEvent?>found
         if event._verdict is None:
             event._verdict = verdict
-            answers.append(CR_named(answer, event._token, verdict, delay))
-            count += 1
-    return count
+            tokens.append(event._token)
+    return tokens
 
 
 def all_settled(events):
@@ -428,16 +400,14 @@ cdef class Marks:
         return self.mark(place) == 1
 
 
-def mark_answers(answers, done):
-    """Mark what answers settle; see the twin."""
+def mark_records(records):
+    """Mark the places of delivered records as settled; see the twin."""
+    cdef Record record
     cdef Marks marks
-    cdef list others = []
-    for answer in answers:
-        if PyTuple_Check(answer) and PyTuple_GET_SIZE(answer) == 3:
-            (held, place), verdict = (<tuple>answer)[0], (<tuple>answer)[1]
-        else:
-            (held, place), verdict, _ = answer
-        marks = <Marks?>held
-        if not marks.void and marks.mark(place) and verdict is not done:
-            others.append((held, place, answer))
-    return others
+    cdef list marked = []
+    for found in records:
+        record = <Record?>found
+        marks = <Marks?>record.held
+        if not marks.void and marks.mark(record.place):
+            marked.append(record)
+    return marked

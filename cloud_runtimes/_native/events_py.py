@@ -5,7 +5,7 @@ Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import PayloadError
@@ -13,7 +13,7 @@ from . import record_py as layout
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .json_py import parse_object
-from .received_py import Marks, ReceivedEvent, all_settled, mark_answers, receive_events, settle_events
+from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, check_text, encode_record, read_varint
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "build_frame",
     "decode_event",
     "encode_record",
-    "mark_answers",
+    "mark_records",
     "parse_cloudevent",
     "read_cloudevent",
     "receive_as",
@@ -145,26 +145,25 @@ class Frame:
         start: int,
         places: Iterable[int],
         now_us: int,
-        token: Any,
-        deliveries: int,
-        delivery: Callable[[Any, Any, Any], Any],
+        held: Any,
         out: list[Any],
     ) -> list[int]:
-        """Append ``delivery(record, (token, place), deliveries)`` for each place behind `start`; return the places that expired (`IndexError`).
+        """Append the record of each place behind `start`, with its ``held`` and ``place``; return the places that expired (`IndexError`).
 
         Args:
             start, places: record `start` + place.
             now_us: microseconds since 1970 UTC.
-            token, deliveries: of all of them.
-            delivery: a named tuple.
-            out: what it is appended to.
+            held: the `Marks` of the slice that begins with `start`.
+            out: what they are appended to.
         """
         expired = []
         for place in places:
             if 0 < self.expires(start + place) <= now_us:
                 expired.append(place)
             else:
-                out.append(delivery(self[start + place], (token, place), deliveries))
+                record = self[start + place]
+                record.held, record.place = held, place
+                out.append(record)
         return expired
 
     def select(self, indices: Sequence[int]) -> bytes:
@@ -228,13 +227,19 @@ class _Fields:
 
 
 class Record:
-    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
+    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched.
 
-    __slots__ = ("_fields", "_frame")
+    Attributes:
+        held, place: once it is delivered: the `Marks` of its slice, and its place there.
+    """
+
+    __slots__ = ("_fields", "_frame", "held", "place")
 
     def __init__(self, frame: Frame, fields: _Fields) -> None:
         self._frame = frame
         self._fields = fields
+        self.held: Any = None
+        self.place = 0
 
     @property
     def id(self) -> str:

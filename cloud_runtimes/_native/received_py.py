@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .events_py import Record
 
-__all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_answers", "receive_events", "settle_events"]
+__all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_records", "receive_events", "settle_events"]
 
 
 class ReceivedEvent:
@@ -113,28 +113,25 @@ class ReceivedEvent:
 
 
 def receive_events(
-    cls: Any, deliveries: Iterable[tuple[Any, Any, int | None]], pump: Any, pubsub_name: str, type: Any, raw: bool
+    cls: Any, records: Iterable[Any], deliveries: int | None, pump: Any, pubsub_name: str, type: Any, raw: bool
 ) -> list[Any]:
-    """Make an event, of a subclass of `ReceivedEvent`, of each (record, token, deliveries)."""
+    """Make an event, of a subclass of `ReceivedEvent`, of each record, which is its own token."""
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
     return [
-        cls(record, pump=pump, token=token, pubsub_name=pubsub_name, delivery_count=count, type=type, raw=raw)
-        for record, token, count in deliveries
+        cls(record, pump=pump, token=record, pubsub_name=pubsub_name, delivery_count=deliveries, type=type, raw=raw)
+        for record in records
     ]
 
 
-def settle_events(
-    events: Iterable[ReceivedEvent], verdict: Any, delay: float | None, answer: Any, answers: list[Any]
-) -> int:
-    """Give those that have no answer this one: append ``answer(token, verdict, delay)``, a named tuple; return how many they were."""
-    count = 0
+def settle_events(events: Iterable[ReceivedEvent], verdict: Any) -> list[Any]:
+    """Give those that have no answer this one; return their tokens."""
+    tokens = []
     for event in events:
         if event._verdict is None:
             event._verdict = verdict
-            answers.append(answer(event._token, verdict, delay))
-            count += 1
-    return count
+            tokens.append(event._token)
+    return tokens
 
 
 def all_settled(events: Iterable[ReceivedEvent]) -> bool:
@@ -152,7 +149,7 @@ class Marks:
     Attributes:
         left: how many places are not settled.
         touched: something was settled; the owner takes it back.
-        void: set by the owner; `mark_answers` passes it by.
+        void: set by the owner; `mark_records` passes it by.
 
     Raises:
         ValueError: the bitmap is not as long as the slice.
@@ -184,15 +181,6 @@ class Marks:
         return True
 
 
-def mark_answers(answers: Iterable[tuple[Any, Any, Any]], done: Any) -> list[tuple[Any, int, Any]]:
-    """Mark what answers settle, whose tokens are (marks, place).
-
-    Returns:
-        (marks, place, answer) of those that count, with another verdict than `done`.
-    """
-    others = []
-    for answer in answers:
-        (marks, place), verdict, _ = answer
-        if not marks.void and marks.settle(place) and verdict is not done:
-            others.append((marks, place, answer))
-    return others
+def mark_records(records: Iterable[Any]) -> list[Any]:
+    """Mark the places of delivered records as settled; return those that were not before, and whose marks are not void (`IndexError`)."""
+    return [record for record in records if not record.held.void and record.held.settle(record.place)]

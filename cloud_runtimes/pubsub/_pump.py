@@ -17,7 +17,7 @@ from .._log import repeated
 from .._native import events as kernel
 from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
-from .driver import Answer, Delivery, EventSource, Verdict
+from .driver import Answers, Deliveries, Delivery, EventSource, Verdict
 from .types import Event
 
 __all__ = ["Pump"]
@@ -69,7 +69,7 @@ class Pump:
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
         self._settled: deque[tuple[Sequence[Event[Any]], Verdict, float | None]] = deque()
         # the thread's own: answers to land, and events without one
-        self._answers: list[Answer] = []
+        self._answers = Answers()
         self._open = 0
         # about how many events `_settled` holds
         self._waiting = 0
@@ -189,7 +189,7 @@ class Pump:
 
     def _run(self) -> None:
         backoff = 0.0
-        answers: list[Answer] = []
+        answers = Answers()
         while True:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
@@ -198,13 +198,13 @@ class Pump:
             if self._abandoned and not ending:
                 self._settle(self._drain(), Verdict.RETURN, None)
                 ending = not self._handed
-            answers += self._answers
-            self._answers = []
+            answers.groups += self._answers.groups
+            self._answers = Answers()
             if ending:
                 self._drain()  # the source gives it back
                 # what was handed out and has no answer was delivered; what was not goes back uncounted
                 held = [event for _, events in self._handed for event in events if event._verdict is None]
-                answers += [Answer(event._token, Verdict.RETURN) for event in held]
+                answers.add([event._token for event in held], Verdict.RETURN)
                 break
             want = 0 if self._closing else self._max_in_flight - self._open
             if want < self._low and self._ready:
@@ -212,7 +212,7 @@ class Pump:
             try:
                 if answers or want:
                     deliveries = self._source.exchange(answers, want)
-                    answers = []
+                    answers = Answers()
                     self._admit(deliveries)
                     backoff = 0.0
                 self._source.wait(LANDING if self._open else _IDLE)
@@ -235,7 +235,16 @@ class Pump:
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
-        events = kernel.receive_events(Event, deliveries, self, self.pubsub_name, self._type, self._raw)
+        name, type, raw = self.pubsub_name, self._type, self._raw
+        events: list[Event[Any]] = []
+        if isinstance(deliveries, Deliveries):
+            for records, count in deliveries.groups:
+                events += kernel.receive_events(Event, records, count, self, name, type, raw)
+        else:
+            for record, token, count in deliveries:
+                events.append(
+                    Event(record, pump=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
+                )
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)
@@ -250,7 +259,9 @@ class Pump:
             self._settle(events, verdict, delay)
 
     def _settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
-        self._open -= kernel.settle_events(events, verdict, delay, Answer, self._answers)
+        tokens = kernel.settle_events(events, verdict)
+        self._answers.add(tokens, verdict, delay)
+        self._open -= len(tokens)
 
     def _drain(self) -> list[Event[Any]]:
         """Take back what was fetched and not handed out."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from .._driver import Driver
 from .._operation import Operation
@@ -28,6 +28,8 @@ __all__ = [
     "SUBSCRIBE",
     "TTL",
     "Answer",
+    "Answers",
+    "Deliveries",
     "Delivery",
     "EventSource",
     "PubSubDriver",
@@ -90,6 +92,72 @@ class Answer(NamedTuple):
     delay: float | None = None
 
 
+_T = TypeVar("_T")
+
+
+class _Grouped(Sequence[_T]):
+    """A sequence of tuples that are made when they are looked at."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+        return list(iter(self))[index]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self)}>"
+
+
+class Deliveries(_Grouped[Delivery]):
+    """Deliveries of a source that has many at a time, a group of records at a time: their tokens are the records themselves.
+
+    Attributes:
+        groups: (records, ``deliveries`` of all of them).
+    """
+
+    __slots__ = ("groups",)
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[Sequence[Record], int | None]] = []
+
+    def __len__(self) -> int:
+        return sum(len(records) for records, _ in self.groups)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return (Delivery(record, record, count) for records, count in self.groups for record in records)
+
+
+class Answers(_Grouped[Answer]):
+    """Answers, a group of tokens at a time.
+
+    Attributes:
+        groups: (tokens, verdict, ``delay``).
+    """
+
+    __slots__ = ("groups",)
+
+    def __init__(self, answers: Iterable[Answer] = ()) -> None:
+        self.groups: list[tuple[Sequence[Any], Verdict, float | None]] = []
+        if isinstance(answers, Answers):
+            self.groups += answers.groups
+        else:
+            self.groups += [((token,), verdict, delay) for token, verdict, delay in answers]
+
+    def __len__(self) -> int:
+        return sum(len(tokens) for tokens, _, _ in self.groups)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (Answer(token, verdict, delay) for tokens, verdict, delay in self.groups for token in tokens)
+
+    def add(self, tokens: Sequence[Any], verdict: Verdict, delay: float | None = None) -> None:
+        """Append an answer for each token."""
+        if tokens:
+            self.groups.append((tokens, verdict, delay))
+
+
 class SubscribeRequest(NamedTuple):
     """What a member of a group asks for; ``None`` leaves it to the component.
 
@@ -121,8 +189,10 @@ class EventSource(ABC):
     """
 
     @abstractmethod
-    def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
+    def exchange(self, answers: Sequence[Answer], want: int, /) -> Sequence[Delivery]:
         """Land answers, then return up to ``want`` events that are there now. Does not wait for events.
+
+        The service gives `Answers`; a source that has many events at a time returns `Deliveries`.
 
         An answer for a delivery that has gone to another member is ignored.
         """

@@ -216,7 +216,9 @@ class Server(uvicorn.Server):
         now = self._loop.time()
         for each in list(self.server_state.connections):
             if isinstance(each, _Protocol) and each.look(now):
-                await asyncio.sleep(0)  # many may be over at once, and what they hold is not let go for nothing: others come in between
+                await asyncio.sleep(
+                    0
+                )  # many may be over at once, and what they hold is not let go for nothing: others come in between
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End; who does not read its answer does not hold it up longer than others may."""

@@ -6,23 +6,11 @@ import gc
 import random
 import weakref
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from .conftest import load, outcome
-
-
-class Made(NamedTuple):
-    record: Any
-    token: Any
-    deliveries: int | None
-
-
-class Said(NamedTuple):
-    token: Any
-    verdict: Any
-    delay: float | None = None
 
 
 @pytest.fixture
@@ -41,20 +29,18 @@ def frame(kernel: ModuleType, expires: list[int | None]) -> Any:
 
 def test_deliver(kernel: ModuleType) -> None:
     found = frame(kernel, [None, 10, 11, None, 12, None])
+    assert (found[0].held, found[0].place) == (None, 0)
     out: list[Any] = [None]
-    token = object()
-    assert found.deliver(1, [0, 1, 2, 4], 11, token, 3, Made, out) == [0, 1]
-    assert [type(each) for each in out[1:]] == [Made, Made]
-    assert [(each.record.payload, each.token, each.deliveries) for each in out[1:]] == [
-        (b"3", (token, 2), 3),
-        (b"5", (token, 4), 3),
-    ]
-    assert found.deliver(0, range(6), 0, token, 1, Made, out) == []
+    held = object()
+    assert found.deliver(1, [0, 1, 2, 4], 11, held, out) == [0, 1]
+    assert [type(each) for each in out[1:]] == [kernel.Record] * 2
+    assert [(each.payload, each.held, each.place) for each in out[1:]] == [(b"3", held, 2), (b"5", held, 4)]
+    assert found.deliver(0, range(6), 0, held, out) == []
     assert len(out) == 9
     for start, places in ((0, [6]), (5, [1]), (-1, [0]), (0, [-1])):
         with pytest.raises(IndexError):
-            found.deliver(start, places, 0, token, 1, Made, [])
-    for wrong in ((0, [None], 0, token, 1, Made, []), (0, 5, 0, token, 1, Made, [])):
+            found.deliver(start, places, 0, held, [])
+    for wrong in ((0, [None], 0, held, []), (0, 5, 0, held, [])):
         with pytest.raises(TypeError):
             found.deliver(*wrong)
 
@@ -63,29 +49,20 @@ def test_receive_and_settle(kernel: ModuleType) -> None:
     class Event(kernel.ReceivedEvent):  # type: ignore[name-defined, misc]
         __slots__ = ()
 
-    records = frame(kernel, [None] * 4)
     given: list[Any] = []
-    records.deliver(0, range(4), 0, "claim", 2, Made, given)
+    frame(kernel, [None] * 4).deliver(0, range(4), 0, kernel.Marks(4), given)
     pump = object()
-    events = kernel.receive_events(Event, given, pump, "bus", dict, True)
+    events = kernel.receive_events(Event, given, 2, pump, "bus", dict, True)
     assert [type(event) for event in events] == [Event] * 4
     first = events[0]
-    assert (first._pump, first._token, first._type, first._raw) == (pump, ("claim", 0), dict, True)
+    assert (first._pump, first._token, first._type, first._raw) == (pump, given[0], dict, True)
     assert (first.pubsub_name, first.delivery_count, first._verdict, first._decoded) == ("bus", 2, None, False)
     assert [event.type for event in events] == ["t", "own", "t", "own"]
     assert [event.topic for event in events] == ["top"] * 4
-    answers: list[Any] = []
     assert not kernel.all_settled(events)
-    assert kernel.settle_events(events[1:2], "drop", None, Said, answers) == 1
-    assert kernel.settle_events(events, "again", 1.5, Said, answers) == 3
-    assert kernel.settle_events(events, "done", None, Said, answers) == 0
-    assert [type(each) for each in answers] == [Said] * 4
-    assert answers == [
-        (("claim", 1), "drop", None),
-        (("claim", 0), "again", 1.5),
-        (("claim", 2), "again", 1.5),
-        (("claim", 3), "again", 1.5),
-    ]
+    assert kernel.settle_events(events[1:2], "drop") == given[1:2]
+    assert kernel.settle_events(events, "again") == [given[0], *given[2:]]
+    assert kernel.settle_events(events, "done") == []
     assert kernel.all_settled(events)
     assert kernel.all_settled([])
     assert [event._verdict for event in events] == ["again", "drop", "again", "again"]
@@ -93,15 +70,15 @@ def test_receive_and_settle(kernel: ModuleType) -> None:
 
 def test_only_events_are_events(kernel: ModuleType) -> None:
     with pytest.raises(TypeError):
-        kernel.receive_events(dict, [], None, "", None, False)
-    with pytest.raises((TypeError, ValueError)):
-        kernel.receive_events(kernel.ReceivedEvent, [(1, 2)], None, "", None, False)
+        kernel.receive_events(dict, [], None, None, "", None, False)
     with pytest.raises((TypeError, AttributeError)):
-        kernel.settle_events([object()], "done", None, Said, [])
+        kernel.settle_events([object()], "done")
     with pytest.raises((TypeError, AttributeError)):
         kernel.all_settled([object()])
     with pytest.raises((TypeError, AttributeError)):
-        kernel.mark_answers([Said((object(), 0), "done")], "done")
+        kernel.mark_records([object()])
+    with pytest.raises((TypeError, AttributeError)):
+        kernel.mark_records([frame(kernel, [None])[0]])  # which nobody has delivered
 
 
 def test_a_cycle_through_an_event_is_collected(kernel: ModuleType) -> None:
@@ -109,7 +86,7 @@ def test_a_cycle_through_an_event_is_collected(kernel: ModuleType) -> None:
         pass
 
     pump = Pump()
-    pump.events = kernel.receive_events(kernel.ReceivedEvent, [(None, None, None)], pump, "", None, False)  # type: ignore[attr-defined]
+    pump.events = kernel.receive_events(kernel.ReceivedEvent, [None], 1, pump, "", None, False)  # type: ignore[attr-defined]
     seen = weakref.ref(pump)
     del pump
     gc.collect()
@@ -135,21 +112,23 @@ def test_marks(kernel: ModuleType) -> None:
     assert kernel.Marks(0).left == 0
 
 
-def test_answers_are_marked_once(kernel: ModuleType) -> None:
+def test_records_are_marked_once(kernel: ModuleType) -> None:
+    records = frame(kernel, [None] * 4)
     one, other, void = kernel.Marks(4), kernel.Marks(4), kernel.Marks(4)
     void.void = True
-    answers = [
-        Said((one, 0), "done"),
-        Said((one, 1), "again", 2.0),
-        Said((one, 1), "again"),
-        Said((one, 0), "drop"),
-        Said((void, 2), "drop"),
-        Said((other, 3), "drop"),
+    given: list[Any] = []
+    for marks in (one, other, void):
+        records.deliver(0, range(4), 0, marks, given)
+    assert kernel.mark_records([given[0], given[1], given[1], given[0], given[10], given[7]]) == [
+        given[0],
+        given[1],
+        given[7],
     ]
-    assert kernel.mark_answers(answers, "done") == [(one, 1, answers[1]), (other, 3, answers[5])]
     assert (one.left, one.settled, other.left, void.left) == (2, b"\x03", 3, 4)
+    wrong: list[Any] = []
+    records.deliver(0, [3], 0, kernel.Marks(3), wrong)
     with pytest.raises(IndexError):
-        kernel.mark_answers([Said((one, 4), "done")], "done")
+        kernel.mark_records(wrong)
 
 
 def test_twins_mark_alike(both: tuple[ModuleType, ModuleType]) -> None:

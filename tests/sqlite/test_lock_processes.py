@@ -122,7 +122,7 @@ def test_contention_with_kills(
     )
     assert len(holds) > 20 * seconds / 6
     assert holders_killed >= 1
-    assert max(passed) <= 3 * _PROCESSES
+    assert max(passed) <= rounds(10, 3) * _PROCESSES  # beside a load whoever sleeps is woken later
     assert waits[-1] < 20
     assert min(whole, default=1) > 0
     assert client.lock.try_lock("locks", "r") is not None or client.lock.hold("locks", "r", wait=20).__enter__()

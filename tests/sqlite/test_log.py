@@ -129,7 +129,7 @@ def test_a_dead_members_events_go_to_another(client: CloudRuntimesClient, clocks
     dead.exchange(answers(first[:2]), 0)
     assert data(other.exchange([], 100)) == [6, 7, 8, 9]
     clocks.advance(29)
-    assert other.exchange([], 100) == []
+    assert not other.exchange([], 100)
     clocks.advance(2)
     taken = other.exchange([], 100)
     assert data(taken) == [2, 3, 4, 5]
@@ -148,11 +148,11 @@ def test_a_living_member_keeps_what_it_holds(client: CloudRuntimesClient, clocks
     held = living.exchange([], 10)
     for _ in range(20):
         clocks.advance(11)
-        assert living.exchange([], 0) == []  # renews every third of ack_wait
-        assert other.exchange([], 10) == []
+        assert not living.exchange([], 0)  # renews every third of ack_wait
+        assert not other.exchange([], 10)
     living.exchange(answers(held), 0)
     clocks.advance(100)
-    assert other.exchange([], 10) == []
+    assert not other.exchange([], 10)
     living.close([])
     other.close([])
 
@@ -197,7 +197,7 @@ def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks
         assert data(dying.exchange([], 10)) == ["poison"]
         clocks.advance(31)
     last = member(client, max_deliveries=3, dead_letter_topic="dead")
-    assert last.exchange([], 10) == []
+    assert not last.exchange([], 10)
     assert data(letters.exchange([], 10)) == ["poison"]
     assert rows(home, "SELECT value FROM counters WHERE name = 'dead_lettered:bus/t/g'") == [(1,)]
     last.close([])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
 from ..._operation import Method, Operation
-from ...pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
+from ...pubsub.driver import Answer, Answers, Deliveries, EventSource, SubscribeRequest, Verdict
 from . import log
 from .bell import Waiter
 from .job import Job
@@ -43,8 +43,6 @@ SELECT
 FROM groups g WHERE g.id = :group
 """
 
-Token = tuple["_Held", int]
-
 
 class _Held(kernel.Marks):
     """A claim of this member, in memory: what of it is settled. Void once it is landed as a whole, or went to another member."""
@@ -55,10 +53,10 @@ class _Held(kernel.Marks):
 
 
 class _Landing(NamedTuple):
-    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers other than "done", how many expired."""
+    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers other than "done", whose tokens are records; how many expired."""
 
     bitmaps: list[tuple[int, bytes | None]]
-    answers: list[tuple[_Held, int, Answer]]
+    answers: list[Answer]
     expired: int
 
 
@@ -78,7 +76,7 @@ class Member(EventSource):
         self._held: dict[int, _Held] = {}
         # claimed and not yet handed on; answers, and events found expired, not yet written
         self._claimed: list[Claimed] = []
-        self._unlanded: list[tuple[_Held, int, Answer]] = []
+        self._unlanded: list[Answer] = []
         self._expired = 0
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
@@ -129,8 +127,8 @@ class Member(EventSource):
         if self._waiter is not None:
             self._waiter.ring()
 
-    def exchange(self, answers: Sequence[Answer], want: int, /) -> list[Delivery]:
-        self._unlanded += kernel.mark_answers(answers, Verdict.ACK)
+    def exchange(self, answers: Sequence[Answer], want: int, /) -> Deliveries:
+        self._mark(answers)
         touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
@@ -162,7 +160,7 @@ class Member(EventSource):
 
         # what only moves claims may be lost with the power: it is delivered again then. A dead letter is a publish.
         durable = self._driver.component.durable and (
-            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for _, _, answer in landing.answers)
+            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for answer in landing.answers)
         )
         idle = not self._held
         self._next_due = None
@@ -181,7 +179,7 @@ class Member(EventSource):
                 del self._held[id]
 
     def close(self, answers: Sequence[Answer], /) -> None:
-        self._unlanded += kernel.mark_answers(answers, Verdict.ACK)
+        self._mark(answers)
         landing = self._landing()
         left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         left += self._claimed
@@ -273,6 +271,13 @@ class Member(EventSource):
             number = rows[0][0] if rows else None
         return () if number is None else (bell(number),)
 
+    def _mark(self, answers: Sequence[Answer]) -> None:
+        """Mark what is settled; answers other than "done" are kept for the round."""
+        for tokens, verdict, delay in Answers(answers).groups:
+            marked = kernel.mark_records(tokens)
+            if verdict is not Verdict.ACK:
+                self._unlanded += [Answer(token, verdict, delay) for token in marked]
+
     def _landing(self) -> _Landing:
         """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
         bitmaps = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
@@ -285,11 +290,11 @@ class Member(EventSource):
             log.count(connection, f"expired:{self._label}", landing.expired)
         again: list[tuple[int, int, int, int]] = []
         away: list[tuple[int, int]] = []
-        for held, place, (_, verdict, delay) in landing.answers:
-            claim = held.claim
+        for record, verdict, delay in landing.answers:
+            claim: Claimed = record.held.claim
             if claim.id in lost:
                 continue
-            event = (claim.frame, claim.start + place)
+            event = (claim.frame, claim.start + record.place)
             if verdict is Verdict.DROP or (
                 verdict is Verdict.RETRY
                 and self._max_deliveries is not None
@@ -309,9 +314,9 @@ class Member(EventSource):
 
     # -- handing on -------------------------------------------------------
 
-    def _deliver(self) -> list[Delivery]:
+    def _deliver(self) -> Deliveries:
         """Turn claims into deliveries; a claim whose frame cannot be read stays for the next time."""
-        deliveries: list[Delivery] = []
+        deliveries = Deliveries()
         now_us = self._clocks.wall_ms() * 1000
         while self._claimed:
             claim = self._claimed[0]
@@ -319,7 +324,9 @@ class Member(EventSource):
             held = _Held(claim)
             gone: Sequence[int] = claim.open()
             if frame is not None:
-                gone = frame.deliver(claim.start, gone, now_us, held, claim.deliveries, Delivery, deliveries)
+                records: list[kernel.Record] = []
+                gone = frame.deliver(claim.start, gone, now_us, held, records)
+                deliveries.groups.append((records, claim.deliveries))
                 self._expired += len(gone)
             for place in gone:
                 held.settle(place)  # expired, or dropped from a full log
