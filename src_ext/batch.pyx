@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """The publisher's buffer, compiled: the same results and errors as its twin `cloud_runtimes/_native/batch_py.py`, which is the contract.
 
 Records are written straight into the open chunk, a block of memory that is a frame but for its count; sealed blocks wait in a list for `take`, which copies and recycles them.
@@ -374,7 +374,6 @@ cdef class BatchBuffer:
         return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size
 
 
-cdef object ABSENT = object()
 cdef object ENCODE_JSON = _payload.encode_json
 
 
@@ -396,7 +395,7 @@ cdef class Entry:
         self.max_event = max_event
         self.buffer = buffer
 
-    def send(self, data, *, key=None, attributes=None, metadata=None, timeout=ABSENT):
+    def send(self, data, *, key=None, attributes=None, metadata=None, timeout=...):
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         cdef BatchBuffer buffer = self.buffer
         cdef int64_t sequence = 0
@@ -405,7 +404,7 @@ cdef class Entry:
             if sequence:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
-        if timeout is not ABSENT:
+        if timeout is not ...:
             options["timeout"] = timeout
         return self.other(data, **options)
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """Events, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/events_py.py`, which is the contract.
 
 An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `Record` points into it, or into the JSON of one event (`views.pxi`).

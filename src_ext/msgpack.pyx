@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """MessagePack, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/msgpack_py.py`, which is the contract.
 
 Encoding writes into a buffer on the stack and copies the result once: first the short way (`msgpack_builtin.pxd`), which takes exact builtins only, and where that gives up the long way below. Python decides what a value that is no builtin becomes (`codec/_plain.py`, shared with the twin). Decoding reads every head in one place (`read_head`), which has checked that what the head promises is there; nothing is allocated from a declared length.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """JSON payloads through orjson and CloudEvents around them, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/payload_py.py`, which is the contract.
 
 orjson writes and reads. What it is to read is first held against the limits, which a short document cannot break and few brackets neither. What it wrote is looked through for `null` (which alone can stand for NaN) and copied once: into a bytes object of its size, or into an envelope. `use` says who writes, so that without orjson nothing here is called.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """Spans, log records, metrics and their buffer, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/telemetry_py.py`, which is the contract.
 
 A record is encoded on the stack first (that may run Python code), then comes one *section* of C that appends it to the open block of its scope and changes the counters: no Python code, no object made or released. The GIL makes it atomic (free-threaded builds: a critical section), and a signal handler or ``__del__`` that records never finds it half done.

@@ -268,9 +268,6 @@ class BatchBuffer:
         return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size
 
 
-_ABSENT: Any = object()
-
-
 @final
 class Entry:
     """The way into a buffer that `Publisher.send` is: for dicts that become JSON, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``.
@@ -296,7 +293,7 @@ class Entry:
         self._aim = (buffer, max_event)
 
     def send(
-        self, data: Any, *, key: Any = None, attributes: Any = None, metadata: Any = None, timeout: Any = _ABSENT
+        self, data: Any, *, key: Any = None, attributes: Any = None, metadata: Any = None, timeout: Any = ...
     ) -> int:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         buffer, max_event = self._aim
@@ -311,6 +308,6 @@ class Entry:
                 self._failed(error)
                 raise
         options = {"key": key, "attributes": attributes, "metadata": metadata}
-        if timeout is not _ABSENT:
+        if timeout is not ...:
             options["timeout"] = timeout
         return self._other(data, **options)
