@@ -87,7 +87,7 @@ WRITES: dict[str, tuple[int, Callable[[CloudRuntimesClient, int], Any]]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_writes(client: CloudRuntimesClient, name: str) -> None:
+def test_writes(client: CloudRuntimesClient, name: str, rounds: Callable[[int, int], int]) -> None:
     size, call = WRITES[name]
     database = client.database
     told: dict[int, bool | None] = {}
@@ -99,7 +99,7 @@ def test_writes(client: CloudRuntimesClient, name: str) -> None:
     prepare = name == "update"
     if prepare:
         database.insert("main", "t", {"n": -1})
-    for run in every_point(write):
+    for run in every_point(write, rounds(3, 1)):
         where = run.where
         told[number] = None if run.error is None else getattr(run.error, "maybe_applied", False)
         run.error = None  # and with it the frames that hold what was made
@@ -132,8 +132,8 @@ def test_reads(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -
             assert database.query("main", "SELECT n FROM t", type=int) == [7]
 
 
-def test_tables(client: CloudRuntimesClient) -> None:
-    for run in every_point(lambda n: client.database.create_table("main", "made", {"n": int})):
+def test_tables(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
+    for run in every_point(lambda n: client.database.create_table("main", "made", {"n": int}), rounds(2, 1)):
         where, error = run.where, run.error
         maybe = None if error is None else getattr(error, "maybe_applied", False)
         run.error = error = None

@@ -27,8 +27,13 @@ async def heartbeat(gaps: list[float]) -> None:
 
 @pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
 def test_the_loop_beats_while_another_process_writes(
-    start: Callable[..., Any], client: CloudRuntimesClient, figure: Callable[[str, str], None], holder: str
+    start: Callable[..., Any],
+    client: CloudRuntimesClient,
+    figure: Callable[[str, str], None],
+    rounds: Callable[[int, int], int],
+    holder: str,
 ) -> None:
+    limit = rounds(500, 50) / 1000  # in CI others use the machine; a loop that waited for the holder would wait for 2 s
     client.state.save("store", "k", 0)
 
     async def caller(number: int) -> None:
@@ -50,18 +55,18 @@ def test_the_loop_beats_while_another_process_writes(
         child = start(holder, 2).ready()
         gap, seconds = asyncio.run(run())
         assert child.line() == {"done": True}
-        if gap <= 0.05:
+        if gap <= limit:
             break
     figure(
         f"10,000 async calls while another process holds the store 2 s ({holder})",
         f"longest gap {gap * 1000:.0f} ms, {seconds:.1f} s",
     )
     assert seconds > 1.5  # it was held
-    assert gap <= 0.05
+    assert gap <= limit
 
 
 def test_first_use_does_not_block_the_loop(
-    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, figure: Callable[[str, str], None]
+    start: Callable[..., Any], client: CloudRuntimesClient, home: Any, rounds: Callable[[int, int], int]
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
@@ -76,7 +81,7 @@ def test_first_use_does_not_block_the_loop(
         return max(gaps)
 
     start("hold_gate", 1).ready()
-    assert asyncio.run(run()) <= 0.05
+    assert asyncio.run(run()) <= rounds(500, 50) / 1000
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])

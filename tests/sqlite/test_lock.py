@@ -411,8 +411,8 @@ def test_waiting_does_not_block_the_loop(home: Path) -> None:
             async with client.lock.hold("locks", "r") as lease:
                 waiting = asyncio.create_task(client.lock.hold("locks", "r", wait=30).__aenter__())
                 turns = 0
-                end = time.monotonic() + 0.5
-                while time.monotonic() < end:
+                end = time.monotonic() + 10
+                while time.monotonic() < end and turns <= 50:
                     await asyncio.sleep(0.001)
                     turns += 1
                 assert turns > 50
