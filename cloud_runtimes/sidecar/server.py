@@ -27,6 +27,7 @@ _PEERS: Final = (
     # as daprd has them (dapr/dapr pkg/api/grpc/server.go), so that a client's own pings are no offence
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it a client that has vanished keeps its streams for a minute
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 8_000),
     ("grpc.max_connection_idle_ms", 180_000),

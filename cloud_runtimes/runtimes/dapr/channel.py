@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from ... import __version__, _fork
 from ..._dapr.failures import GRPC_TO_HTTP
@@ -83,8 +83,14 @@ class Channel(Transport):
         token: of the sidecar's API.
         app_id: of this application, for those that it calls.
         largest: bytes of a message.
+
+    Attributes:
+        keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
+        keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
     """
 
+    keepalive: ClassVar[float] = 10.0
+    keepalive_answer: ClassVar[float] = 5.0
     exact = True
     streams = True
 
@@ -117,8 +123,11 @@ class Channel(Transport):
                     ("grpc.max_receive_message_length", self.largest),
                     ("grpc.max_send_message_length", self.largest),
                     ("grpc.enable_retries", 0),  # the service's
-                    ("grpc.keepalive_time_ms", 320_000),  # servers suffer no more than one in five minutes
-                    ("grpc.keepalive_timeout_ms", 20_000),
+                    # a sidecar that is stopped, or behind a way that is cut, ends no connection
+                    ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
+                    ("grpc.keepalive_timeout_ms", int(self.keepalive_answer * 1000)),
+                    ("grpc.http2.ping_timeout_ms", int(self.keepalive_answer * 1000)),  # this is what ends it
+                    ("grpc.http2.max_pings_without_data", 0),  # a subscription to what seldom comes has none
                     ("grpc.initial_reconnect_backoff_ms", 100),
                     ("grpc.min_reconnect_backoff_ms", 100),
                     ("grpc.max_reconnect_backoff_ms", 2000),
