@@ -16,6 +16,8 @@ import cloud_runtimes
 __all__ = ["Row", "write"]
 
 PEERS = (
+    "dapr",
+    "grpcio",
     "orjson",
     "msgpack",
     "ormsgpack",

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from .._log import logger
-from .._thread import Background, Changes
-from ..errors import CloudRuntimesError, InternalError, UnavailableError, UnsupportedError
+from ..errors import UnavailableError, UnsupportedError
 from ..rpc._limits import HEAD_TIME
-from ..rpc._listen import listen
+from ..rpc._threaded import ThreadedServer
 from ..rpc._uvicorn import make_server, most_connections
 from .blocks import install
 from .context import Context
@@ -27,6 +22,7 @@ _PEERS: Final = (
     # as daprd has them (dapr/dapr pkg/api/grpc/server.go), so that a client's own pings are no offence
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it a client that has vanished keeps its streams for a minute
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 8_000),
     ("grpc.max_connection_idle_ms", 180_000),
@@ -35,7 +31,7 @@ _PEERS: Final = (
 """What peers over gRPC may do."""
 
 
-class Sidecar:
+class Sidecar(ThreadedServer):
     """Answers Dapr's API: ``with Sidecar(client, settings) as sidecar``. It serves once; the client is the caller's to close.
 
     Attributes:
@@ -43,17 +39,14 @@ class Sidecar:
         signal: the signal that ended `wait`; 0: none.
     """
 
+    what = "sidecar"
+    thread = "cloud-runtimes-sidecar"
+
     def __init__(self, client: CloudRuntimesClient, settings: SidecarSettings) -> None:
+        super().__init__()
         self.context = Context(client, settings)
         self.http_address = self.grpc_address = ""
-        self.signal = 0
-        self._socket: socket.socket | None = None
-        self._server: Any = None
         self._grpc: Any = None
-        self._thread: Background | None = None
-        self._changes = Changes()
-        self._started = self._ended = False
-        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         """Listen and serve.
@@ -63,83 +56,18 @@ class Sidecar:
             UnsupportedError: gRPC is asked for and grpcio or protobuf is not installed.
             InvalidArgumentError: a declared subscription cannot be used.
         """
-        settings = self.context.settings
-        try:
-            if settings.grpc_port is not None:
-                need_grpc()
-            self._socket, self.http_address = listen(
-                settings.host, settings.http_port, "give another --dapr-http-port, or end what listens there"
-            )
-            self._thread = Background(self._run, "cloud-runtimes-sidecar")
-            self._thread.start()
-            self._wait_for(lambda: self._started or self._ended)
-            if not self._started:
-                if isinstance(self._failure, CloudRuntimesError):
-                    raise self._failure
-                raise InternalError(f"the sidecar did not start: {self._failure!r}") from self._failure
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def wait(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Wait until a signal was `signalled`, shutdown was asked for, the server has failed, or ``until`` holds, which is looked at after each `wake`."""
-        self._wait_for(lambda: bool(self.signal or self._ended or until()))
-        if self._failure is not None:
-            raise InternalError(f"the sidecar failed: {self._failure!r}") from self._failure
-
-    def signalled(self, number: int) -> None:
-        """Have `wait` end; the second signal interrupts."""
-        again, self.signal = self.signal, number
-        self._changes.announce()
-        if again:
-            raise KeyboardInterrupt
-
-    def wake(self) -> None:
-        """Have `wait` look again, from any thread."""
-        self._changes.announce()
-
-    def stop(self) -> None:
-        """Have it end, from any thread: no more requests are taken, those under way have ``grace`` seconds."""
-        if self._server is not None:
-            self._server.stop()
+        return super().__enter__()
 
     def close(self) -> None:
         """`stop`, and wait for the end."""
-        self.stop()
-        grace = self.context.settings.grace
-        if self._thread is not None and not self._thread.join(3 * grace) and self._thread.started:
-            logger().warning("%s: requests were still under way when the sidecar was closed", self.http_address)
-        if self._socket is not None:
-            self._socket.close()
+        self._leave(3 * self.context.settings.grace, "requests were still under way")
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            ticket = self._changes.ticket()
-            if not condition():
-                self._changes.wait(ticket, None)
-
-    def _has_started(self) -> None:
-        self._started = True
-        self._changes.announce()
-
-    def _run(self) -> None:
-        loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(self._serve())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        except BaseException as error:
-            self._failure = error
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-            self._ended = True
-            self._changes.announce()
+    def _open(self) -> None:
+        settings = self.context.settings
+        if settings.grpc_port is not None:
+            need_grpc()
+        remedy = "give another --dapr-http-port, or end what listens there"
+        self.http_address = self._listen(settings.host, settings.http_port, remedy)
 
     async def _serve(self) -> None:
         settings = self.context.settings

@@ -8,21 +8,20 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
 from harnesses import DictStateRuntime
+from policies_fakes import ConstantState
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._clock import Clocks
 from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes._service import Service
 from cloud_runtimes.client import SERVICES
-from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.resiliency._calls import Rules
 from cloud_runtimes.resiliency.settings import load
-from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
 from cloud_runtimes.telemetry._calls import Calls
 from cloud_runtimes.telemetry._describe import Description
 
@@ -34,41 +33,6 @@ HEADROOM = 2.0
 """Of an assertion over the limit: a shared machine is no laboratory."""
 
 _METHOD = Method("state", "get", repeatable=True, writes=False)
-_VALUE = StoredValue(b"\x00", "application/octet-stream", None, None)
-
-
-class ConstantState(StateDriver):
-    """A fake that has the answer."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return _VALUE
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return _VALUE
-
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return {}
-
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return {}
-
-    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return []
-
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return []
-
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return {}
-
-    async def write_async(
-        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return {}
 
 
 @pytest.fixture

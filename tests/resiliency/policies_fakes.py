@@ -1,4 +1,4 @@
-"""A fake whose answers and time a test decides."""
+"""A fake whose answers and time a test decides, and one that has no choice."""
 
 from __future__ import annotations
 
@@ -55,18 +55,19 @@ class Answers:
         return otherwise if answer is None else answer
 
 
-class FakeState(StateDriver):
-    features = frozenset({state_spi.ETAG, state_spi.FIRST_WRITE})
+CONSTANT = StoredValue(b"\x00", "application/octet-stream", None, None)
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+
+class ConstantState(StateDriver):
+    """A store that has the answer: what is left is what a call itself costs."""
+
+    def __init__(self, *_: Any) -> None: ...
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        stored: StoredValue | None = self._answers.give(op, STORED)
-        return stored
+        return CONSTANT
 
     async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self.get(op, key, consistency)
+        return CONSTANT
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         return {}
@@ -81,6 +82,30 @@ class FakeState(StateDriver):
 
     async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         return []
+
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        return {}
+
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]:
+        return {}
+
+
+class FakeState(ConstantState):
+    """A store that answers as a test says."""
+
+    features = frozenset({state_spi.ETAG, state_spi.FIRST_WRITE})
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        stored: StoredValue | None = self._answers.give(op, STORED)
+        return stored
+
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return self.get(op, key, consistency)
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
         failed: Mapping[int, CloudRuntimesError] = self._answers.give(op, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from ... import __version__, _fork
 from ..._dapr.failures import GRPC_TO_HTTP
@@ -83,8 +83,14 @@ class Channel(Transport):
         token: of the sidecar's API.
         app_id: of this application, for those that it calls.
         largest: bytes of a message.
+
+    Attributes:
+        keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
+        keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
     """
 
+    keepalive: ClassVar[float] = 10.0
+    keepalive_answer: ClassVar[float] = 5.0
     exact = True
     streams = True
 
@@ -97,13 +103,16 @@ class Channel(Transport):
         self.largest = largest
         self._lock = threading.RLock()  # a signal handler may close the client
         self._made: grpc.Channel | None = None
+        # what makes requests, by the method's name: making one takes as long as a tenth of a call
+        self._methods: dict[str, Any] = {}
         _fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
-        _inherited.append(self._made)
+        _inherited.append((self._made, self._methods))
         self._lock = threading.RLock()
         self._made = None
+        self._methods = {}
 
     def _channel(self) -> grpc.Channel:
         if (channel := self._made) is not None:
@@ -117,8 +126,11 @@ class Channel(Transport):
                     ("grpc.max_receive_message_length", self.largest),
                     ("grpc.max_send_message_length", self.largest),
                     ("grpc.enable_retries", 0),  # the service's
-                    ("grpc.keepalive_time_ms", 320_000),  # servers suffer no more than one in five minutes
-                    ("grpc.keepalive_timeout_ms", 20_000),
+                    # a sidecar that is stopped, or behind a way that is cut, ends no connection
+                    ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
+                    ("grpc.keepalive_timeout_ms", int(self.keepalive_answer * 1000)),
+                    ("grpc.http2.ping_timeout_ms", int(self.keepalive_answer * 1000)),  # this is what ends it
+                    ("grpc.http2.max_pings_without_data", 0),  # a subscription to what seldom comes has none
                     ("grpc.initial_reconnect_backoff_ms", 100),
                     ("grpc.min_reconnect_backoff_ms", 100),
                     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -145,11 +157,13 @@ class Channel(Transport):
 
     def _prepared(self, op: Operation, call: Call) -> tuple[Any, dict[str, Any]]:
         """Return what makes a request, and its options."""
-        method: Any = self._channel().unary_unary(
-            _SERVICE + call.name,
-            request_serializer=_serialized,
-            response_deserializer=getattr(messages(), call.reply).FromString,
-        )
+        method = self._methods.get(call.name)
+        if method is None:
+            method = self._methods[call.name] = self._channel().unary_unary(
+                _SERVICE + call.name,
+                request_serializer=_serialized,
+                response_deserializer=getattr(messages(), call.reply).FromString,
+            )
         left = op.remaining()
         metadata = self._metadata + call.headers
         if call.whole:
@@ -204,9 +218,13 @@ class Channel(Transport):
             raise
         if future.cancelled():
             raise self._gone(op.method.writes and request.name not in _READS)
-        if future.code().name != "OK":
+        import grpc
+
+        try:
+            reply = future.result()
+        except grpc.RpcError:
             return self._failed(op, request, future)
-        return self._replied(request, future.result(), future)
+        return self._replied(request, reply, future)
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from urllib.parse import quote, urlencode
 
 from ... import _fork
-from ..._operation import Operation
+from ..._operation import Operation, mark_interrupted
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import (
+    CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
     PayloadError,
@@ -79,6 +80,9 @@ class HttpTransport(Transport):
             return self._checked(self._pool.call(op, self._endpoint, request, self._app_id, None))
         except NotReached as error:
             raise self._unreached(error) from error.__cause__
+        except BaseException as error:
+            self._reads(op, request, error)
+            raise
 
     async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
         if self._async is None:
@@ -90,6 +94,18 @@ class HttpTransport(Transport):
             return self._checked(await self._async.call(op, self._endpoint, request, self._app_id, None))
         except NotReached as error:
             raise self._unreached(error) from error.__cause__
+        except BaseException as error:
+            self._reads(op, request, error)
+            raise
+
+    @staticmethod
+    def _reads(op: Operation, request: RpcCall, error: BaseException) -> None:
+        """Say on what ends a request that only reads that nothing is changed by it. What an application does with a GET is its own."""
+        if not op.method.writes or (request.http_method == "GET" and op.method.service != "rpc"):
+            if isinstance(error, CloudRuntimesError):
+                error.maybe_applied = False
+            elif not isinstance(error, Exception):
+                mark_interrupted(error, False)
 
     def _wrote(self, request: RpcCall, reply: RpcReply) -> bool:
         return request.http_method != "GET" and reply.status < 300

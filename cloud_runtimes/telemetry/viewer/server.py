@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from ..._clock import Clocks
-from ..._log import logger
-from ..._thread import Background, Changes
-from ...errors import InternalError, InvalidArgumentError
-from ...rpc._listen import listen
+from ...errors import InvalidArgumentError
+from ...rpc._threaded import ThreadedServer
 from ...rpc._uvicorn import make_server
 from .app import ViewerApp
 from .store import MAX_AGE, MAX_BYTES, Store
@@ -24,7 +19,7 @@ _GRACE = 5.0
 """Seconds that requests under way have at the end."""
 
 
-class Viewer:
+class Viewer(ThreadedServer):
     """Receives and shows telemetry: ``with Viewer(home) as viewer``. It serves once.
 
     Args:
@@ -34,6 +29,9 @@ class Viewer:
         max_bytes: of the database.
         max_age: seconds after which records are evicted.
     """
+
+    what = "server"
+    thread = "cloud-runtimes-telemetry-viewer"
 
     def __init__(
         self,
@@ -45,6 +43,7 @@ class Viewer:
         max_age: float = MAX_AGE,
         clocks: Clocks | None = None,
     ) -> None:
+        super().__init__()
         if not host or not host.isascii() or not host.isprintable() or " " in host:
             raise InvalidArgumentError(f"host {host!r:.80}: give an address or a name such as '127.0.0.1'")
         if not 0 <= port <= 65535:
@@ -52,15 +51,7 @@ class Viewer:
         self.store = Store(home, max_bytes=max_bytes, max_age=max_age, clocks=clocks or Clocks())
         self.address = ""
         """Where it listens, e.g. ``"http://127.0.0.1:4318"``."""
-        self.signal = 0
-        """The signal that ended `wait`, 0: none."""
         self._bind_to = host, port
-        self._socket: socket.socket | None = None
-        self._server: Any = None
-        self._thread: Background | None = None
-        self._changes = Changes()
-        self._started = self._ended = False
-        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         """Open the database and serve.
@@ -69,68 +60,19 @@ class Viewer:
             UnavailableError: the port is taken, or another process has the database.
             CloudRuntimesError: the database cannot be used.
         """
-        try:
-            # before the database, which a second viewer of the same home and port would complain of
-            self._socket, self.address = listen(*self._bind_to, "give another --port, or end what listens there")
-            self.store.open()
-            self._server = make_server(ViewerApp(self.store, self._bind_to[0]), self._has_started)
-            self._server.config.timeout_graceful_shutdown = _GRACE
-            self._thread = Background(self._run, "cloud-runtimes-telemetry-viewer")
-            self._thread.start()
-            self._wait_for(lambda: self._started or self._ended)
-            if not self._started:
-                raise InternalError(f"the server did not start: {self._failure!r}") from self._failure
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def wait(self) -> None:
-        """Wait until a signal was `signalled`, or the server has failed."""
-        self._wait_for(lambda: bool(self.signal or self._ended))
-        if not self.signal:
-            raise InternalError(f"the server at {self.address} failed: {self._failure!r}") from self._failure
-
-    def signalled(self, number: int) -> None:
-        """Have `wait` end; the second signal interrupts."""
-        again, self.signal = self.signal, number
-        self._changes.announce()
-        if again:
-            raise KeyboardInterrupt
+        return super().__enter__()
 
     def close(self) -> None:
         """Take no more requests, let those under way end within 5 s, close the database."""
-        if self._server is not None:
-            self._server.stop()
-        if self._thread is not None and not self._thread.join(2 * _GRACE) and self._thread.started:
-            logger().warning("%s: a request was still being stored when the viewer was closed", self.address)
-        if self._socket is not None:
-            self._socket.close()
+        self._leave(2 * _GRACE, "a request was still being stored")
         self.store.close()
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            ticket = self._changes.ticket()
-            if not condition():
-                self._changes.wait(ticket, None)
+    def _open(self) -> None:
+        # before the database, which a second viewer of the same home and port would complain of
+        self.address = self._listen(*self._bind_to, "give another --port, or end what listens there")
+        self.store.open()
 
-    def _has_started(self) -> None:
-        self._started = True
-        self._changes.announce()
-
-    def _run(self) -> None:
-        loop = asyncio.new_event_loop()
-        try:
-            loop.run_until_complete(self._server.serve(sockets=[self._socket]))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        except BaseException as error:
-            self._failure = error
-            logger().error("the server at %s failed: %r", self.address, error, exc_info=error)
-        finally:
-            loop.close()
-            self._ended = True
-            self._changes.announce()
+    async def _serve(self) -> None:
+        self._server = make_server(ViewerApp(self.store, self._bind_to[0]), self._has_started)
+        self._server.config.timeout_graceful_shutdown = _GRACE
+        await self._server.serve(sockets=[self._socket])

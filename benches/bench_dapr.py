@@ -1,0 +1,111 @@
+"""Dapr: our runtime and the official SDK over one sidecar
+
+The sidecar is ours, in a process of its own, on SQLite in memory, and before an application in another one; what the SDK does over gRPC ours does over gRPC, and ours over HTTP is shown beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+from bench_rpc import served
+from dapr_callers import CALLS, Slice, async_calls, sync_calls
+from rpc_callers import DATA, Loop
+from running import Addresses, sidecar_process
+
+from cloud_runtimes import CloudRuntimesClient
+
+FLIGHT = 50
+COUNT = 200
+"""Calls of a slice."""
+GOALS = {"state get": 1.0, "state save": 1.0, "publish": 1.0, "invoke over HTTP": 1.0}
+SYNC_INVOKE = 3.0
+
+
+class Clients(NamedTuple):
+    """The calls by face, client and name, and what runs them."""
+
+    calls: dict[str, dict[str, dict[str, Any]]]
+    loop: Loop
+    pool: ThreadPoolExecutor
+
+    def slice(self, face: str, client: str, name: str, flight: int) -> Slice:
+        loop = self.loop if face == "async" else None
+        return Slice(self.calls[face][client][name], COUNT, flight, loop, self.pool)
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Iterator[Addresses]:
+    with served() as port, sidecar_process(":memory:bench", app_port=port) as addresses:
+        yield addresses
+
+
+@pytest.fixture(scope="module")
+def clients(sidecar: Addresses) -> Iterator[Clients]:
+    pytest.importorskip("dapr")
+    loop = Loop()
+    with ThreadPoolExecutor(FLIGHT) as pool:
+        with sync_calls(sidecar.http, sidecar.grpc) as plain:
+            with async_calls(sidecar.http, sidecar.grpc, loop) as asynchronous:
+                yield Clients({"sync": plain, "async": asynchronous}, loop, pool)
+    loop.close()
+
+
+@pytest.mark.parametrize("flight", [1, FLIGHT])
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("name", CALLS)
+def bench_call(
+    clients: Clients, beside: Callable[..., Any], note: Callable[[str], None], name: str, face: str, flight: int
+) -> None:
+    way = "HTTP" if name == "invoke over HTTP" else "gRPC"
+    goal = SYNC_INVOKE if (name, face) == ("invoke over HTTP", "sync") else GOALS[name]
+    what = f"{name}, {face}, {'one caller' if flight == 1 else f'{flight} in flight'}"
+    ours = clients.slice(face, way, name, flight)
+    peers = {"SDK": clients.slice(face, "SDK", name, flight)}
+    if way == "gRPC":
+        peers["ours over HTTP"] = clients.slice(face, "HTTP", name, flight)
+    for each in (ours, *peers.values()):  # what is loaded or connected by the first calls is no part of it
+        each()
+        each.taken.clear()
+        each.seconds.clear()
+    beside(what, ours, peers, goals={"SDK": goal}, per=COUNT, slices=True)
+    note(f"{what}: ours {ours.told()}; SDK {peers['SDK'].told()}")
+
+
+def bench_rpc_in_process(sidecar: Addresses, beside: Callable[..., Any]) -> None:
+    with CloudRuntimesClient(app_id="bench", config={"capa": {"home": ":memory:"}}) as here:
+        here.rpc.register_method("echo", lambda data: data)
+        with CloudRuntimesClient(sidecar.http, app_id="app") as client:
+            _inside(
+                beside,
+                "RPC in the process",
+                lambda: here.rpc.invoke_method("bench", "echo", DATA),
+                lambda: client.rpc.invoke_method("app", "echo", DATA),
+                50,
+            )
+
+
+def bench_state_in_process(sidecar: Addresses, beside: Callable[..., Any], tmp_path: Any) -> None:
+    with CloudRuntimesClient(app_id="bench", config={"capa": {"home": str(tmp_path)}}) as here:
+        here.state.save("store", "key", DATA)
+        with CloudRuntimesClient(sidecar.http, app_id="app") as client:
+            client.state.save("store", "key", DATA)
+            _inside(
+                beside,
+                "state.get in the process, from a file",
+                lambda: here.state.get("store", "key"),
+                lambda: client.state.get("store", "key"),
+                10,
+            )
+
+
+def _inside(beside: Callable[..., Any], what: str, ours: Any, over: Any, goal: float) -> None:
+    assert ours() == over() == DATA
+    pool: Any = None
+    fast, slow = Slice(ours, 50 * COUNT, 1, None, pool), Slice(over, COUNT, 1, None, pool)
+    for each in (fast, slow):
+        each()
+    name = "over our sidecar on loopback HTTP"
+    beside(what, fast, {name: slow}, goals={name: goal}, per=50 * COUNT, each={name: COUNT}, slices=True)

@@ -1,0 +1,98 @@
+"""A sidecar, a faulty way to it, and what looks for leaks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fault_harnesses import FAULTS, Beneath
+from fault_proxy import FaultProxy
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.runtimes.dapr.channel import Channel
+from cloud_runtimes.sidecar import server
+from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+
+_THEIRS = (
+    "asyncio_",
+    "cloud-runtimes-bridge",
+    "cloud-runtimes-rpc-worker",
+    "cloud-runtimes-scheduler",
+    "cloud-runtimes-writer",
+    "fault-proxy",
+)
+"""Threads of the sidecar, its application and the tests, which stay; those of the sidecar's subscriptions are to end with their streams."""
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Have connections that are asked whether they live asked often, and let them."""
+    with pytest.MonkeyPatch.context() as patched:
+        peers = dict(server._PEERS) | {"grpc.http2.min_ping_interval_without_data_ms": 50}
+        patched.setattr(server, "_PEERS", tuple(peers.items()))
+        patched.setattr(Channel, "keepalive", 0.4)
+        patched.setattr(Channel, "keepalive_answer", 0.4)
+        yield
+
+
+@pytest.fixture(scope="module", params=FAULTS)
+def beneath(request: pytest.FixtureRequest, quick: None) -> Iterator[Beneath]:
+    """A sidecar for all tests of a module."""
+    made = FAULTS[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    made: Face = SyncFace() if request.param == "sync" else AsyncFace()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def proxy(beneath: Beneath) -> Iterator[FaultProxy]:
+    with FaultProxy(beneath.port) as made:
+        yield made
+
+
+@pytest.fixture
+def connect(beneath: Beneath, proxy: FaultProxy, face: Face) -> Iterator[Callable[..., CloudRuntimesClient]]:
+    """Return what makes clients of the sidecar behind the proxy. At the end nothing of them may be left: no task, thread or socket."""
+    before = set(threading.enumerate())
+    made: list[CloudRuntimesClient] = []
+
+    def make(**arguments: Any) -> CloudRuntimesClient:
+        client = beneath.client(arguments.pop("port", proxy.port), **arguments)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        face.call(client, "close")
+    left: Any = None
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        threads = [each.name for each in set(threading.enumerate()) - before if not each.name.startswith(_THEIRS)]
+        left = tasks(face), sorted(threads), proxy.sockets()
+        if left == (0, [], 0):
+            return
+        face.pause(0.01)
+    pytest.fail(f"left behind: {left[0]} tasks, threads {left[1]}, {left[2]} sockets")
+
+
+def tasks(face: Face) -> int:
+    """Return how many tasks the face's loop has."""
+    if face.name == "sync":
+        return 0
+
+    async def count() -> int:
+        import asyncio
+
+        return len(asyncio.all_tasks()) - 1
+
+    found: int = face.run(count())
+    return found

@@ -1,0 +1,184 @@
+"""Subscriptions and publishers over a way that breaks: they resume by themselves, and what was published or acknowledged is not lost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_harnesses import FAULTS, Beneath
+from fault_proxy import FaultProxy
+from running import declared, sidecar_process
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import Face, SyncFace
+
+SOON = 30.0
+streaming = pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.streams], indirect=True)
+
+Connect = Callable[..., CloudRuntimesClient]
+_topics = (f"topic-{number}" for number in itertools.count())
+
+
+def _break(proxy: FaultProxy, how: Any, *, at: int | None = None, way: str = "down") -> None:
+    """End all connections, at once or after so many more bytes."""
+    proxy.end = how
+    if at is None:
+        proxy.break_all(how)
+    else:
+        getattr(proxy, way).cut = at
+
+
+def _garbage(proxy: FaultProxy) -> None:
+    proxy.down.instead = b"\xff\xfe\x00 no frame of anything" * 20
+
+
+def _lose(proxy: FaultProxy) -> None:
+    proxy.up.lost = True
+
+
+BREAKS: dict[str, Callable[[FaultProxy], None]] = {
+    "reset": lambda proxy: _break(proxy, "reset"),
+    "ended": lambda proxy: _break(proxy, "close"),
+    "reset in an event": lambda proxy: _break(proxy, "reset", at=random.randrange(1, 600)),
+    "ended in an event": lambda proxy: _break(proxy, "close", at=random.randrange(1, 600)),
+    "reset in an answer": lambda proxy: _break(proxy, "reset", at=random.randrange(1, 40), way="up"),
+    "half-open": lambda proxy: _break(proxy, "half-open"),
+    "half-open in an event": lambda proxy: _break(proxy, "half-open", at=random.randrange(1, 600)),
+    "answers are lost": _lose,
+    "garbage": _garbage,
+    "gone": lambda proxy: proxy.gone(),
+}
+
+
+class Consumer:
+    """Takes events and acknowledges them, and remembers which."""
+
+    def __init__(self, face: Face, sub: Any) -> None:
+        self._face = face
+        self._sub = sub
+        self.acknowledged: dict[int, int] = {}
+
+    def take(self, timeout: float) -> bool:
+        """Take an event, if one comes in time."""
+        event = self._face.call(self._sub, "receive", timeout)
+        if event is None:
+            return False
+        self.acknowledged[event.data] = self.acknowledged.get(event.data, 0) + 1
+        event.ack()
+        return True
+
+    def take_all(self, count: int) -> None:
+        """Take until the events 0 … count - 1 have come."""
+        end = time.monotonic() + SOON
+        while len(self.acknowledged) < count:
+            assert time.monotonic() < end, f"missing: {set(range(count)) - set(self.acknowledged)}"
+            self.take(0.2)
+
+
+@streaming
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_subscription_resumes(
+    name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+) -> None:
+    topic, numbers = next(_topics), itertools.count()
+
+    def publish(count: int) -> int:
+        some = list(itertools.islice(numbers, count))
+        beneath.behind.pubsub.publish_bulk("bus", topic, some)
+        return some[-1] + 1
+
+    with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(face, sub)
+        consumer.take_all(publish(5))
+        for _ in range(rounds(1, 20)):
+            publish(5)
+            BREAKS[name](proxy)
+            count = publish(5)
+            for _ in range(5):
+                consumer.take(0.02)
+            proxy.heal()
+            if name == "gone":
+                proxy.back()
+            consumer.take_all(count)
+    # what was not acknowledged comes to the next member, and nothing else is there
+    with beneath.behind.pubsub.subscribe("bus", topic) as left:
+        beneath.behind.pubsub.publish("bus", topic, -1)
+        while (event := left.receive(SOON)) is not None and event.data != -1:
+            assert event.data in consumer.acknowledged  # its acknowledgement was lost on the way
+            event.ack()
+        assert event is not None
+
+
+@streaming
+def test_a_subscription_to_configuration_resumes(
+    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect
+) -> None:
+    store = next(_topics)
+    beneath.behind.configuration.save_configuration(store, {"a": "0"})
+    sub = face.call(connect().configuration, "subscribe_configuration", store, ["a"], timeout=SOON)
+    with face.opened(sub):
+        for number, begin in enumerate((BREAKS["reset"], BREAKS["half-open"], BREAKS["gone"]), 1):
+            begin(proxy)
+            beneath.behind.configuration.save_configuration(store, {"a": str(number)})
+            proxy.heal()
+            if begin is BREAKS["gone"]:
+                proxy.back()
+            value, end = "", time.monotonic() + SOON
+            while value != str(number):
+                assert time.monotonic() < end
+                found = face.call(sub, "receive", 1.0)
+                value = found["a"].value if found else value
+
+
+def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+    topic, count = next(_topics), 600
+    with beneath.behind.pubsub.subscribe("bus", topic) as sub:
+        with face.opened(connect(timeout=SOON).pubsub.publisher("bus", topic, batch_events=20)) as publisher:
+            for number in range(count):
+                publisher.send(number)
+                if number % 150 == 100:
+                    face.call(publisher, "flush", SOON)
+                    proxy.end = "reset"
+                    proxy.down.once = proxy.up.once = True
+                    way = proxy.up if number < count / 2 else proxy.down
+                    way.cut = 50
+            face.call(publisher, "flush", SOON)
+            stats = publisher.stats()
+        assert (stats.delivered, stats.failed) == (count, 0)
+        assert proxy.accepted > 1
+        seen: set[int] = set()
+        while len(seen) < count:
+            event = sub.receive(SOON)
+            assert event is not None, f"missing: {set(range(count)) - seen}"
+            event.ack()
+            seen.add(event.data)
+
+
+@pytest.mark.process
+def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = str(tmp_path / "home")
+    with (
+        CloudRuntimesClient(app_id="app", config=declared(home)) as behind,
+        CloudRuntimesClient(f"grpc://127.0.0.1:{port}", app_id="app", timeout=SOON) as client,
+    ):
+        with sidecar_process(home, grpc_port=port) as first:
+            sub = client.pubsub.subscribe("store", "topic")
+            consumer = Consumer(SyncFace(), sub)
+            behind.pubsub.publish_bulk("store", "topic", list(range(20)))
+            # at full length, what the killed one had fetched comes when its lease is over
+            consumer.take_all(rounds(20, 10))
+            os.kill(first.pid, signal.SIGKILL)
+        behind.pubsub.publish_bulk("store", "topic", list(range(20, 40)))
+        with sidecar_process(home, grpc_port=port):
+            consumer.take_all(40)
+            sub.close()
