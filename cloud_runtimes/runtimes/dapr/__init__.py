@@ -30,6 +30,8 @@ _PATIENCE: Final = 5.0
 
 _DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
     "configuration": (".configuration", "DaprConfiguration"),
+    "database": (".database", "DaprDatabase"),
+    "file": (".file", "DaprFile"),
     "lock": (".lock", "DaprLock"),
     "pubsub": (".pubsub", "DaprPubSub"),
     "rpc": (".rpc", "DaprRpc"),

@@ -196,6 +196,15 @@ class GrpcTransport(Channel):
     def delete_job(self, name: str) -> Flow[None]:
         yield from self._ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")
 
+    # -- bindings -------------------------------------------------------------
+
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        message = messages().InvokeBindingRequest(name=name, data=data, metadata=metadata, operation=operation)
+        found = yield from self._ask("InvokeBinding", message, "InvokeBindingResponse")
+        return found.data, dict(found.metadata)
+
 
 def _item(item: Item) -> Any:
     kinds = messages()

@@ -333,6 +333,20 @@ class HttpTransport(Transport):
     def delete_job(self, name: str) -> Flow[None]:
         yield from self._ask("DELETE", f"v1.0-alpha1/jobs/{segment(name)}")
 
+    # -- bindings -------------------------------------------------------------
+
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        body: dict[str, Any] = {"operation": operation, "metadata": dict(metadata)}
+        if data:
+            body["data"] = data.decode()
+        reply = yield from self._ask("POST", f"v1.0/bindings/{segment(name)}", body)
+        told = {
+            key.removeprefix("metadata."): text for key, text in reply.headers.items() if key.startswith("metadata.")
+        }
+        return reply.data, told
+
     # -- streams ------------------------------------------------------------
 
     def need_streams(self, what: str) -> None:

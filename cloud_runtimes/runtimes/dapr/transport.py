@@ -143,8 +143,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            _tell(error, wrote, op.method.writes)
             raise
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
@@ -164,8 +163,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            _tell(error, wrote, op.method.writes)
             raise
 
     @staticmethod
@@ -277,6 +275,12 @@ class Transport(ABC):
     def delete_job(self, name: str) -> Flow[None]:
         """Delete a job, if it is there."""
 
+    @abstractmethod
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
+
     # -- streams ------------------------------------------------------------
 
     def need_streams(self, what: str) -> None:
@@ -297,9 +301,9 @@ class Transport(ABC):
         """Begin a stream; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def _tell(error: BaseException) -> None:
-    """Say on what ends an operation that a part of it was done."""
+def _tell(error: BaseException, wrote: bool, writes: bool) -> None:
+    """Say on what ends an operation that a part of it was done, or that it does nothing: some are asked by POST."""
     if isinstance(error, CloudRuntimesError):
-        error.maybe_applied = True
-    elif not isinstance(error, Exception):
+        error.maybe_applied = wrote or (writes and error.maybe_applied)
+    elif wrote and not isinstance(error, Exception):
         mark_interrupted(error, True)
