@@ -5,7 +5,6 @@ Dapr tells the job's name and its data, and neither the occurrence nor the attem
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,6 +17,7 @@ from ...rpc.driver import RpcReply
 from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource
 from .callbacks import DaprCallbacks
 from .jobs import opened
+from .waiting import Waiting
 
 __all__ = ["DaprRuns"]
 
@@ -26,27 +26,6 @@ _FAILED: Final = RpcReply(500, {}, None, b"")
 _GIVEN_BACK: Final = RpcReply(503, {}, None, b"")
 _MOST: Final = 1024
 """Runs that wait here; further ones are given back at once."""
-
-
-class _Waiting:
-    """A request that waits for an answer; its own token."""
-
-    __slots__ = ("future", "loop")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[RpcReply] = self.loop.create_future()
-
-    def answer(self, reply: RpcReply) -> None:
-        """From any thread."""
-        try:
-            self.loop.call_soon_threadsafe(self._set, reply)
-        except RuntimeError:
-            pass  # its server is over, and the sidecar knows
-
-    def _set(self, reply: RpcReply) -> None:
-        if not self.future.done():
-            self.future.set_result(reply)
 
 
 class DaprRuns(RunSource):
@@ -70,7 +49,7 @@ class DaprRuns(RunSource):
             return None
         # the sidecar knows what follows a failure
         spec = JobSpec(job, None, None, None, None, None, None, payload, content_type, target, "drop", "once", "UTC")
-        waiting = _Waiting()
+        waiting = Waiting[RpcReply]()
         self._waiting.append(DueRun(waiting, str(uuid4()), Clocks().wall_ms(), 1, 0, spec))
         self._changes.announce()
         if self._closed:
@@ -87,13 +66,13 @@ class DaprRuns(RunSource):
     @staticmethod
     def _land(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            assert isinstance(outcome.token, _Waiting)
+            assert isinstance(outcome.token, Waiting)
             outcome.token.answer(
                 _GIVEN_BACK if not outcome.begun else _DONE if outcome.error is None else _FAILED,
             )
 
     def holds(self, token: object, /) -> bool:
-        assert isinstance(token, _Waiting)
+        assert isinstance(token, Waiting)
         return not token.future.done()
 
     def wait(self, seconds: float, /) -> None:
