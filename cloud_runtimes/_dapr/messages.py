@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from .schema import MESSAGES
 
-__all__ = ["Messages", "messages"]
+__all__ = ["VALUE_TYPE", "Messages", "messages", "plain"]
+
+VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 
 _KNOWN: Final = {
     "Any": "google.protobuf.Any",
@@ -75,6 +77,19 @@ def messages() -> Any:
             if _made is None:
                 _made = Messages()
     return _made
+
+
+def plain(value: Any) -> Any:
+    """Return what a ``google.protobuf.Value`` stands for; its numbers are floats, of which whole ones are written as integers (as ProtoJSON of Go does)."""
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number: float = value.number_value
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    if kind == "struct_value":
+        return {name: plain(each) for name, each in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [plain(each) for each in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)
 
 
 def _add(message: Any, fields: str, package: str) -> None:

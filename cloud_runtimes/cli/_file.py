@@ -47,7 +47,7 @@ def get(invocation: Invocation, store: str, name: str, path: str, *, start: int,
     with connect(invocation) as client, client.file.open_file(store, name) as file:
         if start:
             file.seek(start)
-        left = file.info.size if length is None else length
+        left = (file.info.size or 0) if length is None else length
         if path == "-":
             while data := file.read(min(left, 1024 * 1024)):
                 write(data)
@@ -107,7 +107,7 @@ def _line(info: FileInfo, long: bool, as_json: bool) -> bytes:
     if not long:
         return info.name.encode()
     time = "" if info.modified is None else info.modified.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{info.size:>12} {time:20} {info.name}".encode()
+    return f"{'' if info.size is None else info.size:>12} {time:20} {info.name}".encode()
 
 
 def remove(invocation: Invocation, store: str, names: list[str]) -> int:

@@ -109,6 +109,8 @@ def _adapter(annotation: Any, lacks: frozenset[type]) -> Callable[[Any], Any] | 
         return _to_decimal
     if UUID in members & lacks:
         return _to_uuid
+    if bytes in members & lacks and str not in members:
+        return _to_bytes
     if dict in lacks and str not in members and any(_kind(each) in (dict, list) for each in members):
         return _to_json
     return None
@@ -116,6 +118,15 @@ def _adapter(annotation: Any, lacks: frozenset[type]) -> Callable[[Any], Any] | 
 
 def _to_bool(value: Any) -> Any:
     return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _to_bytes(value: Any) -> Any:
+    if type(value) is not str or not value.startswith("\\x"):
+        return value
+    try:
+        return bytes.fromhex(value[2:])
+    except ValueError:
+        return value
 
 
 def _to_json(value: Any) -> Any:

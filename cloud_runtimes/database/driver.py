@@ -13,6 +13,7 @@ from ._sql import Sql
 from .types import Column, ExecuteResult, Isolation, TableSchema
 
 __all__ = [
+    "CANCEL",
     "EXECUTE_MANY",
     "ISOLATION",
     "SCHEMA",
@@ -35,6 +36,8 @@ __all__ = [
     "Update",
 ]
 
+CANCEL: Final = "cancel"
+"""What is given up, by its deadline or a cancelled task, ends in the database too, and is not applied."""
 EXECUTE_MANY: Final = "execute_many"
 """`execute_many`: one statement for many rows, all or none."""
 TRANSACTION: Final = "transaction"
@@ -216,13 +219,13 @@ class DatabaseDriver(Driver, ABC):
 
     * Values are bound, never formatted into a text; names of tables and columns, which the service has checked, are quoted by the rules of the database.
     * A statement outside of a transaction is one by itself: it is committed when its call has returned, and not applied (``maybe_applied``) where that failed before the commit.
-    * A deadline or a cancelled task ends the work in the database too, not only the waiting.
+    * A deadline or a cancelled task ends the work in the database too, not only the waiting (`CANCEL`).
     * No message holds a value of a parameter or a password.
     * Unique and primary key violations are `AlreadyExistsError`, other constraints, deadlocks and serialization failures `ConflictError` (the last two ``retryable``), an absent table `NotFoundError`, what is wrong with the SQL or a value `InvalidArgumentError`, a database that cannot be reached `UnavailableError`.
 
     Attributes:
         mysql: whether texts are scanned by the rules of MySQL, where a backslash escapes.
-        lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own.
+        lacks: types that the database has none of and gives back as others: ``bool`` as int, ``Decimal`` as int, float or text, ``dict`` (JSON) as text, ``UUID`` as a class of the driver's own, ``bytes`` as text that begins with ``\\x``.
         system: the database's name in OpenTelemetry's semantic conventions (``db.system.name``); ``""``: not known.
         namespace: the name of the database in it; ``None``: it has none.
     """

@@ -18,6 +18,7 @@ __all__ = [
     "METADATA",
     "MOVE",
     "RANGE",
+    "SIZES",
     "Chunk",
     "FileDriver",
     "FileReader",
@@ -39,6 +40,8 @@ MOVE: Final = "move"
 """``move_file``, in one step."""
 RANGE: Final = "range"
 """Any part of a file can be read alone."""
+SIZES: Final = "sizes"
+"""Listings tell sizes."""
 
 Chunk = bytes | bytearray | memoryview
 

@@ -150,7 +150,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             )
         if whence not in (0, 1, 2) or isinstance(offset, bool) or not isinstance(offset, int):
             raise InvalidArgumentError(f"seek: an int, and from 0, 1 or 2; got {offset!r} and {whence!r}")
-        position = offset + (0, self._position, self.info.size if whence == 2 else 0)[whence]
+        position = offset + (0, self._position, (self.info.size or 0) if whence == 2 else 0)[whence]
         if position < 0:
             raise InvalidArgumentError(f"seek: position {position} is before the start")
         self._position = position

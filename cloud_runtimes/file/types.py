@@ -32,7 +32,7 @@ class FileInfo:
 
     Attributes:
         name: relative, ``/``-separated. In a listing with ``recursive=False`` one that ends with ``/`` is a folder.
-        size: bytes.
+        size: bytes; ``None`` in listings of a store that does not tell (``file.sizes``).
         modified: when its content was last written (UTC); ``None`` where the store does not tell.
         etag: names this version; new after every write, also one by another program. ``None`` where the store has none.
         content_type: as it was stored, ``None`` where it is not known.
@@ -40,7 +40,7 @@ class FileInfo:
     """
 
     name: str
-    size: int
+    size: int | None
     modified: datetime | None = None
     etag: str | None = None
     content_type: str | None = None

@@ -72,7 +72,7 @@ def needed_features(app_id: str, options: SubscribeOptions) -> Iterator[tuple[st
     yield spi.RAW, "raw", bool(options.get("raw"))
 
 
-def make_request(topic: str, app_id: str, options: SubscribeOptions) -> SubscribeRequest:
+def make_request(topic: str, app_id: str, options: SubscribeOptions, batch: int | None) -> SubscribeRequest:
     """Return what the driver gets."""
     group, dead_letter_topic = options.get("group"), options.get("dead_letter_topic")
     if dead_letter_topic is not None and check_topic(dead_letter_topic, "dead_letter_topic") == topic:
@@ -86,4 +86,5 @@ def make_request(topic: str, app_id: str, options: SubscribeOptions) -> Subscrib
         dead_letter_topic,
         bool(options.get("raw", False)),
         options.get("metadata"),
+        batch,
     )

@@ -170,6 +170,7 @@ class SubscribeRequest(NamedTuple):
         dead_letter_topic: of the same component.
         raw: events without envelopes.
         metadata: for the component.
+        batch: how many events are handled at once; ``None``: one.
     """
 
     topic: str
@@ -180,6 +181,7 @@ class SubscribeRequest(NamedTuple):
     dead_letter_topic: str | None
     raw: bool
     metadata: Mapping[str, str] | None
+    batch: int | None = None
 
 
 class EventSource(ABC):

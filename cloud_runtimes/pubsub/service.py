@@ -271,7 +271,7 @@ class PubSubService(Service):
         for feature, name, given in needed_features(app_id, options):
             if given:
                 self._need(driver, feature, f"{name}=", pubsub_name)
-        return op, driver, make_request(topic, app_id, options)
+        return op, driver, make_request(topic, app_id, options, batch)
 
     def _subscription(
         self,

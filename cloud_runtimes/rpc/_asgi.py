@@ -1,6 +1,6 @@
 """The methods of one client as an ASGI application (ASGI 3.0, https://asgi.readthedocs.io/en/latest/specs/www.html).
 
-Paths: ``/<method>``; ``/healthz``, ``/dapr/config`` and ``/dapr/subscribe`` for sidecars; ``/cloud-runtimes/hello`` for callers of ours. It trusts the server beneath with the framing of messages only, and bounds what it takes itself.
+Paths: ``/<method>``; ``/healthz``, ``/dapr/config`` and ``/dapr/subscribe`` for sidecars, and what these send by callbacks; ``/cloud-runtimes/hello`` for callers of ours. It trusts the server beneath with the framing of messages only, and bounds what it takes itself.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class RpcApp:
         self._tokens: tuple[str, ...] = ()
         self._guard: Guard | None = None
         self._abandoned: set[asyncio.Future[Any]] = set()
+        self._opening: asyncio.Future[None] | None = None
         if guard is not None:
             self._set_guard(guard)
 
@@ -113,6 +114,8 @@ class RpcApp:
             )
         name = path[1:]
         if (public := _PUBLIC.get(name)) is not None and receive is None:
+            if public is _SUBSCRIBE and (callbacks := self._hosting().callbacks) is not None:
+                return callbacks.subscriptions(), True
             return public, True
         if self._host.client._closed:
             return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
@@ -128,7 +131,7 @@ class RpcApp:
             return error_reply(refusal), False
         handler = self._host.handlers.get(name)
         if handler is None:
-            return self._host.unknown(name), False
+            return await self._call_back(scope["method"], name, headers, receive)
         deadline, refused = self._deadline(headers.get(TIMEOUT_HEADER))
         if refused is not None:
             return refused, False
@@ -149,6 +152,29 @@ class RpcApp:
             deadline,
         )
         return await self._run(handler, incoming), True
+
+    async def _call_back(
+        self, verb: str, name: str, headers: dict[str, str], receive: Receive | None
+    ) -> tuple[RpcReply, bool | None]:
+        """Answer what is no method: a callback of a sidecar, or nothing."""
+        callbacks = self._hosting().callbacks
+        if callbacks is None or (callback := callbacks.find(verb, name)) is None:
+            return self._host.unknown(name), False
+        body = b"" if receive is None else await _body(receive, headers)
+        if isinstance(body, RpcReply):
+            return body, False
+        if not self._instance and callbacks.lacks_runner(name):
+            await self._run_jobs()
+        return await callback(headers.get("content-type"), body), True
+
+    async def _run_jobs(self) -> None:
+        """Have due jobs run: an application that is mounted has no server of ours that does."""
+        if self._opening is None:
+            from ..schedule import JobRunner
+
+            runner = JobRunner(self._host.client.schedule, self._host.client._timeout, served=True)
+            self._opening = asyncio.ensure_future(runner._open_async())
+        await asyncio.shield(self._opening)
 
     def _hello(self, guard: Guard, query: str) -> RpcReply:
         nonce = query.removeprefix("nonce=")

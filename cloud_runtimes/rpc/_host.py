@@ -144,11 +144,15 @@ class Host:
         self._workers: Workers | None = None
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
+        # how many servers are open, and whether there is an application to mount in another one
+        self.servers = 0
+        self.mounted = False
         _fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: what served is the parent's."""
         self.loop = None
+        self.servers = 0
 
     @property
     def workers(self) -> Workers:

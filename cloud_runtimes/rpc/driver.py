@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from .._driver import Driver
@@ -16,6 +16,8 @@ __all__ = [
     "STATUS",
     "Announcement",
     "Body",
+    "Callback",
+    "Callbacks",
     "Guard",
     "RpcCall",
     "RpcDriver",
@@ -82,6 +84,26 @@ class Guard(NamedTuple):
         return f"<Guard of {len(self.secrets)} secrets{', open' if self.open else ''}>"
 
 
+Callback: TypeAlias = Callable[[str | None, bytes], Awaitable[RpcReply]]
+"""What answers a callback: gets the content type and the body, and runs in the loop of the server."""
+
+
+class Callbacks(ABC):
+    """What a sidecar asks the server of its application for, beside methods."""
+
+    @abstractmethod
+    def subscriptions(self) -> RpcReply:
+        """Return which events are wanted, and where (``GET /dapr/subscribe``)."""
+
+    @abstractmethod
+    def find(self, http_method: str, name: str) -> Callback | None:
+        """Return what answers a path, ``None``: no callback has it. A method of that name comes before it."""
+
+    @abstractmethod
+    def lacks_runner(self, name: str) -> bool:
+        """Tell whether a path is a due job's, and nothing runs jobs yet."""
+
+
 class Announcement:
     """That others can find this process; ends with `close`."""
 
@@ -96,7 +118,12 @@ class RpcDriver(Driver, ABC):
 
     * `invoke` returns a reply whatever its status. It raises `UnavailableError` where the service was not reached, and says in ``maybe_applied`` whether the method may have run. It never follows a redirect and never sends a call twice, unless nothing of it was sent before.
     * Nothing of a call is sent to a process that has not proved to be the service, where the driver can ask for a proof.
+
+    Attributes:
+        callbacks: what else the server answers; ``None``: nothing.
     """
+
+    callbacks: Callbacks | None = None
 
     __spi__ = ("announce", "guard", "invoke")
 

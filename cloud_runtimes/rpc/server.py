@@ -34,9 +34,12 @@ class RpcServer(Handle):
     ``with`` serves in a thread of its own, ``async with`` in the running loop. It serves once.
     """
 
-    def __init__(self, service: RpcService, host: str, port: int | None, timeout: float | None) -> None:
+    def __init__(
+        self, service: RpcService, host: str, port: int | None, timeout: float | None, *, runs_jobs: bool = True
+    ) -> None:
         super().__init__()
         self._service = service
+        self._runs_jobs = runs_jobs
         self._bind_to = _checked(host, port)
         self._timeout = timeout
         self._instance = os.urandom(16).hex()
@@ -112,13 +115,14 @@ class RpcServer(Handle):
             raise
 
     def _make_runner(self) -> JobRunner | None:
-        return self._service._client.schedule._for_server(self._timeout)
+        return self._service._client.schedule._for_server(self._timeout) if self._runs_jobs else None
 
     def _opening(self) -> Any:
         if self._address is not None or self._closed:
             raise ClosedError("this server has served: ask for another by serving()")
         driver = self._service._hosting()
         self._service._client._handles.add(self)
+        self._service._host.servers += 1
         return self._service._operation(self._timeout), driver
 
     def _listen(self) -> None:
@@ -275,6 +279,8 @@ class RpcServer(Handle):
             self._server.stop()
 
     def _finish(self) -> None:
+        if not self._closed:
+            self._service._host.servers -= 1
         self._closed = True
         if self._socket is not None and (self._server is None or not self._started):
             self._socket.close()

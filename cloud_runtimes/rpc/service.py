@@ -328,10 +328,11 @@ class RpcService(Service):
     def asgi_app(self) -> RpcApp:
         """Return an ASGI application with the registered methods, to mount in Starlette, FastAPI or any server.
 
-        It asks callers for the same token as `serve` does (docs/configuration.md, "RPC"); health check and sidecar callbacks need none. It is in no registry: callers get its address by configuration.
+        It asks callers for the same token as `serve` does (docs/configuration.md, "RPC"); the health check and the questions of sidecars need none. It is in no registry: callers get its address by configuration.
         """
         from ._asgi import RpcApp
 
+        self._host.mounted = True
         return RpcApp(self._host, self._hosting, "")
 
     def _operation(self, timeout: float | None) -> Operation:

@@ -11,8 +11,11 @@ from .._operation import Operation
 from .types import FailurePolicy, Misfire, RpcTarget, RunRecord, TopicTarget
 
 __all__ = [
+    "CLAIMS",
+    "LIST_JOBS",
     "LIST_RUNS",
     "MISFIRE",
+    "PROGRESS",
     "RUN_NOW",
     "DueRun",
     "JobSpec",
@@ -28,6 +31,12 @@ RUN_NOW: Final = "run_now"
 """A run beside the schedule."""
 LIST_RUNS: Final = "list_runs"
 """There is a history."""
+LIST_JOBS: Final = "list_jobs"
+"""`list_jobs`."""
+PROGRESS: Final = "progress"
+"""It is known where a job stands (`Job.next_run`, ``occurrences``, ``skipped``, ``created_at``), and which occurrence a run is: its id is the same for every try, its fire time exact, its attempts counted."""
+CLAIMS: Final = "claims"
+"""Runs are claimed: one that is due waits for a process that has its handler, several processes share them, and what is due during a run of its job follows it."""
 
 
 class JobSpec(NamedTuple):
@@ -61,13 +70,13 @@ class JobSpec(NamedTuple):
 
 
 class StoredJob(NamedTuple):
-    """A job with where it stands; ``spec`` has no ``delay_ms`` and ``ttl_ms`` any more."""
+    """A job with where it stands; ``spec`` has no ``delay_ms`` and ``ttl_ms`` any more. Without `PROGRESS` only ``spec`` is known."""
 
     spec: JobSpec
-    next_ms: int | None
-    occurrences: int
-    skipped: int
-    created_ms: int
+    next_ms: int | None = None
+    occurrences: int | None = None
+    skipped: int | None = None
+    created_ms: int | None = None
 
 
 class DueRun(NamedTuple):
@@ -136,7 +145,12 @@ class ScheduleDriver(Driver, ABC):
     """Jobs of one application.
 
     Names are compared byte for byte. Nothing is written by a call that is refused.
+
+    Attributes:
+        by_callback: due jobs come to the server of this application, so a runner needs one.
     """
+
+    by_callback: bool = False
 
     __spi__ = ("delete", "get", "join", "list_jobs", "list_runs", "run_now", "save")
 
@@ -163,7 +177,7 @@ class ScheduleDriver(Driver, ABC):
 
     @abstractmethod
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        """Return all jobs, in the order of their names."""
+        """Return all jobs, in the order of their names. Only if `LIST_JOBS` is declared."""
 
     @abstractmethod
     async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]: ...

@@ -5,6 +5,7 @@ The thread claims, renews and lands outcomes; handlers run in worker threads or 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
 from .._signals import ending_signals
 from .._thread import Background, Changes
 from ..codec.payload import decode_payload
-from ..errors import ClosedError, CloudRuntimesError
+from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from ._times import from_ms
 from .driver import DueRun, Outcome, RunSource, ScheduleDriver
 from .types import JobRun, Retry, RpcTarget, TopicTarget
@@ -26,6 +27,7 @@ from .types import JobRun, Retry, RpcTarget, TopicTarget
 if TYPE_CHECKING:
     import asyncio
 
+    from ..rpc.server import RpcServer
     from .service import Handler, ScheduleService
 
 __all__ = ["JobRunner"]
@@ -65,9 +67,13 @@ class _Try:
 class JobRunner(Handle):
     """Runs due jobs while it is open; made by `ScheduleService.running`."""
 
-    def __init__(self, service: ScheduleService, timeout: float | None, *, owned: bool = False) -> None:
+    def __init__(
+        self, service: ScheduleService, timeout: float | None, *, owned: bool = False, served: bool = False
+    ) -> None:
         super().__init__()
         self._owned = owned
+        self._served = served or owned
+        self._server: RpcServer | None = None
         self._service = service
         self._timeout = timeout
         self._changes = Changes()
@@ -90,6 +96,7 @@ class JobRunner(Handle):
         op, driver = self._opening()
         source = self._service._call(op, driver.join, self._names)
         self._start(source, loop or self._service._client._own_loop)
+        self._serve(driver)
 
     async def _open_async(self) -> None:
         import asyncio
@@ -98,12 +105,34 @@ class JobRunner(Handle):
         op, driver = self._opening()
         source = await self._service._call_async(op, driver.join_async, self._names)
         self._start(source, lambda: loop)
+        await asyncio.to_thread(self._serve, driver)
 
     def _opening(self) -> tuple[Operation, ScheduleDriver]:
         if self._thread is not None or self._closed:
             raise ClosedError("this runner has run: ask for another by running()")
         name, driver = self._service._component()
         return Operation(_RUN, name, self._timeout), driver
+
+    def _serve(self, driver: ScheduleDriver) -> None:
+        """Open a server, where due jobs come to one and there is none."""
+        if not driver.by_callback or self._served:
+            return
+        rpc = self._service._client.rpc
+        if rpc._host.servers or rpc._host.mounted:
+            return
+        try:
+            if not os.environ.get("APP_PORT"):
+                raise InvalidArgumentError(
+                    "due jobs come from the sidecar to the port that it knows: set APP_PORT as it was told, or serve by client.rpc.serving(port=…), which runs them too"
+                )
+            with _fork.importing:
+                from ..rpc.server import RpcServer
+
+            self._server = RpcServer(rpc, "127.0.0.1", None, self._timeout, runs_jobs=False)
+            self._server.__enter__()
+        except BaseException:
+            self._close_by_client(monotonic() + _LOOK)
+            raise
 
     def _names(self) -> frozenset[str]:
         return frozenset(self._service._handlers)
@@ -360,6 +389,8 @@ class JobRunner(Handle):
                 self._ending = True
                 self._source.wake()
                 self._thread.join(1.0)
+        if self._server is not None:
+            self._server._close_by_client(end)
         if self._workers is not None:
             self._workers.close()
         self._closed = True

@@ -49,6 +49,8 @@ class ScheduleService(Service):
     A job's name is 1 to 253 ASCII letters, digits, ``-``, ``_``, ``:``, spaces, and ``.`` between parts. Jobs belong to the ``app_id``.
 
     Each occurrence is run at least once, and with the same run id whenever it is run again; never twice while the process that runs it lives. A job's runs follow one another: what is due during a run waits for its end, and ``misfire`` says what becomes of it.
+
+    Over a sidecar the jobs are the sidecar's, which sends those that are due to this application's server, and holds itself to no more than docs/sidecar.md says.
     """
 
     name = "schedule"
@@ -221,8 +223,12 @@ class ScheduleService(Service):
     def list_jobs(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
-        """Return all jobs of this application, in the order of their names."""
-        op, driver = self._asking(_LIST, timeout, metadata)
+        """Return all jobs of this application, in the order of their names.
+
+        Raises:
+            UnsupportedError: the runtime cannot list them.
+        """
+        op, driver = self._listing_jobs(timeout, metadata)
         return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
 
     @placed(_LIST, named=False)
@@ -230,8 +236,15 @@ class ScheduleService(Service):
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
         """Asynchronous `list_jobs`."""
-        op, driver = self._asking(_LIST, timeout, metadata)
+        op, driver = self._listing_jobs(timeout, metadata)
         return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
+
+    def _listing_jobs(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
+        op, driver = self._asking(_LIST, timeout, metadata)
+        self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
+        return op, driver
 
     @placed(_DELETE, named=False)
     def delete_job(
@@ -372,6 +385,8 @@ class ScheduleService(Service):
     ) -> JobRunner:
         """Return a handle that runs due jobs in the background while it is open. Arguments as in `run`.
 
+        Over a sidecar it serves on ``APP_PORT`` too, as `RpcService.serving` does, unless this client serves already or has an `asgi_app`.
+
         Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
         """
         check_metadata(metadata)
@@ -404,7 +419,7 @@ def _job(name: str, stored: StoredJob | None) -> Job:
         next_run=None if stored.next_ms is None else from_ms(stored.next_ms),
         occurrences=stored.occurrences,
         skipped=stored.skipped,
-        created_at=from_ms(stored.created_ms),
+        created_at=None if stored.created_ms is None else from_ms(stored.created_ms),
     )
 
 

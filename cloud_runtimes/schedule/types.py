@@ -53,7 +53,7 @@ class JobRun:
 
     Attributes:
         name: of the job.
-        run_id: the same for every try of one (job, fire time), whichever process makes it.
+        run_id: the same for every try of one (job, fire time), whichever process makes it. Where the runtime does not tell (``schedule.progress``) it is new for each try, ``fire_time`` is when it came, and ``attempt`` is 1.
         fire_time: when it was due, UTC.
         attempt: 1 for the first try; each further one counts, after a failure as after the death of a process.
     """
@@ -77,8 +77,8 @@ class Job:
         data: decoded.
         target: what runs; text is the name of a handler.
         failure_policy, misfire, timezone: as given.
-        next_run: the next occurrence, UTC; ``None``: the last one is under way.
-        occurrences: how many there were, those that were skipped included.
+        next_run: the next occurrence, UTC; ``None``: the last one is under way, or it is not known.
+        occurrences: how many there were, those that were skipped included; this and what follows is ``None`` where the runtime does not tell (``schedule.progress``).
         skipped: how many of them were skipped.
         created_at: when it was first scheduled.
     """
@@ -94,9 +94,9 @@ class Job:
     misfire: Misfire
     timezone: str
     next_run: datetime | None
-    occurrences: int
-    skipped: int
-    created_at: datetime
+    occurrences: int | None
+    skipped: int | None
+    created_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

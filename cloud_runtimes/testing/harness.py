@@ -28,6 +28,8 @@ class Harness(ABC):
         empty_settings: whether a configuration store keeps a value that is empty.
         event_metadata: whether a subscriber gets the publisher's ``metadata``.
         raw_types: whether an event without an envelope keeps its content type.
+        applications: whether jobs are those of the client's ``app_id``; else they are the sidecar's.
+        refuses_rowless: whether `query` refuses a statement without rows before any I/O, not by the database's word.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
     """
 
@@ -36,6 +38,8 @@ class Harness(ABC):
     empty_settings: bool = True
     event_metadata: bool = True
     raw_types: bool = True
+    applications: bool = True
+    refuses_rowless: bool = False
     prefetch: int = 0
 
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_bindings import Bindings
 from dapr_harnesses import Beside
 from harnesses import HARNESSES
 
@@ -24,5 +25,13 @@ def any_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     """A sidecar of ours for all tests of a module."""
     made = Beside(tmp_path_factory.mktemp("beside"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def bindings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bindings]:
+    """A sidecar of ours with bindings to files and databases, for all tests of a module."""
+    made = Bindings(tmp_path_factory.mktemp("bindings"))
     yield made
     made.close()

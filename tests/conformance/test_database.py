@@ -6,19 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_bindings import DAPR_DATABASES, DAPR_FILES
 from harnesses import DATABASES, HARNESSES
 
 from cloud_runtimes.testing import DatabaseSuite, Harness
 
+_DATABASES = {**DATABASES, **DAPR_DATABASES}
+
 
 class TestDatabase(DatabaseSuite):
-    @pytest.fixture(params=sorted({**HARNESSES, **DATABASES}))
+    @pytest.fixture(params=sorted({**HARNESSES, **_DATABASES, **DAPR_FILES}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
         harness: Harness
-        if request.param in DATABASES:
-            harness = DATABASES[request.param](request, tmp_path)
+        if request.param in _DATABASES:
+            harness = _DATABASES[request.param](request, tmp_path)
+        elif request.param in DAPR_FILES:
+            harness = DAPR_FILES[request.param](request.getfixturevalue("bindings"))
         else:
             harness = HARNESSES[request.param](monkeypatch, tmp_path)
         yield harness

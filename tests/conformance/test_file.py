@@ -1,13 +1,26 @@
-"""The file suite on every harness of the table."""
+"""The file suite on every harness of the table, and by the binding of a sidecar."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from dapr_bindings import DAPR_FILES
+from harnesses import HARNESSES
 
 from cloud_runtimes.testing import FileSuite, Harness
 
 
 class TestFile(FileSuite):
-    @pytest.fixture
-    def harness(self, any_harness: Harness) -> Harness:
-        return any_harness
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_FILES}))
+    def harness(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Harness]:
+        harness: Harness
+        if request.param in DAPR_FILES:
+            harness = DAPR_FILES[request.param](request.getfixturevalue("bindings"))
+        else:
+            harness = HARNESSES[request.param](monkeypatch, tmp_path)
+        yield harness
+        harness.close()

@@ -6,18 +6,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dapr_jobs import DAPR_JOBS, Jobs
 from harnesses import HARNESSES, MemoryHarness
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
 
 
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    """A sidecar of ours with an application, for all tests of this module."""
+    made = Jobs(tmp_path_factory.mktemp("jobs"))
+    yield made
+    made.close()
+
+
 class TestSchedule(ScheduleSuite):
-    @pytest.fixture(params=sorted(HARNESSES))
+    @pytest.fixture(params=sorted({**HARNESSES, **DAPR_JOBS}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
-        harness: Harness = HARNESSES[request.param](monkeypatch, tmp_path)
+        harness: Harness
+        if request.param in DAPR_JOBS:
+            made: Jobs = request.getfixturevalue("jobs")
+            monkeypatch.setenv("APP_PORT", str(made.port))
+            harness = DAPR_JOBS[request.param](made)
+        else:
+            harness = HARNESSES[request.param](monkeypatch, tmp_path)
         yield harness
         harness.close()
 
@@ -28,6 +43,7 @@ class TestSchedule(ScheduleSuite):
     [
         ("schedule.run_now", "run_now", {}),
         ("schedule.list_runs", "list_runs", {}),
+        ("schedule.list_jobs", "list_jobs", {}),
         ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "skip"}),
         ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "all"}),
     ],
@@ -45,6 +61,7 @@ def test_a_driver_that_declares_nothing(
     client = harness.client()
     assert ScheduleSuite.lacks(client, feature, "default")
     ScheduleSuite().test_undeclared(client, made, "default", feature, method, arguments)
-    assert client.schedule.list_jobs() == []
+    monkeypatch.undo()
+    assert harness.client().schedule.list_jobs() == []
     made.close()
     harness.close()

@@ -110,7 +110,8 @@ def test_sql(binding: Sidecar) -> None:
     assert found.headers["metadata.duration"].endswith("ms")
     over = rpc(binding, "sql", "query", sql="SELECT name FROM people\nWHERE id = ?1 OR id = ?1", params="[2]").message
     assert json.loads(over.data) == [["Zoë :x"]]
-    assert set(over.metadata) == {"operation", "sql", "start-time", "end-time", "duration"}
+    assert set(over.metadata) == {"operation", "sql", "start-time", "end-time", "duration", "columns"}
+    assert over.metadata["columns"] == '["name"]'
     assert over.metadata["sql"] == "SELECT name FROM people\nWHERE id = ?1 OR id = ?1"
 
 

@@ -107,9 +107,6 @@ def test_over_http_raw_ttl_and_what_is_not_there(
         plain, wrapped = take(sub, 2)
     assert plain.data == b"\x01"
     assert json.loads(wrapped.data)["data"] == "in an envelope"
-    assert not over_http.supports("pubsub.subscribe", "bus")
-    with pytest.raises(UnsupportedError, match='endpoint="grpc://localhost:50001"'):
-        call(over_http.pubsub, face, "subscribe", "bus", "t")
     with pytest.raises(UnsupportedError):
         call(over_http.pubsub, face, "publish", "bus", "t", 1, delay=1)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dapr_peer import Peer, both, call, client, peer
 
 from cloud_runtimes import CloudRuntimesClient, errors
 from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
@@ -29,78 +26,7 @@ from cloud_runtimes.runtimes.dapr.values import unwrap, wrap
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 from cloud_runtimes.testing.canary import Canary
 
-
-class Peer:
-    """A server that answers as it is told, and keeps what was asked: (method, path, headers, body)."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
-        peer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", "0")))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                peer.asked.append((self.command, self.path, headers, body))
-                path = self.path.partition("?")[0]
-                status, data, more = peer.answers.get(f"{self.command} {path}", peer.answers.get("*", (204, b"", {})))
-                self.send_response(status)
-                for name, value in more.items():
-                    self.send_header(name, value)
-                if status != 204:
-                    self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_DELETE = answer
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def says(self, status: int, document: Any, where: str = "*", **headers: str) -> None:
-        data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.answers[where] = (status, data, headers)
-
-    def is_component(self, kind: str) -> None:
-        self.says(200, {"components": [{"name": "s", "type": kind, "version": "v1"}]}, "GET /v1.0/metadata")
-
-    def writes(self) -> list[Any]:
-        return [json.loads(body) for verb, _, _, body in self.asked if verb == "POST"]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    made = Peer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def client(peer: Peer) -> Iterator[CloudRuntimesClient]:
-    with CloudRuntimesClient(peer.url, app_id="shop", api_token="hidden") as made:
-        yield made
-
-
-def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
-    if face == "sync":
-        return getattr(client, method)(*arguments, **options)
-    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
-
-
-both = pytest.mark.parametrize("face", ["sync", "async"])
+__all__ = ["client", "peer"]
 
 
 # -- what it is told -----------------------------------------------------------
@@ -177,15 +103,9 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         assert runtime.link is runtime.calls
 
 
-def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesClient, peer: Peer) -> None:
-    refused = {
-        "file": lambda: client.file.exists("s", "f"),
-        "database": lambda: client.database.query("s", "SELECT 1"),
-        "schedule": lambda: client.schedule.list_jobs(),
-    }
-    for service, attempt in refused.items():
-        with pytest.raises(UnsupportedError, match=f"rpc, secret and state in this version, not {service}"):
-            attempt()
+def test_what_dapr_has_not_is_refused_before_any_request(client: CloudRuntimesClient, peer: Peer) -> None:
+    assert not client.supports("actors")
+    for service in ("file.copy", "database.transaction", "schedule.run_now", "lock.renew", "configuration.write"):
         assert not client.supports(service)
     assert client.supports("state.ttl", "any")
     assert not client.supports("state.fence")

@@ -49,7 +49,9 @@ def _explained(
 class LocalFiles(BlockingDriver, FileDriver):
     """One store: a folder."""
 
-    features = frozenset({spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE})
+    features = frozenset(
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+    )
 
     def __init__(self, component: LocalComponent, tree: Tree) -> None:
         self.bridge = component.bridge
@@ -81,7 +83,7 @@ class LocalFiles(BlockingDriver, FileDriver):
         if reader is None:
             return None
         try:
-            size = max(0, reader.info.size - start)
+            size = max(0, (reader.info.size or 0) - start)
             wanted = size if length is None else min(size, length)
             data = reader.read(op, start, wanted)
             if len(data) == wanted:
@@ -214,7 +216,7 @@ class LocalFiles(BlockingDriver, FileDriver):
             try:
                 writer = self._begin(target, FileWrite(known.content_type, known.metadata))
                 try:
-                    writer.take(op, descriptor, known.size)
+                    writer.take(op, descriptor, known.size or 0)
                     return writer.store(op, guard)
                 finally:
                     writer.abort()

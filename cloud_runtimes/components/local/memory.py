@@ -104,7 +104,9 @@ class MemoryWriter(BlockingDriver, FileWriter):
 class MemoryFiles(BlockingDriver, FileDriver):
     """One store of a space."""
 
-    features = frozenset({spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE})
+    features = frozenset(
+        {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
+    )
 
     def __init__(self, bridge: Bridge, space: Space, store: str) -> None:
         self.bridge = bridge

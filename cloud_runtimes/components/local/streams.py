@@ -103,7 +103,7 @@ class LocalReader(BlockingDriver, FileReader):
             if self._descriptor < 0:
                 raise ClosedError(f"{self._path} is closed: open it again")
             try:
-                return os.pread(self._descriptor, max(0, min(size, self.info.size - offset)), offset)
+                return os.pread(self._descriptor, max(0, min(size, (self.info.size or 0) - offset)), offset)
             except OSError as error:
                 raise explain(error, self._path) from error
 

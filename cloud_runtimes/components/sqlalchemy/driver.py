@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "SqlDatabase"]
 
-FEATURES: Final = frozenset({spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.STREAM, spi.TRANSACTION})
+FEATURES: Final = frozenset({spi.CANCEL, spi.EXECUTE_MANY, spi.ISOLATION, spi.SCHEMA, spi.STREAM, spi.TRANSACTION})
 # OpenTelemetry's semantic conventions for databases, "db.system.name"
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 _READING: Final = (spi.ListTables, spi.DescribeTable)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
 from typing import Any, Final
 
+from ...database._states import SILENT, STATES, by_state
 from ...errors import (
     AlreadyExistsError,
     CloudRuntimesError,
@@ -17,7 +17,6 @@ from ...errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
@@ -27,36 +26,6 @@ from ..sqlite.failures import explain as explain_sqlite
 
 __all__ = ["explain", "forget_password", "is_busy"]
 
-_States: Final[Mapping[str, tuple[type[CloudRuntimesError], str, dict[str, Any]]]] = {
-    "08": (UnavailableError, "the connection failed", {}),
-    "0A": (UnsupportedError, "the database cannot do that", {}),
-    "21": (InvalidArgumentError, "the numbers of rows or columns do not fit", {}),
-    "22": (InvalidArgumentError, "a value does not fit its type or column", {}),
-    "23": (ConflictError, "a constraint does not hold", {}),
-    "23505": (AlreadyExistsError, "a row with such a unique value exists", {}),
-    "25": (InvalidArgumentError, "not possible in this state of the transaction", {}),
-    "25006": (PermissionDeniedError, "the transaction or the server only reads", {}),
-    "28": (UnauthenticatedError, "the database does not accept the user or the password: check the url", {}),
-    "2B": (ConflictError, "others depend on it", {}),
-    "3D": (InvalidArgumentError, "there is no such database: check the url", {}),
-    "3F": (NotFoundError, "there is no such schema", {}),
-    "40": (ConflictError, "rolled back since another transaction was in the way: try again", {"retryable": True}),
-    "42": (InvalidArgumentError, "the SQL is wrong", {}),
-    "42501": (PermissionDeniedError, "not allowed", {}),
-    "42P01": (NotFoundError, "there is no such table", {}),
-    "42P07": (AlreadyExistsError, "it exists", {}),
-    "42710": (AlreadyExistsError, "it exists", {}),
-    "42S01": (AlreadyExistsError, "it exists", {}),
-    "42S02": (NotFoundError, "there is no such table", {}),
-    "53": (ResourceExhaustedError, "the server is at a limit", {"retryable": True}),
-    "53100": (ResourceExhaustedError, "the disk of the server is full", {}),
-    "54": (InvalidArgumentError, "too large or too complex", {}),
-    "55P03": (ConflictError, "locked by another transaction", {"retryable": True}),
-    "57P": (UnavailableError, "the server is stopping or starting", {}),
-    "58": (UnavailableError, "the server failed", {"retryable": False}),
-}
-_SILENT: Final = ("22", "28")
-"""Classes whose messages may hold values, or the user."""
 _CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY KEY) constraint failed")
 
 
@@ -122,13 +91,9 @@ def _native(native: Any, name: str, path: str | None) -> CloudRuntimesError | No
         # a connection that could not be made has no state, but psycopg's text says why
         text = str(native)
         if "password authentication failed" in text or "no pg_hba.conf entry" in text:
-            return UnauthenticatedError(f"database {name!r}: {_States['28'][1]}")
+            return UnauthenticatedError(f"database {name!r}: {STATES['28'][1]}")
         return None
-    for length in (5, 3, 2):
-        if row := _States.get(state[:length]):
-            made, what, options = row
-            return made(f"database {name!r}: {what}{_detail(native, state)}", **options)
-    return InternalError(f"database {name!r}: SQLSTATE {state}{_detail(native, state)}")
+    return by_state(name, state, _detail(native, state))
 
 
 def _detail(native: Any, state: str) -> str:
@@ -144,7 +109,7 @@ def _detail(native: Any, state: str) -> str:
             if value
         ]
         return f" ({', '.join(parts)})" if parts else ""
-    if state.startswith(_SILENT):
+    if state.startswith(SILENT):
         return f" (SQLSTATE {state})"
     primary = getattr(diagnosis, "message_primary", None)
     return f": {primary}" if primary else f" (SQLSTATE {state})"

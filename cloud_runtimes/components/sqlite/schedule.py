@@ -117,7 +117,7 @@ def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
 class SqliteSchedule(ScheduleDriver):
     """The jobs of one application."""
 
-    features = frozenset({spi.LIST_RUNS, spi.MISFIRE, spi.RUN_NOW})
+    features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
     def __init__(self, component: SqliteComponent) -> None:
         self._component = component

@@ -289,6 +289,7 @@ class SqliteRuns(RunSource):
     ) -> tuple[int | None, JobSpec]:
         """Move a job on to its next occurrence; returns the one that is to be run, if any."""
         spec, wall = job.spec, names["wall"]
+        assert job.occurrences is not None
         stretch, due, whole = _due(job, wall)
         last = due[-1]
         late = wall - last > GRACE_MS
@@ -360,6 +361,7 @@ def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], boo
     """Return a job's occurrences that are due, one or more, and whether these are all; with ``misfire="all"`` only the first. Of very many the earlier ones are counted only."""
     spec, first = job.spec, job.next_ms
     assert first is not None
+    assert job.occurrences is not None
     if spec.misfire == "all" or spec.schedule is None:
         return None, (first,), True
     left = None if spec.repeats is None else spec.repeats - job.occurrences

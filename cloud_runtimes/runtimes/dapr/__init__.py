@@ -14,6 +14,7 @@ from ...config import ClientSettings, build
 from ...errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ...rpc._peers import endpoint
 from .address import DaprSettings, addresses, target
+from .callbacks import DaprCallbacks
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
@@ -29,9 +30,12 @@ _PATIENCE: Final = 5.0
 
 _DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
     "configuration": (".configuration", "DaprConfiguration"),
+    "database": (".database", "DaprDatabase"),
+    "file": (".file", "DaprFile"),
     "lock": (".lock", "DaprLock"),
     "pubsub": (".pubsub", "DaprPubSub"),
     "rpc": (".rpc", "DaprRpc"),
+    "schedule": (".schedule", "DaprSchedule"),
     "secret": (".secret", "DaprSecret"),
     "state": (".state", "DaprState"),
 }
@@ -85,6 +89,7 @@ class DaprRuntime(Runtime):
             http = HttpTransport(endpoint(*found.http), settings.api_token, settings.app_id, own.max_message)
         made = [each for each in (grpc, http) if each is not None]
         self.link, self.calls = made[0], made[-1]
+        self.link.callbacks = self.calls.callbacks = DaprCallbacks()
 
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {}  # only the sidecar knows

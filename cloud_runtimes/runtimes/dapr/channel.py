@@ -32,7 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Channel", "Whole"]
 
 _SERVICE: Final = "/dapr.proto.runtime.v1.Dapr/"
-_READS: Final = frozenset(["GetMetadata", "GetState", "GetBulkState", "GetSecret", "GetBulkSecret", "GetConfiguration"])
+_READS: Final = frozenset(
+    [
+        "GetMetadata",
+        "GetState",
+        "GetBulkState",
+        "GetSecret",
+        "GetBulkSecret",
+        "GetConfiguration",
+        "GetJobAlpha1",
+        "ListJobsAlpha1",
+    ]
+)
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
 )

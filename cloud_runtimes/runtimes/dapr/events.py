@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._native import events as kernel
+from ..._native.cloudevents_py import is_json
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError
@@ -16,7 +17,7 @@ from .values import is_exact
 if TYPE_CHECKING:
     from ..._native.events_py import Record
 
-__all__ = ["CLOUD_EVENT", "incoming", "outgoing"]
+__all__ = ["CLOUD_EVENT", "incoming", "outgoing", "posted"]
 
 CLOUD_EVENT: Final = "application/cloudevents+json"
 _TYPE: Final = "cloud_runtimes.event"
@@ -26,6 +27,7 @@ _DAPRS: Final = frozenset(
     ["topic", "pubsubname", "traceid", "traceparent", "tracestate", _KEY, "subject", "time", "expiration"]
 )
 """Attributes of a delivery that are no extensions of the event."""
+_OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype", "data", "data_base64"])
 
 
 def outgoing(record: Record) -> bytes:
@@ -66,6 +68,44 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
         CloudRuntimesError: it cannot be one.
     """
     told = _members(message.extensions)
+    # a dead letter tells the topic it was first published to
+    first = told.get("topic")
+    topic = first if isinstance(first, str) and first else message.topic
+    data, content_type = bytes(message.data), message.data_content_type
+    return _record(message.id, message.type, message.source, content_type, data, told, topic, raw)
+
+
+def posted(event: Any, *, raw: bool = False) -> Record:
+    """Return an event as Dapr posts it, a CloudEvent in JSON, as a record; ``raw``: its data is all there is of the event.
+
+    Raises:
+        CloudRuntimesError: it cannot be one.
+    """
+    texts = {name: event.get(name) or "" for name in ("id", "type", "source", "datacontenttype", "topic")}
+    if not all(isinstance(each, str) for each in texts.values()):
+        raise InvalidArgumentError("an attribute of the event is no text")
+    content_type, value = texts["datacontenttype"], event.get("data")
+    try:
+        if isinstance(given := event.get("data_base64"), str):
+            data = base64.b64decode(given, validate=True)
+        elif value is None and "data" not in event:
+            data = b""
+        elif isinstance(value, str) and not is_json(content_type.encode()):
+            data = value.encode()
+        else:
+            data = json.encode(value)
+            content_type = content_type or JSON
+    except ValueError:
+        raise InvalidArgumentError("the event's data_base64 is not base64") from None
+    told = {name: each for name, each in event.items() if name not in _OWN and isinstance(each, str | int | float)}
+    return _record(
+        texts["id"], texts["type"], texts["source"], content_type, data, told, texts["topic"] or "unknown", raw
+    )
+
+
+def _record(
+    id: str, type: str, source: str, content_type: str, data: bytes, told: Mapping[str, Any], topic: str, raw: bool
+) -> Record:
     trace = told.get("traceparent")
     extensions = {
         name: _plain(value)
@@ -74,10 +114,7 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
     }
     if isinstance(state := told.get("tracestate"), str) and state:
         extensions["tracestate"] = state
-    # a dead letter tells the topic it was first published to
-    first = told.get("topic")
-    topic = first if isinstance(first, str) and first else message.topic
-    needed: dict[str, Any] = {"id": message.id or None, "raw": raw}
+    needed: dict[str, Any] = {"id": id or None, "raw": raw}
     more: dict[str, Any] = {
         "time": _text(told, "time"),
         "key": _text(told, _KEY),
@@ -85,13 +122,13 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
         "subject": _text(told, "subject"),
         "extensions": extensions or None,
     }
-    origin: dict[str, Any] = {"type": message.type or None, "source": message.source or None}
-    content_type, data = message.data_content_type or OCTETS, bytes(message.data)
+    origin: dict[str, Any] = {"type": type or None, "source": source or None}
+    kind = content_type or OCTETS
     try:
-        record = kernel.encode_record(data, content_type, **needed, **origin, **more)
+        record = kernel.encode_record(data, kind, **needed, **origin, **more)
     except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
-        record = kernel.encode_record(data, content_type, **needed, **origin)
-    return kernel.Frame(kernel.build_frame(message.source or "Dapr", message.type or _TYPE, topic, [record]))[0]
+        record = kernel.encode_record(data, kind, **needed, **origin)
+    return kernel.Frame(kernel.build_frame(source or "Dapr", type or _TYPE, topic, [record]))[0]
 
 
 def _members(struct: Any) -> dict[str, Any]:
@@ -110,7 +147,7 @@ def _text(told: Mapping[str, Any], name: str) -> str | None:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | bool) or (isinstance(value, float) and value.is_integer() and abs(value) < 2**31)
+    return isinstance(value, str | bool) or (float(value).is_integer() and abs(value) < 2**31)
 
 
 def _plain(value: Any) -> Any:

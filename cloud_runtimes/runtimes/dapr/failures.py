@@ -49,6 +49,8 @@ _BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
 _NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed finding secret store with key")
 """Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
+_NO_BINDING: Final = re.compile(r"error invoking output binding .*couldn't find output binding")
+
 
 class Refusal(NamedTuple):
     """What a sidecar said.
@@ -106,6 +108,8 @@ def refusal(reply: RpcReply) -> Refusal:
 def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
     found = next((cls for end, cls in _BY_CODE if said.code.endswith(end) or said.reason.endswith(end)), None)
+    if _NO_BINDING.search(said.message):
+        found = errors.ComponentNotFoundError
     if found is None and said.status == 400 and not said.reason and _NO_STORE.match(said.message):
         found = errors.ComponentNotFoundError
     cls = found or _BY_STATUS.get(said.status) or (

@@ -11,7 +11,8 @@ from ...rpc.driver import RpcCall, RpcReply
 from ...secret.types import Secret
 from .channel import Call, Channel
 from .failures import Refusal, Refused
-from .transport import Entry, Flow, Found, Item, Setting
+from .jobs_grpc import job_message, job_of
+from .transport import DaprJob, Entry, Flow, Found, Item, Setting
 
 __all__ = ["GrpcTransport"]
 
@@ -177,6 +178,32 @@ class GrpcTransport(Channel):
             first = answer.failedEntries[0]
             said = Refusal(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", str(first.error)[:_MOST])
             raise Refused(said, frozenset(each.entry_id for each in answer.failedEntries))
+
+    # -- jobs -----------------------------------------------------------------
+
+    def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
+        message = messages().ScheduleJobRequest(job=job_message(job), overwrite=overwrite)
+        yield from self._ask("ScheduleJobAlpha1", message, "ScheduleJobResponse")
+
+    def get_job(self, name: str) -> Flow[DaprJob]:
+        found = yield from self._ask("GetJobAlpha1", messages().GetJobRequest(name=name), "GetJobResponse")
+        return job_of(found.job)
+
+    def list_jobs(self) -> Flow[list[DaprJob]]:
+        found = yield from self._ask("ListJobsAlpha1", messages().ListJobsRequest(), "ListJobsResponse")
+        return [job_of(each) for each in found.jobs]
+
+    def delete_job(self, name: str) -> Flow[None]:
+        yield from self._ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")
+
+    # -- bindings -------------------------------------------------------------
+
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        message = messages().InvokeBindingRequest(name=name, data=data, metadata=metadata, operation=operation)
+        found = yield from self._ask("InvokeBinding", message, "InvokeBindingResponse")
+        return found.data, dict(found.metadata)
 
 
 def _item(item: Item) -> Any:

@@ -25,7 +25,7 @@ from ...rpc._sync_http import NotReached, Pool
 from ...rpc.driver import Body, RpcCall, RpcReply
 from ...secret.types import Secret
 from .failures import Refused, refusal
-from .transport import Entry, Flow, Found, Item, Setting, Stream, Transport
+from .transport import DaprJob, Entry, Flow, Found, Item, Setting, Stream, Transport
 
 if TYPE_CHECKING:
     from ...rpc._async_http import AsyncPool
@@ -306,6 +306,63 @@ class HttpTransport(Transport):
         if reply.status >= 300:
             raise Refused(refusal(reply), _failed(reply.data))
 
+    # -- jobs -----------------------------------------------------------------
+
+    def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
+        document: dict[str, Any] = {"overwrite": overwrite}
+        for name, value in (
+            ("schedule", job.schedule),
+            ("repeats", job.repeats),
+            ("dueTime", job.due_time),
+            ("ttl", job.ttl),
+            ("failurePolicy", _policy(job)),
+        ):
+            if value is not None:
+                document[name] = value
+        body = json.encode(document)
+        if job.data is not None:
+            body = body[:-1] + b',"data":' + job.data + b"}"
+        yield from self._ask("POST", f"v1.0-alpha1/jobs/{segment(job.name)}", body)
+
+    def get_job(self, name: str) -> Flow[DaprJob]:
+        found = yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")
+        if not isinstance(found, dict):
+            _odd()
+        texts = {key: found.get(key) for key in ("schedule", "dueTime", "ttl")}
+        repeats, data = found.get("repeats"), found.get("data")
+        if not all(isinstance(each, str | None) for each in texts.values()) or not isinstance(repeats, int | None):
+            _odd()
+        return DaprJob(
+            name,
+            texts["schedule"],
+            repeats,
+            texts["dueTime"],
+            texts["ttl"],
+            # of an Any in ProtoJSON the value, where its type has one
+            json.encode(data.get("value", data)) if isinstance(data, dict) and data else None,
+            _policy_of(found.get("failurePolicy")),
+        )
+
+    def list_jobs(self) -> Flow[list[DaprJob]]:
+        raise AssertionError("not declared over HTTP")
+
+    def delete_job(self, name: str) -> Flow[None]:
+        yield from self._ask("DELETE", f"v1.0-alpha1/jobs/{segment(name)}")
+
+    # -- bindings -------------------------------------------------------------
+
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        body: dict[str, Any] = {"operation": operation, "metadata": dict(metadata)}
+        if data:
+            body["data"] = data.decode()
+        reply = yield from self._ask("POST", f"v1.0/bindings/{segment(name)}", body)
+        told = {
+            key.removeprefix("metadata."): text for key, text in reply.headers.items() if key.startswith("metadata.")
+        }
+        return reply.data, told
+
     # -- streams ------------------------------------------------------------
 
     def need_streams(self, what: str) -> None:
@@ -359,6 +416,36 @@ def _item(item: Item) -> bytes:
 
 def _metadata(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(f"metadata.{name}", value) for name, value in metadata.items()]
+
+
+def _policy(job: DaprJob) -> dict[str, Any] | None:
+    if job.policy is None:
+        return None
+    if job.policy == "drop":
+        return {"drop": {}}
+    interval, retries = job.policy
+    constant: dict[str, Any] = {"interval": f"{interval:.9f}s"}
+    if retries is not None:
+        constant["maxRetries"] = retries
+    return {"constant": constant}
+
+
+def _policy_of(found: Any) -> Any:
+    """Return what follows a failure, as ProtoJSON tells it."""
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        _odd()
+    if "drop" in found:
+        return "drop"
+    constant = found.get("constant")
+    if not isinstance(constant, dict):
+        return None
+    interval, retries = constant.get("interval", "0s"), constant.get("maxRetries")
+    try:
+        return float(interval.removesuffix("s")), retries if retries is None else int(retries)
+    except (AttributeError, TypeError, ValueError):
+        _odd()
 
 
 def _texts(found: Any) -> dict[str, str]:

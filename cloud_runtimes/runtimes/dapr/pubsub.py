@@ -1,4 +1,4 @@
-"""Publish and subscribe (Dapr, "Pub/sub API reference"): events go as CloudEvents of ours, and come by streams."""
+"""Publish and subscribe (Dapr, "Pub/sub API reference"): events go as CloudEvents of ours, and come by streams, or over HTTP alone by callbacks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ...pubsub import driver as spi
 from ...pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
 from .events import CLOUD_EVENT, outgoing
 from .failures import Refused
+from .posted import PostedSubscription
 from .subscription import DaprSubscription
 from .transport import Entry, Flow, Transport
 
@@ -32,11 +33,11 @@ _ROOM: Final = 64 << 10
 class DaprPubSub(PubSubDriver):
     """Topics of one component of the sidecar. The group is the sidecar's application."""
 
+    features = frozenset({spi.TTL, spi.RAW, spi.DEAD_LETTER, spi.SUBSCRIBE})
+
     def __init__(self, link: Transport, name: str) -> None:
         self._link = link
         self._name = name
-        publishing = {spi.TTL, spi.RAW}
-        self.features = frozenset({*publishing, spi.DEAD_LETTER, spi.SUBSCRIBE} if link.streams else publishing)
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (link.largest - _ROOM) // 4 * 3)
 
@@ -126,13 +127,15 @@ class DaprPubSub(PubSubDriver):
     # -- subscribing --------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        self._link.need_streams("subscribe")
+        if not self._link.streams:
+            return PostedSubscription(self._link.callbacks, self._name, request)
         source = DaprSubscription(self._link, self._name, request)
         source.begin(op)
         return source
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        self._link.need_streams("subscribe")
+        if not self._link.streams:
+            return PostedSubscription(self._link.callbacks, self._name, request)
         source = DaprSubscription(self._link, self._name, request)
         await source.begin_async(op)
         return source

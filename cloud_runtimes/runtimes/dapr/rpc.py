@@ -24,6 +24,7 @@ class DaprRpc(RpcDriver):
     def __init__(self, link: Transport, name: str) -> None:
         self._link = link
         self._name = name
+        self.callbacks = link.callbacks
         # over gRPC an application's failure is told without its body
         self.features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if link.exact else {spi.STATUS}))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..._operation import Operation, mark_interrupted
 from ...errors import ClosedError, CloudRuntimesError
@@ -15,7 +15,10 @@ from ...rpc.driver import RpcCall, RpcReply
 from ...secret.types import Secret
 from .failures import Refused
 
-__all__ = ["Entry", "Flow", "Found", "Item", "Setting", "Stream", "Transport"]
+if TYPE_CHECKING:
+    from .callbacks import DaprCallbacks
+
+__all__ = ["DaprJob", "Entry", "Flow", "Found", "Item", "Setting", "Stream", "Transport"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
@@ -63,6 +66,25 @@ class Entry(NamedTuple):
     metadata: Mapping[str, str]
 
 
+class DaprJob(NamedTuple):
+    """A job as Dapr has it; ``None``: not told.
+
+    Attributes:
+        schedule: cron of six fields, perhaps behind ``CRON_TZ=…``, ``@every …``, ``@hourly`` …
+        due_time, ttl: RFC 3339 or a duration of Go's.
+        data: JSON.
+        policy: what follows a failure: (seconds between tries, tries), ``"drop"``.
+    """
+
+    name: str
+    schedule: str | None
+    repeats: int | None
+    due_time: str | None
+    ttl: str | None
+    data: bytes | None
+    policy: tuple[float, int | None] | Literal["drop"] | None
+
+
 class Stream(Protocol):
     """Messages that go both ways until one side ends it."""
 
@@ -89,12 +111,14 @@ class Transport(ABC):
         exact: JSON comes back as it was saved, whatever its numbers.
         streams: `open` works.
         largest: bytes of a message.
+        callbacks: what comes back from the sidecar, by the application's server.
     """
 
     url: str
     exact: ClassVar[bool]
     streams: ClassVar[bool]
     largest: int
+    callbacks: DaprCallbacks
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -119,8 +143,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            _tell(error, wrote, op.method.writes)
             raise
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
@@ -140,8 +163,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            _tell(error, wrote, op.method.writes)
             raise
 
     @staticmethod
@@ -237,6 +259,28 @@ class Transport(ABC):
     def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
         """Publish several CloudEvents; `Refused.failed` has the ids of those that failed, where they are told."""
 
+    @abstractmethod
+    def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
+        """Store a job."""
+
+    @abstractmethod
+    def get_job(self, name: str) -> Flow[DaprJob]:
+        """Return a job."""
+
+    @abstractmethod
+    def list_jobs(self) -> Flow[list[DaprJob]]:
+        """Return all jobs of the application; gRPC alone can."""
+
+    @abstractmethod
+    def delete_job(self, name: str) -> Flow[None]:
+        """Delete a job, if it is there."""
+
+    @abstractmethod
+    def invoke_binding(
+        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
+        """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
+
     # -- streams ------------------------------------------------------------
 
     def need_streams(self, what: str) -> None:
@@ -257,9 +301,9 @@ class Transport(ABC):
         """Begin a stream; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def _tell(error: BaseException) -> None:
-    """Say on what ends an operation that a part of it was done."""
+def _tell(error: BaseException, wrote: bool, writes: bool) -> None:
+    """Say on what ends an operation that a part of it was done, or that it does nothing: some are asked by POST."""
     if isinstance(error, CloudRuntimesError):
-        error.maybe_applied = True
-    elif not isinstance(error, Exception):
+        error.maybe_applied = wrote or (writes and error.maybe_applied)
+    elif wrote and not isinstance(error, Exception):
         mark_interrupted(error, True)

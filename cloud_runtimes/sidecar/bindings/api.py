@@ -52,4 +52,8 @@ class BindingsApi:
             return None
         if name in self._closed:
             raise UnavailableError("component is closed")
-        return await sql.invoke(client.database, store, operation, metadata)
+        text, params = sql.statement(metadata)
+        try:
+            return await sql.invoke(client.database, store, operation, metadata["sql"], text, params)
+        except CloudRuntimesError as error:
+            raise type(error)(f"{error.message} (SQLSTATE {sql.state(error)})") from error

@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from ..._dapr.messages import messages
+from ..._dapr.messages import VALUE_TYPE, messages, plain
 from ...codec import json
-from .job import VALUE_TYPE, JobData
+from .job import JobData
 
 __all__ = ["any_message", "json_of"]
 
@@ -27,4 +27,4 @@ def any_message(data: JobData | None) -> Any:
 def json_of(data: JobData) -> bytes:
     """Return the JSON of an ``Any`` that holds a ``google.protobuf.Value``."""
     value = messages().Value.FromString(data.body)
-    return b"" if value.WhichOneof("kind") is None else json.encode(json_format.MessageToDict(value))
+    return b"" if value.WhichOneof("kind") is None else json.encode(plain(value))

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..._dapr.messages import VALUE_TYPE, messages, plain
 from ..http.app import HttpApi
 from ..http.request import Reply, Request, empty, integer, json_reply, malformed, members, text
 from ..http.router import Route
 from .api import JobsApi
-from .job import VALUE_TYPE, DaprJob, JobData, Policy, go_duration
+from .job import DaprJob, JobData, Policy, go_duration
 
 __all__ = ["JobRoutes"]
 
@@ -118,10 +119,10 @@ def _any(data: JobData) -> dict[str, Any]:
         return {"@type": VALUE_TYPE, "value": data.value}
     from google.protobuf import json_format
 
-    from ..._dapr.messages import messages
-
     kinds = messages()
     try:
+        if data.type_url == VALUE_TYPE:
+            return {"@type": VALUE_TYPE, "value": plain(kinds.Value.FromString(data.body))}
         found: dict[str, Any] = json_format.MessageToDict(
             kinds.Any(type_url=data.type_url, value=data.body), descriptor_pool=kinds.pool
         )

@@ -12,7 +12,6 @@ from ...schedule.types import FailurePolicy, Retry
 __all__ = [
     "DEFAULT_POLICY",
     "FOREVER",
-    "VALUE_TYPE",
     "DaprJob",
     "JobData",
     "Policy",
@@ -21,7 +20,6 @@ __all__ = [
     "restored",
 ]
 
-VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 FOREVER: Final = 2**31 - 1
 _SECONDS: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
 

@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
+from ..._dapr.messages import VALUE_TYPE
 from ..._log import logger
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, UnavailableError
 from ...schedule import JobRun
 from ..app.channel import AppChannel, NotReached
-from .job import VALUE_TYPE, JobData, data_of
+from .job import JobData, data_of
 
 __all__ = ["Trigger"]
 

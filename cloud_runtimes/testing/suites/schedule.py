@@ -127,19 +127,22 @@ class ScheduleSuite(Suite):
 
     def test_store_get_list_delete(self, client: CloudRuntimesClient, face: Face) -> None:
         service = client.schedule
-        assert face.call(service, "list_jobs") == []
+        progress = not self.lacks(client, "schedule.progress", "default")
+        assert self._names(client, face) in ([], None)
         with pytest.raises(NotFoundError, match="'j'"):
             face.call(service, "get_job", "j")
         face.call(service, "delete_job", "j")
         before = datetime.now(UTC) - timedelta(seconds=5)
         for name in ("j", "a", "J"):
             face.call(service, "schedule_job", name, schedule="@hourly", data={"n": name})
-        assert [each.name for each in face.call(service, "list_jobs")] == ["J", "a", "j"]
+        assert self._names(client, face) in (["J", "a", "j"], None)
         job = face.call(service, "get_job", "j")
         assert isinstance(job, Job)
-        assert job.created_at >= before
-        assert job.next_run is not None
-        assert (job.next_run.minute, job.next_run.second) == (0, 0)
+        assert progress is (job.created_at is not None)
+        if job.created_at is not None:
+            assert job.created_at >= before
+            assert job.next_run is not None
+            assert (job.next_run.minute, job.next_run.second) == (0, 0)
         assert job == Job(
             name="j",
             schedule="@hourly",
@@ -152,12 +155,14 @@ class ScheduleSuite(Suite):
             misfire="once",
             timezone="UTC",
             next_run=job.next_run,
-            occurrences=0,
-            skipped=0,
+            occurrences=0 if progress else None,
+            skipped=0 if progress else None,
             created_at=job.created_at,
         )
         face.call(service, "delete_job", "j")
-        assert [each.name for each in face.call(service, "list_jobs")] == ["J", "a"]
+        assert self._names(client, face) in (["J", "a"], None)
+        with pytest.raises(NotFoundError, match="'j'"):
+            face.call(service, "get_job", "j")
 
     def test_every_argument_is_kept(self, client: CloudRuntimesClient, face: Face) -> None:
         due = datetime(2095, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
@@ -176,7 +181,9 @@ class ScheduleSuite(Suite):
         )
         job = face.call(client.schedule, "get_job", "j")
         assert (job.schedule, job.timezone, job.repeats) == ("15 3 * * MON", "Europe/Paris", 7)
-        assert (job.due_time, job.next_run, job.expires_at) == (due, due, due + timedelta(days=30))
+        assert (job.due_time, job.expires_at) == (due, due + timedelta(days=30))
+        progress = not self.lacks(client, "schedule.progress", "default")
+        assert job.next_run == (due if progress else None)
         assert (job.data, job.target, job.failure_policy) == (b"\x00\xff", RpcTarget("orders", "sync/all"), "drop")
         face.call(
             client.schedule,
@@ -188,7 +195,8 @@ class ScheduleSuite(Suite):
         )
         job = face.call(client.schedule, "get_job", "k")
         assert (job.target, job.failure_policy, job.data) == (TopicTarget("bus", "t"), Retry(2, 0.5), None)
-        assert abs(job.next_run - job.created_at - timedelta(minutes=90)) < timedelta(seconds=1)
+        if progress:
+            assert abs(job.next_run - job.created_at - timedelta(minutes=90)) < timedelta(seconds=1)
 
     def test_overwrite(self, client: CloudRuntimesClient, face: Face) -> None:
         service = client.schedule
@@ -200,12 +208,16 @@ class ScheduleSuite(Suite):
         face.call(service, "schedule_job", "j", schedule="@hourly", data=2, overwrite=True)
         job = face.call(service, "get_job", "j")
         assert (job.data, job.schedule) == (2, "@hourly")
-        assert job.next_run - datetime.now(UTC) <= timedelta(hours=1)
+        if not self.lacks(client, "schedule.progress", "default"):
+            assert job.next_run - datetime.now(UTC) <= timedelta(hours=1)
         face.call(service, "schedule_job", "new", schedule="@hourly", overwrite=True)
 
     def test_applications_are_apart(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         other = harness.client(app_id="another")
         face.call(client.schedule, "schedule_job", "j", schedule="@hourly", data=1)
+        if not harness.applications:
+            assert face.call(other.schedule, "get_job", "j").data == 1
+            return
         face.call(other.schedule, "schedule_job", "j", schedule="@hourly", data=2)
         face.call(other.schedule, "delete_job", "j")
         assert face.call(client.schedule, "get_job", "j").data == 1
@@ -215,7 +227,7 @@ class ScheduleSuite(Suite):
         for name in names:
             face.call(client.schedule, "schedule_job", name, schedule="@hourly")
             assert face.call(client.schedule, "get_job", name).name == name
-        assert [each.name for each in face.call(client.schedule, "list_jobs")] == sorted(names)
+        assert self._names(client, face) in (sorted(names), None)
 
     def test_what_is_no_name(self, client: CloudRuntimesClient, face: Face) -> None:
         wrong: list[Any] = ["", "-", "a||b", "a/b", "ü", "a..b", ".a", "a.", "a\n", "x" * 254, "a.-", 5, None, b"a"]
@@ -236,7 +248,7 @@ class ScheduleSuite(Suite):
                 face.call(client.schedule, "schedule_job", "j", **arguments)
             assert caught.value.operation == "schedule_job", arguments
             assert not caught.value.maybe_applied, arguments
-        assert face.call(client.schedule, "list_jobs") == []
+        assert self._gone(client, face)
 
     def test_what_is_no_handler(self, client: CloudRuntimesClient) -> None:
         client.schedule.job("j")(lambda: None)
@@ -258,11 +270,12 @@ class ScheduleSuite(Suite):
             assert not runs.seen
             harness.advance(_HOUR)
             assert face.until(lambda: len(runs.seen) == 1)
-            assert face.until(lambda: not face.call(client.schedule, "list_jobs"))
+            assert face.until(lambda: self._gone(client, face))
         data, run = runs.seen[0]
         assert data == {"a": 1}
         assert (run.name, run.attempt) == ("j", 1)
-        assert abs(run.fire_time - due) < timedelta(milliseconds=2)
+        if not self.lacks(client, "schedule.progress", "default"):
+            assert abs(run.fire_time - due) < timedelta(milliseconds=2)
         with pytest.raises(NotFoundError):
             face.call(client.schedule, "get_job", "j")
 
@@ -278,12 +291,14 @@ class ScheduleSuite(Suite):
         runs = Runs(client, face)
         face.call(client.schedule, "schedule_job", "j", schedule="@every 200ms", repeats=4, misfire="once")
         with face.opened(client.schedule.running()):
-            assert face.until(lambda: not face.call(client.schedule, "list_jobs"))
+            assert face.until(lambda: self._gone(client, face))
         spaces = {b - a for a, b in pairwise(runs.fires)}
-        # what a busy machine made late may have been skipped
-        assert all(space % timedelta(milliseconds=200) == timedelta(0) for space in spaces)
+        if not self.lacks(client, "schedule.progress", "default"):
+            # what a busy machine made late may have been skipped
+            assert all(space % timedelta(milliseconds=200) == timedelta(0) for space in spaces)
         assert 1 <= len(set(runs.ids)) == len(runs.ids) <= 4
 
+    @requires("schedule.progress")
     def test_cron_in_a_time_zone(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         runs = Runs(client, face)
         face.call(client.schedule, "schedule_job", "j", schedule="30 9 * * *", timezone="Asia/Kathmandu")
@@ -294,6 +309,7 @@ class ScheduleSuite(Suite):
             assert face.until(lambda: runs.fires == [due])
             assert face.call(client.schedule, "get_job", "j").next_run == due + timedelta(days=1)
 
+    @requires("schedule.progress")
     def test_first_at_the_due_time_then_by_the_schedule(
         self, client: CloudRuntimesClient, face: Face, harness: Harness
     ) -> None:
@@ -347,6 +363,7 @@ class ScheduleSuite(Suite):
         assert "PayloadError" in record.error
         assert len(runs.seen) == 1
 
+    @requires("schedule.claims")
     def test_a_job_waits_for_a_process_that_has_its_handler(
         self, client: CloudRuntimesClient, face: Face, harness: Harness
     ) -> None:
@@ -362,6 +379,7 @@ class ScheduleSuite(Suite):
             with face.opened(second.schedule.running()):
                 assert face.until(lambda: len(runs.seen) == 1)
 
+    @requires("schedule.claims")
     def test_a_handler_registered_later(self, client: CloudRuntimesClient, face: Face) -> None:
         face.call(client.schedule, "schedule_job", "j", due_time=0)
         with face.opened(client.schedule.running()):
@@ -369,6 +387,7 @@ class ScheduleSuite(Suite):
             runs = Runs(client, face)
             assert face.until(lambda: len(runs.seen) == 1)
 
+    @requires("schedule.claims")
     def test_several_share(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         """Each occurrence is run by one of them."""
         second = harness.client()
@@ -380,6 +399,7 @@ class ScheduleSuite(Suite):
         ids = [id for runs in every for id in runs.ids]
         assert len(ids) == len(set(ids)) == 40
 
+    @requires("schedule.claims")
     def test_a_jobs_runs_follow_one_another(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         """Of what became due during a run, the latest is run after it."""
         runs = Runs(client, face)
@@ -552,7 +572,7 @@ class ScheduleSuite(Suite):
 
     # -- targets ----------------------------------------------------------
 
-    @requires("rpc.host")
+    @requires("rpc.host", "schedule.progress")
     def test_a_method(self, client: CloudRuntimesClient, face: Face) -> None:
         seen: list[tuple[Any, dict[str, str]]] = []
 
@@ -668,6 +688,7 @@ class ScheduleSuite(Suite):
         [
             ("schedule.run_now", "run_now", {}),
             ("schedule.list_runs", "list_runs", {}),
+            ("schedule.list_jobs", "list_jobs", {}),
             ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "skip"}),
             ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "all"}),
         ],
@@ -675,14 +696,29 @@ class ScheduleSuite(Suite):
     def test_undeclared(
         self, client: CloudRuntimesClient, face: Face, store: str, feature: str, method: str, arguments: dict[str, Any]
     ) -> None:
+        names = () if method == "list_jobs" else ("j",)
         if self.lacks(client, feature, store):
             with pytest.raises(UnsupportedError):
-                face.call(client.schedule, method, "j", **arguments)
+                face.call(client.schedule, method, *names, **arguments)
         else:
             try:
-                face.call(client.schedule, method, "j", **arguments)
+                face.call(client.schedule, method, *names, **arguments)
             except NotFoundError:
                 return
+
+    def _names(self, client: CloudRuntimesClient, face: Face) -> list[str] | None:
+        """Return the names of all jobs, ``None`` where they cannot be listed."""
+        if self.lacks(client, "schedule.list_jobs", "default"):
+            return None
+        return [each.name for each in face.call(client.schedule, "list_jobs")]
+
+    @staticmethod
+    def _gone(client: CloudRuntimesClient, face: Face, name: str = "j") -> bool:
+        try:
+            face.call(client.schedule, "get_job", name)
+        except NotFoundError:
+            return True
+        return False
 
     @staticmethod
     def _states(client: CloudRuntimesClient, face: Face, name: str = "j") -> list[str]:

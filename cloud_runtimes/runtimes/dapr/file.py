@@ -1,0 +1,246 @@
+"""Files by the binding ``bindings.localstorage`` (dapr/components-contrib ``bindings/localstorage``), the only way of Dapr's API to them.
+
+A file travels whole, as base64: the component would take any other content that happens to be base64 for it. It tells names and content, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from typing import Final, NoReturn
+from uuid import uuid4
+
+from ..._operation import Operation
+from ...codec import json
+from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
+from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
+from ...file.types import FileInfo
+from .failures import Refused
+from .transport import Flow, Transport
+
+__all__ = ["DaprFile"]
+
+_KIND: Final = "bindings.localstorage"
+_ROOM: Final = 64 << 10
+"""Bytes that a message has for all but content."""
+_ABSENT: Final = re.compile(r"not found|no such|not a directory|is a directory|there is no ", re.IGNORECASE)
+_ROOT: Final = re.compile(r"file not found: (/.*)/([0-9a-f-]{36})$")
+
+
+class DaprFile(FileDriver):
+    """The files of one binding of the sidecar."""
+
+    features = frozenset()
+
+    def __init__(self, link: Transport, name: str) -> None:
+        self._link = link
+        self._name = name
+        # the folder before the names of listings, once it is known, and whether the binding is one for files
+        self._root: str | None = None
+        self._checked = False
+        self._most = max(1, (link.largest - _ROOM) // 4 * 3)
+
+    def _do(self, operation: str, name: str, data: bytes = b"") -> Flow[bytes | None]:
+        """Ask the binding; return the reply's data, ``None``: there is no such file or folder."""
+        if not self._checked:
+            kind = yield from self._link.component_type(self._name)
+            if kind not in ("", _KIND):
+                raise UnsupportedError(f"{self._name!r} is {kind}: files need a binding that is {_KIND}")
+            self._checked = True
+        try:
+            found, _ = yield from self._link.invoke_binding(self._name, operation, data, {"fileName": name})
+        except Refused as refused:
+            # Dapr has no code for it
+            said = refused.said.message
+            if name and _ABSENT.search(name):
+                said = said.replace(name, "")
+            if operation == "create" or "couldn't find output binding" in said or not _ABSENT.search(said):
+                raise
+            return None
+        return found
+
+    # -- reading ------------------------------------------------------------
+
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        return self._link.run(op, self._stat(name))
+
+    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
+        return await self._link.run_async(op, self._stat(name))
+
+    def _stat(self, name: str) -> Flow[FileInfo | None]:
+        found = yield from self._do("get", name)
+        return None if found is None else FileInfo(name, len(found))
+
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        return self._link.run(op, self._do("get", name))
+
+    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        return await self._link.run_async(op, self._do("get", name))
+
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        found = self._link.run(op, self._do("get", name))
+        return None if found is None else _Reader(name, found)
+
+    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
+        found = await self._link.run_async(op, self._do("get", name))
+        return None if found is None else _Reader(name, found)
+
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        return _page(self._link.run(op, self._list(prefix)), prefix, recursive, limit, after)
+
+    async def list_files_async(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        return _page(await self._link.run_async(op, self._list(prefix)), prefix, recursive, limit, after)
+
+    def _list(self, prefix: str) -> Flow[list[str]]:
+        folder = prefix.rpartition("/")[0]
+        if any(part in ("", ".", "..") for part in folder.split("/")) and folder:
+            return []  # no name begins so
+        if prefix.startswith("/"):
+            return []
+        found = yield from self._do("list", folder)
+        names = json.decode(found) if found else None
+        if not isinstance(names, list | None) or not all(isinstance(each, str) for each in names or ()):
+            raise InternalError("the sidecar's answer is no list of names")
+        if not names:
+            return []
+        if names[0].startswith("/"):  # Dapr tells them as its machine has them
+            root = yield from self._find_root()
+            names = [each.removeprefix(f"{root}/") for each in names if each.startswith(f"{root}/")]
+        return [each for each in names if each.startswith(prefix)]
+
+    def _find_root(self) -> Flow[str]:
+        """Return the folder of the binding, which is told by the failure to get what is surely absent."""
+        if self._root is None:
+            try:
+                yield from self._link.invoke_binding(self._name, "get", b"", {"fileName": str(uuid4())})
+            except Refused as refused:
+                found = _ROOT.search(refused.said.message)
+                if found is None:
+                    raise
+                self._root = found[1]
+            else:
+                raise InternalError("the sidecar has a file that was never stored")
+        return self._root
+
+    # -- writing ------------------------------------------------------------
+
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        return self._link.run(op, self._write(name, self.gather(name, chunks)))
+
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        import asyncio
+
+        data = await asyncio.to_thread(self.gather, name, chunks)
+        return await self._link.run_async(op, self._write(name, data))
+
+    def gather(self, name: str, chunks: Iterable[Chunk]) -> bytes:
+        """Return content that fits into a message."""
+        data = bytearray()
+        for chunk in chunks:
+            self.check(name, len(data) + len(chunk))
+            data += chunk
+        return bytes(data)
+
+    def check(self, name: str, size: int) -> None:
+        """Refuse what does not fit into a message."""
+        if size > self._most:
+            raise ResourceExhaustedError(
+                f"file {name!r}: a binding takes at most {self._most:,} bytes, in one message: raise max_message in [dapr], and the sidecar's own limit"
+            )
+
+    def _write(self, name: str, data: bytes) -> Flow[FileInfo]:
+        yield from self._do("create", name, base64.b64encode(data))
+        return FileInfo(name, len(data))
+
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return _Writer(self, name)
+
+    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return _Writer(self, name)
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self._link.run(op, self._do("delete", name))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self._link.run_async(op, self._do("delete", name))
+
+    # -- what the binding has not -------------------------------------------------
+
+    def copy(self, op: Operation, source: str, target: str, /) -> NoReturn:
+        raise UnsupportedError("the binding has no copy_file")
+
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> NoReturn:
+        raise UnsupportedError("the binding has no copy_file")
+
+    def move(self, op: Operation, source: str, target: str, /) -> NoReturn:
+        raise UnsupportedError("the binding has no move_file")
+
+    async def move_async(self, op: Operation, source: str, target: str, /) -> NoReturn:
+        raise UnsupportedError("the binding has no move_file")
+
+
+class _Reader(FileReader):
+    """A file that came whole."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.info = FileInfo(name, len(data))
+
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        return bytes(self._data[offset : offset + size])
+
+    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
+        return bytes(self._data[offset : offset + size])
+
+    def close(self, op: Operation, /) -> None:
+        """There is nothing to let go of."""
+
+    async def close_async(self, op: Operation, /) -> None:
+        """There is nothing to let go of."""
+
+
+class _Writer(FileWriter):
+    """A file that is gathered here and sent whole."""
+
+    def __init__(self, driver: DaprFile, name: str) -> None:
+        self._driver = driver
+        self._name = name
+        self._data = bytearray()
+
+    def write(self, op: Operation, data: Chunk, /) -> None:
+        self._driver.check(self._name, len(self._data) + len(data))
+        self._data += data
+
+    async def write_async(self, op: Operation, data: Chunk, /) -> None:
+        self.write(op, data)
+
+    def commit(self, op: Operation, /) -> FileInfo:
+        return self._driver.write(op, self._name, (self._data,), FileWrite())
+
+    async def commit_async(self, op: Operation, /) -> FileInfo:
+        return await self._driver.write_async(op, self._name, (self._data,), FileWrite())
+
+    def abort(self, op: Operation, /) -> None:
+        """Nothing was sent."""
+
+    async def abort_async(self, op: Operation, /) -> None:
+        """Nothing was sent."""
+
+
+def _page(names: list[str], prefix: str, recursive: bool, limit: int | None, after: str | None) -> list[FileInfo]:
+    """Return what was asked for of the names that begin with the prefix."""
+    if not recursive:
+        names = [prefix + _short(name.removeprefix(prefix)) for name in names]
+    ordered = sorted(set(names), key=str.encode)
+    found = [name for name in ordered if after is None or name.encode() > after.encode()]
+    return [FileInfo(name, 0 if name.endswith("/") else None) for name in found[:limit]]
+
+
+def _short(rest: str) -> str:
+    head, slash, _ = rest.partition("/")
+    return head + slash

@@ -1,0 +1,203 @@
+"""Jobs of ours as Dapr keeps them, and back: what Dapr has no place for stands with the data in a wrapper of JSON, as values of state do.
+
+Data is plain where it is JSON that Dapr leaves as it is (it decodes numbers into floats) and the job runs the handler of its own name, so that any application of Dapr understands it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from typing import Any, Final
+
+from ...codec import json
+from ...codec.payload import JSON, OCTETS
+from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
+from ...schedule._times import from_ms, parse_duration, to_ms
+from ...schedule.driver import JobSpec, StoredJob
+from ...schedule.types import Retry, RpcTarget, TopicTarget
+from .transport import DaprJob
+from .values import is_exact
+
+__all__ = ["never_runs", "opened", "restored", "stored"]
+
+_MARK: Final = "cloud_runtimes"
+_ZONE: Final = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
+_FIELD: Final = re.compile(r"[0-9A-Za-z*?/,-]+")
+_LETTERS: Final = re.compile(r"[LW]", re.IGNORECASE)
+_WORDS: Final = re.compile(r"[A-Za-z]{3}")
+_SUNDAY: Final = re.compile(r"(?<![0-9/])0?7(?![0-9])")
+
+
+def stored(spec: JobSpec) -> DaprJob:
+    """Return a job as Dapr takes it.
+
+    Raises:
+        UnsupportedError: cron text that Dapr's scheduler does not know.
+    """
+    due = ttl = None
+    if spec.delay_ms is not None:
+        due = f"{spec.delay_ms}ms"
+    elif spec.due_ms is not None:
+        due = _time(spec.due_ms)
+    if spec.ttl_ms is not None:
+        ttl = f"{spec.ttl_ms}ms"
+    elif spec.expires_ms is not None:
+        ttl = _time(spec.expires_ms)
+    policy = spec.failure_policy
+    return DaprJob(
+        spec.name,
+        None if spec.schedule is None else _cron(spec.schedule, spec.timezone),
+        spec.repeats,
+        due,
+        ttl,
+        _data(spec),
+        (policy.interval, policy.attempts) if isinstance(policy, Retry) else policy,
+    )
+
+
+def restored(job: DaprJob) -> StoredJob:
+    """Return a job of whoever has scheduled it. A time that was given as a delay is not known."""
+    data, content_type, target = opened(job.name, job.data or b"")
+    due_ms, _ = _moment(job.due_time)
+    expires_ms, ttl_ms = _moment(job.ttl)
+    if ttl_ms is not None and due_ms is not None:
+        expires_ms = due_ms + ttl_ms
+    schedule, timezone = _our_cron(job.schedule)
+    policy: Any = job.policy
+    if policy is None:
+        policy = Retry()  # Dapr's default is ours
+    elif policy != "drop":
+        interval, retries = policy
+        policy = Retry(2**31 - 1 if retries is None else retries, interval)
+    return StoredJob(
+        JobSpec(
+            job.name,
+            schedule,
+            due_ms,
+            None,
+            job.repeats,
+            expires_ms,
+            None,
+            data,
+            content_type,
+            target,
+            policy,
+            "once",
+            timezone,
+        )
+    )
+
+
+def opened(name: str, data: bytes) -> tuple[bytes | None, str | None, str | RpcTarget | TopicTarget]:
+    """Return data, its content type and the target of what Dapr has for a job's data."""
+    if not data or data == b"null":
+        return None, None, name
+    try:
+        value: Any = json.decode(data)
+    except PayloadError:
+        return data, OCTETS, name
+    if not isinstance(value, dict) or value.get(_MARK) != 1:
+        return data, JSON, name
+    payload = content_type = None
+    try:
+        if "data_base64" in value:
+            payload = base64.b64decode(value["data_base64"], validate=True)
+            content_type = str(value["datacontenttype"])
+        return payload, content_type, _target(value.get("target", name))
+    except (KeyError, TypeError, ValueError, binascii.Error):  # another one's
+        return data, JSON, name
+
+
+def _target(value: Any) -> str | RpcTarget | TopicTarget:
+    if isinstance(value, str):
+        return value
+    if "service" in value:
+        return RpcTarget(str(value["service"]), str(value["method"]))
+    return TopicTarget(str(value["pubsub"]), str(value["topic"]))
+
+
+def _data(spec: JobSpec) -> bytes | None:
+    plain = spec.target == spec.name
+    if spec.data is None and plain:
+        return None
+    if (
+        plain
+        and spec.data is not None
+        and spec.content_type == JSON
+        and spec.data != b"null"
+        and b'"cloud_runtimes"' not in spec.data
+        and is_exact(spec.data)
+    ):
+        return spec.data
+    document: dict[str, Any] = {_MARK: 1}
+    if spec.data is not None:
+        document["datacontenttype"] = spec.content_type or OCTETS
+        document["data_base64"] = base64.b64encode(spec.data).decode("ascii")
+    if isinstance(spec.target, RpcTarget):
+        document["target"] = {"service": spec.target.service, "method": spec.target.method}
+    elif isinstance(spec.target, TopicTarget):
+        document["target"] = {"pubsub": spec.target.pubsub_name, "topic": spec.target.topic}
+    elif not plain:
+        document["target"] = spec.target
+    return json.encode(document)
+
+
+def _cron(text: str, timezone: str) -> str:
+    """Return a schedule in Dapr's words: six fields, a time zone before them, durations of Go's."""
+    if text.startswith("@every"):
+        ms = parse_duration(text.removeprefix("@every").strip())
+        return f"@every {ms}ms"
+    if text.startswith("@"):
+        made = text.lower()
+    else:
+        fields = text.split()
+        if len(fields) == 5:
+            fields = ["0", *fields]
+        if (
+            not all(map(_FIELD.fullmatch, fields))
+            or any(_LETTERS.search(_WORDS.sub("", field)) for field in fields)
+            or _SUNDAY.search(fields[5])
+        ):
+            raise UnsupportedError(
+                f"schedule {text!r:.80}: Dapr's scheduler has no 'L', 'W' and '#', and Sunday is 0: write it without them"
+            )
+        made = " ".join(fields)
+    # without it Dapr takes the time zone of the scheduler's machine
+    return f"CRON_TZ={timezone} {made}"
+
+
+def _our_cron(text: str | None) -> tuple[str | None, str]:
+    """Return a schedule in our words: without seconds where these are 0, and the time zone apart."""
+    if text is None:
+        return None, "UTC"
+    timezone = "UTC"
+    if found := _ZONE.fullmatch(text.strip()):
+        timezone, text = found[1], found[2]
+    fields = text.split()
+    return (" ".join(fields[1:]) if len(fields) == 6 and fields[0] == "0" else text), timezone
+
+
+def _moment(text: str | None) -> tuple[int | None, int | None]:
+    """Return a time and a duration, of which at most one is told."""
+    if text is None:
+        return None, None
+    if (ms := parse_duration(text)) is not None:
+        return None, ms
+    try:
+        moment = datetime.fromisoformat(text)
+        return to_ms(moment), None
+    except (ValueError, TypeError):
+        return None, None
+
+
+def _time(ms: int) -> str:
+    return from_ms(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def never_runs(name: str, expires: bool) -> InvalidArgumentError:
+    """Return the refusal of a job without occurrences."""
+    return InvalidArgumentError(
+        f"job {name!r} would never run: its schedule has no occurrence" + (" before its ttl is over" if expires else "")
+    )

@@ -1,0 +1,114 @@
+"""Schedules (Dapr, "Jobs API reference"): the sidecar keeps the jobs of its application, and sends those that are due to the application's server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..._clock import Clocks
+from ..._operation import Operation
+from ...errors import AlreadyExistsError, UnsupportedError
+from ...schedule import driver as spi
+from ...schedule._times import occurrences
+from ...schedule.driver import JobSpec, RunSource, ScheduleDriver, StoredJob
+from ...schedule.types import RunRecord
+from .failures import Refused
+from .jobs import never_runs, restored, stored
+from .transport import DaprJob, Flow, Transport
+
+__all__ = ["DaprSchedule"]
+
+
+class DaprSchedule(ScheduleDriver):
+    """The jobs of the sidecar's application.
+
+    The alpha names of the API are asked for: those without it came later, and all versions that have those have these too.
+    """
+
+    by_callback = True
+
+    def __init__(self, link: Transport, name: str) -> None:
+        self._link = link
+        # only gRPC has a call that lists them
+        self.features = frozenset({spi.LIST_JOBS} if link.streams else ())
+
+    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        self._link.run(op, self._save(_checked(spec), overwrite))
+
+    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        await self._link.run_async(op, self._save(_checked(spec), overwrite))
+
+    def _save(self, job: DaprJob, overwrite: bool) -> Flow[None]:
+        try:
+            yield from self._link.schedule_job(job, overwrite)
+        except Refused as refused:
+            if refused.said.status != 409:
+                raise
+            raise AlreadyExistsError(
+                f"there is a job {job.name!r} already: overwrite=True replaces it, delete_job deletes it"
+            ) from None
+
+    def get(self, op: Operation, name: str, /) -> StoredJob | None:
+        return self._link.run(op, self._get(name))
+
+    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
+        return await self._link.run_async(op, self._get(name))
+
+    def _get(self, name: str) -> Flow[StoredJob | None]:
+        try:
+            return restored((yield from self._link.get_job(name)))
+        except Refused as refused:
+            # Dapr has no code for it
+            if "GET_JOB" in refused.said.code + refused.said.reason and "not found" in refused.said.message:
+                return None
+            raise
+
+    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
+        return self._link.run(op, self._list())
+
+    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
+        return await self._link.run_async(op, self._list())
+
+    def _list(self) -> Flow[list[StoredJob]]:
+        found = yield from self._link.list_jobs()
+        return [restored(each) for each in sorted(found, key=lambda job: job.name)]
+
+    def delete(self, op: Operation, name: str, /) -> None:
+        self._link.run(op, self._link.delete_job(name))
+
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        await self._link.run_async(op, self._link.delete_job(name))
+
+    def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        from .runs import DaprRuns
+
+        return DaprRuns(self._link.callbacks, handlers)
+
+    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        return self.join(op, handlers)
+
+    # -- what Dapr has not ----------------------------------------------------
+
+    def run_now(self, op: Operation, name: str, /) -> NoReturn:
+        raise UnsupportedError("Dapr cannot run a job beside its schedule")
+
+    async def run_now_async(self, op: Operation, name: str, /) -> NoReturn:
+        raise UnsupportedError("Dapr cannot run a job beside its schedule")
+
+    def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
+        raise UnsupportedError("Dapr keeps no history of jobs")
+
+    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
+        raise UnsupportedError("Dapr keeps no history of jobs")
+
+
+def _checked(spec: JobSpec) -> DaprJob:
+    """Return a job that has an occurrence, which Dapr does not look at."""
+    if spec.schedule is not None and (spec.expires_ms is not None or spec.ttl_ms is not None):
+        now = Clocks().wall_ms()
+        due = now + spec.delay_ms if spec.delay_ms is not None else spec.due_ms
+        first = due if due is not None else occurrences(spec.schedule, spec.timezone).after(now)
+        expires = spec.expires_ms if spec.ttl_ms is None else (due or now) + spec.ttl_ms
+        if first is None or (expires is not None and first >= expires):
+            raise never_runs(spec.name, expires is not None)
+    return stored(spec)
