@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -287,6 +290,66 @@ def test_a_forked_child_connects_anew(sidecar: Sidecar) -> None:
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
         assert client.state.get("s", "child") == 2
+
+
+_FORKING = """
+import asyncio, json, os, sys, threading, time
+from cloud_runtimes import CloudRuntimesClient
+
+client = CloudRuntimesClient(sys.argv[1], api_token="opens", timeout=20)
+client.state.save("s", "k", 1)
+over = False
+failed = []
+
+def calls():
+    while not over:
+        try:
+            client.state.get("s", "k")
+        except Exception as error:
+            failed.append(repr(error))
+
+async def calls_async():
+    while not over:
+        await asyncio.gather(*(client.state.get_async("s", "k") for _ in range(5)))
+
+threads = [threading.Thread(target=calls) for _ in range(3)] + [threading.Thread(target=lambda: asyncio.run(calls_async()))]
+if sys.argv[2] == "calls":
+    for thread in threads:
+        thread.start()
+elif sys.argv[2] == "stream":
+    stream = client.pubsub.subscribe("bus", "forks")
+ends = []
+for number in range(8):
+    child = os.fork()
+    if child == 0:
+        try:
+            client.state.save("s", f"child-{number}", 1)
+            os._exit(0 if client.state.get("s", f"child-{number}") == 1 else 1)
+        except BaseException as error:
+            os._exit(2 if type(error).__name__ == "UnsupportedError" and "spawn" in str(error) else 1)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+over = True
+for thread in threads:
+    if thread.ident:
+        thread.join()
+client.close()
+print(json.dumps([ends, failed]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("what", ["nothing", "calls", "stream"])
+def test_a_forked_child_works_or_says_why_not(sidecar: Sidecar, what: str) -> None:
+    """It never hangs, nor is it aborted by the library, whatever the parent had under way."""
+    command = [sys.executable, "-c", _FORKING, f"grpc://{sidecar.grpc_address}", what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    ends, failed = json.loads(done.stdout)
+    assert failed == []
+    assert set(ends) <= {0, 2}, done.stderr
+    if what == "nothing":
+        assert set(ends) == {0}
+    elif what == "stream":
+        assert set(ends) == {2}
 
 
 @both

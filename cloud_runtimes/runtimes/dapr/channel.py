@@ -23,6 +23,7 @@ from ...errors import (
 )
 from ...rpc._proof import CALLER_HEADER, TIMEOUT_HEADER
 from .failures import Refusal, Refused
+from .forking import StreamUnderWay, calls
 from .streams import GrpcStream
 from .transport import Stream, Transport
 
@@ -184,6 +185,13 @@ class Channel(Transport):
         return method, {"timeout": left, "metadata": metadata}
 
     def _send(self, op: Operation, request: Call) -> Any:
+        under_way = calls.begin()
+        try:
+            return self._asked(op, request)
+        finally:
+            del under_way
+
+    def _asked(self, op: Operation, request: Call) -> Any:
         method, options = self._prepared(op, request)
         import grpc
 
@@ -199,6 +207,13 @@ class Channel(Transport):
         return self._replied(request, reply, call)
 
     async def _send_async(self, op: Operation, request: Call) -> Any:
+        under_way = await calls.begin_async()
+        try:
+            return await self._asked_async(op, request)
+        finally:
+            del under_way
+
+    async def _asked_async(self, op: Operation, request: Call) -> Any:
         import asyncio
 
         method, options = self._prepared(op, request)
@@ -295,6 +310,7 @@ class Channel(Transport):
         ended: Callable[[Exception | None], None],
     ) -> Stream:
         self._check()
+        under_way = calls.begin(StreamUnderWay)
         events = kind == "events"
         return GrpcStream(
             self._channel(),
@@ -303,6 +319,7 @@ class Channel(Transport):
             first,
             both_ways=events,
             metadata=self._metadata,
+            under_way=under_way,
             receive=receive,
             ended=lambda failure: ended(None if failure is None else self._ended(*failure)),
         )

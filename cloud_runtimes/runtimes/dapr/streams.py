@@ -12,6 +12,8 @@ from ..._thread import Background
 if TYPE_CHECKING:
     import grpc
 
+    from .forking import UnderWay
+
 __all__ = ["GrpcStream"]
 
 # streams of a parent: kept, since letting go of one would cancel it, by locks that nobody releases in a child
@@ -27,6 +29,7 @@ class GrpcStream:
         first: the first message, or the only one.
         both_ways: more can be sent after it.
         metadata: of the call.
+        under_way: let go of at its end.
         receive: gets each message.
         ended: gets the code, the details and the trailing metadata of a failure, ``None`` where the sidecar ended it well.
     """
@@ -40,9 +43,11 @@ class GrpcStream:
         *,
         both_ways: bool,
         metadata: Any,
+        under_way: UnderWay,
         receive: Callable[[Any], None],
         ended: Callable[[tuple[str, str, Any] | None], None],
     ) -> None:
+        self._under_way: UnderWay | None = under_way
         self._receive = receive
         self._ended = ended
         self._outgoing: SimpleQueue[Any] = SimpleQueue()
@@ -97,6 +102,7 @@ class GrpcStream:
             failure = "CANCELLED", str(error), ()
         finally:
             self._outgoing.put(None)  # the library's thread waits for it
+            self._under_way = None
             self._ended(failure)
 
 
