@@ -399,7 +399,8 @@ def test_no_such_component(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
 
 @both
 def test_what_failed_of_a_bulk_is_told(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloud_runtimes.runtimes.dapr.failures import Refusal, Refused
+    from cloud_runtimes._link.failures import Refusal
+    from cloud_runtimes.runtimes.dapr.failures import Refused
 
     with CloudRuntimesClient("http://h") as client:
         link = client.pubsub._driver("bus")._link

@@ -8,17 +8,18 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from ..._dapr.messages import messages
+from ..._link.address import target
 from ..._operation import Method, Operation
 from ..._runtime import Runtime
 from ...config import ClientSettings, build
 from ...errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ...rpc._peers import endpoint
-from .address import DaprSettings, addresses, target
+from .address import GRPC_PORT, DaprSettings, addresses
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
     from ..._driver import Driver
-    from .transport import Transport
+    from .transport import DaprTransport
 
 __all__ = ["DaprRuntime", "runtime"]
 
@@ -29,7 +30,7 @@ _PATIENCE: Final = 5.0
 
 _DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
     "configuration": (".configuration", "DaprConfiguration"),
-    "lock": (".lock", "DaprLock"),
+    "lock": ("..._link.lock", "SidecarLock"),
     "pubsub": (".pubsub", "DaprPubSub"),
     "rpc": (".rpc", "DaprRpc"),
     "secret": (".secret", "DaprSecret"),
@@ -59,10 +60,10 @@ class DaprRuntime(Runtime):
                     'runtime = "capa" has them in the process'
                 )
         found = addresses(settings, own)
-        http: Transport | None = None
-        grpc: Transport | None = None
+        http: DaprTransport | None = None
+        grpc: DaprTransport | None = None
         if found.grpc is not None:
-            at = target(*found.grpc)
+            at = target(*found.grpc, GRPC_PORT)
             if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
                 from .over_grpc import GrpcTransport
 
@@ -70,7 +71,7 @@ class DaprRuntime(Runtime):
                     at.name,
                     found.grpc[0],
                     secure=at.secure,
-                    token=settings.api_token,
+                    metadata=() if settings.api_token is None else (("dapr-api-token", settings.api_token),),
                     app_id=settings.app_id,
                     largest=own.max_message,
                 )

@@ -7,14 +7,15 @@ from time import monotonic
 from typing import Any, Final
 
 from ..._dapr.messages import messages
+from ..._link.failures import stream_error
+from ..._link.transport import Flow, Stream
 from ..._operation import Method, Operation
 from ..._thread import Changes
 from ...configuration import driver as spi
 from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...configuration.types import ConfigurationItem
 from ...errors import CloudRuntimesError, UnsupportedError
-from .failures import stream_error
-from .transport import Flow, Stream, Transport
+from .transport import DaprTransport
 
 __all__ = ["DaprConfiguration"]
 
@@ -29,7 +30,7 @@ _LEAVING: Final = 2.0
 class DaprConfiguration(ConfigurationDriver):
     """The settings of one store of the sidecar."""
 
-    def __init__(self, link: Transport, name: str) -> None:
+    def __init__(self, link: DaprTransport, name: str) -> None:
         self.features = frozenset({spi.VERSION, spi.SUBSCRIBE} if link.streams else {spi.VERSION})
         self._link = link
         self._name = name
@@ -77,7 +78,7 @@ class DaprConfiguration(ConfigurationDriver):
 class _Source(ConfigurationSource):
     """The stream only says that something has changed: what there is then is asked for, so that no order or loss of its messages matters."""
 
-    def __init__(self, driver: DaprConfiguration, link: Transport, name: str, selection: Selection) -> None:
+    def __init__(self, driver: DaprConfiguration, link: DaprTransport, name: str, selection: Selection) -> None:
         self._driver = driver
         self._link = link
         self._name = name

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ..._link.transport import Flow, Transport
 from ..._operation import Operation
 from ...errors import PermissionDeniedError, UnavailableError
 from ...rpc import driver as spi
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .failures import Refused
-from .transport import Flow, Transport
 
 __all__ = ["DaprRpc"]
 

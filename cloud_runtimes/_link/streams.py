@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ... import _fork
-from ..._thread import Background
+from .. import _fork
+from .._thread import Background
 
 if TYPE_CHECKING:
     import grpc
