@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from .._log import repeated
 from .._operation import Operation
@@ -23,7 +23,7 @@ from .transport import Stream, Transport
 if TYPE_CHECKING:
     from .._native.events_py import Record
 
-__all__ = ["STATUS", "StreamSubscription"]
+__all__ = ["STATUS", "StreamSubscription", "Token"]
 
 STATUS: Final = {Verdict.ACK: 0, Verdict.RETRY: 1, Verdict.DROP: 2}
 """Numbers of ``TopicEventResponse``, of Dapr and of Layotto."""
@@ -31,10 +31,9 @@ _FIRST_DELAY: Final = 1.0
 """Seconds after which an answer asks for another try, where nobody says when: what is retried at once would go round and round."""
 _LEAVING: Final = 5.0
 _FIRST_BACKOFF: Final = 0.05
-_MAX_BACKOFF: Final = 5.0
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
     """What an answer needs: on which connection the event came, and its id."""
 
     connection: int
@@ -57,13 +56,18 @@ class StreamSubscription(EventSource):
         self._failure: CloudRuntimesError | None = None
         self._begun = False
         # after a failure: seconds, and the time before which there is no other try
-        self._backoff = self._again = 0.0
+        self._backoff = self._again = self._since = 0.0
         # whether the last exchange wanted more than there was
         self._room = True
         self._events: deque[Delivery] = deque()
         # answers that are held back: (when, number, token)
-        self._later: list[tuple[float, int, _Token]] = []
+        self._later: list[tuple[float, int, Token]] = []
         self._numbers = count()
+
+    _steady: ClassVar[float] = 0.0
+    """Seconds for which a connection must have been live for the next to follow it at once."""
+    _patience: ClassVar[float] = 5.0
+    """Seconds between tries, at most."""
 
     # -- what a sidecar calls it ----------------------------------------------
 
@@ -132,11 +136,11 @@ class StreamSubscription(EventSource):
             return
         if not message.HasField("event_message"):
             self._live = self._begun = True
-            self._backoff = 0.0
+            self._since = monotonic()
             self._changes.announce()
         else:
             event = message.event_message
-            token = _Token(connection, event.id)
+            token = Token(connection, event.id)
             try:
                 self._events.append(Delivery(self._record(event), token, None))
             except CloudRuntimesError as error:
@@ -150,8 +154,12 @@ class StreamSubscription(EventSource):
             if self._begun or not isinstance(why, Refused):
                 self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
             else:  # it never was
-                self._failure = why.error(applied=False)
+                self._failure = self._never(why)
             self._changes.announce()
+
+    def _never(self, why: Refused) -> CloudRuntimesError:
+        """Return the error of a subscription that was refused before it was live."""
+        return why.error(applied=False)
 
     def _cancel(self) -> None:
         stream, self._stream = self._stream, None
@@ -170,7 +178,9 @@ class StreamSubscription(EventSource):
             self._cancel()
             self._events.clear()
             self._failure = None
-            self._backoff = min(_MAX_BACKOFF, self._backoff * 2 or _FIRST_BACKOFF)
+            if self._live and monotonic() - self._since >= self._steady:
+                self._backoff = 0.0
+            self._backoff = min(self._patience, self._backoff * 2 or _FIRST_BACKOFF)
             self._again = monotonic() + random.uniform(self._backoff / 2, self._backoff)
             raise failure
         if self._stream is None:
@@ -184,7 +194,7 @@ class StreamSubscription(EventSource):
         return events
 
     def _settle(self, answer: Answer) -> None:
-        token: _Token = answer.token
+        token: Token = answer.token
         if token.connection != self._connection or answer.verdict is Verdict.RETURN:
             return
         if answer.verdict is Verdict.RETRY and answer.delay != 0:
@@ -198,7 +208,7 @@ class StreamSubscription(EventSource):
         while self._later and self._later[0][0] <= now:
             self._answer(heapq.heappop(self._later)[2], Verdict.RETRY)
 
-    def _answer(self, token: _Token, verdict: Verdict) -> None:
+    def _answer(self, token: Token, verdict: Verdict) -> None:
         stream = self._stream
         if stream is not None and token.connection == self._connection:
             stream.send(self._says(token.id, verdict))
@@ -213,6 +223,8 @@ class StreamSubscription(EventSource):
             timeout = 0.0
         self._changes.wait(ticket, timeout)
         self._woken = False
+        # until an exchange asks for more: who has no room for what is there must not be sent back at once
+        self._room = False
         self._land(monotonic())
 
     def wake(self) -> None:
