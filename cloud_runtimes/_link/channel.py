@@ -29,7 +29,7 @@ from .transport import Stream, Transport
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "Opening", "Whole"]
+__all__ = ["Call", "Channel", "Opening", "Whole", "never_sent"]
 
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
@@ -195,10 +195,12 @@ class Channel(Transport):
         left = op.remaining()
         metadata = self._metadata + call.headers
         if call.whole:
-            metadata += ((CALLER_HEADER, self._app_id),)
-            if left is not None:
-                metadata += ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
+            metadata += ((CALLER_HEADER, self._app_id), *self._limits(left))
         return method, {"timeout": left, "metadata": metadata}
+
+    def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
+        """Return the headers that tell an application how many seconds are left."""
+        return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
 
     def _send(self, op: Operation, request: Call) -> Any:
         method, options = self._prepared(op, request)
@@ -266,7 +268,7 @@ class Channel(Transport):
         if (
             not said.reason
             and not info
-            and not self._is_word(request, call)
+            and not self._is_word(request, code, details)
             and (error := self._own(op, code, details, writes))
         ):
             raise error
@@ -278,13 +280,13 @@ class Channel(Transport):
         """Return what a status says, and the metadata of its details."""
         return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
 
-    def _is_word(self, request: Call, call: Any) -> bool:
+    def _is_word(self, request: Call, code: str, details: str) -> bool:
         """Tell whether a status without details is the sidecar's all the same."""
         return False
 
     def _own(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
         """Return the error of a call that failed on the way."""
-        sent = writes and _NEVER_SENT.search(details) is None
+        sent = writes and not never_sent(details)
         if code == "UNAVAILABLE":
             return UnavailableError(
                 f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
@@ -342,6 +344,11 @@ class Channel(Transport):
             op = Operation(_STREAM, "sidecar", None)
             return self._own(op, code, details[:_MOST], False) or self.refused(said)
         return self.refused(said)
+
+
+def never_sent(details: str) -> bool:
+    """Tell whether the text of a failed call says that nothing of it has left this process."""
+    return _NEVER_SENT.search(details) is not None
 
 
 def _serialized(message: Any) -> bytes:

@@ -28,6 +28,9 @@ class Harness(ABC):
         empty_settings: whether a configuration store keeps a value that is empty.
         event_metadata: whether a subscriber gets the publisher's ``metadata``.
         raw_types: whether an event without an envelope keeps its content type.
+        tells_expiry: whether a value of state tells when it expires.
+        any_http_method: whether a call may have a method that HTTP itself does not name.
+        knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
     """
 
@@ -36,6 +39,9 @@ class Harness(ABC):
     empty_settings: bool = True
     event_metadata: bool = True
     raw_types: bool = True
+    tells_expiry: bool = True
+    any_http_method: bool = True
+    knows_services: bool = True
     prefetch: int = 0
 
     @abstractmethod

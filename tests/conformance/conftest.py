@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dapr_harnesses import Beside
 from harnesses import HARNESSES
+from layotto_harnesses import BesideLayotto
 
 from cloud_runtimes.testing import Harness
 
@@ -24,5 +25,13 @@ def any_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     """A sidecar of ours for all tests of a module."""
     made = Beside(tmp_path_factory.mktemp("beside"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BesideLayotto]:
+    """A fake Layotto for all tests of a module."""
+    made = BesideLayotto(tmp_path_factory.mktemp("layotto"))
     yield made
     made.close()

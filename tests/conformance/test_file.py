@@ -1,13 +1,26 @@
-"""The file suite on every harness of the table."""
+"""The file suite on every harness of the table, and over a Layotto."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from harnesses import HARNESSES
+from layotto_harnesses import LAYOTTO
 
 from cloud_runtimes.testing import FileSuite, Harness
 
 
 class TestFile(FileSuite):
-    @pytest.fixture
-    def harness(self, any_harness: Harness) -> Harness:
-        return any_harness
+    @pytest.fixture(params=sorted({**HARNESSES, **LAYOTTO}))
+    def harness(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Harness]:
+        harness: Harness
+        if request.param in LAYOTTO:
+            harness = LAYOTTO[request.param](request.getfixturevalue("beside_layotto"))
+        else:
+            harness = HARNESSES[request.param](monkeypatch, tmp_path)
+        yield harness
+        harness.close()
