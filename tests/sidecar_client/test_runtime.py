@@ -185,7 +185,7 @@ def test_services_that_are_not_there_are_refused_by_name(client: CloudRuntimesCl
         "schedule": lambda: client.schedule.list_jobs(),
     }
     for service, attempt in refused.items():
-        with pytest.raises(UnsupportedError, match=f"rpc, secret and state in this version, not {service}"):
+        with pytest.raises(UnsupportedError, match=f"rpc, secret and state, not {service}"):
             attempt()
         assert not client.supports(service)
     assert client.supports("state.ttl", "any")
