@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs clean
+.PHONY: help setup demo test test-fallback soak bench sanitize lint types format protos docs clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,8 +58,11 @@ format: setup ## make the style right
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
 
+protos: setup ## compile the .proto files of Layotto anew
+	$(BIN)/python -m cloud_runtimes._layotto.generate
+
 docs: setup ## rewrite the generated tables of the documentation
-	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md
+	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md
 	$(BIN)/python tests/sidecar/table.py
 
 clean: ## remove what the other targets made

@@ -35,7 +35,9 @@ __all__ = [
 
 S = TypeVar("S")
 
-RUNTIMES: Final = ("capa",)
+RUNTIMES: Final = ("capa", "dapr", "layotto")
+_FALLBACKS: Final = ("capa",)
+"""The runtimes that can have what a sidecar lacks."""
 
 
 class _Default(float):
@@ -47,7 +49,7 @@ class _Default(float):
 DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
 """Default of the client's ``timeout``: 30 seconds, unless the configuration says otherwise."""
 
-_TOP_LEVEL: Final = ("runtime", "endpoint", "timeout", "app_id")
+_TOP_LEVEL: Final = ("runtime", "fallback", "endpoint", "timeout", "app_id")
 SUFFIXES: Final = tuple(KINDS)
 
 
@@ -61,6 +63,8 @@ class ClientSettings:
         timeout: seconds for a call, ``None``: no limit.
         app_id: the application's name: the default consumer group and event source.
         runtime_settings: the table of the runtime.
+        fallback: the runtime that has the services which ``runtime`` lacks; ``None``: they are refused.
+        fallback_settings: its table.
         components: service → name → table.
         addresses: of the tables ``[rpc.<service>]``: where services are, no components.
         telemetry: the table ``[telemetry]``, no component.
@@ -74,6 +78,8 @@ class ClientSettings:
     app_id: str
     api_token: str | None = field(default=None, repr=False)
     runtime_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fallback: str | None = None
+    fallback_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
     addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     telemetry: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -267,6 +273,8 @@ def load(
             raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(str(key), known)}")
         if key not in _TOP_LEVEL and not isinstance(value, Mapping):
             raise InvalidArgumentError(f"{origin}: {key!r} must be a table, not {type(value).__name__}")
+    if (fallback := _text(table, "fallback", origin)) is not None and fallback not in _FALLBACKS:
+        raise InvalidArgumentError(f"{origin}: fallback {fallback!r}: only 'capa' can have what a sidecar lacks")
     if timeout is DEFAULT_TIMEOUT:
         timeout = table.get("timeout", timeout)
     try:
@@ -280,6 +288,8 @@ def load(
         app_id=_app_id(app_id or env.get("APP_ID") or _text(table, "app_id", origin)),
         api_token=api_token or env.get("DAPR_API_TOKEN"),
         runtime_settings=table.get(name, {}),
+        fallback=fallback,
+        fallback_settings=table.get(fallback, {}) if fallback else {},
         components={
             service: _components(table.get(service, {}), service, origin)
             for service in services

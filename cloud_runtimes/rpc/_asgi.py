@@ -28,9 +28,11 @@ from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
 from ._prepare import HOP_HEADERS
 from ._proof import (
     CALLER_HEADER,
+    CONTENT_TYPE_HEADER,
     HELLO,
     NONCE,
     SIDECAR_HEADER,
+    STATUS_HEADER,
     TIMEOUT_HEADER,
     TOKEN_HEADER,
     accepts,
@@ -51,7 +53,9 @@ _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
 _SIDECAR_CALLER: Final = "dapr-caller-app-id"
 _SIDECAR: Final = frozenset([SIDECAR_HEADER, _SIDECAR_CALLER, "dapr-callee-app-id", "dapr-caller-namespace"])
-_HIDDEN: Final = HOP_HEADERS | _SIDECAR | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER}
+_LAYOTTOS: Final = frozenset(["id", "rpc_request_timeout"])
+"""Headers by which Layotto finds a route and limits a call (mosn/layotto ``components/rpc``)."""
+_HIDDEN: Final = HOP_HEADERS | _SIDECAR | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER, CONTENT_TYPE_HEADER}
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -92,6 +96,8 @@ class RpcApp:
             reply, taken = await self._answer(scope, headers, receive if has_body else None)
         except CloudRuntimesError as error:  # the guard cannot be had
             reply, taken = error_reply(error), False
+        if CONTENT_TYPE_HEADER in headers:
+            reply = _inside(reply)
         await _send(send, reply, close=taken is None or (has_body and not taken))
 
     async def _answer(
@@ -141,12 +147,14 @@ class RpcApp:
             if isinstance(body, RpcReply):
                 return body, False
             data = body
+        given = headers.get(CONTENT_TYPE_HEADER)
+        hidden = _HIDDEN if given is None else _HIDDEN | _LAYOTTOS
         incoming = Incoming(
             name,
             scope["method"],
-            {key: value for key, value in headers.items() if key not in _HIDDEN},
+            {key: value for key, value in headers.items() if key not in hidden},
             query,
-            (headers.get("content-type") or OCTETS) if data else None,
+            (given or headers.get("content-type") or OCTETS) if data else None,
             data,
             headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER),
             deadline,
@@ -247,6 +255,12 @@ async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
                 limit.reschedule(begin + HEAD_TIME + size / SLOWEST)
     except TimeoutError:
         return error_reply(DeadlineExceededError("the body came too slowly"), 408)
+
+
+def _inside(reply: RpcReply) -> RpcReply:
+    """Return a reply that a sidecar passes on: as a success, with status and content type in headers of ours."""
+    told = {STATUS_HEADER: str(reply.status), CONTENT_TYPE_HEADER: reply.content_type or ""}
+    return reply._replace(status=200, headers={**reply.headers, **told})
 
 
 async def _send(send: Send, reply: RpcReply, *, close: bool) -> None:

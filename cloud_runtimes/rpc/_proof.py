@@ -14,10 +14,12 @@ from .driver import Guard
 
 __all__ = [
     "CALLER_HEADER",
+    "CONTENT_TYPE_HEADER",
     "HELLO",
     "NONCE",
     "TIMEOUT_HEADER",
     "SIDECAR_HEADER",
+    "STATUS_HEADER",
     "TOKEN_HEADER",
     "accepts",
     "answer",
@@ -30,6 +32,9 @@ TOKEN_HEADER: Final = "cloud-runtimes-token"
 TIMEOUT_HEADER: Final = "cloud-runtimes-timeout"
 """Milliseconds that the caller still waits."""
 CALLER_HEADER: Final = "cloud-runtimes-caller"
+CONTENT_TYPE_HEADER: Final = "cloud-runtimes-content-type"
+"""Of the body, empty without one: from a caller whose sidecar passes on neither content types nor any status but 200. The answer tells its own type by it, and its status by `STATUS_HEADER`."""
+STATUS_HEADER: Final = "cloud-runtimes-status"
 SIDECAR_HEADER: Final = "dapr-api-token"
 """What a sidecar shows that it is the application's own (Dapr, "App API token authentication")."""
 NONCE: Final = re.compile(r"[0-9a-f]{32,64}")

@@ -23,11 +23,29 @@ from typing import Any, Final
 from .. import config, registry
 from .._bridge import Bridge
 from ..client import SERVICES
+from ..errors import UnsupportedError
 
-__all__ = ["BACKED", "DESCRIPTIONS", "constants", "declared", "feature_table", "main", "rewrite", "settings_table"]
+__all__ = [
+    "BACKED",
+    "DESCRIPTIONS",
+    "constants",
+    "declared",
+    "feature_table",
+    "main",
+    "rewrite",
+    "runtime_table",
+    "runtimes",
+    "settings_table",
+]
 
 BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""
+
+_ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dapr": {"dapr": {"http_endpoint": "http://localhost:3500", "grpc_endpoint": "grpc://localhost:50001"}},
+    "layotto": {"layotto": {"grpc_endpoint": "grpc://localhost:34904"}},
+}
+"""Configurations by which a runtime has all it can have, whatever the environment says."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     "configuration": "`get_configuration`, `get_configuration_items`",
@@ -127,7 +145,10 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
 
 def feature_table() -> str:
     """Return the table of what works where, in Markdown."""
-    found = declared()
+    return _table(declared())
+
+
+def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
     rows = [["feature", "what it is", *(f"`{name}`" for name in found)], ["---", "---", *(":-:" for _ in found)]]
     for service in BACKED:
         has = {name: services.get(service) for name, services in found.items()}
@@ -138,6 +159,37 @@ def feature_table() -> str:
                 [f"`{full}`", DESCRIPTIONS[full], *_marks(feature in (each or ()) for each in has.values())],
             )
     return _markdown(rows)
+
+
+def runtimes() -> dict[str, dict[str, frozenset[str]]]:
+    """Return runtime → service → features, of all built-in runtimes: of sidecars that have both protocols, and of embedded defaults. Does no I/O."""
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    for name in built_in(registry.RUNTIMES):
+        settings = config.load(
+            _ADDRESSES.get(name, {}),
+            services=SERVICES,
+            endpoint=None,
+            timeout=None,
+            runtime=name,
+            app_id="features",
+            api_token=None,
+        )
+        runtime = registry.find(registry.RUNTIMES, name)(settings, Bridge())
+        found[name] = {}
+        try:
+            for service in BACKED:
+                try:
+                    found[name][service] = runtime.driver(service, "features").features
+                except UnsupportedError:
+                    pass
+        finally:
+            runtime.close(None)
+    return found
+
+
+def runtime_table() -> str:
+    """Return the table of what each runtime has, in Markdown."""
+    return _table(runtimes())
 
 
 def _marks(values: Iterator[bool]) -> list[str]:
@@ -210,6 +262,7 @@ def _tables() -> dict[str, Callable[[], str]]:
 
     tables: dict[str, Callable[[], str]] = {
         "features": feature_table,
+        "runtimes": runtime_table,
         "settings.resiliency.breaker": lambda: settings_table(BreakerSettings),
         "settings.resiliency.retry": lambda: settings_table(RetrySettings),
         "settings.resiliency.target": lambda: settings_table(TargetSettings),

@@ -30,6 +30,9 @@ class Harness(ABC):
         raw_types: whether an event without an envelope keeps its content type.
         applications: whether jobs are those of the client's ``app_id``; else they are the sidecar's.
         refuses_rowless: whether `query` refuses a statement without rows before any I/O, not by the database's word.
+        tells_expiry: whether a value of state tells when it expires.
+        any_http_method: whether a call may have a method that HTTP itself does not name.
+        knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
     """
 
@@ -40,6 +43,9 @@ class Harness(ABC):
     raw_types: bool = True
     applications: bool = True
     refuses_rowless: bool = False
+    tells_expiry: bool = True
+    any_http_method: bool = True
+    knows_services: bool = True
     prefetch: int = 0
 
     @abstractmethod

@@ -9,6 +9,7 @@ import pytest
 from dapr_bindings import Bindings
 from dapr_harnesses import Beside
 from harnesses import HARNESSES
+from layotto_harnesses import BesideLayotto
 
 from cloud_runtimes.testing import Harness
 
@@ -33,5 +34,13 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
 def bindings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bindings]:
     """A sidecar of ours with bindings to files and databases, for all tests of a module."""
     made = Bindings(tmp_path_factory.mktemp("bindings"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BesideLayotto]:
+    """A fake Layotto for all tests of a module."""
+    made = BesideLayotto(tmp_path_factory.mktemp("layotto"))
     yield made
     made.close()

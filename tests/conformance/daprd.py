@@ -40,7 +40,7 @@ class Daprd:
             for name, kind in (("settings", "configuration.redis"), ("locks", "lock.redis"), ("redis", "state.redis")):
                 found.append(_component(name, kind, redisHost=f"127.0.0.1:{redis}", redisPassword=""))
         (resources / "components.yaml").write_text("---\n".join(found), encoding="utf-8")
-        self.http, self.grpc, inner = (_port() for _ in range(3))
+        self.http, self.grpc, inner = (free_port() for _ in range(3))
         self._log = (folder / "daprd.log").open("wb")
         command = [binary, "--app-id", "suite", "--resources-path", str(resources), "--enable-metrics=false"]
         command += ["--dapr-http-port", str(self.http), "--dapr-grpc-port", str(self.grpc)]
@@ -123,7 +123,7 @@ DAPRD: dict[str, type[DaprdHttp]] = {harness.name: harness for harness in (Daprd
 def daprd_process(folder: Path) -> Iterator[Daprd]:
     """Run it."""
     binary = os.environ["DAPRD"]
-    with _redis(folder) as redis:
+    with redis_process(folder) as redis:
         made = Daprd(binary, folder, redis)
         try:
             yield made
@@ -132,13 +132,13 @@ def daprd_process(folder: Path) -> Iterator[Daprd]:
 
 
 @contextmanager
-def _redis(folder: Path) -> Iterator[int | None]:
+def redis_process(folder: Path) -> Iterator[int | None]:
     """Run a Redis, where it is installed."""
     binary = shutil.which("redis-server")
     if binary is None:
         yield None
         return
-    port = _port()
+    port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -168,7 +168,7 @@ def _component(name: str, type: str, **metadata: str) -> str:
     return _COMPONENT.format(name=name, type=type, metadata=json.dumps(items))
 
 
-def _port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dapr_harnesses import DAPR, Beside
 from harnesses import FILES, HARNESSES
+from layotto_harnesses import LAYOTTO
 
 from cloud_runtimes.testing import ConfigurationSuite, Harness
 
@@ -15,7 +16,7 @@ _ROWS = {**HARNESSES, **FILES}
 
 
 class TestConfiguration(ConfigurationSuite):
-    @pytest.fixture(params=sorted({**_ROWS, **DAPR}))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR, **LAYOTTO}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -23,6 +24,8 @@ class TestConfiguration(ConfigurationSuite):
         if request.param in DAPR:
             beside: Beside = request.getfixturevalue("beside")
             harness = DAPR[request.param](beside)
+        elif request.param in LAYOTTO:
+            harness = LAYOTTO[request.param](request.getfixturevalue("beside_layotto"))
         else:
             harness = _ROWS[request.param](monkeypatch, tmp_path)
         yield harness

@@ -17,7 +17,7 @@ from cloud_runtimes.runtimes.capa import DEFAULT, DEFAULTS
 from cloud_runtimes.testing import features
 
 ROOT = Path(__file__).parent.parent.parent
-TABLES = ["README.md", "docs/configuration.md"]
+TABLES = ["README.md", "docs/configuration.md", "docs/layotto.md"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dapr_harnesses import DAPR, Beside
 from harnesses import HARNESSES
+from layotto_harnesses import LAYOTTO
 from lock_fakes import DictLockHarness
 
 from cloud_runtimes.testing import Harness, LockSuite
@@ -16,7 +17,7 @@ _ROWS = {**HARNESSES, DictLockHarness.name: DictLockHarness}
 
 
 class TestLock(LockSuite):
-    @pytest.fixture(params=sorted({**_ROWS, **DAPR}))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR, **LAYOTTO}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -24,6 +25,8 @@ class TestLock(LockSuite):
         if request.param in DAPR:
             beside: Beside = request.getfixturevalue("beside")
             harness = DAPR[request.param](beside)
+        elif request.param in LAYOTTO:
+            harness = LAYOTTO[request.param](request.getfixturevalue("beside_layotto"))
         else:
             harness = _ROWS[request.param](monkeypatch, tmp_path)
         yield harness

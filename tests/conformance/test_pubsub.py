@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from dapr_harnesses import Beside, DaprGrpc
 from harnesses import HARNESSES
+from layotto_harnesses import LAYOTTO
 
 from cloud_runtimes.testing import Harness, PubSubSuite
 
 
 class TestPubSub(PubSubSuite):
-    @pytest.fixture(params=sorted({*HARNESSES, DaprGrpc.name}))
+    @pytest.fixture(params=sorted({*HARNESSES, DaprGrpc.name, *LAYOTTO}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
@@ -21,6 +22,8 @@ class TestPubSub(PubSubSuite):
         if request.param == DaprGrpc.name:
             beside: Beside = request.getfixturevalue("beside")
             harness = DaprGrpc(beside)
+        elif request.param in LAYOTTO:
+            harness = LAYOTTO[request.param](request.getfixturevalue("beside_layotto"))
         else:
             harness = HARNESSES[request.param](monkeypatch, tmp_path)
         yield harness

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 from dapr_harnesses import DAPR_RPC
 from harnesses import RPC, HereRpc
+from layotto_harnesses import LAYOTTO_RPC
 
 from cloud_runtimes.testing import Harness, RpcSuite
 
-_ROWS = {**RPC, **DAPR_RPC}
-_HERE = (HereRpc, *DAPR_RPC.values())
+_ROWS = {**RPC, **DAPR_RPC, **LAYOTTO_RPC}
+_HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())
 
 
 @pytest.fixture(

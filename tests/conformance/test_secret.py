@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dapr_secret_harnesses import DAPR_SECRETS, SecretsBeside
+from layotto_secret_harnesses import LAYOTTO_SECRETS, SecretsBesideLayotto
 from secret_harnesses import SECRET_HARNESSES
 
 from cloud_runtimes.testing import SecretHarness, SecretSuite
@@ -21,8 +22,16 @@ def secrets_beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secrets
     made.close()
 
 
+@pytest.fixture(scope="module")
+def secrets_beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretsBesideLayotto]:
+    """A fake Layotto for all tests of this module."""
+    made = SecretsBesideLayotto(tmp_path_factory.mktemp("secrets"))
+    yield made
+    made.close()
+
+
 class TestSecret(SecretSuite):
-    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **DAPR_SECRETS}))
+    @pytest.fixture(params=sorted({**SECRET_HARNESSES, **DAPR_SECRETS, **LAYOTTO_SECRETS}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, canary: Canary
     ) -> Iterator[SecretHarness]:
@@ -31,6 +40,10 @@ class TestSecret(SecretSuite):
             beside: SecretsBeside = request.getfixturevalue("secrets_beside")
             canary.declare(beside.folder)
             harness = DAPR_SECRETS[request.param](beside)
+        elif request.param in LAYOTTO_SECRETS:
+            layotto: SecretsBesideLayotto = request.getfixturevalue("secrets_beside_layotto")
+            canary.declare(layotto.folder)
+            harness = LAYOTTO_SECRETS[request.param](layotto)
         else:
             sources = canary.declare(tmp_path / "sources")
             sources.mkdir()

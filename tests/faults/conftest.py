@@ -12,7 +12,7 @@ from fault_harnesses import FAULTS, Beneath
 from fault_proxy import FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.runtimes.dapr.channel import Channel
+from cloud_runtimes._link.channel import Channel
 from cloud_runtimes.sidecar import server
 from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 

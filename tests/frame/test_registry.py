@@ -98,7 +98,7 @@ def test_built_in_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_runtime_by_entry_point(install: Install) -> None:
     install("distribution_of_a_runtime", runtimes={"other": "distribution_of_a_runtime:Other"})
     assert find(RUNTIMES, "other").__name__ == "Other"
-    assert names(RUNTIMES) == ["capa", "dapr", "other"]
+    assert names(RUNTIMES) == ["capa", "dapr", "layotto", "other"]
     with CloudRuntimesClient(runtime="other", config={"other": {"home": ":memory:"}}) as client:
         client.state.save("s", "k", 1)
         assert client.state.get("s", "k") == 1

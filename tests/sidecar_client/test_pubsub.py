@@ -368,12 +368,15 @@ def test_fork(over_grpc: CloudRuntimesClient) -> None:
                 try:
                     sub.receive(1)
                 except ClosedError:
+                    code = 2
+                try:
                     over_grpc.pubsub.publish("bus", "forked", "child")
-                    code = 0
+                except UnsupportedError:  # the stream was in gRPC's hands
+                    code -= 2
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert sorted(event.data for event in take(sub, 2)) == ["child", "parent"]
+        assert [event.data for event in take(sub, 1)] == ["parent"]
 
 
 # -- failures -----------------------------------------------------------------------------
@@ -396,7 +399,8 @@ def test_no_such_component(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
 
 @both
 def test_what_failed_of_a_bulk_is_told(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloud_runtimes.runtimes.dapr.failures import Refusal, Refused
+    from cloud_runtimes._link.failures import Refusal
+    from cloud_runtimes.runtimes.dapr.failures import Refused
 
     with CloudRuntimesClient("http://h") as client:
         link = client.pubsub._driver("bus")._link

@@ -10,6 +10,9 @@ import pytest
 from dapr_peer import Peer, both, call, client, peer
 
 from cloud_runtimes import CloudRuntimesClient, errors
+from cloud_runtimes._link.address import target
+from cloud_runtimes._link.failures import Refusal
+from cloud_runtimes._link.values import unwrap, wrap
 from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
 from cloud_runtimes.errors import (
     ConflictError,
@@ -20,9 +23,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.runtimes.dapr.address import target
-from cloud_runtimes.runtimes.dapr.failures import Refusal, error
-from cloud_runtimes.runtimes.dapr.values import unwrap, wrap
+from cloud_runtimes.runtimes.dapr.failures import error
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 from cloud_runtimes.testing.canary import Canary
 
@@ -81,9 +82,9 @@ def test_endpoints_that_are_none(endpoint: str) -> None:
 def test_grpc_addresses(address: str, name: str, secure: bool | None) -> None:
     if secure is None:
         with pytest.raises(InvalidArgumentError, match="here"):
-            target(address, "here")
+            target(address, "here", 50001)
     else:
-        assert target(address, "here") == (name, secure)
+        assert target(address, "here", 50001) == (name, secure)
 
 
 def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

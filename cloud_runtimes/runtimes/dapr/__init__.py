@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..._dapr.messages import messages
+from ..._link.address import target
+from ..._link.runtime import SidecarRuntime
 from ..._operation import Method, Operation
-from ..._runtime import Runtime
 from ...config import ClientSettings, build
-from ...errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from ...errors import UnavailableError, UnsupportedError
 from ...rpc._peers import endpoint
-from .address import DaprSettings, addresses, target
+from .address import GRPC_PORT, DaprSettings, addresses
 from .callbacks import DaprCallbacks
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
-    from ..._driver import Driver
-    from .transport import Transport
+    from .transport import DaprTransport
 
 __all__ = ["DaprRuntime", "runtime"]
 
@@ -28,21 +27,7 @@ _PATIENCE: Final = 5.0
 """Seconds for one look at whether the sidecar answers."""
 
 
-_DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
-    "configuration": (".configuration", "DaprConfiguration"),
-    "database": (".database", "DaprDatabase"),
-    "file": (".file", "DaprFile"),
-    "lock": (".lock", "DaprLock"),
-    "pubsub": (".pubsub", "DaprPubSub"),
-    "rpc": (".rpc", "DaprRpc"),
-    "schedule": (".schedule", "DaprSchedule"),
-    "secret": (".secret", "DaprSecret"),
-    "state": (".state", "DaprState"),
-}
-"""Service → module and class of its driver, which takes the transport and the name of the component."""
-
-
-class DaprRuntime(Runtime):
+class DaprRuntime(SidecarRuntime):
     """A sidecar of Dapr, or of `cloud_runtimes.sidecar`.
 
     Attributes:
@@ -51,22 +36,28 @@ class DaprRuntime(Runtime):
     """
 
     name = "dapr"
+    package = __name__
     Settings = DaprSettings
+    drivers: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "configuration": (".configuration", "DaprConfiguration"),
+        "database": (".database", "DaprDatabase"),
+        "file": (".file", "DaprFile"),
+        "lock": ("..._link.lock", "SidecarLock"),
+        "pubsub": (".pubsub", "DaprPubSub"),
+        "rpc": (".rpc", "DaprRpc"),
+        "schedule": (".schedule", "DaprSchedule"),
+        "secret": (".secret", "DaprSecret"),
+        "state": (".state", "DaprState"),
+    }
 
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
         super().__init__(settings, bridge)
         own = build(DaprSettings, settings.runtime_settings, f"{settings.origin}: [dapr]")
-        for service, tables in settings.components.items():
-            if tables:
-                raise InvalidArgumentError(
-                    f"{settings.origin}: [{service}.{next(iter(tables))}]: the sidecar has the components, in its resource files; "
-                    'runtime = "capa" has them in the process'
-                )
         found = addresses(settings, own)
-        http: Transport | None = None
-        grpc: Transport | None = None
+        http: DaprTransport | None = None
+        grpc: DaprTransport | None = None
         if found.grpc is not None:
-            at = target(*found.grpc)
+            at = target(*found.grpc, GRPC_PORT)
             if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
                 from .over_grpc import GrpcTransport
 
@@ -74,7 +65,7 @@ class DaprRuntime(Runtime):
                     at.name,
                     found.grpc[0],
                     secure=at.secure,
-                    token=settings.api_token,
+                    metadata=() if settings.api_token is None else (("dapr-api-token", settings.api_token),),
                     app_id=settings.app_id,
                     largest=own.max_message,
                 )
@@ -91,35 +82,22 @@ class DaprRuntime(Runtime):
         self.link, self.calls = made[0], made[-1]
         self.link.callbacks = self.calls.callbacks = DaprCallbacks()
 
-    def declared(self) -> Mapping[tuple[str, str], str]:
-        return {}  # only the sidecar knows
-
-    def driver(self, service: str, name: str) -> Driver:
-        if service not in _DRIVERS:
-            *first, last = _DRIVERS
-            raise UnsupportedError(
-                f"the runtime dapr has {', '.join(first)} and {last} in this version, not {service}: "
-                f'CloudRuntimesClient(runtime="capa") has {service} in the process',
-                service=service,
-                component=name,
-                runtime=self.name,
-            )
+    def way(self, service: str) -> DaprTransport:
         if self.link.streams:
             messages()  # imported here, where a fork waits for it
-        module, kind = _DRIVERS[service]
-        driver: Driver = getattr(import_module(module, __name__), kind)(
-            self.calls if service == "rpc" else self.link, name
-        )
-        return driver
+        return self.calls if service == "rpc" else self.link
 
     def ready(self) -> None:
         link = self.calls
         if why := link.run(Operation(_READY, "sidecar", _PATIENCE), link.ready()):
             raise UnavailableError(f"the sidecar at {link.url} is not ready yet ({why})")
+        if (fallback := self.fallback) is not None and fallback.declared():
+            fallback.ready()
 
     def close(self, timeout: float | None) -> None:
         for link in {self.link, self.calls}:
             link.close()
+        super().close(timeout)
 
 
 runtime = DaprRuntime

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from ..._link.transport import Flow
 from ..._operation import Operation
 from ...codec import json
 from ...database._states import SILENT, by_state
@@ -18,7 +19,7 @@ from ...database.types import ExecuteResult
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
 from .database_values import as_json, as_text, rows_of_json, rows_of_texts, unescaped
 from .failures import Refused
-from .transport import Flow, Transport
+from .transport import DaprTransport
 
 __all__ = ["DaprDatabase"]
 
@@ -39,7 +40,7 @@ class DaprDatabase(DatabaseDriver):
     # what JSON has none of
     lacks = frozenset({bytes, decimal.Decimal})
 
-    def __init__(self, link: Transport, name: str) -> None:
+    def __init__(self, link: DaprTransport, name: str) -> None:
         self._link = link
         self._name = name
         self._kind: str | None = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ... import errors
+from ..._link.failures import Refusal
+from ..._link.failures import Refused as Refusing
 from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
 from ...rpc.driver import RpcReply
 
-__all__ = ["Refusal", "Refused", "error", "refusal", "stream_error"]
+__all__ = ["Refusal", "Refused", "error", "refusal"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -52,36 +54,10 @@ _NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed 
 _NO_BINDING: Final = re.compile(r"error invoking output binding .*couldn't find output binding")
 
 
-class Refusal(NamedTuple):
-    """What a sidecar said.
-
-    Attributes:
-        status: HTTP.
-        code: ``errorCode``; ``""``: the answer is none of Dapr's.
-        reason: of the ``ErrorInfo``; ``""``: there is none.
-    """
-
-    status: int
-    code: str
-    reason: str
-    message: str
-
-
-class Refused(Exception):
-    """The sidecar said no.
-
-    Attributes:
-        said: how.
-        failed: of a bulk, the ids of what failed; ``None``: it is not told.
-    """
-
-    def __init__(self, said: Refusal, failed: frozenset[str] | None = None) -> None:
-        super().__init__(said.message)
-        self.said = said
-        self.failed = failed
+class Refused(Refusing):
+    """The sidecar said no, in a vocabulary of Dapr."""
 
     def error(self, *, applied: bool) -> CloudRuntimesError:
-        """Return our error; see `error`."""
         return error(self.said, applied=applied)
 
 
@@ -120,14 +96,3 @@ def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
         cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
     )
     return cls(f"the sidecar says: {said.message}{where}", maybe_applied=unknown)
-
-
-def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
-    """Return why a stream ended: `UnavailableError` (another one may do better) unless the sidecar has refused it for good."""
-    if isinstance(failure, CloudRuntimesError):
-        return failure
-    if not isinstance(failure, Refused):
-        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
-    ours = failure.error(applied=False)
-    # Dapr ends streams that it is going to serve again by plain errors, which gRPC calls UNKNOWN
-    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours

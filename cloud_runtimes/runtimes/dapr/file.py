@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 from uuid import uuid4
 
+from ..._link.transport import Flow
 from ..._operation import Operation
 from ...codec import json
 from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
 from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
 from ...file.types import FileInfo
 from .failures import Refused
-from .transport import Flow, Transport
+from .transport import DaprTransport
 
 __all__ = ["DaprFile"]
 
@@ -33,7 +34,7 @@ class DaprFile(FileDriver):
 
     features = frozenset()
 
-    def __init__(self, link: Transport, name: str) -> None:
+    def __init__(self, link: DaprTransport, name: str) -> None:
         self._link = link
         self._name = name
         # the folder before the names of listings, once it is known, and whether the binding is one for files

@@ -11,6 +11,7 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
+from ..._link.values import is_exact
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
@@ -18,7 +19,6 @@ from ...schedule._times import from_ms, parse_duration, to_ms
 from ...schedule.driver import JobSpec, StoredJob
 from ...schedule.types import Retry, RpcTarget, TopicTarget
 from .transport import DaprJob
-from .values import is_exact
 
 __all__ = ["never_runs", "opened", "restored", "stored"]
 

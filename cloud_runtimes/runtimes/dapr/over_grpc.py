@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from ..._dapr.failures import GRPC_TO_HTTP
 from ..._dapr.messages import messages
+from ..._link.channel import Call, Channel, Opening
+from ..._link.failures import Refusal
+from ..._link.transport import Flow, Found, Item
 from ...errors import InternalError, UnsupportedError
 from ...rpc.driver import RpcCall, RpcReply
 from ...secret.types import Secret
-from .channel import Call, Channel
-from .failures import Refusal, Refused
+from .failures import Refused
 from .jobs_grpc import job_message, job_of
-from .transport import DaprJob, Entry, Flow, Found, Item, Setting
+from .transport import DaprJob, DaprTransport, Entry, Setting
 
 __all__ = ["GrpcTransport"]
 
@@ -25,8 +28,42 @@ _VERBS: Final = {
 _MOST: Final = 1000
 
 
-class GrpcTransport(Channel):
+class GrpcTransport(Channel, DaprTransport):
     """See the module."""
+
+    service = "/dapr.proto.runtime.v1.Dapr/"
+    reads = frozenset(
+        [
+            "GetMetadata",
+            "GetState",
+            "GetBulkState",
+            "GetSecret",
+            "GetBulkSecret",
+            "GetConfiguration",
+            "GetJobAlpha1",
+            "ListJobsAlpha1",
+        ]
+    )
+    opens: ClassVar[Mapping[str, Opening]] = {
+        "configuration": Opening("SubscribeConfiguration", "SubscribeConfigurationResponse", both_ways=False),
+        "events": Opening("SubscribeTopicEventsAlpha1", "SubscribeTopicEventsResponseAlpha1"),
+    }
+    refused = Refused
+    table = "[dapr]"
+    remedy = "start one (cloud-runtimes serve, dapr run)"
+    token_name = "DAPR_API_TOKEN"
+
+    @staticmethod
+    def kinds() -> Any:
+        return messages()
+
+    def _read(self, code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
+        reason: str = ""
+        info: dict[str, str] = {}
+        for key, value in trailing:
+            if key == "grpc-status-details-bin" and isinstance(value, bytes):
+                reason, info = _info(value)
+        return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", reason, details or code), info
 
     def _ask(self, name: str, message: Any, reply: str = "Empty") -> Flow[Any]:
         """Make a request and return a reply that is no refusal."""
@@ -217,3 +254,17 @@ def _item(item: Item) -> Any:
         made.options.concurrency = 1 if item.create else 0
         made.options.consistency = _CONSISTENCY.get(item.consistency or "", 0)
     return made
+
+
+def _info(data: bytes) -> tuple[str, dict[str, str]]:
+    from google.protobuf.message import DecodeError
+
+    kinds = messages()
+    try:
+        for each in kinds.Status.FromString(data).details:
+            if each.type_url.endswith("/google.rpc.ErrorInfo"):
+                found = kinds.ErrorInfo.FromString(each.value)
+                return found.reason, dict(found.metadata)
+    except DecodeError:
+        pass
+    return "", {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote, urlencode
 
 from ... import _fork
+from ..._link.transport import Flow, Found, Item, Stream
 from ..._operation import Operation, mark_interrupted
 from ...codec import json
 from ...codec.payload import JSON
@@ -25,7 +26,7 @@ from ...rpc._sync_http import NotReached, Pool
 from ...rpc.driver import Body, RpcCall, RpcReply
 from ...secret.types import Secret
 from .failures import Refused, refusal
-from .transport import DaprJob, Entry, Flow, Found, Item, Setting, Stream, Transport
+from .transport import DaprJob, DaprTransport, Entry, Setting
 
 if TYPE_CHECKING:
     from ...rpc._async_http import AsyncPool
@@ -36,7 +37,7 @@ _REFUSED: Final = b"invalid api token"
 _INVOKE: Final = "ERR_DIRECT_INVOKE"
 
 
-class HttpTransport(Transport):
+class HttpTransport(DaprTransport):
     """See the module."""
 
     exact = False
@@ -373,7 +374,7 @@ class HttpTransport(Transport):
 
     def open(
         self,
-        kind: Literal["events", "configuration"],
+        kind: str,
         first: Any,
         receive: Callable[[Any], None],
         ended: Callable[[Exception | None], None],

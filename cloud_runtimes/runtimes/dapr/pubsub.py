@@ -2,112 +2,39 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..._native import events as kernel
+from ..._link.pubsub import SidecarPubSub
+from ..._link.subscription import StreamSubscription
+from ..._link.transport import Flow
 from ..._operation import Operation
-from ...codec import json
-from ...errors import CloudRuntimesError, ResourceExhaustedError
 from ...pubsub import driver as spi
-from ...pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
+from ...pubsub.driver import EventSource, SubscribeRequest
 from .events import CLOUD_EVENT, outgoing
-from .failures import Refused
 from .posted import PostedSubscription
 from .subscription import DaprSubscription
-from .transport import Entry, Flow, Transport
+from .transport import DaprTransport, Entry
 
 if TYPE_CHECKING:
     from ..._native.events_py import Record
 
 __all__ = ["DaprPubSub"]
 
-_BULK: Final = 1000
-"""Events of one request."""
-_ROOM: Final = 64 << 10
-"""Bytes that a message has for all but data."""
 
-
-class DaprPubSub(PubSubDriver):
+class DaprPubSub(SidecarPubSub):
     """Topics of one component of the sidecar. The group is the sidecar's application."""
 
     features = frozenset({spi.TTL, spi.RAW, spi.DEAD_LETTER, spi.SUBSCRIBE})
+    bulk = 1000
+    table = "[dapr]"
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
-        # base64 makes four bytes of three
-        self.max_event_bytes = max(1, (link.largest - _ROOM) // 4 * 3)
-
-    # -- publishing ---------------------------------------------------------
-
-    def publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        return self._link.run(op, self._publish(op, topic, frames))
-
-    async def publish_async(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        return await self._link.run_async(op, self._publish(op, topic, frames))
-
-    def _publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes]
-    ) -> Flow[Mapping[tuple[int, int], CloudRuntimesError]]:
-        failed: dict[tuple[int, int], CloudRuntimesError] = {}
-        done = False
-        for places, records in self._requests(frames):
-            try:
-                if len(records) == 1:
-                    yield from self._one(op, topic, records[0])
-                else:
-                    entries = [
-                        Entry(str(number), outgoing(record), self._metadata(op, record))
-                        for number, record in enumerate(records)
-                    ]
-                    yield from self._link.publish_bulk(self._name, topic, entries)
-            except Refused as refused:
-                if refused.failed is None and not done:
-                    raise  # nothing was published before, so that it can be tried again as it is
-                error = refused.error(applied=True)
-                failed |= {
-                    place: error
-                    for number, place in enumerate(places)
-                    if refused.failed is None or str(number) in refused.failed
-                }
-            else:
-                done = True
-        return failed
-
-    def _requests(self, frames: Sequence[bytes]) -> Iterator[tuple[list[tuple[int, int]], list[Record]]]:
-        """Yield what goes in one request: as many events as fit, raw ones and lone ones alone."""
-        most = self._link.largest - _ROOM
-        places: list[tuple[int, int]] = []
-        records: list[Record] = []
-        size = 0
-        for number, body in enumerate(frames):
-            frame = kernel.Frame(body)
-            for index in range(len(frame)):
-                record = frame[index]
-                needs = len(record.payload) // 3 * 4 + len(json.encode(record.extensions)) + 2048
-                if needs > most + _ROOM:
-                    raise ResourceExhaustedError(
-                        f"event {record.id!r} is larger than a message may be ({self._link.largest:,} bytes): "
-                        "raise max_message in [dapr], and the sidecar's own limit"
-                    )
-                if records and (size + needs > most or len(records) >= _BULK or record.raw or records[0].raw):
-                    yield places, records
-                    places, records, size = [], [], 0
-                places.append((number, index))
-                records.append(record)
-                size += needs
-        if records:
-            yield places, records
+    def __init__(self, link: DaprTransport, name: str) -> None:
+        super().__init__(link, name)
+        self._dapr = link
 
     def _one(self, op: Operation, topic: str, record: Record) -> Flow[None]:
-        metadata = self._metadata(op, record)
+        metadata = self.metadata(op, record)
         if record.raw:
             metadata["rawPayload"] = "true"
             content_type = record.content_type or "application/octet-stream"
@@ -115,27 +42,21 @@ class DaprPubSub(PubSubDriver):
         else:
             yield from self._link.publish(self._name, topic, outgoing(record), CLOUD_EVENT, metadata)
 
-    @staticmethod
-    def _metadata(op: Operation, record: Record) -> dict[str, str]:
-        metadata = {**(op.metadata or {}), **record.metadata}
-        if record.key is not None:
-            metadata.setdefault("partitionKey", record.key)
-        if record.expires_us is not None:
-            metadata["ttlInSeconds"] = str(max(1, math.ceil(record.expires_us / 1e6 - time.time())))
-        return metadata
-
-    # -- subscribing --------------------------------------------------------
+    def _many(self, op: Operation, topic: str, records: Sequence[Record]) -> Flow[None]:
+        entries = [
+            Entry(str(number), outgoing(record), self.metadata(op, record)) for number, record in enumerate(records)
+        ]
+        yield from self._dapr.publish_bulk(self._name, topic, entries)
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         if not self._link.streams:
-            return PostedSubscription(self._link.callbacks, self._name, request)
-        source = DaprSubscription(self._link, self._name, request)
-        source.begin(op)
-        return source
+            return PostedSubscription(self._dapr.callbacks, self._name, request)
+        return super().subscribe(op, request)
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         if not self._link.streams:
-            return PostedSubscription(self._link.callbacks, self._name, request)
-        source = DaprSubscription(self._link, self._name, request)
-        await source.begin_async(op)
-        return source
+            return PostedSubscription(self._dapr.callbacks, self._name, request)
+        return await super().subscribe_async(op, request)
+
+    def _source(self, request: SubscribeRequest) -> StreamSubscription:
+        return DaprSubscription(self._link, self._name, request)

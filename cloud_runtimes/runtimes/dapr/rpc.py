@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ..._link.transport import Flow
 from ..._operation import Operation
 from ...errors import PermissionDeniedError, UnavailableError
 from ...rpc import driver as spi
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .failures import Refused
-from .transport import Flow, Transport
+from .transport import DaprTransport
 
 __all__ = ["DaprRpc"]
 
@@ -21,7 +22,7 @@ _NOBODY: Final = (" err: no service ", " err: couldn't find service", " err: fai
 class DaprRpc(RpcDriver):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
-    def __init__(self, link: Transport, name: str) -> None:
+    def __init__(self, link: DaprTransport, name: str) -> None:
         self._link = link
         self._name = name
         self.callbacks = link.callbacks

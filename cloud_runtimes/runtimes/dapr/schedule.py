@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ..._clock import Clocks
+from ..._link.transport import Flow
 from ..._operation import Operation
 from ...errors import AlreadyExistsError, UnsupportedError
 from ...schedule import driver as spi
@@ -14,7 +15,7 @@ from ...schedule.driver import JobSpec, RunSource, ScheduleDriver, StoredJob
 from ...schedule.types import RunRecord
 from .failures import Refused
 from .jobs import never_runs, restored, stored
-from .transport import DaprJob, Flow, Transport
+from .transport import DaprJob, DaprTransport
 
 __all__ = ["DaprSchedule"]
 
@@ -27,7 +28,7 @@ class DaprSchedule(ScheduleDriver):
 
     by_callback = True
 
-    def __init__(self, link: Transport, name: str) -> None:
+    def __init__(self, link: DaprTransport, name: str) -> None:
         self._link = link
         # only gRPC has a call that lists them
         self.features = frozenset({spi.LIST_JOBS} if link.streams else ())

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ..._link.failures import Refused
+from ..._link.secret import SidecarSecret
+from ..._link.transport import Flow
 from ..._operation import Operation
-from ...errors import NotFoundError
-from ...secret import driver as spi
-from ...secret.driver import SecretDriver
-from ...secret.types import Secret
-from .failures import Refused
-from .transport import Flow, Transport
 
 __all__ = ["DaprSecret"]
 
@@ -19,39 +16,9 @@ _ABSENT: Final = re.compile(r"not ?found|not exist|no such|no secret|is not set"
 """Of components: Dapr has no code for an absent secret (dapr/dapr#6471)."""
 
 
-class DaprSecret(SecretDriver):
+class DaprSecret(SidecarSecret):
     """The secrets of one store of the sidecar."""
 
-    features = frozenset({spi.BULK})
-
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
-
-    def get(self, op: Operation, key: str, /) -> Secret:
-        return self._link.run(op, self._get(op, key))
-
-    async def get_async(self, op: Operation, key: str, /) -> Secret:
-        return await self._link.run_async(op, self._get(op, key))
-
-    def _get(self, op: Operation, key: str) -> Flow[Secret]:
-        try:
-            found = yield from self._link.get_secret(self._name, key, op.metadata or {})
-        except Refused as refused:
-            if refused.said.status != 500 or not _ABSENT.search(refused.said.message.replace(key, "")):
-                raise
-            found = Secret({})
-        if not found:
-            raise NotFoundError(
-                f"there is no secret {key!r} in {self._name!r}: put it into the store that the sidecar has by this name"
-            )
-        return found
-
-    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
-        return self._link.run(op, self._get_bulk(op))
-
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
-        return await self._link.run_async(op, self._get_bulk(op))
-
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
-        return (yield from self._link.get_secrets(self._name, op.metadata or {}))
+    def _is_absent(self, op: Operation, key: str, refused: Refused) -> Flow[bool]:
+        yield from ()
+        return refused.said.status == 500 and _ABSENT.search(refused.said.message.replace(key, "")) is not None

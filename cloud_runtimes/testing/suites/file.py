@@ -561,7 +561,7 @@ class FileSuite(Suite):
         assert not face.call(client.file, "exists", store, "g")
 
     def test_an_exception_stores_nothing(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        typed = {} if self.lacks(client, "file.content_type", store) else {"content_type": "text/x"}
+        typed = {"content_type": "text/x"} if client.supports("file.content_type", store) else {}
         face.call(client.file, "put_file", store, "old", b"whole", **typed)
         for name in ("old", "new"):
             for kind in (_Broken, KeyboardInterrupt):

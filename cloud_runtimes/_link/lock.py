@@ -1,25 +1,25 @@
-"""Locks (Dapr, "Distributed Lock API reference"; alpha): whole seconds, no renewal, no token, no line."""
+"""Locks of a sidecar (Dapr, "Distributed Lock API reference"; Layotto ``TryLock``, ``Unlock``): whole seconds, no renewal, no token, no line."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from ..._operation import Operation
-from ...errors import InternalError, UnsupportedError
-from ...lock.driver import Grant, LockDriver, LockRequest
-from ...lock.types import UnlockStatus
+from .._operation import Operation
+from ..errors import InternalError, UnsupportedError
+from ..lock.driver import Grant, LockDriver, LockRequest
+from ..lock.types import UnlockStatus
 from .transport import Flow, Transport
 
-__all__ = ["DaprLock"]
+__all__ = ["SidecarLock"]
 
 _STATUS: Final = {0: UnlockStatus.SUCCESS, 1: UnlockStatus.NOT_FOUND, 2: UnlockStatus.NOT_OWNER}
 _MOST: Final = 2**31 - 1
 
 
-class DaprLock(LockDriver):
+class SidecarLock(LockDriver):
     """Locks of one store of the sidecar.
 
-    To Dapr the owner is who holds a lock, so two leases of one owner's name are the same to it. A lease that has ended is therefore not released where its owner's name is not its own.
+    To a sidecar the owner is who holds a lock, so two leases of one owner's name are the same to it. A lease that has ended is therefore not released where its owner's name is not its own.
     """
 
     features = frozenset()
@@ -49,10 +49,10 @@ class DaprLock(LockDriver):
         return Grant(None, asked)
 
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
-        raise UnsupportedError("Dapr has no renewal of locks")
+        raise UnsupportedError("a sidecar has no renewal of locks")
 
     async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        raise UnsupportedError("Dapr has no renewal of locks")
+        raise UnsupportedError("a sidecar has no renewal of locks")
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         return self._link.run(op, self._release(request))

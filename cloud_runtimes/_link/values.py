@@ -1,4 +1,4 @@
-"""Values as Dapr keeps them, which have no content type.
+"""Values as sidecars keep them, which have no content type.
 
 JSON stands plain where that keeps it exact. Over HTTP numbers beyond 2⁵³ and fractions are decoded by Dapr into floats and by some stores into six digits; they, and whatever is no JSON, stand in a wrapper of JSON.
 """
@@ -10,9 +10,9 @@ import binascii
 import re
 from typing import Any, Final
 
-from ...codec import json
-from ...codec.payload import JSON, OCTETS
-from ...errors import PayloadError
+from ..codec import json
+from ..codec.payload import JSON, OCTETS
+from ..errors import PayloadError
 
 __all__ = ["is_exact", "unwrap", "wrap"]
 

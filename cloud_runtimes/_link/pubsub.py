@@ -1,0 +1,142 @@
+"""Publishing over a sidecar: events go as CloudEvents of ours, a request for each or, where the sidecar has it, for many."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from .._native import events as kernel
+from .._operation import Operation
+from ..codec import json
+from ..errors import CloudRuntimesError, ResourceExhaustedError
+from ..pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
+from .failures import Refused
+from .subscription import StreamSubscription
+from .transport import Flow, Transport
+
+if TYPE_CHECKING:
+    from .._native.events_py import Record
+
+__all__ = ["SidecarPubSub"]
+
+_ROOM: Final = 64 << 10
+"""Bytes that a message has for all but data."""
+
+
+class SidecarPubSub(PubSubDriver):
+    """Topics of one component of the sidecar. The group is the sidecar's application.
+
+    Attributes:
+        bulk: events of one request, at most.
+        table: of the runtime, for messages.
+    """
+
+    bulk: ClassVar[int]
+    table: ClassVar[str]
+
+    def __init__(self, link: Transport, name: str) -> None:
+        self._link = link
+        self._name = name
+        # base64 makes four bytes of three
+        self.max_event_bytes = max(1, (link.largest - _ROOM) // 4 * 3)
+
+    # -- publishing ---------------------------------------------------------
+
+    def publish(
+        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
+    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+        return self._link.run(op, self._publish(op, topic, frames))
+
+    async def publish_async(
+        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
+    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+        return await self._link.run_async(op, self._publish(op, topic, frames))
+
+    def _publish(
+        self, op: Operation, topic: str, frames: Sequence[bytes]
+    ) -> Flow[Mapping[tuple[int, int], CloudRuntimesError]]:
+        failed: dict[tuple[int, int], CloudRuntimesError] = {}
+        done = False
+        for places, records in self._requests(frames):
+            try:
+                if len(records) == 1:
+                    yield from self._one(op, topic, records[0])
+                else:
+                    yield from self._many(op, topic, records)
+            except Refused as refused:
+                if refused.failed is None and not done:
+                    raise  # nothing was published before, so that it can be tried again as it is
+                error = refused.error(applied=True)
+                failed |= {
+                    place: error
+                    for number, place in enumerate(places)
+                    if refused.failed is None or str(number) in refused.failed
+                }
+            else:
+                done = True
+        return failed
+
+    def _requests(self, frames: Sequence[bytes]) -> Iterator[tuple[list[tuple[int, int]], list[Record]]]:
+        """Yield what goes in one request: as many events as fit, raw ones and lone ones alone."""
+        most = self._link.largest - _ROOM
+        places: list[tuple[int, int]] = []
+        records: list[Record] = []
+        size = 0
+        for number, body in enumerate(frames):
+            frame = kernel.Frame(body)
+            for index in range(len(frame)):
+                record = frame[index]
+                needs = len(record.payload) // 3 * 4 + len(json.encode(record.extensions)) + 2048
+                if needs > most + _ROOM:
+                    raise ResourceExhaustedError(
+                        f"event {record.id!r} is larger than a message may be ({self._link.largest:,} bytes): "
+                        f"raise max_message in {self.table}, and the sidecar's own limit"
+                    )
+                if records and (size + needs > most or len(records) >= self.bulk or record.raw or records[0].raw):
+                    yield places, records
+                    places, records, size = [], [], 0
+                places.append((number, index))
+                records.append(record)
+                size += needs
+        if records:
+            yield places, records
+
+    @abstractmethod
+    def _one(self, op: Operation, topic: str, record: Record) -> Flow[None]:
+        """Publish an event."""
+
+    def _many(self, op: Operation, topic: str, records: Sequence[Record]) -> Flow[None]:
+        """Publish several at once; `Refused.failed` has the indices of those that failed, where they are told."""
+        raise NotImplementedError
+
+    @staticmethod
+    def metadata(op: Operation, record: Record) -> dict[str, str]:
+        metadata = {**(op.metadata or {}), **record.metadata}
+        if record.key is not None:
+            metadata.setdefault("partitionKey", record.key)
+        if record.expires_us is not None:
+            metadata["ttlInSeconds"] = str(max(1, math.ceil(record.expires_us / 1e6 - time.time())))
+        return metadata
+
+    # -- subscribing --------------------------------------------------------
+
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        source = self._source(request)
+        source.begin(op)
+        return source
+
+    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+        source = self._source(request)
+        await source.begin_async(op)
+        return source
+
+    @abstractmethod
+    def _source(self, request: SubscribeRequest) -> StreamSubscription:
+        """Return a subscription that has not begun.
+
+        Raises:
+            UnsupportedError: the transport has no streams.
+        """

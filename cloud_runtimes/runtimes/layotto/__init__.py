@@ -1,0 +1,83 @@
+"""Layotto: the runtime that is a sidecar with ten services less three, over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from ..._link.address import target
+from ..._link.runtime import SidecarRuntime
+from ..._operation import Method, Operation
+from ...config import ClientSettings, build
+from ...errors import UnavailableError, UnsupportedError
+from .address import GRPC_PORT, LayottoSettings, address
+
+if TYPE_CHECKING:
+    from ..._bridge import Bridge
+    from .link import LayottoLink
+
+__all__ = ["LayottoRuntime", "runtime"]
+
+_READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
+_PATIENCE: Final = 5.0
+"""Seconds for one look at whether the sidecar answers."""
+
+
+class LayottoRuntime(SidecarRuntime):
+    """A sidecar of Layotto.
+
+    Attributes:
+        link: the way to it.
+    """
+
+    name = "layotto"
+    package = __name__
+    Settings = LayottoSettings
+    drivers: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "configuration": (".configuration", "LayottoConfiguration"),
+        "file": (".file", "LayottoFiles"),
+        "lock": ("..._link.lock", "SidecarLock"),
+        "pubsub": (".pubsub", "LayottoPubSub"),
+        "rpc": (".rpc", "LayottoRpc"),
+        "secret": (".secret", "LayottoSecret"),
+        "state": (".state", "LayottoState"),
+    }
+
+    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
+        super().__init__(settings, bridge)
+        self.own = build(LayottoSettings, settings.runtime_settings, f"{settings.origin}: [layotto]")
+        where, said = address(settings, self.own)
+        at = target(where, said, GRPC_PORT)
+        if find_spec("grpc") is None or find_spec("google.protobuf") is None:
+            raise UnsupportedError(
+                f'{said}: {where!r} is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
+            )
+        from ..._layotto.messages import messages
+        from .link import LayottoLink
+
+        messages()  # imported here, where a fork waits for it
+        self.link = LayottoLink(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
+        self.link.bridge = bridge
+
+    def way(self, service: str) -> LayottoLink:
+        return self.link
+
+    def ready(self) -> None:
+        if self.own.actuator is not None:
+            from .ready import ask
+
+            why = ask(self.own.actuator, _PATIENCE)
+        else:
+            why = self.link.run(Operation(_READY, "sidecar", _PATIENCE), self.link.ready())
+        if why:
+            raise UnavailableError(f"the sidecar at {self.link.url} is not ready yet ({why})")
+        if (fallback := self.fallback) is not None and fallback.declared():
+            fallback.ready()
+
+    def close(self, timeout: float | None) -> None:
+        self.link.close()
+        super().close(timeout)
+
+
+runtime = LayottoRuntime

@@ -1,0 +1,76 @@
+"""Where the sidecar is: the endpoint, the table ``[layotto]``, the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..._link.address import message_size
+from ...config import ClientSettings, period, setting
+from ...errors import InvalidArgumentError
+
+__all__ = ["GRPC_PORT", "LayottoSettings", "address"]
+
+GRPC_PORT: Final = 34904
+
+
+def _port(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= 65535:
+        raise ValueError("expected a port, 1 to 65535")
+    return value
+
+
+def _roots(value: Any) -> Any:
+    if isinstance(value, Mapping) and not all(isinstance(each, str) and each for each in value.values()):
+        raise ValueError('expected a table of store = "root"')
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayottoSettings:
+    """Settings of the table ``[layotto]``.
+
+    Attributes:
+        grpc_endpoint: where the sidecar listens, instead of ``endpoint``; else ``LAYOTTO_GRPC_ENDPOINT``, ``LAYOTTO_SIDECAR_IP`` and ``LAYOTTO_GRPC_PORT``, ``runtime_GRPC_PORT``.
+        actuator: address of its actuator, such as ``http://127.0.0.1:34999``, to be asked by ``wait_ready``; else ``SayHello`` is.
+        hello: component of its ``hellos`` that ``wait_ready`` greets.
+        max_message: bytes of one message, or text such as ``16MiB``; the sidecar has a limit of its own.
+        configuration_refresh: how often a subscription to configuration reads anew what the sidecar may not have told.
+        callback_port: where this application takes events, the sidecar's ``grpc_callback_port``; without it a stream brings them.
+        callback_host: address to listen on for them.
+        file_roots: table of file store to what stands before each of its names: a folder of ``local``, a bucket of an object store.
+    """
+
+    grpc_endpoint: str | None = None
+    actuator: str | None = None
+    hello: str = "helloworld"
+    max_message: int = setting("4MiB", parse=message_size)
+    configuration_refresh: float = setting(10.0, parse=period)
+    callback_port: int | None = setting(None, parse=_port)
+    callback_host: str = "127.0.0.1"
+    file_roots: Mapping[str, Any] | None = setting(None, parse=_roots)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_message", message_size(self.max_message))
+
+
+def address(settings: ClientSettings, own: LayottoSettings) -> tuple[str, str]:
+    """Return where the sidecar is, and what says so. The environment counts only where nothing else is said."""
+    if (given := settings.endpoint) is not None:
+        if not given.startswith(("grpc://", "grpcs://", "unix:")):
+            raise InvalidArgumentError(
+                f"endpoint {given[:80]!r}: Layotto speaks gRPC: give grpc://host:port or grpcs, or unix:///path"
+            )
+        return given, "endpoint"
+    if own.grpc_endpoint:
+        return own.grpc_endpoint, f"{settings.origin}: [layotto] grpc_endpoint"
+    environment = os.environ
+    if text := environment.get("LAYOTTO_GRPC_ENDPOINT"):
+        return text, "LAYOTTO_GRPC_ENDPOINT"
+    host = environment.get("LAYOTTO_SIDECAR_IP") or "127.0.0.1"
+    for name in ("LAYOTTO_GRPC_PORT", "runtime_GRPC_PORT"):  # of its SDKs for Java, for Go
+        if port := environment.get(name):
+            return f"grpc://{host}:{port}", name
+    return f"grpc://{host}:{GRPC_PORT}", "LAYOTTO_GRPC_PORT"

@@ -1,0 +1,54 @@
+"""What a refusal of Layotto is here. It has no details, so the code decides, then the rpc; its text is only told."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ... import errors
+from ..._link.failures import Refusal
+from ..._link.failures import Refused as Refusing
+from ...errors import CloudRuntimesError
+
+__all__ = ["Refused"]
+
+_BY_CODE: Final[dict[str, type[CloudRuntimesError]]] = {
+    "ABORTED": errors.ConflictError,
+    "ALREADY_EXISTS": errors.AlreadyExistsError,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceededError,
+    "FAILED_PRECONDITION": errors.ComponentNotFoundError,  # nothing of the kind is configured
+    "INVALID_ARGUMENT": errors.ComponentNotFoundError,  # all else has been checked here
+    "NOT_FOUND": errors.NotFoundError,
+    "PERMISSION_DENIED": errors.PermissionDeniedError,
+    "RESOURCE_EXHAUSTED": errors.ResourceExhaustedError,
+    "UNAUTHENTICATED": errors.UnauthenticatedError,
+    "UNAVAILABLE": errors.UnavailableError,
+    "UNIMPLEMENTED": errors.UnsupportedError,
+}
+_ARGUMENTS: Final = frozenset(["InvokeService"])
+"""Whose INVALID_ARGUMENT may be about more than the name of a component."""
+
+
+class Refused(Refusing):
+    """The sidecar said no.
+
+    Attributes:
+        rpc: to what; ``""``: it ended a stream.
+    """
+
+    def __init__(self, said: Refusal, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
+        super().__init__(said, failed)
+        self.rpc = rpc
+
+    @property
+    def status(self) -> str:
+        """Name of the gRPC status."""
+        return self.said.code.removeprefix("grpc ")
+
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        cls = _BY_CODE.get(self.status, errors.InternalError)
+        if self.status == "INVALID_ARGUMENT" and self.rpc in _ARGUMENTS:
+            cls = errors.InvalidArgumentError
+        unknown = applied and issubclass(
+            cls, errors.InternalError | errors.DeadlineExceededError | errors.UnavailableError
+        )
+        return cls(f"the sidecar says: {self.said.message} ({self.status})", maybe_applied=unknown)

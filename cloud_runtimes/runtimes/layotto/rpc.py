@@ -1,0 +1,100 @@
+"""RPC by Layotto's service invocation, which a route of the sidecar's configuration leads to the service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+
+from ..._link.failures import Refused
+from ..._link.transport import Flow, Transport
+from ..._operation import Operation
+from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from ...rpc import driver as spi
+from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+
+__all__ = ["LayottoRpc"]
+
+
+class LayottoRpc(RpcDriver):
+    """The way to one service. Who calls this application is a route of a sidecar, which shows no token."""
+
+    features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD})
+
+    def __init__(self, link: Transport, name: str) -> None:
+        self._link = link
+        self._name = name
+
+    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        if not isinstance(call.body, bytes):
+            if isinstance(call.body, AsyncIterable):
+                raise InvalidArgumentError("an async iterator is sent by the _async methods")
+            parts = _Parts(self._link.largest)
+            for part in call.body:
+                parts.add(part)
+            call = call._replace(body=parts.whole())
+        return self._link.run(op, self._invoke(op, call))
+
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        if not isinstance(call.body, bytes):
+            parts = _Parts(self._link.largest)
+            if isinstance(call.body, AsyncIterable):
+                async for part in call.body:
+                    parts.add(part)
+            else:
+                for part in call.body:
+                    parts.add(part)
+            call = call._replace(body=parts.whole())
+        return await self._link.run_async(op, self._invoke(op, call))
+
+    def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
+        try:
+            return (yield from self._link.invoke(self._name, call))
+        except Refused as refused:
+            failure: CloudRuntimesError = refused.error(applied=True)
+            if isinstance(failure, UnavailableError):
+                # also any status of the application's but 200
+                failure = UnavailableError(
+                    f"the service {op.component!r} was not reached, or did not answer with 200: {failure.message}; "
+                    "the sidecar's configuration leads to a service's address by a route for its name",
+                    maybe_applied=True,
+                    retryable=False,
+                )
+        raise failure
+
+    def guard(self, op: Operation, /) -> Guard:
+        return Guard(open=True)
+
+    async def guard_async(self, op: Operation, /) -> Guard:
+        return self.guard(op)
+
+    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        return Announcement()  # the sidecar's configuration knows the address
+
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        return Announcement()
+
+
+class _Parts:
+    """A body that comes in parts and goes as a whole, since one message has all of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Take the next part.
+
+        Raises:
+            ResourceExhaustedError: it is more than a message has room for.
+        """
+        self._size += len(part)
+        if self._size > self._most:
+            raise ResourceExhaustedError(
+                f"the body is larger than a message may be ({self._most:,} bytes): raise max_message in [layotto], "
+                "and the sidecar's own limit"
+            )
+        self._parts.append(bytes(part))
+
+    def whole(self) -> bytes:
+        """Return the body."""
+        return b"".join(self._parts)

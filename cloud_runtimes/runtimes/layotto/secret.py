@@ -1,0 +1,24 @@
+"""Secrets over Layotto."""
+
+from __future__ import annotations
+
+from ..._link.failures import Refused
+from ..._link.secret import SidecarSecret
+from ..._link.transport import Flow
+from ..._operation import Operation
+
+__all__ = ["LayottoSecret"]
+
+
+class LayottoSecret(SidecarSecret):
+    """The secrets of one store of the sidecar."""
+
+    def _is_absent(self, op: Operation, key: str, refused: Refused) -> Flow[bool]:
+        if refused.said.code != "grpc INTERNAL":
+            return False
+        # there is no code for an absent secret: the list of all tells
+        try:
+            found = yield from self._link.get_secrets(self._name, op.metadata or {})
+        except Refused:
+            return False
+        return key not in found

@@ -1,0 +1,102 @@
+"""Numbers that grow (Layotto, ``GetNextId``), which no other runtime has: an extra of this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..._layotto.messages import messages
+from ..._link.transport import Flow
+from ..._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from ..._service import Service, placed
+from ...errors import InvalidArgumentError, UnsupportedError
+from . import LayottoRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...client import CloudRuntimesClient
+    from .link import LayottoLink
+
+__all__ = ["Sequencer"]
+
+_NEXT: Final = Method("sequencer", "next_id", repeatable=True)  # a number that is lost leaves a gap, no more
+
+
+class Sequencer(Service):
+    """The sequencers of the sidecar of a client: ``Sequencer(client).next_id("orders", "number")``.
+
+    Args:
+        client: of the runtime layotto.
+    """
+
+    name = "sequencer"
+
+    def __init__(self, client: CloudRuntimesClient) -> None:
+        super().__init__(client)
+
+    @placed(_NEXT)
+    def next_id(
+        self,
+        store_name: str,
+        key: str,
+        *,
+        strong: bool = False,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Return a number that no other call gets for this key.
+
+        Args:
+            store_name: of the sequencer.
+            key: of the sequence, not empty, without ``||``.
+            strong: the numbers grow in the order of the calls, for all; else each sidecar hands out a segment that it has fetched, with gaps.
+            timeout: seconds; ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            UnsupportedError: the client's runtime is another.
+            ComponentNotFoundError: there is no such sequencer.
+        """
+        op, link = self._prepared(store_name, key, strong, timeout, metadata)
+        return self._call(op, lambda each: link.run(each, _next(link, store_name, key, strong, metadata)))
+
+    @placed(_NEXT)
+    async def next_id_async(
+        self,
+        store_name: str,
+        key: str,
+        *,
+        strong: bool = False,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Asynchronous `next_id`."""
+        op, link = self._prepared(store_name, key, strong, timeout, metadata)
+        return await self._call_async(
+            op, lambda each: link.run_async(each, _next(link, store_name, key, strong, metadata))
+        )
+
+    def _prepared(
+        self, store_name: str, key: str, strong: bool, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, LayottoLink]:
+        for what, value in (("store_name", store_name), ("key", key)):
+            if not isinstance(value, str) or not value or "||" in value:
+                raise InvalidArgumentError(f"{what} {value!r}: give text, not empty and without '||'")
+        if not isinstance(strong, bool):
+            raise InvalidArgumentError(f"strong must be True or False, got {strong!r}")
+        check_metadata(metadata)
+        runtime = self._client._runtime_for()
+        self._runtime_name = runtime.name
+        if not isinstance(runtime, LayottoRuntime):
+            raise UnsupportedError(f"sequencers are Layotto's, and the runtime is {runtime.name}")
+        limit = check_timeout(timeout, self._client._timeout)
+        return Operation(_NEXT, store_name, limit, metadata), runtime.link
+
+
+def _next(link: LayottoLink, store: str, key: str, strong: bool, metadata: Mapping[str, str] | None) -> Flow[int]:
+    kinds = messages()
+    request = kinds.GetNextIdRequest(
+        store_name=store, key=key, options=kinds.SequencerOptions(increment=int(strong)), metadata=metadata or {}
+    )
+    found = yield from link.ask("GetNextId", request, "GetNextIdResponse")
+    return int(found.next_id)

@@ -1,0 +1,90 @@
+"""A subscription of Layotto (``SubscribeTopicEvents``), whose dead-letter topics are our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..._layotto.messages import messages
+from ..._link.failures import Refused
+from ..._link.subscription import STATUS, StreamSubscription, Token
+from ..._link.transport import Transport
+from ..._log import repeated
+from ..._operation import Method, Operation
+from ...codec.payload import OCTETS
+from ...errors import CloudRuntimesError, ComponentNotFoundError
+from ...pubsub.driver import SubscribeRequest, Verdict
+from .events import incoming, outgoing
+
+if TYPE_CHECKING:
+    from ..._native.events_py import Record
+
+__all__ = ["LayottoSubscription"]
+
+_DEAD: Final = Method("pubsub", "publish", repeatable=True)
+_PATIENCE: Final = 10.0
+"""Seconds for publishing a dead letter."""
+
+
+class LayottoSubscription(StreamSubscription):
+    """See the module.
+
+    A dropped event is published to the dead-letter topic before it is answered for, so that it is in either; a failure between the two has it in both.
+    """
+
+    # each try of a stream that the sidecar ends at once leaves a subscription of the component behind
+    _steady = 2.0
+    _patience = 30.0
+
+    def __init__(self, link: Transport, pubsub: str, request: SubscribeRequest) -> None:
+        super().__init__(link, pubsub, request)
+        self._pubsub = pubsub
+        self._dead = request.dead_letter_topic
+        # of what is not answered for: only where there is a dead-letter topic
+        self._held: dict[str, tuple[bytes, str]] = {}
+
+    def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
+        kinds = messages()
+        return kinds.SubscribeTopicEventsRequest(
+            initial_request=kinds.SubscribeTopicEventsRequestInitial(
+                pubsub_name=pubsub, topic=request.topic, metadata=dict(request.metadata or {})
+            )
+        )
+
+    def _record(self, event: Any) -> Record:
+        if self._dead is None:
+            return incoming(event)
+        # as it came, until it is known to be an event
+        self._held[event.id] = bytes(event.data), event.data_content_type or OCTETS
+        record = incoming(event)
+        self._held[event.id] = outgoing(record, record.topic), OCTETS
+        return record
+
+    def _says(self, id: str, verdict: Verdict) -> Any:
+        kinds = messages()
+        return kinds.SubscribeTopicEventsRequest(
+            event_processed=kinds.SubscribeTopicEventsRequestProcessed(
+                id=id, status=kinds.TopicEventResponse(status=STATUS[verdict])
+            )
+        )
+
+    def _answer(self, token: Token, verdict: Verdict) -> None:
+        held = self._held.pop(token.id, None)
+        if verdict is Verdict.DROP and self._dead is not None and held is not None:
+            try:
+                op = Operation(_DEAD, self._pubsub, _PATIENCE)
+                self._link.run(op, self._link.publish(self._pubsub, self._dead, *held, {}))
+                verdict = Verdict.ACK
+            except CloudRuntimesError as error:
+                repeated(f"dead letter {self._name}", "%s: a dead letter is tried again: %s", self._name, error)
+                verdict = Verdict.RETRY
+        super()._answer(token, verdict)
+
+    def _connect(self) -> None:
+        self._held.clear()
+        super()._connect()
+
+    def _never(self, why: Refused) -> CloudRuntimesError:
+        error = super()._never(why)
+        if why.said.code == "grpc UNKNOWN":  # nothing else can be wrong with the first message
+            return ComponentNotFoundError(error.message)
+        return error

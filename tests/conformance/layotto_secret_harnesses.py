@@ -1,0 +1,47 @@
+"""Secrets over a fake Layotto, which has them in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dapr_secret_harnesses import DaprSecrets
+from fake_layotto import FakeLayotto
+from layotto_harnesses import client_of
+from secret_harnesses import MultipleHarness
+
+from cloud_runtimes import CloudRuntimesClient
+
+
+class SecretsBesideLayotto:
+    """A fake for all tests of a module, with two stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._patched = pytest.MonkeyPatch()
+        self.harness = MultipleHarness(self._patched, folder)
+        self.fake = FakeLayotto(self.harness.client())
+
+    def close(self) -> None:
+        self.fake.close()
+        self.harness.close()
+        self._patched.undo()
+
+
+class LayottoSecrets(DaprSecrets):
+    """Clients of that fake."""
+
+    name = "layotto"
+
+    def __init__(self, beside: SecretsBesideLayotto) -> None:
+        super().__init__(beside)  # type: ignore[arg-type]
+        self._fake = beside.fake
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        client = client_of(self._fake, {}, arguments)
+        self._clients.append(client)
+        return client
+
+
+LAYOTTO_SECRETS = {LayottoSecrets.name: LayottoSecrets}

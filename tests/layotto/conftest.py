@@ -1,0 +1,71 @@
+"""A fake Layotto and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_layotto import FakeLayotto, Quirks
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+
+Clients = Callable[..., CloudRuntimesClient]
+
+
+@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """Both faces in turn."""
+    made: Face = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def beneath() -> Iterator[CloudRuntimesClient]:
+    """What a fake stands on."""
+    with CloudRuntimesClient(app_id="suite", runtime="capa", config={"capa": {"home": ":memory:layotto"}}) as client:
+        yield client
+
+
+@pytest.fixture
+def quirks() -> Quirks:
+    """All of them."""
+    return Quirks()
+
+
+@pytest.fixture
+def fake(beneath: CloudRuntimesClient, quirks: Quirks) -> Iterator[FakeLayotto]:
+    """One for a test."""
+    with FakeLayotto(beneath, quirks) as made:
+        yield made
+
+
+@pytest.fixture
+def clients(fake: FakeLayotto) -> Iterator[Clients]:
+    """Makes clients of the fake."""
+    made: list[CloudRuntimesClient] = []
+
+    def make(**table: Any) -> CloudRuntimesClient:
+        top = {key: table.pop(key) for key in ("fallback", "capa", "database", "state") if key in table}
+        config = {"layotto": {"configuration_refresh": 0.3, **table}, **top}
+        made.append(CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(clients: Clients) -> CloudRuntimesClient:
+    """One of them."""
+    return clients()
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> str:
+    """Where a sidecar can listen, as gRPC names it; short enough for the kernel."""
+    return f"unix:{tmp_path}/s"

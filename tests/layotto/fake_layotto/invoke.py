@@ -1,0 +1,69 @@
+"""Hello, and calls of services by a route over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+from cloud_runtimes._layotto.messages import messages
+
+from .quirks import Quirks
+from .refusals import Refuse
+
+__all__ = ["Invoke"]
+
+_VERBS = ["NONE", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+_PASSED_BY = ("grpc-", "te", "user-agent", "content-type")
+_OF_A_CONNECTION = ("connection", "content-length", "content-type", "date", "server", "transfer-encoding")
+_TIMEOUT = 3000
+
+
+class Invoke:
+    """See the module.
+
+    Attributes:
+        routes: service → ``host:port``.
+    """
+
+    def __init__(self, quirks: Quirks) -> None:
+        self._quirks = quirks
+        self.routes: dict[str, str] = {}
+
+    def SayHello(self, request: Any, context: Any) -> Any:
+        if request.service_name != "helloworld":
+            raise Refuse("UNKNOWN", "no instance found")
+        return messages().SayHelloResponse(hello="hi")
+
+    def InvokeService(self, request: Any, context: Any) -> Any:
+        asked = request.message
+        address = self.routes.get(request.id)
+        if address is None:
+            raise Refuse("UNAVAILABLE", f"no route for {request.id}")
+        headers = {key: value for key, value in context.invocation_metadata() if not key.startswith(_PASSED_BY)}
+        timeout = int(headers.pop("rpc_request_timeout", _TIMEOUT))
+        headers["content-type"] = "application/grpc" if self._quirks.only_200 else asked.content_type
+        verb = _VERBS[asked.http_extension.verb] if asked.HasField("http_extension") else "GET"
+        path = f"/{asked.method.lstrip('/')}"
+        if asked.http_extension.querystring:
+            path += f"?{asked.http_extension.querystring}"
+        connection = http.client.HTTPConnection(address, timeout=timeout / 1000)
+        try:
+            body = asked.data.value
+            connection.putrequest(verb, path, skip_accept_encoding=True)
+            for name, value in {"id": request.id, "content-length": str(len(body)), **headers}.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            reply = connection.getresponse()
+            body = reply.read()
+        except TimeoutError:
+            raise Refuse("DEADLINE_EXCEEDED", "timeout") from None
+        except OSError as error:
+            raise Refuse("UNAVAILABLE", str(error)) from None
+        finally:
+            connection.close()
+        if reply.status != 200 and self._quirks.only_200:
+            raise Refuse("UNAVAILABLE", f"http response code {reply.status}, body: {body!r}")
+        told = [(name.lower(), value) for name, value in reply.getheaders() if name.lower() not in _OF_A_CONNECTION]
+        context.send_initial_metadata(told)
+        kinds = messages()
+        return kinds.InvokeResponse(data=kinds.Any(value=body), content_type="")

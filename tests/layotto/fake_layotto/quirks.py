@@ -1,0 +1,44 @@
+"""What a real Layotto does that nobody would expect (mosn/layotto at f9681450, and its components); each can be switched off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Quirks"]
+
+
+@dataclass
+class Quirks:
+    """See the module; all are on by default.
+
+    Attributes:
+        delete_needs_etag: ``DeleteState`` and a delete of a transaction fail without one, for a key that is there.
+        etag_on_absent: an etag for a key that is absent is taken.
+        half_transactions: what does not fail in a transaction is kept.
+        keeps_ttl: a save without a time to live keeps an earlier one.
+        spoils_numbers: JSON of an event is decoded into floats and written with six digits.
+        one_stream: a second stream for a topic is ended, after it was told to be live.
+        stays_subscribed: the end of a stream leaves the component subscribed.
+        asks_once: an application's topics are asked for when the sidecar starts, and never again.
+        silent_deletes: a delete of configuration is not told.
+        stops_others: the end of a stream of configuration silences the others of its store.
+        keep_alive_fails: ``LockKeepAlive`` is INTERNAL.
+        missing_is_internal: reading or deleting a missing file is INTERNAL.
+        needs_mode: a file is stored only with ``FileMode`` and ``FileFlag``.
+        only_200: any other status of a called application is UNAVAILABLE, and no content type is passed on.
+    """
+
+    delete_needs_etag: bool = True
+    etag_on_absent: bool = True
+    half_transactions: bool = True
+    keeps_ttl: bool = True
+    spoils_numbers: bool = True
+    one_stream: bool = True
+    stays_subscribed: bool = True
+    asks_once: bool = True
+    silent_deletes: bool = True
+    stops_others: bool = True
+    keep_alive_fails: bool = True
+    missing_is_internal: bool = True
+    needs_mode: bool = True
+    only_200: bool = True

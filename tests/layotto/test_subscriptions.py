@@ -1,0 +1,167 @@
+"""What a subscription over Layotto does beyond the suite: what is shared, dropped, given up, and found again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from fake_layotto import FakeLayotto, Quirks
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._layotto.messages import messages
+from cloud_runtimes._link.subscription import StreamSubscription
+from cloud_runtimes.errors import ComponentNotFoundError
+from cloud_runtimes.testing import Face
+
+SOON = 20.0
+
+
+def test_who_has_no_room_sleeps(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    inner = StreamSubscription.wait
+
+    def counted(self: StreamSubscription, timeout: float, /) -> None:
+        waits.append(timeout)
+        inner(self, timeout)
+
+    monkeypatch.setattr(StreamSubscription, "wait", counted)
+    with client.pubsub.subscribe("bus", "t", max_in_flight=10) as sub:
+        for number in range(200):
+            client.pubsub.publish("bus", "t", number)
+        first = sub.receive(SOON)
+        assert first is not None
+        # about one for each event, each answer and each 50 ms; a loop without a sleep would be at tens of thousands
+        assert len(waits) < 2000
+        assert first.data == 0
+
+
+def test_members_of_a_process_share_one_stream(clients: Any, fake: FakeLayotto, face: Face) -> None:
+    one, two = clients(), clients()
+    with face.opened(face.call(one.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as first:
+        with face.opened(face.call(two.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as second:
+            face.call(one.pubsub, "publish_bulk", "bus", "t", [1, 2])
+            got = [face.call(each, "receive", SOON) for each in (first, second)]
+            assert sorted(event.data for event in got) == [1, 2]
+            got[0].ack()
+        # what a member that leaves has not answered for goes to the other
+        again = face.call(first, "receive", SOON)
+        assert again.data == got[1].data
+        again.ack()
+
+
+def test_the_stream_outlives_whoever_opened_it(clients: Any, face: Face) -> None:
+    one, two = clients(), clients()
+    with face.opened(face.call(two.pubsub, "subscribe", "bus", "t")) as second:
+        first = face.call(one.pubsub, "subscribe", "bus", "t")
+        face.call(first, "close")
+        face.call(one, "close")
+        face.call(two.pubsub, "publish", "bus", "t", "still there")
+        assert face.call(second, "receive", SOON).data == "still there"
+
+
+def test_exact_data_and_attributes(client: CloudRuntimesClient, face: Face) -> None:
+    sent = [b"", b"\x00\xff", 2**63 - 1, 9007199254740993, 3.14159265, 1.2e-7, 1e300, None, "ünïcødé", [1, True]]
+    given = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
+    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+        for value in sent:
+            face.call(client.pubsub, "publish", "bus", "t", value)
+        face.call(client.pubsub, "publish", "bus", "t", {"a": 0.1}, key="k", attributes=given)
+        events = [face.call(sub, "receive", SOON) for _ in range(len(sent) + 1)]
+    assert [event.data for event in events[:-1]] == sent
+    assert [type(event.data) for event in events[:-1]] == [type(value) for value in sent]
+    last = events[-1]
+    assert (last.id, last.subject, last.key, last.source, last.data) == ("mine", "s", "k", "suite", {"a": 0.1})
+    assert last.extensions == {"level": 7, "urgent": True}
+    assert last.time.isoformat() == "2025-01-15T09:30:12+00:00"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "data", "expected"),
+    [
+        ("application/json", b'{"n":9007199254740993}', {"n": 9007199254740992}),  # the sidecar's own damage
+        ("text/plain", "grüße".encode(), "grüße"),
+        ("application/octet-stream", b'{"not": "an event"}', b'{"not": "an event"}'),
+        ("application/octet-stream", b"\xff", b"\xff"),
+    ],
+)
+def test_events_of_others(
+    client: CloudRuntimesClient, face: Face, content_type: str, data: bytes, expected: Any
+) -> None:
+    link: Any = client._runtime_for()
+    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+        from cloud_runtimes._operation import Method, Operation
+
+        flow = link.link.publish("bus", "t", data, content_type, {})
+        link.link.run(Operation(Method("pubsub", "publish", repeatable=True), "bus", SOON), flow)
+        event = face.call(sub, "receive", SOON)
+    assert event.data == expected
+    assert (event.topic, event.type) == ("t", "com.dapr.event.sent")
+
+
+def test_dead_letters_are_ours(client: CloudRuntimesClient, face: Face) -> None:
+    with face.opened(face.call(client.pubsub, "subscribe", "bus", "dead")) as graves:
+        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
+            face.call(client.pubsub, "publish", "bus", "t", {"n": 1}, attributes={"id": "mine", "level": 2})
+            face.call(sub, "receive", SOON).drop()
+            buried = face.call(graves, "receive", SOON)
+            assert (buried.id, buried.data, buried.topic, buried.extensions) == ("mine", {"n": 1}, "t", {"level": 2})
+            buried.ack()
+
+
+def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
+    with pytest.raises(ComponentNotFoundError):
+        face.call(client.pubsub, "subscribe", "none", "t")
+    with pytest.raises(ComponentNotFoundError):
+        face.call(client.pubsub, "publish", "none", "t", 1)
+
+
+def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient, face: Face) -> None:
+    fake = FakeLayotto(beneath)
+    address = fake.address
+    with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
+        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+            face.call(client.pubsub, "publish_bulk", "bus", "t", list(range(20)))
+            seen = []
+            for _ in range(10):
+                event = face.call(sub, "receive", SOON)
+                seen.append(event.data)
+                event.ack()
+            fake.close()
+            fake = FakeLayotto(beneath, address=address)
+            try:
+                face.call(client.pubsub, "publish", "bus", "t", 20, timeout=SOON)
+                while set(seen) != set(range(21)):
+                    event = face.call(sub, "receive", SOON)
+                    assert event is not None, f"only {sorted(set(seen))} came"
+                    seen.append(event.data)
+                    event.ack()
+                # only what was under way when it ended comes twice
+                assert len(seen) <= 21 + 20
+            finally:
+                fake.close()
+
+
+def test_a_stream_that_another_process_has_is_asked_for_again(
+    fake: FakeLayotto, client: CloudRuntimesClient, face: Face
+) -> None:
+    link: Any = client._runtime_for()
+    kinds = messages()
+    first = kinds.SubscribeTopicEventsRequest(initial_request={"pubsub_name": "bus", "topic": "t"})
+    live = threading.Event()
+    other = link.link.open_alone("events", first, lambda message: live.set(), lambda why: None)
+    assert live.wait(SOON)
+    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+        other.cancel()
+        assert other.join(SOON)
+        face.call(client.pubsub, "publish", "bus", "t", 1)
+        assert face.call(sub, "receive", SOON).data == 1
+
+
+def test_quirks_can_be_switched_off(beneath: CloudRuntimesClient, face: Face) -> None:
+    gentle = Quirks(one_stream=False, stays_subscribed=False, spoils_numbers=False)
+    with FakeLayotto(beneath, gentle) as fake:
+        with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
+            with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+                face.call(client.pubsub, "publish", "bus", "t", 0.125)
+                assert face.call(sub, "receive", SOON).data == 0.125
