@@ -41,11 +41,11 @@ class GrpcTransport(Channel):
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
         return answer.message if isinstance(answer, Refusal) else ""
 
-    def component_type(self, name: str) -> Flow[str]:
+    def components(self) -> Flow[dict[str, str]]:
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
         if isinstance(answer, Refusal):
-            return ""
-        return next((each.type for each in answer.registered_components if each.name == name), "")
+            return {}
+        return {each.name: each.type for each in answer.registered_components}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         if not isinstance(call.body, bytes):

@@ -136,12 +136,12 @@ class HttpTransport(Transport):
         reply = yield self.request("GET", "v1.0/healthz/outbound")
         return "" if 200 <= reply.status < 300 else f"status {reply.status}"
 
-    def component_type(self, name: str) -> Flow[str]:
+    def components(self) -> Flow[dict[str, str]]:
         try:
             document = yield from self._look("v1.0/metadata")
-            return next((str(each["type"]) for each in document["components"] if each["name"] == name), "")
+            return {str(each["name"]): str(each["type"]) for each in document["components"]}
         except (Refused, InternalError, KeyError, TypeError):
-            return ""
+            return {}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         reply: RpcReply = yield self.request(

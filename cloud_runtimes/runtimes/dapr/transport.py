@@ -198,8 +198,12 @@ class Transport(ABC):
         """Return ``""`` once the sidecar answers, else why it does not yet."""
 
     @abstractmethod
+    def components(self) -> Flow[dict[str, str]]:
+        """Return name → type of the components, as far as the sidecar tells them."""
+
     def component_type(self, name: str) -> Flow[str]:
         """Return the type of a component, as the sidecar tells it; ``""``: it does not."""
+        return (yield from self.components()).get(name, "")
 
     @abstractmethod
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
