@@ -125,9 +125,24 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
     return found
 
 
+def _over_dapr() -> dict[str, frozenset[str]]:
+    """Return service → features of the runtime Dapr where both addresses of the sidecar are known. Does no I/O."""
+    from ..runtimes.dapr import DaprRuntime
+
+    both = {"dapr": {"http_endpoint": "http://localhost", "grpc_endpoint": "grpc://localhost"}}
+    plain = config.load(
+        both, services=SERVICES, endpoint=None, timeout=None, runtime="dapr", app_id="features", api_token=None
+    )
+    runtime = DaprRuntime(plain, Bridge())
+    try:
+        return {service: runtime.driver(service, "features").features for service in BACKED}
+    finally:
+        runtime.close(None)
+
+
 def feature_table() -> str:
-    """Return the table of what works where, in Markdown."""
-    found = declared()
+    """Return the table of what works where, in Markdown: the built-in components, and the runtime Dapr."""
+    found = declared() | {"dapr": _over_dapr()}
     rows = [["feature", "what it is", *(f"`{name}`" for name in found)], ["---", "---", *(":-:" for _ in found)]]
     for service in BACKED:
         has = {name: services.get(service) for name, services in found.items()}

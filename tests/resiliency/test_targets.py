@@ -64,7 +64,7 @@ def sidecar() -> Iterator[Sidecar]:
 def test_over_a_sidecar(sidecar: Sidecar, face: str, transport: str) -> None:
     address = sidecar.http_address if transport == "http" else f"grpc://{sidecar.grpc_address}"
     ready(CloudRuntimesClient(address, config=table("state.orders", "rpc.anyone")), face)
-    with pytest.raises(InvalidArgumentError, match="there is no state 'ordres': .*'orders'"):
+    with pytest.raises(InvalidArgumentError, match=r"there is no state 'ordres': .*'orders'"):
         ready(CloudRuntimesClient(address, config=table("state.ordres")), face)
 
 

@@ -50,7 +50,7 @@ class _Calls:
         if self._unsafe:
             raise UnsupportedError(
                 "gRPC cannot be used in this process: it was forked while calls or streams of gRPC were under way, after which the library hangs. "
-                "Fork before them (multiprocessing's \"spawn\" or \"forkserver\"), or give the sidecar's HTTP address alone"
+                'Fork before them (multiprocessing\'s "spawn" or "forkserver"), or give the sidecar\'s HTTP address alone'
             )
         self._gate.wait(_PATIENCE)
         return self._added(kind())

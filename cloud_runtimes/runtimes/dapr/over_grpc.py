@@ -199,7 +199,7 @@ class GrpcTransport(Channel):
     # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         message = messages().InvokeBindingRequest(name=name, data=data, metadata=metadata, operation=operation)
         found = yield from self._ask("InvokeBinding", message, "InvokeBindingResponse")

@@ -336,10 +336,10 @@ class HttpTransport(Transport):
     # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         body: dict[str, Any] = {"operation": operation, "metadata": dict(metadata)}
-        if data:
+        if data is not None:  # none would be the text "null", which is base64
             body["data"] = data.decode()
         reply = yield from self._ask("POST", f"v1.0/bindings/{segment(name)}", body)
         told = {

@@ -281,7 +281,7 @@ class Transport(ABC):
 
     @abstractmethod
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
 
