@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import pytest
+from harnesses import HereRpc
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
+from cloud_runtimes.testing.suites import rpc_methods
 
 STORES = 800
 """Components of state: a test has one of its own, as in memory nothing empties them."""
@@ -182,6 +184,33 @@ class DaprdGrpc(DaprdHttp):
 
     name = "daprd over gRPC"
     address = "grpc://127.0.0.1:{0.grpc}"
+
+
+class DaprdRpc(HereRpc):
+    """Methods of the application beside it, in this process; calls go by daprd, over HTTP."""
+
+    name = "daprd"
+    service = "suite"
+
+    def __init__(self, daprd: Daprd, folder: Path) -> None:
+        self._daprd = daprd
+        super().__init__(folder)
+
+    def _start(self) -> None:
+        app = self.client(app_id=self.service)
+        rpc_methods.register(app)
+        self._serving = app.rpc.serving(port=self._daprd.port)
+        self._serving.__enter__()
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        client = CloudRuntimesClient(f"http://127.0.0.1:{self._daprd.http}", **arguments)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        self._serving.__exit__(None, None, None)
+        super().close()
 
 
 DAPRD: dict[str, type[DaprdHttp]] = {harness.name: harness for harness in (DaprdHttp, DaprdGrpc)}

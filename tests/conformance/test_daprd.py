@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from daprd import DAPRD, Daprd, DaprdGrpc, DaprdHttp, daprd_process, databases, redis_call
+from daprd import DAPRD, Daprd, DaprdGrpc, DaprdHttp, DaprdRpc, daprd_process, databases, redis_call
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ComponentNotFoundError, ConflictError, NotFoundError, UnsupportedError
@@ -19,6 +19,7 @@ from cloud_runtimes.testing import (
     Face,
     FileSuite,
     Harness,
+    RpcSuite,
     ScheduleSuite,
     StateSuite,
     SyncFace,
@@ -111,6 +112,32 @@ class TestSchedule(OnDaprd, ScheduleSuite):
         with face.opened(client.schedule.running()):
             assert face.until(lambda: seen == [{"a": 0.5}], SOON)
             assert face.until(lambda: self._gone(client, face), SOON)
+
+
+@pytest.fixture(scope="module")
+def served(daprd: Daprd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaprdRpc]:
+    harness = DaprdRpc(daprd, tmp_path_factory.mktemp("rpc"))
+    yield harness
+    harness.close()
+
+
+class TestRpc(RpcSuite):
+    # daprd adds headers of its own (of tracing, what forwards and who calls), decodes a path once more than it encodes it,
+    # and knows no methods but those of HTTP
+    test_what_a_handler_sees: Any = None
+    test_a_handler_s_own_calls_inherit: Any = None
+    test_a_method_s_name_is_data: Any = None
+
+    @pytest.mark.parametrize("http_method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    @pytest.mark.parametrize("data", [None, {"a": 1}])
+    def test_http_methods(
+        self, client: CloudRuntimesClient, face: Face, store: str, http_method: str, data: Any
+    ) -> None:
+        super().test_http_methods(client, face, store, http_method, data)
+
+    @pytest.fixture
+    def harness(self, served: DaprdRpc) -> Harness:
+        return served
 
 
 @pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
