@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .config import ClientSettings
@@ -44,6 +44,15 @@ class Runtime(ABC):
     @abstractmethod
     def ready(self) -> None:
         """Return once the runtime answers; raise `UnavailableError` where it does not (yet)."""
+
+    def stores(self) -> Mapping[str, Collection[str]] | None:
+        """Return service → names of the components that there are; ``None``: any name is one, or it is not known. Asked once the runtime is `ready`; may do I/O."""
+        if not (declared := self.declared()):
+            return None
+        found: dict[str, list[str]] = {service: [] for service, _ in declared}
+        for service, name in declared:
+            found[service].append(name)
+        return found
 
     def is_inside(self) -> bool:
         """Tell whether this is a signal handler that came while the thread was in a call for which closing would wait."""

@@ -229,9 +229,10 @@ class CloudRuntimesClient:
         return all(not wanted or wanted in driver.features for driver in drivers)
 
     def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Return once the runtime answers.
+        """Return once the runtime answers, and what ``[resiliency]`` refers to is there.
 
         Raises:
+            InvalidArgumentError: a target of ``[resiliency]`` is none.
             DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
         """
         for delay in self._until_ready(timeout):
@@ -254,6 +255,8 @@ class CloudRuntimesClient:
         while True:
             try:
                 runtime.ready()
+                if self._settings.resiliency is not None:
+                    self._rules_of(self._settings).policies.check(runtime.stores())
                 return
             except UnavailableError as error:
                 if end is not None and time.monotonic() + delay >= end:

@@ -133,7 +133,7 @@ class Rules:
     """
 
     def __init__(self, policies: Policies, now: Callable[[], float] = time.monotonic) -> None:
-        self._policies = policies
+        self.policies = policies
         self._now = now
         self._lock = Lock()
         self._targets: dict[tuple[str, str], Target] = {}
@@ -145,7 +145,7 @@ class Rules:
             with self._lock:
                 target = self._targets.get((service, name))
                 if target is None:
-                    target = Target(service, name, self._policies.of(service, name), self._now)
+                    target = Target(service, name, self.policies.of(service, name), self._now)
                     self._targets[service, name] = target
         return target
 

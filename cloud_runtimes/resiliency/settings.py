@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -180,12 +180,36 @@ _FRAME: Final = RetrySettings().made()
 """What holds where nothing is said: as without ``[resiliency]``, but for the budget."""
 
 
+_STORED: Final = frozenset(["configuration", "database", "file", "lock", "pubsub", "secret", "state"])
+"""Services whose names are stores."""
+
+
 class Policies:
     """What holds for which target: of our tables that of ``<service>.<name>``, ``<service>``, ``default``; then what Dapr's resources say; each of the three policies for itself."""
 
-    def __init__(self, targets: Mapping[str, Mapping[str, Any]], resources: Resiliency | None) -> None:
+    def __init__(self, targets: Mapping[str, Mapping[str, Any]], resources: Resiliency | None, origin: str) -> None:
         self._targets = targets
         self._resources = resources
+        self._origin = origin
+
+    def check(self, stores: Mapping[str, Collection[str]] | None) -> None:
+        """Refuse targets that are no stores. Dapr's resources are of several applications, so theirs are not looked at.
+
+        Args:
+            stores: service → names; ``None``: any name is one.
+
+        Raises:
+            InvalidArgumentError: names the target.
+        """
+        for target in self._targets:
+            service, _, name = target.partition(".")
+            if stores is None or not name or service not in _STORED or name in stores.get(service, ()):
+                continue
+            there = sorted(stores.get(service, ()))
+            raise InvalidArgumentError(
+                f'{self._origin}: [resiliency.targets."{target}"]: there is no {service} {name!r}: '
+                + (suggest(name, there) if there else f"there is no component of {service}")
+            )
 
     def of(self, service: str, name: str) -> Policy:
         """Return the policy of one target; its ``retries`` are never ``None``."""
@@ -220,7 +244,7 @@ def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id:
     where = f"{origin}: [resiliency]"
     settings = build(ResiliencySettings, table, where)
     targets = {name: _target(name, value, origin, services) for name, value in (settings.targets or {}).items()}
-    return Policies(targets, None if settings.file is None else _resources(settings.file, app_id, where))
+    return Policies(targets, None if settings.file is None else _resources(settings.file, app_id, where), origin)
 
 
 def _target(name: str, table: Any, origin: str, services: Iterable[str]) -> dict[str, Any]:

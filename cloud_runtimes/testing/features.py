@@ -144,8 +144,8 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
 
 
 def feature_table() -> str:
-    """Return the table of what works where, in Markdown."""
-    return _table(declared())
+    """Return the table of what works where, in Markdown: the built-in components, and the runtimes that are sidecars."""
+    return _table(declared() | {name: services for name, services in runtimes().items() if name != "capa"})
 
 
 def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:

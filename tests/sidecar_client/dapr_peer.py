@@ -33,6 +33,8 @@ class Peer:
                 peer.asked.append((self.command, self.path, headers, body))
                 if peer.stalls and self.command == "POST":
                     peer.go_on.wait(30)
+                    self.close_connection = True  # the caller has given up
+                    return
                 path = self.path.partition("?")[0]
                 status, data, more = peer.answers.get(f"{self.command} {path}", peer.answers.get("*", (204, b"", {})))
                 self.send_response(status)

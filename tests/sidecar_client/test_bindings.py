@@ -45,7 +45,7 @@ def test_content_goes_as_base64(client: CloudRuntimesClient, peer: Peer, face: s
     for data in (b"", b"aGFsbG8=", b"\x00\xff"):
         call(client.file, face, "put_file", "s", "d/f", data)
         sent = peer.writes()[-1]
-        assert base64.b64decode(sent.get("data", "")) == data
+        assert base64.b64decode(sent["data"]) == data
         assert (sent["operation"], sent["metadata"]) == ("create", {"fileName": "d/f"})
 
 

@@ -359,6 +359,7 @@ def test_a_full_subscription_does_not_spin() -> None:
 
 @pytest.mark.process
 def test_fork(over_grpc: CloudRuntimesClient) -> None:
+    """Beside an open stream gRPC's library crashes or hangs in a child now and then, so it is refused there; the parent goes on."""
     with over_grpc.pubsub.subscribe("bus", "forked") as sub:
         over_grpc.pubsub.publish("bus", "forked", "parent")
         child = os.fork()
@@ -368,15 +369,15 @@ def test_fork(over_grpc: CloudRuntimesClient) -> None:
                 try:
                     sub.receive(1)
                 except ClosedError:
-                    code = 2
-                try:
-                    over_grpc.pubsub.publish("bus", "forked", "child")
-                except UnsupportedError:  # the stream was in gRPC's hands
-                    code -= 2
+                    try:
+                        over_grpc.pubsub.publish("bus", "forked", "child")
+                    except UnsupportedError as error:
+                        code = 0 if "spawn" in str(error) and not error.maybe_applied else 1
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert [event.data for event in take(sub, 1)] == ["parent"]
+        over_grpc.pubsub.publish("bus", "forked", "again")
+        assert sorted(event.data for event in take(sub, 2)) == ["again", "parent"]
 
 
 # -- failures -----------------------------------------------------------------------------

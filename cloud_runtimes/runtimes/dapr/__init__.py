@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -25,6 +25,16 @@ __all__ = ["DaprRuntime", "runtime"]
 _READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
 _PATIENCE: Final = 5.0
 """Seconds for one look at whether the sidecar answers."""
+
+_SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "bindings": ("database", "file"),
+    "configuration": ("configuration",),
+    "lock": ("lock",),
+    "pubsub": ("pubsub",),
+    "secretstores": ("secret",),
+    "state": ("state",),
+}
+"""What the type of a component begins with in Dapr → services that it may serve."""
 
 
 class DaprRuntime(SidecarRuntime):
@@ -93,6 +103,14 @@ class DaprRuntime(SidecarRuntime):
             raise UnavailableError(f"the sidecar at {link.url} is not ready yet ({why})")
         if (fallback := self.fallback) is not None and fallback.declared():
             fallback.ready()
+
+    def stores(self) -> Mapping[str, Collection[str]] | None:
+        found: dict[str, list[str]] = {}
+        for name, kind in self.link.run(Operation(_READY, "sidecar", _PATIENCE), self.link.components()).items():
+            for service in _SERVICES.get(kind.partition(".")[0], ()):
+                found.setdefault(service, []).append(name)
+        # a sidecar of ours without component files has a store of every name, and tells none
+        return found or None
 
     def close(self, timeout: float | None) -> None:
         for link in {self.link, self.calls}:

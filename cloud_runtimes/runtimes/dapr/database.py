@@ -67,7 +67,7 @@ class DaprDatabase(DatabaseDriver):
             sql = f"WITH q AS (\n{sql}\n) SELECT row_to_json(q)::text FROM q"
         metadata = {"sql": sql, "params": json.encode(params).decode()}
         try:
-            data, told = yield from self._link.invoke_binding(self._name, "query" if asks else "exec", b"", metadata)
+            data, told = yield from self._link.invoke_binding(self._name, "query" if asks else "exec", None, metadata)
         except Refused as refused:
             if (error := self._failed(op, refused)) is not None:
                 raise error from refused

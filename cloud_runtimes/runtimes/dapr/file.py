@@ -25,7 +25,9 @@ __all__ = ["DaprFile"]
 _KIND: Final = "bindings.localstorage"
 _ROOM: Final = 64 << 10
 """Bytes that a message has for all but content."""
-_ABSENT: Final = re.compile(r"not found|no such|not a directory|is a directory|there is no ", re.IGNORECASE)
+_ABSENT: Final = re.compile(
+    r"not found|no such|not a directory|is a directory|directory not empty|there is no ", re.IGNORECASE
+)
 _ROOT: Final = re.compile(r"file not found: (/.*)/([0-9a-f-]{36})$")
 
 
@@ -42,7 +44,7 @@ class DaprFile(FileDriver):
         self._checked = False
         self._most = max(1, (link.largest - _ROOM) // 4 * 3)
 
-    def _do(self, operation: str, name: str, data: bytes = b"") -> Flow[bytes | None]:
+    def _do(self, operation: str, name: str, data: bytes | None = None) -> Flow[bytes | None]:
         """Ask the binding; return the reply's data, ``None``: there is no such file or folder."""
         if not self._checked:
             kind = yield from self._link.component_type(self._name)
@@ -118,7 +120,7 @@ class DaprFile(FileDriver):
         """Return the folder of the binding, which is told by the failure to get what is surely absent."""
         if self._root is None:
             try:
-                yield from self._link.invoke_binding(self._name, "get", b"", {"fileName": str(uuid4())})
+                yield from self._link.invoke_binding(self._name, "get", None, {"fileName": str(uuid4())})
             except Refused as refused:
                 found = _ROOT.search(refused.said.message)
                 if found is None:

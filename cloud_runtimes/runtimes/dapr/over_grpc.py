@@ -78,11 +78,11 @@ class GrpcTransport(Channel, DaprTransport):
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
         return answer.message if isinstance(answer, Refusal) else ""
 
-    def component_type(self, name: str) -> Flow[str]:
+    def components(self) -> Flow[dict[str, str]]:
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
         if isinstance(answer, Refusal):
-            return ""
-        return next((each.type for each in answer.registered_components if each.name == name), "")
+            return {}
+        return {each.name: each.type for each in answer.registered_components}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         if not isinstance(call.body, bytes):
@@ -236,7 +236,7 @@ class GrpcTransport(Channel, DaprTransport):
     # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         message = messages().InvokeBindingRequest(name=name, data=data, metadata=metadata, operation=operation)
         found = yield from self._ask("InvokeBinding", message, "InvokeBindingResponse")

@@ -153,12 +153,12 @@ class HttpTransport(DaprTransport):
         reply = yield self.request("GET", "v1.0/healthz/outbound")
         return "" if 200 <= reply.status < 300 else f"status {reply.status}"
 
-    def component_type(self, name: str) -> Flow[str]:
+    def components(self) -> Flow[dict[str, str]]:
         try:
             document = yield from self._look("v1.0/metadata")
-            return next((str(each["type"]) for each in document["components"] if each["name"] == name), "")
+            return {str(each["name"]): str(each["type"]) for each in document["components"]}
         except (Refused, InternalError, KeyError, TypeError):
-            return ""
+            return {}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         reply: RpcReply = yield self.request(
@@ -353,10 +353,10 @@ class HttpTransport(DaprTransport):
     # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         body: dict[str, Any] = {"operation": operation, "metadata": dict(metadata)}
-        if data:
+        if data is not None:  # none would be the text "null", which is base64
             body["data"] = data.decode()
         reply = yield from self._ask("POST", f"v1.0/bindings/{segment(name)}", body)
         told = {

@@ -15,7 +15,12 @@ from .transport import DaprTransport
 
 __all__ = ["DaprRpc"]
 
-_NOBODY: Final = (" err: no service ", " err: couldn't find service", " err: failed to resolve address")
+_NOBODY: Final = (
+    " err: no service ",
+    " err: couldn't find service",
+    " err: failed to resolve address",
+    " err: timeout waiting for address",
+)
 """Of a sidecar of ours and of Dapr: there is nobody, so nothing was sent. With any other words that is not known."""
 
 
@@ -43,7 +48,7 @@ class DaprRpc(RpcDriver):
         if said.status == 403:
             raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {said.message}")
         raise UnavailableError(
-            f"the service {op.component!r} was not reached by the sidecar: {said.message}",
+            f"the service {op.component!r} was not reached by the sidecar: {said.message}: start it beside a sidecar of its own, whose app id this is and whose address this one can resolve",
             maybe_applied=said.status != 404 and not any(each in said.message for each in _NOBODY),
         )
 

@@ -59,8 +59,12 @@ class DaprTransport(Transport):
     callbacks: DaprCallbacks
 
     @abstractmethod
+    def components(self) -> Flow[dict[str, str]]:
+        """Return name → type of the components, as far as the sidecar tells them."""
+
     def component_type(self, name: str) -> Flow[str]:
         """Return the type of a component, as the sidecar tells it; ``""``: it does not."""
+        return (yield from self.components()).get(name, "")
 
     @abstractmethod
     def get_configuration(
@@ -90,6 +94,6 @@ class DaprTransport(Transport):
 
     @abstractmethod
     def invoke_binding(
-        self, name: str, operation: str, data: bytes, metadata: Mapping[str, str]
+        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
     ) -> Flow[tuple[bytes, Mapping[str, str]]]:
         """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
