@@ -15,7 +15,7 @@ from ...rpc.driver import RpcCall, RpcReply
 from ...secret.types import Secret
 from .failures import Refused
 
-__all__ = ["Entry", "Flow", "Found", "Item", "Setting", "Stream", "Transport"]
+__all__ = ["Entry", "Flow", "Found", "Item", "Setting", "Stream", "Transport", "tell"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
@@ -120,7 +120,7 @@ class Transport(ABC):
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
             if wrote:
-                _tell(error)
+                tell(error)
             raise
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
@@ -141,7 +141,7 @@ class Transport(ABC):
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
             if wrote:
-                _tell(error)
+                tell(error)
             raise
 
     @staticmethod
@@ -257,7 +257,7 @@ class Transport(ABC):
         """Begin a stream; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def _tell(error: BaseException) -> None:
+def tell(error: BaseException) -> None:
     """Say on what ends an operation that a part of it was done."""
     if isinstance(error, CloudRuntimesError):
         error.maybe_applied = True
