@@ -107,10 +107,12 @@ class Channel(Transport):
         largest: bytes of a message.
 
     Attributes:
+        connecting: seconds that an attempt to connect may take.
         keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
         keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
     """
 
+    connecting: ClassVar[float] = 5.0
     keepalive: ClassVar[float] = 10.0
     keepalive_answer: ClassVar[float] = 5.0
     exact = True
@@ -170,7 +172,7 @@ class Channel(Transport):
                     ("grpc.http2.ping_timeout_ms", int(self.keepalive_answer * 1000)),  # this is what ends it
                     ("grpc.http2.max_pings_without_data", 0),  # a subscription to what seldom comes has none
                     ("grpc.initial_reconnect_backoff_ms", 100),
-                    ("grpc.min_reconnect_backoff_ms", 100),
+                    ("grpc.min_reconnect_backoff_ms", int(self.connecting * 1000)),  # what an attempt has
                     ("grpc.max_reconnect_backoff_ms", 2000),
                     ("grpc.use_local_subchannel_pool", 1),
                     ("grpc.enable_http_proxy", 0),

@@ -6,7 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from .._native import events as kernel
 from .._operation import Operation
@@ -15,7 +15,7 @@ from ..errors import CloudRuntimesError, ResourceExhaustedError
 from ..pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
 from .failures import Refused
 from .subscription import StreamSubscription
-from .transport import Flow, Transport
+from .transport import Flow, Transport, tell
 
 if TYPE_CHECKING:
     from .._native.events_py import Record
@@ -24,6 +24,40 @@ __all__ = ["SidecarPubSub"]
 
 _ROOM: Final = 64 << 10
 """Bytes that a message has for all but data."""
+
+
+_Places: TypeAlias = list[tuple[int, int]]
+_Failed: TypeAlias = dict[tuple[int, int], CloudRuntimesError]
+
+
+class _Going:
+    """How far the publishing of several requests is.
+
+    Attributes:
+        requests: those that are left.
+        failed: what failed alone.
+        done: whether one has come through.
+    """
+
+    def __init__(self, op: Operation, requests: Iterator[tuple[_Places, list[Record]]]) -> None:
+        self._op = op
+        self.requests = requests
+        self.failed: _Failed = {}
+        self.done = False
+
+    def on(self, failed: _Failed) -> None:
+        """One has been made."""
+        self.failed |= failed
+        self.done = self.done or not failed
+
+    def stopped(self, places: _Places, error: BaseException) -> None:
+        """One has not: raise what ended it, or take it for the error of all that is left, from which a publisher goes on."""
+        if self.done:
+            tell(error, True, True)
+        if not self.done or self._op.repeatable or not isinstance(error, CloudRuntimesError):
+            raise error
+        for some in (places, *(later for later, _ in self.requests)):
+            self.failed |= dict.fromkeys(some, error)
 
 
 class SidecarPubSub(PubSubDriver):
@@ -48,41 +82,47 @@ class SidecarPubSub(PubSubDriver):
     def publish(
         self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
     ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        return self._link.run(op, self._publish(op, topic, frames))
+        going = _Going(op, self._requests(frames))
+        for places, records in going.requests:
+            try:
+                going.on(self._link.run(op, self._publish(op, topic, places, records, going.done)))
+            except BaseException as error:
+                going.stopped(places, error)
+        return going.failed
 
     async def publish_async(
         self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
     ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        return await self._link.run_async(op, self._publish(op, topic, frames))
-
-    def _publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes]
-    ) -> Flow[Mapping[tuple[int, int], CloudRuntimesError]]:
-        failed: dict[tuple[int, int], CloudRuntimesError] = {}
-        done = False
-        for places, records in self._requests(frames):
+        going = _Going(op, self._requests(frames))
+        for places, records in going.requests:
             try:
-                if len(records) == 1:
-                    yield from self._one(op, topic, records[0])
-                else:
-                    yield from self._many(op, topic, records)
-            except Refused as refused:
-                if refused.failed is None and not done:
-                    raise  # nothing was published before, so that it can be tried again as it is
-                error = refused.error(applied=True)
-                failed |= {
-                    place: error
-                    for number, place in enumerate(places)
-                    if refused.failed is None or str(number) in refused.failed
-                }
-            else:
-                done = True
-        return failed
+                going.on(await self._link.run_async(op, self._publish(op, topic, places, records, going.done)))
+            except BaseException as error:
+                going.stopped(places, error)
+        return going.failed
 
-    def _requests(self, frames: Sequence[bytes]) -> Iterator[tuple[list[tuple[int, int]], list[Record]]]:
+    def _publish(self, op: Operation, topic: str, places: _Places, records: list[Record], done: bool) -> Flow[_Failed]:
+        """Make one request, and return what failed of it."""
+        try:
+            if len(records) == 1:
+                yield from self._one(op, topic, records[0])
+            else:
+                yield from self._many(op, topic, records)
+        except Refused as refused:
+            if refused.failed is None and not done:
+                raise  # nothing was published before, so that it can be tried again as it is
+            error = refused.error(applied=True)
+            return {
+                place: error
+                for number, place in enumerate(places)
+                if refused.failed is None or str(number) in refused.failed
+            }
+        return {}
+
+    def _requests(self, frames: Sequence[bytes]) -> Iterator[tuple[_Places, list[Record]]]:
         """Yield what goes in one request: as many events as fit, raw ones and lone ones alone."""
         most = self._link.largest - _ROOM
-        places: list[tuple[int, int]] = []
+        places: _Places = []
         records: list[Record] = []
         size = 0
         for number, body in enumerate(frames):

@@ -103,8 +103,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            tell(error, wrote, op.method.writes)
             raise
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
@@ -124,8 +123,7 @@ class Transport(ABC):
         except Refused as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            if wrote:
-                _tell(error)
+            tell(error, wrote, op.method.writes)
             raise
 
     @staticmethod
@@ -227,9 +225,9 @@ class Transport(ABC):
         """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def _tell(error: BaseException) -> None:
-    """Say on what ends an operation that a part of it was done."""
+def tell(error: BaseException, wrote: bool, writes: bool) -> None:
+    """Say on what ends an operation that a part of it was done, or that it does nothing: some are asked by POST."""
     if isinstance(error, CloudRuntimesError):
-        error.maybe_applied = True
-    elif not isinstance(error, Exception):
+        error.maybe_applied = wrote or (writes and error.maybe_applied)
+    elif wrote and not isinstance(error, Exception):
         mark_interrupted(error, True)

@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="PATH", help="configuration of the client, to run on something else")
     parser.add_argument("--pubsub", metavar="NAME", default="bus", help="pub/sub component (default: bus)")
     parser.add_argument("--store", metavar="NAME", default="totals", help="state component (default: totals)")
-    parser.add_argument("--configuration", metavar="NAME", default="demo", help="configuration store (default: demo)")
+    parser.add_argument(
+        "--configuration", metavar="NAME", default="settings", help="configuration store (default: settings)"
+    )
     parser.add_argument("--secret", metavar="NAME", default="demo", help="secret store (default: demo)")
     parser.add_argument(
         "--app-id",

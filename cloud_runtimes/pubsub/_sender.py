@@ -177,9 +177,13 @@ class Sender:
             except CloudRuntimesError as error:
                 failure = error
             else:
-                self._settle(chunks, found)
-                return
-            passing = failure.retryable or failure.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+                left, rest = self._settle_known(chunks, found, expiry)
+                if rest is None:
+                    return
+                failure = rest
+                if len(left) < len(chunks):  # it goes on
+                    chunks, pause = left, 0.01
+            passing = _passing(failure)
             if not passing and len(chunks) > 1:
                 # one of them may be what the broker does not take: find out which
                 for chunk in chunks:
@@ -206,6 +210,18 @@ class Sender:
         frames = [chunk.body for chunk in chunks]
         return self._service._call(op, self._driver.publish, self._topic, frames, None)
 
+    def _settle_known(
+        self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError], expiry: float
+    ) -> tuple[list[kernel.Chunk], CloudRuntimesError | None]:
+        """Settle chunks up to the first with an event that may be tried again; return it and those behind it, and why."""
+        passing = {place: error for place, error in found.items() if _passing(error)}
+        first = min(passing, default=None)
+        if first is None or monotonic() >= expiry:
+            self._settle(chunks, found)
+            return [], None
+        self._settle(chunks[: first[0]], found)
+        return chunks[first[0] :], passing[first]
+
     def _settle(self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError]) -> None:
         """Count, report, and wake who waits."""
         for place, chunk in enumerate(chunks):
@@ -227,6 +243,10 @@ class Sender:
                 self._failed += len(report.failed)
                 for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
                     self._failures[event.sequence] = event.error
+
+
+def _passing(error: CloudRuntimesError) -> bool:
+    return error.retryable or error.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
 def _last(chunk: kernel.Chunk) -> int:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import zipfile
@@ -86,6 +87,29 @@ def test_a_configuration_and_a_folder_of_ones_own(tmp_path: Path, monkeypatch: p
         result = _run(tmp_path, *argv)
         assert (result.returncode, result.stderr) == (0, "")
         assert "events published 500\n" in result.stdout
+
+
+@pytest.mark.process
+def test_over_a_sidecar_by_configuration_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        flights.archive()
+    except flights.MissingDataError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    (tmp_path / "dapr.toml").write_text('runtime = "dapr"\n')
+    # the sidecar's: over it neither of the demo's processes knows a store
+    monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of the test")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = [sys.executable, "-m", "cloud_runtimes", "serve", "--app-id", "flights-demo", "--app-port", str(port)]
+    demo = [sys.executable, "-m", "cloud_runtimes.demo", "--config", "dapr.toml", "--events", "400"]
+    command = [*serve, "-H", "0", "-G", "0", "--", *demo]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "all totals as in the file, nothing lost" in result.stdout
+    assert re.search(r"^report +[0-9.]+ ms by RPC, signed$", result.stdout, re.MULTILINE)
+    assert re.search(r"^store +dapr\.toml$", result.stdout, re.MULTILINE)
 
 
 def test_a_flight_is_typed(data: Path) -> None:

@@ -33,6 +33,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         peers = dict(server._PEERS) | {"grpc.http2.min_ping_interval_without_data_ms": 50}
         patched.setattr(server, "_PEERS", tuple(peers.items()))
+        patched.setattr(Channel, "connecting", 1.5)
         patched.setattr(Channel, "keepalive", 0.4)
         patched.setattr(Channel, "keepalive_answer", 0.4)
         yield

@@ -10,7 +10,10 @@ import socket
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import pytest
+
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.runtimes.dapr import pubsub
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 __all__ = ["FAULTS", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults"]
@@ -49,6 +52,10 @@ class Beneath(ABC):
         self, port: int, *, host: str = "127.0.0.1", token: str = TOKEN, tls: bool = False, **arguments: Any
     ) -> CloudRuntimesClient:
         """Return a client that believes the sidecar to be there; the caller closes it."""
+
+    @abstractmethod
+    def publish_in_parts(self, patched: pytest.MonkeyPatch, events: int) -> None:
+        """Have a request carry so many events at most."""
 
     @abstractmethod
     def close(self) -> None:
@@ -91,6 +98,9 @@ class DaprHttpFaults(Beneath):
     ) -> CloudRuntimesClient:
         scheme = f"{self.scheme}s" if tls else self.scheme
         return CloudRuntimesClient(f"{scheme}://{host}:{port}", app_id="faults", api_token=token, **arguments)
+
+    def publish_in_parts(self, patched: pytest.MonkeyPatch, events: int) -> None:
+        patched.setattr(pubsub, "_BULK", events)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)

@@ -18,6 +18,7 @@ from fault_proxy import FaultProxy
 from running import declared, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import _sender
 from cloud_runtimes.testing import Face, SyncFace
 
 SOON = 30.0
@@ -160,6 +161,32 @@ def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, face: Fac
             assert event is not None, f"missing: {set(range(count)) - seen}"
             event.ack()
             seen.add(event.data)
+
+
+def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
+    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, batches, size = next(_topics), 12, 5
+    client = connect(timeout=SOON)
+    face.call(client.pubsub, "publish", "bus", next(_topics), 0)  # it is connected
+    # of an attempt's time three requests or so take all
+    monkeypatch.setattr(_sender, "ATTEMPT", 0.3)
+    beneath.publish_in_parts(monkeypatch, size)
+    proxy.up.latency = 0.06
+    with beneath.behind.pubsub.subscribe("bus", topic) as sub:
+        with face.opened(client.pubsub.publisher("bus", topic, batch_events=size, linger=1)) as publisher:
+            for number in range(batches * size):
+                publisher.send(number)
+            face.call(publisher, "flush", SOON)
+            assert publisher.stats().delivered == batches * size
+        proxy.heal()
+        beneath.behind.pubsub.publish("bus", topic, -1)
+        came: list[int] = []
+        while (event := sub.receive(SOON)) is not None and event.data != -1:
+            event.ack()
+            came.append(event.data)
+    assert list(dict.fromkeys(came)) == list(range(batches * size))  # in order, and all
+    assert len(came) < 2 * batches * size  # what had arrived was not sent again, but for a request under way
 
 
 @pytest.mark.process

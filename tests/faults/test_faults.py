@@ -135,9 +135,10 @@ def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, face: Face, con
     client, key = connect(), next(_keys)
     create(face, client, next(_keys), SOON)  # the connection is made, and the component's type known
     fault.begin(proxy)
+    proxy.up.once = proxy.down.once = False  # where the way back carries more than answers it may break before the call
     with in_time(TIMEOUT, fault.kind) as caught:
         create(face, client, key)
-    assert caught.value.maybe_applied
+    assert caught.value.maybe_applied or (not beneath.quiet and fault.kind is GONE and not held(beneath, key))
     if fault.held is not None or beneath.quiet:
         assert face.until(lambda: held(beneath, key)) if fault.held is not False else not held(beneath, key)
     proxy.heal()
@@ -195,15 +196,11 @@ def test_the_sidecar_is_gone(
     works_again(face, client, beneath)
 
 
-@pytest.mark.parametrize("what", ["lost", "slow"])
 def test_a_new_connection_that_hangs(
-    what: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
+    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
-    if what == "lost":
-        proxy.up.lost = proxy.down.lost = True
-    else:
-        proxy.up.latency = proxy.down.latency = SOON
+    proxy.up.lost = proxy.down.lost = True
     with in_time(TIMEOUT, HUNG, GONE) as caught:
         create(face, client, key)
     # the first request asks for the component's type
@@ -362,9 +359,10 @@ def test_a_call(name: str, beneath: Beneath, proxy: FaultProxy, face: Face, conn
     beneath.calls.clear()
     face.call(client.rpc, "invoke_method", "faults", "count", "before", timeout=SOON)
     fault.begin(proxy)
+    proxy.up.once = proxy.down.once = False
     with in_time(TIMEOUT, fault.kind) as caught:
         face.call(client.rpc, "invoke_method", "faults", "count", name, timeout=TIMEOUT)
-    assert caught.value.maybe_applied
+    assert caught.value.maybe_applied or (not beneath.quiet and fault.kind is GONE and name not in beneath.calls)
     if fault.held is False:
         assert beneath.calls == ["before"]
     elif beneath.quiet:
