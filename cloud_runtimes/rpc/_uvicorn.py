@@ -27,6 +27,8 @@ from ._limits import HEAD_TIME, IDLE_SERVER, MAX_HEAD, MAX_SERVED, SLOWEST
 
 __all__ = ["Server", "make_server", "most_connections"]
 
+_AUTHORITY: Final = re.compile(rb": ?authority: [A-Za-z0-9.:\[\]_-]*$")
+"""A line that Layotto writes for what gRPC has beside its headers. It is no header and says nothing about the framing, so it is left out; anything like it is refused."""
 _OTHER_VERSION: Final = re.compile(rb" HTTP/(?!1\.[01]$)[^ ]*$")
 _TIMEOUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _QUEUE: Final = 1024
@@ -59,7 +61,7 @@ class _StrictBuffer(ReceiveBuffer):
             raise h11.RemoteProtocolError("NUL in a head")
         if lines and _OTHER_VERSION.search(lines[0]):
             raise h11.RemoteProtocolError("HTTP/1.1 is spoken here")
-        return lines
+        return [line for line in lines if not _AUTHORITY.match(line)]
 
     def maybe_extract_next_line(self) -> Any:
         """Return the line of a chunk's size."""

@@ -17,6 +17,8 @@ from daprd import free_port, redis_call, redis_process
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 
+SERVICE = "beside"
+"""The application that a route leads to, at the port `Layotto.app`."""
 STORES = 8
 """Components of each kind: a test has some of its own, and all are emptied between two tests."""
 
@@ -28,7 +30,7 @@ class Layotto:
         self.redis = redis
         self.files = folder / "files"
         self.files.mkdir()
-        self.grpc, self._actuator = free_port(), free_port()
+        self.grpc, self._actuator, self._egress, self.app = (free_port() for _ in range(4))
         secrets = folder / "secrets.json"
         secrets.write_text(json.dumps({"db": "sesame", "nested": {"user": "u"}}), encoding="utf-8")
         (folder / "config.json").write_text(json.dumps(self._configuration(secrets)), encoding="utf-8")
@@ -74,9 +76,25 @@ class Layotto:
             "file": {"files": {"type": "local", "metadata": {}}},
             "secret_store": {"vault": {"type": "local.file", "metadata": {"secretsFile": str(secrets)}}},
             "app": {"app_id": "suite", "grpc_callback_port": 0},
+            "rpcs": {
+                "mosn": {"config": {"channel": [{"size": 16, "protocol": "http", "listener": "egress_runtime_http"}]}}
+            },
         }
         grpc = {"type": "grpc", "config": {"server_name": "runtime", "grpc_config": runtime}}
         proxy = {"downstream_protocol": "Http1", "upstream_protocol": "Http1", "router_config_name": "none"}
+        egress = {**proxy, "name": "proxy_config", "router_config_name": "services"}
+        match = {"headers": [{"name": "id", "value": SERVICE}]}
+        hosts = {
+            "name": "all",
+            "domains": ["*"],
+            "routers": [{"match": match, "route": {"cluster_name": "application"}}],
+        }
+        cluster = {
+            "name": "application",
+            "type": "SIMPLE",
+            "lb_type": "LB_RANDOM",
+            "hosts": [{"address": f"127.0.0.1:{self.app}", "hostname": "application", "weight": 1}],
+        }
         listeners = [
             {
                 "name": "grpc",
@@ -91,14 +109,22 @@ class Layotto:
                 "filter_chains": [{"filters": [{"type": "proxy", "config": proxy}]}],
                 "stream_filters": [{"type": "actuator_filter"}],
             },
+            {
+                "name": "egress_runtime_http",
+                "type": "egress",
+                "address": f"127.0.0.1:{self._egress}",
+                "bind_port": True,
+                "network": "tcp",
+                "filter_chains": [{"filters": [{"type": "proxy", "config": egress}]}],
+            },
         ]
         server = {
             "default_log_path": "stdout",
             "default_log_level": "WARN",
-            "routers": [{"router_config_name": "none"}],
+            "routers": [{"router_config_name": "none"}, {"router_config_name": "services", "virtual_hosts": [hosts]}],
             "listeners": listeners,
         }
-        return {"servers": [server]}
+        return {"servers": [server], "cluster_manager": {"tls_context": {}, "clusters": [cluster]}}
 
     def restart(self) -> None:
         """End it and start it again in its place."""

@@ -7,13 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from layotto import Layotto, LayottoProcess, layotto_process
+from layotto import SERVICE, Layotto, LayottoProcess, layotto_process
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import ComponentNotFoundError, InternalError, MissingFileError, NotFoundError
+from cloud_runtimes.errors import (
+    ComponentNotFoundError,
+    DeadlineExceededError,
+    InternalError,
+    MissingFileError,
+    NotFoundError,
+    UnavailableError,
+)
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
 from cloud_runtimes.testing import AsyncFace, Face, Harness, LockSuite, StateSuite, SyncFace
+from cloud_runtimes.testing.suites import rpc_methods
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("LAYOTTO"), reason="LAYOTTO names no Layotto")]
 SOON = 30.0
@@ -145,6 +153,40 @@ def test_a_sidecar_that_starts_again(layotto: Layotto) -> None:
         assert event.data == "after"
         event.ack()
     harness.close()
+
+
+def test_rpc(client: CloudRuntimesClient, face: Face, layotto: Layotto) -> None:
+    with CloudRuntimesClient(
+        runtime="capa", app_id=SERVICE, config={"capa": {"home": ":memory:", "rpc_open": True}}
+    ) as app:
+        rpc_methods.register(app)
+        with app.rpc.serving(port=layotto.app):
+            rpc = client.rpc
+            for value in ({"a": [1.5, 9007199254740993]}, b"\x00\xff", "text", None, 0.1):
+                assert face.call(rpc, "invoke_method", SERVICE, "echo", value) == value
+            seen = face.call(
+                rpc,
+                "invoke_method",
+                SERVICE,
+                "describe",
+                {"a": 1},
+                http_method="PUT",
+                headers={"x-mine": "1"},
+                query={"q": "a b"},
+                timeout=20,
+            )
+            assert (seen["http_method"], seen["data"], seen["caller"]) == ("PUT", {"a": 1}, "suite")
+            assert seen["headers"]["x-mine"] == "1"
+            assert seen["query"] == {"q": ["a b"]}
+            assert 10 < seen["remaining"] <= 20.01
+            with pytest.raises(NotFoundError, match="no-such"):
+                face.call(rpc, "invoke_method", SERVICE, "no-such")
+            assert face.call(rpc, "invoke", SERVICE, "status", 418).status == 418
+            with pytest.raises(DeadlineExceededError):
+                face.call(rpc, "invoke_method", SERVICE, "sleep-async", 5, timeout=0.5)
+    with pytest.raises(UnavailableError) as caught:
+        face.call(rpc, "invoke_method", "nobody", "m")
+    assert not caught.value.retryable
 
 
 def test_secrets(client: CloudRuntimesClient, face: Face) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from typing import Final
 
 from ..._link.failures import Refused
 from ..._link.transport import Flow, Transport
@@ -12,6 +13,9 @@ from ...rpc import driver as spi
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 
 __all__ = ["LayottoRpc"]
+
+_TICK: Final = 0.1
+"""Seconds by which the sidecar's clock may be ahead of a deadline."""
 
 
 class LayottoRpc(RpcDriver):
@@ -50,7 +54,11 @@ class LayottoRpc(RpcDriver):
             return (yield from self._link.invoke(self._name, call))
         except Refused as refused:
             failure: CloudRuntimesError = refused.error(applied=True)
-            if isinstance(failure, UnavailableError):
+            left = op.remaining()
+            if isinstance(failure, UnavailableError) and left is not None and left < _TICK:
+                # the sidecar knows the deadline too, and says of what is late that it is not available
+                failure = op.timed_out("the service", maybe_applied=True)
+            elif isinstance(failure, UnavailableError):
                 # also any status of the application's but 200
                 failure = UnavailableError(
                     f"the service {op.component!r} was not reached, or did not answer with 200: {failure.message}; "

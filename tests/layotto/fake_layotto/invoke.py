@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from typing import Any
 
 from cloud_runtimes._layotto.messages import messages
@@ -46,21 +47,22 @@ class Invoke:
         path = f"/{asked.method.lstrip('/')}"
         if asked.http_extension.querystring:
             path += f"?{asked.http_extension.querystring}"
-        connection = http.client.HTTPConnection(address, timeout=timeout / 1000)
+        # the authority of gRPC comes as a line that is no header of HTTP, which no library writes
+        head = {"host": "localhost", "content-length": str(len(asked.data.value)), "id": request.id, **headers}
+        if self._quirks.writes_authority:
+            head[": authority"] = address
+        lines = [f"{verb} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        host, _, port = address.rpartition(":")
         try:
-            body = asked.data.value
-            connection.putrequest(verb, path, skip_accept_encoding=True)
-            for name, value in {"id": request.id, "content-length": str(len(body)), **headers}.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            reply = connection.getresponse()
-            body = reply.read()
+            with socket.create_connection((host, int(port)), timeout / 1000) as connection:
+                connection.sendall("\r\n".join(lines).encode("latin-1") + asked.data.value)
+                reply = http.client.HTTPResponse(connection, method=verb)
+                reply.begin()
+                body = reply.read()
         except TimeoutError:
             raise Refuse("DEADLINE_EXCEEDED", "timeout") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Refuse("UNAVAILABLE", str(error)) from None
-        finally:
-            connection.close()
         if reply.status != 200 and self._quirks.only_200:
             raise Refuse("UNAVAILABLE", f"http response code {reply.status}, body: {body!r}")
         told = [(name.lower(), value) for name, value in reply.getheaders() if name.lower() not in _OF_A_CONNECTION]

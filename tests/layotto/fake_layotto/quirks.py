@@ -25,6 +25,7 @@ class Quirks:
         keep_alive_fails: ``LockKeepAlive`` is INTERNAL.
         missing_is_internal: reading or deleting a missing file is INTERNAL.
         needs_mode: a file is stored only with ``FileMode`` and ``FileFlag``.
+        writes_authority: a called application gets ``: authority: …`` among its headers, which is none of HTTP.
         only_200: any other status of a called application is UNAVAILABLE, and no content type is passed on.
     """
 
@@ -41,4 +42,5 @@ class Quirks:
     keep_alive_fails: bool = True
     missing_is_internal: bool = True
     needs_mode: bool = True
+    writes_authority: bool = True
     only_200: bool = True
