@@ -79,9 +79,9 @@ class _Server:
             ) from error
         self._grpc.start()
 
-    def stop(self) -> None:
-        """End it."""
-        self._grpc.stop(_GRACE)
+    def stop(self) -> threading.Event:
+        """End it; the event is set once its port is free."""
+        return self._grpc.stop(_GRACE)
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
         kinds = messages()
@@ -118,6 +118,7 @@ class _Topic:
         self._ended = ended
         self._waiting: dict[str, list[_Answer]] = {}
         self._closed = False
+        self._stopped: threading.Event | None = None
 
     def handle(self, event: Any, context: grpc.ServicerContext) -> int:
         """Hand an event on and wait for its answer; the sidecar's giving up ends the waiting."""
@@ -158,11 +159,11 @@ class _Topic:
             for answer in answers:
                 answer.give(_RETRY)
         if server is not None:
-            server.stop()
+            self._stopped = server.stop()
         self._ended(None)
 
     def join(self, timeout: float | None) -> bool:
-        return True
+        return self._stopped is None or self._stopped.wait(timeout)
 
 
 class _Answer:

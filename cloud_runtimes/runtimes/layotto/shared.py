@@ -59,10 +59,10 @@ class _Member:
         self.stream.send(self, message)
 
     def finish(self) -> None:
-        self.stream.leave(self, Stream.finish)
+        self.stream.leave(self, at_once=False)
 
     def cancel(self) -> None:
-        self.stream.leave(self, Stream.cancel)
+        self.stream.leave(self, at_once=True)
 
     def join(self, timeout: float | None) -> bool:
         return self.last is None or self.last.join(timeout)
@@ -93,6 +93,7 @@ class _Shared:
                     self._stream = _opened(self._link, self._kind, first, self._received, self._ended)
                 except BaseException:
                     del _registry.streams[self._key]
+                    self._link.close()
                     raise
                 return member
             if self._kind == "configuration":
@@ -109,8 +110,8 @@ class _Shared:
                 member.held.pop(message.event_processed.id, None)
                 self._stream.send(message)
 
-    def leave(self, member: _Member, how: Callable[[Stream], None]) -> None:
-        """Take a member off; the last one ends the stream."""
+    def leave(self, member: _Member, *, at_once: bool) -> None:
+        """Take a member off; the last one ends the stream, after what it has sent or at once."""
         given: list[tuple[_Member, Any]] = []
         with _registry.lock:
             if member not in self._members:
@@ -125,7 +126,10 @@ class _Shared:
         for other, event in given:
             other.receive(event)
         if member.last is not None:
-            (member.last.finish if how is Stream.finish else member.last.cancel)()
+            if at_once:
+                member.last.cancel()
+            else:
+                member.last.finish()
 
     def _next(self, event: Any) -> _Member:
         member = min(self._members, key=lambda each: len(each.held))
