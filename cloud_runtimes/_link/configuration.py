@@ -67,8 +67,8 @@ class StreamedSource(ConfigurationSource):
         now = monotonic()
         if self._due and self._due[0] <= now:
             self._due.pop(0)
-            if not self._due and self._refresh is not None:
-                self._due.append(now + self._refresh)
+            if self._refresh is not None and (not self._due or now + self._refresh < self._due[0]):
+                self._due.insert(0, now + self._refresh)
             self._news = True
         if not self._news:
             return None

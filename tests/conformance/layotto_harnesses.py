@@ -38,7 +38,7 @@ class LayottoHarness(Harness):
     bad_etag = "999999999"
     event_metadata = False
     tells_expiry = False
-    prefetch = 256
+    prefetch = 32
 
     def __init__(self, beside: BesideLayotto) -> None:
         self.beside = beside
@@ -71,7 +71,7 @@ LAYOTTO = {LayottoHarness.name: LayottoHarness}
 def client_of(fake: FakeLayotto, table: Mapping[str, Any], arguments: dict[str, Any]) -> CloudRuntimesClient:
     """Return a client of a fake."""
     arguments.setdefault("app_id", "suite")
-    config = {"layotto": {"max_message": 64 << 20, "configuration_refresh": 0.5, **table}}
+    config = {"layotto": {"max_message": 64 << 20, "configuration_refresh": 0.2, **table}}
     return CloudRuntimesClient(fake.endpoint, runtime="layotto", config=config, **arguments)
 
 

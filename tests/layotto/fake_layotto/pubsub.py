@@ -27,7 +27,7 @@ _OCTETS = "application/octet-stream"
 _RETRY = 1
 _AGAIN = 0.2
 """Seconds after which an event comes again that nobody could be given."""
-_WINDOW = 256
+_WINDOW = 32
 
 
 class PubSub:
