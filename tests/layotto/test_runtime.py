@@ -24,7 +24,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Face, features
 
 SOON = 20.0
 NAMES = ("LAYOTTO_GRPC_ENDPOINT", "LAYOTTO_SIDECAR_IP", "LAYOTTO_GRPC_PORT", "runtime_GRPC_PORT")
@@ -383,3 +383,27 @@ def test_a_foreign_application_s_status_is_unavailable(
         with pytest.raises(UnavailableError, match="418") as caught:
             face.call(client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET")
         assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
+
+
+# -- what it declares ----------------------------------------------------------
+
+
+def test_what_is_declared_is_what_is_pinned() -> None:
+    # a conformance test is skipped where its feature is not declared: this is against dropping one in silence
+    assert features.runtimes()["layotto"] == {
+        "configuration": {"group", "label", "subscribe", "tags", "write"},
+        "file": set(),
+        "lock": set(),
+        "pubsub": {"dead_letter", "subscribe", "ttl"},
+        "rpc": {"headers", "host", "http_method"},
+        "secret": {"bulk"},
+        "state": {"consistency", "etag", "first_write", "transaction", "ttl"},
+    }
+    assert features.runtimes()["dapr"] == {
+        "configuration": {"subscribe", "version"},
+        "lock": set(),
+        "pubsub": {"dead_letter", "raw", "subscribe", "ttl"},
+        "rpc": {"headers", "host", "http_method", "status"},
+        "secret": {"bulk"},
+        "state": {"consistency", "etag", "first_write", "transaction", "transaction_etag", "ttl"},
+    }
