@@ -392,7 +392,7 @@ def test_what_is_declared_is_what_is_pinned() -> None:
     # a conformance test is skipped where its feature is not declared: this is against dropping one in silence
     assert features.runtimes()["layotto"] == {
         "configuration": {"group", "label", "subscribe", "tags", "write"},
-        "file": set(),
+        "file": {"sizes"},
         "lock": set(),
         "pubsub": {"dead_letter", "subscribe", "ttl"},
         "rpc": {"headers", "host", "http_method"},

@@ -14,6 +14,7 @@ from ..._layotto.messages import messages
 from ..._link.transport import Flow
 from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, UnsupportedError
+from ...file import driver as spi
 from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
 from ...file.types import FileInfo
 from .failures import Refused
@@ -32,7 +33,7 @@ _HOW: Final = {"FileMode": "420", "FileFlag": "578"}
 class LayottoFiles(BlockingDriver, FileDriver):
     """The files of one store of the sidecar."""
 
-    features = frozenset()
+    features = frozenset({spi.SIZES})
 
     def __init__(self, link: LayottoLink, name: str) -> None:
         self.bridge = link.bridge
