@@ -401,9 +401,12 @@ def test_what_is_declared_is_what_is_pinned() -> None:
     }
     assert features.runtimes()["dapr"] == {
         "configuration": {"subscribe", "version"},
+        "database": set(),
+        "file": set(),
         "lock": set(),
         "pubsub": {"dead_letter", "raw", "subscribe", "ttl"},
         "rpc": {"headers", "host", "http_method", "status"},
+        "schedule": {"list_jobs"},
         "secret": {"bulk"},
         "state": {"consistency", "etag", "first_write", "transaction", "transaction_etag", "ttl"},
     }
