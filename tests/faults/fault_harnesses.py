@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.runtimes.dapr import pubsub
+from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 __all__ = ["FAULTS", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults"]
@@ -100,7 +100,7 @@ class DaprHttpFaults(Beneath):
         return CloudRuntimesClient(f"{scheme}://{host}:{port}", app_id="faults", api_token=token, **arguments)
 
     def publish_in_parts(self, patched: pytest.MonkeyPatch, events: int) -> None:
-        patched.setattr(pubsub, "_BULK", events)
+        patched.setattr(DaprPubSub, "bulk", events)
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)
