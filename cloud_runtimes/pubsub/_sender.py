@@ -169,11 +169,11 @@ class Sender:
 
     def _deliver(self, chunks: list[kernel.Chunk]) -> None:
         """Send chunks, in order, until every event of them is settled."""
-        pause = 0.01
+        pause, attempt = 0.01, ATTEMPT
         while chunks:
             expiry = self._expiry(_last(chunks[0]))
             try:
-                found = self._attempt(chunks, expiry)
+                found = self._attempt(chunks, attempt, expiry)
             except CloudRuntimesError as error:
                 failure = error
             else:
@@ -182,7 +182,9 @@ class Sender:
                     return
                 failure = rest
                 if len(left) < len(chunks):  # it goes on
-                    chunks, pause = left, 0.01
+                    chunks, pause, attempt = left, 0.01, ATTEMPT
+                elif len(found) < sum(chunk.count for chunk in chunks):
+                    attempt *= 2  # where each event is a request, those of a chunk may take longer
             passing = _passing(failure)
             if not passing and len(chunks) > 1:
                 # one of them may be what the broker does not take: find out which
@@ -201,8 +203,10 @@ class Sender:
             except Empty:
                 pause = min(pause * 2, 1.0)
 
-    def _attempt(self, chunks: list[kernel.Chunk], expiry: float) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        op = Operation(PUBLISHER, self._pubsub_name, max(0.05, min(ATTEMPT, expiry - monotonic())))
+    def _attempt(
+        self, chunks: list[kernel.Chunk], attempt: float, expiry: float
+    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+        op = Operation(PUBLISHER, self._pubsub_name, max(0.05, min(attempt, expiry - monotonic())))
         try:
             self._driver = self._service._driver(self._pubsub_name)
         except ClosedError:

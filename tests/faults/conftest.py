@@ -13,6 +13,7 @@ from fault_proxy import FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._link.channel import Channel
+from cloud_runtimes.runtimes.layotto.link import LayottoLink
 from cloud_runtimes.sidecar import server
 from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 
@@ -22,6 +23,7 @@ _THEIRS = (
     "cloud-runtimes-rpc-worker",
     "cloud-runtimes-scheduler",
     "cloud-runtimes-writer",
+    "fake-layotto",
     "fault-proxy",
 )
 """Threads of the sidecar, its application and the tests, which stay; those of the sidecar's subscriptions are to end with their streams."""
@@ -33,9 +35,10 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         peers = dict(server._PEERS) | {"grpc.http2.min_ping_interval_without_data_ms": 50}
         patched.setattr(server, "_PEERS", tuple(peers.items()))
-        patched.setattr(Channel, "connecting", 1.5)
-        patched.setattr(Channel, "keepalive", 0.4)
-        patched.setattr(Channel, "keepalive_answer", 0.4)
+        for kind in (Channel, LayottoLink):
+            patched.setattr(kind, "connecting", 1.5)
+            patched.setattr(kind, "keepalive", 0.4)
+            patched.setattr(kind, "keepalive_answer", 0.4)
         yield
 
 

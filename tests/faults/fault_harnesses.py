@@ -1,22 +1,26 @@
-"""The sidecar runtimes whose faults are tried, each over a sidecar that stands in this process on SQLite in memory.
+"""The sidecar runtimes whose faults are tried, each over a sidecar, or a fake of one, that stands in this process on SQLite in memory.
 
 Another runtime is another subclass of `Beneath` in `FAULTS`.
 """
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import socket
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import pytest
+from fake_layotto import FakeLayotto
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import Event
 from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
-__all__ = ["FAULTS", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults"]
+__all__ = ["FAULTS", "LIMIT", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults", "LayottoFaults"]
 
 TOKEN = "opens the sidecar"
 LIMIT = 4 << 20
@@ -29,20 +33,28 @@ class Beneath(ABC):
 
     Attributes:
         name: of the runtime and its transport.
+        table: of the runtime, in a configuration.
         port: of the sidecar.
         behind: a client on the same data without a sidecar, for looking into the store and publishing.
         calls: what the sidecar's application, ``faults``, has been called with, by its method ``count``.
-        streams: whether events and configuration can be subscribed to.
+        streams: whether what is subscribed to comes again at once when a stream has ended.
+        bulk: a request may carry several events.
+        asks_first: before the first write the sidecar is asked what the store is.
         larger: whether an answer that is larger than `LIMIT` comes.
         quiet: nothing but answers comes from the sidecar; else what breaks the way back may break a call before it is answered.
         sees_garbage: an error says that an answer was none; else it says that the connection broke.
+        has_token: callers prove themselves by one.
     """
 
     name: ClassVar[str]
+    table: ClassVar[str]
     streams: ClassVar[bool]
     larger: ClassVar[bool]
     quiet: ClassVar[bool]
     sees_garbage: ClassVar[bool]
+    has_token: ClassVar[bool]
+    bulk: ClassVar[bool]
+    asks_first: ClassVar[bool]
     port: int
     behind: CloudRuntimesClient
     calls: list[Any]
@@ -57,6 +69,11 @@ class Beneath(ABC):
     def publish_in_parts(self, patched: pytest.MonkeyPatch, events: int) -> None:
         """Have a request carry so many events at most."""
 
+    @staticmethod
+    def data_of(event: Event[Any]) -> Any:
+        """Return what was published, of an event that came past the sidecar."""
+        return event.data
+
     @abstractmethod
     def close(self) -> None:
         """End the sidecar."""
@@ -66,11 +83,15 @@ class DaprHttpFaults(Beneath):
     """The runtime dapr over HTTP, and a sidecar of ours."""
 
     name = "dapr"
+    table = "dapr"
     scheme: ClassVar[str] = "http"
     streams = False
     larger = True
     quiet = True
     sees_garbage = True
+    has_token = True
+    bulk = True
+    asks_first = True
 
     def __init__(self) -> None:
         self.behind = CloudRuntimesClient(
@@ -123,4 +144,68 @@ class DaprGrpcFaults(DaprHttpFaults):
         return self._sidecar.grpc_address
 
 
-FAULTS: dict[str, type[Beneath]] = {each.name: each for each in (DaprHttpFaults, DaprGrpcFaults)}
+class LayottoFaults(Beneath):
+    """The runtime layotto, and the fake of it."""
+
+    name = "layotto"
+    table = "layotto"
+    # it lets nobody in until it has noticed that the stream is gone (docs/layotto.md): tests/layotto/test_subscriptions.py
+    streams = False
+    larger = False
+    quiet = False
+    sees_garbage = False
+    has_token = False
+    bulk = False
+    asks_first = False
+
+    def __init__(self) -> None:
+        self.behind = CloudRuntimesClient(
+            app_id="faults", config={"capa": {"home": f":memory:faults-{next(_homes)}"}}, timeout=20
+        )
+        options = {
+            "grpc.max_receive_message_length": LIMIT,
+            "grpc.http2.min_ping_interval_without_data_ms": 50,
+            "grpc.keepalive_time_ms": 400,
+            "grpc.keepalive_timeout_ms": 400,
+            "grpc.http2.ping_timeout_ms": 400,
+        }
+        self._fake = FakeLayotto(self.behind, app_id="faults", options=options)
+        self.port = int(self._fake.address.rpartition(":")[2])
+        self._app = self.client(self.port)
+        self.calls = []
+        self._app.rpc.register_method("count", self.calls.append)
+        self._serving = self._app.rpc.serving()
+        self._serving.__enter__()
+        self._fake.invoke.routes["faults"] = self._serving.address.removeprefix("http://")
+
+    def client(
+        self, port: int, *, host: str = "127.0.0.1", token: str = TOKEN, tls: bool = False, **arguments: Any
+    ) -> CloudRuntimesClient:
+        config = arguments.pop("config", {})
+        own = {"configuration_refresh": 0.2, **config.get(self.table, {})}
+        return CloudRuntimesClient(
+            f"{'grpcs' if tls else 'grpc'}://{host}:{port}",
+            runtime="layotto",
+            app_id="faults",
+            config={**config, self.table: own},
+            **arguments,
+        )
+
+    def publish_in_parts(self, patched: pytest.MonkeyPatch, events: int) -> None:
+        """It carries one at all times."""
+
+    @staticmethod
+    def data_of(event: Event[Any]) -> Any:
+        if not isinstance(event.data, bytes):
+            return event.data
+        envelope = json.loads(event.data)  # of the sidecar, around ours
+        return json.loads(base64.b64decode(envelope["data_base64"]))["data"]
+
+    def close(self) -> None:
+        self._serving.__exit__(None, None, None)
+        self._app.close()
+        self._fake.close()
+        self.behind.close()
+
+
+FAULTS: dict[str, type[Beneath]] = {each.name: each for each in (DaprHttpFaults, DaprGrpcFaults, LayottoFaults)}

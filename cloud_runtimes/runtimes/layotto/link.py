@@ -41,6 +41,9 @@ class LayottoLink(Channel):
         bridge: of the client; a copy has none.
     """
 
+    # it leaves what clients may do to Go's library, which ends connections with more than one ping in five minutes (grpc-go ``keepalive.EnforcementPolicy``)
+    keepalive = 320.0
+    keepalive_answer = 20.0
     service = RUNTIME
     reads = frozenset(
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,7 @@ class FakeLayotto:
         address: where it listens; port 0: a free one.
         app_id: group of its subscriptions.
         callback_port: where the application takes events; asked once, when this starts.
+        options: of the gRPC server.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class FakeLayotto:
         address: str = "127.0.0.1:0",
         app_id: str = "suite",
         callback_port: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.client = client
         self.quirks = quirks or Quirks()
@@ -62,13 +64,14 @@ class FakeLayotto:
             Secrets(client),
             State(client, self.quirks),
         ]
-        options = [
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _LARGEST),
-            ("grpc.max_send_message_length", _LARGEST),
-        ]
+        every = {
+            "grpc.so_reuseport": 0,
+            "grpc.max_receive_message_length": _LARGEST,
+            "grpc.max_send_message_length": _LARGEST,
+            **(options or {}),
+        }
         self._pool = ThreadPoolExecutor(_WORKERS, "fake-layotto")
-        self._server = grpc.server(self._pool, options=options)
+        self._server = grpc.server(self._pool, options=list(every.items()))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, self._handlers()),))
         port = self._server.add_insecure_port(address)
         self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
