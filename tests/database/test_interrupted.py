@@ -99,7 +99,8 @@ def test_writes(client: CloudRuntimesClient, name: str, rounds: Callable[[int, i
     prepare = name == "update"
     if prepare:
         database.insert("main", "t", {"n": -1})
-    for run in every_point(write, rounds(3, 1)):
+    step = rounds(3, 1) if name in ("returning", "transaction") else 1  # which have many points
+    for run in every_point(write, step):
         where = run.where
         told[number] = None if run.error is None else getattr(run.error, "maybe_applied", False)
         run.error = None  # and with it the frames that hold what was made
@@ -112,7 +113,9 @@ def test_writes(client: CloudRuntimesClient, name: str, rounds: Callable[[int, i
         number += 1
         if prepare:
             database.insert("main", "t", {"n": -number})
-    assert {True, False, None} <= set(told.values())
+    assert None in told.values()
+    if step == 1:
+        assert {True, False} <= set(told.values())
 
 
 def test_reads(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:

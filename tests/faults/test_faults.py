@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fault_harnesses import LIMIT, Beneath
+from fault_harnesses import FAULTS, LIMIT, Beneath
 from fault_proxy import End, FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
@@ -209,9 +209,8 @@ def test_a_new_connection_that_hangs(
     works_again(face, client, beneath)
 
 
+@pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.has_token], indirect=True)
 def test_the_wrong_token(beneath: Beneath, face: Face, connect: Connect, in_time: InTime) -> None:
-    if not beneath.has_token:
-        pytest.skip(f"{beneath.name} has no token")
     client, key = connect(token="wrong-sesame"), next(_keys)
     with in_time(SOON, UnauthenticatedError) as caught:
         create(face, client, key, SOON)
