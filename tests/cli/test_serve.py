@@ -167,11 +167,13 @@ ASKS_AT_THE_END = """
 import os, signal, sys, urllib.request
 def end(number, frame):
     url = f"http://127.0.0.1:{os.environ['DAPR_HTTP_PORT']}/v1.0/state/store/absent"
-    print(signal.Signals(number).name, urllib.request.urlopen(url, timeout=60).status, flush=True)
+    status = urllib.request.urlopen(url, timeout=60).status
+    os.write(1, f"{signal.Signals(number).name} {status}\\n".encode())
     sys.exit(9)
 for each in (signal.SIGINT, signal.SIGTERM):
     signal.signal(each, end)
-signal.signal(signal.SIGUSR1, lambda number, frame: print("passed on", flush=True))
+# not by print: a signal may come in the middle of one, which then refuses
+signal.signal(signal.SIGUSR1, lambda number, frame: os.write(1, b"passed on\\n"))
 print("ready", flush=True)
 while True:
     signal.pause()
@@ -194,7 +196,7 @@ def test_signals_go_to_the_command_and_the_sidecar_outlives_it(home: Path, numbe
 DEAF = """
 import os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, lambda number, frame: print("heard", flush=True))
+signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"heard\\n"))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(os.getpid(), child.pid, flush=True)
 while True:
