@@ -6,6 +6,8 @@ import os
 import sqlite3
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.place import check_file_system
 from cloud_runtimes.errors import (
+    ClosedError,
     CloudRuntimesError,
     InternalError,
     InvalidArgumentError,
@@ -295,3 +298,33 @@ def test_a_stranger_without_manners(start: Callable[..., Any], client: CloudRunt
     assert child.line() == {"done": True}
     assert client.state.get("store", "k") == 1
     assert publisher.stats().delivered == 1
+
+
+def test_closing_does_not_wait_for_a_sweep_that_waits_for_it(
+    client: CloudRuntimesClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.state.save("store", "k", 1)
+    runtime: Any = client._runtime_for()
+    engine = runtime.driver("state", "store")._engine
+    begun, refused = threading.Event(), threading.Event()
+
+    def sweeper() -> bool:
+        begun.set()
+        while not engine._closed:
+            time.sleep(0.001)
+        while engine._readers:
+            engine._readers.pop().close()
+        try:
+            engine.query(None, "SELECT 1")
+        except ClosedError:
+            refused.set()
+            raise
+        return False
+
+    engine.sweepers.append(sweeper)
+    assert begun.wait(30)  # the writer thread sweeps a second after its start
+    begin = time.monotonic()
+    client.close()
+    assert refused.is_set()
+    assert time.monotonic() - begin < 20  # of the 30 that closing has
+    assert not caplog.records

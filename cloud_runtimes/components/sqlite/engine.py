@@ -228,10 +228,13 @@ class Engine:
     def _close(self, timeout: float | None) -> None:
         with self._lock:
             self._closed, self._is_open = True, False
-            rounds, self._rounds = self._rounds, None
+            rounds = self._rounds
+        if rounds is not None:
+            rounds.close(timeout)  # without the lock, for which the writer thread may be waiting: its sweep wants a reader
+        with self._lock:
+            self._rounds = None
             readers, self._readers = self._readers, []
             if rounds is not None:
-                rounds.close(timeout)
                 self._close_connections(rounds, readers, timeout)
             else:
                 for connection in readers:

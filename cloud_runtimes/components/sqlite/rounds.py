@@ -352,6 +352,8 @@ class Rounds:
         """Sweep; returns seconds until the next time."""
         try:
             return self._sweep()
+        except ClosedError:
+            return 60.0  # it is being closed
         except Exception as error:
             logger().warning("sweeping %s failed: %s", self._path, error)
             return 60.0
