@@ -38,6 +38,12 @@ def test_while_it_waits_for_the_answer(
 
 
 # an interrupt within socket.create_connection leaves the socket to the garbage collector
+def _came_in_call(error: BaseException) -> bool:
+    """Tell whether an interrupt came in the call; one that came behind it, in the test, says nothing about it."""
+    place = error.__traceback__ and error.__traceback__.tb_next
+    return place is not None and place.tb_frame.f_code.co_name == "invoke_method"
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_at_any_moment(
     server: RpcServer,
@@ -54,7 +60,7 @@ def test_at_any_moment(
             alarm(0)
             calls += 1
         except KeyboardInterrupt as error:
-            told_not += not getattr(error, "maybe_applied", False)
+            told_not += _came_in_call(error) and not getattr(error, "maybe_applied", False)
             calls += 1
     alarm(0)
     # whatever said that it was not applied was not
