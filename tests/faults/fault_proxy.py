@@ -221,10 +221,11 @@ class FaultProxy:
 def _reset(writer: asyncio.StreamWriter) -> None:
     """End a connection by RST."""
     plain = writer.get_extra_info("socket")
-    try:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    except OSError:
-        pass  # ended already
+    if plain is not None:  # else it has ended already, under TLS
+        try:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        except OSError:
+            pass  # so has this
     writer.transport.abort()
 
 
