@@ -230,7 +230,8 @@ class Engine:
             self._closed, self._is_open = True, False
             rounds = self._rounds
         if rounds is not None:
-            rounds.close(timeout)  # without the lock, for which the writer thread may be waiting: its sweep wants a reader
+            # without the lock, for which the writer thread may be waiting: its sweep wants a reader
+            rounds.close(timeout)
         with self._lock:
             self._rounds = None
             readers, self._readers = self._readers, []
