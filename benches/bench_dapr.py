@@ -1,6 +1,6 @@
 """Dapr: our runtime and the official SDK over one sidecar
 
-The sidecar is ours, in a process of its own, on SQLite in memory, and before an application in another one; what the SDK does over gRPC ours does over gRPC, and ours over HTTP is shown beside it.
+The sidecar is ours, on SQLite in memory, or with the variable ``DAPRD`` the real one that it names, in memory; it is a process of its own before an application in another one. Both clients know both of its addresses, as under ``dapr run``; ours with gRPC alone is shown beside them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
-from bench_rpc import served
 from dapr_callers import CALLS, Slice, async_calls, sync_calls
+from dapr_servers import beside_application, kind
 from rpc_callers import DATA, Loop
-from running import Addresses, sidecar_process
+from running import Addresses
 
 from cloud_runtimes import CloudRuntimesClient
 
@@ -37,8 +37,8 @@ class Clients(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def sidecar() -> Iterator[Addresses]:
-    with served() as port, sidecar_process(":memory:bench", app_port=port) as addresses:
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    with beside_application(tmp_path_factory.mktemp("sidecar")) as addresses:
         yield addresses
 
 
@@ -59,19 +59,26 @@ def clients(sidecar: Addresses) -> Iterator[Clients]:
 def bench_call(
     clients: Clients, beside: Callable[..., Any], note: Callable[[str], None], name: str, face: str, flight: int
 ) -> None:
-    way = "HTTP" if name == "invoke over HTTP" else "gRPC"
     goal = SYNC_INVOKE if (name, face) == ("invoke over HTTP", "sync") else GOALS[name]
     what = f"{name}, {face}, {'one caller' if flight == 1 else f'{flight} in flight'}"
-    ours = clients.slice(face, way, name, flight)
+    ours = clients.slice(face, "ours", name, flight)
     peers = {"SDK": clients.slice(face, "SDK", name, flight)}
-    if way == "gRPC":
-        peers["ours over HTTP"] = clients.slice(face, "HTTP", name, flight)
+    if name != "invoke over HTTP":
+        peers["ours over gRPC"] = clients.slice(face, "gRPC", name, flight)
     for each in (ours, *peers.values()):  # what is loaded or connected by the first calls is no part of it
         each()
         each.taken.clear()
         each.seconds.clear()
     beside(what, ours, peers, goals={"SDK": goal}, per=COUNT, slices=True)
-    note(f"{what}: ours {ours.told()}; SDK {peers['SDK'].told()}")
+    note(f"{what}, by the sidecar {kind()}: ours {ours.told()}; SDK {peers['SDK'].told()}")
+
+
+def bench_invoke_of_the_caller(clients: Clients, beside: Callable[..., Any]) -> None:
+    """What a call takes of the caller's processor, whatever sidecar and application take."""
+    name = "invoke over HTTP"
+    ours, sdk = (clients.calls["sync"][each][name] for each in ("ours", "SDK"))
+    assert ours() == sdk() == DATA
+    beside(f"{name}, sync, processor time of the caller", ours, {"SDK": sdk}, goals={"SDK": SYNC_INVOKE})
 
 
 def bench_rpc_in_process(sidecar: Addresses, beside: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from dapr_servers import bus
 from rpc_callers import DATA, Loop
 
 from cloud_runtimes import CloudRuntimesClient
@@ -83,16 +84,13 @@ def sync_calls(http: str, grpc: str) -> Iterator[dict[str, dict[str, Call]]]:
     _point(http, grpc)
     with ExitStack() as stack:
         sdk = stack.enter_context(DaprClient())
-        ours = {
-            "gRPC": stack.enter_context(CloudRuntimesClient(f"grpc://{grpc}", app_id="app")),
-            "HTTP": stack.enter_context(CloudRuntimesClient(http, app_id="app")),
-        }
-        ours["gRPC"].state.save("store", "key", DATA)
+        ours = {name: stack.enter_context(client) for name, client in _clients(http, grpc).items()}
+        ours["ours"].state.save("store", "key", DATA)
         made: dict[str, dict[str, Call]] = {
             "SDK": {
                 "state get": lambda: json.loads(sdk.get_state("store", "key").data),
                 "state save": lambda: sdk.save_state("store", "key", TEXT),
-                "publish": lambda: sdk.publish_event("store", "topic", TEXT, data_content_type="application/json"),
+                "publish": lambda: sdk.publish_event(bus(), "topic", TEXT, data_content_type="application/json"),
                 "invoke over HTTP": lambda: json.loads(
                     sdk.invoke_method("app", "echo", data=TEXT, content_type="application/json", http_verb="POST").data
                 ),
@@ -118,15 +116,12 @@ def async_calls(http: str, grpc: str, loop: Loop) -> Iterator[dict[str, dict[str
     async def decoded(call: Awaitable[Any]) -> Any:
         return json.loads((await call).data)
 
-    ours = {
-        "gRPC": CloudRuntimesClient(f"grpc://{grpc}", app_id="app"),
-        "HTTP": CloudRuntimesClient(http, app_id="app"),
-    }
+    ours = _clients(http, grpc)
     made: dict[str, dict[str, Call]] = {
         "SDK": {
             "state get": lambda: decoded(sdk.get_state("store", "key")),
             "state save": lambda: sdk.save_state("store", "key", TEXT),
-            "publish": lambda: sdk.publish_event("store", "topic", TEXT, data_content_type="application/json"),
+            "publish": lambda: sdk.publish_event(bus(), "topic", TEXT, data_content_type="application/json"),
             "invoke over HTTP": lambda: decoded(
                 sdk.invoke_method("app", "echo", data=TEXT, content_type="application/json", http_verb="POST")
             ),
@@ -142,12 +137,21 @@ def async_calls(http: str, grpc: str, loop: Loop) -> Iterator[dict[str, dict[str
             loop.run(client.close_async())
 
 
+def _clients(http: str, grpc: str) -> dict[str, CloudRuntimesClient]:
+    """Return a client that knows both addresses, as those do that ``dapr run`` starts, and one that knows gRPC's alone."""
+    both = {"dapr": {"grpc_endpoint": f"grpc://{grpc}"}}
+    return {
+        "ours": CloudRuntimesClient(http, config=both, app_id="app"),
+        "gRPC": CloudRuntimesClient(f"grpc://{grpc}", app_id="app"),
+    }
+
+
 def _ours(client: CloudRuntimesClient, face: str) -> dict[str, Call]:
     get, save = getattr(client.state, f"get{face}"), getattr(client.state, f"save{face}")
     publish, invoke = getattr(client.pubsub, f"publish{face}"), getattr(client.rpc, f"invoke_method{face}")
     return {
         "state get": lambda: get("store", "key"),
         "state save": lambda: save("store", "key", DATA),
-        "publish": lambda: publish("store", "topic", DATA),
+        "publish": lambda: publish(bus(), "topic", DATA),
         "invoke over HTTP": lambda: invoke("app", "echo", DATA),
     }

@@ -40,6 +40,7 @@ class DaprHttp(Harness):
 
     name = "dapr"
     grpc: ClassVar[bool] = False
+    both: ClassVar[bool] = False
     empty_settings = False
     event_metadata = False
     raw_types = False
@@ -51,7 +52,7 @@ class DaprHttp(Harness):
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        client = client_of(self.beside.sidecar, self.grpc, arguments)
+        client = client_of(self.beside.sidecar, self.grpc, arguments, both=self.both)
         self._clients.append(client)
         return client
 
@@ -74,16 +75,26 @@ class DaprGrpc(DaprHttp):
     grpc = True
 
 
+class DaprBoth(DaprGrpc):
+    """Clients that know both addresses, as those under ``dapr run`` do."""
+
+    name = "dapr over both"
+    both = True
+
+
 DAPR: dict[str, type[DaprHttp]] = {harness.name: harness for harness in (DaprHttp, DaprGrpc)}
+# what differs where both are known is where state goes
+DAPR_STATE = {**DAPR, DaprBoth.name: DaprBoth}
 
 
-def client_of(sidecar: Sidecar, grpc: bool, arguments: dict[str, Any]) -> CloudRuntimesClient:
+def client_of(sidecar: Sidecar, grpc: bool, arguments: dict[str, Any], *, both: bool = False) -> CloudRuntimesClient:
     """Return a client that takes messages as large as the sidecar does."""
     if not grpc:
         return CloudRuntimesClient(sidecar.http_address, **arguments)
-    return CloudRuntimesClient(
-        f"grpc://{sidecar.grpc_address}", config={"dapr": {"max_message": MAX_BODY}}, **arguments
-    )
+    settings: dict[str, Any] = {"max_message": MAX_BODY}
+    if both:
+        settings["http_endpoint"] = sidecar.http_address
+    return CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", config={"dapr": settings}, **arguments)
 
 
 class DaprRpcHarness(HereRpc):

@@ -510,36 +510,5 @@ class TomlFileHarness(FileHarness):
         return "".join(lines)
 
 
-class JsonNoticesHarness(JsonFileHarness):
-    """JSON, followed by notices."""
-
-    name = "file json notices"
-    watch = "watchfiles"
-
-
-class TomlPollHarness(TomlFileHarness):
-    """TOML, looked at."""
-
-    name = "file toml"
-    watch = "poll"
-
-
-class YamlNoticesHarness(YamlFileHarness):
-    """YAML, followed by notices."""
-
-    name = "file yaml notices"
-    watch = "watchfiles"
-
-
-# for configuration only
-FILES = {
-    harness.name: harness
-    for harness in (
-        JsonFileHarness,
-        JsonNoticesHarness,
-        TomlPollHarness,
-        TomlFileHarness,
-        YamlFileHarness,
-        YamlNoticesHarness,
-    )
-}
+# for configuration only: each format once, and both ways to notice a change
+FILES = {harness.name: harness for harness in (JsonFileHarness, TomlFileHarness, YamlFileHarness)}

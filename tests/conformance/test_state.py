@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_harnesses import DAPR, Beside
+from dapr_harnesses import DAPR_STATE, Beside
 from harnesses import FAKE_STATE, HARNESSES
 from layotto_harnesses import LAYOTTO
 
@@ -16,14 +16,14 @@ _ROWS = {**HARNESSES, **FAKE_STATE}
 
 
 class TestState(StateSuite):
-    @pytest.fixture(params=sorted({**_ROWS, **DAPR, **LAYOTTO}))
+    @pytest.fixture(params=sorted({**_ROWS, **DAPR_STATE, **LAYOTTO}))
     def harness(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Harness]:
         harness: Harness
-        if request.param in DAPR:
+        if request.param in DAPR_STATE:
             beside: Beside = request.getfixturevalue("beside")
-            harness = DAPR[request.param](beside)
+            harness = DAPR_STATE[request.param](beside)
         elif request.param in LAYOTTO:
             harness = LAYOTTO[request.param](request.getfixturevalue("beside_layotto"))
         else:

@@ -94,11 +94,12 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_GRPC_PORT", "50002")
     with CloudRuntimesClient() as client:
         runtime: Any = client._runtime_for()
-        assert (runtime.link.url, runtime.calls.url) == ("grpc://127.0.0.1:50002", "http://127.0.0.1:3501")
+        assert runtime.link.url == "http://127.0.0.1:3501 and grpc://127.0.0.1:50002"
+        assert runtime.calls.url == "http://127.0.0.1:3501"
     config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
     with CloudRuntimesClient("http://h:2", config=config) as client:
         runtime = client._runtime_for()
-        assert (runtime.link.url, runtime.calls.url) == ("grpc://g:1", "http://h:2")
+        assert (runtime.link.url, runtime.calls.url) == ("http://h:2 and grpc://g:1", "http://h:2")
     with CloudRuntimesClient("grpc://g:1") as client:
         runtime = client._runtime_for()
         assert runtime.link is runtime.calls

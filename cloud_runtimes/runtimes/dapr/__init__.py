@@ -41,8 +41,8 @@ class DaprRuntime(SidecarRuntime):
     """A sidecar of Dapr, or of `cloud_runtimes.sidecar`.
 
     Attributes:
-        link: the way to it; gRPC where both its addresses are known.
-        calls: the way of calls: HTTP where both are known, since over gRPC an application's failure loses its body.
+        link: the way to it; where both its addresses are known each call takes the better one.
+        calls: the way of calls: HTTP where it is known, since over gRPC an application's failure loses its body.
     """
 
     name = "dapr"
@@ -88,8 +88,14 @@ class DaprRuntime(SidecarRuntime):
             from .over_http import HttpTransport
 
             http = HttpTransport(endpoint(*found.http), settings.api_token, settings.app_id, own.max_message)
-        made = [each for each in (grpc, http) if each is not None]
-        self.link, self.calls = made[0], made[-1]
+        self.calls: DaprTransport
+        self.link: DaprTransport
+        if http is not None and grpc is not None:
+            from .two_ways import TwoWays
+
+            self.calls, self.link = http, TwoWays(http, grpc)
+        elif (only := http or grpc) is not None:
+            self.calls = self.link = only
         self.link.callbacks = self.calls.callbacks = DaprCallbacks()
 
     def way(self, service: str) -> DaprTransport:
@@ -113,8 +119,7 @@ class DaprRuntime(SidecarRuntime):
         return found or None
 
     def close(self, timeout: float | None) -> None:
-        for link in {self.link, self.calls}:
-            link.close()
+        self.link.close()
         super().close(timeout)
 
 
