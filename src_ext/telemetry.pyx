@@ -10,6 +10,7 @@ from cpython.contextvars cimport PyContextVar_Get, PyContextVar_Reset, PyContext
 from cpython.dict cimport (
     PyDict_Contains, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem, PyDict_Size, PyDict_Update,
 )
+from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
 from cpython.object cimport Py_EQ, PyObject, PyObject_Hash, PyObject_RichCompareBool
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -25,6 +26,9 @@ cdef extern from *:
     #define add_overflows(a, b, out) __builtin_add_overflow((int64_t)(a), (int64_t)(b), (int64_t*)(out))
     """
     bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
+
+cdef extern from "Python.h":
+    int var_reset "PyContextVar_Reset"(object var, object token) noexcept  # the caller looks at what it returns
 
 cimport otlp
 from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry

@@ -206,10 +206,7 @@ cdef class ApiScope:
             return
         self.span = None
         self.token = None
-        try:
-            reset_current(token)
-        except ValueError:  # left in another context, as generators may: there is nothing to give back there
-            pass
+        give_back(token)
         if error is not None and isinstance(error, Exception):
             span.failed(error, self.records, self.marks, False)
         if self.ends:

@@ -61,6 +61,16 @@ cdef int reset_current(token) except -1:
     return 0
 
 
+cdef int give_back(token) except -1:
+    # `reset_current`, but a token of another context, as a generator may leave one, changes nothing: there is nothing to give back there.
+    # Without a `try`, for which the interpreter's state would be looked up.
+    if var_reset(token.var if bridged else own_var, token) < 0:
+        if not PyErr_ExceptionMatches(ValueError):
+            return -1
+        PyErr_Clear()
+    return 0
+
+
 @cython.final
 cdef class Current:
     """The current span; see the twin."""

@@ -345,7 +345,7 @@ cdef class Span:
         """Whether it is sampled and has not ended."""
         return self.recording()
 
-    cdef inline bint recording(self):
+    cdef inline bint recording(self) noexcept:
         return self.flags & SAMPLED and not self.ended
 
     @property
@@ -547,7 +547,7 @@ cdef class Span:
             raise InvalidArgumentError(f"a status's description is text, not {description.__class__.__name__}")
         self.mark(number, description or "")
 
-    cdef void mark(self, int number, str message):
+    cdef void mark(self, int number, str message) noexcept:
         if self.ended or not number or self.status == 1:
             return
         self.status = number
@@ -631,10 +631,7 @@ cdef class Span:
         token = self.token
         if token is not None:
             self.token = None
-            try:
-                reset_current(token)
-            except ValueError:  # left in another context, as generators may: there is nothing to give back there
-                pass
+            give_back(token)
         if error is not None and isinstance(error, Exception) and self.recording():
             self.record_exception(error)
             if not self.status:

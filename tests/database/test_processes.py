@@ -86,7 +86,7 @@ def test_kills_leave_whole_transactions(home: str, rounds: Callable[[int, int], 
             for child in children:
                 assert child.stdout is not None
                 for _ in range(20):
-                    assert child.stdout.readline()
+                    assert child.stdout.readline(), child.communicate()[1]
             said: dict[int, int] = {}
             for child in children:
                 child.kill()
