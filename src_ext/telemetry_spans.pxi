@@ -427,18 +427,10 @@ cdef class Span:
             Py_DECREF(<object>self.keys[self.inlined])
             Py_DECREF(<object>self.values[self.inlined])
 
-    cdef Py_ssize_t put_inline(self, Writer* w, const otlp.Limits* limits) except -2:
-        # Returns how many were left out; -1: they are in the dict now.
-        cdef Py_ssize_t savepoint = w.length
+    cdef int put_inline(self, Writer* w, const otlp.Limits* limits) except -1:
         cdef int i
-        try:
-            for i in range(self.inlined):
-                otlp.put_key_value(w, 0x4A, <str><object>self.keys[i], <object>self.values[i], limits.value_length, 0)
-        except Exception:  # an integer of too many digits
-            writer_rollback(w, savepoint)
-            self.attributes_ = self.inline_dict()
-            self.let_go()
-            return -1
+        for i in range(self.inlined):
+            otlp.put_key_value(w, 0x4A, <str><object>self.keys[i], <object>self.values[i], limits.value_length, 0)
         return 0
 
     def set_attributes(self, attributes):
@@ -568,14 +560,33 @@ cdef class Span:
         if not self.flags & SAMPLED:
             return 0
         traces = self.tracer.traces
+        if time < 0:
+            time = monotonic_now() + self.offset
         writer_init(&w, room, SCRATCH)
         try:
-            self.encode(&w, monotonic_now() + self.offset if time < 0 else time, &traces.limits)
+            self.encode(&w, time, &traces.limits)
+        except Exception:
+            writer_rollback(&w, 0)
+            self.encode_without(&w, time, traces)
         except BaseException:
             writer_release(&w)
             traces.buffer.drop(1, FAILED)
             raise
         traces.buffer.put(self.tracer.scope, &w, 1)
+        return 0
+
+    cdef int encode_without(self, Writer* w, int64_t time, Traces traces) except -1:
+        # Behind a failure: of a dict each attribute that cannot be encoded, such as an integer of too many digits, is left out.
+        with cython.critical_section(self):
+            if self.inlined:
+                self.attributes_ = self.inline_dict()
+                self.let_go()
+        try:
+            self.encode(w, time, &traces.limits)
+        except BaseException:
+            writer_release(w)
+            traces.buffer.drop(1, FAILED)
+            raise
         return 0
 
     cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
@@ -591,11 +602,11 @@ cdef class Span:
         varint_field(w, 0x30, self.kind)
         fixed64_field(w, 0x39, self.start)
         fixed64_field(w, 0x41, end)
+        dropped = self.dropped
         with cython.critical_section(self):
-            dropped = self.put_inline(w, limits) if self.inlined else -1
-        if dropped < 0:
-            dropped = put_attributes(w, 0x4A, self.attributes_, limits)
-        dropped += self.dropped
+            self.put_inline(w, limits)
+        if self.attributes_ is not None:
+            dropped += put_attributes(w, 0x4A, self.attributes_, limits)
         if dropped:
             varint_field(w, 0x50, dropped)
         if self.events is not None:
