@@ -99,7 +99,7 @@ def test_writes(client: CloudRuntimesClient, name: str, rounds: Callable[[int, i
     prepare = name == "update"
     if prepare:
         database.insert("main", "t", {"n": -1})
-    step = rounds(3, 1) if name in ("returning", "transaction") else 1  # which have many points
+    step = rounds(5, 1) if name in ("returning", "transaction") else 1  # which have many points
     for run in every_point(write, step):
         where = run.where
         told[number] = None if run.error is None else getattr(run.error, "maybe_applied", False)
@@ -127,7 +127,7 @@ def test_reads(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -
         lambda: list(database.stream("main", NUMBERS, type=int)),
     )
     for call in calls:
-        for run in every_point(lambda n: call(), rounds(2, 1)):  # noqa: B023
+        for run in every_point(lambda n: call(), rounds(6, 1)):  # noqa: B023
             where = run.where
             assert run.error is None or not getattr(run.error, "maybe_applied", False), where
             run.error = None
@@ -136,7 +136,7 @@ def test_reads(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -
 
 
 def test_tables(client: CloudRuntimesClient, rounds: Callable[[int, int], int]) -> None:
-    for run in every_point(lambda n: client.database.create_table("main", "made", {"n": int}), rounds(2, 1)):
+    for run in every_point(lambda n: client.database.create_table("main", "made", {"n": int}), rounds(5, 1)):
         where, error = run.where, run.error
         maybe = None if error is None else getattr(error, "maybe_applied", False)
         run.error = error = None
@@ -157,7 +157,7 @@ def test_a_loose_transaction_ends(client: CloudRuntimesClient, rounds: Callable[
         loose.append(client.database.transaction("main"))
         loose[-1].insert("t", {"n": number})
 
-    for run in every_point(call, rounds(2, 1)):
+    for run in every_point(call, rounds(4, 1)):
         where, interrupted = run.where, run.error is not None
         run.error = None
         if not loose:
