@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import grpc_receiver
 import pytest
+from emitting import exact_at_any_time, record
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from grpc_receiver import GrpcReceiver, Refusal
@@ -26,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
-from cloud_runtimes.telemetry import SignalStats, _grpc
+from cloud_runtimes.telemetry import _grpc
 
 Make = Callable[..., CloudRuntimesClient]
 
@@ -40,16 +41,6 @@ def over(client: Make) -> Callable[..., Any]:
         return client(endpoint=url, protocol="grpc", home=":memory:", **settings).telemetry
 
     return make
-
-
-def record(telemetry: Any, count: int, **attributes: Any) -> None:
-    tracer = telemetry.tracer("t")
-    for _ in range(count):
-        tracer.start_span("s", attributes=attributes).end()
-
-
-def exact(stats: SignalStats) -> bool:
-    return stats.recorded == stats.exported + sum(stats.dropped.values()) + stats.buffered
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -302,28 +293,7 @@ def test_counters_are_exact_at_any_time(over: Callable[..., Any], rounds: Callab
 
     with GrpcReceiver(answer) as receiver:
         telemetry = over(receiver, trace_delay=0.001, buffer_bytes=50_000)
-        ending = threading.Event()
-        wrong: list[SignalStats] = []
-
-        def watch() -> None:
-            while not ending.is_set():
-                stats = telemetry.stats().spans
-                if not exact(stats):
-                    wrong.append(stats)
-
-        watcher = threading.Thread(target=watch)
-        emitters = [threading.Thread(target=record, args=(telemetry, rounds(2_000, 100_000))) for _ in range(4)]
-        for thread in (watcher, *emitters):
-            thread.start()
-        for thread in emitters:
-            thread.join()
-        telemetry.flush(60)
-        ending.set()
-        watcher.join()
-        stats = telemetry.stats().spans
-        assert not wrong
-        assert (stats.recorded, stats.buffered) == (rounds(8_000, 400_000), 0)
-        assert exact(stats)
+        exact_at_any_time(telemetry, rounds(2_000, 100_000))
 
 
 # -- TLS ----------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from emitting import exact, exact_at_any_time, record
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
@@ -16,20 +16,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.telemetry import SignalStats
 
 Make = Callable[..., CloudRuntimesClient]
 OK = (200, {}, b"")
-
-
-def exact(stats: SignalStats) -> bool:
-    return stats.recorded == stats.exported + sum(stats.dropped.values()) + stats.buffered
-
-
-def record(telemetry: Any, count: int, **attributes: Any) -> None:
-    tracer = telemetry.tracer("t")
-    for _ in range(count):
-        tracer.start_span("s", attributes=attributes).end()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -158,28 +147,7 @@ def test_counters_are_exact_at_any_time(client: Make, rounds: Callable[[int, int
     answers = [OK, (503, {"Retry-After": "0"}, b""), (400, {}, b""), None]
     with Receiver(lambda n: answers[n % 7] if n % 7 < 4 else OK) as receiver:
         telemetry = client(endpoint=receiver.url, trace_delay=0.001, buffer_bytes=50_000).telemetry
-        over = threading.Event()
-        wrong: list[SignalStats] = []
-
-        def watch() -> None:
-            while not over.is_set():
-                stats = telemetry.stats().spans
-                if not exact(stats):
-                    wrong.append(stats)
-
-        watcher = threading.Thread(target=watch)
-        emitters = [threading.Thread(target=record, args=(telemetry, rounds(2_000, 100_000))) for _ in range(4)]
-        for thread in (watcher, *emitters):
-            thread.start()
-        for thread in emitters:
-            thread.join()
-        telemetry.flush(60)
-        over.set()
-        watcher.join()
-        stats = telemetry.stats().spans
-        assert not wrong
-        assert (stats.recorded, stats.buffered) == (rounds(8_000, 400_000), 0)
-        assert exact(stats)
+        exact_at_any_time(telemetry, rounds(2_000, 100_000))
 
 
 def test_nothing_is_lost_or_twice_at_speed(client: Make, rounds: Callable[[int, int], int]) -> None:
