@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +207,28 @@ def test_a_shell_that_takes_no_turns(tmp_path: Path) -> None:
         shell.execute("COMMIT")
         shell.close()
         assert client.database.insert("main", "t", {"n": 1}).rows_affected == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "sqlite+aiosqlite"])
+def test_a_file_that_nobody_may_open_yet(tmp_path: Path, kind: str) -> None:
+    """As behind a program that died in a write, until another has made the file whole: a transaction, which is not tried again, waits."""
+    import sqlite3
+
+    url = f"{kind}:///{tmp_path / 'a.db'}"
+    with configured(url) as client:
+        client.database.create_table("main", "t", {"n": int})
+    alone = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    alone.execute("PRAGMA locking_mode=EXCLUSIVE")
+    alone.execute("INSERT INTO t VALUES (0)")
+    with configured(url) as client:
+        with pytest.raises(DeadlineExceededError):
+            client.database.query("main", "SELECT n FROM t", timeout=0.2)
+        closing = threading.Timer(0.3, alone.close)
+        closing.start()
+        with client.database.transaction("main") as tx:
+            tx.execute("INSERT INTO t VALUES (1)")
+        closing.join()
+        assert client.database.query("main", "SELECT n FROM t", type=int) == [0, 1]
 
 
 def test_names_of_stores_are_names_of_files(tmp_path: Path) -> None:

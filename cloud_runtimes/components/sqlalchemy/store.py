@@ -221,16 +221,21 @@ class Store:
         """Take a connection out of the pool; leaving ``holds`` rolls back and gives it back."""
         from .link import Link
 
-        call.check()
-        call.connecting = True
-        try:
-            connection = self.engine(in_loop).connect()
-        except Exception as error:
-            found = self.explained(error, call)
-            forget_password(error, self._url.password)
-            raise found from error
-        finally:
-            call.connecting = False
+        connection: sa.Connection | None = None
+        while connection is None:
+            call.check()
+            call.connecting = True
+            try:
+                connection = self.engine(in_loop).connect()
+            except Exception as error:
+                # behind a program that died in the middle of a write one connection makes the file whole, and the others wait
+                if self.path is not None and is_busy(error):
+                    continue
+                found = self.explained(error, call)
+                forget_password(error, self._url.password)
+                raise found from error
+            finally:
+                call.connecting = False
         link = Link(self, connection, self._interrupter(connection))
         holds.add(link)
         self.links.add(link)
