@@ -29,6 +29,10 @@ _BATCH: Final = 64
 OVERDUE: Final = (
     "SELECT id, frame, start, count, deliveries, settled FROM claims WHERE grp = ? AND deadline <= ? ORDER BY deadline, frame, start LIMIT ?"
 )
+_DUE: Final = (
+    "SELECT EXISTS (SELECT 1 FROM delayed WHERE topic = ? AND due <= ?), "
+    "EXISTS (SELECT 1 FROM claims WHERE grp = ? AND deadline <= ?)"
+)
 _TAKE: Final = "UPDATE claims SET member = ?, boot = ?, deadline = ?, deliveries = deliveries + 1 WHERE id = ?"
 _CLAIM: Final = (
     "INSERT INTO claims (grp, frame, start, count, member, boot, deadline, deliveries, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -93,6 +97,12 @@ def join_group(connection: sqlite3.Connection, topic: int, name: str, latest: bo
     # leases of an earlier boot have ended, whatever their clock says
     connection.execute("UPDATE claims SET deadline = 0, boot = ? WHERE grp = ? AND boot <> ?", (boot, group, boot))
     return group
+
+
+def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, now: int) -> tuple[int, int]:
+    """Tell whether there are delayed frames for `move_delayed` and claims for `take_over`: mostly there are none, and one question costs less than two."""
+    found: tuple[int, int] = connection.execute(_DUE, (topic, wall_ms, group, now)).fetchone()
+    return found
 
 
 def take_over(

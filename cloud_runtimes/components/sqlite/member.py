@@ -222,8 +222,12 @@ class Member(EventSource):
 
     def _claim(self, connection: sqlite3.Connection, want: int, now: int, wall: int) -> list[Claimed]:
         deadline = now + self._ack_wait_ms
-        log.move_delayed(connection, self._topic, wall)
-        claimed = log.take_over(connection, self._group, self._name, self._boot, now, deadline, want)
+        delayed, overdue = log.due(connection, self._topic, wall, self._group, now)
+        if delayed:
+            log.move_delayed(connection, self._topic, wall)
+        claimed: list[Claimed] = []
+        if overdue:
+            claimed = log.take_over(connection, self._group, self._name, self._boot, now, deadline, want)
         if self._max_deliveries is not None:
             claimed = [each for each in claimed if not self._exhausted(connection, each)]
         want -= sum(len(each.open()) for each in claimed)
