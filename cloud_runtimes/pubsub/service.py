@@ -286,7 +286,9 @@ class PubSubService(Service):
         loop: Any,
     ) -> Subscription[Any]:
         """Make a source live; an interrupt leaves no member behind that nobody has."""
-        in_flight = options.get("max_in_flight") or max(256, 2 * (batch or 1))
+        # eight batches let the next ones be fetched while one is worked on; twice one is needed for that at least
+        ahead = 0 if batch is None else max(2 * batch, min(8 * batch, 1000))
+        in_flight = options.get("max_in_flight") or max(256, ahead)
         subscription: Subscription[Any] | None = None
         try:
             pump = Pump(
@@ -374,7 +376,7 @@ class PubSubService(Service):
             group: its members share the events; default the ``app_id``.
             start: where a new group begins, ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
-            max_in_flight: unsettled events at most (embedded: 256, or twice ``batch``).
+            max_in_flight: unsettled events at most (embedded: 256; with ``batch`` eight times it up to 1,000, and twice it at least).
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
             dead_letter_topic: where dropped events go.
