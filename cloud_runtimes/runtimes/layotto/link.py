@@ -144,9 +144,9 @@ class LayottoLink(Channel):
         if answer.refusal is not None:
             raise Refused(answer.refusal, rpc="InvokeService")
         told = dict(answer.headers)
-        # an application of ours tells what Layotto would not pass on
-        content_type = told.pop(CONTENT_TYPE_HEADER, "") or answer.message.content_type or None
+        # an application of ours tells what Layotto would not pass on, or make up: of a reply without a type it says that it is text
         status = told.pop(STATUS_HEADER, "")
+        content_type = told.pop(CONTENT_TYPE_HEADER, "") or (not status and answer.message.content_type) or None
         return RpcReply(int(status) if status.isdigit() else 200, told, content_type, answer.message.data.value)
 
     # -- state --------------------------------------------------------------
