@@ -38,6 +38,7 @@ class Layotto:
         redis: its port.
         etcd: ports of those there are; each is a store of configuration of its own.
         s3: port of a store of objects, ``None``: there is none.
+        app: port of the application that the route for ``service`` leads to.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Layotto:
         etcd: Sequence[int] = (),
         s3: int | None = None,
         app_id: str = "suite",
+        service: str = SERVICE,
     ) -> None:
         self.redis = redis
         self.etcd = etcd
         self.s3 = s3
         self.app_id = app_id
+        self._service = service
         self.topics = {kind: iter(range(TOPICS)) for kind in ("pubsub", "ordered")}
         self.files = folder / "files"
         self.files.mkdir()
@@ -106,6 +109,8 @@ class Layotto:
         settings: dict[str, Any] = {"settings": {"type": "in-memory"}}
         for number, port in enumerate(self.etcd):
             settings[f"etcd-{number}"] = {"type": "etcd", "address": [f"127.0.0.1:{port}"], "timeout": "10"}
+        demo = secrets.with_name("demo.json")
+        demo.write_text(json.dumps({"report-key": "a key of sixteen characters"}), encoding="utf-8")
         files: dict[str, Any] = {f"files{more}": {"type": "local", "metadata": {}} for more in ("", "-2")}
         if self.s3 is not None:
             known = {"accessKeyID": "key", "accessKeySecret": "secret", "SSL": False, "region": "us-east-1"}
@@ -114,12 +119,17 @@ class Layotto:
         runtime = {
             "hellos": {"helloworld": {"type": "helloworld", "hello": "hi"}},
             "config_store": settings,
-            "state": stores("state", keyPrefix="name"),
+            "state": stores("state", keyPrefix="name") | {"totals": {"type": "redis", "metadata": redis}},
             "lock": stores("lock", keyPrefix="name"),
             "sequencer": {"numbers": {"type": "in-memory", "metadata": {}}},
-            "pub_subs": topics("pubsub", 1) | topics("ordered", 1 + TOPICS, concurrency="1", processingTimeout="60s"),
+            "pub_subs": topics("pubsub", 1)
+            | topics("ordered", 1 + TOPICS, concurrency="1", processingTimeout="60s")
+            | {"bus": {"type": "redis", "metadata": {**redis, "consumerID": self.app_id}}},
             "file": files,
-            "secret_store": {"vault": {"type": "local.file", "metadata": {"secretsFile": str(secrets)}}},
+            "secret_store": {
+                store: {"type": "local.file", "metadata": {"secretsFile": str(path)}}
+                for store, path in {"vault": secrets, "demo": demo}.items()
+            },
             "app": {"app_id": self.app_id, "grpc_callback_port": 0},
             "rpcs": {
                 "mosn": {"config": {"channel": [{"size": 16, "protocol": "http", "listener": "egress_runtime_http"}]}}
@@ -128,7 +138,7 @@ class Layotto:
         grpc = {"type": "grpc", "config": {"server_name": "runtime", "grpc_config": runtime}}
         proxy = {"downstream_protocol": "Http1", "upstream_protocol": "Http1", "router_config_name": "none"}
         egress = {**proxy, "name": "proxy_config", "router_config_name": "services"}
-        match = {"headers": [{"name": "id", "value": SERVICE}]}
+        match = {"headers": [{"name": "id", "value": self._service}]}
         hosts = {
             "name": "all",
             "domains": ["*"],
@@ -283,8 +293,8 @@ class LayottoRpc(HereRpc):
 
 
 @contextmanager
-def layotto_process(folder: Path, app_id: str = "suite") -> Iterator[Layotto | None]:
-    """Run it, where there is a Redis for it."""
+def layotto_process(folder: Path, **arguments: Any) -> Iterator[Layotto | None]:
+    """Run it, where there is a Redis for it, with arguments of its own."""
     with ExitStack() as stack:
         redis = stack.enter_context(redis_process(folder, databases=1 + 2 * TOPICS))
         if redis is None:
@@ -292,7 +302,7 @@ def layotto_process(folder: Path, app_id: str = "suite") -> Iterator[Layotto | N
             return
         etcd = [stack.enter_context(each) for each in etcd_processes(folder, 2)]
         s3 = stack.enter_context(_s3())
-        made = Layotto(os.environ["LAYOTTO"], folder, redis=redis, etcd=etcd, s3=s3, app_id=app_id)
+        made = Layotto(os.environ["LAYOTTO"], folder, redis=redis, etcd=etcd, s3=s3, **arguments)
         try:
             yield made
         finally:
