@@ -44,6 +44,7 @@ class PubSub:
         self, client: CloudRuntimesClient, quirks: Quirks, app_id: str, callback_port: int | None, clocks: Clocks
     ) -> None:
         self.panics = self.settled = 0
+        self._over = threading.Event()
         self.clocks = clocks
         self._pubsub = client.pubsub
         self._quirks = quirks
@@ -148,6 +149,7 @@ class PubSub:
             while (response := stream.responses.get()) is not None:
                 yield response
         finally:
+            self._over.wait(self._quirks.notices_late)
             self.panics += stream.panics
             self.settled += stream.settled
             with self._lock:
@@ -218,6 +220,7 @@ class PubSub:
 
     def close(self) -> None:
         """End all."""
+        self._over.set()
         self._forget(None)
         if self._channel is not None:
             self._channel.close()

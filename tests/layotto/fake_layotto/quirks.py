@@ -9,7 +9,7 @@ __all__ = ["Quirks"]
 
 @dataclass
 class Quirks:
-    """See the module; all are on by default.
+    """See the module; all are on by default, but for ``notices_late``.
 
     Attributes:
         delete_needs_etag: ``DeleteState`` and a delete of a transaction fail without one, for a key that is there.
@@ -18,6 +18,7 @@ class Quirks:
         keeps_ttl: a save without a time to live keeps an earlier one.
         spoils_numbers: JSON of an event is decoded into floats and written with six digits.
         one_stream: a second stream for a topic is ended, after it was told to be live.
+        notices_late: seconds for which a stream that has ended still stands in the way of the next one, and events still go to it.
         stays_subscribed: the end of a stream leaves the component subscribed.
         asks_once: an application's topics are asked for when the sidecar starts, and never again.
         silent_deletes: a delete of configuration is not told.
@@ -40,6 +41,7 @@ class Quirks:
     keeps_ttl: bool = True
     spoils_numbers: bool = True
     one_stream: bool = True
+    notices_late: float = 0.0
     stays_subscribed: bool = True
     asks_once: bool = True
     silent_deletes: bool = True

@@ -92,8 +92,9 @@ class FakeLayotto:
 
     def close(self) -> None:
         """End it at once, streams included."""
-        self._server.stop(0).wait()
+        stopped = self._server.stop(0)
         self.pubsub.close()
+        stopped.wait()
         self._pool.shutdown()
 
     def __enter__(self) -> FakeLayotto:
