@@ -233,7 +233,7 @@ class LayottoProcess(Harness):
         arguments.setdefault("app_id", "suite")
         table = {"actuator": self._layotto.actuator, "file_roots": self._roots, "max_message": 64 << 20}
         table |= arguments.pop("table", {})
-        endpoint = f"grpc://127.0.0.1:{self._layotto.grpc}"
+        endpoint = arguments.pop("endpoint", f"grpc://127.0.0.1:{self._layotto.grpc}")
         client = CloudRuntimesClient(endpoint, runtime="layotto", config={"layotto": table}, **arguments)
         self._clients.append(client)
         return client

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_proxy import FaultProxy
 from layotto import SERVICE, Layotto, LayottoFiles, LayottoProcess, LayottoRpc, layotto_process
 
 from cloud_runtimes import CloudRuntimesClient
@@ -279,6 +281,43 @@ def test_a_sidecar_that_starts_again(layotto: Layotto) -> None:
         assert event.data == "after"
         event.ack()
     harness.close()
+
+
+def test_a_way_that_breaks(
+    layotto: Layotto, face: Face, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    """Streams that are cut while events are under way; what was not answered for comes again, and nothing is lost."""
+    harness = LayottoProcess(layotto)
+    direct, topic = harness.client(), harness.store("pubsub")
+    seen: dict[int, int] = {}
+    longest = 0.0
+    with FaultProxy(layotto.grpc) as proxy:
+        broken = harness.client(endpoint=f"grpc://127.0.0.1:{proxy.port}")
+        with face.opened(face.call(broken.pubsub, "subscribe", topic, "t", timeout=SOON)) as sub:
+            for number in range(rounds(2, 20)):
+                first = number * 40
+                face.call(direct.pubsub, "publish_bulk", topic, "t", list(range(first, first + 40)))
+                began = time.monotonic()
+                for taken in range(120):
+                    if taken == 10:
+                        proxy.end = "close" if number % 2 else "reset"
+                        proxy.break_all(proxy.end)
+                        began = time.monotonic()
+                    event = face.call(sub, "receive", 2 * SOON)
+                    assert event is not None, f"missing: {set(range(first + 40)) - set(seen)}"
+                    event.ack()
+                    seen[event.data] = seen.get(event.data, 0) + 1
+                    if len(seen) == first + 40:
+                        break
+                longest = max(longest, time.monotonic() - began)
+    harness.close()
+    assert sorted(seen) == list(range(first + 40))
+    # of a break what was under way comes again, once for each stream: ten at once, and those whose answers were lost
+    again = sum(seen.values()) - len(seen)
+    figure(
+        f"real Layotto, a way that breaks, {face.name}", f"{again} of {len(seen)} came again; at most {longest:.1f} s"
+    )
+    assert again <= len(seen)
 
 
 def test_rpc(client: CloudRuntimesClient, face: Face, layotto: Layotto) -> None:
