@@ -1,16 +1,13 @@
-"""The classes of the messages in `schema`, made by protobuf when first asked for.
-
-They live in a descriptor pool of their own, so that the official SDK, which registers the same names, can be in the same process.
-"""
+"""The classes of the messages in `schema`, made when first asked for."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
+from .._link.messages import Messages, made_once
 from .schema import MESSAGES
 
-__all__ = ["VALUE_TYPE", "Messages", "messages", "plain"]
+__all__ = ["VALUE_TYPE", "messages", "plain"]
 
 VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
 
@@ -22,61 +19,25 @@ _KNOWN: Final = {
     "Value": "google.protobuf.Value",
 }
 _PACKAGE: Final = "cloud_runtimes.dapr"
-_lock = threading.Lock()
-_made: Messages | None = None
 
 
-class Messages:
-    """Every message as an attribute, e.g. ``messages().GetStateRequest(key="k")``; and ``Any``, ``Duration``, ``Empty``, ``Struct``, ``Value``; ``pool`` knows them all by name."""
+def _make() -> Messages:
+    from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, empty_pb2, struct_pb2
 
-    def __init__(self) -> None:
-        from google.protobuf import (
-            any_pb2,
-            descriptor_pb2,
-            descriptor_pool,
-            duration_pb2,
-            empty_pb2,
-            message_factory,
-            struct_pb2,
-        )
-
-        pool = self.pool = descriptor_pool.DescriptorPool()
-        known = (any_pb2, duration_pb2, empty_pb2, struct_pb2)
-        for module in known:
-            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-        file = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/dapr.proto", package=_PACKAGE, syntax="proto3")
-        file.dependency.extend(module.DESCRIPTOR.name for module in known)
-        # google.rpc.Status is known by its name: an Any tells it
-        rpc = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/rpc.proto", package="google.rpc", syntax="proto3")
-        rpc.dependency.extend(module.DESCRIPTOR.name for module in known)
-        names: list[str] = []
-        for line in filter(None, MESSAGES.split("\n")):
-            name, _, fields = line.partition(":")
-            home, package = (rpc, "google.rpc") if name.startswith("google.rpc.") else (file, _PACKAGE)
-            names.append(f"{package}.{name.rpartition('.')[2]}")
-            _add(home.message_type.add(name=name.rpartition(".")[2]), fields, package)
-        for made in (rpc, file):
-            pool.AddSerializedFile(made.SerializeToString())
-        for full in (*_KNOWN.values(), *names):
-            found = message_factory.GetMessageClass(pool.FindMessageTypeByName(full))
-            setattr(self, full.rpartition(".")[2], found)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no message {name!r}")
+    known = (any_pb2, duration_pb2, empty_pb2, struct_pb2)
+    file = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/dapr.proto", package=_PACKAGE, syntax="proto3")
+    # google.rpc.Status is known by its name: an Any tells it
+    rpc = descriptor_pb2.FileDescriptorProto(name="cloud_runtimes/rpc.proto", package="google.rpc", syntax="proto3")
+    for each in (rpc, file):
+        each.dependency.extend(module.DESCRIPTOR.name for module in known)
+    for line in filter(None, MESSAGES.split("\n")):
+        name, _, fields = line.partition(":")
+        home, package = (rpc, "google.rpc") if name.startswith("google.rpc.") else (file, _PACKAGE)
+        _add(home.message_type.add(name=name.rpartition(".")[2]), fields, package)
+    return Messages(known, (rpc, file))
 
 
-def messages() -> Any:
-    """Return the messages.
-
-    Raises:
-        ImportError: protobuf is not installed.
-    """
-    global _made
-    if _made is None:
-        with _lock:
-            if _made is None:
-                _made = Messages()
-    return _made
+messages = made_once(_make)
 
 
 def plain(value: Any) -> Any:

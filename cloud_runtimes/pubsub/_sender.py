@@ -76,6 +76,8 @@ class Sender:
         self._closing = False
         self._give_up_at: float | None = None
         self._marks: deque[tuple[int, float]] = deque()
+        # when the last events were delivered: until then, those behind them were not tried but waited
+        self._delivered = 0.0
         self._failures: dict[int, CloudRuntimesError] = {}
         self._failed = 0
 
@@ -161,10 +163,10 @@ class Sender:
                 self._marks = deque(list(self._marks)[1::2])
 
     def _expiry(self, last: int) -> float:
-        """Return when an event has been tried long enough."""
+        """Return when an event has been tried long enough: waiting behind events that are delivered does not count."""
         while len(self._marks) > 1 and self._marks[0][0] < last:
             self._marks.popleft()
-        expiry = self._marks[0][1] + self._delivery_timeout
+        expiry = max(self._marks[0][1], self._delivered) + self._delivery_timeout
         return expiry if self._give_up_at is None else min(expiry, self._give_up_at)
 
     def _deliver(self, chunks: list[kernel.Chunk]) -> None:
@@ -230,6 +232,8 @@ class Sender:
         """Count, report, and wake who waits."""
         for place, chunk in enumerate(chunks):
             failed = [_failed(chunk, index, error) for (frame, index), error in sorted(found.items()) if frame == place]
+            if len(failed) < chunk.count:
+                self._delivered = monotonic()
             self.buffer.settle(chunk.count, len(chunk.body), len(failed))
             self.changes.announce()  # there is room
             self._report(DeliveryReport(chunk.first, _last(chunk), failed))

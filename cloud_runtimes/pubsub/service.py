@@ -236,7 +236,7 @@ class PubSubService(Service):
             batch_events, batch_bytes: at which a batch leaves.
             buffer_bytes: that events not yet settled may take.
             on_full: ``"block"`` waits for room, ``"raise"`` raises at once, ``"drop"`` counts and drops the new event.
-            delivery_timeout: seconds for which an event is tried, under one id, before it has failed.
+            delivery_timeout: seconds for which an event is tried, under one id, before it has failed; those in which it waits behind events that are delivered do not count.
             on_delivery: called per batch once settled, in order, on the publisher's own thread; never ``async``.
             content_type, attributes: of its events.
 

@@ -53,8 +53,8 @@ _CONFIG: Final = RpcReply(200, {}, JSON, b"{}")
 _SUBSCRIBE: Final = RpcReply(200, {}, JSON, b"[]")
 _SIDECAR_CALLER: Final = "dapr-caller-app-id"
 _SIDECAR: Final = frozenset([SIDECAR_HEADER, _SIDECAR_CALLER, "dapr-callee-app-id", "dapr-caller-namespace"])
-_LAYOTTOS: Final = frozenset(["id", "rpc_request_timeout"])
-"""Headers by which Layotto finds a route and limits a call (mosn/layotto ``components/rpc``)."""
+_LAYOTTOS: Final = frozenset(["id", "rpc_request_timeout", "query_string", "grpc-accept-encoding", "user-agent"])
+"""Headers by which Layotto finds a route and limits a call (mosn/layotto ``components/rpc``), and what it passes on of gRPC's own."""
 _HIDDEN: Final = HOP_HEADERS | _SIDECAR | {TOKEN_HEADER, TIMEOUT_HEADER, CALLER_HEADER, CONTENT_TYPE_HEADER}
 _CLOSE: Final = (b"connection", b"close")
 

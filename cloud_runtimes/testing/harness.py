@@ -26,6 +26,7 @@ class Harness(ABC):
         name: of the row in the table of what works where.
         bad_etag: an etag that this component could have given and never did.
         empty_settings: whether a configuration store keeps a value that is empty.
+        slashes: whether a key of a configuration store may have a ``/``; else saving one is refused.
         event_metadata: whether a subscriber gets the publisher's ``metadata``.
         raw_types: whether an event without an envelope keeps its content type.
         applications: whether jobs are those of the client's ``app_id``; else they are the sidecar's.
@@ -39,6 +40,7 @@ class Harness(ABC):
     name: str
     bad_etag: str = "00000000000000aa"
     empty_settings: bool = True
+    slashes: bool = True
     event_metadata: bool = True
     raw_types: bool = True
     applications: bool = True

@@ -244,7 +244,7 @@ def databases(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @contextmanager
-def redis_process(folder: Path) -> Iterator[int | None]:
+def redis_process(folder: Path, databases: int = 16) -> Iterator[int | None]:
     """Run a Redis, where it is installed."""
     binary = shutil.which("redis-server")
     if binary is None:
@@ -252,6 +252,7 @@ def redis_process(folder: Path) -> Iterator[int | None]:
         return
     port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    command += ["--databases", str(databases)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 30

@@ -1,33 +1,63 @@
-"""A real Layotto for all tests of a module: the binary that the variable ``LAYOTTO`` names, over a ``redis-server`` that must be installed too."""
+"""A real Layotto for all tests of a module: the binary that the variable ``LAYOTTO`` names, over a ``redis-server`` that must be installed too, and over ``etcd`` and ``moto_server`` (S3) where there are such (in the path, or named by the variables ``ETCD`` and ``MOTO_SERVER``)."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from daprd import free_port, redis_call, redis_process
+from harnesses import HereRpc
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
+from cloud_runtimes.testing.suites import rpc_methods
 
 SERVICE = "beside"
 """The application that a route leads to, at the port `Layotto.app`."""
 STORES = 8
 """Components of each kind: a test has some of its own, and all are emptied between two tests."""
+TOPICS = 150
+"""Components of pub/sub, and as many that deliver one event at a time: what a test has subscribed stays subscribed, so each has its own, in a database of Redis of its own."""
+REDELIVERED = 2.0
+"""Seconds after which an event that is not answered for comes again, at the earliest."""
 
 
 class Layotto:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, binary: str, folder: Path, redis: int) -> None:
+    Attributes:
+        redis: its port.
+        etcd: ports of those there are; each is a store of configuration of its own.
+        s3: port of a store of objects, ``None``: there is none.
+        app: port of the application that the route for ``service`` leads to.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        *,
+        redis: int,
+        etcd: Sequence[int] = (),
+        s3: int | None = None,
+        app_id: str = "suite",
+        service: str = SERVICE,
+    ) -> None:
         self.redis = redis
+        self.etcd = etcd
+        self.s3 = s3
+        self.app_id = app_id
+        self._service = service
+        self.topics = {kind: iter(range(TOPICS)) for kind in ("pubsub", "ordered")}
         self.files = folder / "files"
         self.files.mkdir()
         self.grpc, self._actuator, self._egress, self.app = (free_port() for _ in range(4))
@@ -66,16 +96,41 @@ class Layotto:
             made = {"type": "redis", "metadata": {**redis, **more}}
             return {f"{kind}-{number}": made for number in range(STORES)}
 
+        def topics(kind: str, first: int, **more: str) -> dict[str, Any]:
+            again = {"processingTimeout": f"{REDELIVERED:g}s", "redeliverInterval": "1s", "consumerID": self.app_id}
+            return {
+                f"{kind}-{number}": {
+                    "type": "redis",
+                    "metadata": {**redis, **again, "redisDB": str(first + number), **more},
+                }
+                for number in range(TOPICS)
+            }
+
+        settings: dict[str, Any] = {"settings": {"type": "in-memory"}}
+        for number, port in enumerate(self.etcd):
+            settings[f"etcd-{number}"] = {"type": "etcd", "address": [f"127.0.0.1:{port}"], "timeout": "10"}
+        demo = secrets.with_name("demo.json")
+        demo.write_text(json.dumps({"report-key": "a key of sixteen characters"}), encoding="utf-8")
+        files: dict[str, Any] = {f"files{more}": {"type": "local", "metadata": {}} for more in ("", "-2")}
+        if self.s3 is not None:
+            known = {"accessKeyID": "key", "accessKeySecret": "secret", "SSL": False, "region": "us-east-1"}
+            made = {"type": "minio", "metadata": [{"endpoint": f"127.0.0.1:{self.s3}", **known}]}
+            files |= {f"objects{more}": made for more in ("", "-2")}
         runtime = {
             "hellos": {"helloworld": {"type": "helloworld", "hello": "hi"}},
-            "config_store": {"settings": {"type": "in-memory"}},
-            "state": stores("state", keyPrefix="name"),
+            "config_store": settings,
+            "state": stores("state", keyPrefix="name") | {"totals": {"type": "redis", "metadata": redis}},
             "lock": stores("lock", keyPrefix="name"),
             "sequencer": {"numbers": {"type": "in-memory", "metadata": {}}},
-            "pub_subs": stores("pubsub", consumerID="suite"),
-            "file": {"files": {"type": "local", "metadata": {}}},
-            "secret_store": {"vault": {"type": "local.file", "metadata": {"secretsFile": str(secrets)}}},
-            "app": {"app_id": "suite", "grpc_callback_port": 0},
+            "pub_subs": topics("pubsub", 1)
+            | topics("ordered", 1 + TOPICS, concurrency="1", processingTimeout="60s")
+            | {"bus": {"type": "redis", "metadata": {**redis, "consumerID": self.app_id}}},
+            "file": files,
+            "secret_store": {
+                store: {"type": "local.file", "metadata": {"secretsFile": str(path)}}
+                for store, path in {"vault": secrets, "demo": demo}.items()
+            },
+            "app": {"app_id": self.app_id, "grpc_callback_port": 0},
             "rpcs": {
                 "mosn": {"config": {"channel": [{"size": 16, "protocol": "http", "listener": "egress_runtime_http"}]}}
             },
@@ -83,7 +138,7 @@ class Layotto:
         grpc = {"type": "grpc", "config": {"server_name": "runtime", "grpc_config": runtime}}
         proxy = {"downstream_protocol": "Http1", "upstream_protocol": "Http1", "router_config_name": "none"}
         egress = {**proxy, "name": "proxy_config", "router_config_name": "services"}
-        match = {"headers": [{"name": "id", "value": SERVICE}]}
+        match = {"headers": [{"name": "id", "value": self._service}]}
         hosts = {
             "name": "all",
             "domains": ["*"],
@@ -143,28 +198,42 @@ class Layotto:
 
 
 class LayottoProcess(Harness):
-    """Clients of it."""
+    """Clients of it.
+
+    Attributes:
+        topics: ``"pubsub"``, whose events are ten at once, so in no order, or ``"ordered"``, one at a time.
+    """
 
     name = "a real layotto"
     bad_etag = "999999999"
     event_metadata = False
+    slashes = False
     tells_expiry = False
     prefetch = 256
 
-    def __init__(self, layotto: Layotto) -> None:
+    def __init__(self, layotto: Layotto, topics: str = "pubsub") -> None:
         self._layotto = layotto
+        self.topics = topics
         self._clients: list[CloudRuntimesClient] = []
-        self._free = {kind: [f"{kind}-{number}" for number in range(STORES)] for kind in ("state", "lock", "pubsub")}
-        redis_call(layotto.redis, "FLUSHALL")
+        self._free = {kind: [f"{kind}-{number}" for number in range(STORES)] for kind in ("state", "lock")}
+        self._free["configuration"] = [f"etcd-{number}" for number in range(len(layotto.etcd))] or ["settings"]
+        self._free |= {"file": ["files"], "secret": ["vault"]}
+        self._roots: dict[str, str] = {"files": str(layotto.files)}
+        redis_call(layotto.redis, "SELECT", "0")
+        redis_call(layotto.redis, "FLUSHDB")
+        for port in layotto.etcd:
+            empty_etcd(port)
 
     def store(self, kind: str = "store") -> str:
-        names = {"configuration": "settings", "file": "files", "secret": "vault"}
-        return names.get(kind) or self._free[kind].pop(0)
+        if kind == "pubsub":
+            return f"{self.topics}-{next(self._layotto.topics[self.topics])}"
+        return self._free[kind].pop(0)
 
     def client(self, **arguments: Any) -> CloudRuntimesClient:
         arguments.setdefault("app_id", "suite")
-        table = {"actuator": self._layotto.actuator, "file_roots": {"files": str(self._layotto.files)}}
-        endpoint = f"grpc://127.0.0.1:{self._layotto.grpc}"
+        table = {"actuator": self._layotto.actuator, "file_roots": self._roots, "max_message": 64 << 20}
+        table |= arguments.pop("table", {})
+        endpoint = arguments.pop("endpoint", f"grpc://127.0.0.1:{self._layotto.grpc}")
         client = CloudRuntimesClient(endpoint, runtime="layotto", config={"layotto": table}, **arguments)
         self._clients.append(client)
         return client
@@ -174,15 +243,133 @@ class LayottoProcess(Harness):
             client.close()
 
 
+class LayottoFiles(LayottoProcess):
+    """Two stores of files in folders of the machine, or of objects in buckets."""
+
+    def __init__(self, layotto: Layotto, store: str, *roots: str) -> None:
+        super().__init__(layotto)
+        self._free["file"] = [store, f"{store}-2"]
+        self._roots = dict(zip(self._free["file"], roots, strict=True))
+        for root in roots if store == "objects" else ():
+            with urlopen(Request(f"http://127.0.0.1:{layotto.s3}/{root}", method="PUT"), timeout=10) as answer:
+                answer.read()
+
+
+class LayottoRpc(HereRpc):
+    """Methods of the application that the route leads to, in this process; calls go by Layotto."""
+
+    name = "a real layotto"
+    service = SERVICE
+    any_http_method = False
+    knows_services = False
+
+    def __init__(self, layotto: Layotto, folder: Path) -> None:
+        self._layotto = layotto
+        super().__init__(folder)
+
+    def _start(self) -> None:
+        app = super().client(app_id=self.service)
+        rpc_methods.register(app)
+        self._serving = app.rpc.serving(port=self._layotto.app)
+        self._serving.__enter__()
+
+    def config(self) -> dict[str, Any]:
+        return {"capa": {"home": ":memory:", "rpc_open": True}}  # the sidecar has no token to show
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        client = CloudRuntimesClient(
+            f"grpc://127.0.0.1:{self._layotto.grpc}",
+            runtime="layotto",
+            config={"layotto": {"max_message": 64 << 20}},
+            **arguments,
+        )
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        self._serving.__exit__(None, None, None)
+        super().close()
+
+
 @contextmanager
-def layotto_process(folder: Path) -> Iterator[Layotto | None]:
-    """Run it, where there is a Redis for it."""
-    with redis_process(folder) as redis:
+def layotto_process(folder: Path, **arguments: Any) -> Iterator[Layotto | None]:
+    """Run it, where there is a Redis for it, with arguments of its own."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_process(folder, databases=1 + 2 * TOPICS))
         if redis is None:
             yield None
             return
-        made = Layotto(os.environ["LAYOTTO"], folder, redis)
+        etcd = [stack.enter_context(each) for each in etcd_processes(folder, 2)]
+        s3 = stack.enter_context(_s3())
+        made = Layotto(os.environ["LAYOTTO"], folder, redis=redis, etcd=etcd, s3=s3, **arguments)
         try:
             yield made
         finally:
             made.close()
+
+
+def etcd_processes(folder: Path, count: int) -> list[Any]:
+    """Return what runs so many, none where it is not there."""
+    binary = os.environ.get("ETCD") or shutil.which("etcd")
+    return [] if binary is None else [_etcd(binary, folder / f"etcd-{number}") for number in range(count)]
+
+
+@contextmanager
+def _etcd(binary: str, folder: Path) -> Iterator[int]:
+    port, peer = free_port(), free_port()
+    urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+    command = [binary, "--data-dir", str(folder)]
+    command += ["--listen-client-urls", urls[0], "--advertise-client-urls", urls[0], "--listen-peer-urls", urls[1]]
+    command += ["--initial-advertise-peer-urls", urls[1], "--initial-cluster", f"default={urls[1]}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while True:
+            try:
+                empty_etcd(port)
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def _s3() -> Iterator[int | None]:
+    binary = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+    if binary is None:
+        yield None
+        return
+    port = free_port()
+    process = subprocess.Popen(
+        [binary, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=10):
+                    break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def empty_etcd(port: int) -> None:
+    """Delete all of its keys."""
+    every = base64.b64encode(b"\0").decode()
+    request = Request(
+        f"http://127.0.0.1:{port}/v3/kv/deleterange", json.dumps({"key": every, "range_end": every}).encode()
+    )
+    with urlopen(request, timeout=10) as answer:
+        answer.read()

@@ -24,7 +24,7 @@ class BesideLayotto:
             self.harness = MemoryHarness(patched, folder)
             self.client = self.harness.client(app_id="suite")
             assert self.client.supports("state.ttl", "any")  # the component is made while the clock stands in it
-        self.fake = FakeLayotto(self.client, quirks)
+        self.fake = FakeLayotto(self.client, quirks, clocks=self.harness.clocks)
 
     def close(self) -> None:
         self.fake.close()
@@ -37,6 +37,7 @@ class LayottoHarness(Harness):
     name = "layotto"
     bad_etag = "999999999"
     event_metadata = False
+    slashes = False
     tells_expiry = False
     prefetch = 32
 

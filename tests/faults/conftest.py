@@ -77,6 +77,7 @@ def connect(beneath: Beneath, proxy: FaultProxy, face: Face) -> Iterator[Callabl
     yield make
     for client in made:
         face.call(client, "close")
+    beneath.forget()
     left: Any = None
     end = time.monotonic() + 15
     while time.monotonic() < end:

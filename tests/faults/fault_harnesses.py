@@ -10,10 +10,11 @@ import itertools
 import json
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
-from fake_layotto import FakeLayotto
+from fake_layotto import FakeLayotto, Quirks
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import Event
@@ -73,6 +74,13 @@ class Beneath(ABC):
     def data_of(event: Event[Any]) -> Any:
         """Return what was published, of an event that came past the sidecar."""
         return event.data
+
+    def publish(self, topic: str, values: Sequence[Any]) -> None:
+        """Publish to ``bus``, past the proxy."""
+        self.behind.pubsub.publish_bulk("bus", topic, values)
+
+    def forget(self) -> None:
+        """End what the sidecar keeps of streams that have ended."""
 
     @abstractmethod
     def close(self) -> None:
@@ -145,12 +153,15 @@ class DaprGrpcFaults(DaprHttpFaults):
 
 
 class LayottoFaults(Beneath):
-    """The runtime layotto, and the fake of it."""
+    """The runtime layotto, and the fake of it.
+
+    Attributes:
+        quirks: of the fake.
+    """
 
     name = "layotto"
     table = "layotto"
-    # it lets nobody in until it has noticed that the stream is gone (docs/layotto.md): tests/layotto/test_subscriptions.py
-    streams = False
+    streams = True
     larger = False
     quiet = False
     sees_garbage = False
@@ -169,7 +180,8 @@ class LayottoFaults(Beneath):
             "grpc.keepalive_timeout_ms": 400,
             "grpc.http2.ping_timeout_ms": 400,
         }
-        self._fake = FakeLayotto(self.behind, app_id="faults", options=options)
+        self.quirks = Quirks()
+        self._fake = FakeLayotto(self.behind, self.quirks, app_id="faults", options=options)
         self.port = int(self._fake.address.rpartition(":")[2])
         self._app = self.client(self.port)
         self.calls = []
@@ -200,6 +212,12 @@ class LayottoFaults(Beneath):
             return event.data
         envelope = json.loads(event.data)  # of the sidecar, around ours
         return json.loads(base64.b64decode(envelope["data_base64"]))["data"]
+
+    def publish(self, topic: str, values: Sequence[Any]) -> None:
+        self._app.pubsub.publish_bulk("bus", topic, values)
+
+    def forget(self) -> None:
+        self._fake.reset()
 
     def close(self) -> None:
         self._serving.__exit__(None, None, None)

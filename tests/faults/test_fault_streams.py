@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_harnesses import FAULTS, Beneath
+from fault_harnesses import FAULTS, Beneath, LayottoFaults
 from fault_proxy import FaultProxy
 from running import declared, sidecar_process
 
@@ -76,9 +76,9 @@ class Consumer:
         event.ack()
         return True
 
-    def take_all(self, count: int) -> None:
+    def take_all(self, count: int, timeout: float = SOON) -> None:
         """Take until the events 0 … count - 1 have come."""
-        end = time.monotonic() + SOON
+        end = time.monotonic() + timeout
         while len(self.acknowledged) < count:
             assert time.monotonic() < end, f"missing: {set(range(count)) - set(self.acknowledged)}"
             self.take(0.2)
@@ -93,7 +93,7 @@ def test_a_subscription_resumes(
 
     def publish(count: int) -> int:
         some = list(itertools.islice(numbers, count))
-        beneath.behind.pubsub.publish_bulk("bus", topic, some)
+        beneath.publish(topic, some)
         return some[-1] + 1
 
     with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
@@ -111,11 +111,32 @@ def test_a_subscription_resumes(
             consumer.take_all(count)
     # what was not acknowledged comes to the next member, and nothing else is there
     with beneath.behind.pubsub.subscribe("bus", topic) as left:
-        beneath.behind.pubsub.publish("bus", topic, -1)
-        while (event := left.receive(SOON)) is not None and event.data != -1:
-            assert event.data in consumer.acknowledged  # its acknowledgement was lost on the way
+        beneath.publish(topic, [-1])
+        while (event := left.receive(SOON)) is not None and beneath.data_of(event) != -1:
+            assert beneath.data_of(event) in consumer.acknowledged  # its acknowledgement was lost on the way
             event.ack()
         assert event is not None
+
+
+@pytest.mark.parametrize("beneath", [LayottoFaults.name], indirect=True)
+def test_a_sidecar_that_notices_late(
+    beneath: LayottoFaults, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+) -> None:
+    """It lets nobody in, and gives events to nobody, until it has seen that the stream is gone."""
+    topic, late = next(_topics), float(rounds(1, 30))
+    with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(face, sub)
+        beneath.publish(topic, list(range(5)))
+        consumer.take_all(5)
+        beneath.quirks.notices_late = late
+        try:
+            proxy.break_all("reset")
+            beneath.publish(topic, list(range(5, 10)))
+            consumer.take_all(10, SOON + 3 * late)
+        finally:
+            beneath.quirks.notices_late = 0.0
+    # each event at most once more for each stream that has ended in between
+    assert all(count <= 2 for number, count in consumer.acknowledged.items() if number >= 5)
 
 
 @streaming

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_layotto import FakeLayotto
+from layotto import layotto_process
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.demo import _flights as flights
@@ -19,13 +22,34 @@ EVENTS = 1500
 DEADLINE = 120
 
 
-def test_the_demo_runs_over_layotto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _archive() -> None:
     try:
         flights.archive()
     except flights.MissingDataError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+def run(folder: Path, endpoint: str, port: int, events: int) -> str:
+    """Run it, and return what it says."""
+    path = folder / "cloud.toml"
+    path.write_text(f'runtime = "layotto"\nendpoint = "{endpoint}"\n', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "cloud_runtimes.demo", "--config", str(path), "--events", str(events)],
+        env={**os.environ, "APP_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE + events / 200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all totals as in the file, nothing lost" in done.stdout
+    return done.stdout
+
+
+def test_the_demo_runs_over_layotto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of sixteen characters")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -33,17 +57,18 @@ def test_the_demo_runs_over_layotto(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with CloudRuntimesClient(runtime="capa", app_id="flights-demo", config=config) as beneath:
         with FakeLayotto(beneath, app_id="flights-demo") as fake:
             fake.invoke.routes["flights-demo"] = f"127.0.0.1:{port}"
-            path = tmp_path / "cloud.toml"
-            path.write_text(f'runtime = "layotto"\nendpoint = "{fake.endpoint}"\n', encoding="utf-8")
-            command = [sys.executable, "-W", "error", "-m", "cloud_runtimes.demo"]
-            command += ["--events", str(EVENTS), "--config", str(path)]
-            done = subprocess.run(
-                command,
-                env={**os.environ, "APP_PORT": str(port)},
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE,
-                check=False,
-            )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all totals as in the file, nothing lost" in done.stdout
+            run(tmp_path, fake.endpoint, port, EVENTS)
+
+
+@pytest.mark.skipif(not os.environ.get("LAYOTTO"), reason="LAYOTTO names no Layotto")
+def test_the_demo_runs_over_a_real_layotto(
+    tmp_path: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+) -> None:
+    with layotto_process(tmp_path, app_id="flights-demo", service="flights-demo") as layotto:
+        if layotto is None:
+            pytest.skip("there is no redis-server")
+        count = rounds(EVENTS, 336_776)
+        told = run(tmp_path, f"grpc://127.0.0.1:{layotto.grpc}", layotto.app, count)
+    lost = re.search(r"lost\s+(\d+)", told)
+    assert lost is not None
+    figure("demo over a real Layotto, flights", f"{count:,}, lost {lost[1]}")

@@ -391,7 +391,7 @@ def test_a_foreign_application_s_status_is_unavailable(
 def test_what_is_declared_is_what_is_pinned() -> None:
     # a conformance test is skipped where its feature is not declared: this is against dropping one in silence
     assert features.runtimes()["layotto"] == {
-        "configuration": {"group", "label", "subscribe", "tags", "write"},
+        "configuration": {"group", "label", "subscribe", "write"},
         "file": {"sizes"},
         "lock": set(),
         "pubsub": {"dead_letter", "subscribe", "ttl"},
@@ -410,3 +410,22 @@ def test_what_is_declared_is_what_is_pinned() -> None:
         "secret": {"bulk"},
         "state": {"consistency", "etag", "first_write", "transaction", "transaction_etag", "ttl"},
     }
+
+
+def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
+    client: CloudRuntimesClient, fake: FakeLayotto, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = client.configuration
+    face.call(configuration, "save_configuration", "c", {"a": "1", "ab": "2", "b": "3"})
+    face.call(configuration, "delete_configuration", "c", ["a"])
+    assert face.call(configuration, "get_configuration", "c") == {"ab": "2", "b": "3"}
+    face.call(configuration, "save_configuration", "c", {"a": "1"})
+
+    def broken(self: Any, items: Any, metadata: Any) -> Any:
+        raise UnavailableError("away")
+
+    monkeypatch.setattr("cloud_runtimes.runtimes.layotto.configuration.LayottoConfiguration._save", broken)
+    with pytest.raises(UnavailableError) as caught:
+        face.call(configuration, "delete_configuration", "c", ["a"])
+    assert caught.value.maybe_applied
+    assert "'ab'" in "".join(getattr(caught.value.__cause__ or caught.value, "__notes__", []))

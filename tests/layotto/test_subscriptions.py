@@ -9,12 +9,20 @@ import pytest
 from fake_layotto import FakeLayotto, Quirks
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._clock import Clocks
 from cloud_runtimes._layotto.messages import messages
 from cloud_runtimes._link.subscription import StreamSubscription
 from cloud_runtimes.errors import ComponentNotFoundError
 from cloud_runtimes.testing import Face
 
 SOON = 20.0
+
+
+class Ahead(Clocks):
+    """A minute ahead."""
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + 60_000
 
 
 def test_who_has_no_room_sleeps(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +105,21 @@ def test_events_of_others(
         event = face.call(sub, "receive", SOON)
     assert event.data == expected
     assert (event.topic, event.type) == ("t", "com.dapr.event.sent")
+
+
+def test_what_has_expired_does_not_come(client: CloudRuntimesClient, fake: FakeLayotto, face: Face) -> None:
+    face.call(client.pubsub, "publish", "bus", "t", "short", ttl=5)
+    # and what is no event at all, from past the sidecar
+    face.call(fake.client.pubsub, "publish", "bus", "t", b"\xff no JSON", content_type="application/octet-stream")
+    face.call(client.pubsub, "publish", "bus", "t", "long", ttl=600)
+    fake.pubsub.clocks = Ahead()
+    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
+        event = face.call(sub, "receive", SOON)
+        assert event.data == "long"
+        event.ack()
+        assert face.call(sub, "receive", 0.3) is None
+    assert face.until(lambda: fake.pubsub.settled == 3)
+    assert fake.pubsub.panics == 0
 
 
 def test_dead_letters_are_ours(client: CloudRuntimesClient, face: Face) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import grpc
 import pytest
 
@@ -280,16 +280,7 @@ def test_several_loops_and_threads_at_once(sidecar: Sidecar) -> None:
 @pytest.mark.process
 def test_a_forked_child_connects_anew(sidecar: Sidecar) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens", timeout=20) as client:
-        client.state.save("s", "k", 1)
-        child = os.fork()
-        if child == 0:
-            try:
-                client.state.save("s", "child", client.state.get("s", "k") + 1)
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
-        assert client.state.get("s", "child") == 2
+        forked.connects_anew(client)
 
 
 _FORKING = """

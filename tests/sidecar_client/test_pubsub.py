@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +13,13 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+import forked
 import grpc
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, errors
 from cloud_runtimes._dapr.messages import messages
 from cloud_runtimes.errors import (
-    ClosedError,
     ComponentNotFoundError,
     InternalError,
     PermissionDeniedError,
@@ -359,25 +358,7 @@ def test_a_full_subscription_does_not_spin() -> None:
 
 @pytest.mark.process
 def test_fork(over_grpc: CloudRuntimesClient) -> None:
-    """Beside an open stream gRPC's library crashes or hangs in a child now and then, so it is refused there; the parent goes on."""
-    with over_grpc.pubsub.subscribe("bus", "forked") as sub:
-        over_grpc.pubsub.publish("bus", "forked", "parent")
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                try:
-                    sub.receive(1)
-                except ClosedError:
-                    try:
-                        over_grpc.pubsub.publish("bus", "forked", "child")
-                    except UnsupportedError as error:
-                        code = 0 if "spawn" in str(error) and not error.maybe_applied else 1
-            finally:
-                os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
-        over_grpc.pubsub.publish("bus", "forked", "again")
-        assert sorted(event.data for event in take(sub, 2)) == ["again", "parent"]
+    forked.is_refused_beside_a_stream(over_grpc)
 
 
 # -- failures -----------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Configuration over Layotto. What its streams do not tell, a look every few seconds does: some stores say nothing of deletes, and the end of another process's stream silences this one's."""
+"""Configuration over Layotto. A store does not tell what it is, so each is treated as its etcd is.
+
+What streams do not tell, a look every few seconds does: some stores say nothing of deletes, and the end of another process's stream silences this one's.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ..._operation import Operation
 from ...configuration import driver as spi
 from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...configuration.types import ConfigurationItem
+from ...errors import CloudRuntimesError, UnsupportedError
 from .link import LayottoLink
 
 __all__ = ["LayottoConfiguration"]
@@ -22,9 +26,12 @@ _SETTLING: Final = (0.2, 1.0, 4.0)
 
 
 class LayottoConfiguration(ConfigurationDriver):
-    """The settings of one store of the sidecar."""
+    """The settings of one store of the sidecar.
 
-    features = frozenset({spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.WRITE})
+    Tags are not declared: its etcd makes keys of their values and loses their names (mosn/layotto ``configstores/etcdv3``). What an item that is read has, is told.
+    """
+
+    features = frozenset({spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.WRITE})
 
     def __init__(self, link: LayottoLink, name: str) -> None:
         self._link = link
@@ -75,6 +82,13 @@ class LayottoConfiguration(ConfigurationDriver):
         await self._link.run_async(op, self._save(items, metadata))
 
     def _save(self, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None) -> Flow[None]:
+        for item in items:
+            for what, text in (("key", item.key), ("group", item.group), ("label", item.label)):
+                if "/" in (text or ""):
+                    raise UnsupportedError(
+                        f"{what} {text!r}: in a store of Layotto's such as etcd nobody finds what has a / there: "
+                        "give another character"
+                    )
         kinds = messages()
         made = [
             kinds.ConfigurationItem(
@@ -93,15 +107,38 @@ class LayottoConfiguration(ConfigurationDriver):
         yield from self._link.ask("SaveConfiguration", message)
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._link.run(op, self._delete(selection))
+        restoring: list[str] = []
+        try:
+            self._link.run(op, self._delete(selection, restoring))
+        except BaseException as error:
+            _tell(error, restoring)
+            raise
 
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._link.run_async(op, self._delete(selection))
+        restoring: list[str] = []
+        try:
+            await self._link.run_async(op, self._delete(selection, restoring))
+        except BaseException as error:
+            _tell(error, restoring)
+            raise
 
-    def _delete(self, selection: Selection) -> Flow[None]:
-        if selection.keys:  # without any, stores may take all to be meant
-            message = messages().DeleteConfigurationRequest(**self._meant(selection), keys=selection.keys)
-            yield from self._link.ask("DeleteConfiguration", message)
+    def _delete(self, selection: Selection, restoring: list[str]) -> Flow[None]:
+        """Delete keys. Etcd deletes all that begin with one of them, so the others are saved again; ``restoring`` has their names meanwhile."""
+        if not selection.keys:  # without any, stores may take all to be meant
+            return
+        every = selection._replace(keys=())
+        before = yield from self._look(every)
+        kept = [
+            item for key, item in before.items() if key not in selection.keys and key.startswith(tuple(selection.keys))
+        ]
+        message = messages().DeleteConfigurationRequest(**self._meant(selection), keys=selection.keys)
+        restoring += [item.key for item in kept]
+        yield from self._link.ask("DeleteConfiguration", message)
+        if kept:
+            after = yield from self._look(every)
+            if lost := [item for item in kept if item.key not in after]:
+                yield from self._save(lost, selection.metadata)
+        restoring.clear()
 
     # -- subscribing --------------------------------------------------------
 
@@ -116,3 +153,13 @@ class LayottoConfiguration(ConfigurationDriver):
         look = partial(self._look, selection)
         refresh = self._link.own.configuration_refresh
         return StreamedSource(self._link, self._name, first, look, settling=_SETTLING, greets=False, refresh=refresh)
+
+
+def _tell(error: BaseException, restoring: list[str]) -> None:
+    """Say on what ended a delete which other keys it may have taken along. Another try would not know of them."""
+    if restoring:
+        if isinstance(error, CloudRuntimesError):
+            error.retryable = False
+            error.maybe_applied = True
+        names = ", ".join(map(repr, restoring))
+        error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")

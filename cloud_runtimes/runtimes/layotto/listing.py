@@ -25,7 +25,12 @@ def listed(
     """Return a listing as `FileDriver.list_files` has it."""
     found: list[FileInfo] = []
     top = root.rstrip("/") or "."
-    known = yield from files.meta(top)
+    try:
+        known = yield from files.meta(top)
+    except Refused as refused:
+        if refused.status != "INTERNAL":
+            raise
+        known = None  # a bucket is no name of a file to object stores
     if known is not None and is_folder(known):
         folder = prefix.rpartition("/")[0]
         yield from _walk(files, root, folder, prefix, recursive, found)

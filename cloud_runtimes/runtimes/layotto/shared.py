@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["share"]
 
 _Key = tuple[str, ...]
+_LEAVING: Final = 2.0
+"""Seconds that a sidecar has for ending a stream of configuration."""
 
 
 class _Registry:
@@ -26,14 +28,17 @@ class _Registry:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.streams: dict[_Key, _Shared] = {}
+        # of configuration, that are ended and whose sidecar may not have noticed
+        self.ending: dict[_Key, Stream] = {}
         self.parents: list[Any] = []
         _fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the streams are the parent's."""
-        self.parents.append(self.streams)  # letting go of one would end it
+        self.parents.append((self.streams, self.ending))  # letting go of one would end it
         self.lock = threading.RLock()
         self.streams = {}
+        self.ending = {}
 
 
 _registry: Final = _Registry()
@@ -62,18 +67,27 @@ class _Member:
         self.stream.leave(self, at_once=False)
 
     def cancel(self) -> None:
-        self.stream.leave(self, at_once=True)
+        # what is cancelled ends here alone: only the sidecar's answer to a last message says that the next stream is safe
+        self.stream.leave(self, at_once=self.stream.kind != "configuration")
 
     def join(self, timeout: float | None) -> bool:
-        return self.last is None or self.last.join(timeout)
+        if self.last is None or self.last.join(timeout):
+            return True
+        if self.stream.kind == "configuration":
+            self.last.cancel()
+        return False
 
 
 class _Shared:
-    """One stream and its members."""
+    """One stream and its members.
+
+    Attributes:
+        kind: of stream.
+    """
 
     def __init__(self, link: LayottoLink, kind: str, key: _Key) -> None:
         self._link = link
-        self._kind = kind
+        self.kind = kind
         self._key = key
         self._members: list[_Member] = []
         self._stream: Stream | None = None
@@ -90,13 +104,13 @@ class _Shared:
             self._members.append(member)
             if self._stream is None:
                 try:
-                    self._stream = _opened(self._link, self._kind, first, self._received, self._ended)
+                    self._stream = _opened(self._link, self.kind, first, self._received, self._ended)
                 except BaseException:
                     del _registry.streams[self._key]
                     self._link.close()
                     raise
                 return member
-            if self._kind == "configuration":
+            if self.kind == "configuration":
                 self._stream.send(first)
             greeting = self._greeting
         if greeting is not None:
@@ -123,6 +137,8 @@ class _Shared:
             elif _registry.streams.get(self._key) is self:
                 del _registry.streams[self._key]
                 member.last = stream
+                if stream is not None and self.kind == "configuration":
+                    _registry.ending[self._key] = stream
         for other, event in given:
             other.receive(event)
         if member.last is not None:
@@ -138,12 +154,12 @@ class _Shared:
 
     def _received(self, message: Any) -> None:
         with _registry.lock:
-            if self._kind == "events" and message.HasField("event_message"):
+            if self.kind == "events" and message.HasField("event_message"):
                 if not self._members:
                     return
                 takers = [self._next(message)]
             else:
-                if self._kind == "events":
+                if self.kind == "events":
                     self._greeting = message
                 takers = list(self._members)
         for member in takers:
@@ -153,6 +169,8 @@ class _Shared:
         with _registry.lock:
             if _registry.streams.get(self._key) is self:
                 del _registry.streams[self._key]
+            if _registry.ending.get(self._key) is self._stream:
+                _registry.ending.pop(self._key, None)
             members, self._members = self._members, []
         for member in members:
             member.ended(failure)
@@ -169,6 +187,8 @@ def share(
 ) -> Stream:
     """Return a part in the stream of a kind that ``names`` tell; as `Transport.open`."""
     key = (link.url, kind, *names)
+    if (ending := _registry.ending.get(key)) is not None:
+        ending.join(_LEAVING)  # its late end would silence the next; nobody's loop waits here
     while True:
         with _registry.lock:
             shared = _registry.streams.get(key)

@@ -59,6 +59,13 @@ class LayottoSubscription(StreamSubscription):
         self._held[event.id] = outgoing(record, record.topic), OCTETS
         return record
 
+    def _received(self, connection: int, message: Any) -> None:
+        if message.HasField("event_message") and not message.event_message.id:
+            # of what has expired, or is no event at all, a sidecar tells nothing; any answer but this one is its end (mosn/layotto ``retryStrategy``)
+            self._answer(Token(connection, ""), Verdict.ACK)
+        else:
+            super()._received(connection, message)
+
     def _says(self, id: str, verdict: Verdict) -> Any:
         kinds = messages()
         return kinds.SubscribeTopicEventsRequest(

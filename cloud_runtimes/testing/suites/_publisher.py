@@ -241,6 +241,30 @@ class PublisherCases:
         face.call(publisher, "close")
         assert [event.data for event in drain(face, client, store, 1)] == ["kept"]
 
+    def test_waiting_is_not_being_tried(
+        self, client: CloudRuntimesClient, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver = client.pubsub._driver(store)
+        inner = driver.publish
+
+        def slow(op: Any, topic: str, frames: Any, *more: Any) -> Any:
+            failed: dict[Any, Any] = {}
+            for number, frame in enumerate(frames):
+                if op.remaining() < 0.7:  # a few get through each time
+                    failed[number, 0] = DeadlineExceededError("slow")
+                else:
+                    time.sleep(0.04)
+                    for (_, index), error in inner(op, topic, [frame], *more).items():
+                        failed[number, index] = error
+            return failed
+
+        monkeypatch.setattr(driver, "publish", slow)
+        with client.pubsub.publisher(store, "t", delivery_timeout=1.5, batch_events=1) as publisher:
+            for number in range(40):
+                publisher.send(number)
+            publisher.flush()  # which takes longer than that
+            assert publisher.stats().delivered == 40
+
     def test_flush_times_out(
         self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

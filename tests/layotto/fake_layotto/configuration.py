@@ -1,4 +1,4 @@
-"""Configuration, as Layotto's store in memory does it."""
+"""Configuration, as Layotto's stores in memory and in etcd do it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Configuration:
         found = self._configuration.get_configuration_items(
             store, list(request.keys), group=_own(request.group), label=_own(request.label)
         )
-        return messages().GetConfigurationResponse(items=[_item(each) for each in found.values()])
+        items = [_item(each) for each in found.values() if not (self._quirks.splits_keys and "/" in each.key)]
+        return messages().GetConfigurationResponse(items=items)
 
     def SaveConfiguration(self, request: Any, context: Any) -> Any:
         store = check_store(request.store_name, "UNKNOWN")
@@ -50,6 +51,9 @@ class Configuration:
     def DeleteConfiguration(self, request: Any, context: Any) -> Any:
         store = check_store(request.store_name, "UNKNOWN")
         keys = list(request.keys)
+        if self._quirks.deletes_prefixes:
+            found = self._configuration.get_configuration(store, group=_own(request.group), label=_own(request.label))
+            keys += [key for key in found if key.startswith(tuple(keys))]
         self._configuration.delete_configuration(store, keys, group=_own(request.group), label=_own(request.label))
         if not self._quirks.silent_deletes:
             self._tell(store, set(keys))

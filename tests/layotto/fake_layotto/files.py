@@ -47,6 +47,9 @@ class Files:
             store, name = self._place(first)
             if self._quirks.needs_mode and not {"FileMode", "FileFlag"} <= set(first.metadata):
                 raise Refuse("INTERNAL", "fileMode is required for put file")
+            sizes = {first.metadata.get(key, "") for key in ("fileSize", "filesize")}
+            if self._quirks.needs_size and not (len(sizes) == 1 and sizes.pop().isdigit()):
+                raise Refuse("INTERNAL", "filesize must be set")
             parts = [first.data]
             try:
                 parts += [each.data for each in requests]
@@ -69,6 +72,8 @@ class Files:
     def GetFileMeta(self, request: Any, context: Any) -> Any:
         kinds = messages()
         store, name = self._place(request.request)
+        if not name:
+            raise Refuse("INTERNAL", f"{request.request.name}: invalid fileName format")
         meta = kinds.FileMeta()
         size, modified = 0, ""
         try:
@@ -112,7 +117,7 @@ class Files:
             return store, name
         bucket, _, key = name.partition("/")
         if bucket != BUCKET:
-            raise Refuse("NOT_FOUND", "not exist") if key == "" else Refuse("INTERNAL", f"there is no bucket {bucket}")
+            raise Refuse("INTERNAL", f"there is no bucket {bucket}")
         return store, key
 
     def _missing(self, name: str) -> Refuse:

@@ -41,6 +41,9 @@ class Invoke:
         if address is None:
             raise Refuse("UNAVAILABLE", f"no route for {request.id}")
         headers = {key: value for key, value in context.invocation_metadata() if not key.startswith(_PASSED_BY)}
+        if self._quirks.tells_of_grpc:
+            own = {"user-agent": "grpc", "grpc-accept-encoding": "identity, deflate, gzip", "query_string": ""}
+            headers = own | headers
         timeout = int(headers.pop("rpc_request_timeout", _TIMEOUT))
         headers["content-type"] = "application/grpc" if self._quirks.only_200 else asked.content_type
         verb = _VERBS[asked.http_extension.verb] if asked.HasField("http_extension") else "GET"
@@ -68,4 +71,6 @@ class Invoke:
         told = [(name.lower(), value) for name, value in reply.getheaders() if name.lower() not in _OF_A_CONNECTION]
         context.send_initial_metadata(told)
         kinds = messages()
-        return kinds.InvokeResponse(data=kinds.Any(value=body), content_type="")
+        made_up = "text/plain; charset=utf-8" if self._quirks.tells_of_grpc else ""
+        kind = reply.getheader("content-type") or made_up
+        return kinds.InvokeResponse(data=kinds.Any(value=body), content_type=kind)

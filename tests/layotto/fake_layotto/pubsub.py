@@ -15,6 +15,7 @@ from uuid import uuid4
 import grpc
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._clock import Clocks
 from cloud_runtimes._layotto.messages import APP, messages
 from cloud_runtimes.pubsub import Event, Subscription
 
@@ -31,9 +32,20 @@ _WINDOW = 32
 
 
 class PubSub:
-    """Topics, and one stream for each."""
+    """Topics, and one stream for each.
 
-    def __init__(self, client: CloudRuntimesClient, quirks: Quirks, app_id: str, callback_port: int | None) -> None:
+    Attributes:
+        clocks: by which the time of events is up.
+        panics: answers that would have ended a real one: anything but success for an event without an id.
+        settled: answers that came by streams that have ended.
+    """
+
+    def __init__(
+        self, client: CloudRuntimesClient, quirks: Quirks, app_id: str, callback_port: int | None, clocks: Clocks
+    ) -> None:
+        self.panics = self.settled = 0
+        self._over = threading.Event()
+        self.clocks = clocks
         self._pubsub = client.pubsub
         self._quirks = quirks
         self._app_id = app_id
@@ -52,20 +64,23 @@ class PubSub:
         metadata = dict(request.metadata)
         ttl = metadata.get("ttlInSeconds")
         envelope = self._envelope(request)
+        if ttl is not None and self._quirks.expired_is_empty:
+            envelope["expiration"] = self.clocks.wall_ms() + float(ttl) * 1000
+            ttl = None
         self._pubsub.publish(
             pubsub,
             request.topic,
-            envelope,
+            json.dumps(envelope).encode(),
             content_type=_OCTETS,
             key=metadata.get("partitionKey"),
             ttl=None if ttl is None else float(ttl),
         )
         return messages().Empty()
 
-    def _envelope(self, request: Any) -> bytes:
+    def _envelope(self, request: Any) -> dict[str, Any]:
         kind, data = request.data_content_type, request.data
         if kind == "application/cloudevents+json":
-            envelope = json.loads(data)
+            envelope: dict[str, Any] = json.loads(data)
         else:
             envelope = {
                 "id": str(uuid4()),
@@ -80,9 +95,7 @@ class PubSub:
                 envelope["data"] = json.loads(data)
             else:
                 envelope["data"] = data.decode(errors="replace")
-        if self._quirks.spoils_numbers:
-            envelope = _spoiled(envelope)
-        return json.dumps(envelope).encode()
+        return _spoiled(envelope) if self._quirks.spoils_numbers else envelope
 
     # -- subscribing --------------------------------------------------------
 
@@ -136,6 +149,9 @@ class PubSub:
             while (response := stream.responses.get()) is not None:
                 yield response
         finally:
+            self._over.wait(self._quirks.notices_late)
+            self.panics += stream.panics
+            self.settled += stream.settled
             with self._lock:
                 if self._streams.get(key) is stream:
                     del self._streams[key]
@@ -152,13 +168,25 @@ class PubSub:
 
     def _deliver(self, key: tuple[str, str], component: Subscription[Any]) -> None:
         for event in component:
-            request = _request(key, event.data)
+            request = self._request(key, event.data)
             with self._lock:
                 stream = self._streams.get(key)
-            if self._channel is not None:
+            if self._channel is not None and not request.id:
+                event.ack()
+            elif self._channel is not None:
                 self._call_back(request, event)
             elif stream is None or not stream.give(request, event):
                 event.retry(_AGAIN)
+
+    def _request(self, key: tuple[str, str], data: bytes) -> Any:
+        """Return what a stream brings of an event; of one whose time is up, or that is no JSON, nothing but its being there."""
+        try:
+            envelope = json.loads(data)
+        except ValueError:
+            envelope = {"expiration": 0}
+        if envelope.get("expiration", math.inf) <= self.clocks.wall_ms():
+            return messages().TopicEventRequest()
+        return _requested(key, envelope)
 
     def _call_back(self, request: Any, event: Event[Any]) -> None:
         assert self._channel is not None
@@ -192,6 +220,7 @@ class PubSub:
 
     def close(self) -> None:
         """End all."""
+        self._over.set()
         self._forget(None)
         if self._channel is not None:
             self._channel.close()
@@ -205,6 +234,7 @@ class _Stream:
         self._lock = threading.Lock()
         self._waiting: dict[str, Event[Any]] = {}
         self._over = False
+        self.panics = self.settled = 0
 
     def give(self, request: Any, event: Event[Any]) -> bool:
         """Send an event; tells whether the stream is still there."""
@@ -216,6 +246,8 @@ class _Stream:
         return True
 
     def settle(self, done: Any) -> None:
+        self.settled += 1
+        self.panics += not done.id and done.status.status != 0
         with self._lock:
             waiting = self._waiting.pop(done.id, None)
         if waiting is not None:
@@ -239,8 +271,7 @@ def _settle(event: Event[Any], status: int) -> None:
         event.ack()
 
 
-def _request(key: tuple[str, str], data: bytes) -> Any:
-    envelope = json.loads(data)
+def _requested(key: tuple[str, str], envelope: dict[str, Any]) -> Any:
     kind = envelope.get("datacontenttype", "")
     if "data_base64" in envelope:
         payload = base64.b64decode(envelope["data_base64"])

@@ -9,7 +9,7 @@ __all__ = ["Quirks"]
 
 @dataclass
 class Quirks:
-    """See the module; all are on by default.
+    """See the module; all are on by default, but for ``notices_late``.
 
     Attributes:
         delete_needs_etag: ``DeleteState`` and a delete of a transaction fail without one, for a key that is there.
@@ -18,15 +18,21 @@ class Quirks:
         keeps_ttl: a save without a time to live keeps an earlier one.
         spoils_numbers: JSON of an event is decoded into floats and written with six digits.
         one_stream: a second stream for a topic is ended, after it was told to be live.
+        notices_late: seconds for which a stream that has ended still stands in the way of the next one, and events still go to it.
         stays_subscribed: the end of a stream leaves the component subscribed.
         asks_once: an application's topics are asked for when the sidecar starts, and never again.
         silent_deletes: a delete of configuration is not told.
+        deletes_prefixes: a delete of a key of configuration deletes all keys that begin with it.
+        splits_keys: of a key of configuration with a ``/`` nothing is found again.
         stops_others: the end of a stream of configuration silences the others of its store.
         keep_alive_fails: ``LockKeepAlive`` is INTERNAL.
         missing_is_internal: reading or deleting a missing file is INTERNAL.
         needs_mode: a file is stored only with ``FileMode`` and ``FileFlag``.
+        needs_size: a file is stored only with its size, as ``fileSize`` and ``filesize``.
         writes_authority: a called application gets ``: authority: …`` among its headers, which is none of HTTP.
-        only_200: any other status of a called application is UNAVAILABLE, and no content type is passed on.
+        tells_of_grpc: a called application gets headers of gRPC's own, and of a reply without a content type the caller is told that it is text.
+        only_200: any other status of a called application is UNAVAILABLE, and it is not told the content type.
+        expired_is_empty: an event whose time is up comes without id and data.
     """
 
     delete_needs_etag: bool = True
@@ -35,12 +41,18 @@ class Quirks:
     keeps_ttl: bool = True
     spoils_numbers: bool = True
     one_stream: bool = True
+    notices_late: float = 0.0
     stays_subscribed: bool = True
     asks_once: bool = True
     silent_deletes: bool = True
+    deletes_prefixes: bool = True
+    splits_keys: bool = True
     stops_others: bool = True
     keep_alive_fails: bool = True
     missing_is_internal: bool = True
     needs_mode: bool = True
+    needs_size: bool = True
     writes_authority: bool = True
+    tells_of_grpc: bool = True
     only_200: bool = True
+    expired_is_empty: bool = True

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._clock import Clocks
 from cloud_runtimes._layotto.messages import messages
 
 from .configuration import Configuration
@@ -38,6 +39,7 @@ class FakeLayotto:
         app_id: group of its subscriptions.
         callback_port: where the application takes events; asked once, when this starts.
         options: of the gRPC server.
+        clocks: by which the time of events is up.
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class FakeLayotto:
         app_id: str = "suite",
         callback_port: int | None = None,
         options: Mapping[str, Any] | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.client = client
         self.quirks = quirks or Quirks()
         self.invoke = Invoke(self.quirks)
-        self.pubsub = PubSub(client, self.quirks, app_id, callback_port)
+        self.pubsub = PubSub(client, self.quirks, app_id, callback_port, clocks or Clocks())
         self.files = Files(client, self.quirks)
         self._blocks = [
             self.invoke,
@@ -89,8 +92,9 @@ class FakeLayotto:
 
     def close(self) -> None:
         """End it at once, streams included."""
-        self._server.stop(0).wait()
+        stopped = self._server.stop(0)
         self.pubsub.close()
+        stopped.wait()
         self._pool.shutdown()
 
     def __enter__(self) -> FakeLayotto:
