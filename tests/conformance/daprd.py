@@ -37,12 +37,11 @@ _COMPONENT = (
 _TRIED_AGAIN = """
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
-metadata: {name: tried-again}
+metadata: {{name: tried-again}}
 spec:
-  policies: {retries: {again: {policy: constant, duration: 100ms, maxRetries: -1}}}
-  targets: {components: {again: {inbound: {retry: again}}}}
+  policies: {{retries: {{again: {{policy: constant, duration: 100ms, maxRetries: {times}}}}}}}
+  targets: {{components: {{{name}: {{inbound: {{retry: again}}}}}}}}
 """
-"""Without it the component acknowledges what is to come again."""
 
 
 class Daprd:
@@ -149,7 +148,7 @@ class Beneath(Daprd):
         self.redis = redis
         self.databases = databases
         self._free = {kind: iter(range(10_000)) for kind in ("state", "files", *KINDS)}
-        resources = {"components": "---\n".join(self._components(folder)), "resiliency": _TRIED_AGAIN}
+        resources = {"components": "---\n".join(self._components(folder)), "resiliency": tried_again("again")}
         super().__init__(binary, folder, resources, jobs=True)
 
     def _components(self, folder: Path) -> Iterator[str]:
@@ -189,6 +188,15 @@ def component(name: str, type: str, **metadata: str) -> str:
     """Return a component as Dapr reads it."""
     items = [{"name": key, "value": value} for key, value in metadata.items()]
     return _COMPONENT.format(name=name, type=type, metadata=json.dumps(items))
+
+
+def tried_again(name: str, times: int = -1) -> str:
+    """Return a policy by which events of a component come again that are to: else one in Redis acknowledges them.
+
+    Args:
+        times: how often; -1: without end, where no stream of the component may go: daprd would try that too.
+    """
+    return _TRIED_AGAIN.format(name=name, times=times)
 
 
 def redis_component(name: str, type: str, port: int, database: int = 0, **more: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from daprd import Daprd, component, free_port, redis_component, redis_process
+from daprd import Daprd, component, free_port, redis_component, redis_process, tried_again
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import DropEvent
@@ -21,15 +21,6 @@ from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
 SOON = 30.0
-# an answer that asks for another try is one in Redis only by a policy
-POLICY = """
-apiVersion: dapr.io/v1alpha1
-kind: Resiliency
-metadata: {name: tried-again}
-spec:
-  policies: {retries: {again: {policy: constant, duration: 100ms, maxRetries: -1}}}
-  targets: {components: {bus: {inbound: {retry: again}}}}
-"""
 SENT = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé 🎉", {"a": [1.5, None]}, []]
 Beside = Callable[..., AbstractContextManager[tuple[Daprd, CloudRuntimesClient]]]
 
@@ -60,7 +51,7 @@ def beside(tmp_path: Path, request: pytest.FixtureRequest) -> Beside:
         else:
             settings = {"consumerID": tmp_path.name, "processingTimeout": "2000", "redeliverInterval": "500"}
             made = redis_component("bus", "pubsub.redis", request.getfixturevalue("redis"), **settings)
-        resources = {"bus": made, "policy": POLICY}
+        resources = {"bus": made, "policy": tried_again("bus")}
         daprd = Daprd(os.environ["DAPRD"], tmp_path, resources, port=free_port(), **options)
         try:
             with CloudRuntimesClient(f"http://127.0.0.1:{daprd.http}", app_id="suite") as client:
