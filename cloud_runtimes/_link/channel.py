@@ -328,7 +328,9 @@ class Channel(Transport):
                 'or work without: runtime="capa"',
                 maybe_applied=sent,
             )
-        if code == "DEADLINE_EXCEEDED" and (left := op.remaining()) is not None and left < _TICK:
+        # the sidecar knows the deadline too: it may end a call that is late first, without a word
+        late = code == "DEADLINE_EXCEEDED" or (code in ("CANCELLED", "UNKNOWN") and "RST_STREAM" in details)
+        if late and (left := op.remaining()) is not None and left < _TICK:
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
             return ResourceExhaustedError(

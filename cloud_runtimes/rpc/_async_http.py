@@ -99,6 +99,10 @@ class _Connection(asyncio.Protocol):
             and not self._poll.poll(0)
         )
 
+    def sent(self) -> bool:
+        """Tell whether all has left, so that another call has nothing before it: an answer may come earlier."""
+        return not self.lost and not self.transport.get_write_buffer_size()
+
     async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
         """Send bytes, and a stream behind them; return once the response is complete.
 
@@ -299,9 +303,10 @@ class _LoopPool:
         parser = ResponseParser(head_only=call.http_method == "HEAD")
         body = call.body
         stream = None if isinstance(body, bytes) else body
+        if left == 0.0:
+            connection.transport.abort()
+            raise op.timed_out("a connection")
         try:
-            if left == 0.0:
-                raise op.timed_out("a connection")
             await connection.ask(request(endpoint, call, caller, left), stream, parser, left)
         except _Lost as error:
             again = not error.sent or (call.http_method in SAFE and not parser.begun and stream is None)
@@ -324,7 +329,7 @@ class _LoopPool:
             if isinstance(error, asyncio.CancelledError):
                 mark_interrupted(error, True)
             raise
-        if parser.keep_alive and stream is None and not connection.lost and not self.closed:
+        if parser.keep_alive and stream is None and connection.sent() and not self.closed:
             connection.fresh = False
             connection.idle_since = monotonic()
             idle = self._idle.setdefault(endpoint, [])
@@ -332,7 +337,8 @@ class _LoopPool:
             while idle[0].idle_since < monotonic() - IDLE_CLIENT:  # the last used is taken first
                 idle.pop(0).transport.abort()
         else:
-            connection.transport.close()
+            # not `close`, which waits until the server has taken all, or over TLS has said goodbye: the loop may end before
+            connection.transport.abort()
         return parser.reply()
 
     def close_idle(self) -> None:

@@ -35,6 +35,7 @@ class Harness(ABC):
         any_http_method: whether a call may have a method that HTTP itself does not name.
         knows_services: whether it is known that a call of a service that nobody is was not made.
         prefetch: how many events a member of a group may have fetched beyond its ``max_in_flight``.
+        bulk_order: whether events of one request come in their order.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Harness(ABC):
     any_http_method: bool = True
     knows_services: bool = True
     prefetch: int = 0
+    bulk_order: bool = True
 
     @abstractmethod
     def client(self, **arguments: Any) -> CloudRuntimesClient:

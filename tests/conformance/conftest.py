@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dapr_bindings import Bindings
 from dapr_harnesses import Beside
+from daprd import Beneath, daprd_process, databases
 from harnesses import HARNESSES
 from layotto_harnesses import BesideLayotto
 
@@ -44,3 +45,10 @@ def beside_layotto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BesideL
     made = BesideLayotto(tmp_path_factory.mktemp("layotto"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def daprd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beneath]:
+    """A real daprd for all tests of a module."""
+    with daprd_process(tmp_path_factory.mktemp("daprd"), databases(request)) as made:
+        yield made

@@ -1,4 +1,4 @@
-"""A real daprd for all tests of a module: the binary that the variable ``DAPRD`` names, with components in memory and in files, in Redis where there is a ``redis-server``, in PostgreSQL where there is one, and with the scheduler that lies beside it."""
+"""A real daprd: the binary that the variable ``DAPRD`` names, with components in memory and in files, in Redis where there is a ``redis-server``, in PostgreSQL where there is one, and with the scheduler that lies beside it."""
 
 from __future__ import annotations
 
@@ -11,85 +11,95 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import pytest
-from harnesses import HereRpc
-
-from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Harness
-from cloud_runtimes.testing.suites import rpc_methods
 
 STORES = 800
 """Components of state: a test has one of its own, as in memory nothing empties them."""
 FILES = 700
-SETTINGS = 200
-SECRETS = 60
+IN_REDIS = 500
+"""Components of each kind that are in Redis, each in a database of its own there."""
+KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "configuration": ("configuration.redis", {}),
+    "lock": ("lock.redis", {}),
+    # what was fetched and not answered for comes again soon
+    "pubsub": ("pubsub.redis", {"consumerID": "suite", "processingTimeout": "2000", "redeliverInterval": "500"}),
+    "redis": ("state.redis", {}),
+}
+"""Beginning of a component's name → its type and settings; the rest of the name is its number."""
+IN_ORDER = {"concurrency": "1"}
+"""Settings of every other component of events: by default ten events of a component are under way at once, in no order."""
 _COMPONENT = (
     "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\n"
     "spec: {{type: {type}, version: v1, metadata: {metadata}}}\n"
 )
+_TRIED_AGAIN = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {{name: tried-again}}
+spec:
+  policies: {{retries: {{again: {{policy: constant, duration: 100ms, maxRetries: {times}}}}}}}
+  targets: {{components: {{{name}: {{inbound: {{retry: again}}}}}}}}
+"""
 
 
 class Daprd:
     """See the module.
 
     Attributes:
+        http, grpc: its ports.
         port: where the application is to listen.
         scheduler: there is one, so that there are jobs.
+
+    Args:
+        resources: what its files of resources have, by their names.
+        jobs: start the scheduler too.
     """
 
-    def __init__(self, binary: str, folder: Path, redis: int | None, databases: Mapping[str, str]) -> None:
-        self.redis = redis
-        self.databases = databases
+    def __init__(
+        self, binary: str, folder: Path, resources: Mapping[str, str], *, port: int | None = None, jobs: bool = False
+    ) -> None:
         self.folder = folder
-        resources = folder / "resources"
-        resources.mkdir()
-        self.port = free_port()
-        (resources / "components.yaml").write_text("---\n".join(self._components()), encoding="utf-8")
+        self._binary = binary
+        self.resources = folder / "resources"
+        self.resources.mkdir()
+        for name, text in resources.items():
+            (self.resources / f"{name}.yaml").write_text(text, encoding="utf-8")
+        self.http, self.grpc, self._inner = (free_port() for _ in range(3))
+        self.port = free_port() if port is None else port
         self._processes: list[subprocess.Popen[bytes]] = []
-        command = [binary, "--app-id", "suite", "--resources-path", str(resources), "--enable-metrics=false"]
-        command += ["--app-port", str(self.port), "--max-body-size", "64Mi", "--log-level", "warn"]
-        self.http, self.grpc, inner = (free_port() for _ in range(3))
-        command += ["--dapr-http-port", str(self.http), "--dapr-grpc-port", str(self.grpc)]
-        command += ["--dapr-internal-grpc-port", str(inner), "--dapr-listen-addresses", "127.0.0.1"]
+        self._scheduler: int | None = None
         scheduler = Path(binary).with_name("scheduler")
-        self.scheduler = scheduler.exists()
-        self._free = {kind: iter(range(10_000)) for kind in ("state", "files", "settings", "secrets", "databases")}
+        self.scheduler = jobs and scheduler.exists()
         try:
             if self.scheduler:
-                command += ["--scheduler-host-address", f"127.0.0.1:{self._start_scheduler(scheduler)}"]
-            self._start(command)
-            self._wait(folder / "daprd.log")
+                self._scheduler = self._start_scheduler(scheduler)
+            self.start()
         except BaseException:
             self.close()
             raise
 
-    def _components(self) -> list[str]:
-        folder = self.folder
-        found = [_component(f"state-{number}", "state.in-memory") for number in range(STORES)]
-        found.append(_component("bus", "pubsub.in-memory"))
-        found += [
-            _component(f"files-{number}", "bindings.localstorage", rootPath=str(folder / f"files-{number}"))
-            for number in range(FILES)
-        ]
-        for number in range(SECRETS):
-            (folder / f"secrets-{number}.json").write_text("{}", encoding="utf-8")
-        (folder / "secrets.json").write_text(json.dumps({"db": "sesame", "odd / key.": "yes"}), encoding="utf-8")
-        found.append(_component("vault", "secretstores.local.file", secretsFile=str(folder / "secrets.json")))
-        if self.redis is not None:
-            at = {"redisHost": f"127.0.0.1:{self.redis}", "redisPassword": ""}
-            for name, kind in (("settings", "configuration.redis"), ("locks", "lock.redis"), ("redis", "state.redis")):
-                found.append(_component(name, kind, **at))
-            found.append(_component("redis-bus", "pubsub.redis", consumerID="suite", **at))
-        for name, url in self.databases.items():
-            found.append(_component(name, "bindings.postgresql", connectionString=url))
-        return found
+    def start(self) -> None:
+        """Start it, where it is not running."""
+        command = [self._binary, "--app-id", "suite", "--resources-path", str(self.resources), "--enable-metrics=false"]
+        command += ["--app-port", str(self.port), "--max-body-size", "64Mi", "--log-level", "warn"]
+        command += ["--dapr-http-port", str(self.http), "--dapr-grpc-port", str(self.grpc)]
+        command += ["--dapr-internal-grpc-port", str(self._inner), "--dapr-listen-addresses", "127.0.0.1"]
+        if self._scheduler is not None:
+            command += ["--scheduler-host-address", f"127.0.0.1:{self._scheduler}"]
+        self._run(command)
+        self._wait(self.folder / "daprd.log")
 
-    def _start(self, command: list[str]) -> None:
+    def kill(self) -> None:
+        """End it, without asking."""
+        process = self._processes.pop()
+        process.kill()
+        process.wait()
+
+    def _run(self, command: list[str]) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in ("DAPR_API_TOKEN", "APP_PORT")}
-        with (self.folder / f"{Path(command[0]).name}.log").open("wb") as log:
+        with (self.folder / f"{Path(command[0]).name}.log").open("ab") as log:
             made = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
         self._processes.append(made)
 
@@ -100,7 +110,7 @@ class Daprd:
         command += ["--etcd-initial-cluster", f"dapr-scheduler-server-0=http://127.0.0.1:{peers}"]
         command += ["--healthz-port", str(health), "--healthz-listen-address", "127.0.0.1", "--log-level", "warn"]
         command += ["--override-broadcast-host-port", f"127.0.0.1:{port}"]
-        self._start(command)
+        self._run(command)
         return port
 
     def _wait(self, log: Path) -> None:
@@ -116,9 +126,6 @@ class Daprd:
                 raise RuntimeError(f"daprd does not answer: {log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.05)
 
-    def store(self, kind: str = "state") -> str:
-        return f"{kind}-{next(self._free[kind])}"
-
     def close(self) -> None:
         for process in reversed(self._processes):
             process.terminate()
@@ -129,99 +136,80 @@ class Daprd:
                 process.wait()
 
 
-class DaprdHttp(Harness):
-    """Clients of it over HTTP."""
+class Beneath(Daprd):
+    """One with all that the suites need, for all tests of a module.
 
-    name = "daprd"
-    address: ClassVar[str] = "http://127.0.0.1:{0.http}"
-    bad_etag = "00000000-0000-0000-0000-0000000000aa"
-    names: ClassVar[Mapping[str, str]] = {"configuration": "settings", "lock": "locks", "pubsub": "bus"}
-    empty_settings = False
-    applications = False
-    refuses_rowless = True
+    Attributes:
+        redis: the port of a Redis.
+        databases: name → URL.
+    """
 
-    def __init__(self, daprd: Daprd) -> None:
-        self._daprd = daprd
-        self._databases = list(daprd.databases)
-        self._clients: list[CloudRuntimesClient] = []
+    def __init__(self, binary: str, folder: Path, redis: int | None, databases: Mapping[str, str]) -> None:
+        self.redis = redis
+        self.databases = databases
+        self._free = {kind: iter(range(10_000)) for kind in ("state", "files", *KINDS)}
+        resources = {"components": "---\n".join(self._components(folder)), "resiliency": tried_again("again")}
+        super().__init__(binary, folder, resources, jobs=True)
 
-    def store(self, kind: str = "store") -> str:
-        if kind == "file":
-            return self._daprd.store("files")
-        if kind == "database":
-            if not self._databases:
-                pytest.skip("there is no PostgreSQL")
-            return self._emptied(self._databases.pop(0))
-        return self.names.get(kind) or self._daprd.store()
+    def _components(self, folder: Path) -> Iterator[str]:
+        for number in range(STORES):
+            yield component(f"state-{number}", "state.in-memory")
+        yield component("bus", "pubsub.in-memory")
+        (folder / "secrets.json").write_text("{}", encoding="utf-8")
+        yield component("vault", "secretstores.local.file", secretsFile=str(folder / "secrets.json"))
+        for number in range(FILES):
+            yield component(f"files-{number}", "bindings.localstorage", rootPath=str(folder / f"files-{number}"))
+        for name, url in self.databases.items():
+            yield component(name, "bindings.postgresql", connectionString=url)
+        if self.redis is not None:
+            yield redis_component("again", "pubsub.redis", self.redis, consumerID="suite")
+            for kind, (type, more) in KINDS.items():
+                for number in range(IN_REDIS):
+                    name = f"{kind}-{number}"
+                    some = {**more, **IN_ORDER} if kind == "pubsub" and number % 2 else more
+                    yield redis_component(name, type, self.redis, self.database_of(name), **some)
 
-    def _emptied(self, name: str) -> str:
-        import psycopg
+    def store(self, kind: str, *, in_order: bool = False) -> str:
+        """Return a component's name that no other test has."""
+        number = next(self._free[kind])
+        if kind == "pubsub":
+            while (number % 2 == 1) is not in_order:
+                number = next(self._free[kind])
+        assert number < {"state": STORES, "files": FILES}.get(kind, IN_REDIS), f"there are no more of {kind}"
+        return f"{kind}-{number}"
 
-        with psycopg.connect(self._daprd.databases[name], autocommit=True) as connection:
-            connection.execute("SET lock_timeout = '10s'")
-            connection.execute("DROP SCHEMA public CASCADE")
-            connection.execute("CREATE SCHEMA public")
-        return name
-
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        config = {"dapr": {"max_message": 64 << 20}}
-        client = CloudRuntimesClient(self.address.format(self._daprd), config=config, **arguments)
-        self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
-        if self._daprd.scheduler:
-            with CloudRuntimesClient(f"grpc://127.0.0.1:{self._daprd.grpc}") as client:
-                for job in client.schedule.list_jobs():
-                    client.schedule.delete_job(job.name)
+    def database_of(self, name: str) -> int:
+        """Return the number of a component's database in Redis."""
+        kind, _, number = name.rpartition("-")
+        return 1 + list(KINDS).index(kind) * IN_REDIS + int(number)
 
 
-class DaprdGrpc(DaprdHttp):
-    """Over gRPC."""
-
-    name = "daprd over gRPC"
-    address = "grpc://127.0.0.1:{0.grpc}"
-
-
-class DaprdRpc(HereRpc):
-    """Methods of the application beside it, in this process; calls go by daprd, over HTTP."""
-
-    name = "daprd"
-    service = "suite"
-
-    def __init__(self, daprd: Daprd, folder: Path) -> None:
-        self._daprd = daprd
-        super().__init__(folder)
-
-    def _start(self) -> None:
-        app = self.client(app_id=self.service)
-        rpc_methods.register(app)
-        self._serving = app.rpc.serving(port=self._daprd.port)
-        self._serving.__enter__()
-
-    def client(self, **arguments: Any) -> CloudRuntimesClient:
-        arguments.setdefault("app_id", "suite")
-        client = CloudRuntimesClient(f"http://127.0.0.1:{self._daprd.http}", **arguments)
-        self._clients.append(client)
-        return client
-
-    def close(self) -> None:
-        self._serving.__exit__(None, None, None)
-        super().close()
+def component(name: str, type: str, **metadata: str) -> str:
+    """Return a component as Dapr reads it."""
+    items = [{"name": key, "value": value} for key, value in metadata.items()]
+    return _COMPONENT.format(name=name, type=type, metadata=json.dumps(items))
 
 
-DAPRD: dict[str, type[DaprdHttp]] = {harness.name: harness for harness in (DaprdHttp, DaprdGrpc)}
+def tried_again(name: str, times: int = -1) -> str:
+    """Return a policy by which events of a component come again that are to: else one in Redis acknowledges them.
+
+    Args:
+        times: how often; -1: without end, where no stream of the component may go: daprd would try that too.
+    """
+    return _TRIED_AGAIN.format(name=name, times=times)
+
+
+def redis_component(name: str, type: str, port: int, database: int = 0, **more: str) -> str:
+    """Return a component in Redis."""
+    return component(name, type, redisHost=f"127.0.0.1:{port}", redisPassword="", redisDB=str(database), **more)
 
 
 @contextmanager
-def daprd_process(folder: Path, databases: Mapping[str, str]) -> Iterator[Daprd]:
+def daprd_process(folder: Path, databases: Mapping[str, str]) -> Iterator[Beneath]:
     """Run it, with bindings to databases by their URLs."""
     binary = os.environ["DAPRD"]
-    with redis_process(folder) as redis:
-        made = Daprd(binary, folder, redis, databases)
+    with redis_process(folder, databases=1 + len(KINDS) * IN_REDIS) as redis:
+        made = Beneath(binary, folder, redis, databases)
         try:
             yield made
         finally:
@@ -244,7 +232,7 @@ def databases(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @contextmanager
-def redis_process(folder: Path, databases: int = 16) -> Iterator[int | None]:
+def redis_process(folder: Path, *, databases: int = 16) -> Iterator[int | None]:
     """Run a Redis, where it is installed."""
     binary = shutil.which("redis-server")
     if binary is None:
@@ -252,8 +240,7 @@ def redis_process(folder: Path, databases: int = 16) -> Iterator[int | None]:
         return
     port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    command += ["--databases", str(databases)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--databases", str(databases)], stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 30
         while time.monotonic() < end:
@@ -268,17 +255,16 @@ def redis_process(folder: Path, databases: int = 16) -> Iterator[int | None]:
         process.wait(30)
 
 
-def redis_call(port: int, *words: str) -> bytes:
+def redis_call(port: int, *words: str, database: int = 0) -> bytes:
     """Send one command of Redis (RESP), and return the answer as it comes."""
-    encoded = [word.encode() for word in words]
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        connection.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded))
-        return connection.recv(65536)
-
-
-def _component(name: str, type: str, **metadata: str) -> str:
-    items = [{"name": key, "value": value} for key, value in metadata.items()]
-    return _COMPONENT.format(name=name, type=type, metadata=json.dumps(items))
+        answer = b""
+        for command in (("SELECT", str(database)), words):
+            encoded = [word.encode() for word in command]
+            connection.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded))
+            answer = connection.recv(65536)
+        assert not answer.startswith(b"-"), answer
+        return answer
 
 
 def free_port() -> int:

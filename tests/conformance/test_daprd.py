@@ -1,38 +1,35 @@
-"""The runtime dapr over a real daprd, whose binary the variable ``DAPRD`` names; without one this is skipped."""
+"""The suites on the runtime dapr over a real daprd, whose binary the variable ``DAPRD`` names; without one they are skipped."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from daprd import DAPRD, Daprd, DaprdGrpc, DaprdHttp, DaprdRpc, daprd_process, databases, redis_call
+from daprd import Beneath
+from daprd_harnesses import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import ComponentNotFoundError, ConflictError, NotFoundError, UnsupportedError
-from cloud_runtimes.lock import UnlockStatus
+from cloud_runtimes.errors import ConflictError, UnsupportedError
 from cloud_runtimes.testing import (
-    AsyncFace,
+    ConfigurationSuite,
     DatabaseSuite,
     Face,
     FileSuite,
     Harness,
+    LockSuite,
+    PubSubSuite,
     RpcSuite,
     ScheduleSuite,
+    SecretHarness,
+    SecretSuite,
     StateSuite,
-    SyncFace,
 )
+from cloud_runtimes.testing.canary import Canary
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
 SOON = 20.0
-
-
-@pytest.fixture(scope="module")
-def daprd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daprd]:
-    with daprd_process(tmp_path_factory.mktemp("daprd"), databases(request)) as made:
-        yield made
 
 
 class OnDaprd:
@@ -40,7 +37,7 @@ class OnDaprd:
 
     @pytest.fixture(params=sorted(DAPRD))
     def harness(
-        self, request: pytest.FixtureRequest, daprd: Daprd, monkeypatch: pytest.MonkeyPatch
+        self, request: pytest.FixtureRequest, daprd: Beneath, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Harness]:
         monkeypatch.setenv("APP_PORT", str(daprd.port))
         harness = DAPRD[request.param](daprd)
@@ -100,7 +97,7 @@ class TestDatabase(OnDaprd, DatabaseSuite):
 
 class TestSchedule(OnDaprd, ScheduleSuite):
     @pytest.fixture(autouse=True)
-    def _scheduler(self, daprd: Daprd) -> None:
+    def _scheduler(self, daprd: Beneath) -> None:
         if not daprd.scheduler:
             pytest.skip("there is no scheduler beside daprd")
 
@@ -114,9 +111,98 @@ class TestSchedule(OnDaprd, ScheduleSuite):
             assert face.until(lambda: self._gone(client, face), SOON)
 
 
+class TestStateInRedis(StateSuite):
+    @pytest.fixture(params=sorted(IN_REDIS))
+    def harness(self, request: pytest.FixtureRequest, daprd: Beneath) -> Iterator[Harness]:
+        harness = IN_REDIS[request.param](daprd)
+        yield harness
+        harness.close()
+
+    @pytest.mark.xfail(reason="Redis takes an etag on a key that is absent", strict=True)
+    def test_etag(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        super().test_etag(client, face, store, harness)
+
+    def test_etag_of_what_is_there(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        face.call(client.state, "save", store, "k", 1)
+        first = face.call(client.state, "get_item", store, "k").etag
+        face.call(client.state, "save", store, "k", 2, etag=first)
+        for wrong in (first, harness.bad_etag, "not-one-of-yours"):
+            for method, *value in (("save", 3), ("delete",)):
+                with pytest.raises(ConflictError):
+                    face.call(client.state, method, store, "k", *value, etag=wrong)
+        item = face.call(client.state, "get_item", store, "k")
+        assert item.value == 2
+        face.call(client.state, "delete", store, "k", etag=item.etag)
+        assert face.call(client.state, "get_item", store, "k") is None
+
+    @pytest.mark.xfail(reason="Redis counts from 1 again for a key that was deleted", strict=True)
+    def test_etag_is_new_after_every_write(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        super().test_etag_is_new_after_every_write(client, face, store)
+
+    @pytest.mark.xfail(reason="Redis takes an etag on a key that is absent", strict=True)
+    def test_what_expired_is_absent_for_conditions(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        super().test_what_expired_is_absent_for_conditions(client, face, store, harness)
+
+    def test_a_failed_transaction_rolls_back(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        """Redis undoes nothing, so a condition is refused before anything is written."""
+        face.call(client.state, "save", store, "k", 1)
+        conditions: tuple[dict[str, Any], ...] = ({"etag": harness.bad_etag}, {"concurrency": "first-write"})
+        for condition in conditions:
+            with pytest.raises(UnsupportedError, match="Redis") as caught:
+                with face.opened(client.state.transaction(store)) as tx:
+                    tx.save("new", 1)
+                    tx.save("k", 2, **condition)
+            assert not caught.value.maybe_applied
+        found = face.call(client.state, "get_bulk", store, ["new", "k"])
+        assert {key: item.value for key, item in found.items()} == {"k": 1}
+
+
+class TestConfiguration(OnDaprd, ConfigurationSuite):
+    pass
+
+
+class TestLock(OnDaprd, LockSuite):
+    pass
+
+
+_AT_ONCE = frozenset({"test_drop", "test_max_in_flight", "test_members_share", "test_workers_run_at_once"})
+"""Tests of which several events are under way at once; all others are about their order."""
+
+
+class TestPubSub(PubSubSuite):
+    @pytest.fixture(params=sorted(PUBSUB))
+    def harness(self, request: pytest.FixtureRequest, daprd: Beneath) -> Iterator[Harness]:
+        harness = PUBSUB[request.param](daprd)
+        harness.in_order = request.node.originalname not in _AT_ONCE
+        yield harness
+        harness.close()
+
+
 @pytest.fixture(scope="module")
-def served(daprd: Daprd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaprdRpc]:
-    harness = DaprdRpc(daprd, tmp_path_factory.mktemp("rpc"))
+def with_secrets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secrets]:
+    made = Secrets(tmp_path_factory.mktemp("secrets"))
+    yield made
+    made.close()
+
+
+class TestSecret(SecretSuite):
+    @pytest.fixture(params=sorted(SECRETS))
+    def harness(self, request: pytest.FixtureRequest, with_secrets: Secrets, canary: Canary) -> Iterator[SecretHarness]:
+        canary.declare(with_secrets.folder)
+        harness = SECRETS[request.param](with_secrets)
+        yield harness
+        harness.close()
+
+
+@pytest.fixture(scope="module", params=sorted(RPC))
+def served(
+    request: pytest.FixtureRequest, daprd: Beneath, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaprdRpc]:
+    harness = RPC[request.param](daprd, tmp_path_factory.mktemp("rpc"))
     yield harness
     harness.close()
 
@@ -131,171 +217,10 @@ class TestRpc(RpcSuite):
     @pytest.mark.parametrize("http_method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     @pytest.mark.parametrize("data", [None, {"a": 1}])
     def test_http_methods(
-        self, client: CloudRuntimesClient, face: Face, store: str, http_method: str, data: Any
+        self, client: CloudRuntimesClient, face: Face, store: str, http_method: str, data: Any, harness: Harness
     ) -> None:
-        super().test_http_methods(client, face, store, http_method, data)
+        super().test_http_methods(client, face, store, http_method, data, harness)
 
     @pytest.fixture
     def harness(self, served: DaprdRpc) -> Harness:
         return served
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=sorted(DAPRD))
-def client(request: pytest.FixtureRequest, daprd: Daprd) -> Iterator[CloudRuntimesClient]:
-    harness = DAPRD[request.param](daprd)
-    yield harness.client()
-    harness.close()
-
-
-@pytest.fixture
-def over_grpc(daprd: Daprd) -> Iterator[CloudRuntimesClient]:
-    harness = DaprdGrpc(daprd)
-    yield harness.client()
-    harness.close()
-
-
-@pytest.fixture
-def redis(daprd: Daprd) -> int:
-    if daprd.redis is None:
-        pytest.skip("there is no redis-server")
-    redis_call(daprd.redis, "FLUSHALL")
-    return daprd.redis
-
-
-def test_ready(client: CloudRuntimesClient, face: Face) -> None:
-    face.call(client, "wait_ready")
-
-
-def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
-    for service, method, *arguments in (
-        ("state", "get", "none", "k"),
-        ("state", "save", "none", "k", 1),
-        ("pubsub", "publish", "none", "t", 1),
-        ("pubsub", "publish_bulk", "none", "t", [1, 2]),
-        ("secret", "get_secret", "none", "k"),
-        ("secret", "get_bulk_secret", "none"),
-    ):
-        with pytest.raises(ComponentNotFoundError):
-            face.call(getattr(client, service), method, *arguments)
-
-
-def test_no_such_pubsub_to_subscribe_to(over_grpc: CloudRuntimesClient, face: Face) -> None:
-    with pytest.raises(ComponentNotFoundError):
-        face.call(over_grpc.pubsub, "subscribe", "none", "t")
-
-
-def test_events(client: CloudRuntimesClient, over_grpc: CloudRuntimesClient, face: Face) -> None:
-    sent = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé", {"a": [1.5, None]}, [1, True]]
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    given = {
-        "id": "mine",
-        "subject": "s",
-        "time": "2025-01-15T09:30:12Z",
-        "level": 7,
-        "urgent": True,
-        "traceparent": trace,
-    }
-    events: list[Any] = []
-    # by a handler, since publishing to daprd's memory waits for the answers to what came before
-    handler = face.handler(events.append)
-    topic = f"t-{client._runtime_for().link.exact}-{face.name}"
-    with face.opened(face.call(over_grpc.pubsub, "subscribe", "bus", topic, handler)):
-        for value in sent:
-            face.call(client.pubsub, "publish", "bus", topic, value)
-        face.call(client.pubsub, "publish_bulk", "bus", topic, sent)
-        face.call(client.pubsub, "publish", "bus", topic, "x", key="k", attributes=given)
-        assert face.until(lambda: len(events) >= 2 * len(sent) + 1)
-    # daprd's memory delivers while it is published, in no order
-    by_key = sorted((event.data for event in events if event.id != "mine"), key=repr)
-    assert by_key == sorted([*sent, *sent], key=repr)
-    assert [type(value) for value in by_key] == [type(value) for value in sorted([*sent, *sent], key=repr)]
-    [last] = [event for event in events if event.id == "mine"]
-    assert (last.data, last.subject, last.key, last.traceparent, last.source) == ("x", "s", "k", trace, "suite")
-    assert last.type == "cloud_runtimes.event"
-    assert {name: last.extensions[name] for name in ("level", "urgent")} == {"level": 7, "urgent": True}
-
-
-def test_many_events_are_each_answered_once(over_grpc: CloudRuntimesClient, face: Face) -> None:
-    seen: list[int] = []
-    handler = face.handler(lambda event: seen.append(event.data))
-    topic = f"many-{face.name}"
-    with face.opened(face.call(over_grpc.pubsub, "subscribe", "bus", topic, handler, workers=4, max_in_flight=100)):
-        face.call(over_grpc.pubsub, "publish_bulk", "bus", topic, list(range(500)))
-        assert face.until(lambda: len(seen) >= 500)
-        face.pause(0.3)
-    assert sorted(seen) == list(range(500))
-
-
-def test_over_http_there_is_no_subscribing_to_configuration(daprd: Daprd, face: Face) -> None:
-    harness = DaprdHttp(daprd)
-    with pytest.raises(UnsupportedError, match="grpc://"):
-        face.call(harness.client().configuration, "subscribe_configuration", "settings")
-    harness.close()
-
-
-def test_secrets(client: CloudRuntimesClient, face: Face) -> None:
-    assert face.call(client.secret, "get_secret", "vault", "db").value == "sesame"
-    assert face.call(client.secret, "get_secret", "vault", "odd / key.").value == "yes"
-    assert {key: each.value for key, each in face.call(client.secret, "get_bulk_secret", "vault").items()} == {
-        "db": "sesame",
-        "odd / key.": "yes",
-    }
-    with pytest.raises(NotFoundError, match="'absent' in 'vault'"):
-        face.call(client.secret, "get_secret", "vault", "absent")
-
-
-def test_locks(client: CloudRuntimesClient, face: Face, redis: int) -> None:
-    lease = face.call(client.lock, "try_lock", "locks", "r", "me", expiry=30)
-    assert face.call(client.lock, "try_lock", "locks", "r", "you") is None
-    assert face.call(client.lock, "unlock", "locks", "r", "you") is UnlockStatus.NOT_OWNER
-    face.call(lease, "release")
-    assert face.call(client.lock, "unlock", "locks", "r", "me") is UnlockStatus.NOT_FOUND
-    with face.opened(client.lock.hold("locks", "r", expiry=1)) as held:
-        assert held.token is None
-        before = time.monotonic()
-        with pytest.raises(Exception, match="not free"):
-            with face.opened(client.lock.hold("locks", "r", expiry=30, wait=0)):
-                pass
-        assert time.monotonic() - before < 10
-
-
-def test_no_such_store(client: CloudRuntimesClient, face: Face, redis: int) -> None:
-    for service, method, *arguments in (
-        ("configuration", "get_configuration", "none"),
-        ("lock", "try_lock", "none", "r"),
-        ("lock", "unlock", "none", "r", "me"),
-    ):
-        with pytest.raises(ComponentNotFoundError):
-            face.call(getattr(client, service), method, *arguments)
-
-
-def test_configuration(client: CloudRuntimesClient, face: Face, redis: int) -> None:
-    redis_call(redis, "SET", "a", "1||v1")
-    redis_call(redis, "SET", "b", "2")
-    assert face.call(client.configuration, "get_configuration", "settings", ["a", "b", "c"]) == {"a": "1", "b": "2"}
-    items = face.call(client.configuration, "get_configuration_items", "settings", ["a"])
-    assert items["a"].version == "v1"
-
-
-def test_configuration_that_changes(over_grpc: CloudRuntimesClient, face: Face, redis: int) -> None:
-    redis_call(redis, "SET", "a", "1||1")
-    with face.opened(face.call(over_grpc.configuration, "subscribe_configuration", "settings", ["a", "b"])) as sub:
-        assert {key: item.value for key, item in face.call(sub, "receive", SOON).items()} == {"a": "1"}
-        redis_call(redis, "SET", "a", "2||2")
-        redis_call(redis, "SET", "b", "new||1")
-        seen: dict[str, str | None] = {}
-        while seen != {"a": "2", "b": "new"}:
-            items = face.call(sub, "receive", SOON)
-            assert items is not None, f"only {seen} came"
-            seen |= {key: item.value for key, item in items.items()}
-        redis_call(redis, "DEL", "b")
-        items = face.call(sub, "receive", SOON)
-        assert items is not None
-        assert items["b"].deleted

@@ -18,6 +18,7 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from cloud_runtimes.rpc._limits import MAX_BODY
 from cloud_runtimes.testing import Face
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
@@ -184,6 +185,24 @@ def test_an_early_refusal_of_a_stream_is_heard(
     except UnavailableError as refused:  # the reset overtook the answer, as TCP lets it
         error = refused
     assert response.status == 413 if error is None else error.maybe_applied
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_an_answer_before_all_was_sent_ends_the_connection(
+    hostile: Make, to: Callable[..., CloudRuntimesClient], more: bytes
+) -> None:
+    import asyncio
+
+    server = hostile(b"HTTP/1.1 413 Too Large\r\n" + more + b"content-length: 2\r\n\r\nno", close=False)
+    client = to(server.address)
+
+    async def main() -> None:
+        for _ in range(2):  # the second never waits behind what the first has not sent
+            assert (await client.rpc.invoke_async("x", "m", bytes(MAX_BODY))).status == 413
+
+    asyncio.run(main())
+    assert server.connections == 2
+    assert server.left()
 
 
 def test_several_addresses_are_tried_in_turn(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:

@@ -126,7 +126,7 @@ def test_batches(face: str) -> None:
     with beside() as (_, port, client):
         with client.pubsub.subscribe("bus", "t", handle, batch=50), client.rpc.serving(port=port):
             [told] = get(port, "dapr/subscribe")
-            assert told["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 50}
+            assert told["bulkSubscribe"] == {"enabled": True, "maxMessagesCount": 50, "maxAwaitDurationMs": 10}
             call(client.pubsub, face, "publish_bulk", "bus", "t", list(range(100)))
             until(lambda: sum(map(len, batches)) == 101)
     assert sorted(data for each in batches for data in each) == sorted([*range(100), 7])

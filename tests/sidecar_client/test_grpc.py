@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,
     InternalError,
+    InvalidArgumentError,
     ResourceExhaustedError,
     UnauthenticatedError,
     UnavailableError,
@@ -41,12 +43,19 @@ def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -
     return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.005)
+
+
 class Peer:
     """A server that answers every method as it is told."""
 
     def __init__(self, address: str = "127.0.0.1:0", pem: bytes | None = None) -> None:
         self.code: grpc.StatusCode | None = None
         self.reason = ""
+        self.words = "words"
+        self.late = False
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[str] = []
@@ -63,13 +72,15 @@ class Peer:
         def answer(request: bytes, context: Any) -> bytes:
             self.asked.append(details.method.rpartition("/")[2])
             assert self.gate.wait(20)
+            if self.late:
+                wait_until(lambda: context.time_remaining() < 0.05)
             if self.code is not None:
                 if self.reason:
                     kinds = messages()
                     status = kinds.Status(code=13, message="words")
                     status.details.add().Pack(kinds.ErrorInfo(reason=self.reason, domain="dapr.io"))
                     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-                context.abort(self.code, "words")
+                context.abort(self.code, self.words)
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -167,6 +178,45 @@ def test_a_deadline(peer: Peer, face: str) -> None:
         with pytest.raises(DeadlineExceededError) as caught:
             call(client.state, face, "save", "s", "k", 1, timeout=0.2)
         assert caught.value.maybe_applied
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("UNKNOWN", "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))"),
+        ("CANCELLED", "Received RST_STREAM with error code 8"),
+        ("UNKNOWN", "failed to invoke, id: s, err: context deadline exceeded"),
+    ],
+)
+def test_a_sidecar_may_notice_first_that_a_call_is_late(peer: Peer, face: str, code: str, words: str) -> None:
+    peer.late, peer.code, peer.words = True, grpc.StatusCode[code], words
+    with CloudRuntimesClient(peer.url) as client:
+        with pytest.raises(DeadlineExceededError) as caught:
+            call(client.rpc, face, "invoke_method", "s", "m", timeout=0.3)
+        assert caught.value.maybe_applied
+
+
+@both
+def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, face: str) -> None:
+    with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", app_id="beside", api_token="opens") as client:
+        client.rpc.register_method("size", lambda data, request: len(request.data))
+        with client.rpc.serving(port=port):
+            assert call(client.rpc, face, "invoke_method", "beside", "size", iter([b"a" * 70_000, b"b"])) == 70_001
+        with pytest.raises(InvalidArgumentError, match="a stream must give bytes, not str"):
+            call(client.rpc, face, "invoke_method", "beside", "size", iter(["text"]))
+        with pytest.raises(ResourceExhaustedError, match="max_message in \\[dapr\\]") as caught:
+            call(client.rpc, face, "invoke_method", "beside", "size", iter([bytes(3 << 20)] * 2))
+        assert not caught.value.maybe_applied
+
+        def slow() -> Iterator[bytes]:
+            yield b"a"
+            time.sleep(0.4)
+            yield b"b"
+
+        with pytest.raises(DeadlineExceededError, match="the end of the body") as late:
+            call(client.rpc, face, "invoke_method", "beside", "size", slow(), timeout=0.1)
+        assert not late.value.maybe_applied
 
 
 def test_a_cancelled_task_says_whether_it_may_be_applied(peer: Peer) -> None:
@@ -433,7 +483,5 @@ def test_calls(sidecar: Sidecar, port: int, face: str) -> None:
                 call(client.rpc, face, "invoke_method", "beside", "no-such-method")
             with pytest.raises(UnavailableError, match="was not reached"):
                 call(client.rpc, face, "invoke_method", "nobody-there", "m")
-            with pytest.raises(UnsupportedError, match="over HTTP alone"):
-                call(client.rpc, face, "invoke_method", "beside", "echo", iter([b"a"]))
             with pytest.raises(UnsupportedError, match="over HTTP alone"):
                 call(client.rpc, face, "invoke_method", "beside", "echo", http_method="PURGE")

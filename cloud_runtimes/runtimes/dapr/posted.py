@@ -35,6 +35,8 @@ _STATUS: Final = {
     Verdict.DROP: "DROP",
     Verdict.RETURN: "RETRY",
 }
+_GATHERING: Final = 10
+"""Milliseconds in which the sidecar may gather a batch; by default Dapr waits for a second, also where as many events as it takes at once are there."""
 _BULK: Final = "com.dapr.event.sent.bulk"
 
 
@@ -49,7 +51,11 @@ def told(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
     if request.dead_letter_topic is not None:
         document["deadLetterTopic"] = request.dead_letter_topic
     if request.batch is not None and request.batch > 1:
-        document["bulkSubscribe"] = {"enabled": True, "maxMessagesCount": request.batch}
+        document["bulkSubscribe"] = {
+            "enabled": True,
+            "maxMessagesCount": request.batch,
+            "maxAwaitDurationMs": _GATHERING,
+        }
     return document
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ..._link.bodies import whole, whole_async
 from ..._link.transport import Flow
 from ..._operation import Operation
-from ...errors import PermissionDeniedError, UnavailableError
+from ...errors import DeadlineExceededError, PermissionDeniedError, UnavailableError
 from ...rpc import driver as spi
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .failures import Refused
@@ -23,6 +24,9 @@ _NOBODY: Final = (
 )
 """Of a sidecar of ours and of Dapr: there is nobody, so nothing was sent. With any other words that is not known."""
 
+_LATE: Final = " err: context deadline exceeded"
+"""Of Dapr, which knows the deadline of a call over gRPC and may notice it first, or has a policy of its own."""
+
 
 class DaprRpc(RpcDriver):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
@@ -35,9 +39,13 @@ class DaprRpc(RpcDriver):
         self.features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if link.exact else {spi.STATUS}))
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        if self._link.streams:  # of gRPC a call is one message
+            call = whole(op, call, self._link.largest, "[dapr]")
         return self._link.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        if self._link.streams:
+            call = await whole_async(op, call, self._link.largest, "[dapr]")
         return await self._link.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
@@ -47,6 +55,10 @@ class DaprRpc(RpcDriver):
             said = refused.said
         if said.status == 403:
             raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {said.message}")
+        if said.message.endswith(_LATE):
+            raise DeadlineExceededError(
+                f"the sidecar had no answer of {op.component!r} in time: {said.message}", maybe_applied=True
+            )
         raise UnavailableError(
             f"the service {op.component!r} was not reached by the sidecar: {said.message}: start it beside a sidecar of its own, whose app id this is and whose address this one can resolve",
             maybe_applied=said.status != 404 and not any(each in said.message for each in _NOBODY),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
 from typing import Final
 
+from ..._link.bodies import whole, whole_async
 from ..._link.failures import Refused
 from ..._link.transport import Flow, Transport
 from ..._operation import Operation
-from ...errors import CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from ...errors import CloudRuntimesError, UnavailableError
 from ...rpc import driver as spi
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 
@@ -28,25 +28,11 @@ class LayottoRpc(RpcDriver):
         self._name = name
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if not isinstance(call.body, bytes):
-            if isinstance(call.body, AsyncIterable):
-                raise InvalidArgumentError("an async iterator is sent by the _async methods")
-            parts = _Parts(self._link.largest)
-            for part in call.body:
-                parts.add(part)
-            call = call._replace(body=parts.whole())
+        call = whole(op, call, self._link.largest, "[layotto]")
         return self._link.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if not isinstance(call.body, bytes):
-            parts = _Parts(self._link.largest)
-            if isinstance(call.body, AsyncIterable):
-                async for part in call.body:
-                    parts.add(part)
-            else:
-                for part in call.body:
-                    parts.add(part)
-            call = call._replace(body=parts.whole())
+        call = await whole_async(op, call, self._link.largest, "[layotto]")
         return await self._link.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
@@ -79,30 +65,3 @@ class LayottoRpc(RpcDriver):
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         return Announcement()
-
-
-class _Parts:
-    """A body that comes in parts and goes as a whole, since one message has all of it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def add(self, part: bytes) -> None:
-        """Take the next part.
-
-        Raises:
-            ResourceExhaustedError: it is more than a message has room for.
-        """
-        self._size += len(part)
-        if self._size > self._most:
-            raise ResourceExhaustedError(
-                f"the body is larger than a message may be ({self._most:,} bytes): raise max_message in [layotto], "
-                "and the sidecar's own limit"
-            )
-        self._parts.append(bytes(part))
-
-    def whole(self) -> bytes:
-        """Return the body."""
-        return b"".join(self._parts)

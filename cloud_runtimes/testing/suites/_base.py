@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ from ..harness import Harness
 if TYPE_CHECKING:
     from ...client import CloudRuntimesClient
 
-__all__ = ["Suite"]
+__all__ = ["Suite", "as_sent", "values"]
 
 
 class Suite:
@@ -56,6 +56,11 @@ class Suite:
     def lacks(client: CloudRuntimesClient, feature: str, store: str) -> bool:
         """Tell whether a feature is not declared, so that using it must be refused."""
         return not client.supports(feature, store)
+
+
+def as_sent(harness: Harness, events: list[Any], key: Callable[[Any], Any] | None = None) -> list[Any]:
+    """Return events of a bulk as they came, or where it has no order, sorted by their data."""
+    return events if harness.bulk_order else sorted(events, key=key or (lambda event: event.data))
 
 
 def values(*more: Any) -> list[Any]:

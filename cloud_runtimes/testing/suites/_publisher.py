@@ -21,6 +21,7 @@ from ...errors import (
 from ...pubsub import DeliveryReport, PubSubDriver
 from ..faces import Face
 from ..harness import Harness
+from ._base import as_sent
 
 __all__ = ["PublisherCases"]
 
@@ -63,7 +64,7 @@ def drain(face: Face, client: CloudRuntimesClient, store: str, count: int) -> li
 class PublisherCases:
     """Cases of the publisher."""
 
-    def test_publisher(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_publisher(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
         with face.opened(client.pubsub.publisher(store, "t")) as publisher:
             numbers = [face.call(publisher, "send", {"n": number}, key=f"k{number % 3}") for number in range(2500)]
             assert numbers == list(range(1, 2501))
@@ -78,7 +79,7 @@ class PublisherCases:
             )
             assert stats.batches >= 3
             assert stats.bytes == 0
-        events = drain(face, client, store, 2500)
+        events = as_sent(harness, drain(face, client, store, 2500), lambda event: event.data["n"])
         assert [event.data for event in events] == [{"n": number} for number in range(2500)]
         assert [event.key for event in events] == [f"k{number % 3}" for number in range(2500)]
         assert len({event.id for event in events}) == 2500
@@ -97,7 +98,7 @@ class PublisherCases:
         with face.opened(client.pubsub.publisher(store, "t", **options)) as publisher:
             face.call(publisher, "send", {"x": 1})
             face.call(publisher, "send", {"x": 2}, attributes={"tenant": "red", "id": "two"}, metadata={"m": "1"})
-        one, two = drain(face, client, store, 2)
+        one, two = as_sent(harness, drain(face, client, store, 2), lambda event: event.data["x"])
         assert (one.type, one.extensions, one.data) == ("a.b", {"tenant": "blue"}, {"x": 1})
         assert one.content_type == "application/msgpack"
         assert (two.id, two.type, two.extensions, two.data) == ("two", "a.b", {"tenant": "red"}, {"x": 2})
@@ -209,7 +210,7 @@ class PublisherCases:
         face.call(publisher, "close")
 
     def test_retries_under_the_same_ids(
-        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch, harness: Harness
     ) -> None:
         broken = Broken(monkeypatch, client.pubsub._driver(store))
         broken.error = UnavailableError("away")
@@ -221,7 +222,7 @@ class PublisherCases:
         broken.error = None
         face.call(publisher, "flush", 5)
         face.call(publisher, "close")
-        events = drain(face, client, store, 5)
+        events = as_sent(harness, drain(face, client, store, 5))
         assert [event.data for event in events] == list(range(5))
 
     def test_delivery_timeout(
@@ -381,6 +382,6 @@ class PublisherCases:
         for thread in threads:
             thread.join()
         publisher.close()
-        events = drain(SyncFace(), client, store, 1600)
+        events = as_sent(harness, drain(SyncFace(), client, store, 1600))
         for thread_number in range(8):
             assert [e.data[1] for e in events if e.data[0] == thread_number] == list(range(200))
