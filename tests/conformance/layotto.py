@@ -97,7 +97,13 @@ class Layotto:
             return {f"{kind}-{number}": made for number in range(STORES)}
 
         def topics(kind: str, first: int, **more: str) -> dict[str, Any]:
-            again = {"processingTimeout": f"{REDELIVERED:g}s", "redeliverInterval": "1s", "consumerID": self.app_id}
+            # each stream that ends leaves a reader behind, which holds a connection
+            again = {
+                "poolSize": "100",
+                "processingTimeout": f"{REDELIVERED:g}s",
+                "redeliverInterval": "1s",
+                "consumerID": self.app_id,
+            }
             return {
                 f"{kind}-{number}": {
                     "type": "redis",

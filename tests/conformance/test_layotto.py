@@ -294,7 +294,7 @@ def test_a_way_that_breaks(
     with FaultProxy(layotto.grpc) as proxy:
         broken = harness.client(endpoint=f"grpc://127.0.0.1:{proxy.port}")
         with face.opened(face.call(broken.pubsub, "subscribe", topic, "t", timeout=SOON)) as sub:
-            for number in range(rounds(2, 20)):
+            for number in range(rounds(2, 8)):
                 first = number * 40
                 face.call(direct.pubsub, "publish_bulk", topic, "t", list(range(first, first + 40)))
                 began = time.monotonic()
