@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from ... import _fork
@@ -14,8 +14,6 @@ from ...codec.payload import JSON
 from ...errors import (
     CloudRuntimesError,
     InternalError,
-    InvalidArgumentError,
-    PayloadError,
     UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
@@ -25,7 +23,9 @@ from ...rpc._http1 import Endpoint
 from ...rpc._sync_http import NotReached, Pool
 from ...rpc.driver import Body, RpcCall, RpcReply
 from ...secret.types import Secret
+from .answers import decoded, failed_entries, odd, secrets, texts
 from .failures import Refused, refusal
+from .jobs_http import job_document, job_of
 from .transport import DaprJob, DaprTransport, Entry, Setting
 
 if TYPE_CHECKING:
@@ -232,19 +232,19 @@ class HttpTransport(DaprTransport):
     def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
         path = f"v1.0/secrets/{segment(store)}/{segment(key)}"
         reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
-        found = _secrets(b'{"":%b}' % (reply.data or b"{}"))
+        found = secrets(b'{"":%b}' % (reply.data or b"{}"))
         del reply
         if found is None:
-            _odd()
+            odd()
         return found[""]
 
     def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
         path = f"v1.0/secrets/{segment(store)}/bulk"
         reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
-        found = _secrets(reply.data or b"{}")
+        found = secrets(reply.data or b"{}")
         del reply
         if found is None:
-            _odd()
+            odd()
         return found
 
     def get_configuration(
@@ -254,12 +254,12 @@ class HttpTransport(DaprTransport):
         found = yield from self._look(f"v1.0/configuration/{segment(store)}", query=urlencode(pairs))
         settings: dict[str, Setting] = {}
         if not isinstance(found, dict | None):
-            _odd()
+            odd()
         for key, each in (found or {}).items():
             if not isinstance(each, dict):
-                _odd()
+                odd()
             settings[key] = Setting(
-                str(each.get("value") or ""), str(each.get("version") or ""), _texts(each.get("metadata"))
+                str(each.get("value") or ""), str(each.get("version") or ""), texts(each.get("metadata"))
             )
         return settings
 
@@ -267,14 +267,14 @@ class HttpTransport(DaprTransport):
         body = {"resourceId": resource, "lockOwner": owner, "expiryInSeconds": seconds}
         found = yield from self._look(f"v1.0-alpha1/lock/{segment(store)}", body, "POST")
         if not isinstance(found, dict) or not isinstance(found.get("success", False), bool):
-            _odd()
+            odd()
         return bool(found.get("success", False))
 
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
         body = {"resourceId": resource, "lockOwner": owner}
         found = yield from self._look(f"v1.0-alpha1/unlock/{segment(store)}", body, "POST")
         if not isinstance(found, dict) or not isinstance(found.get("status", 0), int):
-            _odd()
+            odd()
         return int(found.get("status", 0))
 
     # -- publishing ---------------------------------------------------------
@@ -305,44 +305,15 @@ class HttpTransport(DaprTransport):
             content_type=JSON,
         )
         if reply.status >= 300:
-            raise Refused(refusal(reply), _failed(reply.data))
+            raise Refused(refusal(reply), failed_entries(reply.data))
 
     # -- jobs -----------------------------------------------------------------
 
     def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
-        document: dict[str, Any] = {"overwrite": overwrite}
-        for name, value in (
-            ("schedule", job.schedule),
-            ("repeats", job.repeats),
-            ("dueTime", job.due_time),
-            ("ttl", job.ttl),
-            ("failurePolicy", _policy(job)),
-        ):
-            if value is not None:
-                document[name] = value
-        body = json.encode(document)
-        if job.data is not None:
-            body = body[:-1] + b',"data":' + job.data + b"}"
-        yield from self._ask("POST", f"v1.0-alpha1/jobs/{segment(job.name)}", body)
+        yield from self._ask("POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job, overwrite))
 
     def get_job(self, name: str) -> Flow[DaprJob]:
-        found = yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")
-        if not isinstance(found, dict):
-            _odd()
-        texts = {key: found.get(key) for key in ("schedule", "dueTime", "ttl")}
-        repeats, data = found.get("repeats"), found.get("data")
-        if not all(isinstance(each, str | None) for each in texts.values()) or not isinstance(repeats, int | None):
-            _odd()
-        return DaprJob(
-            name,
-            texts["schedule"],
-            repeats,
-            texts["dueTime"],
-            texts["ttl"],
-            # of an Any in ProtoJSON the value, where its type has one
-            json.encode(data.get("value", data)) if isinstance(data, dict) and data else None,
-            _policy_of(found.get("failurePolicy")),
-        )
+        return job_of(name, (yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")))
 
     def list_jobs(self) -> Flow[list[DaprJob]]:
         raise AssertionError("not declared over HTTP")
@@ -388,18 +359,6 @@ def segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-def decoded(data: bytes) -> Any:
-    """Return the JSON of an answer.
-
-    Raises:
-        InternalError: it is none.
-    """
-    try:
-        return json.decode(data)
-    except PayloadError:  # whose words may quote a secret
-        raise InternalError("the sidecar's answer is no JSON") from None
-
-
 def _item(item: Item) -> bytes:
     """Return a save, or a delete of a transaction."""
     options: dict[str, str] = {}
@@ -417,62 +376,3 @@ def _item(item: Item) -> bytes:
 
 def _metadata(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(f"metadata.{name}", value) for name, value in metadata.items()]
-
-
-def _policy(job: DaprJob) -> dict[str, Any] | None:
-    if job.policy is None:
-        return None
-    if job.policy == "drop":
-        return {"drop": {}}
-    interval, retries = job.policy
-    constant: dict[str, Any] = {"interval": f"{interval:.9f}s"}
-    if retries is not None:
-        constant["maxRetries"] = retries
-    return {"constant": constant}
-
-
-def _policy_of(found: Any) -> Any:
-    """Return what follows a failure, as ProtoJSON tells it."""
-    if found is None:
-        return None
-    if not isinstance(found, dict):
-        _odd()
-    if "drop" in found:
-        return "drop"
-    constant = found.get("constant")
-    if not isinstance(constant, dict):
-        return None
-    interval, retries = constant.get("interval", "0s"), constant.get("maxRetries")
-    try:
-        return float(interval.removesuffix("s")), retries if retries is None else int(retries)
-    except (AttributeError, TypeError, ValueError):
-        _odd()
-
-
-def _texts(found: Any) -> dict[str, str]:
-    """Return an object of texts, ``{}`` where there is none."""
-    if not isinstance(found, dict | None) or not all(isinstance(each, str) for each in (found or {}).values()):
-        _odd()
-    return found or {}
-
-
-def _secrets(data: bytes) -> dict[str, Secret] | None:
-    """Read secrets of an answer; ``None``: it is of another form. No error leaves here, whose frames would show it."""
-    try:
-        found: Any = json.decode(data)
-        return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or _odd()}
-    except (PayloadError, InternalError, InvalidArgumentError, AttributeError):
-        return None
-
-
-def _failed(data: bytes) -> frozenset[str] | None:
-    """Return the ids of the entries that failed; ``None``: they are not told."""
-    try:
-        found: Any = json.decode(data)
-        return frozenset(str(each["entryId"]) for each in found["failedEntries"])
-    except (PayloadError, KeyError, TypeError):
-        return None
-
-
-def _odd() -> NoReturn:
-    raise InternalError("the sidecar's answer is of another form than Dapr's")
