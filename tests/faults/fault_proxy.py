@@ -85,6 +85,7 @@ class FaultProxy:
         self.heal()
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._listening: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
@@ -140,6 +141,9 @@ class FaultProxy:
 
     async def _go(self) -> None:
         if self._listening is not None:
+            for each in self._listening.sockets:
+                self._loop.remove_reader(each.fileno())
+            await self._turns()  # of a server that closes, asyncio loses those whom it is just letting in
             self._listening.close()
         await self._break("reset")
 
@@ -149,15 +153,24 @@ class FaultProxy:
 
     async def _leave(self) -> None:
         await self._go()
-        left = list(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await asyncio.sleep(0)
+        while left := list(self._tasks):
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        for writer in self._writers:  # one that was closed waits for what its other side does not take
+            writer.transport.abort()
+        await self._turns()
+
+    @staticmethod
+    async def _turns() -> None:
+        """Wait while the loop does in a few turns what it has begun."""
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # a task of its own: of one that asyncio makes it logs when it is cancelled
         self.accepted += 1
+        self._writers.add(writer)
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -168,6 +181,7 @@ class FaultProxy:
         except OSError:
             _reset(writer)
             return
+        self._writers.add(server)
         connection = _Connection(writer, server)
         self._connections.add(connection)
         up = asyncio.ensure_future(self._pass("up", reader, server, connection))
