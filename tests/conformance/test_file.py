@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dapr_bindings import DAPR_FILES
+from harness_rows import rows
 from harnesses import HARNESSES
 from layotto_harnesses import LAYOTTO
-from rows import rows
 
 from cloud_runtimes.testing import FileSuite
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dapr_harnesses import DAPR
+from harness_rows import rows
 from harnesses import HARNESSES
 from layotto_harnesses import LAYOTTO
 from lock_fakes import DictLockHarness
-from rows import rows
 
 from cloud_runtimes.testing import LockSuite
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dapr_harnesses import DAPR_STATE
+from harness_rows import rows
 from harnesses import FAKE_STATE, HARNESSES
 from layotto_harnesses import LAYOTTO
-from rows import rows
 
 from cloud_runtimes.testing import StateSuite
 
