@@ -398,6 +398,8 @@ class _Other:
 
     def __init__(self) -> None:
         class Handler(BaseHTTPRequestHandler):
+            timeout = 1  # a browser may open a connection that it then does not use
+
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("content-type", "text/html")
