@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from daprd import Daprd, component, redis_call, redis_component, redis_process, tried_again
+from fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from fault_harnesses import TOKEN, Beneath
 from fault_proxy import FaultProxy
-from test_fault_streams import BREAKS, SOON, Connect, Consumer
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Face
@@ -117,35 +116,12 @@ def test_a_subscription_to_configuration_resumes(
             proxy.heal()
             if name == "gone":
                 proxy.back()
-            value, end = "", time.monotonic() + SOON
-            while value != str(number):
-                assert time.monotonic() < end
-                found = face.call(sub, "receive", 1.0)
-                value = found["a"].value if found else value
+            wait_for_value(face, sub, "a", str(number))
 
 
 def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, face: Face, connect: Connect) -> None:
     topic, count = next(_topics), 300
-    with beneath.behind.pubsub.subscribe("bus", topic) as sub:
-        with face.opened(connect(timeout=SOON).pubsub.publisher("bus", topic, batch_events=20)) as publisher:
-            for number in range(count):
-                publisher.send(number)
-                if number % 100 == 50:
-                    face.call(publisher, "flush", SOON)
-                    proxy.end = "reset"
-                    proxy.down.once = proxy.up.once = True
-                    way = proxy.up if number < count / 2 else proxy.down
-                    way.cut = 50
-            face.call(publisher, "flush", SOON)
-            stats = publisher.stats()
-        assert (stats.delivered, stats.failed) == (count, 0)
-        assert proxy.accepted > 1
-        seen: set[int] = set()
-        while len(seen) < count:
-            event = sub.receive(SOON)
-            assert event is not None, f"missing: {set(range(count)) - seen}"
-            event.ack()
-            seen.add(event.data)
+    publish_through(beneath.behind, connect(timeout=SOON), proxy, face, topic, count, every=100)
 
 
 def test_one_that_is_killed_in_mid_stream(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from fault_harnesses import FAULTS, Beneath, LayottoFaults
 from fault_proxy import FaultProxy
 from running import declared, sidecar_process
@@ -21,67 +19,9 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import _sender
 from cloud_runtimes.testing import Face, SyncFace
 
-SOON = 30.0
 streaming = pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.streams], indirect=True)
 
-Connect = Callable[..., CloudRuntimesClient]
 _topics = (f"topic-{number}" for number in itertools.count())
-
-
-def _break(proxy: FaultProxy, how: Any, *, at: int | None = None, way: str = "down") -> None:
-    """End all connections, at once or after so many more bytes."""
-    proxy.end = how
-    if at is None:
-        proxy.break_all(how)
-    else:
-        getattr(proxy, way).cut = at
-
-
-def _garbage(proxy: FaultProxy) -> None:
-    proxy.down.instead = b"\xff\xfe\x00 no frame of anything" * 20
-
-
-def _lose(proxy: FaultProxy) -> None:
-    proxy.up.lost = True
-
-
-BREAKS: dict[str, Callable[[FaultProxy], None]] = {
-    "reset": lambda proxy: _break(proxy, "reset"),
-    "ended": lambda proxy: _break(proxy, "close"),
-    "reset in an event": lambda proxy: _break(proxy, "reset", at=random.randrange(1, 600)),
-    "ended in an event": lambda proxy: _break(proxy, "close", at=random.randrange(1, 600)),
-    "reset in an answer": lambda proxy: _break(proxy, "reset", at=random.randrange(1, 40), way="up"),
-    "half-open": lambda proxy: _break(proxy, "half-open"),
-    "half-open in an event": lambda proxy: _break(proxy, "half-open", at=random.randrange(1, 600)),
-    "answers are lost": _lose,
-    "garbage": _garbage,
-    "gone": lambda proxy: proxy.gone(),
-}
-
-
-class Consumer:
-    """Takes events and acknowledges them, and remembers which."""
-
-    def __init__(self, face: Face, sub: Any) -> None:
-        self._face = face
-        self._sub = sub
-        self.acknowledged: dict[int, int] = {}
-
-    def take(self, timeout: float) -> bool:
-        """Take an event, if one comes in time."""
-        event = self._face.call(self._sub, "receive", timeout)
-        if event is None:
-            return False
-        self.acknowledged[event.data] = self.acknowledged.get(event.data, 0) + 1
-        event.ack()
-        return True
-
-    def take_all(self, count: int, timeout: float = SOON) -> None:
-        """Take until the events 0 … count - 1 have come."""
-        end = time.monotonic() + timeout
-        while len(self.acknowledged) < count:
-            assert time.monotonic() < end, f"missing: {set(range(count)) - set(self.acknowledged)}"
-            self.take(0.2)
 
 
 @streaming
@@ -153,35 +93,12 @@ def test_a_subscription_to_configuration_resumes(
             proxy.heal()
             if begin is BREAKS["gone"]:
                 proxy.back()
-            value, end = "", time.monotonic() + SOON
-            while value != str(number):
-                assert time.monotonic() < end
-                found = face.call(sub, "receive", 1.0)
-                value = found["a"].value if found else value
+            wait_for_value(face, sub, "a", str(number))
 
 
 def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
     topic, count = next(_topics), 600
-    with beneath.behind.pubsub.subscribe("bus", topic) as sub:
-        with face.opened(connect(timeout=SOON).pubsub.publisher("bus", topic, batch_events=20)) as publisher:
-            for number in range(count):
-                publisher.send(number)
-                if number % 150 == 100:
-                    face.call(publisher, "flush", SOON)
-                    proxy.end = "reset"
-                    proxy.down.once = proxy.up.once = True
-                    way = proxy.up if number < count / 2 else proxy.down
-                    way.cut = 50
-            face.call(publisher, "flush", SOON)
-            stats = publisher.stats()
-        assert (stats.delivered, stats.failed) == (count, 0)
-        assert proxy.accepted > 1
-        seen: set[int] = set()
-        while len(seen) < count:
-            event = sub.receive(SOON)
-            assert event is not None, f"missing: {set(range(count)) - seen}"
-            event.ack()
-            seen.add(event.data)
+    publish_through(beneath.behind, connect(timeout=SOON), proxy, face, topic, count, every=150)
 
 
 def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
