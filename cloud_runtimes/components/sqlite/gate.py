@@ -1,15 +1,47 @@
 """The turnstile before every write of a file, between processes.
 
 SQLite lets waiting writers poll, so that of two busy processes one gets nothing. Here they queue on two ``flock`` files: whoever holds *turn* is next, whoever holds *gate* writes. The kernel lets go of both when a process dies.
+
+What cannot wait is called with the GIL held: `fcntl.flock` hands it over each time, and a thread that wants to write then waits behind all threads that compute, some milliseconds for a system call of one microsecond.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
 __all__ = ["Gate", "NoGate"]
+
+
+def _with_the_gil() -> Callable[[int, int], None]:
+    """Return a `flock` that keeps the GIL, where the C library can be reached."""
+    try:
+        call = ctypes.PyDLL(None, use_errno=True).flock
+    except (AttributeError, OSError):
+        return flock
+
+    def at_once(file: int, operation: int) -> None:
+        if call(file, operation):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return at_once
+
+
+_at_once = _with_the_gil()
+
+
+def _try(file: int) -> bool:
+    try:
+        _at_once(file, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 class Gate:
@@ -26,38 +58,31 @@ class Gate:
 
     def try_enter(self) -> bool:
         """Enter if nobody is inside or waiting; never waits."""
-        try:
-            flock(self._turn, LOCK_EX | LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+        if not _try(self._turn):
             return False
         try:
-            flock(self._gate, LOCK_EX | LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            return False
+            return _try(self._gate)
         finally:
-            flock(self._turn, LOCK_UN)
-        return True
+            _at_once(self._turn, LOCK_UN)
 
     def enter(self) -> None:
         """Wait for the turn, then for the gate. Cannot be given up; only threads of ours wait here."""
+        if self.try_enter():
+            return
         flock(self._turn, LOCK_EX)
         try:
             flock(self._gate, LOCK_EX)
         finally:
-            flock(self._turn, LOCK_UN)
+            _at_once(self._turn, LOCK_UN)
 
     def leave(self) -> None:
         """Let the next one in; does nothing outside."""
-        flock(self._gate, LOCK_UN)
+        _at_once(self._gate, LOCK_UN)
 
     def reset(self) -> None:
         """Let go of both, wherever an interrupt came."""
-        flock(self._turn, LOCK_UN)
-        flock(self._gate, LOCK_UN)
+        _at_once(self._turn, LOCK_UN)
+        _at_once(self._gate, LOCK_UN)
 
     def close(self) -> None:
         """Close the descriptors. In a forked child this does not unlock: the parent has them open too."""
