@@ -156,8 +156,14 @@ cdef inline int hex4(const uint8_t* p) noexcept nogil:
 
 
 cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
+    return skip_text(p, at, size, False, fault)
+
+
+cdef inline Py_ssize_t skip_text(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, bint whole, Fault* fault) noexcept nogil:
+    # A string; if `whole`, no surrogate that is escaped may lack its other half.
     cdef Py_ssize_t begin = at
     cdef uint8_t c
+    cdef int point
     if at < size and p[at] == 0x22:
         at += 1
         while True:
@@ -170,8 +176,15 @@ cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
                 break
             c = p[at + 1]
             if c == 0x75:
-                if size - at < 6 or hex4(p + at + 2) < 0:
+                point = hex4(p + at + 2) if size - at >= 6 else -1
+                if point < 0:
                     break
+                if whole and 0xD800 <= point <= 0xDFFF:
+                    if point > 0xDBFF or size - at < 12 or p[at + 6] != 0x5C or p[at + 7] != 0x75:
+                        return refuse(fault, "a lone surrogate", at)
+                    if not 0xDC00 <= hex4(p + at + 8) <= 0xDFFF:
+                        return refuse(fault, "a lone surrogate", at)
+                    at += 6
                 at += 6
             elif c == 0x22 or c == 0x5C or c == 0x2F or c == 0x62 or c == 0x66 or c == 0x6E or c == 0x72 or c == 0x74:
                 at += 2
@@ -188,9 +201,9 @@ cdef inline Py_ssize_t skip_colon(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
     return skip_space(p, at + 1, size)
 
 
-cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
+cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, bint whole, Fault* fault) noexcept nogil:
     # `"name" :` and the spaces behind.
-    at = skip_string(p, at, size, fault)
+    at = skip_text(p, at, size, whole, fault)
     return -1 if at < 0 else skip_colon(p, at, size, fault)
 
 
@@ -202,6 +215,61 @@ cdef inline Py_ssize_t skip_digits(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
     while at < size and 0x30 <= p[at] <= 0x39:
         at += 1
     return at
+
+
+cdef inline bint beyond_double(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
+    # Whether the number at `at`, that ends at `size` or before, is 2**1024 - 2**970 or more, which round to infinity.
+    # (What has the first twenty digits of that is not found.)
+    cdef const char* least = "17976931348623158079"
+    cdef Py_ssize_t digits = 0      # before the point, from the first that is not 0; below 0: zeros behind it
+    cdef Py_ssize_t begin, stop
+    cdef int64_t exponent = 0
+    cdef int known = 0              # digits that are as in `least`
+    cdef bint point = False
+    cdef bint negative
+    if p[at] == 0x2D:
+        at += 1
+    while at < size and p[at] == 0x30:
+        at += 1
+    begin = at
+    while at < size and (0x30 <= p[at] <= 0x39 or p[at] == 0x2E):
+        point = point or p[at] == 0x2E
+        digits += not point
+        at += 1
+    stop = at
+    if at < size and p[at] | 0x20 == 0x65:
+        at += 1
+        negative = p[at] == 0x2D
+        if negative or p[at] == 0x2B:
+            at += 1
+        while at < size and 0x30 <= p[at] <= 0x39:
+            if exponent < <int64_t>1 << 59:
+                exponent = exponent * 10 + p[at] - 0x30
+            at += 1
+        if negative:
+            exponent = -exponent
+    if digits != 0 and digits + exponent < 309:
+        return False
+    at = begin
+    if digits == 0:
+        while at < stop and (p[at] == 0x2E or p[at] == 0x30):
+            digits -= p[at] == 0x30
+            at += 1
+    if at == stop or digits + exponent < 309:
+        return False
+    if digits + exponent > 309:
+        return True
+    while known < 20:
+        if at < stop and p[at] == 0x2E:
+            at += 1
+            continue
+        if at == stop or p[at] < <uint8_t>least[known]:
+            return False
+        if p[at] > <uint8_t>least[known]:
+            return True
+        known += 1
+        at += 1
+    return False
 
 
 cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
@@ -235,11 +303,15 @@ cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
 
 cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep.
-    return skip_within(p, at, size, DEPTH_MAX, fault)
+    return skip_within(p, at, size, DEPTH_MAX, False, fault)
 
 
-cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Py_ssize_t most, Fault* fault) noexcept nogil:
-    # The same, at most `most` deep, itself at most 512. The stack is one bit per level: set for an object.
+cdef inline Py_ssize_t skip_within(
+    const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Py_ssize_t most, bint whole, Fault* fault,
+) noexcept nogil:
+    # The same, at most `most` deep, itself at most 512; if `whole`, Python has a value for all that is in it.
+    # The stack is one bit per level: set for an object.
+    cdef Py_ssize_t begin
     cdef uint64_t[DEPTH_WORDS] objects
     cdef Py_ssize_t depth = 0
     cdef bint is_object = False
@@ -254,7 +326,7 @@ cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
                 is_object = c == 0x7B
                 if is_object:
                     objects[depth >> 6] |= <uint64_t>1 << (depth & 63)
-                    at = skip_name(p, at, size, fault)
+                    at = skip_name(p, at, size, whole, fault)
                     if at < 0:
                         return -1
                 else:
@@ -263,9 +335,12 @@ cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
                 continue
             at += 1
         elif c == 0x22:
-            at = skip_string(p, at, size, fault)
+            at = skip_text(p, at, size, whole, fault)
         else:
-            at = skip_scalar(p, at, size, fault)
+            begin = at
+            at = skip_scalar(p, begin, size, fault)
+            if whole and at - begin > 4 and beyond_double(p, begin, at):
+                return refuse(fault, "a number beyond a double's range", begin)
         if at < 0:
             return -1
         while True:
@@ -277,7 +352,7 @@ cdef inline Py_ssize_t skip_within(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
             if p[at] == 0x2C:
                 at = skip_space(p, at + 1, size)
                 if is_object:
-                    at = skip_name(p, at, size, fault)
+                    at = skip_name(p, at, size, whole, fault)
                     if at < 0:
                         return -1
                 break

@@ -128,7 +128,7 @@ cdef int check_grammar(const uint8_t* text, Py_ssize_t size) except -1:
     cdef Py_ssize_t at = utf8_valid(text, size)
     if at != size:
         raise PayloadError(f"not JSON: not valid UTF-8 (at byte {at})")
-    at = skip_within(text, skip_space(text, 0, size), size, most_depth, &fault)
+    at = skip_within(text, skip_space(text, 0, size), size, most_depth, True, &fault)
     if at < 0:
         if <bytes>fault.what == b"data nested too deep":
             _limits.refuse("JSON", "depth", most_depth, fault.at)

@@ -76,6 +76,8 @@ GRAMMAR: dict[str, Callable[[], bytes]] = {
     "something behind": lambda: b"[" + b"1," * (N // 2) + b"1]x",
     "no value": lambda: b"[" + b"1," * (N // 2) + b"x]",
     "no UTF-8": lambda: b"[" + b"1," * (N // 2) + b'"\xff"]',
+    "a lone surrogate": lambda: b"[" + b"1," * (N // 2) + b'"\\ud800"]',
+    "a number beyond a double": lambda: b"[" + b"1," * (N // 2) + b"1.8e308]",
 }
 
 

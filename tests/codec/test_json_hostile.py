@@ -111,6 +111,80 @@ def outcome(function: Decode, data: bytes) -> Any:
         return "refused"
 
 
+def test_numbers_about_the_largest(decode: Decode, rounds: Callable[[int, int], int]) -> None:
+    """What rounds to infinity is refused, and nothing else, however it is written."""
+    rng = random.Random(12)
+    edge = 2**1024 - 2**970  # the least that rounds to infinity
+    tokens = [
+        str(edge),
+        str(edge - 1),
+        f"{edge}.0",
+        f"{edge - 1}.9",
+        "0e999999999999999999999",
+        "0.0e400",
+        "-0.000e+999",
+    ]
+    tokens += [
+        "1e308",
+        "1e309",
+        "1.7976931348623157e308",
+        "1.7976931348623159e308",
+        "-1.8E+308",
+        "1e-99999999999999999999",
+    ]
+    tokens += ["1e99999999999999999999", f"0.{'0' * 400}1e708", f"0.{'0' * 400}1e709", f"0.{'0' * 400}1e710"]
+    for _ in range(rounds(2_000, 200_000)):
+        digits = rng.choice([str(edge), "17976931348623158" + str(rng.getrandbits(40)), str(rng.getrandbits(60))])
+        digits = digits[: rng.randrange(1, len(digits) + 1)] + "0" * rng.choice([0, 0, 3, 310])
+        point = rng.randrange(len(digits) + 1)
+        whole, part = digits[:point] or "0", digits[point:]
+        zeros = "0" * rng.choice([0, 0, 2, 320])
+        about = 309 - (point if point else -len(zeros)) + rng.randrange(-2, 3)
+        tokens.append(
+            rng.choice(["", "-"])
+            + (whole.lstrip("0") or "0")
+            + (f".{zeros if not point else ''}{part}" if part else "")
+            + rng.choice(["", f"e{about}", f"E{about:+}", f"e{'-' if about < 0 else ''}000{abs(about)}"])
+        )
+    seen = set()
+    for token in tokens:
+        value = float(token)
+        finite = abs(value) != float("inf")
+        seen.add(finite)
+        for given in (token.encode(), SPACES + token.encode()):
+            if finite:
+                assert float(decode(given)) == value, token
+            else:
+                with pytest.raises(PayloadError, match="JSON"):
+                    decode(given)
+    assert seen == {True, False}
+
+
+def test_surrogates_as_orjson_says(decode: Decode, rounds: Callable[[int, int], int]) -> None:
+    rng = random.Random(13)
+    pieces = [
+        b"\\ud800",
+        b"\\uDBFF",
+        b"\\udc00",
+        b"\\uDFff",
+        b"\\ud83d\\ude00",
+        b"\\u0041",
+        b"\\ud7ff",
+        b"\\ue000",
+        b"\\\\",
+    ]
+    pieces += [b'\\"', b"u", b"d800", b"\\n", "\u00e9".encode(), b"plain text of some length"]
+    seen = set()
+    for _ in range(rounds(3_000, 300_000)):
+        text = b'"' + b"".join(rng.choices(pieces, k=rng.randrange(1, 6))) + b'"'
+        expected = outcome(orjson.loads, text)
+        seen.add(expected == "refused")
+        for given in (text, b"[" + SPACES + b"3," + text + b",4]"):
+            found = outcome(decode, given)
+            assert found == (expected if given is text or expected == "refused" else f"[3, {expected}, 4]"), text
+    assert seen == {True, False}
+
+
 SEEDS = [
     b'{"a":[1.5,true,null,"\\u00e9\xc3\xa9",-0,1E+2],"b":{"c":-2,"d":"\\\\\\"[{"},"e":[[],{},[{}]],"f":false}',
     b'[{"id":"x","tags":["a","b",""],"n":18446744073709551616,"t":" \\t"} , [ 0.1e-5 ,\n\r\t"\xf0\x9f\x98\x80"] ]',
