@@ -466,5 +466,6 @@ cdef void free_all(Block* block) noexcept nogil:
 include "telemetry_current.pxi"
 include "telemetry_spans.pxi"
 include "telemetry_api.pxi"
+include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_metrics.pxi"

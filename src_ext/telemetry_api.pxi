@@ -189,7 +189,7 @@ cdef class ApiScope:
     def __call__(self, function):
         return decorated(self, function)
 
-    def __enter__(self):
+    cdef ApiSpan enter(self):
         if self.span is not None:
             raise InvalidArgumentError("start_as_current_span: it is entered already; each span wants one of its own")
         span = start_api_span(
@@ -199,11 +199,11 @@ cdef class ApiScope:
         self.span = span
         return span
 
-    def __exit__(self, kind, error, trace):
+    cdef int leave(self, error) except -1:
         cdef ApiSpan span = self.span
         token = self.token
         if span is None:
-            return
+            return 0
         self.span = None
         self.token = None
         give_back(token)
@@ -211,6 +211,13 @@ cdef class ApiScope:
             span.failed(error, self.records, self.marks, False)
         if self.ends:
             span.span.finish(-1)
+        return 0
+
+    def __enter__(self):
+        return self.enter()
+
+    def __exit__(self, kind, error, trace):
+        self.leave(error)
 
 
 cdef ApiScope new_scope(ApiTracer tracer, name, context, kind, attributes, links, time, bint records, bint marks, bint ends):

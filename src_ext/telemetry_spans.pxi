@@ -633,10 +633,13 @@ cdef class Span:
 
     # -- with --
 
-    def __enter__(self):
+    cdef Span enter(self):
         if self.makes_current and self.token is None:
             self.token = set_current(self)
         return self
+
+    def __enter__(self):
+        return self.enter()
 
     cdef int leave(self, error) except -1:
         token = self.token
@@ -655,7 +658,7 @@ cdef class Span:
         self.leave(error)
 
     async def __aenter__(self):
-        return self.__enter__()
+        return self.enter()
 
     async def __aexit__(self, kind, error, trace):
         self.leave(error)
