@@ -1,6 +1,8 @@
 # Metrics of `telemetry.pyx`: instruments that aggregate, see the twin `telemetry_metrics_py.py`.
 #
 # A set of attributes is found by its encoding, as in the twin (`known`). In front of that stands a table of sets that need no encoding: exact text, integers and booleans in the order in which they were given, compared without running Python code.
+#
+# What is looked up, counted and collected changes in sections, as in `telemetry.pyx`. Encoding attributes may run Python code and lies between two of them, so a series that was found may have been collected meanwhile: then it is of another generation, and is looked for again.
 
 cdef enum:
     SERIES = 2000
@@ -52,7 +54,8 @@ cdef struct Slot:
 cdef class Series:
     # State of one series; `count` is 0 where there is nothing to tell.
     cdef bytes attributes
-    cdef bint bound
+    cdef bint bound             # it outlives every collection
+    cdef int64_t generation     # of the instrument, when it was made
     cdef int64_t count, zeros, seen
     cdef Number total
     cdef double minimum, maximum
@@ -179,6 +182,9 @@ cdef class Instrument:
     cdef bint delta
     cdef double* bounds
     cdef dict known                 # encoded attributes → Series
+    cdef dict bound                 # those of them that stay
+    cdef bytes overflow             # encoded attributes of the series beyond the limit
+    cdef int64_t generation         # grows when series are forgotten
     cdef Slot* slots
     cdef int slots_used
     cdef list held                  # what the slots point to
@@ -198,7 +204,9 @@ cdef class Instrument:
         self.delta = delta
         self.filter = exemplars
         self.known = {}
+        self.bound = {}
         self.held = []
+        self.overflow = self.encoded({"otel.metric.overflow": True})
         writer_init(&w, room, 256)
         try:
             text_field(&w, 0x0A, name)
@@ -220,19 +228,22 @@ cdef class Instrument:
         self.begun = wall_now()
         return 0
 
-    cdef void forget_slots(self):
+    cdef void forget(self, dict known, list held) noexcept:
+        # In a section: only these series are left. The caller holds what was there before.
         if self.slots != NULL:
             memset(self.slots, 0, SLOTS * sizeof(Slot))
         self.slots_used = 0
-        self.held = []
+        self.held = held
         self.plain = None
+        self.known = known
+        self.generation += 1
 
     def reset(self):
         """Begin anew, in a forked child; what is bound stays so."""
-        self.forget_slots()
-        for each in list(self.known.values()):
+        before = self.known, self.held, self.plain
+        self.forget(PyDict_Copy(self.bound), [])
+        for each in before[0].values():
             (<Series>each).clear()
-        self.known = {name: its for name, its in self.known.items() if (<Series>its).bound}
         self.begun = wall_now()
 
     cdef bytes encoded(self, dict attributes):
@@ -268,43 +279,42 @@ cdef class Instrument:
         given = attributes_of(attributes) or {}
         cdef dict kept = {name: given[name] for name in sorted([name for name in given if isinstance(name, str)])}
         cdef bytes key = self.encoded(kept)
-        series = self.known.get(key)
-        if series is None:
-            if len(self.known) >= SERIES - 1:
-                key = self.encoded({"otel.metric.overflow": True})
-                series = self.known.get(key)
-            if series is None:
-                series = self.known.setdefault(key, self.make(key))
-        return <Series>series
+        cdef Series fresh = None
+        cdef Series found = None
+        while found is None:
+            if fresh is None:
+                fresh = self.make(key)
+            with cython.critical_section(self):
+                found = self.known.get(key)
+                if found is None and PyDict_Size(self.known) >= SERIES - 1:
+                    key = self.overflow
+                    found = self.known.get(key)
+                if found is None:
+                    fresh.attributes = key
+                    fresh.generation = self.generation
+                    PyDict_SetItem(self.known, key, fresh)
+                    found = fresh
+        return found
 
-    cdef Series find(self, attributes):
+    cdef Series look_up(self, dict attributes, uint64_t* hash_, Slot** free_):
+        # In a section, of the attributes too. `None`: not in the table; the hash is 0 where it cannot be, else `free_` is its place.
         cdef uint64_t mixed = 0x9E3779B97F4A7C15ULL
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t at = 0
-        cdef Py_ssize_t n
-        cdef Slot* slot = NULL
-        cdef Series series
+        cdef Slot* slot
         cdef uint64_t start
-        if attributes is None:
-            if self.plain is None:
-                self.plain = self.find_encoded(None)
-            return self.plain
-        if type(attributes) is not dict:
-            return self.find_encoded(attributes)
+        hash_[0] = 0
+        if self.slots == NULL:
+            return None
         while PyDict_Next(attributes, &at, &key, &value):
             if type(<object>key) is not str:
-                return self.find_encoded(attributes)
+                return None
             if type(<object>value) is not str and type(<object>value) is not int and type(<object>value) is not bool:
-                return self.find_encoded(attributes)
+                return None
             mixed = (mixed ^ <uint64_t>PyObject_Hash(<object>key)) * 0x9FB21C651E98DF25ULL
             mixed = (mixed ^ mixed >> 29 ^ <uint64_t>PyObject_Hash(<object>value)) * 0x9FB21C651E98DF25ULL
         mixed ^= mixed >> 32
-        if self.slots == NULL:
-            self.slots = <Slot*>malloc(SLOTS * sizeof(Slot))
-            if self.slots == NULL:
-                raise MemoryError
-            memset(self.slots, 0, SLOTS * sizeof(Slot))
         start = mixed & (SLOTS - 1)
         slot = &self.slots[start]
         while slot.series != NULL:
@@ -312,27 +322,52 @@ cdef class Instrument:
                 return <Series>slot.series
             start = (start + 1) & (SLOTS - 1)
             slot = &self.slots[start]
-        series = self.find_encoded(attributes)
-        if self.slots_used < SLOTS_USED and slot.series == NULL:
-            items = tuple([each for pair in (<dict>attributes).items() for each in pair])
-            self.held.append((items, series))
-            slot.hash = mixed
-            slot.items = <PyObject*>items
-            slot.series = <PyObject*>series
-            self.slots_used += 1
-        return series
+        hash_[0] = mixed
+        free_[0] = slot
+        return None
+
+    cdef int remember(self, dict attributes, Series series) except -1:
+        # Puts a series into the table, if attributes, which nobody else has, can stand there.
+        cdef uint64_t mixed
+        cdef Slot* slot = NULL
+        cdef tuple items = tuple([each for one in attributes.items() for each in one])
+        cdef tuple pair = (items, series)
+        with cython.critical_section(self):
+            if self.slots == NULL:
+                self.slots = <Slot*>malloc(SLOTS * sizeof(Slot))
+                if self.slots != NULL:
+                    memset(self.slots, 0, SLOTS * sizeof(Slot))
+            if self.slots_used < SLOTS_USED and self.lives(series) and self.look_up(attributes, &mixed, &slot) is None and mixed:
+                self.held.append(pair)
+                slot.hash = mixed
+                slot.items = <PyObject*>items
+                slot.series = <PyObject*>series
+                self.slots_used += 1
+        return 0
+
+    cdef inline bint lives(self, Series series) noexcept:
+        # In a section: whether it has not been collected for the last time.
+        return series.bound or series.generation == self.generation
 
     cdef Series bound_to(self, attributes):
-        cdef Series series = self.find_encoded(attributes)
-        series.bound = True
+        cdef Series series
+        cdef bint known = False
+        while not known:
+            series = self.find_encoded(attributes)
+            with cython.critical_section(self):
+                known = self.lives(series)
+                if known:
+                    series.bound = True
+                    PyDict_SetItem(self.bound, series.attributes, series)
         return series
 
     cdef int measure(self, value, Series series, attributes) except -1:
         cdef Number number
         cdef const uint8_t* ids = NULL
         cdef int64_t now = 0
-        cdef int slot
-        cdef Exemplar* exemplar
+        cdef bint done = False
+        cdef uint64_t mixed
+        cdef Slot* slot
         read_number(value, &number)
         if number.is_float:
             if (self.kind == SUM and number.real < 0) or not isfinite(number.real):
@@ -341,8 +376,6 @@ cdef class Instrument:
         elif self.kind == SUM and number.whole < 0:
             self.buffer.drop(1, INVALID)
             return 0
-        if series is None:
-            series = self.find(attributes)
         if self.filter:
             span = get_current()
             if type(span) is Span:
@@ -353,21 +386,50 @@ cdef class Instrument:
                     ids = (<SpanContext>span).ids
             if ids != NULL or self.filter == 2:
                 now = wall_now()
-        with cython.critical_section(self):
-            slot = self.add_to(series, &number)
-            if now:
-                if series.exemplars == NULL:
-                    series.exemplars = <Exemplar*>malloc(series.exemplar_slots * sizeof(Exemplar))
-                    if series.exemplars != NULL:
-                        memset(series.exemplars, 0, series.exemplar_slots * sizeof(Exemplar))
-                if series.exemplars != NULL:
-                    exemplar = &series.exemplars[slot]
-                    exemplar.time = now
-                    exemplar.number = number
-                    exemplar.has_ids = ids != NULL
-                    if ids != NULL:
-                        memcpy(exemplar.ids, ids, 24)
+        if series is not None:
+            with cython.critical_section(self):
+                self.count(series, &number, now, ids)
+            return 0
+        if type(attributes) is dict:
+            with cython.critical_section(self, attributes):
+                series = self.look_up(attributes, &mixed, &slot)
+                if series is not None:
+                    self.count(series, &number, now, ids)
+            if series is not None:
+                return 0
+            attributes = PyDict_Copy(attributes)  # what others change meanwhile is not mistaken for it
+        while not done:
+            with cython.critical_section(self):
+                series = self.plain if attributes is None else None
+            if series is None:
+                series = self.find_encoded(attributes)
+                if type(attributes) is dict:
+                    self.remember(attributes, series)
+            with cython.critical_section(self):
+                done = self.lives(series)
+                if done:
+                    self.count(series, &number, now, ids)
+                    if attributes is None:
+                        self.plain = series
         return 0
+
+    cdef void count(self, Series series, const Number* number, int64_t now, const uint8_t* ids) noexcept:
+        # In a section. `now` 0: no exemplar.
+        cdef Exemplar* exemplar
+        cdef int slot = self.add_to(series, number)
+        if not now:
+            return
+        if series.exemplars == NULL:
+            series.exemplars = <Exemplar*>malloc(series.exemplar_slots * sizeof(Exemplar))
+            if series.exemplars == NULL:
+                return
+            memset(series.exemplars, 0, series.exemplar_slots * sizeof(Exemplar))
+        exemplar = &series.exemplars[slot]
+        exemplar.time = now
+        exemplar.number = number[0]
+        exemplar.has_ids = ids != NULL
+        if ids != NULL:
+            memcpy(exemplar.ids, ids, 24)
 
     cdef int add_to(self, Series series, const Number* number) noexcept:
         cdef double real
@@ -418,39 +480,57 @@ cdef class Instrument:
     def collect(self, int64_t now):
         """Return the ``Metric`` of OTLP and how many points it has; see the twin."""
         cdef Writer w
-        cdef Series series
-        cdef Py_ssize_t data, point
-        cdef int64_t points = 0
-        cdef list all_series = list(self.known.values())
+        cdef int64_t points = -1
+        cdef dict staying, known
+        cdef list held, gone
+        cdef Series plain
         writer_init(&w, NULL, 0)
         try:
-            otlp.write_bytes(&w, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
-            data = begin(&w, data_tags[self.kind])
-            for each in all_series:
-                series = <Series>each
-                if series.count:
-                    point = begin(&w, 0x0A)
-                    self.put_point(&w, series, now)
-                    finish(&w, point)
-                    points += 1
-                    series.clear_exemplars()
-            if self.kind != GAUGE:
-                varint_field(&w, 0x10, 1 if self.delta else 2)
-            if self.kind == SUM:
-                varint_field(&w, 0x18, 1)
-            finish(&w, data)
-            if self.delta:
-                # the limit of series is one of each interval; what is bound stays
-                self.forget_slots()
-                for each in all_series:
-                    series = <Series>each
-                    if not series.bound:
-                        self.known.pop(series.attributes, None)
-                    series.clear()
-                self.begun = now
+            while points < 0:
+                # objects are made before the section, and go behind it
+                staying = PyDict_Copy(self.bound)
+                held = []
+                with cython.critical_section(self):
+                    if PyDict_Size(staying) == PyDict_Size(self.bound):
+                        points = self.put_points(&w, now)
+                        if self.delta:
+                            # the limit of series is one of each interval; what is bound stays
+                            known, gone, plain = self.known, self.held, self.plain
+                            self.forget(staying, held)
+                            self.begun = now
             return writer_bytes(&w), points
         finally:
             writer_release(&w)
+
+    cdef int64_t put_points(self, Writer* w, int64_t now) except -1:
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t data, point
+        cdef int64_t points = 0
+        cdef Series series
+        otlp.write_bytes(w, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
+        data = begin(w, data_tags[self.kind])
+        while PyDict_Next(self.known, &at, &key, &value):
+            series = <Series>value
+            if series.count:
+                point = begin(w, 0x0A)
+                self.put_point(w, series, now)
+                finish(w, point)
+                points += 1
+        if self.kind != GAUGE:
+            varint_field(w, 0x10, 1 if self.delta else 2)
+        if self.kind == SUM:
+            varint_field(w, 0x18, 1)
+        finish(w, data)
+        at = 0
+        while PyDict_Next(self.known, &at, &key, &value):
+            series = <Series>value
+            if self.delta:
+                series.clear()
+            else:
+                series.clear_exemplars()
+        return points
 
     cdef int put_double(self, Writer* w, uint8_t tag, double value) except -1:
         cdef uint64_t bits
@@ -636,8 +716,11 @@ cdef class Observable(Instrument):
 
     def begin(self):
         """Forget what was observed before."""
-        self.known = {}
-        self.forget_slots()
+        cdef dict known = {}
+        cdef list held = []
+        before = self.known, self.held, self.plain
+        with cython.critical_section(self):
+            self.forget(known, held)
 
     def observe(self, value, attributes=None):
         """Take one observation."""

@@ -161,6 +161,7 @@ cdef class Sampler:
         cdef uint64_t low = 0
         cdef int64_t now
         cdef int i
+        cdef bint taken
         if self.parent_based and parent_flags >= 0:
             return parent_flags & SAMPLED
         if not self.always:
@@ -171,12 +172,13 @@ cdef class Sampler:
         if self.rate == 0.0:
             return True
         now = monotonic_now()
-        self.tokens = min(self.room, self.tokens + max(0, now - self.last) * 1e-9 * self.rate)
-        self.last = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
+        with cython.critical_section(self):
+            self.tokens = min(self.room, self.tokens + max(0, now - self.last) * 1e-9 * self.rate)
+            self.last = now
+            taken = self.tokens >= 1.0
+            if taken:
+                self.tokens -= 1.0
+        return taken
 
 
 @cython.final
@@ -554,10 +556,11 @@ cdef class Span:
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Traces traces
-        if self.ended:
-            return 0
-        self.ended = True
-        if not self.flags & SAMPLED:
+        cdef bint ended
+        with cython.critical_section(self):
+            ended = self.ended
+            self.ended = True
+        if ended or not self.flags & SAMPLED:
             return 0
         traces = self.tracer.traces
         if time < 0:

@@ -431,12 +431,11 @@ class Span:
         self._finish(None)
 
     def _finish(self, time: int | None) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        if not self._flags & _SAMPLED:
-            return
         traces = self._tracer._traces
+        with traces._buffer._lock:  # of two threads that end it one does
+            ended, self._ended = self._ended, True
+        if ended or not self._flags & _SAMPLED:
+            return
         try:
             record = self._encode(monotonic() + (self._offset or 0) if time is None else time, traces._limits)
         except BaseException:

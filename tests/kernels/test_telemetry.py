@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import random
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -575,9 +576,27 @@ def test_a_child_begins_anew(kernel: ModuleType) -> None:
     assert tracer(kernel, into).start_span("s").context.trace_id != first
 
 
-def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
-    import threading
+def test_threads_that_end_one_span_record_it_once(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
+    into = buffer(kernel)
+    made = tracer(kernel, into)
+    count = rounds(100, 5_000)
+    for _ in range(count):
+        span = made.start_span("s")
+        ready = threading.Barrier(4)
 
+        def end(span: Any = span, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            span.end()
+
+        threads = [threading.Thread(target=end) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(spans(drain(into))) == count
+
+
+def test_many_threads_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
     into = buffer(kernel, 1 << 16, 1 << 12)
     each = rounds(2000, 50_000)
     taken: list[int] = []

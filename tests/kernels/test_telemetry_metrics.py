@@ -265,19 +265,39 @@ def test_a_child_begins_anew(kernel: ModuleType) -> None:
     assert [p.as_int for p in collected(counter)[1]] == [1, 1]
 
 
-def test_threads_and_collections_lose_nothing(kernel: ModuleType, rounds: Callable[[int, int], int]) -> None:
-    counter = kernel.Counter(buffer(kernel), "c", delta=True)
-    each, total = rounds(3000, 200_000), 0
+KINDS: dict[str, Callable[[ModuleType], tuple[Any, str]]] = {
+    "counter": lambda kernel: (kernel.Counter(buffer(kernel), "i", delta=True), "add"),
+    "histogram": lambda kernel: (kernel.Histogram(buffer(kernel), "i", delta=True, bounds=BOUNDS), "record"),
+    "exponential": lambda kernel: (kernel.Histogram(buffer(kernel), "i", delta=True), "record"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_and_collections_lose_nothing(kernel: ModuleType, kind: str, rounds: Callable[[int, int], int]) -> None:
+    """Sets that stand in the table, and that do not, none, and a bound one; some that another thread changes meanwhile."""
+    instrument, name = KINDS[kind](kernel)
+    measure, bound = getattr(instrument, name), getattr(instrument.bind({"bound": True}), name)
+    each, total, seen = rounds(600, 40_000), 0, set()
     over = threading.Event()
+    changing: dict[str, Any] = {"n": 0}
 
     def add() -> None:
         for number in range(each):
-            counter.add(1, {"n": number % 50})
+            measure(1, {"n": number % 50})
+            measure(1, {"n": [number % 3]})
+            measure(1, {"fresh": number})
+            measure(1, changing)
+            measure(1)
+            bound(1)
 
     def collect() -> None:
         nonlocal total
         while not over.is_set():
-            total += sum(p.as_int for p in collected(counter)[1])
+            for n in range(20):
+                changing["n"] = n
+            for point in collected(instrument)[1]:
+                total += point.as_int if kind == "counter" else point.count
+                seen.add(tuple(attributes(point)))
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     collector = threading.Thread(target=collect)
@@ -287,8 +307,9 @@ def test_threads_and_collections_lose_nothing(kernel: ModuleType, rounds: Callab
         thread.join()
     over.set()
     collector.join()
-    total += sum(p.as_int for p in collected(counter)[1])
-    assert total == 4 * each
+    total += sum(p.as_int if kind == "counter" else p.count for p in collected(instrument)[1])
+    assert total == 6 * 4 * each
+    assert seen >= {(), ("n",), ("bound",), ("fresh",)}
 
 
 # -- random measurements -----------------------------------------------------
