@@ -27,8 +27,8 @@ $(STAMP): $(SOURCES)
 demo: setup ## publish and consume 336,776 flights on the embedded default
 	$(BIN)/python -m cloud_runtimes.demo
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest
+test: setup ## run all tests, or those of TESTS=…
+	$(BIN)/python -m pytest $(TESTS)
 
 test-fallback: setup ## run the tests that the fallback must pass, on the fallback
 	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest -m "not native_only and not process"
