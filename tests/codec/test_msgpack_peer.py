@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,9 @@ from cloud_runtimes.errors import PayloadError
 
 from .conftest import PEER, PYTHON
 
+packs = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="without a GIL the package's packer is left alone"
+)
 EVENT: dict[str, Any] = {
     "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",
     "status": 200,
@@ -62,6 +66,7 @@ def fail(*_: Any) -> Any:
     raise AssertionError("the reference was called")
 
 
+@packs
 @pytest.mark.parametrize(
     "value",
     [
@@ -223,6 +228,7 @@ def test_signal_handlers_and_threads(peer: ModuleType) -> None:
     assert set(inside) == {expected}
 
 
+@packs
 def test_no_large_buffer_is_kept(peer: ModuleType) -> None:
     peer._packs.clear()
     peer.encode({"a": "x" * 5000})

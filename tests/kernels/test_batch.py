@@ -312,7 +312,7 @@ def test_signal_handler_appends(batch: ModuleType, events: ModuleType) -> None:
 
 
 def test_finalizer_appends(batch: ModuleType, events: ModuleType) -> None:
-    buffer = make(batch, events=7, size=2000, room=50_000)
+    buffer = make(batch, events=7, size=2000, room=500_000)  # without a GIL finalizers come late, and all at once
     numbers: list[int] = []
     chunks: list[Any] = []
 
