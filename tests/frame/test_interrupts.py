@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from silence import silence
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.gate import Gate
@@ -250,8 +251,8 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def close(self) -> None:
-        self.disarm()
-        signal.signal(signal.SIGALRM, self._before)
+        self.armed = False
+        silence(self._before)
 
 
 @pytest.fixture
@@ -555,8 +556,7 @@ def test_a_signal_handler_may_look_at_configuration(client: CloudRuntimesClient)
                 client.configuration.save_configuration("app", {f"k{each}": str(number) for each in range(200)})
                 sub.receive(5)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            silence(before)
     assert looked > 3
 
 
@@ -575,8 +575,7 @@ def test_a_signal_handler_may_send(client: CloudRuntimesClient) -> None:
         for number in range(30_000):
             publisher.send(number)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        silence(before)
     publisher.close()
     assert sent > 3
     assert publisher.stats().delivered == 30_000 + sent
@@ -610,8 +609,7 @@ def test_a_signal_handler_may_receive_and_settle(
             event.ack()
             done.append(event.data)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        silence(before)
     assert sorted(done) == list(range(count))
     assert refused
     sub.close()
@@ -647,8 +645,7 @@ def test_a_signal_handler_may_close(home: Path, under_way: str) -> None:
                 calls[under_way]()
             calls["publish"]()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        silence(before)
     assert took < 10
     if client._closer is not None:
         assert client._closer.join(10)

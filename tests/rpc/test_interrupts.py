@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
+from silence import silence
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.rpc import RpcServer
@@ -22,8 +23,7 @@ def alarm() -> Iterator[Callable[[float], None]]:
 
     before = signal.signal(signal.SIGALRM, raise_interrupt)
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[func-returns-value]
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    silence(before)
 
 
 def test_while_it_waits_for_the_answer(
