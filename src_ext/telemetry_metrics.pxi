@@ -182,7 +182,6 @@ cdef class Instrument:
     cdef bint delta
     cdef double* bounds
     cdef dict known                 # encoded attributes → Series
-    cdef dict bound                 # those of them that stay
     cdef bytes overflow             # encoded attributes of the series beyond the limit
     cdef int64_t generation         # grows when series are forgotten
     cdef Slot* slots
@@ -204,7 +203,6 @@ cdef class Instrument:
         self.delta = delta
         self.filter = exemplars
         self.known = {}
-        self.bound = {}
         self.held = []
         self.overflow = self.encoded({"otel.metric.overflow": True})
         writer_init(&w, room, 256)
@@ -241,9 +239,9 @@ cdef class Instrument:
     def reset(self):
         """Begin anew, in a forked child; what is bound stays so."""
         before = self.known, self.held, self.plain
-        self.forget(PyDict_Copy(self.bound), [])
         for each in before[0].values():
             (<Series>each).clear()
+        self.forget({name: its for name, its in before[0].items() if (<Series>its).bound}, [])
         self.begun = wall_now()
 
     cdef bytes encoded(self, dict attributes):
@@ -281,20 +279,20 @@ cdef class Instrument:
         cdef bytes key = self.encoded(kept)
         cdef Series fresh = None
         cdef Series found = None
-        while found is None:
-            if fresh is None:
-                fresh = self.make(key)
+        while True:
             with cython.critical_section(self):
                 found = self.known.get(key)
                 if found is None and PyDict_Size(self.known) >= SERIES - 1:
                     key = self.overflow
                     found = self.known.get(key)
-                if found is None:
+                if found is None and fresh is not None:
                     fresh.attributes = key
                     fresh.generation = self.generation
                     PyDict_SetItem(self.known, key, fresh)
                     found = fresh
-        return found
+            if found is not None:
+                return found
+            fresh = self.make(key)
 
     cdef Series look_up(self, dict attributes, uint64_t* hash_, Slot** free_):
         # In a section, of the attributes too. `None`: not in the table; the hash is 0 where it cannot be, else `free_` is its place.
@@ -358,7 +356,6 @@ cdef class Instrument:
                 known = self.lives(series)
                 if known:
                     series.bound = True
-                    PyDict_SetItem(self.bound, series.attributes, series)
         return series
 
     cdef int measure(self, value, Series series, attributes) except -1:
@@ -480,29 +477,27 @@ cdef class Instrument:
     def collect(self, int64_t now):
         """Return the ``Metric`` of OTLP and how many points it has; see the twin."""
         cdef Writer w
-        cdef int64_t points = -1
-        cdef dict staying, known
-        cdef list held, gone
+        cdef int64_t points
+        # objects are made before the section, and go behind it
+        cdef dict known
+        cdef dict staying = {}
+        cdef list gone
+        cdef list held = []
         cdef Series plain
         writer_init(&w, NULL, 0)
         try:
-            while points < 0:
-                # objects are made before the section, and go behind it
-                staying = PyDict_Copy(self.bound)
-                held = []
-                with cython.critical_section(self):
-                    if PyDict_Size(staying) == PyDict_Size(self.bound):
-                        points = self.put_points(&w, now)
-                        if self.delta:
-                            # the limit of series is one of each interval; what is bound stays
-                            known, gone, plain = self.known, self.held, self.plain
-                            self.forget(staying, held)
-                            self.begun = now
+            with cython.critical_section(self):
+                points = self.put_points(&w, now, staying)
+                if self.delta:
+                    # the limit of series is one of each interval; what is bound stays
+                    known, gone, plain = self.known, self.held, self.plain
+                    self.forget(staying, held)
+                    self.begun = now
             return writer_bytes(&w), points
         finally:
             writer_release(&w)
 
-    cdef int64_t put_points(self, Writer* w, int64_t now) except -1:
+    cdef int64_t put_points(self, Writer* w, int64_t now, dict staying) except -1:
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t at = 0
@@ -518,6 +513,8 @@ cdef class Instrument:
                 self.put_point(w, series, now)
                 finish(w, point)
                 points += 1
+            if series.bound:
+                PyDict_SetItem(staying, <object>key, series)
         if self.kind != GAUGE:
             varint_field(w, 0x10, 1 if self.delta else 2)
         if self.kind == SUM:

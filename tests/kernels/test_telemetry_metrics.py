@@ -265,6 +265,19 @@ def test_a_child_begins_anew(kernel: ModuleType) -> None:
     assert [p.as_int for p in collected(counter)[1]] == [1, 1]
 
 
+def test_what_is_bound_keeps_its_place(kernel: ModuleType) -> None:
+    counter = kernel.Counter(buffer(kernel), "c", delta=True)
+    counter.add(1, {"a": 1})
+    counter.add(1, {"gone": 1})
+    later, first = counter.bind({"b": 1}), counter.bind({"a": 1})
+    for _ in range(3):
+        later.add()
+        first.add()
+        names = [name for point in collected(counter)[1] for name in attributes(point)]
+        assert [name for name in names if name != "gone"] == ["a", "b"]
+    assert collected(counter)[1] == []
+
+
 KINDS: dict[str, Callable[[ModuleType], tuple[Any, str]]] = {
     "counter": lambda kernel: (kernel.Counter(buffer(kernel), "i", delta=True), "add"),
     "histogram": lambda kernel: (kernel.Histogram(buffer(kernel), "i", delta=True, bounds=BOUNDS), "record"),
