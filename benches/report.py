@@ -91,12 +91,14 @@ def write(path: Path, rows: list[Row], notes: list[tuple[str, str]]) -> None:
         f"* {platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores; SQLite {sqlite3.sqlite_version}",
         f"* {', '.join(_version(name) for name in PEERS)}",
     ]
-    for topic in dict.fromkeys(row.topic for row in rows):
+    for topic in dict.fromkeys([*(row.topic for row in rows), *(where for where, _ in notes)]):
         mine = [row for row in rows if row.topic == topic]
         name = "".join(c if c.isalnum() else "-" for c in topic.split(":")[0].split(",")[0].lower()).strip("-")
-        (plots / f"{name}.svg").write_text(_plot(mine), encoding="utf-8")
-        out += ["", f"## {topic.rstrip('.')}", "", f"![{name}]({plots.name}/{name}.svg)", ""]
-        out += ["| what | ours | peer | its time | ratio | goal |", "|---|---|---|---|---|---|"]
+        out += ["", f"## {topic.rstrip('.')}"]
+        if mine:
+            (plots / f"{name}.svg").write_text(_plot(mine), encoding="utf-8")
+            out += ["", f"![{name}]({plots.name}/{name}.svg)", ""]
+            out += ["| what | ours | peer | its time | ratio | goal |", "|---|---|---|---|---|---|"]
         for row in mine:
             for peer, each in row.ratios.items():
                 goal = f"≥ {row.goals[peer]:g}" if peer in row.goals else ""
