@@ -229,7 +229,7 @@ class Sender:
         return chunks[first[0] :], passing[first]
 
     def _settle(self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError]) -> None:
-        """Count, report, and wake who waits: once for all chunks, since every waiter wants the GIL too."""
+        """Count, report, and wake who waits: without ``on_delivery`` once for all chunks, since every waiter wants the GIL too."""
         reports: list[DeliveryReport] = []
         for place, chunk in enumerate(chunks):
             failed = [_failed(chunk, index, error) for (frame, index), error in sorted(found.items()) if frame == place]
@@ -237,12 +237,14 @@ class Sender:
                 self._delivered = monotonic()
             self.buffer.settle(chunk.count, len(chunk.body), len(failed))
             reports.append(DeliveryReport(chunk.first, _last(chunk), failed))
-        if self._on_delivery is not None:
+        slowly = self._on_delivery is not None
+        if slowly:
             self.changes.announce()  # there is room, however long the reports take
         for report in reports:
             self._report(report)
             self.settled = report.last
-        self.changes.announce()  # a flush returns after the report
+            if slowly or report is reports[-1]:
+                self.changes.announce()  # a flush returns after its report
 
     def _report(self, report: DeliveryReport) -> None:
         if self._on_delivery is not None:
