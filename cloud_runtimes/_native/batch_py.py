@@ -144,46 +144,51 @@ class BatchBuffer:
             raise ResourceExhaustedError(
                 f"an event of {size} bytes (and {header} of frame header) can never fit into buffer_bytes={self._buffer_bytes}; raise it, or send less"
             )
-        spare = _Open(header)
+        spare: _Open | None = None
         cell = [record]
         sequence = 0
+        wake = False
         batch_events, batch_bytes, limit, smallest = (
             self._batch_events,
             self._batch_bytes,
             self._buffer_bytes,
             HEAD.size,
         )
-        with self._lock:
-            # no call and no allocation of a container in here
-            chunk = self._open
-            idle = chunk is None and not self._sealed
-            wake = False
-            if (chunk is not None and chunk.size + size > batch_bytes) or (
-                chunk is not None and self._bytes + size > limit
-            ):
-                self._open = None
-                self._sealed += chunk.cell
-                self._batches += 1
-                chunk = None
-                wake = True
-            need = size if chunk is not None else header + size
-            if self._bytes + need <= limit and not self._closed:
-                if chunk is None:
-                    chunk = spare
-                    chunk.first = self._accepted + 1
-                    self._open = chunk
-                    wake = wake or idle
-                chunk.records += cell
-                chunk.count += 1
-                chunk.size += size
-                self._bytes += need
-                self._accepted += 1
-                sequence = self._accepted
-                if chunk.count == batch_events or chunk.size + smallest > batch_bytes:
+        while True:
+            lacking = False
+            with self._lock:
+                # no call and no allocation of a container in here
+                chunk = self._open
+                idle = chunk is None and not self._sealed
+                if chunk is not None and (chunk.size + size > batch_bytes or self._bytes + size > limit):
                     self._open = None
                     self._sealed += chunk.cell
                     self._batches += 1
+                    chunk = None
                     wake = True
+                need = size if chunk is not None else header + size
+                if self._bytes + need <= limit and not self._closed:
+                    if chunk is None and spare is not None:
+                        chunk = self._open = spare
+                        chunk.first = self._accepted + 1
+                        wake = wake or idle
+                    if chunk is None:
+                        lacking = True
+                    else:
+                        chunk.records += cell
+                        chunk.count += 1
+                        chunk.size += size
+                        self._bytes += need
+                        self._accepted += 1
+                        sequence = self._accepted
+                        if chunk.count == batch_events or chunk.size + smallest > batch_bytes:
+                            self._open = None
+                            self._sealed += chunk.cell
+                            self._batches += 1
+                            wake = True
+            if not lacking:
+                break
+            spare = _Open(header)
         if wake:
             self._ready()
         return sequence

@@ -311,6 +311,19 @@ def test_signal_handler_appends(batch: ModuleType, events: ModuleType) -> None:
     check_all(buffer, events, chunks, numbers)
 
 
+def test_events_leave_nothing_to_the_collector(batch: ModuleType) -> None:
+    buffer = make(batch, events=1000, size=1 << 20, room=1 << 24)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3000):
+            assert buffer.append(b"payload", "text/plain") == number + 1
+        drain(buffer)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
+
+
 def test_finalizer_appends(batch: ModuleType, events: ModuleType) -> None:
     buffer = make(batch, events=7, size=2000, room=500_000)  # without a GIL finalizers come late, and all at once
     numbers: list[int] = []
