@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import sys
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
@@ -15,19 +16,22 @@ from cloud_runtimes.components.sqlite import gate as module
 from cloud_runtimes.components.sqlite.gate import Gate
 
 
-@pytest.fixture(params=["with the GIL", "without a C library"])
+@pytest.fixture(params=["with the GIL", "without a C library", "without ctypes"])
 def gates(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Gate]]:
     """Two of one database, as two processes have them."""
-    if request.param == "without a C library":
+    if request.param == "with the GIL":
+        assert module._at_once is not flock, "the fast way is not in use where it could be"
+    else:
 
         def refuse(*arguments: Any, **options: Any) -> Any:
             raise OSError("not linked dynamically")
 
-        monkeypatch.setattr(ctypes, "PyDLL", refuse)
+        if request.param == "without ctypes":
+            monkeypatch.setitem(sys.modules, "ctypes", None)
+        else:
+            monkeypatch.setattr(ctypes, "PyDLL", refuse)
         monkeypatch.setattr(module, "_at_once", module._with_the_gil())
         assert module._at_once is flock
-    else:
-        assert module._at_once is not flock, "the fast way is not in use where it could be"
     gates = [Gate(str(tmp_path / "db")) for _ in range(2)]
     yield gates
     for each in gates:

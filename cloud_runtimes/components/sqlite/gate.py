@@ -7,7 +7,6 @@ What cannot wait is called with the GIL held: `fcntl.flock` hands it over each t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -19,8 +18,10 @@ __all__ = ["Gate", "NoGate"]
 def _with_the_gil() -> Callable[[int, int], None]:
     """Return a `flock` that keeps the GIL, where the C library can be reached."""
     try:
+        import ctypes
+
         call = ctypes.PyDLL(None, use_errno=True).flock
-    except (AttributeError, OSError):
+    except (AttributeError, ImportError, OSError):
         return flock
 
     def at_once(file: int, operation: int) -> None:
