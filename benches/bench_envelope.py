@@ -14,22 +14,24 @@ from cloud_runtimes._native import events
 from cloud_runtimes.codec import cloudevents
 
 
+def by_hand(event: Any) -> bytes:
+    """Write an event as one does without a library for it."""
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": str(uuid.uuid4()),
+            "source": "/bench",
+            "type": "bench.event",
+            "time": datetime.datetime.now(datetime.UTC).isoformat(),
+            "datacontenttype": "application/json",
+            "data": event,
+        }
+    )
+
+
 def bench_write(beside: Any, event: dict[str, Any]) -> None:
     def ours() -> bytes:
         return cloudevents.encode(event, "/bench", "bench.event")
-
-    def by_hand() -> bytes:
-        return orjson.dumps(
-            {
-                "specversion": "1.0",
-                "id": str(uuid.uuid4()),
-                "source": "/bench",
-                "type": "bench.event",
-                "time": datetime.datetime.now(datetime.UTC).isoformat(),
-                "datacontenttype": "application/json",
-                "data": event,
-            }
-        )
 
     def sdk() -> Any:
         attributes = {
@@ -42,12 +44,12 @@ def bench_write(beside: Any, event: dict[str, Any]) -> None:
         }
         return JSONFormat().write(CloudEvent(attributes=attributes, data=event))
 
-    texts = [orjson.loads(write()) for write in (ours, by_hand, sdk)]
+    texts = [orjson.loads(write()) for write in (ours, lambda: by_hand(event), sdk)]
     assert all(text["data"] == event and text.keys() == texts[0].keys() for text in texts)
     beside(
         "envelope with a fresh id and time",
         ours,
-        {"orjson, uuid4 and now by hand": by_hand, "cloudevents SDK": sdk},
+        {"orjson, uuid4 and now by hand": lambda: by_hand(event), "cloudevents SDK": sdk},
         goals={"orjson, uuid4 and now by hand": 5, "cloudevents SDK": 22},
     )
 
