@@ -34,6 +34,8 @@ _MAX_BYTES: Final = 1024
 _MAX_EXPIRY: Final = 1e9
 _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 1.0
+# what a try has at least, however little is left to wait: one cut off may have taken the lock for nobody
+_LEAST_TRY: Final = 1.0
 
 
 class LockService(Service):
@@ -194,7 +196,7 @@ class LockService(Service):
             store_name: the component.
             resource_id: what to lock.
             expiry: seconds that a lease lasts: how long others wait for a holder that died.
-            wait: seconds to wait for the lock: ``None`` for ever, 0 one try.
+            wait: seconds to wait for the lock: ``None`` for ever, 0 one try. A store that does not declare ``lock.fair`` is asked once more at their end, for which it has a second.
             renew: renew in the background, at a third of ``expiry``; ``None``: if the store can.
             timeout: seconds for each renewal and the release, and with ``wait=0`` for the try.
             metadata: for the component.
@@ -223,7 +225,12 @@ class _Try(NamedTuple):
     op: Operation
     driver: LockDriver
     wait: bool
-    pause: float
+    pause: float = 0.0
+    end: float | None = None
+
+    def rest(self) -> float:
+        """Seconds until the next try."""
+        return self.pause if self.end is None else max(0.0, min(self.pause, self.end - monotonic()))
 
 
 class LockHold(Handle):
@@ -261,16 +268,17 @@ class LockHold(Handle):
         # leases and their calls have the timeout, waiting has its own
         self._timeout = op.timeout
         if self._wait == 0:
-            yield _Try(op, driver, False, 0.0)
+            yield _Try(op, driver, False)
             return
         if spi.FAIR in driver.features:
-            yield _Try(Operation(_HOLD, self._store_name, self._wait, self._metadata), driver, True, 0.0)
+            yield _Try(Operation(_HOLD, self._store_name, self._wait, self._metadata), driver, True)
             return
-        pause = _FIRST_PAUSE
-        while end is None or (left := end - monotonic()) > 0:
-            limits = [each for each in (op.timeout, None if end is None else left) if each is not None]
-            once = Operation(_HOLD, self._store_name, min(limits, default=None), self._metadata)
-            yield _Try(once, driver, False, random.uniform(pause / 2, pause))
+        pause, left = _FIRST_PAUSE, math.inf
+        while left > 0:
+            left = math.inf if end is None else end - monotonic()
+            seconds = min(math.inf if op.timeout is None else op.timeout, max(left, _LEAST_TRY))
+            once = Operation(_HOLD, self._store_name, None if seconds == math.inf else seconds, self._metadata)
+            yield _Try(once, driver, False, random.uniform(pause / 2, pause), end)
             pause = min(pause * 1.5, _LAST_PAUSE)
             driver = self._service._driver(self._store_name)  # refuses once the client is closed
 
@@ -285,7 +293,7 @@ class LockHold(Handle):
                 if grant is not None:
                     break
                 asked = False
-                sleep(current.pause)
+                sleep(current.rest())
             return self._take(grant)
         except BaseException as error:
             if current is not None and grant is not None:
@@ -307,7 +315,7 @@ class LockHold(Handle):
                 if grant is not None:
                     break
                 asked = False
-                await asyncio.sleep(current.pause)
+                await asyncio.sleep(current.rest())
             return self._take(grant)
         except BaseException as error:
             self._leaves(error, asked=asked)
