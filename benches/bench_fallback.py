@@ -15,8 +15,8 @@ from cloud_runtimes.codec import cloudevents, json, msgpack
 
 @pytest.fixture(autouse=True)
 def fallback() -> None:
-    """The twins with what they stand on: C code of `msgpack`, and orjson."""
-    assert msgpack_peer.backend().startswith("msgpack ")
+    """The twins with what they stand on: C code of `ormsgpack` and of orjson."""
+    assert msgpack_peer.backend().startswith("ormsgpack ")
     payload_py.use(*json.reader())
 
 

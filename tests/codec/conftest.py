@@ -1,4 +1,4 @@
-"""The twins of the MessagePack kernel behind one fixture, so each test body is written once: compiled, the reference, and what runs on the fallback, with and without the msgpack package."""
+"""The twins of the MessagePack kernel behind one fixture, so each test body is written once: compiled, the reference, and what runs on the fallback, with and without the ormsgpack package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloud_runtimes import codec
 NATIVE = "cloud_runtimes._native._msgpack"
 PYTHON = "cloud_runtimes._native.msgpack_py"
 PEER = "cloud_runtimes._native.msgpack_peer"
-TWINS = ("python", "python and C msgpack", "python, msgpack blocked")
+TWINS = ("python", "python and ormsgpack", "python, ormsgpack blocked")
 
 
 def load_native() -> ModuleType:
@@ -45,23 +45,23 @@ def twins(request: pytest.FixtureRequest) -> tuple[ModuleType, ModuleType]:
 def load_python(name: str) -> ModuleType:
     if name == "python":
         return importlib.import_module(PYTHON)
-    if name == "python and C msgpack":
+    if name == "python and ormsgpack":
         module = importlib.import_module(PEER)
-        assert module.backend().startswith("msgpack ")
+        assert module.backend().startswith("ormsgpack ")
         return module
     return blocked()
 
 
 def blocked() -> ModuleType:
-    """The fallback's kernel, loaded anew where `import msgpack` fails."""
+    """The fallback's kernel, loaded anew where `import ormsgpack` fails."""
     spec = importlib.util.find_spec(PEER)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "msgpack", None)
-        assert module.backend() == "Python (msgpack is not installed)"
+        patch.setitem(sys.modules, "ormsgpack", None)
+        assert module.backend() == "Python (ormsgpack is not installed)"
     return module
 
 

@@ -24,7 +24,7 @@ MIB = 1 << 20
 KERNELS = [
     pytest.param("cloud_runtimes._native._msgpack", id="native", marks=pytest.mark.native_only),
     pytest.param(PYTHON, id="python"),
-    pytest.param(PEER, id="python and C msgpack"),
+    pytest.param(PEER, id="python and ormsgpack"),
 ]
 READERS = [
     pytest.param("cloud_runtimes._native._payload", id="native", marks=pytest.mark.native_only),

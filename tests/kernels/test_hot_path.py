@@ -263,7 +263,7 @@ def test_mutations_and_truncations(decoder: str, rounds: Rounds, figure: Any) ->
     native, python = twins("msgpack" if packed else "events")
     if decoder == "msgpack, fallback":
         python = importlib.import_module("cloud_runtimes._native.msgpack_peer")
-        assert python.backend().startswith("msgpack ")
+        assert python.backend().startswith("ormsgpack ")
     for module in (native, python):
         if not packed:
             module._set_clock(lambda: 1_700_000_000_000)
