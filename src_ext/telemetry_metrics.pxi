@@ -276,11 +276,13 @@ cdef class Instrument:
     cdef Series find_encoded(self, attributes):
         given = attributes_of(attributes) or {}
         cdef dict kept = {name: given[name] for name in sorted([name for name in given if isinstance(name, str)])}
-        cdef bytes key = self.encoded(kept)
+        cdef bytes own = self.encoded(kept)
+        cdef bytes key
         cdef Series fresh = None
         cdef Series found = None
         while True:
             with cython.critical_section(self):
+                key = own  # each time: a collection may have made room
                 found = self.known.get(key)
                 if found is None and PyDict_Size(self.known) >= SERIES - 1:
                     key = self.overflow
