@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from .errors import (
     CloudRuntimesError,
@@ -106,6 +106,7 @@ class Operation:
         span: of the call; set, like `begun`, only where calls have spans.
         begun: whether the call is inside of its span.
         one_attempt: set where the time is that of one attempt, not of the call.
+        argument: what gave the time.
     """
 
     __slots__ = (
@@ -121,6 +122,7 @@ class Operation:
         "span",
         "timeout",
     )
+    argument: ClassVar[str] = "timeout"
     begun: bool
     one_attempt: bool
     span: Any
@@ -145,7 +147,7 @@ class Operation:
 
     def timed_out(self, waiting_for: str, *, maybe_applied: bool = False) -> DeadlineExceededError:
         """Return the error for a deadline that passed."""
-        remedy = "raise timeout in [resiliency]" if hasattr(self, "one_attempt") else "give a longer timeout="
+        remedy = "raise timeout in [resiliency]" if hasattr(self, "one_attempt") else f"give a longer {self.argument}="
         return DeadlineExceededError(
             f"{self.method}: {self.timeout:g} s were not enough for {self.component!r} (waiting for {waiting_for}); "
             f"{remedy}",

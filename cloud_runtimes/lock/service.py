@@ -219,6 +219,13 @@ class LockService(Service):
         return LockHold(self, store_name, request, wait, renew, timeout, metadata)
 
 
+class _Wait(Operation):
+    """A call that has the time of a wait."""
+
+    __slots__ = ()
+    argument = "wait"
+
+
 class _Try(NamedTuple):
     """One call of a driver's ``acquire``, and how long to wait after it."""
 
@@ -271,13 +278,16 @@ class LockHold(Handle):
             yield _Try(op, driver, False)
             return
         if spi.FAIR in driver.features:
-            yield _Try(Operation(_HOLD, self._store_name, self._wait, self._metadata), driver, True)
+            yield _Try(_Wait(_HOLD, self._store_name, self._wait, self._metadata), driver, True)
             return
         pause, left = _FIRST_PAUSE, math.inf
         while left > 0:
             left = math.inf if end is None else end - monotonic()
-            seconds = min(math.inf if op.timeout is None else op.timeout, max(left, _LEAST_TRY))
-            once = Operation(_HOLD, self._store_name, None if seconds == math.inf else seconds, self._metadata)
+            seconds = max(left, _LEAST_TRY)
+            if op.timeout is None or seconds < op.timeout:
+                once: Operation = _Wait(_HOLD, self._store_name, None if end is None else seconds, self._metadata)
+            else:
+                once = Operation(_HOLD, self._store_name, op.timeout, self._metadata)
             yield _Try(once, driver, False, random.uniform(pause / 2, pause), end)
             pause = min(pause * 1.5, _LAST_PAUSE)
             driver = self._service._driver(self._store_name)  # refuses once the client is closed

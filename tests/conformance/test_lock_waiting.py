@@ -89,3 +89,16 @@ def test_a_slow_store_gives_the_lock_after_the_wait(
 
     monkeypatch.setattr(DictLock, "acquire", acquire)
     hold(client, face, wait=0.05)
+
+
+@pytest.mark.parametrize(("timeout", "remedy"), [(None, "give a longer wait="), (0.2, "give a longer timeout=")])
+def test_a_store_that_does_not_answer(
+    client: CloudRuntimesClient, face: Face, monkeypatch: pytest.MonkeyPatch, timeout: float | None, remedy: str
+) -> None:
+    def acquire(driver: DictLock, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        raise op.timed_out("an answer", maybe_applied=True)
+
+    monkeypatch.setattr(DictLock, "acquire", acquire)
+    with pytest.raises(DeadlineExceededError, match=remedy) as caught:
+        hold(client, face, wait=0.1, timeout=timeout)
+    assert caught.value.maybe_applied
