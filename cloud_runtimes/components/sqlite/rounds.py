@@ -19,6 +19,7 @@ from ..._thread import Background
 from ...errors import ClosedError, InternalError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
+from .heap import keep_freed
 from .job import Job
 
 __all__ = ["Rounds"]
@@ -70,6 +71,7 @@ class Rounds:
         self._changes = 0
         # the writer thread has jobs in hand: callers queue behind it, or one thread would take every turn
         self._turn = False
+        keep_freed(MAX_BYTES)
 
     # -- callers ----------------------------------------------------------
 
