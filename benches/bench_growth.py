@@ -5,6 +5,7 @@ Each cell is one run by the wall clock, in a store of its own. The cost that doe
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import threading
@@ -78,8 +79,25 @@ def told(note: Any, what: str, cells: dict[str, Cell], judged: list[str]) -> Non
     note(f"{what}: {row}. From {judged[0]} on, worst over best: {worst:.2f} (goal: {ALLOWED})")
 
 
-def bench_counts(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
-    """From one event to ten million of 361 bytes; few wait for the first commit, whatever they are."""
+def plain_file(path: Path, size: int) -> float:
+    """Seconds to write a file of so many bytes, a megabyte at a time, and to sync it every sixteen, as the store does."""
+    megabyte = bytes(1 << 20)
+    begin = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for number in range(size >> 20):
+            file.write(megabyte)
+            if number % 16 == 15:
+                os.fdatasync(file)
+    taken = time.perf_counter() - begin
+    path.unlink()
+    return taken
+
+
+def bench_counts(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell], tmp_path: Path) -> None:
+    """From one event to ten million of 361 bytes; few wait for the first commit, whatever they are.
+
+    A plain file of the same bytes shows how much of the growth is the machine's: its disk, its memory for files.
+    """
     value = "x" * 361
     cells: dict[str, Cell] = {}
 
@@ -90,7 +108,12 @@ def bench_counts(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell
             count *= 10
 
     benchmark.pedantic(run, rounds=1)
-    told(note, "an event of 361 B, by their number", cells, [name for name in cells if len(name) >= len("100,000")])
+    judged = [name for name in cells if len(name) >= len("100,000")]
+    told(note, "an event of 361 B, by their number", cells, judged)
+    counts = {name: cells[name][1] for name in judged}
+    plain = {name: plain_file(tmp_path / "plain", 361 * count) / count for name, count in counts.items()}
+    row = "; ".join(f"{name}: {seconds * 1e9:,.0f} ns" for name, seconds in plain.items())
+    note(f"a plain file of the same bytes, for each event: {row}")
 
 
 def bench_sizes(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
