@@ -21,10 +21,8 @@ from . import msgpack_py, msgpack_read
 
 __all__ = ["backend", "decode", "encode", "set_limits"]
 
-_OLDEST = (
-    1,
-    13,
-)  # before, each document that was refused left its values in memory, and a long list could end the process
+# before, each document that was refused left its values in memory, and a long list could end the process
+_OLDEST = (1, 13)
 
 _reference = msgpack_py.encode
 _pack: Any = None
