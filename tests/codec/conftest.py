@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -46,6 +47,8 @@ def load_python(name: str) -> ModuleType:
     if name == "python":
         return importlib.import_module(PYTHON)
     if name == "python and ormsgpack":
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+            pytest.importorskip("ormsgpack", reason="ormsgpack has no wheel for this build")
         module = importlib.import_module(PEER)
         assert module.backend().startswith("ormsgpack ")
         return module
