@@ -8,6 +8,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from small_int cimport CR_small_int
 from writer cimport Writer, copy_short, writer_grow
 
 
@@ -33,23 +34,6 @@ cdef extern from *:
     #define CR_BE64(x) (x)
     #endif
     #endif
-    static inline int CR_small_int(PyObject* value, long long* out) {
-    #if PY_VERSION_HEX >= 0x030C0000
-        if (PyUnstable_Long_IsCompact((PyLongObject*)value)) {
-            *out = PyUnstable_Long_CompactValue((PyLongObject*)value);
-            return 1;
-        }
-    #else
-        Py_ssize_t size = Py_SIZE(value);
-        if (size >= -1 && size <= 1) {
-            *out = size == 0 ? 0 : (long long)size * ((PyLongObject*)value)->ob_digit[0];
-            return 1;
-        }
-    #endif
-        int overflow = 0;
-        *out = PyLong_AsLongLongAndOverflow(value, &overflow);
-        return !overflow;
-    }
     """
     const bint CR_BORROW
     const uint8_t* CR_DATA(PyObject*) nogil
@@ -59,7 +43,6 @@ cdef extern from *:
     uint16_t CR_BE16(uint16_t) nogil
     uint32_t CR_BE32(uint32_t) nogil
     uint64_t CR_BE64(uint64_t) nogil
-    bint CR_small_int(PyObject*, long long*)
     bint PyUnicode_IS_COMPACT_ASCII(PyObject*)
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
     const char* PyUnicode_AsUTF8AndSize(PyObject*, Py_ssize_t*)

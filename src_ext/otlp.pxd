@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
+from small_int cimport CR_small_int
 from writer cimport Writer, copy_short, put_bytes, put_u8, write_bytes, writer_reserve, writer_rollback
 
 
@@ -28,6 +29,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     MAX_DEPTH = 16
+    SHORT = 112     # characters of a key and its text value, or of the key: all lengths take one byte each then
 
 
 cdef struct Limits:
@@ -45,9 +47,8 @@ cdef inline void put_varint(Writer* w, uint64_t value) noexcept nogil:
     put_u8(w, <uint8_t>value)
 
 
-cdef inline void put_fixed64(Writer* w, uint64_t value) noexcept nogil:
+cdef inline void put_little(uint8_t* at, uint64_t value) noexcept nogil:
     # by a pointer of its own: the compiler makes one store of it
-    cdef uint8_t* at = <uint8_t*>w.data + w.length
     at[0] = <uint8_t>value
     at[1] = <uint8_t>(value >> 8)
     at[2] = <uint8_t>(value >> 16)
@@ -56,6 +57,10 @@ cdef inline void put_fixed64(Writer* w, uint64_t value) noexcept nogil:
     at[5] = <uint8_t>(value >> 40)
     at[6] = <uint8_t>(value >> 48)
     at[7] = <uint8_t>(value >> 56)
+
+
+cdef inline void put_fixed64(Writer* w, uint64_t value) noexcept nogil:
+    put_little(<uint8_t*>w.data + w.length, value)
     w.length += 8
 
 
@@ -137,7 +142,7 @@ cdef inline int text_field(Writer* w, uint8_t tag, str value) except -1:
 
 cdef inline int cut_text_field(Writer* w, uint8_t tag, str value, Py_ssize_t limit) except -1:
     if limit >= 0 and PyUnicode_GET_LENGTH(value) > limit:
-        value = PyUnicode_Substring(value, 0, limit)
+        return text_field(w, tag, PyUnicode_Substring(value, 0, limit))
     return text_field(w, tag, value)
 
 
@@ -149,7 +154,7 @@ cdef inline int put_value(Writer* w, object value, Py_ssize_t limit, int depth) 
     cdef uint64_t bits
     cdef Py_ssize_t start, item, index
     if PyUnicode_Check(value):
-        return cut_text_field(w, 0x0A, value, limit)
+        return cut_text_field(w, 0x0A, <str>value, limit)
     if value is True or value is False:
         return varint_field(w, 0x10, value is True)
     if PyLong_Check(value):
@@ -161,9 +166,7 @@ cdef inline int put_value(Writer* w, object value, Py_ssize_t limit, int depth) 
         memcpy(&bits, &real, 8)
         return fixed64_field(w, 0x21, bits)
     elif isinstance(value, (bytes, bytearray)):
-        if limit >= 0:
-            value = value[:limit]
-        return bytes_field(w, 0x3A, bytes(value))
+        return bytes_field(w, 0x3A, bytes(value[:limit] if limit >= 0 else value))
     elif value is None:
         return 0
     elif isinstance(value, (list, tuple, dict)):
@@ -183,9 +186,68 @@ cdef inline int put_value(Writer* w, object value, Py_ssize_t limit, int depth) 
     return cut_text_field(w, 0x0A, str(value), limit)
 
 
+cdef inline bint put_short(Writer* w, uint8_t tag, str key, object value, Py_ssize_t limit) except -1:
+    # A key and value of which each length takes one byte, in one go: nearly every attribute. Returns whether it was one.
+    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(key)
+    cdef Py_ssize_t more = 0
+    cdef uint8_t* start
+    cdef uint8_t* inner
+    cdef uint8_t* at
+    cdef long long number
+    cdef uint64_t left
+    cdef double real
+    if not PyUnicode_IS_COMPACT_ASCII(key) or size > SHORT:
+        return False
+    if type(value) is str:
+        more = PyUnicode_GET_LENGTH(value)
+        if not PyUnicode_IS_COMPACT_ASCII(value) or size + more > SHORT or (limit >= 0 and more > limit):
+            return False
+    writer_reserve(w, size + more + 17)
+    start = <uint8_t*>w.data + w.length
+    start[0] = tag
+    start[2] = 0x0A
+    start[3] = <uint8_t>size
+    inner = copy_short(start + 4, <const uint8_t*>PyUnicode_DATA(key), size)
+    inner[0] = 0x12
+    at = inner + 3
+    if type(value) is str:
+        inner[2] = 0x0A
+        at[0] = <uint8_t>more
+        at = copy_short(at + 1, <const uint8_t*>PyUnicode_DATA(value), more)
+    elif type(value) is bool:
+        inner[2] = 0x10
+        at[0] = value is True
+        at += 1
+    elif type(value) is int:
+        if not CR_small_int(<PyObject*>value, &number):
+            return False
+        inner[2] = 0x18
+        left = <uint64_t>number
+        while left > 0x7F:
+            at[0] = <uint8_t>(left & 0x7F | 0x80)
+            at += 1
+            left >>= 7
+        at[0] = <uint8_t>left
+        at += 1
+    elif type(value) is float:
+        inner[2] = 0x21
+        real = PyFloat_AS_DOUBLE(value)
+        memcpy(&left, &real, 8)
+        put_little(at, left)
+        at += 8
+    else:
+        return False
+    start[1] = <uint8_t>(at - start - 2)
+    inner[1] = <uint8_t>(at - inner - 2)
+    w.length = <char*>at - w.data
+    return True
+
+
 cdef inline int put_key_value(Writer* w, uint8_t tag, str key, object value, Py_ssize_t limit, int depth) except -1:
-    cdef Py_ssize_t start = begin(w, tag)
-    cdef Py_ssize_t inner
+    cdef Py_ssize_t start, inner
+    if put_short(w, tag, key, value, limit):
+        return 0
+    start = begin(w, tag)
     text_field(w, 0x0A, key)
     inner = begin(w, 0x12)
     put_value(w, value, limit, depth)

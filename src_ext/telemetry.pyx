@@ -24,8 +24,15 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 cdef extern from *:
     """
     #define add_overflows(a, b, out) __builtin_add_overflow((int64_t)(a), (int64_t)(b), (int64_t*)(out))
+    static inline int same_text(PyObject* one, PyObject* other) {
+        const Py_ssize_t size = PyUnicode_GET_LENGTH(one);
+        const int kind = PyUnicode_KIND(one);
+        return size == PyUnicode_GET_LENGTH(other) && kind == (int)PyUnicode_KIND(other)
+            && memcmp(PyUnicode_DATA(one), PyUnicode_DATA(other), (size_t)size * (size_t)kind) == 0;
+    }
     """
     bint add_overflows(int64_t, int64_t, int64_t*) noexcept nogil
+    bint same_text(PyObject*, PyObject*) noexcept  # both are exact
 
 cdef extern from "Python.h":
     int var_reset "PyContextVar_Reset"(object var, object token) noexcept  # the caller looks at what it returns
@@ -33,6 +40,7 @@ cdef extern from "Python.h":
 cimport otlp
 from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
+from section cimport Section, lock, unlock
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
 
 import os
@@ -125,27 +133,36 @@ cdef inline uint64_t rotl(uint64_t x, int k) noexcept nogil:
     return x << k | x >> (64 - k)
 
 
-cdef inline uint64_t draw() noexcept:
-    # xoshiro256** (Blackman and Vigna), never zero
-    cdef uint64_t result = 0
-    cdef uint64_t t
-    with cython.critical_section(guard):
-        while result == 0:
-            result = rotl(words[1] * 5, 7) * 9
-            t = words[1] << 17
-            words[2] ^= words[0]
-            words[3] ^= words[1]
-            words[1] ^= words[2]
-            words[0] ^= words[3]
-            words[2] ^= t
-            words[3] = rotl(words[3], 45)
-    return result
-
-
 cdef inline void put_id(uint8_t* out, uint64_t value) noexcept nogil:
     cdef int i
     for i in range(8):
         out[i] = <uint8_t>(value >> (8 * i))
+
+
+cdef inline uint64_t draw() noexcept nogil:
+    # xoshiro256** (Blackman and Vigna), never zero; `guard` is locked
+    cdef uint64_t result = 0
+    cdef uint64_t t
+    while result == 0:
+        result = rotl(words[1] * 5, 7) * 9
+        t = words[1] << 17
+        words[2] ^= words[0]
+        words[3] ^= words[1]
+        words[1] ^= words[2]
+        words[0] ^= words[3]
+        words[2] ^= t
+        words[3] = rotl(words[3], 45)
+    return result
+
+
+cdef inline void draw_ids(uint8_t* out, int count) noexcept:
+    # `count` times 8 bytes
+    cdef Section section
+    cdef int i
+    lock(&section, guard)
+    for i in range(count):
+        put_id(out + 8 * i, draw())
+    unlock(&section)
 
 
 def reseed():
@@ -353,10 +370,12 @@ cdef class Buffer:
 
     cdef bint put(self, int scope, Writer* w, int64_t count) except -1:
         # Appends what is in the writer, which is released in any case.
+        cdef Section section
         cdef bint wake
         cdef int cause
-        with cython.critical_section(self):
-            cause = self.append(scope, w.data, w.length, count, &wake)
+        lock(&section, self)
+        cause = self.append(scope, w.data, w.length, count, &wake)
+        unlock(&section)
         writer_release(w)
         if wake:
             self.ready()
@@ -466,6 +485,7 @@ cdef void free_all(Block* block) noexcept nogil:
 include "telemetry_current.pxi"
 include "telemetry_spans.pxi"
 include "telemetry_api.pxi"
+include "telemetry_slots.pxi"
 include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_metrics.pxi"

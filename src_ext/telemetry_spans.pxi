@@ -265,8 +265,7 @@ cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent)
         span.has_offset = True
         flags = above.flags
     elif parent is None:
-        put_id(span.ids, draw())
-        put_id(span.ids + 8, draw())
+        draw_ids(span.ids, 2)
         span.state = ""
     elif type(parent) is SpanContext:
         context = <SpanContext>parent
@@ -278,7 +277,7 @@ cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent)
         flags = context.trace_flags
     else:
         raise refuse_parent(parent)
-    put_id(span.ids + 16, draw())
+    draw_ids(span.ids + 16, 1)
     span.flags = (flags & ~SAMPLED) if flags > 0 else 0
     if tracer.traces.sampler.sample(flags, span.ids):
         span.flags |= SAMPLED
@@ -294,6 +293,23 @@ cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent)
     return span
 
 
+ctypedef int (*Encode)(Span, Writer*, int64_t, const otlp.Limits*) noexcept
+
+
+cdef int encode_span(Span span, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
+    return span.encode(w, end, limits)
+
+
+cdef inline int try_encode(Span span, Writer* w, int64_t end, const otlp.Limits* limits) noexcept:
+    # -1 with the exception set: the caller looks. Without a `try`, for which the interpreter's state would be looked up.
+    return (<Encode>encode_span)(span, w, end, limits)
+
+
+cdef int pass_on() except -1:
+    # raises what is set
+    return -1
+
+
 @cython.final
 @cython.freelist(32)
 cdef class Span:
@@ -306,6 +322,7 @@ cdef class Span:
     cdef PyObject* keys[INLINE]
     cdef PyObject* values[INLINE]
     cdef int inlined                # how many; none once there is a dict
+    cdef uint64_t lengths           # of the keys, a bit each (modulo 64): one of another length is new without a look at them
     cdef dict attributes_
     cdef list events, links
     cdef object token
@@ -319,9 +336,6 @@ cdef class Span:
 
     def __init__(self):
         raise InvalidArgumentError("spans are made by a tracer: tracer.span(…)")
-
-    def __dealloc__(self):
-        self.let_go()
 
     # -- what it is --
 
@@ -365,39 +379,34 @@ cdef class Span:
 
     cpdef set_attribute(self, key, value):
         """Set an attribute; the last value counts."""
-        if not self.recording():
-            return
-        if self.attributes_ is None and self.hold(key, value):
-            return
-        if PyDict_Size(self.attributes_) >= self.tracer.traces.limits.attributes and not PyDict_Contains(self.attributes_, key):
-            self.dropped += 1
-            return
-        PyDict_SetItem(self.attributes_, key, value)
+        self.put_attribute(key, value)
 
-    cdef bint hold(self, key, value) except -1:
-        # Returns whether it could; if not there is a dict.
-        cdef bint held = False
-        with cython.critical_section(self):
-            if self.attributes_ is None:
-                if type(key) is str and PyUnicode_GET_LENGTH(key) and otlp.is_simple(value):
-                    held = self.hold_inline(<str>key, value)
-                if not held:
+    cdef int put_attribute(self, key, value) except -1:
+        cdef Section section
+        cdef bint held
+        if not self.recording():
+            return 0
+        if self.attributes_ is None:
+            if type(key) is str and PyUnicode_GET_LENGTH(key) and otlp.is_simple(value):
+                lock(&section, self)
+                held = self.attributes_ is None and self.hold(<str>key, value)
+                unlock(&section)
+                if held:
+                    return 0
+            with cython.critical_section(self):
+                if self.attributes_ is None:
                     self.attributes_ = self.inline_dict()
                     self.let_go()
-        return held
+        if PyDict_Size(self.attributes_) >= self.tracer.traces.limits.attributes and not PyDict_Contains(self.attributes_, key):
+            self.dropped += 1
+            return 0
+        return PyDict_SetItem(self.attributes_, key, value)
 
-    cdef bint hold_inline(self, str key, value) except -1:
-        cdef int i
+    cdef inline bint hold(self, str key, value) noexcept:
+        # Returns whether it could; if not there must be a dict.
+        cdef uint64_t bit = 1ULL << (PyUnicode_GET_LENGTH(key) & 63)
+        cdef int i = self.find_inline(<PyObject*>key) if self.lengths & bit else self.inlined
         cdef PyObject* before
-        for i in range(self.inlined):
-            if self.keys[i] == <PyObject*>key:
-                break
-        else:
-            for i in range(self.inlined):
-                if PyUnicode_GET_LENGTH(<object>self.keys[i]) == PyUnicode_GET_LENGTH(key) and <str><object>self.keys[i] == key:
-                    break
-            else:
-                i = self.inlined
         if i < self.inlined:
             before = self.values[i]
             Py_INCREF(value)
@@ -413,8 +422,20 @@ cdef class Span:
         Py_INCREF(value)
         self.keys[i] = <PyObject*>key
         self.values[i] = <PyObject*>value
+        self.lengths |= bit
         self.inlined = i + 1
         return True
+
+    cdef int find_inline(self, PyObject* key) noexcept:
+        # Its place, or the next free one.
+        cdef int i
+        for i in range(self.inlined):
+            if self.keys[i] == key:
+                return i
+        for i in range(self.inlined):
+            if same_text(self.keys[i], key):
+                return i
+        return self.inlined
 
     cdef dict inline_dict(self):
         cdef int i
@@ -424,15 +445,24 @@ cdef class Span:
         return made
 
     cdef void let_go(self) noexcept:
+        cdef PyObject* key
+        cdef PyObject* value
         while self.inlined:
             self.inlined -= 1
-            Py_DECREF(<object>self.keys[self.inlined])
-            Py_DECREF(<object>self.values[self.inlined])
+            key = self.keys[self.inlined]
+            value = self.values[self.inlined]
+            Py_DECREF(<object>key)
+            Py_DECREF(<object>value)
+        self.lengths = 0
 
     cdef int put_inline(self, Writer* w, const otlp.Limits* limits) except -1:
         cdef int i
+        cdef PyObject* key
+        cdef PyObject* value
         for i in range(self.inlined):
-            otlp.put_key_value(w, 0x4A, <str><object>self.keys[i], <object>self.values[i], limits.value_length, 0)
+            key = self.keys[i]
+            value = self.values[i]
+            otlp.put_key_value(w, 0x4A, <str><object>key, <object>value, limits.value_length, 0)
         return 0
 
     def set_attributes(self, attributes):
@@ -556,40 +586,41 @@ cdef class Span:
         cdef Writer w
         cdef char[SCRATCH] room
         cdef Traces traces
+        cdef Section section
         cdef bint ended
-        with cython.critical_section(self):
-            ended = self.ended
-            self.ended = True
+        lock(&section, self)
+        ended = self.ended
+        self.ended = True
+        unlock(&section)
         if ended or not self.flags & SAMPLED:
             return 0
         traces = self.tracer.traces
         if time < 0:
             time = monotonic_now() + self.offset
         writer_init(&w, room, SCRATCH)
-        try:
-            self.encode(&w, time, &traces.limits)
-        except Exception:
-            writer_rollback(&w, 0)
+        if try_encode(self, &w, time, &traces.limits) < 0:
             self.encode_without(&w, time, traces)
-        except BaseException:
-            writer_release(&w)
-            traces.buffer.drop(1, FAILED)
-            raise
         traces.buffer.put(self.tracer.scope, &w, 1)
         return 0
 
     cdef int encode_without(self, Writer* w, int64_t time, Traces traces) except -1:
-        # Behind a failure: of a dict each attribute that cannot be encoded, such as an integer of too many digits, is left out.
-        with cython.critical_section(self):
-            if self.inlined:
-                self.attributes_ = self.inline_dict()
-                self.let_go()
+        # Behind a failure of `encode`: of a dict each attribute that cannot be encoded, such as an integer of too many digits, is left out.
         try:
-            self.encode(w, time, &traces.limits)
+            pass_on()
+        except Exception:
+            writer_rollback(w, 0)
         except BaseException:
             writer_release(w)
             traces.buffer.drop(1, FAILED)
             raise
+        with cython.critical_section(self):
+            if self.inlined:
+                self.attributes_ = self.inline_dict()
+                self.let_go()
+        if try_encode(self, w, time, &traces.limits) < 0:
+            writer_release(w)
+            traces.buffer.drop(1, FAILED)
+            return -1
         return 0
 
     cdef int encode(self, Writer* w, int64_t end, const otlp.Limits* limits) except -1:
