@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from .. import _fork
+from .._heap import keep_freed
 from .._log import repeated
 from .._native import telemetry as kernel
 from .._thread import Background, Changes
@@ -66,6 +67,7 @@ class Pipeline:
             )
             for signal, exporter in exporters.items()
         }
+        keep_freed(2 * CHUNK_BYTES)
         self.scopes: list[bytes] = []
         self.meters: list[Meter] = []
         self.quiet: Callable[[], AbstractContextManager[Any]] = nullcontext

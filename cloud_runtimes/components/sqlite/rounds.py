@@ -13,13 +13,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
+from ..._heap import keep_freed
 from ..._log import logger
 from ..._operation import Operation, mark_interrupted
 from ..._thread import Background
 from ...errors import ClosedError, InternalError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
-from .heap import keep_freed
 from .job import Job
 
 __all__ = ["Rounds"]
