@@ -21,7 +21,6 @@ from cloud_runtimes import CloudRuntimesClient
 CELL_BYTES = 512 << 20
 WARM_BYTES = 40_000_000
 MEMORY = 1 << 30
-MOST = 10_000_000
 ALLOWED = 1.3
 """How much more than in the best cell a byte may cost."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -114,4 +115,6 @@ def forks(home: str) -> None:
 
 
 if __name__ == "__main__":
+    # as a shell starts it: a test runner in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     globals()[sys.argv[1]](*sys.argv[2:])
