@@ -77,9 +77,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         SOAK.write_text("".join(_page()), encoding="utf-8")
 
 
-# what may be skipped where nothing may be missing: a feature that a component does not declare, tests of sources that are not there, or over a real daprd or Layotto
+# what may be skipped where nothing may be missing: a feature that a component does not declare, a trait that this Python has not,
+# tests of sources that are not there, or over a real daprd or Layotto
 _MAY_BE_SKIPPED = (
     "is not declared",
+    "not on this Python",
     "the installed package is tested",
     "DAPRD names no daprd",
     "LAYOTTO names no Layotto",

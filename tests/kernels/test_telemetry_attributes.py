@@ -115,7 +115,7 @@ assert name == "NAME OF A SPAN"
 @pytest.mark.native_only
 @pytest.mark.skipif(
     sys.version_info < (3, 12) or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-    reason="objects are immortal, and counts have halves, with a GIL on Python 3.12 and later",
+    reason="not on this Python: objects are immortal, and counts have halves, from 3.12 on and with a GIL",
 )
 def test_immortal_objects_that_older_code_counts() -> None:
     """They live on, whatever the upper half of the count holds."""
