@@ -10,17 +10,22 @@ cimport cython
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
-from attributes cimport take_payload, take_text, take_traceparent
+from attributes cimport slice_of, take_payload, take_text, take_traceparent
 from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport check_single
 from record cimport (
     AT_CONTENT_TYPE, AT_KEY, AT_TRACEPARENT, CONTENT_TYPE, CONTENT_TYPES, HEAD_SIZE, KEY, RECORD_MAX, TRACEPARENT, DrawNow,
     Parts, Slice, content_type_name, header_size, parts_size, parts_write, put_header, put_u32,
 )
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object)
+    void* PyUnicode_DATA(object)
 
 from cloud_runtimes._native import _events, _payload, _telemetry
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
@@ -377,18 +382,37 @@ cdef class BatchBuffer:
 cdef object ENCODE_JSON = _payload.encode_json
 
 
+cdef object text_bytes(str text, Slice* payload):
+    # The text itself where it is ASCII, and `payload` of it; else its UTF-8, or `None` where it has none.
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        payload.data = <const uint8_t*>PyUnicode_DATA(text)
+        payload.size = PyUnicode_GET_LENGTH(text)
+        return text
+    try:
+        return PyUnicode_AsUTF8String(text)
+    except UnicodeEncodeError:
+        return None
+
+
 @cython.final
 cdef class Entry:
     """The way into a buffer that `Publisher.send` is; see the twin for arguments and errors."""
 
-    cdef object encode, other, failed
+    cdef object other, failed, content_type
     cdef BatchBuffer buffer
     cdef Py_ssize_t max_event
+    cdef int number, octets_number  # of the content type, of dicts and texts and of bytes; 0: it is written out
+    cdef bint json, text, octets
 
-    def __init__(self, encode, other, failed):
-        self.encode = encode
+    def __init__(self, encode, other, failed, content_type=None, kind="json"):
         self.other = other
         self.failed = failed
+        self.content_type = content_type
+        self.number = NUMBERS.get("application/json" if content_type is None else content_type, 0)
+        self.octets_number = NUMBERS["application/octet-stream"] if content_type is None else self.number
+        self.json = kind == "json" and encode is ENCODE_JSON
+        self.text = kind == "text"
+        self.octets = kind != ""
 
     def aim(self, BatchBuffer buffer, Py_ssize_t max_event=0):
         """Let events go into a buffer; `None`: all the other way."""
@@ -398,17 +422,25 @@ cdef class Entry:
     def send(self, data, *, key=None, attributes=None, metadata=None, timeout=...):
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         cdef BatchBuffer buffer = self.buffer
-        cdef int64_t sequence = 0
-        if buffer is not None and type(data) is dict and attributes is None and metadata is None and self.encode is ENCODE_JSON:
-            sequence = self.add(buffer, data, key)
-            if sequence:
-                return sequence
+        cdef int64_t sequence
+        cdef bint short
+        if buffer is not None and attributes is None and metadata is None:
+            if type(data) is dict:
+                short = self.json
+            elif type(data) is bytes:
+                short = self.octets
+            else:
+                short = self.text and type(data) is str
+            if short:
+                sequence = self.add(buffer, data, key)
+                if sequence:
+                    return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
             options["timeout"] = timeout
         return self.other(data, **options)
 
-    cdef int64_t add(self, BatchBuffer buffer, dict data, object key) except -1:
+    cdef int64_t add(self, BatchBuffer buffer, object data, object key) except -1:
         cdef Parts parts
         cdef uint8_t[TRACEPARENT_SIZE] header
         cdef Py_ssize_t size
@@ -417,18 +449,28 @@ cdef class Entry:
         cdef int carried
         try:
             parts.flags = 0
-            parts.number = 1
+            parts.number = self.octets_number if type(data) is bytes else self.number
+            if parts.number == 0:
+                take_text(InvalidArgumentError, "content_type", self.content_type, False, &parts.texts[AT_CONTENT_TYPE])
+                parts.flags = CONTENT_TYPE
             carried = carry(header)
             if carried == MORE:
                 return 0
             if carried == WHOLE:
                 parts.texts[AT_TRACEPARENT].data = header
                 parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
-                parts.flags = TRACEPARENT
+                parts.flags |= TRACEPARENT
             if key is not None:
                 take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
                 parts.flags |= KEY
-            out = written(data, &parts.payload)
+            if type(data) is dict:
+                held = written(data, &parts.payload)
+            else:
+                held = data if type(data) is bytes else text_bytes(data, &parts.payload)
+                if type(held) is bytes:
+                    parts.payload = slice_of(<bytes>held)
+                elif held is None:
+                    return 0
             if parts.payload.size > self.max_event:
                 return 0
             size = parts_size(&parts)

@@ -275,22 +275,31 @@ class BatchBuffer:
 
 @final
 class Entry:
-    """The way into a buffer that `Publisher.send` is: for dicts that become JSON, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``.
+    """The way into a buffer that `Publisher.send` is: for dicts that become JSON, for bytes, and for str under ``text/*``, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``.
 
     Args:
         encode: from a dict to JSON. The compiled twin takes its own short cut for `payload.encode_json`, else the other way.
         other: takes what the short way does not: other data, attributes, metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage. Called with the arguments of `send`.
         failed: called with an error that leaves.
+        content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes.
+        kind: what that content type stands for, as `codec.payload.content_kind` says; empty: all goes the other way.
     """
 
-    __slots__ = ("_aim", "_encode", "_failed", "_other")
+    __slots__ = ("_aim", "_content_type", "_encode", "_failed", "_kind", "_other")
 
     def __init__(
-        self, encode: Callable[[Any], bytes], other: Callable[..., int], failed: Callable[[BaseException], None]
+        self,
+        encode: Callable[[Any], bytes],
+        other: Callable[..., int],
+        failed: Callable[[BaseException], None],
+        content_type: str | None = None,
+        kind: str = "json",
     ) -> None:
         self._encode = encode
         self._other = other
         self._failed = failed
+        self._content_type = content_type
+        self._kind = kind
         self._aim: tuple[BatchBuffer | None, int] = (None, 0)
 
     def aim(self, buffer: BatchBuffer | None, max_event: int = 0) -> None:
@@ -302,11 +311,15 @@ class Entry:
     ) -> int:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         buffer, max_event = self._aim
-        if buffer is not None and type(data) is dict and attributes is None and metadata is None:
+        if buffer is not None and attributes is None and metadata is None:
             try:
                 traceparent, more = outgoing()
-                if not more and len(payload := self._encode(data)) <= max_event:
-                    sequence = buffer.append(payload, "application/json", key, traceparent)
+                payload = None if more else self._payload(data)
+                if payload is not None and len(payload) <= max_event:
+                    content_type = self._content_type
+                    if content_type is None:
+                        content_type = "application/octet-stream" if type(data) is bytes else "application/json"
+                    sequence = buffer.append(payload, content_type, key, traceparent)
                     if sequence:
                         return sequence
             except BaseException as error:
@@ -316,3 +329,16 @@ class Entry:
         if timeout is not ...:
             options["timeout"] = timeout
         return self._other(data, **options)
+
+    def _payload(self, data: Any) -> bytes | None:
+        """Encode what the short way takes; None is for the other."""
+        if type(data) is dict:
+            return self._encode(data) if self._kind == "json" else None
+        if type(data) is bytes:
+            return data if self._kind else None
+        if self._kind == "text" and type(data) is str:
+            try:
+                return data.encode()
+            except UnicodeEncodeError:
+                return None
+        return None

@@ -15,7 +15,7 @@ from .._native import batch as kernel
 from .._native import telemetry
 from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec import json
-from ..codec.payload import encode_payload
+from ..codec.payload import content_kind, encode_payload
 from ..errors import (
     ClosedError,
     DeadlineExceededError,
@@ -80,8 +80,9 @@ class Publisher(Handle):
         self._sender: Sender | None = None
         self._lock = threading.RLock()
         self._closed = False
-        self._entry = kernel.Entry(json.encode, self._send, self._failing)
-        if content_type is None and self._attributes is None:
+        kind = _kind(content_type)
+        self._entry = kernel.Entry(json.encode, self._send, self._failing, content_type if kind else None, kind)
+        if self._attributes is None:
             # the call is the kernel's own; the method below stands for it and documents it
             self.__dict__["send"] = self._entry.send
         service._client._handles.add(self)
@@ -351,6 +352,16 @@ def _check_options(
         raise InvalidArgumentError(f"on_full {on_full!r}: give 'block', 'raise' or 'drop'")
     if on_delivery is not None and (not callable(on_delivery) or is_async_callable(on_delivery)):
         raise InvalidArgumentError("on_delivery must be a plain callable, not async: it runs on the publisher's thread")
+
+
+def _kind(content_type: Any) -> str:
+    """Return what a content type stands for; empty for one that each `send` refuses."""
+    if content_type is None:
+        return "json"
+    try:
+        return content_kind(content_type)
+    except (InvalidArgumentError, TypeError):
+        return ""
 
 
 def _in_loop() -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from cloud_runtimes.codec import json
 from cloud_runtimes.codec._json_std import default
+from cloud_runtimes.codec.payload import encode_payload
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 
 orjson = pytest.importorskip("orjson")
@@ -173,13 +174,13 @@ def test_events_are_the_same_in_both(data: Any, options: Any, source: Any, kind:
 class Way:
     """An entry, its buffer, and what went the other way."""
 
-    def __init__(self, module: ModuleType, **limits: int) -> None:
+    def __init__(self, module: ModuleType, content_type: str | None = None, kind: str = "json", **limits: int) -> None:
         settings = {"batch_events": 100, "batch_bytes": 1 << 16, "buffer_bytes": 1 << 20, **limits}
         self.woken = 0
         self.other: list[tuple[Any, dict[str, Any]]] = []
         self.failed: list[BaseException] = []
         self.buffer = module.BatchBuffer("/s", "t", "topic", ready=self._wake, **settings)
-        self.entry = module.Entry(json.encode, self._other, self.failed.append)
+        self.entry = module.Entry(json.encode, self._other, self.failed.append, content_type, kind)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -208,6 +209,56 @@ def test_dicts_go_into_the_buffer(batch: ModuleType, events: ModuleType) -> None
     assert frame[0].id < frame[1].id < frame[2].id
 
 
+@pytest.mark.parametrize(
+    ("content_type", "kind", "taken"),
+    [
+        (None, "json", [{"n": 1}, b"\x00\xff", b""]),
+        ("application/json", "json", [{"n": 1}, b"1"]),
+        ("application/vnd.x+json", "json", [{"n": 1}, b"1"]),
+        ("text/plain", "text", ["text", "", "n\u00e4h", "\u65e5\u672c \U0001f388", b"raw"]),
+        ("text/x; charset=utf-8", "text", ["text", "\u00e9", b"raw"]),
+        ("application/msgpack", "msgpack", [b"\x80"]),
+        ("image/png", "bytes", [b"\x89PNG"]),
+    ],
+)
+def test_what_needs_no_conversion_goes_into_the_buffer(
+    batch: ModuleType, events: ModuleType, content_type: str | None, kind: str, taken: list[Any]
+) -> None:
+    way = Way(batch, content_type, kind)
+    way.entry.aim(way.buffer, 1000)
+    for number, data in enumerate(taken):
+        assert way.entry.send(data, key=f"k{number}") == number + 1
+    assert not way.other
+    way.buffer.seal()
+    (chunk,) = way.buffer.take(1 << 20)
+    frame = events.Frame(chunk.body)
+    for number, data in enumerate(taken):
+        assert (frame[number].payload, frame[number].content_type) == encode_payload(data, content_type)
+        assert frame[number].key == f"k{number}"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "kind", "others"),
+    [
+        (None, "json", ["text", bytearray(b"x"), memoryview(b"x"), [1], None, 1]),
+        (None, "", [{"n": 1}, b"x", "x"]),
+        ("text/plain", "text", [{"n": 1}, "lone \ud800", "x" * 1001, "\u00e9" * 501, bytearray(b"x")]),
+        ("application/msgpack", "msgpack", [{"n": 1}, "x"]),
+        ("image/png", "bytes", [{"n": 1}, "x", b"x" * 1001]),
+    ],
+)
+def test_what_is_converted_goes_the_other_way(
+    batch: ModuleType, content_type: str | None, kind: str, others: list[Any]
+) -> None:
+    way = Way(batch, content_type, kind)
+    way.entry.aim(way.buffer, 1000)
+    for data in others:
+        assert way.entry.send(data) == -7
+    assert [data for data, _ in way.other] == others
+    assert not way.failed
+    assert way.buffer.stats()[0] == 0
+
+
 def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     way = Way(batch, buffer_bytes=600)
     absent = {"key": None, "attributes": None, "metadata": None}
@@ -215,7 +266,7 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     way.entry.aim(way.buffer, 100)
     for data, options in (
         ([1], {}),
-        (b"x", {}),
+        (b"x" * 200, {}),
         (None, {}),
         ({"n": 1}, {"attributes": {}}),
         ({"n": 1}, {"metadata": {}}),

@@ -353,11 +353,12 @@ def test_what_is_too_long_for_headers_is_left_out(client: Make) -> None:
 
 
 @pytest.mark.native_only
-def test_send_in_a_span_enters_no_python(client: Make) -> None:
+@pytest.mark.parametrize(("content_type", "data"), [(None, {"n": 1}), (None, b"1"), ("text/plain", "1")])
+def test_send_in_a_span_enters_no_python(client: Make, content_type: str | None, data: Any) -> None:
     if batch.__name__.endswith("_py"):
         pytest.skip("the compiled kernels are not in use")
     made = client(home=":memory:")
-    publisher = made.pubsub.publisher("bus", "t", linger=5)
+    publisher = made.pubsub.publisher("bus", "t", linger=5, content_type=content_type)
     entered: list[str] = []
 
     def note(frame: Any, kind: str, _: Any) -> None:
@@ -365,11 +366,11 @@ def test_send_in_a_span_enters_no_python(client: Make) -> None:
             entered.append(frame.f_code.co_qualname)
 
     with made.telemetry.tracer("t").span("producer") as span, made.pubsub.subscribe("bus", "t") as events:
-        publisher.send({"n": 1})
+        publisher.send(data)
         sys.setprofile(note)
         try:
             for _ in range(50):
-                publisher.send({"n": 1}, key="k")
+                publisher.send(data, key="k")
         finally:
             sys.setprofile(None)
         assert not entered
