@@ -5,6 +5,7 @@ CPython runs signal handlers when it enters a function of Python and when it com
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ class Interrupted:
         self.result: Any = None
 
     def run(self, call: Callable[[], Any]) -> None:
+        """Without the collector, which comes at chance points: an interrupt in what it calls is swallowed, and the call completes where it should not."""
+
         def profile(frame: Any, event: str, argument: Any) -> None:
             # `return` is no such point; of C functions those that Python code of others calls count as well
             if event not in ("call", "c_return") or frame is mine:
@@ -45,6 +48,8 @@ class Interrupted:
 
         mine = sys._getframe()
         before = sys.getprofile()
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             sys.setprofile(profile)
             self.result = call()
@@ -52,6 +57,8 @@ class Interrupted:
             self.error = error
         finally:
             sys.setprofile(before)
+            if collecting:
+                gc.enable()
 
 
 def every_point(call: Callable[[int], Any], step: int = 1) -> Iterator[Interrupted]:
