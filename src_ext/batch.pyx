@@ -8,7 +8,11 @@ Each method prepares first: whatever can fail, run Python code, create or releas
 
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_Check
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
+from cpython.memoryview cimport PyMemoryView_Check
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -382,37 +386,36 @@ cdef class BatchBuffer:
 cdef object ENCODE_JSON = _payload.encode_json
 
 
-cdef object text_bytes(str text, Slice* payload):
-    # The text itself where it is ASCII, and `payload` of it; else its UTF-8, or `None` where it has none.
-    if PyUnicode_IS_COMPACT_ASCII(text):
-        payload.data = <const uint8_t*>PyUnicode_DATA(text)
-        payload.size = PyUnicode_GET_LENGTH(text)
-        return text
-    try:
-        return PyUnicode_AsUTF8String(text)
-    except UnicodeEncodeError:
-        return None
+# What a content type stands for: what becomes of data that is not bytes-like.
+cdef enum:
+    NOTHING     # all goes the other way
+    JSON        # straight into orjson
+    VALUES      # `encode`
+    TEXT
+    OCTETS
 
 
 @cython.final
 cdef class Entry:
     """The way into a buffer that `Publisher.send` is; see the twin for arguments and errors."""
 
-    cdef object other, failed, content_type
+    cdef object encode, other, failed, content_type
     cdef BatchBuffer buffer
     cdef Py_ssize_t max_event
-    cdef int number, octets_number  # of the content type, of dicts and texts and of bytes; 0: it is written out
-    cdef bint json, text, octets
+    cdef int kind
+    cdef int number, octets_number  # of the content type, of values and of bytes; 0: it is written out
 
     def __init__(self, encode, other, failed, content_type=None, kind="json"):
+        self.encode = encode
         self.other = other
         self.failed = failed
         self.content_type = content_type
         self.number = NUMBERS.get("application/json" if content_type is None else content_type, 0)
         self.octets_number = NUMBERS["application/octet-stream"] if content_type is None else self.number
-        self.json = kind == "json" and encode is ENCODE_JSON
-        self.text = kind == "text"
-        self.octets = kind != ""
+        if encode is not None:
+            self.kind = JSON if encode is ENCODE_JSON else VALUES
+        else:
+            self.kind = {"text": TEXT, "bytes": OCTETS}.get(kind, NOTHING)
 
     def aim(self, BatchBuffer buffer, Py_ssize_t max_event=0):
         """Let events go into a buffer; `None`: all the other way."""
@@ -423,22 +426,50 @@ cdef class Entry:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         cdef BatchBuffer buffer = self.buffer
         cdef int64_t sequence
-        cdef bint short
-        if buffer is not None and attributes is None and metadata is None:
-            if type(data) is dict:
-                short = self.json
-            elif type(data) is bytes:
-                short = self.octets
-            else:
-                short = self.text and type(data) is str
-            if short:
-                sequence = self.add(buffer, data, key)
-                if sequence:
-                    return sequence
+        if buffer is not None and attributes is None and metadata is None and self.kind != NOTHING:
+            sequence = self.add(buffer, data, key)
+            if sequence:
+                return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
             options["timeout"] = timeout
         return self.other(data, **options)
+
+    cdef object payload(self, object data, Parts* parts):
+        # Fills in payload and content type. The object that holds the payload; `None` for what goes the other way.
+        cdef int kind = self.kind
+        cdef object held
+        parts.number = self.number
+        if type(data) is dict and kind == JSON:
+            return written(data, &parts.payload)
+        if PyBytes_Check(data) or PyByteArray_Check(data) or PyMemoryView_Check(data):
+            if PyBytes_Check(data) and type(data) is not bytes:
+                return None
+            parts.number = self.octets_number
+            if type(data) is bytes:
+                held = data
+            else:
+                try:
+                    held = PyBytes_FromObject(data)
+                except ValueError:  # released
+                    return None
+        elif kind == JSON:
+            return written(data, &parts.payload)
+        elif kind == VALUES:
+            held = self.encode(data)
+        elif kind == TEXT and type(data) is str:
+            if PyUnicode_IS_COMPACT_ASCII(data):
+                parts.payload.data = <const uint8_t*>PyUnicode_DATA(data)
+                parts.payload.size = PyUnicode_GET_LENGTH(data)
+                return data
+            try:
+                held = PyUnicode_AsUTF8String(data)
+            except UnicodeEncodeError:
+                return None
+        else:
+            return None
+        parts.payload = slice_of(<bytes?>held)
+        return held
 
     cdef int64_t add(self, BatchBuffer buffer, object data, object key) except -1:
         cdef Parts parts
@@ -449,10 +480,6 @@ cdef class Entry:
         cdef int carried
         try:
             parts.flags = 0
-            parts.number = self.octets_number if type(data) is bytes else self.number
-            if parts.number == 0:
-                take_text(InvalidArgumentError, "content_type", self.content_type, False, &parts.texts[AT_CONTENT_TYPE])
-                parts.flags = CONTENT_TYPE
             carried = carry(header)
             if carried == MORE:
                 return 0
@@ -463,16 +490,12 @@ cdef class Entry:
             if key is not None:
                 take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
                 parts.flags |= KEY
-            if type(data) is dict:
-                held = written(data, &parts.payload)
-            else:
-                held = data if type(data) is bytes else text_bytes(data, &parts.payload)
-                if type(held) is bytes:
-                    parts.payload = slice_of(<bytes>held)
-                elif held is None:
-                    return 0
-            if parts.payload.size > self.max_event:
+            held = self.payload(data, &parts)
+            if held is None or parts.payload.size > self.max_event:
                 return 0
+            if parts.number == 0:
+                take_text(InvalidArgumentError, "content_type", self.content_type, False, &parts.texts[AT_CONTENT_TYPE])
+                parts.flags |= CONTENT_TYPE
             size = parts_size(&parts)
             buffer.refuse_large(size)
             draw_now(&parts.time_us, parts.id)

@@ -275,21 +275,21 @@ class BatchBuffer:
 
 @final
 class Entry:
-    """The way into a buffer that `Publisher.send` is: for dicts that become JSON, for bytes, and for str under ``text/*``, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``.
+    """The way into a buffer that `Publisher.send` is, without a frame of Python in the compiled twin. The event carries the current span's ``traceparent``; its payload is what `codec.payload.encode_payload` makes.
 
     Args:
-        encode: from a dict to JSON. The compiled twin takes its own short cut for `payload.encode_json`, else the other way.
-        other: takes what the short way does not: other data, attributes, metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage. Called with the arguments of `send`.
+        encode: what makes bytes of values under this content type, `codec.json.encode` or `codec.msgpack.encode`; `None`: nothing does. The compiled twin takes its own short cut for `payload.encode_json`.
+        other: takes what this way does not: attributes, metadata, an event that is too large or for which there is no room now, a context with a trace state or baggage, data that is refused, all of an unknown `kind`. Called with the arguments of `send`.
         failed: called with an error that leaves.
-        content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes.
-        kind: what that content type stands for, as `codec.payload.content_kind` says; empty: all goes the other way.
+        content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes-like data.
+        kind: what that content type stands for, as `codec.payload.content_kind` says.
     """
 
     __slots__ = ("_aim", "_content_type", "_encode", "_failed", "_kind", "_other")
 
     def __init__(
         self,
-        encode: Callable[[Any], bytes],
+        encode: Callable[[Any], bytes] | None,
         other: Callable[..., int],
         failed: Callable[[BaseException], None],
         content_type: str | None = None,
@@ -299,7 +299,7 @@ class Entry:
         self._other = other
         self._failed = failed
         self._content_type = content_type
-        self._kind = kind
+        self._kind = "values" if encode is not None else kind if kind in ("text", "bytes") else ""
         self._aim: tuple[BatchBuffer | None, int] = (None, 0)
 
     def aim(self, buffer: BatchBuffer | None, max_event: int = 0) -> None:
@@ -311,15 +311,12 @@ class Entry:
     ) -> int:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         buffer, max_event = self._aim
-        if buffer is not None and attributes is None and metadata is None:
+        if buffer is not None and attributes is None and metadata is None and self._kind:
             try:
                 traceparent, more = outgoing()
                 payload = None if more else self._payload(data)
                 if payload is not None and len(payload) <= max_event:
-                    content_type = self._content_type
-                    if content_type is None:
-                        content_type = "application/octet-stream" if type(data) is bytes else "application/json"
-                    sequence = buffer.append(payload, content_type, key, traceparent)
+                    sequence = buffer.append(payload, self._type_of(data), key, traceparent)
                     if sequence:
                         return sequence
             except BaseException as error:
@@ -330,12 +327,24 @@ class Entry:
             options["timeout"] = timeout
         return self._other(data, **options)
 
+    def _type_of(self, data: Any) -> str:
+        if self._content_type is not None:
+            return self._content_type
+        return "application/octet-stream" if isinstance(data, (bytes, bytearray, memoryview)) else "application/json"
+
     def _payload(self, data: Any) -> bytes | None:
-        """Encode what the short way takes; None is for the other."""
-        if type(data) is dict:
-            return self._encode(data) if self._kind == "json" else None
+        """Encode what this way takes; None is for the other."""
         if type(data) is bytes:
-            return data if self._kind else None
+            return data
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            if isinstance(data, bytes):  # of a type that may have its own `__bytes__`
+                return None
+            try:
+                return bytes(data)
+            except ValueError:  # released
+                return None
+        if self._encode is not None:
+            return self._encode(data)
         if self._kind == "text" and type(data) is str:
             try:
                 return data.encode()

@@ -80,8 +80,8 @@ class Publisher(Handle):
         self._sender: Sender | None = None
         self._lock = threading.RLock()
         self._closed = False
-        kind = _kind(content_type)
-        self._entry = kernel.Entry(json.encode, self._send, self._failing, content_type if kind else None, kind)
+        kind, encode = _encoding(content_type)
+        self._entry = kernel.Entry(encode, self._send, self._failing, content_type if kind else None, kind)
         if self._attributes is None:
             # the call is the kernel's own; the method below stands for it and documents it
             self.__dict__["send"] = self._entry.send
@@ -354,14 +354,19 @@ def _check_options(
         raise InvalidArgumentError("on_delivery must be a plain callable, not async: it runs on the publisher's thread")
 
 
-def _kind(content_type: Any) -> str:
-    """Return what a content type stands for; empty for one that each `send` refuses."""
-    if content_type is None:
-        return "json"
+def _encoding(content_type: Any) -> tuple[str, Callable[[Any], bytes] | None]:
+    """Return what a content type stands for (empty for one that each `send` refuses), and what encodes values under it."""
     try:
-        return content_kind(content_type)
+        kind = "json" if content_type is None else content_kind(content_type)
     except (InvalidArgumentError, TypeError):
-        return ""
+        return "", None
+    if kind == "json":
+        return kind, json.encode
+    if kind == "msgpack":
+        from ..codec import msgpack
+
+        return kind, msgpack.encode
+    return kind, None
 
 
 def _in_loop() -> bool:

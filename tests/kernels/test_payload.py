@@ -6,12 +6,13 @@ import enum
 import importlib
 import json as standard
 import random
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from cloud_runtimes.codec import json
+from cloud_runtimes.codec import json, msgpack
 from cloud_runtimes.codec._json_std import default
 from cloud_runtimes.codec.payload import encode_payload
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
@@ -28,6 +29,12 @@ class Colour(enum.Enum):
 
 class Text(str):
     pass
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
 
 
 def load(twin: str) -> ModuleType:
@@ -180,7 +187,8 @@ class Way:
         self.other: list[tuple[Any, dict[str, Any]]] = []
         self.failed: list[BaseException] = []
         self.buffer = module.BatchBuffer("/s", "t", "topic", ready=self._wake, **settings)
-        self.entry = module.Entry(json.encode, self._other, self.failed.append, content_type, kind)
+        encode = {"json": json.encode, "msgpack": msgpack.encode}.get(kind)
+        self.entry = module.Entry(encode, self._other, self.failed.append, content_type, kind)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -212,16 +220,20 @@ def test_dicts_go_into_the_buffer(batch: ModuleType, events: ModuleType) -> None
 @pytest.mark.parametrize(
     ("content_type", "kind", "taken"),
     [
-        (None, "json", [{"n": 1}, b"\x00\xff", b""]),
-        ("application/json", "json", [{"n": 1}, b"1"]),
-        ("application/vnd.x+json", "json", [{"n": 1}, b"1"]),
-        ("text/plain", "text", ["text", "", "n\u00e4h", "\u65e5\u672c \U0001f388", b"raw"]),
+        (
+            None,
+            "json",
+            [{"n": 1}, "text", [1], None, 1.5, Point(1, 2), b"\x00\xff", b"", bytearray(b"x"), memoryview(b"xyz")[::2]],
+        ),
+        ("application/json", "json", [{"n": 1}, "text", b"1", bytearray(b"1")]),
+        ("application/vnd.x+json", "json", [{"n": 1}, [], b"1"]),
+        ("text/plain", "text", ["text", "", "n\u00e4h", "\u65e5\u672c \U0001f388", b"raw", memoryview(b"raw")]),
         ("text/x; charset=utf-8", "text", ["text", "\u00e9", b"raw"]),
-        ("application/msgpack", "msgpack", [b"\x80"]),
-        ("image/png", "bytes", [b"\x89PNG"]),
+        ("application/msgpack", "msgpack", [{"n": 1}, "x", None, Point(1, 2), b"\x80"]),
+        ("image/png", "bytes", [b"\x89PNG", bytearray(b"")]),
     ],
 )
-def test_what_needs_no_conversion_goes_into_the_buffer(
+def test_events_go_into_the_buffer(
     batch: ModuleType, events: ModuleType, content_type: str | None, kind: str, taken: list[Any]
 ) -> None:
     way = Way(batch, content_type, kind)
@@ -237,17 +249,26 @@ def test_what_needs_no_conversion_goes_into_the_buffer(
         assert frame[number].key == f"k{number}"
 
 
+class Octets(bytes):
+    def __bytes__(self) -> bytes:
+        return b"mine"
+
+
+RELEASED = memoryview(b"x")
+RELEASED.release()
+
+
 @pytest.mark.parametrize(
     ("content_type", "kind", "others"),
     [
-        (None, "json", ["text", bytearray(b"x"), memoryview(b"x"), [1], None, 1]),
+        (None, "json", [Octets(b"x"), RELEASED, b"x" * 1001, "x" * 1000]),
         (None, "", [{"n": 1}, b"x", "x"]),
-        ("text/plain", "text", [{"n": 1}, "lone \ud800", "x" * 1001, "\u00e9" * 501, bytearray(b"x")]),
-        ("application/msgpack", "msgpack", [{"n": 1}, "x"]),
+        ("text/plain", "text", [{"n": 1}, "lone \ud800", "x" * 1001, "\u00e9" * 501, Octets(b"x")]),
+        ("application/msgpack", "msgpack", ["x" * 1000]),
         ("image/png", "bytes", [{"n": 1}, "x", b"x" * 1001]),
     ],
 )
-def test_what_is_converted_goes_the_other_way(
+def test_what_is_refused_or_large_goes_the_other_way(
     batch: ModuleType, content_type: str | None, kind: str, others: list[Any]
 ) -> None:
     way = Way(batch, content_type, kind)
@@ -265,14 +286,13 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     assert way.entry.send({"n": 1}) == -7  # no buffer yet
     way.entry.aim(way.buffer, 100)
     for data, options in (
-        ([1], {}),
+        ([1] * 100, {}),
         (b"x" * 200, {}),
-        (None, {}),
         ({"n": 1}, {"attributes": {}}),
         ({"n": 1}, {"metadata": {}}),
         ({"n": "x" * 200}, {}),  # larger than max_event
-        ([1], {"timeout": None}),
-        ([1], {"timeout": 2.0, "key": "k"}),
+        ([1] * 100, {"timeout": None}),
+        ([1] * 100, {"timeout": 2.0, "key": "k"}),
     ):
         way.other.clear()
         assert way.entry.send(data, **options) == -7
@@ -292,6 +312,8 @@ def test_errors_pass_by_failed(batch: ModuleType) -> None:
     for data, key, kind in (
         ({"n": NAN}, None, PayloadError),
         ({"n": {1}}, None, PayloadError),
+        ([NAN], None, PayloadError),
+        ({1}, None, PayloadError),
         ({"n": 1}, "", InvalidArgumentError),
         ({"n": 1}, 5, InvalidArgumentError),
         ({"n": "x" * 400}, None, ResourceExhaustedError),

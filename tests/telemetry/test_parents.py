@@ -353,7 +353,17 @@ def test_what_is_too_long_for_headers_is_left_out(client: Make) -> None:
 
 
 @pytest.mark.native_only
-@pytest.mark.parametrize(("content_type", "data"), [(None, {"n": 1}), (None, b"1"), ("text/plain", "1")])
+@pytest.mark.parametrize(
+    ("content_type", "data"),
+    [
+        (None, {"n": 1}),
+        (None, [1]),
+        (None, b"1"),
+        (None, bytearray(b"1")),
+        ("text/plain", "1"),
+        ("application/msgpack", {"n": 1}),
+    ],
+)
 def test_send_in_a_span_enters_no_python(client: Make, content_type: str | None, data: Any) -> None:
     if batch.__name__.endswith("_py"):
         pytest.skip("the compiled kernels are not in use")
