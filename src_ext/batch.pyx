@@ -24,7 +24,7 @@ from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport check_single
 from record cimport (
     AT_CONTENT_TYPE, AT_KEY, AT_TRACEPARENT, CONTENT_TYPE, CONTENT_TYPES, HEAD_SIZE, KEY, RECORD_MAX, TRACEPARENT, DrawNow,
-    Parts, Slice, content_type_name, header_size, parts_size, parts_write, put_header, put_u32,
+    Parts, Slice, content_type_name, header_size, parts_read, parts_size, parts_write, put_header, put_u32,
 )
 
 cdef extern from "Python.h":
@@ -400,12 +400,16 @@ cdef class Entry:
     """The way into a buffer that `Publisher.send` is; see the twin for arguments and errors."""
 
     cdef object encode, other, failed, content_type
+    cdef bytes template     # a record with what is the same in all
+    cdef Parts base         # it, taken apart
     cdef BatchBuffer buffer
     cdef Py_ssize_t max_event
     cdef int kind
     cdef int number, octets_number  # of the content type, of values and of bytes; 0: it is written out
 
-    def __init__(self, encode, other, failed, content_type=None, kind="json"):
+    def __cinit__(self, encode, other, failed, content_type=None, kind="json", constant=None):
+        self.template = _events.encode_record(b"", None, **(constant or {}))
+        parts_read(<const uint8_t*>PyBytes_AS_STRING(self.template), &self.base)
         self.encode = encode
         self.other = other
         self.failed = failed
@@ -479,14 +483,17 @@ cdef class Entry:
         cdef bint wake
         cdef int carried
         try:
-            parts.flags = 0
-            carried = carry(header)
-            if carried == MORE:
-                return 0
-            if carried == WHOLE:
-                parts.texts[AT_TRACEPARENT].data = header
-                parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
-                parts.flags |= TRACEPARENT
+            parts.flags = self.base.flags
+            if parts.flags:
+                parts.texts = self.base.texts
+            if not parts.flags & TRACEPARENT:
+                carried = carry(header)
+                if carried == MORE:
+                    return 0
+                if carried == WHOLE:
+                    parts.texts[AT_TRACEPARENT].data = header
+                    parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
+                    parts.flags |= TRACEPARENT
             if key is not None:
                 take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
                 parts.flags |= KEY

@@ -7,7 +7,7 @@ Any thread may call any method, and so may a signal handler or ``__del__`` in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import Any, final
 
@@ -283,9 +283,13 @@ class Entry:
         failed: called with an error that leaves.
         content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes-like data.
         kind: what that content type stands for, as `codec.payload.content_kind` says.
+        constant: arguments of `encode_record` for every event: ``type``, ``source``, ``subject``, ``extensions``; encoded once in the compiled twin. A ``traceparent`` in the extensions stands instead of the current span's.
+
+    Raises:
+        InvalidArgumentError: `constant` breaks a rule of CloudEvents 1.0 §3.1.
     """
 
-    __slots__ = ("_aim", "_content_type", "_encode", "_failed", "_kind", "_other")
+    __slots__ = ("_aim", "_constant", "_content_type", "_encode", "_failed", "_kind", "_other", "_own_trace")
 
     def __init__(
         self,
@@ -294,7 +298,12 @@ class Entry:
         failed: Callable[[BaseException], None],
         content_type: str | None = None,
         kind: str = "json",
+        constant: Mapping[str, Any] | None = None,
     ) -> None:
+        if constant:
+            encode_record(b"", None, **constant)
+        self._constant = dict(constant or {})
+        self._own_trace = "traceparent" in (self._constant.get("extensions") or {})
         self._encode = encode
         self._other = other
         self._failed = failed
@@ -313,10 +322,12 @@ class Entry:
         buffer, max_event = self._aim
         if buffer is not None and attributes is None and metadata is None and self._kind:
             try:
-                traceparent, more = outgoing()
+                traceparent, more = (None, False) if self._own_trace else outgoing()
                 payload = None if more else self._payload(data)
                 if payload is not None and len(payload) <= max_event:
-                    sequence = buffer.append(payload, self._type_of(data), key, traceparent)
+                    sequence = buffer._add(
+                        encode_record(payload, self._type_of(data), key=key, traceparent=traceparent, **self._constant)
+                    )
                     if sequence:
                         return sequence
             except BaseException as error:

@@ -13,7 +13,7 @@ from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
 from .types import OutgoingEvent
 
-__all__ = ["EVENT_TYPE", "OutgoingBulk", "check_names", "check_topic", "make_record"]
+__all__ = ["EVENT_TYPE", "OutgoingBulk", "check_names", "check_topic", "event_attributes", "make_record"]
 
 EVENT_TYPE: Final = "cloud_runtimes.event"
 _FRAME_EVENTS: Final = 1000
@@ -78,34 +78,39 @@ def make_record(
         carried: dict[str, Any] = {}
         _propagation.inject(carried)
         given = {**carried, **given}
-    context = {name: given.pop(name) for name in _CONTEXT if given.get(name) is not None}
-    for name in _CONTEXT:
-        given.pop(name, None)
-    time = context.pop("time", None)
-    if isinstance(time, datetime):
-        if time.tzinfo is None:
-            raise InvalidArgumentError("attribute time: give a datetime with a tzinfo, or RFC 3339 text")
-        time = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    for name in ("datacontenttype", "data", "data_base64", "specversion"):
-        if name in given:
-            raise InvalidArgumentError(f"attribute {name!r} is set by the event itself: use data= and content_type=")
-    if "partitionkey" in given:
-        raise InvalidArgumentError("attribute 'partitionkey' has an argument of its own: use key=")
     return kernel.encode_record(
         payload,
         encoded_as,
-        id=context.get("id", id),
-        time=time,
         key=key,
         traceparent=traceparent,
-        type=context.get("type"),
-        source=context.get("source"),
-        subject=context.get("subject"),
-        extensions={name: value for name, value in given.items() if value is not None} or None,
         metadata=metadata,
         expires=expires_us,
         raw=raw,
+        **{"id": id, **event_attributes(given)},
     )
+
+
+def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out.
+
+    Raises:
+        InvalidArgumentError: one that the event sets itself, or a time without a time zone.
+    """
+    given = {name: value for name, value in attributes.items() if value is not None}
+    found: dict[str, Any] = {name: given.pop(name) for name in _CONTEXT if name in given}
+    time = found.get("time")
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InvalidArgumentError("attribute time: give a datetime with a tzinfo, or RFC 3339 text")
+        found["time"] = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    for name in ("datacontenttype", "data", "data_base64", "specversion"):
+        if name in attributes:
+            raise InvalidArgumentError(f"attribute {name!r} is set by the event itself: use data= and content_type=")
+    if "partitionkey" in attributes:
+        raise InvalidArgumentError("attribute 'partitionkey' has an argument of its own: use key=")
+    if given:
+        found["extensions"] = given
+    return found
 
 
 class OutgoingBulk:

@@ -22,7 +22,7 @@ from ..errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
 )
-from ._outgoing import check_names, make_record
+from ._outgoing import check_names, event_attributes, make_record
 from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
@@ -81,10 +81,12 @@ class Publisher(Handle):
         self._lock = threading.RLock()
         self._closed = False
         kind, encode = _encoding(content_type)
-        self._entry = kernel.Entry(encode, self._send, self._failing, content_type if kind else None, kind)
-        if self._attributes is None:
-            # the call is the kernel's own; the method below stands for it and documents it
-            self.__dict__["send"] = self._entry.send
+        constant = event_attributes(self._attributes or {})
+        if "id" in constant or "time" in constant:  # each event has its own
+            kind, encode, constant = "", None, {}
+        self._entry = kernel.Entry(encode, self._send, self._failing, content_type if kind else None, kind, constant)
+        # the call is the kernel's own; the method below stands for it and documents it
+        self.__dict__["send"] = self._entry.send
         service._client._handles.add(self)
         _fork.register(self)
 

@@ -181,14 +181,21 @@ def test_events_are_the_same_in_both(data: Any, options: Any, source: Any, kind:
 class Way:
     """An entry, its buffer, and what went the other way."""
 
-    def __init__(self, module: ModuleType, content_type: str | None = None, kind: str = "json", **limits: int) -> None:
+    def __init__(
+        self,
+        module: ModuleType,
+        content_type: str | None = None,
+        kind: str = "json",
+        constant: dict[str, Any] | None = None,
+        **limits: int,
+    ) -> None:
         settings = {"batch_events": 100, "batch_bytes": 1 << 16, "buffer_bytes": 1 << 20, **limits}
         self.woken = 0
         self.other: list[tuple[Any, dict[str, Any]]] = []
         self.failed: list[BaseException] = []
         self.buffer = module.BatchBuffer("/s", "t", "topic", ready=self._wake, **settings)
         encode = {"json": json.encode, "msgpack": msgpack.encode}.get(kind)
-        self.entry = module.Entry(encode, self._other, self.failed.append, content_type, kind)
+        self.entry = module.Entry(encode, self._other, self.failed.append, content_type, kind, constant)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -247,6 +254,53 @@ def test_events_go_into_the_buffer(
     for number, data in enumerate(taken):
         assert (frame[number].payload, frame[number].content_type) == encode_payload(data, content_type)
         assert frame[number].key == f"k{number}"
+
+
+CONSTANT = {
+    "type": "t.other",
+    "source": "/other",
+    "subject": "s" * 200,
+    "extensions": {"tenant": "r\u00e9d", "n": 5, "flag": True},
+}
+
+
+@pytest.mark.parametrize("own", [None, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+@pytest.mark.parametrize("names", [(), ("subject",), ("source", "extensions"), tuple(CONSTANT)])
+@pytest.mark.parametrize("content_type", [None, "application/vnd.x+json"])
+def test_what_is_the_same_in_all_events(
+    batch: ModuleType, events: ModuleType, names: tuple[str, ...], content_type: str | None, own: str | None
+) -> None:
+    constant: dict[str, Any] = {name: CONSTANT[name] for name in names}
+    if own is not None:
+        constant["extensions"] = {**constant.get("extensions", {}), "traceparent": own}
+    way = Way(batch, content_type, "json", constant)
+    way.entry.aim(way.buffer, 1000)
+    for number in range(20):
+        assert way.entry.send({"n": number}, key="k" if number % 2 else None) == number + 1
+    assert not way.other
+    way.buffer.seal()
+    (chunk,) = way.buffer.take(1 << 20)
+    frame = events.Frame(chunk.body)
+    ids = set()
+    for number in range(20):
+        record = frame[number]
+        ids.add(record.id)
+        assert record.payload == b'{"n":%d}' % number
+        assert (record.key, record.traceparent) == ("k" if number % 2 else None, own)
+        assert record.content_type == (content_type or "application/json")
+        assert record.type == constant.get("type", "t")
+        assert record.source == constant.get("source", "/s")
+        assert record.subject == constant.get("subject")
+        extensions = dict(constant.get("extensions", {}))
+        extensions.pop("traceparent", None)
+        assert dict(record.extensions) == extensions
+    assert len(ids) == 20
+
+
+@pytest.mark.parametrize("constant", [{"type": ""}, {"subject": "\x00"}, {"extensions": {"Bad": 1}}, {"source": 1}])
+def test_what_is_the_same_is_checked_once(batch: ModuleType, constant: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        Way(batch, constant=constant)
 
 
 class Octets(bytes):

@@ -368,7 +368,8 @@ def test_send_in_a_span_enters_no_python(client: Make, content_type: str | None,
     if batch.__name__.endswith("_py"):
         pytest.skip("the compiled kernels are not in use")
     made = client(home=":memory:")
-    publisher = made.pubsub.publisher("bus", "t", linger=5, content_type=content_type)
+    attributes = {"subject": "s", "tenant": "red"}
+    publisher = made.pubsub.publisher("bus", "t", linger=5, content_type=content_type, attributes=attributes)
     entered: list[str] = []
 
     def note(frame: Any, kind: str, _: Any) -> None:
@@ -389,6 +390,7 @@ def test_send_in_a_span_enters_no_python(client: Make, content_type: str | None,
             event = events.receive(30)
             assert event is not None
             assert event.traceparent == span.context.traceparent
+            assert (event.subject, event.extensions) == ("s", {"tenant": "red"})
     publisher.close()
 
 

@@ -363,6 +363,8 @@ class PublisherCases:
             {"buffer_bytes": True},
             {"on_full": "wait"},
             {"delivery_timeout": 0},
+            {"attributes": {"Bad": 1}},
+            {"attributes": {"datacontenttype": "text/plain"}},
         ):
             with pytest.raises(InvalidArgumentError, match=next(iter(options))):
                 client.pubsub.publisher(store, "t", **options)
