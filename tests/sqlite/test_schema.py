@@ -58,6 +58,24 @@ def test_an_older_file_is_migrated(path: Path, tmp_path: Path, version: int) -> 
     assert tables(path)[0] == len(schema.STEPS)
 
 
+@pytest.mark.parametrize("made", [0, 4096, 512])
+def test_pages(path: Path, made: int) -> None:
+    """A new file has larger ones, one that there is keeps its own; both are checkpointed at 16 MiB."""
+    if made:
+        path.parent.mkdir(parents=True)
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA page_size = {made}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("VACUUM")
+        connection.close()
+    with CloudRuntimesClient() as client:
+        client.state.save("store", "k", 5)
+        ours = client.state._drivers["store"]._engine._rounds.connection
+        (size,) = ours.execute("PRAGMA page_size").fetchone()
+        assert size == (made or 8192)
+        assert ours.execute("PRAGMA wal_autocheckpoint").fetchone() == (16 * 1024 * 1024 // size,)
+
+
 def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has is there, what it lacks is said."""
 

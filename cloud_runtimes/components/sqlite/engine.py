@@ -39,6 +39,10 @@ _PRAGMAS: Final = (
     "PRAGMA cell_size_check = ON",
     "PRAGMA temp_store = MEMORY",
 )
+# The log's frames are up to a megabyte. With SQLite's 4 KiB storing them takes a third longer, in calls of the kernel; with 16 KiB
+# single reads and publishes take a quarter longer. A database that there is keeps its own.
+_PAGE_BYTES: Final = 8192
+_CHECKPOINT_BYTES: Final = 16 << 20
 _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
 _engines: dict[str, Engine] = {}
@@ -154,7 +158,9 @@ class Engine:
                 sleep(0.005)
             connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
             version = schema.check(connection, self.path)
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            pages = _CHECKPOINT_BYTES // connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
