@@ -32,7 +32,10 @@ _kinds: dict[str, str] = {JSON: "json", MSGPACK: "msgpack", OCTETS: "bytes"}
 
 def content_kind(content_type: str) -> str:
     """Return how a media type is decoded: ``json``, ``msgpack``, ``text`` or ``bytes``."""
-    kind = _kinds.get(content_type)
+    try:
+        kind = _kinds.get(content_type)
+    except TypeError:  # cannot be a key
+        kind = None
     if kind is not None:
         return kind
     if not isinstance(content_type, str):

@@ -82,9 +82,9 @@ class Publisher(Handle):
         self._closed = False
         kind, encode = _encoding(content_type)
         constant = event_attributes(self._attributes or {})
-        if "id" in constant or "time" in constant:  # each event has its own
+        if "id" in constant or "time" in constant:  # nothing that all events can have: as a caller's wish, the long way
             kind, encode, constant = "", None, {}
-        self._entry = kernel.Entry(encode, self._send, self._failing, content_type if kind else None, kind, constant)
+        self._entry = kernel.Entry(encode, self._send, self._failing, content_type, kind, constant)
         # the call is the kernel's own; the method below stands for it and documents it
         self.__dict__["send"] = self._entry.send
         service._client._handles.add(self)
@@ -356,12 +356,9 @@ def _check_options(
         raise InvalidArgumentError("on_delivery must be a plain callable, not async: it runs on the publisher's thread")
 
 
-def _encoding(content_type: Any) -> tuple[str, Callable[[Any], bytes] | None]:
-    """Return what a content type stands for (empty for one that each `send` refuses), and what encodes values under it."""
-    try:
-        kind = "json" if content_type is None else content_kind(content_type)
-    except (InvalidArgumentError, TypeError):
-        return "", None
+def _encoding(content_type: str | None) -> tuple[str, Callable[[Any], bytes] | None]:
+    """Return what a content type stands for, and what encodes values under it."""
+    kind = "json" if content_type is None else content_kind(content_type)
     if kind == "json":
         return kind, json.encode
     if kind == "msgpack":

@@ -95,6 +95,7 @@ BAD_TYPES = [
     "application/json;" + " " * 300,
     5,
     b"text/plain",
+    ["text/plain"],
 ]
 
 

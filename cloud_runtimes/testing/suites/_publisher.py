@@ -356,18 +356,22 @@ class PublisherCases:
             with pytest.raises(ResourceExhaustedError, match="never"):
                 face.call(publisher, "send", "x" * 10_001)
             assert publisher.stats().accepted == 0
-        for options in (
+        wrong: tuple[dict[str, Any], ...] = (
             {"linger": -1},
             {"batch_events": 0},
             {"batch_bytes": 1.5},
             {"buffer_bytes": True},
             {"on_full": "wait"},
             {"delivery_timeout": 0},
-            {"attributes": {"Bad": 1}},
-            {"attributes": {"datacontenttype": "text/plain"}},
-        ):
+            {"content_type": "no media type"},
+            {"content_type": []},
+        )
+        for options in wrong:
             with pytest.raises(InvalidArgumentError, match=next(iter(options))):
                 client.pubsub.publisher(store, "t", **options)
+        for name in ("Bad", "datacontenttype"):
+            with pytest.raises(InvalidArgumentError, match=name):
+                client.pubsub.publisher(store, "t", attributes={name: "text/plain"})
 
     def test_many_threads(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
         from ..faces import SyncFace
