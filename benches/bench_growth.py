@@ -17,6 +17,7 @@ import pytest
 from bounded import bounded
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._native.events import encode_record
 
 CELL_BYTES = 512 << 20
 WARM_BYTES = 40_000_000
@@ -73,12 +74,20 @@ def cell(tmp_path: Path) -> Callable[[str, int, int], Cell]:
     return run
 
 
-def told(note: Any, what: str, cells: dict[str, Cell], judged: list[str]) -> None:
-    """Note each cell (seconds, events, bytes grown) and how far the judged ones are from the best of them."""
+def stored_size(size: int) -> int:
+    """Return the bytes of an event's record."""
+    return len(encode_record(b"x" * size, "text/plain"))
+
+
+def told(note: Any, what: str, cells: dict[str, Cell], *judged: list[str]) -> None:
+    """Note each cell (seconds, events, bytes grown), and how far the judged ones are from the best of them."""
     costs = {name: taken / count for name, (taken, count, _) in cells.items()}
     row = "; ".join(f"{name}: {costs[name] * 1e9:,.0f} ns, {cells[name][2] / 2**20:+.0f} MiB" for name in cells)
-    worst = max(costs[name] for name in judged) / min(costs[name] for name in judged)
-    note(f"{what}: {row}. From {judged[0]} on, worst over best: {worst:.2f} (goal: {ALLOWED})")
+    worst = "; ".join(
+        f"from {names[0]} on {max(costs[name] for name in names) / min(costs[name] for name in names):.2f}"
+        for names in judged
+    )
+    note(f"{what}: {row}. Worst over best: {worst} (goal: {ALLOWED})")
 
 
 def counted(cell: Callable[[str, int, int], Cell]) -> dict[str, Cell]:
@@ -90,15 +99,15 @@ def counted(cell: Callable[[str, int, int], Cell]) -> dict[str, Cell]:
     return cells
 
 
-def judged_of(cells: dict[str, Cell]) -> list[str]:
-    """Few events wait for the first commit, whatever they are."""
-    return [name for name in cells if len(name) >= len("10,000")]
+def judged_of(cells: dict[str, Cell]) -> list[list[str]]:
+    """Few events wait for the first commit, whatever they are; 10,000 fit into the write-ahead log and are copied from it into the database later, which is a third of what more of them cost."""
+    return [[name for name in cells if len(name) >= len(first)] for first in ("10,000", "100,000")]
 
 
 def bench_counts(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
     """By number, with all the memory of the machine for files: a virtual one gets it from its host when it touches it first, which costs more than the writing."""
     cells: dict[str, Cell] = benchmark.pedantic(counted, args=(cell,), rounds=1)
-    told(note, "an event of 361 B, by their number", cells, judged_of(cells))
+    told(note, "an event of 361 B, by their number", cells, *judged_of(cells))
 
 
 def bench_counts_in_bounded_memory(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
@@ -107,7 +116,7 @@ def bench_counts_in_bounded_memory(benchmark: Any, note: Any, cell: Callable[[st
         if not done:
             pytest.skip("no group with a limit of memory can be made here")
         cells: dict[str, Cell] = benchmark.pedantic(counted, args=(cell,), rounds=1)
-    told(note, f"the same in {MEMORY >> 30} GiB of memory, files' included", cells, judged_of(cells))
+    told(note, f"the same in {MEMORY >> 30} GiB of memory, files' included", cells, *judged_of(cells))
 
 
 def bench_sizes(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]) -> None:
@@ -131,9 +140,11 @@ def bench_sizes(benchmark: Any, note: Any, cell: Callable[[str, int, int], Cell]
         for name, (taken, count, grown) in cells.items()
     )
     large = [each for size, each in costs.items() if size >= 6400]
+    stored = [each * size / stored_size(size) for size, each in costs.items()]
     note(
         f"an event by its size, {CELL_BYTES >> 20} MiB each: {row}. "
-        f"From 6,400 B on, worst over best of a byte: {max(large) / min(large):.2f} (goal: {ALLOWED})"
+        f"Worst over best of a byte that is stored (of 100 B {stored_size(100)}): {max(stored) / min(stored):.2f}; "
+        f"of a byte of the event, from 6,400 B on: {max(large) / min(large):.2f} (goal: {ALLOWED})"
     )
 
 
