@@ -428,16 +428,19 @@ cdef class Entry:
 
     def send(self, data, *, key=None, attributes=None, metadata=None, timeout=...):
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
-        cdef BatchBuffer buffer = self.buffer
         cdef int64_t sequence
-        if buffer is not None and attributes is None and metadata is None and self.kind != NOTHING:
-            sequence = self.add(buffer, data, key)
+        if attributes is None and metadata is None:
+            sequence = self.add(data, key)
             if sequence:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
             options["timeout"] = timeout
         return self.other(data, **options)
+
+    def offer(self, data, key=None):
+        """Do as `send` does without the other way: 0 for what would go it."""
+        return self.add(data, key)
 
     cdef object payload(self, object data, Parts* parts):
         # Fills in payload and content type. The object that holds the payload; `None` for what goes the other way.
@@ -475,13 +478,16 @@ cdef class Entry:
         parts.payload = slice_of(<bytes?>held)
         return held
 
-    cdef int64_t add(self, BatchBuffer buffer, object data, object key) except -1:
+    cdef int64_t add(self, object data, object key) except -1:
+        cdef BatchBuffer buffer = self.buffer
         cdef Parts parts
         cdef uint8_t[TRACEPARENT_SIZE] header
         cdef Py_ssize_t size
         cdef int64_t sequence
         cdef bint wake
         cdef int carried
+        if buffer is None or self.kind == NOTHING:
+            return 0
         try:
             parts.flags = self.base.flags
             if parts.flags:

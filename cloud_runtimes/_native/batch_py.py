@@ -319,24 +319,31 @@ class Entry:
         self, data: Any, *, key: Any = None, attributes: Any = None, metadata: Any = None, timeout: Any = ...
     ) -> int:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
-        buffer, max_event = self._aim
-        if buffer is not None and attributes is None and metadata is None and self._kind:
-            try:
-                traceparent, more = (None, False) if self._own_trace else outgoing()
-                payload = None if more else self._payload(data)
-                if payload is not None and len(payload) <= max_event:
-                    sequence = buffer._add(
-                        encode_record(payload, self._type_of(data), key=key, traceparent=traceparent, **self._constant)
-                    )
-                    if sequence:
-                        return sequence
-            except BaseException as error:
-                self._failed(error)
-                raise
+        if attributes is None and metadata is None:
+            sequence = self.offer(data, key)
+            if sequence:
+                return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
             options["timeout"] = timeout
         return self._other(data, **options)
+
+    def offer(self, data: Any, key: Any = None) -> int:
+        """Do as `send` does without the other way: 0 for what would go it."""
+        buffer, max_event = self._aim
+        if buffer is None or not self._kind:
+            return 0
+        try:
+            traceparent, more = (None, False) if self._own_trace else outgoing()
+            payload = None if more else self._payload(data)
+            if payload is None or len(payload) > max_event:
+                return 0
+            return buffer._add(
+                encode_record(payload, self._type_of(data), key=key, traceparent=traceparent, **self._constant)
+            )
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def _type_of(self, data: Any) -> str:
         if self._content_type is not None:

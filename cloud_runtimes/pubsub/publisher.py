@@ -82,7 +82,7 @@ class Publisher(Handle):
         self._closed = False
         kind, encode = _encoding(content_type)
         constant = event_attributes(self._attributes or {})
-        if "id" in constant or "time" in constant:  # nothing that all events can have: as a caller's wish, the long way
+        if "id" in constant or "time" in constant:  # of one event; whoever asks for it in all takes the long way
             kind, encode, constant = "", None, {}
         self._entry = kernel.Entry(encode, self._send, self._failing, content_type, kind, constant)
         # the call is the kernel's own; the method below stands for it and documents it
@@ -207,6 +207,10 @@ class Publisher(Handle):
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> int:
         """Asynchronous `send`: waits for room without blocking the loop."""
+        if attributes is None and metadata is None:
+            sequence = self._entry.offer(data, key)
+            if sequence:
+                return sequence
         sender = self._sender or self._started()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):

@@ -246,7 +246,8 @@ def test_events_go_into_the_buffer(
     way = Way(batch, content_type, kind)
     way.entry.aim(way.buffer, 1000)
     for number, data in enumerate(taken):
-        assert way.entry.send(data, key=f"k{number}") == number + 1
+        send = (way.entry.send, way.entry.offer)[number % 2]
+        assert send(data, key=f"k{number}") == number + 1
     assert not way.other
     way.buffer.seal()
     (chunk,) = way.buffer.take(1 << 20)
@@ -328,6 +329,7 @@ def test_what_is_refused_or_large_goes_the_other_way(
     way = Way(batch, content_type, kind)
     way.entry.aim(way.buffer, 1000)
     for data in others:
+        assert way.entry.offer(data) == 0
         assert way.entry.send(data) == -7
     assert [data for data, _ in way.other] == others
     assert not way.failed
@@ -338,6 +340,7 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     way = Way(batch, buffer_bytes=600)
     absent = {"key": None, "attributes": None, "metadata": None}
     assert way.entry.send({"n": 1}) == -7  # no buffer yet
+    assert way.entry.offer({"n": 1}) == 0
     way.entry.aim(way.buffer, 100)
     for data, options in (
         ([1] * 100, {}),
@@ -375,6 +378,10 @@ def test_errors_pass_by_failed(batch: ModuleType) -> None:
         way.failed.clear()
         with pytest.raises(kind) as caught:
             way.entry.send(data, key=key)
+        assert way.failed == [caught.value]
+        way.failed.clear()
+        with pytest.raises(kind) as caught:
+            way.entry.offer(data, key)
         assert way.failed == [caught.value]
     assert way.buffer.stats()[0] == 0
     assert not way.other
