@@ -17,7 +17,7 @@ import pytest
 from bounded import bounded
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._native.events import encode_record
+from cloud_runtimes._native import events
 
 CELL_BYTES = 512 << 20
 WARM_BYTES = 40_000_000
@@ -76,7 +76,7 @@ def cell(tmp_path: Path) -> Callable[[str, int, int], Cell]:
 
 def stored_size(size: int) -> int:
     """Return the bytes of an event's record."""
-    return len(encode_record(b"x" * size, "text/plain"))
+    return len(events.encode_record(b"x" * size, "text/plain"))
 
 
 def told(note: Any, what: str, cells: dict[str, Cell], *judged: list[str]) -> None:
