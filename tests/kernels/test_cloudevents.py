@@ -222,6 +222,22 @@ def test_truncation_at_every_byte(events: ModuleType) -> None:
             events.parse_cloudevent(data[:size])
 
 
+@pytest.mark.parametrize("special", ['"', "\\", "/", "\n", "\x1f", "\u00e9", "\U0001f388", "x"])
+def test_specials_at_every_place(events: ModuleType, special: str) -> None:
+    """Texts are looked through 16 and 8 bytes at a time."""
+    for length in range(36):
+        for at in range(length + 1):
+            text = "x" * at + special + "y" * (length - at)
+            data = json.dumps({text: [text], "z": text})
+            assert parse(events, event(subject="s", data=json.loads(data))).payload == data.encode()
+            record = parse(events, event(data=text, datacontenttype="text/plain"))
+            assert record.payload == text.encode()
+            assert json.loads(record.to_json())["data"] == text
+            if special < " ":
+                with pytest.raises(PayloadError):
+                    parse(events, event(data="@").replace("@", text))
+
+
 def test_missing_time_is_now(events: ModuleType) -> None:
     events._set_clock(lambda: 1_700_000_000_123)
     assert parse(events, event()).time_us == 1_700_000_000_123_000
