@@ -78,15 +78,9 @@ cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept no
 
 
 cdef inline Py_ssize_t skip_plain(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
-    # The offset of the next quote, backslash or control character: 16 bytes at a time, eight, then one by one.
+    # The offset of the next quote, backslash or control character: eight bytes at a time, then one by one.
     cdef uint64_t word, quote, slash, found
     cdef uint64_t ones = 0x0101010101010101ULL
-    if CR_WIDE:
-        while size - at >= 16:
-            found = CR_stops(p + at)
-            if found:
-                return at + CR_ctz(found)
-            at += 16
     while size - at >= 8:
         memcpy(&word, p + at, 8)
         quote = word ^ ones * 0x22
