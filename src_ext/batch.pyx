@@ -510,6 +510,8 @@ cdef class Entry:
                 take_text(InvalidArgumentError, "content_type", self.content_type, False, &parts.texts[AT_CONTENT_TYPE])
                 parts.flags |= CONTENT_TYPE
             size = parts_size(&parts)
+            if size - 4 > RECORD_MAX:
+                return 0
             buffer.refuse_large(size)
             draw_now(&parts.time_us, parts.id)
             with cython.critical_section(buffer):
