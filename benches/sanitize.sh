@@ -16,11 +16,19 @@ cp -r tests benches docs README.md pyproject.toml "$folder"
 cd "$folder"
 libraries="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 status=0
+export PYTHONPATH="$folder/site:$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+export PYTHONMALLOC=malloc PYTHONSAFEPATH=1 CLOUD_RUNTIMES_NATIVE=require
+# -S, since an editable install puts itself before the path
+found=$(ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$libraries" "$python" -S -c 'from cloud_runtimes._native import batch; print(batch.__file__)')
+if [[ "$found" != "$folder"/site/* ]] || ! grep -q __asan_ "$found"; then
+  echo "sanitizers: $found is not what was built with them" >&2
+  exit 1
+fi
 # how much memory the sanitizers' allocator holds, and how fast it is, says nothing; leaks have tests of their own: the interpreter's would drown ours here
-LD_PRELOAD="$libraries" PYTHONMALLOC=malloc PYTHONPATH="$folder/site" PYTHONSAFEPATH=1 CLOUD_RUNTIMES_NATIVE=require \
+LD_PRELOAD="$libraries" \
   ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$folder/report" \
   UBSAN_OPTIONS="print_stacktrace=1:log_path=$folder/report" \
-  "$python" -m pytest -q -p no:cacheprovider tests/kernels tests/codec \
+  "$python" -S -m pytest -q -p no:cacheprovider tests/kernels tests/codec \
   --deselect tests/kernels/test_speed.py \
   --deselect tests/codec/test_allocation.py \
   --deselect "tests/codec/test_json.py::test_in_a_process_of_its_own" \
