@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["Background", "Changes"]
 
 _ANNOUNCED: Final[Any] = object()
+_LOOK: Final = 0.5
+"""Seconds after which a waiting main thread looks whether a signal has come.
+
+One that arrives after the interpreter's last look and before the system's wait interrupts nothing, nor does one that another thread is given, and the handler runs in the main thread alone: without a look it would not run before the wait ends, if ever.
+"""
 
 
 class Changes:
@@ -37,7 +43,7 @@ class Changes:
 
     def wait(self, ticket: threading.Lock, timeout: float | None) -> bool:
         """Wait for the announcement at most ``timeout`` seconds; tells whether it came."""
-        if ticket.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if _acquired(ticket, timeout):
             return True
         return self._tickets.pop(ticket, _ANNOUNCED) is _ANNOUNCED  # just now
 
@@ -126,6 +132,17 @@ class Background:
             return not self.started
         ticket = self._changes.ticket()
         return self._over or self._changes.wait(ticket, timeout)
+
+
+def _acquired(ticket: threading.Lock, timeout: float | None) -> bool:
+    end = None if timeout is None else monotonic() + timeout
+    left = timeout
+    if threading.current_thread() is threading.main_thread():
+        while left is None or left > _LOOK:
+            if ticket.acquire(timeout=_LOOK):
+                return True
+            left = None if end is None else end - monotonic()
+    return ticket.acquire(timeout=-1 if left is None else max(0.0, left))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

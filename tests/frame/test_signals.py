@@ -7,7 +7,10 @@ import signal
 import threading
 import time
 
+import pytest
+
 from cloud_runtimes._signals import ending_signals
+from cloud_runtimes._thread import Changes
 
 
 def test_a_signal_sent_twice_at_once_is_one() -> None:
@@ -34,3 +37,35 @@ def test_only_the_main_thread_hears_them() -> None:
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_signal_that_interrupts_nothing_ends_the_wait_all_the_same(timeout: float | None) -> None:
+    """As one does that comes just before the system's wait: here another thread is given it."""
+    changes = Changes()
+    heard: list[int] = []
+
+    def handle(number: int) -> None:
+        heard.append(number)
+        changes.announce()
+
+    late = threading.Event()
+    rescue = threading.Timer(20, lambda: (late.set(), changes.announce()))
+    rescue.start()
+    sender = threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
+    with ending_signals(handle):
+        ticket = changes.ticket()
+        sender.start()
+        assert changes.wait(ticket, timeout)
+    rescue.cancel()
+    for each in (sender, rescue):
+        each.join()
+    assert heard == [signal.SIGTERM]
+    assert not late.is_set()
+
+
+def test_a_long_wait_of_the_main_thread_ends_in_time() -> None:
+    changes = Changes()
+    began = time.monotonic()
+    assert not changes.wait(changes.ticket(), 0.6)
+    assert 0.6 <= time.monotonic() - began < 10
