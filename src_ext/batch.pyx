@@ -7,7 +7,6 @@ Each method prepares first: whatever can fail, run Python code, create or releas
 """
 
 cimport cython
-from cpython.buffer cimport PyBuffer_Release
 from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
@@ -19,7 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
-from attributes cimport slice_of, take_payload, take_text, take_traceparent
+from attributes cimport slice_of, take_text
 from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport check_single
 from record cimport (
@@ -34,7 +33,7 @@ cdef extern from "Python.h":
 from cloud_runtimes._native import _events, _payload, _telemetry
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 
-__all__ = ["BatchBuffer", "Chunk", "Entry"]
+__all__ = ["ELSEWHERE", "BatchBuffer", "Chunk", "Entry"]
 
 # ids come from the events kernel, so that those of the process strictly increase
 cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_runtimes._native._events._draw_now")
@@ -225,51 +224,8 @@ cdef class BatchBuffer:
             )
         return 0
 
-    cdef object finish(self, int64_t sequence, bint wake):
-        if sequence < 0:
-            raise MemoryError
-        if wake:
-            self.ready()
-        return sequence
-
-    def append(self, payload, content_type, key=None, traceparent=None):
-        """Encode an event with a new id and the present time; its sequence number, or 0 when the buffer is full now."""
-        cdef Parts parts
-        cdef Py_buffer view
-        cdef Py_ssize_t size
-        cdef int64_t sequence
-        cdef bint wake
-        cdef int held
-        parts.flags = parts.number = 0
-        if content_type is not None:
-            number = NUMBERS.get(content_type) if isinstance(content_type, str) else None
-            if number is not None:
-                parts.number = number
-            else:
-                take_text(InvalidArgumentError, "content_type", content_type, False, &parts.texts[AT_CONTENT_TYPE])
-                parts.flags |= CONTENT_TYPE
-        if key is not None:
-            take_text(InvalidArgumentError, "key", key, False, &parts.texts[AT_KEY])
-            parts.flags |= KEY
-        if traceparent is not None:
-            take_traceparent(InvalidArgumentError, traceparent, &parts.texts[AT_TRACEPARENT])
-            parts.flags |= TRACEPARENT
-        held = take_payload(PayloadError, payload, &view, &parts.payload)
-        try:
-            size = parts_size(&parts)
-            if size - 4 > RECORD_MAX:
-                raise PayloadError(f"payload has {parts.payload.size} bytes; a record holds less than 2 GiB")
-            self.refuse_large(size)
-            draw_now(&parts.time_us, parts.id)
-            with cython.critical_section(self):
-                sequence = self.add(&parts, NULL, size, &wake)
-        finally:
-            if held:
-                PyBuffer_Release(&view)
-        return self.finish(sequence, wake)
-
-    def append_record(self, bytes record not None):
-        """Take a record made by `encode_record`; otherwise as `append`."""
+    def append(self, bytes record not None):
+        """Take a record made by `encode_record`; its sequence number, or 0 when the buffer is full now."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(record)
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(record)
         cdef int64_t sequence
@@ -278,7 +234,11 @@ cdef class BatchBuffer:
         self.refuse_large(size)
         with cython.critical_section(self):
             sequence = self.add(NULL, data, size, &wake)
-        return self.finish(sequence, wake)
+        if sequence < 0:
+            raise MemoryError
+        if wake:
+            self.ready()
+        return sequence
 
     def close(self):
         """Take nothing any more: every append returns 0."""
@@ -386,6 +346,12 @@ cdef class BatchBuffer:
 cdef object ENCODE_JSON = _payload.encode_json
 
 
+cdef enum:
+    OTHER_WAY = -2
+
+ELSEWHERE = OTHER_WAY
+
+
 # What a content type stands for: what becomes of data that is not bytes-like.
 cdef enum:
     NOTHING     # all goes the other way
@@ -431,7 +397,7 @@ cdef class Entry:
         cdef int64_t sequence
         if attributes is None and metadata is None:
             sequence = self.add(data, key)
-            if sequence:
+            if sequence > 0:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
@@ -439,7 +405,7 @@ cdef class Entry:
         return self.other(data, **options)
 
     def offer(self, data, key=None):
-        """Do as `send` does without the other way: 0 for what would go it."""
+        """Do as `send` does without the other way: 0 when there is no room now, `ELSEWHERE` for what never goes this way."""
         return self.add(data, key)
 
     cdef object payload(self, object data, Parts* parts):
@@ -487,7 +453,7 @@ cdef class Entry:
         cdef bint wake
         cdef int carried
         if buffer is None or self.kind == NOTHING:
-            return 0
+            return OTHER_WAY
         try:
             parts.flags = self.base.flags
             if parts.flags:
@@ -495,7 +461,7 @@ cdef class Entry:
             if not parts.flags & TRACEPARENT:
                 carried = carry(header)
                 if carried == MORE:
-                    return 0
+                    return OTHER_WAY
                 if carried == WHOLE:
                     parts.texts[AT_TRACEPARENT].data = header
                     parts.texts[AT_TRACEPARENT].size = TRACEPARENT_SIZE
@@ -505,13 +471,13 @@ cdef class Entry:
                 parts.flags |= KEY
             held = self.payload(data, &parts)
             if held is None or parts.payload.size > self.max_event:
-                return 0
+                return OTHER_WAY
             if parts.number == 0:
                 take_text(InvalidArgumentError, "content_type", self.content_type, False, &parts.texts[AT_CONTENT_TYPE])
                 parts.flags |= CONTENT_TYPE
             size = parts_size(&parts)
             if size - 4 > RECORD_MAX:
-                return 0
+                return OTHER_WAY
             buffer.refuse_large(size)
             draw_now(&parts.time_us, parts.id)
             with cython.critical_section(buffer):

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from threading import RLock
-from typing import Any, final
+from typing import Any, Final, final
 
 from ..errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
 from .cloudevents_py import check_topic, frame_header
 from .record_py import HEAD, check_record, check_text, encode_record
 from .telemetry_spans_py import outgoing
 
-__all__ = ["BatchBuffer", "Chunk", "Entry"]
+__all__ = ["ELSEWHERE", "BatchBuffer", "Chunk", "Entry"]
+
+ELSEWHERE: Final = -2
+"""What `Entry.offer` returns for an event that it never takes."""
 
 
 @final
@@ -111,25 +114,15 @@ class BatchBuffer:
         self._accepted = self._delivered = self._failed = self._dropped = self._batches = 0
         self._bytes = self._taken = self._taken_bytes = 0
 
-    def append(
-        self, payload: Any, content_type: str | None, key: str | None = None, traceparent: str | None = None
-    ) -> int:
-        """Encode an event with a new id and the present time into the open chunk.
+    def append(self, record: bytes) -> int:
+        """Take a record made by `encode_record` into the open chunk.
 
         Returns:
             Its sequence number (1, 2, …), or 0 when the buffer is full now; then the open chunk is sealed.
 
         Raises:
-            InvalidArgumentError: as `encode_record`.
-            ResourceExhaustedError: it can never fit into `buffer_bytes`.
-        """
-        return self._add(encode_record(payload, content_type, key=key, traceparent=traceparent))
-
-    def append_record(self, record: bytes) -> int:
-        """Take a record made by `encode_record`; otherwise as `append`.
-
-        Raises:
             PayloadError: it is no record.
+            ResourceExhaustedError: it can never fit into `buffer_bytes`.
         """
         if not isinstance(record, bytes):
             raise TypeError(f"a record is bytes, not {type(record).__name__}")
@@ -321,7 +314,7 @@ class Entry:
         """Encode an event into the buffer and return its sequence number; see `Publisher.send`."""
         if attributes is None and metadata is None:
             sequence = self.offer(data, key)
-            if sequence:
+            if sequence > 0:
                 return sequence
         options = {"key": key, "attributes": attributes, "metadata": metadata}
         if timeout is not ...:
@@ -329,15 +322,15 @@ class Entry:
         return self._other(data, **options)
 
     def offer(self, data: Any, key: Any = None) -> int:
-        """Do as `send` does without the other way: 0 for what would go it."""
+        """Do as `send` does without the other way: 0 when there is no room now, `ELSEWHERE` for what never goes this way."""
         buffer, max_event = self._aim
         if buffer is None or not self._kind:
-            return 0
+            return ELSEWHERE
         try:
             traceparent, more = (None, False) if self._own_trace else outgoing()
             payload = None if more else self._payload(data)
             if payload is None or len(payload) > max_event:
-                return 0
+                return ELSEWHERE
             return buffer._add(
                 encode_record(payload, self._type_of(data), key=key, traceparent=traceparent, **self._constant)
             )

@@ -12,10 +12,9 @@ from .. import _fork
 from .._bridge import is_async_callable
 from .._handle import Handle
 from .._native import batch as kernel
-from .._native import telemetry
 from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
 from ..codec import json
-from ..codec.payload import content_kind, encode_payload
+from ..codec.payload import content_kind
 from ..errors import (
     ClosedError,
     DeadlineExceededError,
@@ -122,12 +121,11 @@ class Publisher(Handle):
         metadata: Mapping[str, str] | None,
     ) -> int:
         """Encode and append; 0: no room now."""
+        if attributes is None and metadata is None:
+            sequence = self._entry.offer(data, key)
+            if sequence != kernel.ELSEWHERE:
+                return sequence
         try:
-            if attributes is None and metadata is None and self._attributes is None:
-                payload, content_type = encode_payload(data, self._content_type)
-                traceparent, more = telemetry.outgoing()
-                if not more and len(payload) <= sender.max_event:
-                    return sender.buffer.append(payload, content_type, key, traceparent)
             if attributes is not None or self._attributes is not None:
                 attributes = {**(self._attributes or {}), **check_names(attributes or {})}
             record = make_record(
@@ -138,7 +136,7 @@ class Publisher(Handle):
                 metadata=check_metadata(metadata),
                 max_bytes=sender.max_event,
             )
-            return sender.buffer.append_record(record)
+            return sender.buffer.append(record)
         except BaseException as error:
             self._failing(error)
             raise
@@ -209,7 +207,7 @@ class Publisher(Handle):
         """Asynchronous `send`: waits for room without blocking the loop."""
         if attributes is None and metadata is None:
             sequence = self._entry.offer(data, key)
-            if sequence:
+            if sequence > 0:
                 return sequence
         sender = self._sender or self._started()
         sequence = self._add(sender, data, key, attributes, metadata)

@@ -329,7 +329,7 @@ def test_what_is_refused_or_large_goes_the_other_way(
     way = Way(batch, content_type, kind)
     way.entry.aim(way.buffer, 1000)
     for data in others:
-        assert way.entry.offer(data) == 0
+        assert way.entry.offer(data) == batch.ELSEWHERE
         assert way.entry.send(data) == -7
     assert [data for data, _ in way.other] == others
     assert not way.failed
@@ -340,7 +340,7 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
     way = Way(batch, buffer_bytes=600)
     absent = {"key": None, "attributes": None, "metadata": None}
     assert way.entry.send({"n": 1}) == -7  # no buffer yet
-    assert way.entry.offer({"n": 1}) == 0
+    assert way.entry.offer({"n": 1}) == batch.ELSEWHERE
     way.entry.aim(way.buffer, 100)
     for data, options in (
         ([1] * 100, {}),
@@ -356,6 +356,8 @@ def test_the_rest_goes_the_other_way(batch: ModuleType) -> None:
         assert way.other == [(data, {**absent, **options})]
     while way.entry.send({"n": 1}) != -7:
         pass
+    assert way.entry.offer({"n": 1}) == 0
+    assert way.entry.offer({"n": "x" * 200}) == batch.ELSEWHERE
     way.entry.aim(None)
     assert way.buffer.stats()[0] > 1
     before = way.buffer.stats()[0]
@@ -372,6 +374,7 @@ def test_errors_pass_by_failed(batch: ModuleType) -> None:
         ([NAN], None, PayloadError),
         ({1}, None, PayloadError),
         ({"n": 1}, "", InvalidArgumentError),
+        ({"n": 1}, "a\x00", InvalidArgumentError),
         ({"n": 1}, 5, InvalidArgumentError),
         ({"n": "x" * 400}, None, ResourceExhaustedError),
     ):

@@ -92,10 +92,12 @@ def test_both_kernels_share_one_sequence(both: tuple[ModuleType, ModuleType]) ->
     buffer = _batch.BatchBuffer(
         "s", "t", "", batch_events=1, batch_bytes=1000, buffer_bytes=100_000, ready=lambda: None
     )
+    entry = _batch.Entry(None, print, print, "text/plain", "text")
+    entry.aim(buffer, 1000)
     drawn = []
     for _ in range(50):
         drawn.append(events.uuid7_text(events.uuid7()))
-        buffer.append(b"", None)
+        entry.offer("")
         drawn.append(events.Frame(buffer.take(1)[0].body)[0].id)
     assert drawn == sorted(drawn)
     assert len(set(drawn)) == 100
