@@ -37,9 +37,9 @@ from cloud_runtimes.testing import (
     StateSuite,
     SyncFace,
 )
-from cloud_runtimes.testing.suites import file as suite
+from cloud_runtimes.testing.suites import _file_names as suite
 from cloud_runtimes.testing.suites import rpc_methods
-from cloud_runtimes.testing.suites.pubsub import collect, nothing
+from cloud_runtimes.testing.suites._pubsub import collect, nothing
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("LAYOTTO"), reason="LAYOTTO names no Layotto")]
 SOON = 30.0

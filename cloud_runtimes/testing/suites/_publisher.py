@@ -23,7 +23,7 @@ from ..faces import Face
 from ..harness import Harness
 from ._base import as_sent
 
-__all__ = ["PublisherCases"]
+__all__ = ["PublisherTests"]
 
 SOON = 10.0
 
@@ -61,7 +61,7 @@ def drain(face: Face, client: CloudRuntimesClient, store: str, count: int) -> li
     return events
 
 
-class PublisherCases:
+class PublisherTests:
     """Cases of the publisher."""
 
     def test_publisher(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:

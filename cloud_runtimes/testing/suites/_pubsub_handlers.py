@@ -1,0 +1,167 @@
+"""Conformance of a `PubSubDriver`: handlers, iteration and ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ...client import CloudRuntimesClient
+from ...errors import ClosedError, InvalidArgumentError
+from ...pubsub import DropEvent, Event
+from ..faces import Face
+from ..harness import Harness, requires
+from ._base import Suite, as_sent
+from ._pubsub import NEVER, SOON, nothing
+
+__all__ = ["HandlerTests"]
+
+
+class HandlerTests(Suite):
+    """What a subscription does for a handler, and how it ends."""
+
+    # -- handlers -----------------------------------------------------------
+
+    def test_handler(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        got: list[Any] = []
+        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(lambda event: got.append(event.data)))
+        face.call(client.pubsub, "publish_bulk", store, "t", list(range(50)))
+        assert face.until(lambda: len(got) == 50)
+        assert as_sent(harness, got, int) == list(range(50))
+        with pytest.raises(InvalidArgumentError, match="handler"):
+            face.call(sub, "receive", 0.1)
+        face.call(sub, "close")
+        face.call(sub, "wait")
+        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as again:
+            nothing(face, again)
+
+    @requires("pubsub.retry_delay")
+    def test_handler_outcomes(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+        calls: list[tuple[str, int]] = []
+
+        def body(event: Event[Any]) -> None:
+            calls.append((event.data, event.delivery_count or 0))
+            if event.data == "drop":
+                raise DropEvent
+            if event.data == "fail" and event.delivery_count == 1:
+                raise RuntimeError("once")
+            if event.data == "answered":
+                event.drop()
+                raise RuntimeError("too late to count")
+
+        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(body))
+        face.call(client.pubsub, "publish_bulk", store, "t", ["ok", "drop", "fail", "answered"])
+        assert face.until(lambda: len(calls) == 4)
+        face.pause(0.2)
+        harness.advance(1.5)
+        assert face.until(lambda: len(calls) == 5)
+        assert sorted(calls) == [("answered", 1), ("drop", 1), ("fail", 1), ("fail", 2), ("ok", 1)]
+        harness.advance(100)
+        face.pause(NEVER)
+        assert len(calls) == 5
+        face.call(sub, "close")
+
+    def test_handler_batch(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        sizes: list[int] = []
+        face.call(client.pubsub, "publish_bulk", store, "t", list(range(100)))
+        handler = face.handler(lambda batch: sizes.append(len(batch)))
+        sub = face.call(client.pubsub, "subscribe", store, "t", handler, batch=40)
+        assert face.until(lambda: sum(sizes) == 100)
+        assert max(sizes) <= 40
+        face.call(sub, "close")
+
+    def test_workers_run_at_once(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        running, most = set(), 0
+        lock = threading.Lock()
+
+        def enter(event: Event[Any]) -> None:
+            nonlocal most
+            with lock:
+                running.add(event.data)
+                most = max(most, len(running))
+
+        if face.name == "async":
+            import asyncio
+
+            async def handler(event: Event[Any]) -> None:
+                enter(event)
+                await asyncio.sleep(0.15)
+                running.discard(event.data)
+
+            handle: Callable[[Any], Any] = handler
+        else:
+
+            def handle(event: Event[Any]) -> None:
+                enter(event)
+                time.sleep(0.15)
+                running.discard(event.data)
+
+        sub = face.call(client.pubsub, "subscribe", store, "t", handle, workers=4)
+        face.call(client.pubsub, "publish_bulk", store, "t", list(range(8)))
+        assert face.until(lambda: most == 4)
+        assert face.until(lambda: not running)
+        face.call(sub, "close")
+
+    def test_async_handler_of_a_sync_subscription(self, client: CloudRuntimesClient, store: str) -> None:
+        got: list[tuple[Any, str]] = []
+
+        async def handler(event: Event[Any]) -> None:
+            got.append((event.data, threading.current_thread().name))
+
+        with client.pubsub.subscribe(store, "t", handler):
+            client.pubsub.publish(store, "t", 1)
+            end = time.monotonic() + SOON
+            while not got and time.monotonic() < end:
+                time.sleep(0.01)
+        assert got == [(1, "cloud-runtimes-loop")]
+
+    # -- iterating and closing ----------------------------------------------
+
+    def test_close_ends_the_iteration(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
+        client.pubsub.publish_bulk(store, "t", [1, 2, 3])
+        got = []
+        with client.pubsub.subscribe(store, "t") as sub:
+            for event in sub:
+                got.append(event.data)
+                event.ack()
+                if len(got) == 3:
+                    threading.Timer(0.1, sub.close).start()
+        assert as_sent(harness, got, int) == [1, 2, 3]
+
+    def test_async_iteration(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
+        import asyncio
+
+        async def run() -> list[int]:
+            got = []
+            async with await client.pubsub.subscribe_async(store, "t") as sub:
+                await client.pubsub.publish_bulk_async(store, "t", [1, 2, 3])
+                async for event in sub:
+                    got.append(event.data)
+                    event.ack()
+                    if len(got) == 3:
+                        break
+            return got
+
+        assert as_sent(harness, asyncio.run(run()), int) == [1, 2, 3]
+
+    def test_receive_times_out(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+            started = time.monotonic()
+            assert face.call(sub, "receive", 0.2) is None
+            assert 0.15 < time.monotonic() - started < 2
+            assert face.call(sub, "receive", 0) is None
+        assert face.call(sub, "receive", 5) is None  # closed
+        face.call(sub, "close")
+
+    def test_client_close_closes(self, face: Face, store: str, harness: Harness) -> None:
+        client = harness.client()
+        sub = face.call(client.pubsub, "subscribe", store, "t")
+        face.call(client, "close")
+        assert face.call(sub, "receive", 5) is None
+        with pytest.raises(ClosedError):
+            face.call(client.pubsub, "publish", store, "t", 1)
+        with pytest.raises(ClosedError):
+            face.call(client.pubsub, "subscribe", store, "t")

@@ -1,0 +1,80 @@
+"""What the parts of the suite of a `ScheduleDriver` share: a handler that notes its runs, and what is known of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from ...client import CloudRuntimesClient
+from ...errors import NotFoundError
+from ...schedule import JobRun
+from ..faces import AsyncFace, Face
+from ._base import Suite
+
+__all__ = ["HOUR", "Runs", "ScheduleCases"]
+
+HOUR = 3600.0
+
+
+class Runs:
+    """A handler that notes what it is given, in both faces."""
+
+    def __init__(self, client: CloudRuntimesClient, face: Face, name: str = "j", **options: Any) -> None:
+        self.seen: list[tuple[Any, JobRun]] = []
+        self.fails = 0
+        self.hold: threading.Event | None = None
+
+        def note(data: Any, run: JobRun) -> None:
+            self.seen.append((data, run))
+            if self.fails:
+                self.fails -= 1
+                raise ValueError(f"attempt {run.attempt}")
+
+        async def note_async(data: Any, run: JobRun) -> None:
+            await asyncio.sleep(0)
+            note(data, run)
+            while self.hold is not None and not self.hold.is_set():
+                await asyncio.sleep(0.002)
+
+        def note_plain(data: Any, run: JobRun) -> None:
+            note(data, run)
+            if self.hold is not None:
+                assert self.hold.wait(30)
+
+        self.function: Callable[..., Any] = note_async if isinstance(face, AsyncFace) else note_plain
+        client.schedule.job(name, **options)(self.function)
+
+    @property
+    def ids(self) -> list[str]:
+        return [run.run_id for _, run in self.seen]
+
+    @property
+    def fires(self) -> list[datetime]:
+        return [run.fire_time for _, run in self.seen]
+
+
+class ScheduleCases(Suite):
+    """Base of the parts."""
+
+    service = "schedule"
+
+    def _names(self, client: CloudRuntimesClient, face: Face) -> list[str] | None:
+        """Return the names of all jobs, ``None`` where they cannot be listed."""
+        if self.lacks(client, "schedule.list_jobs", "default"):
+            return None
+        return [each.name for each in face.call(client.schedule, "list_jobs")]
+
+    @staticmethod
+    def _gone(client: CloudRuntimesClient, face: Face, name: str = "j") -> bool:
+        try:
+            face.call(client.schedule, "get_job", name)
+        except NotFoundError:
+            return True
+        return False
+
+    @staticmethod
+    def _states(client: CloudRuntimesClient, face: Face, name: str = "j") -> list[str]:
+        return [each.status for each in face.call(client.schedule, "list_runs", name)]
