@@ -10,8 +10,9 @@ from contextvars import Token
 from typing import Any, Protocol, Self, TypeVar
 
 from ..errors import InvalidArgumentError
+from .telemetry_context_py import SpanContext
 from .telemetry_current_py import Bridge, current
-from .telemetry_spans_py import Span, SpanContext, Tracer
+from .telemetry_spans_py import Span, Tracer
 from .telemetry_text import (
     decorated,
     exception_attributes,

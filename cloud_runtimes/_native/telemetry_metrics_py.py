@@ -1,6 +1,6 @@
 """Metrics of the telemetry kernel, in Python: instruments that aggregate what is recorded, and write it as OTLP when they are collected.
 
-A *series* is what one instrument knows of one set of attributes; sets are compared by their encoding, sorted by key. At most `SERIES` of them are kept, the last for all further sets (Metrics SDK, "Cardinality limits").
+Sets of attributes, of which each has its `Series`, are compared by their encoding, sorted by key. At most `SERIES` of them are kept, the last for all further sets (Metrics SDK, "Cardinality limits").
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed64_field, text, varint
 from .telemetry_buffer_py import INVALID, Buffer, wall
+from .telemetry_context_py import SpanContext
 from .telemetry_current_py import current
-from .telemetry_spans_py import Span, SpanContext
+from .telemetry_series_py import Series, grow
+from .telemetry_spans_py import Span
 from .telemetry_text import attributes_of
 
 __all__ = [
@@ -32,8 +34,6 @@ __all__ = [
 ]
 
 SERIES: Final = 2000
-MAX_SCALE: Final = 20
-MAX_BUCKETS: Final = 160
 _EXPONENTIAL_EXEMPLARS: Final = 20
 _DOUBLE: Final = struct.Struct("<d")
 _UNLIMITED: Final = Limits(1 << 30)
@@ -42,39 +42,6 @@ _INT64_MAX: Final = (1 << 63) - 1
 _SUM, _UP_DOWN, _GAUGE, _EXPLICIT, _EXPONENTIAL = range(5)
 # the field of `attributes` in the data point of each kind
 _TAGS: Final = (0x3A, 0x3A, 0x3A, 0x4A, 0x0A)
-
-
-class _Series:
-    """State of one series; `count` is 0 where there is nothing to tell."""
-
-    __slots__ = (
-        "attributes",
-        "bound",
-        "buckets",
-        "count",
-        "exemplars",
-        "maximum",
-        "minimum",
-        "negative",
-        "scale",
-        "seen",
-        "total",
-        "zeros",
-    )
-
-    def __init__(self, attributes: bytes, size: int) -> None:
-        self.attributes = attributes
-        self.bound = False
-        self.clear(size)
-
-    def clear(self, size: int) -> None:
-        self.count = self.zeros = self.seen = 0
-        self.total: int | float = 0
-        self.minimum = self.maximum = 0.0
-        self.scale = MAX_SCALE
-        self.buckets: dict[int, int] = dict.fromkeys(range(size), 0)
-        self.negative: dict[int, int] = {}
-        self.exemplars: dict[int, tuple[int, int | float, bytes]] = {}
 
 
 class _Instrument:
@@ -114,7 +81,7 @@ class _Instrument:
         self._bounds = tuple(float(bound) for bound in bounds)
         self._size = len(self._bounds) + 1 if self._kind == _EXPLICIT else 0
         self._lock = RLock()
-        self._known: dict[bytes, _Series] = {}
+        self._known: dict[bytes, Series] = {}
         self._begun = wall()
 
     def reset(self) -> None:
@@ -125,7 +92,7 @@ class _Instrument:
         self._known = {key: series for key, series in self._known.items() if series.bound}
         self._begun = wall()
 
-    def _find(self, attributes: Any) -> _Series:
+    def _find(self, attributes: Any) -> Series:
         given = attributes_of(attributes) or {}
         out = bytearray()
         kept = {key: given[key] for key in sorted(key for key in given if isinstance(key, str))}
@@ -140,15 +107,15 @@ class _Instrument:
                     key = bytes(out)
                     series = self._known.get(key)
                 if series is None:
-                    series = self._known[key] = _Series(key, self._size)
+                    series = self._known[key] = Series(key, self._size)
         return series
 
-    def _bind(self, attributes: Any) -> _Series:
+    def _bind(self, attributes: Any) -> Series:
         series = self._find(attributes)
         series.bound = True
         return series
 
-    def _measure(self, value: Any, series: _Series | None, attributes: Any) -> None:
+    def _measure(self, value: Any, series: Series | None, attributes: Any) -> None:
         if isinstance(value, int):
             number: int | float = int(value) if _INT64_MIN <= value <= _INT64_MAX else _real(value)
         else:
@@ -171,7 +138,7 @@ class _Instrument:
             if now:
                 series.exemplars[slot] = (now, number, ids)
 
-    def _add(self, series: _Series, number: int | float) -> int:
+    def _add(self, series: Series, number: int | float) -> int:
         series.count += 1
         if self._kind == _GAUGE:
             series.total = number
@@ -193,7 +160,7 @@ class _Instrument:
         if real == 0.0:
             series.zeros += 1
         else:
-            _grow(series, series.buckets if real > 0 else series.negative, abs(real))
+            grow(series, series.buckets if real > 0 else series.negative, abs(real))
         series.seen += 1
         return (series.seen - 1) % _EXPONENTIAL_EXEMPLARS
 
@@ -231,7 +198,7 @@ class _Instrument:
         bytes_field(out, (0x3A, 0x3A, 0x2A, 0x4A, 0x52)[self._kind], points)
         return bytes(out), number
 
-    def _point(self, out: bytearray, series: _Series, now: int) -> None:
+    def _point(self, out: bytearray, series: Series, now: int) -> None:
         kind = self._kind
         if kind == _EXPONENTIAL:
             out += series.attributes
@@ -276,7 +243,7 @@ class _Instrument:
         _double(out, 0x61, series.minimum)
         _double(out, 0x69, series.maximum)
 
-    def _exemplars(self, out: bytearray, tag: int, series: _Series) -> None:
+    def _exemplars(self, out: bytearray, tag: int, series: Series) -> None:
         for _, (when, number, ids) in sorted(series.exemplars.items()):
             inner = bytearray()
             fixed64_field(inner, 0x11, when)
@@ -308,35 +275,6 @@ def _double(out: bytearray, tag: int, value: float) -> None:
 
 def _zigzag(value: int) -> int:
     return value << 1 if value >= 0 else (-value << 1) - 1
-
-
-def _index(value: float, scale: int) -> int:
-    """The bucket of a positive value: those of index i hold (base**i, base**(i+1)], base = 2**(2**-scale) (Metrics data model, "Exponential Buckets")."""
-    fraction, exponent = math.frexp(value)
-    exact = fraction == 0.5
-    if scale <= 0:
-        return (exponent - 2 if exact else exponent - 1) >> -scale
-    if exact:
-        return ((exponent - 1) << scale) - 1
-    return math.ceil(math.log(value) * math.ldexp(1.4426950408889634, scale)) - 1
-
-
-def _grow(series: _Series, buckets: dict[int, int], value: float) -> None:
-    """Count a value; where the buckets become too many, halve the scale until they do not."""
-    index = _index(value, series.scale)
-    low, high = (min(index, min(buckets)), max(index, max(buckets))) if buckets else (index, index)
-    change = 0
-    while (high >> change) - (low >> change) >= MAX_BUCKETS:
-        change += 1
-    if change:
-        series.scale -= change
-        for each in (series.buckets, series.negative):
-            old = dict(each)
-            each.clear()
-            for number, count in old.items():
-                each[number >> change] = each.get(number >> change, 0) + count
-        index >>= change
-    buckets[index] = buckets.get(index, 0) + 1
 
 
 class BoundCounter:

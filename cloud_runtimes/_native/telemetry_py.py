@@ -5,6 +5,7 @@ from __future__ import annotations
 from .otlp_py import Limits
 from .telemetry_api_py import ApiScope, ApiSpan, ApiTracer, bridge
 from .telemetry_buffer_py import CAUSES, Buffer, Chunk, _set_clock, _set_seed, reseed
+from .telemetry_context_py import Sampler, SpanContext, baggage
 from .telemetry_current_py import current, current_span
 from .telemetry_logs_py import Logger
 from .telemetry_metrics_py import (
@@ -18,7 +19,7 @@ from .telemetry_metrics_py import (
     Observable,
     UpDownCounter,
 )
-from .telemetry_spans_py import Sampler, Span, SpanContext, Tracer, Traces, baggage, outgoing
+from .telemetry_spans_py import Span, Tracer, Traces, outgoing
 
 __all__ = [
     "CAUSES",

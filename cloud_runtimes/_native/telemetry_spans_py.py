@@ -1,125 +1,22 @@
-"""Contexts, sampling and spans of the telemetry kernel, in Python."""
+"""Spans of the telemetry kernel, in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import Token
 from typing import Any, Final, Self
 
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, varint
 from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
+from .telemetry_context_py import SAMPLED, Sampler, SpanContext, baggage
 from .telemetry_current_py import current
 from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
 
-__all__ = ["Sampler", "Span", "SpanContext", "Tracer", "Traces", "baggage", "outgoing"]
+__all__ = ["Span", "Tracer", "Traces", "outgoing"]
 
-_SAMPLED: Final = 1
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
-
-
-class SpanContext:
-    """What of a span travels: its ids, flags and trace state (Trace API, "SpanContext").
-
-    Args:
-        trace_id: 32 lower-case hexadecimal digits, not all zero.
-        span_id: 16 of them.
-        trace_flags: 0 to 255; bit 0: sampled.
-        trace_state: the header ``tracestate``, ``""`` for none.
-        is_remote: whether it came from another process.
-
-    Raises:
-        InvalidArgumentError: ids that are none.
-    """
-
-    __slots__ = ("_span", "_trace", "is_remote", "trace_flags", "trace_state")
-
-    def __init__(
-        self, trace_id: str, span_id: str, trace_flags: int = 0, trace_state: str = "", is_remote: bool = False
-    ) -> None:
-        self._trace = _id(trace_id, 16)
-        self._span = _id(span_id, 8)
-        if not 0 <= trace_flags <= 255:
-            raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
-        self.trace_flags = trace_flags
-        self.trace_state = trace_state
-        self.is_remote = is_remote
-
-    @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits."""
-        return self._trace.hex()
-
-    @property
-    def span_id(self) -> str:
-        """16 hexadecimal digits."""
-        return self._span.hex()
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the trace is recorded."""
-        return bool(self.trace_flags & _SAMPLED)
-
-    @property
-    def traceparent(self) -> str:
-        """The header of W3C Trace Context."""
-        return f"00-{self._trace.hex()}-{self._span.hex()}-{self.trace_flags:02x}"
-
-    def __repr__(self) -> str:
-        return f"<SpanContext {self.traceparent}>"
-
-
-def _id(text: Any, size: int) -> bytes:
-    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
-        raw = bytes.fromhex(text)
-        if any(raw):
-            return raw
-    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
-
-
-class Sampler:
-    """Decides which new traces are recorded; a span with a parent follows it if ``parent_based``.
-
-    Args:
-        ratio: share of trace ids, 0 to 1 (``TraceIdRatioBased``); 1 is always, 0 never.
-        rate: traces per second at most, by a bucket that holds one second's worth (at least one); 0: no such limit.
-        parent_based: whether the parent's flag decides where there is a parent.
-    """
-
-    def __init__(self, ratio: float = 1.0, rate: float = 0.0, parent_based: bool = True) -> None:
-        if not 0.0 <= ratio <= 1.0:
-            raise InvalidArgumentError(f"ratio={ratio}: give a share of traces, 0 to 1")
-        if not 0.0 <= rate < float("inf"):
-            raise InvalidArgumentError(f"rate={rate}: give traces per second, 0 for no limit")
-        self._bound = round(ratio * (1 << 64))
-        self._rate = float(rate)
-        self._parent_based = bool(parent_based)
-        self._room = max(1.0, self._rate)
-        self._tokens = self._room
-        self._last = monotonic()
-
-    def _sample(self, parent_flags: int, low: int) -> bool:
-        # `parent_flags` -1: there is no parent
-        if self._parent_based and parent_flags >= 0:
-            return bool(parent_flags & _SAMPLED)
-        if low >= self._bound:
-            return False
-        if not self._rate:
-            return True
-        now = monotonic()
-        self._tokens = min(self._room, self._tokens + max(0, now - self._last) * 1e-9 * self._rate)
-        self._last = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
-
-
-# ---- spans ----
-
-baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtimes_baggage", default=None)
-"""The entries of W3C Baggage that travel with it."""
 
 
 def outgoing() -> tuple[str | None, bool]:
@@ -207,7 +104,7 @@ class Tracer:
             raise wrong("kind", kind, KINDS)
         copied = attributes_of(attributes)
         span = Span(self, name, copied, number, current.get() if parent is None else parent, scoped)
-        if span._flags & _SAMPLED:
+        if span._flags & SAMPLED:
             for link in links:
                 if isinstance(link, (Span, SpanContext)):
                     span.add_link(link)
@@ -286,7 +183,7 @@ class Span:
             raise refuse_parent(parent)
         self._span = draw().to_bytes(8, "little")
         sampled = tracer._traces.sampler._sample(flags, int.from_bytes(self._trace[8:], "big"))
-        self._flags = (max(flags, 0) & ~_SAMPLED) | (_SAMPLED if sampled else 0)
+        self._flags = (max(flags, 0) & ~SAMPLED) | (SAMPLED if sampled else 0)
         now = monotonic()
         if self._offset is None:
             # one reading of the wall clock for a trace: its spans are ordered, and no step of the clock bends them
@@ -310,7 +207,7 @@ class Span:
     @property
     def is_recording(self) -> bool:
         """Whether it is sampled and has not ended."""
-        return bool(self._flags & _SAMPLED) and not self._ended
+        return bool(self._flags & SAMPLED) and not self._ended
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -324,7 +221,7 @@ class Span:
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute; the last value counts."""
-        if self._ended or not self._flags & _SAMPLED:
+        if self._ended or not self._flags & SAMPLED:
             return
         if self._attributes is None:
             self._attributes = {}
@@ -352,7 +249,7 @@ class Span:
     def _event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
-        if self._ended or not self._flags & _SAMPLED:
+        if self._ended or not self._flags & SAMPLED:
             return
         limits = self._tracer._traces._limits
         if len(self._events) >= limits.events:
@@ -386,7 +283,7 @@ class Span:
         self._link(context._trace + context._span, flags, state, remote, copied)
 
     def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
-        if self._ended or not self._flags & _SAMPLED:
+        if self._ended or not self._flags & SAMPLED:
             return
         limits = self._tracer._traces._limits
         if len(self._links) >= limits.links:
@@ -434,7 +331,7 @@ class Span:
         traces = self._tracer._traces
         with traces._buffer._lock:  # of two threads that end it one does
             ended, self._ended = self._ended, True
-        if ended or not self._flags & _SAMPLED:
+        if ended or not self._flags & SAMPLED:
             return
         try:
             record = self._encode(monotonic() + (self._offset or 0) if time is None else time, traces._limits)

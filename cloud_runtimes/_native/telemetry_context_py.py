@@ -1,0 +1,114 @@
+"""What of a span travels, and which new traces are recorded: contexts, baggage and sampling of the telemetry kernel, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from ..errors import InvalidArgumentError
+from .telemetry_buffer_py import monotonic
+
+__all__ = ["SAMPLED", "Sampler", "SpanContext", "baggage"]
+
+SAMPLED: Final = 1
+"""The bit of the flags: the trace is recorded."""
+baggage: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("cloud_runtimes_baggage", default=None)
+"""The entries of W3C Baggage that travel with it."""
+
+
+class SpanContext:
+    """What of a span travels: its ids, flags and trace state (Trace API, "SpanContext").
+
+    Args:
+        trace_id: 32 lower-case hexadecimal digits, not all zero.
+        span_id: 16 of them.
+        trace_flags: 0 to 255; bit 0: sampled.
+        trace_state: the header ``tracestate``, ``""`` for none.
+        is_remote: whether it came from another process.
+
+    Raises:
+        InvalidArgumentError: ids that are none.
+    """
+
+    __slots__ = ("_span", "_trace", "is_remote", "trace_flags", "trace_state")
+
+    def __init__(
+        self, trace_id: str, span_id: str, trace_flags: int = 0, trace_state: str = "", is_remote: bool = False
+    ) -> None:
+        self._trace = _id(trace_id, 16)
+        self._span = _id(span_id, 8)
+        if not 0 <= trace_flags <= 255:
+            raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
+        self.trace_flags = trace_flags
+        self.trace_state = trace_state
+        self.is_remote = is_remote
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return self._trace.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self._span.hex()
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the trace is recorded."""
+        return bool(self.trace_flags & SAMPLED)
+
+    @property
+    def traceparent(self) -> str:
+        """The header of W3C Trace Context."""
+        return f"00-{self._trace.hex()}-{self._span.hex()}-{self.trace_flags:02x}"
+
+    def __repr__(self) -> str:
+        return f"<SpanContext {self.traceparent}>"
+
+
+def _id(text: Any, size: int) -> bytes:
+    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
+        raw = bytes.fromhex(text)
+        if any(raw):
+            return raw
+    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
+
+
+class Sampler:
+    """Decides which new traces are recorded; a span with a parent follows it if ``parent_based``.
+
+    Args:
+        ratio: share of trace ids, 0 to 1 (``TraceIdRatioBased``); 1 is always, 0 never.
+        rate: traces per second at most, by a bucket that holds one second's worth (at least one); 0: no such limit.
+        parent_based: whether the parent's flag decides where there is a parent.
+    """
+
+    def __init__(self, ratio: float = 1.0, rate: float = 0.0, parent_based: bool = True) -> None:
+        if not 0.0 <= ratio <= 1.0:
+            raise InvalidArgumentError(f"ratio={ratio}: give a share of traces, 0 to 1")
+        if not 0.0 <= rate < float("inf"):
+            raise InvalidArgumentError(f"rate={rate}: give traces per second, 0 for no limit")
+        self._bound = round(ratio * (1 << 64))
+        self._rate = float(rate)
+        self._parent_based = bool(parent_based)
+        self._room = max(1.0, self._rate)
+        self._tokens = self._room
+        self._last = monotonic()
+
+    def _sample(self, parent_flags: int, low: int) -> bool:
+        # `parent_flags` -1: there is no parent
+        if self._parent_based and parent_flags >= 0:
+            return bool(parent_flags & SAMPLED)
+        if low >= self._bound:
+            return False
+        if not self._rate:
+            return True
+        now = monotonic()
+        self._tokens = min(self._room, self._tokens + max(0, now - self._last) * 1e-9 * self._rate)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
