@@ -8,9 +8,8 @@ from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from attribute_text cimport TEXT_GOOD, TEXT_MAX, check_text, check_traceparent, parse_time, parse_uuid7
-from json_text cimport (
-    get_base64, get_integer, put_escaped, skip_colon, skip_space, skip_string, skip_value, unescape, word_at,
-)
+from base64 cimport get_base64
+from json_text cimport get_integer, put_escaped, skip_colon, skip_space, skip_string, skip_value, unescape, word_at
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_SUBJECT, AT_TRACEPARENT, CONTENT_TYPE, EXPIRES, EXTENSIONS,
     ID_TEXT, KEY, SUBJECT, TRACEPARENT, Fault, Parts, Slice, clear_id, content_type_name, content_type_number,

@@ -6,7 +6,8 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memcpy, strlen
 
 from attribute_text cimport UUID_ROOM, put_time, put_uuid
-from json_text cimport escaped_size, is_value, put_base64, put_escaped, utf8_valid
+from base64 cimport put_base64
+from json_text cimport escaped_size, is_value, put_escaped, utf8_valid
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT, AT_TYPE,
     CONTENT_TYPE, EXPIRES, EXTENSIONS, ID_TEXT, KEY, SOURCE, SUBJECT, TIME_TEXT, TRACEPARENT, TYPE, Parts, Slice,

@@ -483,9 +483,12 @@ cdef void free_all(Block* block) noexcept nogil:
 
 
 include "telemetry_current.pxi"
+include "telemetry_context.pxi"
 include "telemetry_spans.pxi"
 include "telemetry_api.pxi"
 include "telemetry_slots.pxi"
 include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
+include "telemetry_series.pxi"
 include "telemetry_metrics.pxi"
+include "telemetry_instruments.pxi"

@@ -1,0 +1,181 @@
+# What of a span travels, and which new traces are recorded, of `telemetry.pyx`; see the twin `telemetry_context_py.py`.
+
+@cython.final
+cdef class Variable:
+    """A `ContextVar` that tells when it is used for the first time; its methods are those of one."""
+
+    cdef object inner
+
+    def __init__(self, name):
+        self.inner = ContextVar(name, default=None)
+
+    def get(self):
+        return get_in(self.inner)
+
+    def set(self, value):
+        global any_context
+        any_context = True
+        return PyContextVar_Set(self.inner, value)
+
+    def reset(self, token):
+        PyContextVar_Reset(self.inner, token)
+
+
+baggage = Variable("cloud_runtimes_baggage")
+cdef object baggage_var = (<Variable>baggage).inner
+
+
+cdef const char* HEX = "0123456789abcdef"
+
+
+cdef inline uint8_t* put_hex(uint8_t* out, const uint8_t* raw, int size) noexcept nogil:
+    cdef int i
+    for i in range(size):
+        out[0] = HEX[raw[i] >> 4]
+        out[1] = HEX[raw[i] & 15]
+        out += 2
+    return out
+
+
+cdef int carry(uint8_t* out) except -1:
+    cdef const uint8_t* ids
+    cdef str state
+    cdef uint8_t flags
+    if not any_context:
+        return NOTHING
+    parent = get_current()
+    if get_in(baggage_var):
+        return MORE
+    if parent is None:
+        return NOTHING
+    if type(parent) is Span:
+        ids = (<Span>parent).ids
+        flags = <uint8_t>(<Span>parent).flags
+        state = (<Span>parent).state
+    elif type(parent) is SpanContext:
+        ids = (<SpanContext>parent).ids
+        flags = <uint8_t>(<SpanContext>parent).trace_flags
+        state = (<SpanContext>parent).trace_state
+    else:
+        return MORE
+    if state:
+        return MORE
+    memcpy(out, b"00-", 3)
+    out = put_hex(out + 3, ids, 16)
+    out[0] = c'-'
+    out = put_hex(out + 1, ids + 16, 8)
+    out[0] = c'-'
+    put_hex(out + 1, &flags, 1)
+    return WHOLE
+
+
+cdef Carry lent = carry
+_carry = PyCapsule_New(<void*>lent, "cloud_runtimes._native._telemetry._carry", NULL)
+
+
+def outgoing():
+    """Return the header ``traceparent`` of this context, and whether there is more to carry; see the twin."""
+    cdef uint8_t[TRACEPARENT_SIZE] header
+    cdef int found = carry(header)
+    if found == WHOLE:
+        return (<char*>header)[:TRACEPARENT_SIZE].decode("ascii"), False
+    return None, found == MORE
+
+
+cdef bytes read_id(text, Py_ssize_t size):
+    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
+        raw = bytes.fromhex(text)
+        if any(raw):
+            return raw
+    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
+
+
+@cython.final
+cdef class SpanContext:
+    """What of a span travels: its ids, flags and trace state; see the twin for arguments and errors."""
+
+    cdef uint8_t[24] ids
+    cdef readonly int trace_flags
+    cdef readonly str trace_state
+    cdef readonly bint is_remote
+
+    def __init__(self, trace_id, span_id, int trace_flags=0, str trace_state not None="", bint is_remote=False):
+        memcpy(self.ids, PyBytes_AS_STRING(read_id(trace_id, 16)), 16)
+        memcpy(self.ids + 16, PyBytes_AS_STRING(read_id(span_id, 8)), 8)
+        if not 0 <= trace_flags <= 255:
+            raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
+        self.trace_flags = trace_flags
+        self.trace_state = trace_state
+        self.is_remote = is_remote
+
+    @property
+    def trace_id(self):
+        """32 hexadecimal digits."""
+        return (<char*>self.ids)[:16].hex()
+
+    @property
+    def span_id(self):
+        """16 hexadecimal digits."""
+        return (<char*>self.ids)[16:24].hex()
+
+    @property
+    def is_sampled(self):
+        """Whether the trace is recorded."""
+        return bool(self.trace_flags & SAMPLED)
+
+    @property
+    def traceparent(self):
+        """The header of W3C Trace Context."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.trace_flags:02x}"
+
+    def __repr__(self):
+        return f"<SpanContext {self.traceparent}>"
+
+
+@cython.final
+cdef class Sampler:
+    """Decides which new traces are recorded; see the twin for arguments and errors."""
+
+    cdef object bound_
+    cdef uint64_t bound
+    cdef bint always, parent_based
+    cdef double rate, room, tokens
+    cdef int64_t last
+
+    def __init__(self, double ratio=1.0, double rate=0.0, bint parent_based=True):
+        if not 0.0 <= ratio <= 1.0:
+            raise InvalidArgumentError(f"ratio={ratio}: give a share of traces, 0 to 1")
+        if not 0.0 <= rate < float("inf"):
+            raise InvalidArgumentError(f"rate={rate}: give traces per second, 0 for no limit")
+        bound = round(ratio * (1 << 64))
+        self.always = bound == 1 << 64
+        self.bound = 0 if self.always else bound
+        self.rate = rate
+        self.parent_based = parent_based
+        self.room = max(1.0, rate)
+        self.tokens = self.room
+        self.last = monotonic_now()
+
+    cdef bint sample(self, int parent_flags, const uint8_t* trace) except -1:
+        # `parent_flags` -1: there is no parent
+        cdef uint64_t low = 0
+        cdef int64_t now
+        cdef int i
+        cdef bint taken
+        if self.parent_based and parent_flags >= 0:
+            return parent_flags & SAMPLED
+        if not self.always:
+            for i in range(8, 16):
+                low = low << 8 | trace[i]
+            if low >= self.bound:
+                return False
+        if self.rate == 0.0:
+            return True
+        now = monotonic_now()
+        with cython.critical_section(self):
+            self.tokens = min(self.room, self.tokens + max(0, now - self.last) * 1e-9 * self.rate)
+            self.last = now
+            taken = self.tokens >= 1.0
+            if taken:
+                self.tokens -= 1.0
+        return taken
