@@ -30,8 +30,8 @@ demo: setup ## publish and consume 336,776 flights on the embedded default
 test: setup ## run all tests, or those of TESTS=…
 	$(BIN)/python -m pytest $(TESTS)
 
-test-fallback: setup ## run the tests that the fallback must pass, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest -m "not native_only and not process"
+test-fallback: setup ## run the tests that the fallback must pass, or those of TESTS=…, on the fallback
+	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest $(TESTS) -m "not native_only and not process"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
 	$(BIN)/python -m pytest --soak tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
