@@ -7,10 +7,11 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
+from .._thread import Background
 from ..errors import CloudRuntimesError, LeaseLostError
 from ..lock import Lease
 from ._session import Invocation, connect
@@ -91,8 +92,15 @@ def _run(command: list[str], lease: Lease, signals: _Signals, *, interval: float
                     child.kill()
                 return
 
+    def end() -> None:
+        with suppress(ChildProcessError):  # a signal was to be sent, which looks first whether there is somebody
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
     watcher = threading.Thread(target=watch, name="cloud-runtimes-watcher", daemon=True)
     watcher.start()
+    command_ends = Background(end, "cloud-runtimes-command")
+    command_ends.start()
+    command_ends.join(None)  # which hears signals that come just before it waits; Popen.wait does not
     code = child.wait()
     ended.set()
     watcher.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,3 +70,14 @@ def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on the same home."""
     with CloudRuntimesClient(app_id="test") as made:
         yield made
+
+
+@pytest.fixture(params=["process", "thread"])
+def signalled(request: pytest.FixtureRequest) -> Callable[[int, int], None]:
+    """Send a signal to a process; also by one of its threads other than the first, whose wait it does not interrupt: so does one that comes just before the wait."""
+
+    def send(pid: int, number: int) -> None:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        os.kill(pid if request.param == "process" else max(each for each in threads if each != pid), number)
+
+    return send

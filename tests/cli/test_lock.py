@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cloud_runtimes.lock import UnlockStatus
 pytestmark = pytest.mark.process
 
 CLI = [sys.executable, "-m", "cloud_runtimes"]
+Signalled = Callable[[int, int], None]
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +112,7 @@ def test_usage(cli: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_signals_are_passed_on(client: CloudRuntimesClient, number: signal.Signals) -> None:
+def test_signals_are_passed_on(client: CloudRuntimesClient, number: signal.Signals, signalled: Signalled) -> None:
     code = (
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda n, f: sys.exit(40))\n"
@@ -123,13 +124,15 @@ def test_signals_are_passed_on(client: CloudRuntimesClient, number: signal.Signa
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
+        signalled(process.pid, number)
         assert process.wait(30) == 40
     assert _free(client, "r")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_wait(client: CloudRuntimesClient, number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_the_wait(
+    client: CloudRuntimesClient, number: signal.Signals, code: int, signalled: Signalled
+) -> None:
     lease = client.lock.try_lock("locks", "r", expiry=60)
     assert lease is not None
     with _started("locks", "r", *_python("print('ran')")) as process:
@@ -138,7 +141,7 @@ def test_a_signal_ends_the_wait(client: CloudRuntimesClient, number: signal.Sign
         while not engine.query(None, "SELECT 1 FROM lock_line"):
             assert time.monotonic() < end
             time.sleep(0.01)
-        process.send_signal(number)
+        signalled(process.pid, number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (code, "", "")
     lease.release()

@@ -77,7 +77,9 @@ def _runs(pid: int) -> bool:
 
 @pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_it_serves_both_protocols_until_a_signal(home: Path, number: int, code: int) -> None:
+def test_it_serves_both_protocols_until_a_signal(
+    home: Path, number: int, code: int, signalled: Callable[[int, int], None]
+) -> None:
     import grpc
 
     with _serving("serve", "--app-id", "shop", *FREE) as (process, found):
@@ -85,7 +87,7 @@ def test_it_serves_both_protocols_until_a_signal(home: Path, number: int, code: 
         assert _status(f"{found[1]}/v1.0/state/store/absent") == 204
         with grpc.insecure_channel(found[2]) as channel:
             grpc.channel_ready_future(channel).result(60)
-        process.send_signal(number)
+        signalled(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", "")
 
