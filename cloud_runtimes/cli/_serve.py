@@ -90,7 +90,7 @@ def _run(sidecar: Sidecar, options: ServeOptions) -> int:
         except OSError as error:
             complain(f"{options.command[0]}: {error.strerror}")
             return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
-        signals.child = child
+        signals.forward_to(child)
         try:
             sidecar.wait(lambda: child.ended)
         finally:
@@ -105,17 +105,26 @@ class _Signals:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
         self._count = 0
+        self._child: Child | None = None
+        self._pending: list[int] = []
         self.starting = False
-        self.child: Child | None = None
 
     def again(self) -> bool:
         """Tell whether there was a second one."""
         return self._count > 1
 
+    def forward_to(self, child: Child) -> None:
+        """Send the command what came while it was started and what comes."""
+        self._child = child
+        for number in self._pending:
+            child.send(number)
+
     def _handle(self, number: int, frame: Any) -> None:
         if number in _PASSED:
-            if self.child is not None:
-                self.child.send(number)
+            if self._child is not None:
+                self._child.send(number)
+            elif self.starting:
+                self._pending.append(number)
             return
         self._count += 1
         if self._count == 1:

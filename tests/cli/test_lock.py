@@ -117,7 +117,7 @@ def test_signals_are_passed_on(client: CloudRuntimesClient, number: signal.Signa
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda n, f: sys.exit(40))\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)"
+        "while True: time.sleep(0.05)"  # a long sleep would not be ended by a signal that comes just before it
     )
     # a session of its own: without a terminal, whose interrupt key reaches the command by itself
     command = [*CLI, "lock", "run", "locks", "r", *_python(code)]

@@ -15,9 +15,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pytest
+
+from cloud_runtimes.cli._serve import _Signals
 
 CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 FREE = ("--dapr-http-port", "0", "--dapr-grpc-port", "0")
@@ -166,7 +168,7 @@ def test_input_and_output_are_the_commands(home: Path) -> None:
 
 
 ASKS_AT_THE_END = """
-import os, signal, sys, urllib.request
+import os, signal, sys, time, urllib.request
 def end(number, frame):
     url = f"http://127.0.0.1:{os.environ['DAPR_HTTP_PORT']}/v1.0/state/store/absent"
     status = urllib.request.urlopen(url, timeout=60).status
@@ -178,7 +180,7 @@ for each in (signal.SIGINT, signal.SIGTERM):
 signal.signal(signal.SIGUSR1, lambda number, frame: os.write(1, b"passed on\\n"))
 print("ready", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.05)  # no pause(), which a signal that comes just before it does not end
 """
 
 
@@ -195,14 +197,32 @@ def test_signals_go_to_the_command_and_the_sidecar_outlives_it(home: Path, numbe
     assert (process.returncode, out, err) == (9, f"{number.name} 204\n", "")
 
 
+def test_a_signal_that_comes_while_the_command_starts_is_passed_on() -> None:
+    class Started:
+        def __init__(self) -> None:
+            self.heard: list[int] = []
+
+        def send(self, number: int) -> None:
+            self.heard.append(number)
+
+    child: Any = Started()
+    signals = _Signals(cast(Any, None))
+    signals._handle(signal.SIGUSR1, None)  # for nobody: there is no command yet
+    signals.starting = True
+    signals._handle(signal.SIGUSR2, None)
+    signals.forward_to(child)
+    signals._handle(signal.SIGUSR1, None)
+    assert child.heard == [signal.SIGUSR2, signal.SIGUSR1]
+
+
 DEAF = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"heard\\n"))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(os.getpid(), child.pid, flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.05)  # no pause(), which a signal that comes just before it does not end
 """
 
 

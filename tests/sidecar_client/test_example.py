@@ -79,7 +79,8 @@ def my_method(data):
 
 with client.rpc.serving():
     print("ready", flush=True)
-    over.wait()
+    while not over.wait(0.1):
+        pass
 client.close()
 """
 

@@ -68,7 +68,8 @@ def test_all_arrive_at_the_end(tmp_path: Path, end: str, status: int) -> None:
 def test_sigterm_of_a_shell_is_143_and_a_dead_endpoint_takes_two_seconds(tmp_path: Path) -> None:
     with Receiver() as receiver:
         receiver.delay = 30.0
-        child = start("emit(10, 'main'); print('ready', flush=True); time.sleep(60)", receiver, tmp_path)
+        program = "emit(10, 'main'); print('ready', flush=True)\nwhile True: time.sleep(0.05)\n"
+        child = start(program, receiver, tmp_path)
         assert child.stdout is not None
         child.stdout.readline()
         began = time.monotonic()
