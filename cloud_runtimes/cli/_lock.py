@@ -79,30 +79,29 @@ def _run(command: list[str], lease: Lease, signals: _Signals, *, interval: float
         complain(f"{command[0]}: {error.strerror}")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
     signals.forward_to(child)
-    ended = threading.Event()
+
+    def wait_for_end() -> None:
+        with suppress(ChildProcessError):  # a signal was to be sent, which looks first whether there is somebody
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    running = Background(wait_for_end, "cloud-runtimes-command")
+    running.start()
 
     def watch() -> None:
-        while not ended.wait(interval):
+        while not running.join(interval):
             if lease.lost:
                 if keep:
                     note(f"warning: the lease of {lease.resource_id!r} was lost while the command runs")
                     return
                 child.terminate()
-                if not ended.wait(_PATIENCE):
+                if not running.join(_PATIENCE):
                     child.kill()
                 return
 
-    def end() -> None:
-        with suppress(ChildProcessError):  # a signal was to be sent, which looks first whether there is somebody
-            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-
     watcher = threading.Thread(target=watch, name="cloud-runtimes-watcher", daemon=True)
     watcher.start()
-    command_ends = Background(end, "cloud-runtimes-command")
-    command_ends.start()
-    command_ends.join(None)  # which hears signals that come just before it waits; Popen.wait does not
+    running.join(None)  # which hears signals that come just before it waits; Popen.wait does not
     code = child.wait()
-    ended.set()
     watcher.join()
     return 128 - code if code < 0 else code
 
