@@ -11,6 +11,7 @@ from harnesses import HARNESSES, MemoryHarness
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
+from cloud_runtimes.testing.suites._schedule_jobs import OPTIONAL
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,7 @@ class TestSchedule(ScheduleSuite):
 
 
 @pytest.mark.parametrize("face", [SyncFace, AsyncFace])
-@pytest.mark.parametrize(
-    ("feature", "method", "arguments"),
-    [
-        ("schedule.run_now", "run_now", {}),
-        ("schedule.list_runs", "list_runs", {}),
-        ("schedule.list_jobs", "list_jobs", {}),
-        ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "skip"}),
-        ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "all"}),
-    ],
-)
+@pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
 def test_a_driver_that_declares_nothing(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -14,8 +14,16 @@ from ..faces import Face
 from ..harness import Harness
 from ._schedule import ScheduleCases
 
-__all__ = ["JobTests"]
+__all__ = ["OPTIONAL", "JobTests"]
 
+OPTIONAL: list[tuple[str, str, dict[str, str]]] = [
+    ("schedule.run_now", "run_now", {}),
+    ("schedule.list_runs", "list_runs", {}),
+    ("schedule.list_jobs", "list_jobs", {}),
+    ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "skip"}),
+    ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "all"}),
+]
+"""Features that a component may lack, each with a call that needs it."""
 _NO_JOBS: list[tuple[dict[str, Any], str]] = [
     ({}, "schedule="),
     ({"schedule": "nonsense"}, "schedule 'nonsense'"),
@@ -209,16 +217,7 @@ class JobTests(ScheduleCases):
 
     # -- what is not declared -----------------------------------------------
 
-    @pytest.mark.parametrize(
-        ("feature", "method", "arguments"),
-        [
-            ("schedule.run_now", "run_now", {}),
-            ("schedule.list_runs", "list_runs", {}),
-            ("schedule.list_jobs", "list_jobs", {}),
-            ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "skip"}),
-            ("schedule.misfire", "schedule_job", {"schedule": "@hourly", "misfire": "all"}),
-        ],
-    )
+    @pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
     def test_undeclared(
         self, client: CloudRuntimesClient, face: Face, store: str, feature: str, method: str, arguments: dict[str, Any]
     ) -> None:
