@@ -133,7 +133,7 @@ def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_u
 
         def backend() -> int:
             sql = "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
-            while not (found := other.execute(sql, ["%pg_sleep(0.7)%"]).fetchall()):
+            while not (found := other.execute(sql, ["%pg_sleep(3)%"]).fetchall()):
                 time.sleep(0.01)
             return int(found[0][0])
 
@@ -149,9 +149,9 @@ def test_a_server_that_answers_no_more(postgres: CloudRuntimesClient, postgres_u
         try:
             with pytest.raises(DeadlineExceededError):
                 if asynchronous:
-                    asyncio.run(database.query_async("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0))
+                    asyncio.run(database.query_async("main", "SELECT 1 AS a FROM pg_sleep(3)", timeout=3.5))
                 else:
-                    database.query("main", "SELECT 1 AS a FROM pg_sleep(0.7)", timeout=1.0)
+                    database.query("main", "SELECT 1 AS a FROM pg_sleep(3)", timeout=3.5)
             assert time.monotonic() < begin + 15
             thread.join()
             # the one place is free again
