@@ -17,6 +17,7 @@ from viewing import START, TRACE, gauge, logs, metrics, spans, text
 from cloud_runtimes._clock import Clocks
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from cloud_runtimes.telemetry.viewer import otlp_json, queries, rows
+from cloud_runtimes.telemetry.viewer import store as store_module
 from cloud_runtimes.telemetry.viewer.store import LEAST_BYTES, Store
 
 Open = Callable[..., Store]
@@ -340,9 +341,11 @@ def test_every_kind_of_metric(opened: Open) -> None:
     point = {"timeUnixNano": str(START), "count": "4", "sum": 10.0}
     given = [
         {"name": "1", "sum": {"dataPoints": [{"asInt": "-5"}], "aggregationTemporality": 1}},
-        {"name": "2", "gauge": {"dataPoints": [{"asDouble": "NaN"}, {"flags": 1}]}},
-        {"name": "3", "histogram": {"dataPoints": [{**point, "min": 1.0, "max": 4.0}], "aggregationTemporality": 1}},
-        {"name": "4", "exponentialHistogram": {"dataPoints": [point]}},
+        {"name": "2", "gauge": {"dataPoints": [{"asDouble": "NaN"}]}},
+        {"name": "2, ended", "gauge": {"dataPoints": [{"flags": 1}]}},
+        {"name": "2, without", "gauge": {"dataPoints": [{}]}},
+        {"name": "3", "histogram": {"dataPoints": [{**point, "min": 0.0, "max": 4.0}], "aggregationTemporality": 1}},
+        {"name": "4", "exponentialHistogram": {"dataPoints": [{**point, "scale": 0}]}},
         {"name": "5", "summary": {"dataPoints": [{**point, "quantileValues": [{"quantile": 0.5, "value": 2.0}]}]}},
         {"name": "6"},
     ]
@@ -352,17 +355,36 @@ def test_every_kind_of_metric(opened: Open) -> None:
     assert found["1"][0] == "up-down counter, delta"
     assert found["1"][1][0]["value"] == -5.0
     # a gap: neither NaN nor the end of a series is a number
-    assert [point["value"] for point in found["2"][1]] == [None]
+    assert [point["value"] for name in ("2", "2, ended") for point in found[name][1]] == [None, None]
     assert found["3"][0] == "histogram, delta"
     assert {key: found["3"][1][0][key] for key in ("value", "count", "min", "max")} == {
         "value": 10.0,
         "count": 4,
-        "min": 1.0,
+        "min": 0.0,
         "max": 4.0,
     }
     assert found["4"][0] == "exponential histogram"
+    assert found["4"][1][0]["scale"] == 0
     assert found["5"][1][0]["quantileValues"] == [{"quantile": 0.5, "value": 2.0}]
-    assert sorted(found) == ["1", "2", "3", "4", "5"]
+    assert sorted(found) == ["1", "2", "2, ended", "3", "4", "5"]
+    assert counters(store, "metrics")["rejected"] == 1
+
+
+def test_spans_beyond_the_limit_of_a_trace_are_rejected(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch looks at all spans of its traces, so a trace without a limit would stop the ingestion of all others."""
+    monkeypatch.setattr(store_module, "MAX_SPANS", 3)
+    store = opened()
+    kept = [
+        store.add("traces", rows.read("traces", otlp_json.decode("traces", json.dumps(request).encode())))
+        for request in (
+            spans({}, {}),
+            spans(*({"spanId": f"{n:016x}"} for n in range(10, 15))),
+            spans({"traceId": "1" * 32}),
+        )
+    ]
+    assert [(len(batch.rows), batch.rejected) for batch in kept] == [(2, 0), (1, 4), (1, 0)]
+    assert kept[1].reason == "a trace has at most 3 spans here"
+    assert counters(store) == {"evicted": 0, "rejected": 4, "repeated": 0, "received": 8, "kept": 4}
 
 
 # -- the file --------------------------------------------------------------

@@ -33,6 +33,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_WAITING: Final = 4 * MAX_BODY
 """Bytes of requests that are read or wait to be stored; more get 503, and clients come again."""
+_MAX_MEMBERS: Final = 1024
+"""Of gzip in a body. Writers that make several, such as bgzip, give each 64 KiB."""
+_PIECE: Final = 64 * 1024
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 _SIGNALS: Final = {f"/v1/{signal}": signal for signal in ("traces", "logs", "metrics")}
@@ -187,14 +190,21 @@ class ViewerApp:
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("identity", "gzip"):
             raise _RefusedError(415, "content-encoding must be gzip or identity", close=receive is not None)
-        length = headers.get("content-length", "")
-        # a body without a length may be as long as any
-        room = min(int(length), MAX_BODY) if length.isdigit() and len(length) < 16 else MAX_BODY if receive else 0
-        if self._waiting + room > MAX_WAITING:
-            raise _RefusedError(503, "too much at once: come again", (b"retry-after", b"1"), close=receive is not None)
-        self._waiting += room
+        taken = 0
+
+        async def counted() -> dict[str, Any]:
+            nonlocal taken
+            assert receive is not None
+            message = await receive()
+            size = len(message.get("body", b""))
+            if self._waiting + size > MAX_WAITING:
+                raise _RefusedError(503, "too much at once: come again", (b"retry-after", b"1"), close=True)
+            taken += size
+            self._waiting += size
+            return message
+
         try:
-            body: bytes | RpcReply = b"" if receive is None else await _body(receive, headers)
+            body: bytes | RpcReply = b"" if receive is None else await _body(counted, headers)
             if isinstance(body, RpcReply):
                 reason = {408: "the body came too slowly", 413: f"the body is larger than {MAX_BODY:,} bytes"}
                 raise _RefusedError(
@@ -204,7 +214,7 @@ class ViewerApp:
                 )
             batch = await asyncio.to_thread(self._keep, signal, kind, coding == "gzip", body)
         finally:
-            self._waiting -= room
+            self._waiting -= taken
         return _accepted(signal, kind, batch)
 
     def _keep(self, signal: str, kind: str, zipped: bool, body: bytes) -> rows.Batch:
@@ -217,9 +227,7 @@ class ViewerApp:
             raise _RefusedError(400, str(error)) from error
         except ResourceExhaustedError as error:
             raise _RefusedError(413, str(error)) from error
-        if batch.rows or batch.rejected:
-            self._store.add(signal, batch)
-        return batch
+        return self._store.add(signal, batch) if batch.rows or batch.rejected else batch
 
     # -- the page's questions ---------------------------------------------
 
@@ -300,24 +308,27 @@ def _unzipped(body: bytes) -> bytes:
 
     Raises:
         PayloadError: it is none, or cut off.
-        ResourceExhaustedError: it is larger than `MAX_BODY`.
+        ResourceExhaustedError: it is larger than `MAX_BODY`, or has more than `_MAX_MEMBERS` members.
     """
-    parts: list[bytes] = []
-    room = MAX_BODY
+    view, at = memoryview(body), 0
+    unpacked = bytearray()
     try:
-        while body or not parts:
+        for _ in range(_MAX_MEMBERS):
             member = zlib.decompressobj(31)
-            part = member.decompress(body, room + 1)
-            room -= len(part)
-            if room < 0:
-                raise ResourceExhaustedError(f"the body is larger than {MAX_BODY:,} bytes when unpacked")
-            if not member.eof:
-                raise PayloadError("the body is cut off: gzip does not end")
-            parts.append(part)
-            body = member.unused_data
+            while not member.eof:
+                # in pieces, since what stands behind a member is copied
+                piece = view[at : at + _PIECE]
+                if not piece:
+                    raise PayloadError("the body is cut off: gzip does not end")
+                unpacked += member.decompress(piece, MAX_BODY + 1 - len(unpacked))
+                if len(unpacked) > MAX_BODY:
+                    raise ResourceExhaustedError(f"the body is larger than {MAX_BODY:,} bytes when unpacked")
+                at += len(piece) - len(member.unused_data)
+            if at == len(view):
+                return bytes(unpacked)
     except zlib.error as error:
         raise PayloadError(f"the body is no gzip: {error}") from error
-    return b"".join(parts)
+    raise ResourceExhaustedError(f"the body has more than {_MAX_MEMBERS:,} members of gzip")
 
 
 def _accepted(signal: str, kind: str, batch: rows.Batch) -> Answer:

@@ -183,10 +183,10 @@ def _points(metric: dict[str, Any]) -> Iterator[Point | None]:
             shown = "counter" if data.get("isMonotonic") else "up-down counter"
         delta = data.get("aggregationTemporality") == 1
         for point in data.get("dataPoints", ()):
-            value, count = _value(kind, point)
-            if not metric.get("name") or (value is None and count is None and not point.get("flags", 0) & 1):
+            if not metric.get("name") or not _has_value(kind, point):
                 yield None
                 continue
+            value, count = _value(kind, point)
             detail = {key: point[key] for key in _SHOWN if key in point}
             yield Point(
                 metric["name"],
@@ -204,11 +204,21 @@ def _points(metric: dict[str, Any]) -> Iterator[Point | None]:
 _SHOWN: Final = ("min", "max", "bucketCounts", "explicitBounds", "quantileValues", "scale", "zeroCount")
 
 
+_NUMBERS: Final = ("gauge", "sum")
+
+
+def _has_no_value(point: dict[str, Any]) -> bool:
+    """Tell whether a series has ended: flag 1, "no recorded value" (metrics.proto, DataPointFlags)."""
+    return bool(point.get("flags", 0) & 1)
+
+
+def _has_value(kind: str, point: dict[str, Any]) -> bool:
+    return kind not in _NUMBERS or _has_no_value(point) or "asDouble" in point or "asInt" in point
+
+
 def _value(kind: str, point: dict[str, Any]) -> tuple[float | None, int | None]:
-    if kind in ("gauge", "sum"):
-        # flag 1, "no recorded value" (metrics.proto, DataPointFlags): the series has ended
-        found = None if point.get("flags", 0) & 1 else point.get("asDouble", point.get("asInt"))
-        return (None if found is None else _finite(found)), None
+    if kind in _NUMBERS:
+        return None if _has_no_value(point) else _finite(point.get("asDouble", point.get("asInt"))), None
     return _finite(point.get("sum", 0.0)), min(int(point.get("count", 0)), _LARGEST)
 
 
@@ -258,4 +268,4 @@ def _plain(value: dict[str, Any]) -> Any:
 
 
 def _json(detail: dict[str, Any]) -> bytes:
-    return json.encode({key: value for key, value in detail.items() if value})
+    return json.encode({key: value for key, value in detail.items() if value or value == 0})

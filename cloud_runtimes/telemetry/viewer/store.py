@@ -29,6 +29,8 @@ MAX_BYTES: Final = 256 << 20
 LEAST_BYTES: Final = 1 << 20
 MAX_AGE: Final = 7 * 86_400.0
 """Seconds."""
+MAX_SPANS: Final = 10_000
+"""Of a trace that are kept."""
 _APPLICATION: Final = 0x43525456  # "CRTV"
 _VERSION: Final = 1
 _ROOM: Final = 0.9
@@ -195,8 +197,8 @@ class Store:
 
     # -- writing ----------------------------------------------------------
 
-    def add(self, signal: str, batch: Batch) -> None:
-        """Keep what a request held, all of it or nothing.
+    def add(self, signal: str, batch: Batch) -> Batch:
+        """Keep what a request held in one transaction, and return it without spans of traces that are too large.
 
         Raises:
             CloudRuntimesError: it could not be written.
@@ -205,10 +207,30 @@ class Store:
             if self._writer is None:
                 raise UnavailableError(f"{self.path} is closed")
             try:
+                if signal == "traces":
+                    batch = self._within_limits(batch)
                 self._transaction(lambda: self._add(signal, batch))
                 self._shrink()
+                return batch
             except sqlite3.Error as error:
                 raise explain(error, self.path) from error
+
+    def _within_limits(self, batch: Batch) -> Batch:
+        """Reject spans beyond `MAX_SPANS` of a trace: each batch costs a look at all spans of its traces."""
+        assert self._writer is not None
+        room: dict[bytes, int] = {}
+        rows = []
+        for row in batch.rows:
+            trace = row[2].trace
+            if trace not in room:
+                kept = self._writer.execute("SELECT spans FROM traces WHERE trace = ?", (trace,)).fetchone()
+                room[trace] = MAX_SPANS - (0 if kept is None else kept[0])
+            room[trace] -= 1
+            if room[trace] >= 0:
+                rows.append(row)
+        over = len(batch.rows) - len(rows)
+        reason = f"a trace has at most {MAX_SPANS:,} spans here"
+        return batch._replace(rows=rows, rejected=batch.rejected + over, reason=reason) if over else batch
 
     def _transaction(self, work: Callable[[], None]) -> None:
         assert self._writer is not None

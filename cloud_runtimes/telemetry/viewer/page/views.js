@@ -224,7 +224,8 @@ function values(each) {
   return each.points.map((point, at) => {
     if (point.count === null || point.count === undefined) return point.value;
     const before = each.kind.endsWith("delta") || at === 0 || each.points[at - 1].count > point.count ? { value: 0, count: 0 } : each.points[at - 1];
-    return point.count > before.count && point.value !== null ? (point.value - before.value) / (point.count - before.count) : null;
+    const mean = point.count > before.count && point.value !== null ? (point.value - before.value) / (point.count - before.count) : null;
+    return Number.isFinite(mean) ? mean : null; // the difference of two numbers may be too large for one
   });
 }
 
@@ -257,7 +258,7 @@ function curve(each) {
   const first = BigInt(each.points[0].time);
   const span = Number(BigInt(each.points.at(-1).time) - first) || 1;
   const x = (at) => (all.length === 1 ? 50 : (Number(BigInt(each.points[at].time) - first) / span) * 96 + 2);
-  const y = (value) => (most === least ? 50 : 92 - ((value - least) / (most - least)) * 84);
+  const y = (value) => (most === least ? 50 : 92 - ((value / 2 - least / 2) / (most / 2 - least / 2)) * 84);
   let path = "";
   let drawing = false;
   all.forEach((value, at) => {
