@@ -42,6 +42,13 @@ def serve(
     listen: Annotated[
         str, typer.Option("--dapr-listen-addresses", "--host", metavar="ADDRESS", help="Where to listen.")
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A further name of this server, for callers without a token; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     resources: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,6 +85,7 @@ def serve(
         grpc_port=grpc_port,
         no_grpc=no_grpc,
         listen=listen,
+        allow_host=allow_host or (),
         resources=resources or (),
         api_token=api_token,
         max_body_size=max_body_size,

@@ -32,8 +32,12 @@ def serve(
         int, typer.Option(metavar="N", min=1 << 20, help="Limit of the database; the oldest records go first.")
     ] = 256
     << 20,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name of this server; repeatable.", show_default=False),
+    ] = None,
 ) -> Callable[[], int]:
     """Receive traces, logs and metrics by OTLP over HTTP, keep them in telemetry.db, and show them on a page, until interrupted. For development: whoever reaches the address sees all."""
     from ._telemetry import serve as run_serve
 
-    return partial(run_serve, context.obj, host, port, home, max_bytes)
+    return partial(run_serve, context.obj, host, port, home, max_bytes, allow_host or ())

@@ -44,6 +44,7 @@ class ServeOptions:
     grpc_port: int | None = None
     no_grpc: bool = False
     listen: str = "127.0.0.1"
+    allow_host: Sequence[str] = ()
     resources: Sequence[str] = ()
     api_token: str | None = dataclasses.field(default=None, repr=False)
     max_body_size: str = "4Mi"
@@ -206,6 +207,7 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
         app_port=options.app_port if options.app_port is not None and options.app_port > 0 else None,
         app_protocol=options.app_protocol,
         host=host,
+        allowed_hosts=tuple(options.allow_host),
         http_port=max(0, options.http_port),
         grpc_port=grpc_port,
         api_token=token or None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from ..errors import (
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
+    PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -30,15 +31,18 @@ from ._proof import (
     CALLER_HEADER,
     CONTENT_TYPE_HEADER,
     HELLO,
+    HTTPS,
     NONCE,
+    REFUSED,
     SIDECAR_HEADER,
     STATUS_HEADER,
     TIMEOUT_HEADER,
     TOKEN_HEADER,
     accepts,
     answer,
-    call_token,
+    place,
 )
+from ._request_guard import RequestGuard
 from .driver import Guard, RpcDriver, RpcReply
 
 __all__ = ["RpcApp"]
@@ -66,20 +70,24 @@ class RpcApp:
         self._host = host
         self._hosting = hosting
         self._instance = instance
-        self._tokens: tuple[str, ...] = ()
-        self._guard: Guard | None = None
+        self._guard = guard
         self._abandoned: set[asyncio.Future[Any]] = set()
         self._opening: asyncio.Future[None] | None = None
-        if guard is not None:
-            self._set_guard(guard)
 
     def __repr__(self) -> str:
         return f"<RpcApp of {len(self._host.handlers)} methods>"
 
-    def _set_guard(self, guard: Guard) -> Guard:
-        self._tokens = tuple(map(call_token, guard.secrets))
-        self._guard = guard
-        return guard
+    async def _known_guard(self) -> Guard:
+        if self._guard is None:
+            self._guard = await self._hosting().guard_async(Operation(_GUARD, "rpc", HEAD_TIME))
+        return self._guard
+
+    @cached_property
+    def _requests(self) -> RequestGuard:
+        return RequestGuard(self._hosting().allowed_hosts, option="rpc_allowed_hosts in [capa]")
+
+    def _accepts(self, guard: Guard, headers: dict[str, str]) -> bool:
+        return accepts(guard, self._host.app_id, headers.get(TOKEN_HEADER), headers.get(SIDECAR_HEADER))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -118,6 +126,9 @@ class RpcApp:
                 error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")),
                 None,
             )
+        refusal = self._requests.refusal(scope)
+        if refusal is not None and not self._accepts(await self._known_guard(), headers):
+            return error_reply(PermissionDeniedError(refusal.reason), refusal.status), False
         name = path[1:]
         if (public := _PUBLIC.get(name)) is not None and receive is None:
             if public is _SUBSCRIBE and (callbacks := self._hosting().callbacks) is not None:
@@ -125,16 +136,17 @@ class RpcApp:
             return public, True
         if self._host.client._closed:
             return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
-        guard = self._guard or self._set_guard(await self._hosting().guard_async(Operation(_GUARD, "rpc", HEAD_TIME)))
+        guard = await self._known_guard()
         if name == HELLO:
-            return self._hello(guard, query), False
-        if not accepts(guard, self._tokens, headers.get(TOKEN_HEADER), headers.get(SIDECAR_HEADER)):
-            wrong = "is wrong" if TOKEN_HEADER in headers else "is missing"
-            refusal = UnauthenticatedError(
+            return self._hello(guard, query, scope, headers), False
+        if not guard.open and not self._accepts(guard, headers):
+            wrong = "is wrong or too old" if TOKEN_HEADER in headers else "is missing"
+            error = UnauthenticatedError(
                 f"the caller's token {wrong}: callers of the same CLOUD_RUNTIMES_HOME have one by themselves, "
                 "others need the server's rpc_token as token in [rpc.<service>]"
             )
-            return error_reply(refusal), False
+            reply = error_reply(error)
+            return reply._replace(headers={**reply.headers, TOKEN_HEADER: REFUSED}), False
         handler = self._host.handlers.get(name)
         if handler is None:
             return await self._call_back(scope["method"], name, headers, receive)
@@ -184,11 +196,16 @@ class RpcApp:
             self._opening = asyncio.ensure_future(runner._open_async())
         await asyncio.shield(self._opening)
 
-    def _hello(self, guard: Guard, query: str) -> RpcReply:
+    def _hello(self, guard: Guard, query: str, scope: Scope, headers: dict[str, str]) -> RpcReply:
         nonce = query.removeprefix("nonce=")
         if not NONCE.fullmatch(nonce):
             return error_reply(InvalidArgumentError("hello needs ?nonce= of 32 to 64 hexadecimal digits"))
-        return RpcReply(200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce)))
+        places = [HTTPS]
+        if (own := place(scope.get("server"))) is not None:
+            places.append(own)
+        if self._requests.allows(host := headers.get("host", "").lower()):
+            places.append(host)
+        return RpcReply(200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce, places)))
 
     def _deadline(self, text: str | None) -> tuple[float | None, RpcReply | None]:
         """Return when the caller, or without its word the client's own timeout, gives up."""

@@ -15,12 +15,11 @@ from time import monotonic
 from typing import Any, Final, cast
 
 from .._operation import Operation, mark_interrupted
-from ..codec import json
 from ..errors import InvalidArgumentError, PayloadError
-from ._http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, hello, last_chunk, request
+from ._http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, hello, last_chunk, proved, request
 from ._limits import IDLE_CLIENT, MAX_CONNECTIONS
-from ._proof import proves
-from ._sync_http import SAFE, NotReached, answered_badly, broken, tls_context
+from ._proof import LIFETIME
+from ._sync_http import SAFE, NotReached, answered_badly, broken, mistrusted, tls_context, token_refused
 from .driver import RpcCall, RpcReply
 
 __all__ = ["AsyncPool"]
@@ -47,6 +46,8 @@ class _Connection(asyncio.Protocol):
         self.lost = False
         self.fresh = True
         self.idle_since = 0.0
+        self.token: str | None = None
+        self.renew_at = float("inf")
 
     # -- called by the loop -----------------------------------------------
 
@@ -92,10 +93,12 @@ class _Connection(asyncio.Protocol):
 
     def usable(self) -> bool:
         """Tell whether it can carry another call; what the loop has not yet read counts too."""
+        now = monotonic()
         return (
             not self.lost
             and not self.transport.is_closing()
-            and monotonic() - self.idle_since < IDLE_CLIENT
+            and now - self.idle_since < IDLE_CLIENT
+            and now < self.renew_at
             and not self._poll.poll(0)
         )
 
@@ -282,18 +285,19 @@ class _LoopPool:
 
     async def _prove(self, op: Operation, endpoint: Endpoint, connection: _Connection) -> None:
         """Have the server show that it is the service, before it gets anything."""
-        assert endpoint.secret is not None
         nonce = os.urandom(16).hex()
         parser = ResponseParser(head_only=False)
         try:
             await connection.ask(hello(endpoint, nonce), None, parser, None)
-            said = json.decode(parser.reply().data) if parser.status == 200 else None
+            peername = connection.transport.get_extra_info("peername")
+            connection.token = proved(endpoint, op.component, nonce, parser.reply(), peername)
         except _Lost as error:
             raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
         except (ProtocolError, TooLargeError, PayloadError) as error:
             raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
-        if not parser.keep_alive or not proves(said, endpoint.secret, op.component, endpoint.instance, nonce):
-            raise NotReached(f"who listens at {endpoint.url} does not prove to be {op.component!r}", mistrust=True)
+        if not parser.keep_alive or connection.token is None:
+            raise mistrusted(endpoint, op.component)
+        connection.renew_at = monotonic() + LIFETIME / 2
 
     async def _exchange(
         self, op: Operation, endpoint: Endpoint, connection: _Connection, call: RpcCall, caller: str
@@ -307,7 +311,7 @@ class _LoopPool:
             connection.transport.abort()
             raise op.timed_out("a connection")
         try:
-            await connection.ask(request(endpoint, call, caller, left), stream, parser, left)
+            await connection.ask(request(endpoint, call, caller, left, connection.token), stream, parser, left)
         except _Lost as error:
             again = not error.sent or (call.http_method in SAFE and not parser.begun and stream is None)
             if not connection.fresh and again:
@@ -329,6 +333,10 @@ class _LoopPool:
             if isinstance(error, asyncio.CancelledError):
                 mark_interrupted(error, True)
             raise
+        reply = parser.reply()
+        if token_refused(reply) and not connection.fresh and stream is None:
+            connection.transport.abort()
+            return None
         if parser.keep_alive and stream is None and connection.sent() and not self.closed:
             connection.fresh = False
             connection.idle_since = monotonic()
@@ -339,7 +347,7 @@ class _LoopPool:
         else:
             # not `close`, which waits until the server has taken all, or over TLS has said goodbye: the loop may end before
             connection.transport.abort()
-        return parser.reply()
+        return reply
 
     def close_idle(self) -> None:
         """Close what is idle; what is in use is closed by its owner."""

@@ -6,13 +6,14 @@ Strict, since a connection is used again: what a server sends that is not exactl
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from ..codec import json
 from ._limits import MAX_BODY, MAX_HEAD
-from ._proof import CALLER_HEADER, HELLO, TIMEOUT_HEADER, TOKEN_HEADER, call_token
+from ._proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, place, proves
 from .driver import RpcCall, RpcReply
 
-__all__ = ["Endpoint", "ProtocolError", "ResponseParser", "TooLargeError", "hello", "last_chunk", "request"]
+__all__ = ["Endpoint", "ProtocolError", "ResponseParser", "TooLargeError", "hello", "last_chunk", "proved", "request"]
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
@@ -75,20 +76,21 @@ def _headers(endpoint: Endpoint, caller: str) -> str:
     """Return the headers that all calls to one endpoint have."""
     known = _constant.get((endpoint, caller))
     if known is None:
-        token = "" if endpoint.secret is None else f"{TOKEN_HEADER}: {call_token(endpoint.secret)}\r\n"
-        known = f" HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n{token}"
+        known = f" HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
         if len(_constant) >= 256:
             _constant.clear()
         _constant[endpoint, caller] = known
     return known
 
 
-def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None) -> bytes:
-    """Return the bytes of a call: all of it, or the head where the body is a stream."""
+def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, token: str | None = None) -> bytes:
+    """Return the bytes of a call: all of it, or the head where the body is a stream. ``token`` is the connection's."""
     target = f"{call.http_method} {endpoint.prefix}/{call.path}"
     if call.query:
         target = f"{target}?{call.query}"
     head = target + _headers(endpoint, caller)
+    if token is not None:
+        head = f"{head}{TOKEN_HEADER}: {token}\r\n"
     if left is not None:
         head = f"{head}{TIMEOUT_HEADER}: {int(left * 1000) + 1}\r\n"
     for name, value in call.headers.items():
@@ -108,6 +110,21 @@ def hello(endpoint: Endpoint, nonce: str) -> bytes:
     return f"GET {endpoint.prefix}/{HELLO}?nonce={nonce} HTTP/1.1\r\nhost: {endpoint.authority}\r\n\r\n".encode(
         "latin-1"
     )
+
+
+def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peername: Any) -> str | None:
+    """Return the token for calls on a connection whose server answered a `hello`; ``None``: it is not the service.
+
+    Args:
+        peername: the address at the other end of the connection's socket.
+
+    Raises:
+        PayloadError: the answer is no JSON.
+    """
+    if reply.status != 200 or endpoint.secret is None:
+        return None
+    places = (HTTPS,) if endpoint.tls else (place(peername), endpoint.authority.lower())
+    return proves(json.decode(reply.data), endpoint.secret, service, endpoint.instance, nonce, places)
 
 
 class ResponseParser:

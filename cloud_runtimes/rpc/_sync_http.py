@@ -12,14 +12,13 @@ from time import monotonic
 from typing import Any, Final
 
 from .._operation import Operation, mark_interrupted
-from ..codec import json
 from ..errors import InternalError, InvalidArgumentError, PayloadError, ResourceExhaustedError, UnavailableError
-from ._http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, hello, last_chunk, request
+from ._http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, hello, last_chunk, proved, request
 from ._limits import IDLE_CLIENT
-from ._proof import proves
+from ._proof import LIFETIME, REFUSED, TOKEN_HEADER
 from .driver import RpcCall, RpcReply
 
-__all__ = ["SAFE", "NotReached", "Pool", "answered_badly", "broken", "tls_context"]
+__all__ = ["SAFE", "NotReached", "Pool", "answered_badly", "broken", "mistrusted", "tls_context", "token_refused"]
 
 SAFE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
 _RECEIVE: Final = 65536
@@ -37,6 +36,20 @@ class NotReached(Exception):
     def __init__(self, why: str, *, mistrust: bool = False) -> None:
         super().__init__(why)
         self.mistrust = mistrust
+
+
+def mistrusted(endpoint: Endpoint, service: str) -> NotReached:
+    """Return the failure of a server that did not prove to be the service."""
+    return NotReached(
+        f"who listens at {endpoint.url} does not prove to be {service!r}; behind a proxy or a mapping of ports "
+        f"its [capa] needs rpc_allowed_hosts = [{endpoint.authority!r}]",
+        mistrust=True,
+    )
+
+
+def token_refused(reply: RpcReply) -> bool:
+    """Tell whether a server refused a call for its token alone, before anything ran."""
+    return reply.status == 401 and reply.headers.get(TOKEN_HEADER) == REFUSED
 
 
 class _Broken(Exception):
@@ -85,12 +98,14 @@ class _StreamError(Exception):
 class _Connection:
     """One connection; its owner is whoever took it from the pool."""
 
-    __slots__ = ("_poll", "endpoint", "fresh", "idle_since", "sock")
+    __slots__ = ("_poll", "_renew_at", "_token", "endpoint", "fresh", "idle_since", "sock")
 
     def __init__(self, endpoint: Endpoint, op: Operation, limit: float | None) -> None:
         self.endpoint = endpoint
         self.fresh = True
         self.idle_since = 0.0
+        self._token: str | None = None
+        self._renew_at = float("inf")
         sock = socket.create_connection((endpoint.host, endpoint.port), timeout=limit)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -108,7 +123,6 @@ class _Connection:
     def _prove(self, op: Operation, limit: float | None) -> None:
         """Have the server show that it is the service, before it gets anything."""
         endpoint = self.endpoint
-        assert endpoint.secret is not None
         nonce = os.urandom(16).hex()
         parser = ResponseParser(head_only=False)
         try:
@@ -122,15 +136,17 @@ class _Connection:
                     if left <= 0:
                         raise TimeoutError
                     self.sock.settimeout(left)
-            said = json.decode(parser.reply().data) if parser.status == 200 else None
+            self._token = proved(endpoint, op.component, nonce, parser.reply(), self.sock.getpeername())
         except (ProtocolError, TooLargeError, PayloadError) as error:
             raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
-        if not parser.keep_alive or not proves(said, endpoint.secret, op.component, endpoint.instance, nonce):
-            raise NotReached(f"who listens at {endpoint.url} does not prove to be {op.component!r}", mistrust=True)
+        if not parser.keep_alive or self._token is None:
+            raise mistrusted(endpoint, op.component)
+        self._renew_at = monotonic() + LIFETIME / 2
 
     def usable(self) -> bool:
-        """Tell whether the server has neither closed it nor sent what nobody asked for."""
-        return monotonic() - self.idle_since < IDLE_CLIENT and not self._poll.poll(0)
+        """Tell whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
+        now = monotonic()
+        return now - self.idle_since < IDLE_CLIENT and now < self._renew_at and not self._poll.poll(0)
 
     def exchange(self, op: Operation, call: RpcCall, caller: str) -> ResponseParser:
         """Send a call and receive its response."""
@@ -142,7 +158,7 @@ class _Connection:
             if left == 0.0:
                 raise op.timed_out("a connection", maybe_applied=False)
             sock.settimeout(left)
-            data = request(self.endpoint, call, caller, left)
+            data = request(self.endpoint, call, caller, left, self._token)
             sent = True  # before it is, since an interrupt may come between
             try:
                 done = sock.send(data)
@@ -248,6 +264,10 @@ class Pool:
             except BaseException:
                 connection.sock.close()
                 raise
+            reply = parser.reply()
+            if token_refused(reply) and not connection.fresh and isinstance(call.body, bytes):
+                connection.sock.close()  # the server's clock was set, or its secret: another connection, another token
+                continue
             if parser.keep_alive and not self._closed:
                 connection.fresh = False
                 connection.idle_since = monotonic()
@@ -258,7 +278,7 @@ class Pool:
                     self.close()
             else:
                 connection.sock.close()
-            return parser.reply()
+            return reply
 
     def _take(self, endpoint: Endpoint) -> _Connection | None:
         idle = self._idle.get(endpoint)

@@ -121,9 +121,11 @@ class RpcDriver(Driver, ABC):
 
     Attributes:
         callbacks: what else the server answers; ``None``: nothing.
+        allowed_hosts: names under which this process is reached, beyond those that nobody can register; see `RequestGuard`.
     """
 
     callbacks: Callbacks | None = None
+    allowed_hosts: tuple[str, ...] = ()
 
     __spi__ = ("announce", "guard", "invoke")
 

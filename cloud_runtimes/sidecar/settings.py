@@ -40,6 +40,7 @@ class SidecarSettings:
         app_host, app_port: where the application listens; port ``None``: it does not, so there are no callbacks.
         app_protocol: ``"http"`` or ``"grpc"``.
         host: where to listen. Whoever reaches it may do all that the application may.
+        allowed_hosts: further names under which callers without a token reach it over HTTP; see `RequestGuard`.
         http_port, grpc_port: 0 is a free one; gRPC ``None``: not served.
         api_token: what callers must send as ``dapr-api-token``; ``None``: none is asked for.
         app_token: what is sent to the application as ``dapr-api-token``.
@@ -57,6 +58,7 @@ class SidecarSettings:
     app_port: int | None = None
     app_protocol: str = "http"
     host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
     http_port: int = 3500
     grpc_port: int | None = 50001
     api_token: str | None = field(default=None, repr=False)

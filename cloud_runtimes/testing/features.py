@@ -222,7 +222,7 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 _DURATIONS: Final = (config.duration, config.period)
-_NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false"}
+_NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false", list: "list of texts"}
 
 
 def _values(hint: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def caller(home: Path, closing: Callable[..., CloudRuntimesClient], apart: None)
 @pytest.fixture
 def token(server: RpcServer, home: Path) -> str:
     """The header that lets a caller in."""
-    return f"{TOKEN_HEADER}: {call_token(home_secret(home))}\r\n"
+    challenge = f"{int((time.time() + 300) * 1000):x}{'0' * 32}"
+    return f"{TOKEN_HEADER}: {call_token(home_secret(home), 'there', '0' * 32, challenge)}\r\n"
 
 
 @pytest.fixture

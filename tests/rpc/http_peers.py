@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from urllib.parse import urlsplit
@@ -83,3 +84,53 @@ class Hostile:
         for each in self._open:
             each.close()
         self._thread.join(5)
+
+
+class Relay:
+    """A process that took over a port and passes on what comes, in `received`, to the real server; it may change ``Host``."""
+
+    def __init__(self, target: str, *, host: str = "127.0.0.1", port: int = 0, rewrite: bool = False) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname, parts.port)
+        self._rewrite = f"host: {parts.netloc}".encode() if rewrite else None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family)
+        self.port: int = self._listener.getsockname()[1]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self.received = b""
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                thread = threading.Thread(target=self._pass, args=(source, sink, source is near), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if asks:
+                    self.received += data
+                    if self._rewrite is not None:
+                        data = re.sub(rb"host: [^\r]*", self._rewrite, data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._open:
+            each.close()
+        for thread in self._threads:
+            thread.join(5)

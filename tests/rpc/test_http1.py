@@ -148,11 +148,11 @@ def _call(**changes: Any) -> RpcCall:
 
 def test_the_bytes_of_a_request() -> None:
     where = Endpoint(False, "::1", 8080, "/prefix", b"s" * 32)
-    head, _, body = request(where, _call(), "me", 1.5).partition(b"\r\n\r\n")
+    head, _, body = request(where, _call(), "me", 1.5, "a.b.c").partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /prefix/m?q=1 HTTP/1.1"
     assert lines[1:3] == ["host: [::1]:8080", "cloud-runtimes-caller: me"]
-    assert lines[3].startswith("cloud-runtimes-token: ")
+    assert lines[3] == "cloud-runtimes-token: a.b.c"
     assert "s" * 32 not in head.decode()
     assert lines[4:] == ["cloud-runtimes-timeout: 1501", "a: b", "content-type: text/plain", "content-length: 1"]
     assert body == b"x"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import OtherOrigin, chrome
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, until, viewing
@@ -24,30 +21,13 @@ from cloud_runtimes.telemetry.viewer.server import Viewer
 
 pytestmark = pytest.mark.process
 
-# nothing of it may reach a network
-OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-    *("--no-proxy-server", "--window-size=1280,900"),
-)
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = ChromeOptions()
-    options.binary_location = program
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = Chrome(options=options, service=Service(driver))
-    made.set_page_load_timeout(60)
-    yield made
-    made.quit()
+    with chrome(tmp_path_factory.mktemp("profile")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -277,6 +257,22 @@ def test_metrics_with_their_last_value_and_a_line(page: Page, viewer: Viewer) ->
     quiet(page)
 
 
+def test_a_line_of_the_largest_numbers_has_no_hole(page: Page, viewer: Viewer) -> None:
+    points = [
+        {"timeUnixNano": str(START + n * 10**9), "count": str(n + 1), "sum": s} for n, s in enumerate((-1e308, 1e308))
+    ]
+    send(
+        viewer,
+        "metrics",
+        metrics(gauge("level", -1e308, 1e308, 0), {"name": "time", "histogram": {"dataPoints": points}}),
+    )
+    page.click("#tab-metrics")
+    page.shows(".series strong", "level", "time")
+    paths = page.run("return [...document.querySelectorAll('.series path')].map((each) => each.getAttribute('d'))")
+    assert re.findall(r"[A-Za-z]+", "".join(paths)) == ["M", "L", "L", "M", "h"]
+    quiet(page)
+
+
 def test_all_of_it_by_keyboard(page: Page, viewer: Viewer) -> None:
     send(viewer, "traces", a_trace())
     send(viewer, "traces", spans(at(1, "older", None, -10, 1, traceId="5" * 32)))
@@ -393,36 +389,6 @@ def test_a_trace_of_our_own_client(page: Page, viewer: Viewer, client: Callable[
     quiet(page)
 
 
-class _Other:
-    """A page of another origin."""
-
-    def __init__(self) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 1  # a browser may open a connection that it then does not use
-
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("content-type", "text/html")
-                self.end_headers()
-                self.wfile.write(b"<!doctype html><title>other</title>")
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.url = f"http://localhost:{self._server.server_port}/"
-
-    def __enter__(self) -> _Other:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 def test_a_page_of_another_origin_can_neither_read_nor_send(browser: Chrome, viewer: Viewer) -> None:
     send(viewer, "traces", a_trace())
     script = """
@@ -438,9 +404,8 @@ def test_a_page_of_another_origin_can_neither_read_nor_send(browser: Chrome, vie
         ]).then(done)
     """
     body = json.dumps(spans(at(7, "forged", None, 0, 1, traceId="7" * 32)))
-    with _Other() as other:
-        browser.get(other.url)
-        browser.set_script_timeout(60)
+    with OtherOrigin() as other:
+        browser.get(other.url())
         found = browser.execute_async_script(script, viewer.address, body)
         assert "GET /orders" not in str(found)
         assert "generation" not in str(found)

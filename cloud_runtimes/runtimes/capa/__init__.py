@@ -31,6 +31,15 @@ AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
 """The components whose data is in the home folder."""
 
 
+def _host_names(value: object) -> list[str]:
+    from ...rpc._request_guard import RequestGuard
+
+    if not isinstance(value, list):
+        raise ValueError("expected a list of names")
+    RequestGuard(value, option="rpc_allowed_hosts")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapaSettings:
     """Settings of the table ``[capa]``.
@@ -39,11 +48,13 @@ class CapaSettings:
         home: folder of the embedded default, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps everything in the process.
         rpc_token: what callers of this application's methods may give as ``token`` in ``[rpc.<service>]``, besides the token of its home; at least 16 characters.
         rpc_open: take calls without a token: for an application that guards itself.
+        rpc_allowed_hosts: names under which this application is reached behind a proxy or a mapping of ports, e.g. ``["shop.example.com"]``; one with a port stands for that port alone, one that begins with a dot for all names below it.
     """
 
     home: str | None = setting(None, help="folder of the embedded default")
     rpc_token: str | None = setting(None, help="token of callers from elsewhere", secret=True)
     rpc_open: bool = setting(False, help="take calls without a token")
+    rpc_allowed_hosts: list | None = setting(None, parse=_host_names, help="further names of this application")  # type: ignore[type-arg]
 
     def __post_init__(self) -> None:
         if self.rpc_token is not None:

@@ -31,6 +31,7 @@ class CapaRpc(RpcDriver):
         self._host: Host | None = None
         self._configured: tuple[Endpoint, ...] | None = None
         self._store: RpcDriver | None = None
+        self.allowed_hosts = tuple(runtime.capa.rpc_allowed_hosts or ())
         if name in runtime.settings.addresses:
             self._configured = runtime.endpoints(name)  # what is wrong with them is said before any I/O
 

@@ -13,6 +13,7 @@ from ..._dapr.failures import DaprError
 from ..._log import logger
 from ...codec.payload import JSON
 from ...rpc._limits import HEAD_TIME, SLOWEST
+from ...rpc._request_guard import RequestGuard
 from ..context import Context
 from .request import Reply, Request
 from .router import Route, Router
@@ -44,6 +45,7 @@ class HttpApi:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._guard = RequestGuard(context.settings.allowed_hosts, option="--allow-host")
         self._router = Router()
         self.otherwise: Callable[[Request], Awaitable[Reply | None]] | None = None
 
@@ -71,10 +73,13 @@ class HttpApi:
             return _NOT_FOUND, False
         if _BAD_ESCAPE.search(raw) or _is_ambiguous(scope, headers):
             return _BAD_REQUEST, False
+        shows_token = self._shows_token(headers)
+        if not shows_token and (refusal := self._guard.refusal(scope)) is not None:
+            return Reply(refusal.status, refusal.reason.encode(), "text/plain; charset=utf-8"), False
         method = scope["method"]
         path = raw.rstrip("/") or "/"
         route, params = self._router.find(method, path)
-        if not (route is not None and route.open) and not self._accepts(headers):
+        if self._context.settings.api_token is not None and not shows_token and not (route is not None and route.open):
             return _UNAUTHENTICATED, False
         body = await _body(receive, headers, self._context.settings.max_body)
         if isinstance(body, Reply):
@@ -95,10 +100,10 @@ class HttpApi:
             logger().error("%s %s failed: %r", method, path, error, exc_info=error)
             return Reply(_BUG.status, _BUG.body(), JSON), True
 
-    def _accepts(self, headers: list[tuple[str, str]]) -> bool:
+    def _shows_token(self, headers: list[tuple[str, str]]) -> bool:
         token = self._context.settings.api_token
         if token is None:
-            return True
+            return False
         given = [value for name, value in headers if name == "dapr-api-token"]
         return len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), token.encode())
 

@@ -1,18 +1,17 @@
 """What the viewer answers, as an ASGI application: OTLP over HTTP, the page, and the page's questions.
 
-OTLP: ``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` (OTLP specification, "OTLP/HTTP"). There is no authentication, so whatever a browser can be talked into is refused: a ``Host`` that somebody could have registered (DNS rebinding), requests that pages of other origins make, and no answer is for them to read.
+OTLP: ``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` (OTLP specification, "OTLP/HTTP"). There is no authentication, so `RequestGuard` refuses what pages of other origins make a browser send, and no answer is for them to read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import threading
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from ..._log import logger
 from ..._native.otlp_py import bytes_field, varint
@@ -20,6 +19,7 @@ from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError, ResourceExhaustedError
 from ...rpc._asgi import _body, _other
 from ...rpc._limits import HEAD_TIME, MAX_BODY, MAX_LINE
+from ...rpc._request_guard import RequestGuard
 from ...rpc.driver import RpcReply
 from .. import _json
 from . import otlp_json, queries, rows
@@ -95,12 +95,12 @@ class ViewerApp:
 
     Args:
         store: open.
-        host: where the server listens; the one name that need not be beyond registration.
+        guard: which requests are refused since web pages made them.
     """
 
-    def __init__(self, store: Store, host: str) -> None:
+    def __init__(self, store: Store, guard: RequestGuard) -> None:
         self._store = store
-        self._host = host.lower()
+        self._guard = guard
         self._waiting = 0
         self._decoding = threading.Lock()
         folder = Path(__file__).parent / "page"
@@ -140,7 +140,8 @@ class ViewerApp:
             or ("transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"))
         ):
             raise _RefusedError(400, "the request's target or framing is not allowed", close=True)
-        self._check_origin(headers, has_body, navigates=path == "/")
+        if (refusal := self._guard.refusal(scope)) is not None:
+            raise _RefusedError(*refusal, close=has_body)
         signal = _SIGNALS.get(path)
         if method != "POST" if signal else method not in ("GET", "HEAD"):
             raise _RefusedError(
@@ -155,31 +156,6 @@ class ViewerApp:
             return Answer(200, kind, data)
         found = await asyncio.to_thread(self._ask, path, scope.get("query_string", b"").decode("latin-1"))
         return Answer(200, JSON, json.encode(found))
-
-    def _check_origin(self, headers: dict[str, str], has_body: bool, *, navigates: bool) -> None:
-        """Refuse what a page of another origin makes a browser send."""
-        host = headers.get("host", "")
-        if not self._trusts(host):
-            raise _RefusedError(
-                421, "this Host is not answered: use an address such as 127.0.0.1, or localhost", close=has_body
-            )
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        foreign = origin is not None and origin.lower() != f"http://{host.lower()}"
-        # another page may link to this one, but not put it into a frame or read it
-        if foreign or (site not in ("none", "same-origin") and not (navigates and _is_link(headers))):
-            raise _RefusedError(403, "requests of other origins are not answered", close=has_body)
-
-    def _trusts(self, host: str) -> bool:
-        """Tell whether a ``Host`` is one that nobody can register: an address, a name without a dot, a reserved one (RFC 6761, ``.internal``), or the server's own."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        try:
-            ipaddress.ip_address(name.partition("%")[0])
-        except ValueError:
-            return bool(name) and ("." not in name or name == self._host or name.endswith((".localhost", ".internal")))
-        return True
 
     # -- OTLP -------------------------------------------------------------
 
@@ -268,10 +244,6 @@ class ViewerApp:
 
 def _media_type(headers: dict[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _is_link(headers: dict[str, str]) -> bool:
-    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 def _number(given: dict[str, str], name: str, default: int, most: int) -> int:

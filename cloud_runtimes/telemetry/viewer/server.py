@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 from ..._clock import Clocks
 from ...errors import InvalidArgumentError
+from ...rpc._request_guard import RequestGuard
 from ...rpc._threaded import ThreadedServer
 from ...rpc._uvicorn import make_server
 from .app import ViewerApp
@@ -26,6 +28,7 @@ class Viewer(ThreadedServer):
         home: the folder of the database, or ``:memory:``.
         host: where to listen. Whoever reaches it sees all, and may send.
         port: 0 is a free one.
+        allowed_hosts: further names under which browsers and exporters reach it; see `RequestGuard`.
         max_bytes: of the database.
         max_age: seconds after which records are evicted.
     """
@@ -39,6 +42,7 @@ class Viewer(ThreadedServer):
         host: str = "127.0.0.1",
         port: int = PORT,
         *,
+        allowed_hosts: Sequence[str] = (),
         max_bytes: int = MAX_BYTES,
         max_age: float = MAX_AGE,
         clocks: Clocks | None = None,
@@ -48,6 +52,7 @@ class Viewer(ThreadedServer):
             raise InvalidArgumentError(f"host {host!r:.80}: give an address or a name such as '127.0.0.1'")
         if not 0 <= port <= 65535:
             raise InvalidArgumentError(f"port {port!r}: give 0 to 65535; 0 is a free one")
+        self._guard = RequestGuard((host, *allowed_hosts), option="--allow-host", pages=True)
         self.store = Store(home, max_bytes=max_bytes, max_age=max_age, clocks=clocks or Clocks())
         self.address = ""
         """Where it listens, e.g. ``"http://127.0.0.1:4318"``."""
@@ -73,6 +78,6 @@ class Viewer(ThreadedServer):
         self.store.open()
 
     async def _serve(self) -> None:
-        self._server = make_server(ViewerApp(self.store, self._bind_to[0]), self._has_started)
+        self._server = make_server(ViewerApp(self.store, self._guard), self._has_started)
         self._server.config.timeout_graceful_shutdown = _GRACE
         await self._server.serve(sockets=[self._socket])
