@@ -6,14 +6,15 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import glob
 from pathlib import Path
+
+from ports import reserved_port
 
 __all__ = ["GUARDED", "Missing", "serve"]
 
@@ -57,6 +58,7 @@ def serve() -> Iterator[str]:
         os.chown(folder, account.pw_uid, account.pw_gid)
         options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     server: subprocess.Popen[bytes] | None = None
+    resources = ExitStack()
     try:
         made = subprocess.run(  # type: ignore[call-overload]
             [initdb, "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
@@ -68,9 +70,7 @@ def serve() -> Iterator[str]:
             raise RuntimeError(made.stderr.decode())
         access = folder / "data" / "pg_hba.conf"
         access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")  # the first that fits
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = resources.enter_context(reserved_port())
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,
@@ -100,6 +100,7 @@ def serve() -> Iterator[str]:
                 server.send_signal(signal.SIGQUIT)
                 server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+        resources.close()
 
 
 def _answers(file: Path) -> bool:

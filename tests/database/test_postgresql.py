@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -303,10 +303,9 @@ def test_a_password_that_the_server_refuses(
 
 
 @pytest.fixture
-def unused() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def unused() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

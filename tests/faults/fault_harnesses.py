@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import pytest
 from fake_layotto import FakeLayotto, Quirks
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import Event
@@ -105,8 +106,8 @@ class DaprHttpFaults(Beneath):
         self.behind = CloudRuntimesClient(
             app_id="faults", config={"capa": {"home": f":memory:faults-{next(_homes)}"}}, timeout=20
         )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        self._resources = ExitStack()
+        port = self._resources.enter_context(reserved_port())
         settings = SidecarSettings(
             app_id="faults", app_port=port, http_port=0, grpc_port=0, api_token=TOKEN, max_body=LIMIT
         )
@@ -136,6 +137,7 @@ class DaprHttpFaults(Beneath):
         self._app.close()
         self._sidecar.close()
         self.behind.close()
+        self._resources.close()
 
 
 class DaprGrpcFaults(DaprHttpFaults):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from fault_harnesses import FAULTS, Beneath, LayottoFaults
 from fault_proxy import FaultProxy
+from ports import reserved_port
 from running import declared, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
@@ -130,10 +130,9 @@ def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
 
 @pytest.mark.process
 def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Callable[[int, int], int]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     home = str(tmp_path / "home")
     with (
+        reserved_port() as port,
         CloudRuntimesClient(app_id="app", config=declared(home)) as behind,
         CloudRuntimesClient(f"grpc://127.0.0.1:{port}", app_id="app", timeout=SOON) as client,
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from fake_layotto import FakeLayotto
 from layotto import layotto_process
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.demo import _flights as flights
@@ -51,10 +51,11 @@ def run(folder: Path, endpoint: str, port: int, events: int) -> str:
 
 def test_the_demo_runs_over_layotto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of sixteen characters")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     config = {"capa": {"home": ":memory:demo"}}
-    with CloudRuntimesClient(runtime="capa", app_id="flights-demo", config=config) as beneath:
+    with (
+        reserved_port() as port,
+        CloudRuntimesClient(runtime="capa", app_id="flights-demo", config=config) as beneath,
+    ):
         with FakeLayotto(beneath, app_id="flights-demo") as fake:
             fake.invoke.routes["flights-demo"] = f"127.0.0.1:{port}"
             run(tmp_path, fake.endpoint, port, EVENTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from harnesses import RegistryRpc
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, UnavailableError
@@ -109,11 +109,10 @@ def test_the_async_example_without_the_service_says_what_is_missing(tmp_path: Pa
 
 
 def test_the_first_example_says_that_the_sidecar_is_missing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    client = CloudRuntimesClient(endpoint=f"http://localhost:{port}", timeout=30.0)
-    with pytest.raises(UnavailableError, match=r"the sidecar cannot be reached: .*cloud-runtimes serve") as caught:
-        client.rpc.invoke_method(service="service-name", method="my-method", data={"key": "value"})
+    with reserved_port() as port:
+        client = CloudRuntimesClient(endpoint=f"http://localhost:{port}", timeout=30.0)
+        with pytest.raises(UnavailableError, match=r"the sidecar cannot be reached: .*cloud-runtimes serve") as caught:
+            client.rpc.invoke_method(service="service-name", method="my-method", data={"key": "value"})
     assert not caught.value.maybe_applied
     client.close()
 

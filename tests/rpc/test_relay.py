@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from http_peers import Raw, Relay
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import UnauthenticatedError
@@ -78,12 +78,15 @@ def test_a_relay_on_another_address_of_the_same_port_and_name(
 
 
 @pytest.fixture
-def mapped(home: Path, closing: Make, relay: Callable[..., Relay]) -> Iterator[Relay]:
+def port() -> Iterator[int]:
+    with reserved_port() as reserved:
+        yield reserved
+
+
+@pytest.fixture
+def mapped(home: Path, closing: Make, relay: Callable[..., Relay], port: int) -> Iterator[Relay]:
     """A mapping of ports whose name the server allows."""
-    target = socket.create_server(("127.0.0.1", 0))
-    port = target.getsockname()[1]
     made = relay(f"http://127.0.0.1:{port}")
-    target.close()
     hosts = [f"127.0.0.1:{made.port}"]
     client = closing(
         app_id="there", config={"capa": {"home": str(home), "rpc_token": TOKEN, "rpc_allowed_hosts": hosts}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from dapr_peer import both, call
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
@@ -35,13 +35,14 @@ def until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def beside(*, token: str | None = None) -> Iterator[tuple[Sidecar, int, CloudRuntimesClient]]:
     """A sidecar that looks for an application, which does not listen yet, and the client that becomes it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     beneath = CloudRuntimesClient(config={"capa": {"home": f":memory:callbacks-{next(_homes)}"}}, app_id="shop")
-    settings = SidecarSettings(app_id="shop", app_port=port, http_port=0, grpc_port=None, app_token=token, grace=1.0)
-    with beneath, Sidecar(beneath, settings) as sidecar:
-        with CloudRuntimesClient(sidecar.http_address, app_id="shop") as client:
-            yield sidecar, port, client
+    with reserved_port() as port, beneath:
+        settings = SidecarSettings(
+            app_id="shop", app_port=port, http_port=0, grpc_port=None, app_token=token, grace=1.0
+        )
+        with Sidecar(beneath, settings) as sidecar:
+            with CloudRuntimesClient(sidecar.http_address, app_id="shop") as client:
+                yield sidecar, port, client
 
 
 def get(port: int, path: str) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import reserved_port
 
 pytestmark = pytest.mark.process
 
@@ -91,13 +92,17 @@ def _environment(**more: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("CLOUD_RUNTIMES_", "DAPR_", "APP_"))} | more
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as reserved:
+        yield reserved
+
+
 @pytest.mark.parametrize("application", [PLAIN, OURS], ids=["plain HTTP", "of ours"])
 @pytest.mark.parametrize("token", ["", "a token"], ids=["open", "with tokens"])
-def test_the_example(tmp_path: Path, application: str, token: str) -> None:
+def test_the_example(tmp_path: Path, port: int, application: str, token: str) -> None:
     app = tmp_path / "app.py"
     app.write_text(application)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     tokens = {"DAPR_API_TOKEN": token, "APP_API_TOKEN": f"{token} of the application"} if token else {}
     command = [sys.executable, "-W", "error", "-m", "cloud_runtimes", "serve", "--app-id", "service-name"]
     command += [

@@ -24,6 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
@@ -238,15 +239,13 @@ def test_a_slow_endpoint_gets_it_again(over: Callable[..., Any]) -> None:
 
 
 def test_an_endpoint_that_comes_later(over: Callable[..., Any]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    telemetry = over(f"http://127.0.0.1:{port}")
-    record(telemetry, 3)
-    assert telemetry.flush(0.5) is False
-    with GrpcReceiver(port=port) as receiver:
-        assert telemetry.flush(60)
-        assert len(receiver.spans()) == 3
+    with reserved_port() as port:
+        telemetry = over(f"http://127.0.0.1:{port}")
+        record(telemetry, 3)
+        assert telemetry.flush(0.5) is False
+        with GrpcReceiver(port=port) as receiver:
+            assert telemetry.flush(60)
+            assert len(receiver.spans()) == 3
 
 
 def refused() -> tuple[str, Any]:
