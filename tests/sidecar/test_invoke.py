@@ -92,6 +92,7 @@ def test_headers_of_the_call(tmp_path: Path) -> None:
         ("connection", "keep-alive, x-hop"),
         ("x-hop", "1"),
         ("te", "trailers"),
+        ("http2-settings", "AAMAAABkAAQAAP__"),
         ("traceparent", TRACE),
         ("dapr-caller-app-id", "lie"),
         ("dapr-api-token", "of the sidecar"),
@@ -109,6 +110,7 @@ def test_headers_of_the_call(tmp_path: Path) -> None:
     assert [value for name, value in got.headers if name == "dapr-api-token"] == ["of the application"]
     assert "x-hop" not in names
     assert "te" not in names
+    assert "http2-settings" not in names
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ __all__ = ["HOP_BY_HOP", "AppAnswer", "AppCall", "AppChannel", "Body", "NotReach
 HOP_BY_HOP: Final = frozenset(
     [
         "connection",
+        "http2-settings",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -25,7 +26,7 @@ HOP_BY_HOP: Final = frozenset(
         "upgrade",
     ]
 )
-"""Headers of one connection (RFC 9110, section 7.6.1), never passed on."""
+"""Headers of one connection (RFC 9110, section 7.6.1; RFC 7540, section 3.2.1), never passed on."""
 
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 0.5

@@ -144,7 +144,7 @@ def _joined(headers: list[tuple[str, str]]) -> Mapping[str, str]:
     """Return headers for a call of ours, which has each name once, and some for itself."""
     made: dict[str, str] = {}
     for name, value in headers:
-        if name.startswith("cloud-runtimes-") or name in ("expect", "http2-settings"):
+        if name.startswith("cloud-runtimes-") or name == "expect":
             continue
         if "\r" in value or "\n" in value:  # a server would have refused it
             raise InvalidArgumentError(f"the header {name!r} has a line end")
