@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 import pytest
@@ -121,6 +121,10 @@ def test_headers_of_the_call(tmp_path: Path) -> None:
         ("/x", [("authorization", "Basic " + base64.b64encode(b"dapr-app-id:app").decode())], "/x"),
         ("/v1.0/invoke/app/method/a/../../b//c/./d", [], "/b/c/d"),
         ("/v1.0/invoke/app/method/a/%2e%2e/b", [], "/b"),
+        ("/v1.0/invoke/app/method/..%2f..%2Fadmin", [], "/admin"),
+        ("/v1.0/invoke/app/method/a/%2e%2e%2F%2E./b%2Fc", [], "/b/c"),
+        ("/v1.0/invoke/app/method/..%252f..%252fadmin", [], "/..%252f..%252fadmin"),
+        ("/..%2f..%2fadmin", [("dapr-app-id", "app")], "/admin"),
         ("/v1.0/invoke/app.default/method/x", [], "/x"),
         ("/v1.0/invoke/a%70p/method/x", [], "/x"),
     ],
@@ -151,6 +155,16 @@ def refused(sidecar: Sidecar, target: str) -> str:
     assert (over.code, over.reason) == ("INTERNAL", None)
     assert over.text.startswith("failed to invoke, id: ")
     return str(answer.json["message"])
+
+
+@pytest.mark.parametrize("text", ["a#b", "a?b", "a\0b", "a\r/b", "\x7f"])
+def test_a_method_with_what_a_path_cannot_have_is_refused(tmp_path: Path, text: str) -> None:
+    with App() as app, beside(app, tmp_path) as sidecar:
+        answer = send(sidecar.http_address, "POST", f"/v1.0/invoke/app/method/{quote(text)}", b"1")
+        over = service(sidecar, "app", text, 3)
+    assert (answer.status, answer.error, over.code) == (500, "ERR_DIRECT_INVOKE", "INTERNAL")
+    assert "invalid method" in over.text
+    assert app.got == []
 
 
 def test_who_is_not_there(tmp_path: Path) -> None:
@@ -232,6 +246,47 @@ def test_an_application_over_grpc_is_on_invoke(tmp_path: Path) -> None:
         assert "dapr-http-status" not in done.headers
         failed = service(sidecar, "app", "fails", 0)
         assert (failed.code, failed.text) == ("INVALID_ARGUMENT", "what is that")
+
+
+@pytest.mark.parametrize("target", ["app", "other"])
+@pytest.mark.parametrize(
+    ("method", "arrives"),
+    [
+        ("50%25", "50%25"),
+        ("50%", "50%"),
+        ("admin%2F..%2Fpublic", "admin%2F..%2Fpublic"),
+        ("admin/../public", "public"),
+        ('a "b"*\\ü', 'a "b"*\\ü'),
+    ],
+)
+def test_the_name_of_a_method_over_grpc_is_text(tmp_path: Path, target: str, method: str, arrives: str) -> None:
+    with ExitStack() as stack:
+        over_grpc = stack.enter_context(serving_grpc(grpc_app()))
+        over_http = stack.enter_context(App())
+        for number, app in enumerate((over_grpc, over_http)):
+            home = tmp_path / str(number)
+            callee = stack.enter_context(beside(app, home, target))
+            sidecar = callee if target == "app" else stack.enter_context(beside(None, home))
+            assert service(sidecar, target, method, 3).code == "OK"
+    assert over_grpc.named("OnInvoke")[0].method == arrives
+    assert unquote(over_http.got[0].path) == f"/{arrives}"
+
+
+@pytest.mark.parametrize("target", ["app", "other"])
+def test_the_type_of_an_any_passes_through(tmp_path: Path, target: str) -> None:
+    kinds = messages()
+    url = "type.googleapis.com/mine.Order ü"
+    request = kinds.InvokeServiceRequest(
+        id=target, message={"method": "m", "data": kinds.Any(type_url=url, value=b"in"), "content_type": "a/b"}
+    )
+    with ExitStack() as stack:
+        app = stack.enter_context(serving_grpc(grpc_app()))
+        callee = stack.enter_context(beside(app, tmp_path, target))
+        sidecar = callee if target == "app" else stack.enter_context(beside(None, tmp_path))
+        done = call(sidecar.grpc_address, "InvokeService", request, "InvokeResponse")
+    assert app.named("OnInvoke")[0].data.type_url == url
+    assert (done.message.data.type_url, done.message.data.value) == (url, b"ni")
+    assert not [name for _, _, metadata in app.got for name in metadata if name.startswith("cloud-runtimes-")]
 
 
 # -- others -----------------------------------------------------------------

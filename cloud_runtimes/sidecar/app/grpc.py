@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 from grpc import aio
@@ -144,7 +145,7 @@ class GrpcChannel(AppChannel):
     async def invoke(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
         kinds = messages()
         request = kinds.InvokeRequest(
-            method=call.path,
+            method=unquote(call.path),
             data=kinds.Any(type_url=call.data_type, value=call.body),
             content_type=call.content_type or "",
             http_extension=kinds.HTTPExtension(

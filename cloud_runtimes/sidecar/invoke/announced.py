@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 from typing import Any, Final, cast
-from urllib.parse import quote
+from urllib.parse import unquote
 
 from ..._log import logger
 from ..._operation import Method, Operation
@@ -25,7 +25,7 @@ from ...rpc._uvicorn import make_server
 from ...rpc.driver import Announcement, RpcReply
 from ..app.channel import AppAnswer, AppCall, NotReached, passed_on
 from ..context import Context
-from .api import CALLEE, CALLER, GRPC_STATUS, clean_path
+from .api import CALLEE, CALLER, DATA_TYPE, GRPC_STATUS, method_path, type_text
 
 __all__ = ["PEER", "Announced"]
 
@@ -114,7 +114,7 @@ class _Gate:
         if incoming.method == PEER:
             place = {"grpc": self._context.grpc_address, "token": self._context.peer_token}
             return RpcReply(200, {}, JSON, json.encode(place))
-        headers = passed_on(list(incoming.headers.items()), frozenset(["host", "dapr-api-token"]))
+        headers = passed_on(list(incoming.headers.items()), frozenset(["host", "dapr-api-token", DATA_TYPE]))
         names = {name for name, _ in headers}
         if CALLER not in names and incoming.caller is not None:
             headers.append((CALLER, incoming.caller))
@@ -122,11 +122,12 @@ class _Gate:
             headers.append((CALLEE, self.app_id))
         call = AppCall(
             incoming.http_method,
-            clean_path(quote(incoming.method, safe="/%:@!$&'()*+,;=~-._")),
+            method_path(incoming.method),
             incoming.query,
             headers,
             incoming.content_type,
             incoming.data,
+            unquote(incoming.headers.get(DATA_TYPE, "")),
         )
         app = self._context.app
         assert app is not None
@@ -155,6 +156,8 @@ def _reply(answer: AppAnswer) -> RpcReply:
     headers: dict[str, str] = {}
     for name, value in answer.headers:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if answer.data_type:
+        headers[DATA_TYPE] = type_text(answer.data_type)
     if answer.is_grpc:
         code, text, _ = answer.failure or ("OK", "", b"")
         headers[GRPC_STATUS] = f"{code} {text}".strip() if text.isascii() and text.isprintable() else code

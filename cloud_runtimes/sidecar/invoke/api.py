@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ..._dapr.failures import GRPC_CODES, DaprError
 from ..._operation import Method, Operation
@@ -18,16 +17,32 @@ from ..app.channel import AppAnswer, AppCall, NotReached
 from ..app.http import HttpChannel
 from ..context import Context
 
-__all__ = ["CALLEE", "CALLER", "GRPC_STATUS", "NAMESPACE", "InvokeApi", "clean_path", "not_invoked"]
+__all__ = [
+    "CALLEE",
+    "CALLER",
+    "DATA_TYPE",
+    "GRPC_STATUS",
+    "NAMESPACE",
+    "InvokeApi",
+    "clean_path",
+    "method_path",
+    "not_invoked",
+    "type_text",
+]
 
 CALLER: Final = "dapr-caller-app-id"
 NAMESPACE: Final = "dapr-caller-namespace"
 CALLEE: Final = "dapr-callee-app-id"
 GRPC_STATUS: Final = "cloud-runtimes-grpc-status"
 """From one sidecar to another: the code of an application's answer over gRPC."""
+DATA_TYPE: Final = "cloud-runtimes-data-type"
+"""From one sidecar to another, in calls and answers: the type URL of an ``Any``, percent-encoded."""
 
 _INVOKE: Final = Method("rpc", "invoke", repeatable=False)
 _UNSAFE: Final = re.compile(r"[^!-~]")
+_SLASH: Final = re.compile("/|%2[Ff]")
+# daprd refuses these in a method (dapr/dapr `pkg/messaging/method/normalize.go`)
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f#?]")
 
 
 def not_invoked(target: str, why: str) -> DaprError:
@@ -36,9 +51,12 @@ def not_invoked(target: str, why: str) -> DaprError:
 
 
 def clean_path(path: str) -> str:
-    """Return a path, percent-encoded as it is, without empty and dot segments: an application must not be reached outside of what was asked for."""
+    """Return a path without empty and dot segments; what is percent-encoded stays so.
+
+    ``%2F`` separates segments too: many servers decode a path before they resolve ``..``, and so would leave what was asked for.
+    """
     kept: list[str] = []
-    for segment in path.split("/"):
+    for segment in _SLASH.split(path):
         plain = unquote(segment)
         if plain == "..":
             if kept:
@@ -46,6 +64,16 @@ def clean_path(path: str) -> str:
         elif plain not in ("", "."):
             kept.append(segment)
     return "/".join(kept)
+
+
+def method_path(method: str) -> str:
+    """Return the path of a method's name, in which ``%`` is a character like any other."""
+    return clean_path(quote(method, safe="/:@!$&'()*+,;=~-._"))
+
+
+def type_text(data_type: str) -> str:
+    """Return a type URL as the value of `DATA_TYPE`."""
+    return quote(data_type, safe="/:.-_~")
 
 
 class InvokeApi:
@@ -74,8 +102,11 @@ class InvokeApi:
             stream: an answer without a length may come piece by piece, in its ``rest``; only the own application's does.
 
         Raises:
-            DaprError: it was not reached.
+            DaprError: it was not reached, or its path has ``#``, ``?`` or a control character.
         """
+        if _FORBIDDEN.search(unquote(call.path)):
+            why = "a method has no '#', '?' or control character"
+            raise not_invoked(target, f"rpc error: code = InvalidArgument desc = invalid method: {why}")
         names = {CALLER, CALLEE, NAMESPACE, "dapr-app-id", "dapr-api-token", "host"}
         call.headers = [(name, value) for name, value in call.headers if name not in names]
         call.headers += [(CALLER, self._app_id), (NAMESPACE, "default"), (CALLEE, target)]
@@ -120,13 +151,15 @@ class InvokeApi:
             driver: RpcDriver = self._context.driver("rpc", target)
             op = Operation(_INVOKE, target, self._context.settings.timeout)
             verb = "POST" if call.verb == "NONE" else call.verb
-            rpc = RpcCall(
-                unquote(call.path), call.path, verb, call.body, call.content_type, _joined(call.headers), call.query
-            )
+            headers = _joined(call.headers)
+            if call.data_type:
+                headers[DATA_TYPE] = type_text(call.data_type)
+            rpc = RpcCall(unquote(call.path), call.path, verb, call.body, call.content_type, headers, call.query)
             reply = await driver.invoke_async(op, rpc)
         except CloudRuntimesError as error:
             raise not_invoked(target, error.message) from error
         headers = dict(reply.headers)
+        data_type = unquote(headers.pop(DATA_TYPE, ""))
         headers.pop("date", None)
         code = headers.pop(GRPC_STATUS, None)
         name, _, text = (code or "").partition(" ")
@@ -136,11 +169,12 @@ class InvokeApi:
             reply.content_type,
             reply.data,
             failure=(name, text, b"") if name in GRPC_CODES and name != "OK" else None,
+            data_type=data_type,
             is_grpc=code is not None,
         )
 
 
-def _joined(headers: list[tuple[str, str]]) -> Mapping[str, str]:
+def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     """Return headers for a call of ours, which has each name once, and some for itself."""
     made: dict[str, str] = {}
     for name, value in headers:

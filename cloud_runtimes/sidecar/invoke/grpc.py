@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote
 
 from grpc import StatusCode
 
@@ -12,7 +11,7 @@ from ..._dapr.failures import GRPC_CODES, grpc_code_of_http
 from ..._dapr.messages import messages
 from ..app.channel import AppAnswer, AppCall
 from ..app.grpc import VERBS, headers_of, metadata_of
-from .api import InvokeApi, clean_path, not_invoked
+from .api import InvokeApi, method_path, not_invoked
 
 __all__ = ["InvokeMethods"]
 
@@ -37,7 +36,7 @@ class InvokeMethods:
             raise not_invoked("", "the id of an application is missing")
         call = AppCall(
             name,
-            clean_path(quote(message.method, safe="/%:@!$&'()*+,;=~-._")),
+            method_path(message.method),
             message.http_extension.querystring,
             headers_of(context.invocation_metadata()),
             message.content_type or None,
