@@ -65,6 +65,7 @@ class Document:
     Attributes:
         where: file and name, for messages.
         version: the part of ``apiVersion`` behind ``/``.
+        namespace: ``""``: none is given.
         spec: its table; secrets may be in it.
     """
 
@@ -74,14 +75,19 @@ class Document:
     name: str
     spec: Mapping[str, Any]
     scopes: tuple[str, ...]
+    namespace: str
     secret_store: str | None
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.where}>"
 
 
-def read_all(paths: Sequence[str | os.PathLike[str]], app_id: str, problems: Problems) -> list[Document]:
-    """Return the resources of folders (all ``*.yaml`` and ``*.yml`` in them, in the order of their names) and files, without those whose ``scopes`` leave the application out.
+def read_all(
+    paths: Sequence[str | os.PathLike[str]], app_id: str, problems: Problems, namespace: str = ""
+) -> list[Document]:
+    """Return the resources of folders (all ``*.yaml`` and ``*.yml`` in them, in the order of their names) and files.
+
+    Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another.
 
     Raises:
         InvalidArgumentError: a path does not exist, or PyYAML is missing. What is wrong inside of files goes to ``problems``.
@@ -102,7 +108,9 @@ def read_all(paths: Sequence[str | os.PathLike[str]], app_id: str, problems: Pro
                 continue
             place = str(file) if len(documents) == 1 else f"{file}, document {number}"
             document = _document(place, each, problems)
-            if document is not None and (not document.scopes or app_id in document.scopes):
+            if document is None or (document.scopes and app_id not in document.scopes):
+                continue
+            if not (namespace and document.namespace) or document.namespace == namespace:
                 found.append(document)
     return found
 
@@ -123,7 +131,8 @@ def _document(where: str, table: Any, problems: Problems) -> Document | None:
         return None
     kind, version = str(table.get("kind")), str(table.get("apiVersion"))
     about = table.get("metadata")
-    name = about.get("name") if isinstance(about, dict) else None
+    about = about if isinstance(about, dict) else {}
+    name = about.get("name")
     if not isinstance(name, str) or not name or "/" in name:
         problems.add(where, "metadata.name must be text without '/'")
         return None
@@ -144,7 +153,8 @@ def _document(where: str, table: Any, problems: Problems) -> Document | None:
     if scopes is None:
         problems.add(where, "scopes must be a list of app ids")
         return None
-    return Document(where, kind, version.partition("/")[2], name, spec, scopes, str(store) if store else None)
+    space = str(about.get("namespace") or "")
+    return Document(where, kind, version.partition("/")[2], name, spec, scopes, space, str(store) if store else None)
 
 
 def texts(value: Any) -> tuple[str, ...] | None:

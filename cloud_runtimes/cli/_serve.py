@@ -176,7 +176,11 @@ def _resources(options: ServeOptions, app_id: str) -> Any:
         return None
     from ..sidecar.resources import load
 
-    found = load([path for each in options.resources for path in each.split(",") if path], app_id)
+    found = load(
+        [path for each in options.resources for path in each.split(",") if path],
+        app_id,
+        os.environ.get("NAMESPACE", ""),
+    )
     for each in found.warnings:
         note(f"warning: {each}")
     return found
@@ -203,6 +207,7 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
     }  # fmt: skip
     return SidecarSettings(
         app_id=app_id,
+        namespace=os.environ.get("NAMESPACE") or "default",
         app_host=options.app_channel_address,
         app_port=options.app_port if options.app_port is not None and options.app_port > 0 else None,
         app_protocol=options.app_protocol,

@@ -37,6 +37,7 @@ class SidecarSettings:
 
     Attributes:
         app_id: the application beside it: the default consumer group, source of its events, and its name for calls.
+        namespace: as ``NAMESPACE`` of daprd: what callees are told of the caller, and the second part of ``<app id>.<namespace>``.
         app_host, app_port: where the application listens; port ``None``: it does not, so there are no callbacks.
         app_protocol: ``"http"`` or ``"grpc"``.
         host: where to listen. Whoever reaches it may do all that the application may.
@@ -54,6 +55,7 @@ class SidecarSettings:
     """
 
     app_id: str
+    namespace: str = "default"
     app_host: str = "127.0.0.1"
     app_port: int | None = None
     app_protocol: str = "http"

@@ -271,12 +271,19 @@ def test_a_command_that_cannot_be_run(home: Path, tmp_path: Path, made: str | No
 
 
 @pytest.mark.process
-def test_resource_files_are_read_and_what_has_no_effect_is_told(home: Path, tmp_path: Path) -> None:
+def test_resource_files_are_read_and_what_has_no_effect_is_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMESPACE", "shops")
     folder = tmp_path / "components"
     folder.mkdir()
     (folder / "statestore.yaml").write_text(
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: statestore}\n"
         "spec:\n  type: state.in-memory\n  version: v1\n  metadata: [{name: actorStateStore, value: 'true'}]\n"
+    )
+    (folder / "other.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: other, namespace: others}\n"
+        "spec: {type: state.in-memory, version: v1}\n"
     )
     with _serving("serve", "--resources-path", str(folder), *FREE) as (process, found):
         assert _status(f"{found[1]}/v1.0/state/statestore/absent") == 204

@@ -137,6 +137,29 @@ def test_where_the_target_stands(tmp_path: Path, path: str, headers: Any, arrive
     assert got.header("dapr-app-id") is None
 
 
+@pytest.mark.parametrize("target", ["app", "other"])
+def test_the_namespace_of_the_caller(tmp_path: Path, target: str) -> None:
+    with ExitStack() as stack:
+        over_http, over_grpc = stack.enter_context(App()), stack.enter_context(serving_grpc(Streams()))
+        for number, app in enumerate((over_http, over_grpc)):
+            home = tmp_path / str(number)
+            callee = stack.enter_context(beside(app, home, target, namespace="shops"))
+            sidecar = callee if target == "app" else stack.enter_context(beside(None, home, namespace="shops"))
+            if app is over_http:
+                path = f"/v1.0/invoke/{target}.shops/method/x"
+                assert invoked(sidecar, "GET", path)[0] == 200
+                assert invoked(sidecar, "GET", path.replace("shops", "default"))[0] == 500
+            else:
+                channel = stack.enter_context(grpc.insecure_channel(sidecar.grpc_address))
+                hello = channel.unary_unary("/mine.Greeter/Hello")
+                assert hello(b"", metadata=(("dapr-app-id", f"{target}.shops"),), timeout=30) == b"hello "
+    (got,) = over_http.got
+    hello_got = next(metadata for method, _, metadata in over_grpc.got if method == "/mine.Greeter/Hello")
+    for told in (dict(got.headers), hello_got):
+        names = [told[f"dapr-{name}"] for name in ("caller-app-id", "caller-namespace", "callee-app-id")]
+        assert names == ["app", "shops", target]
+
+
 def test_what_nobody_takes_is_not_found(tmp_path: Path) -> None:
     with beside(None, tmp_path) as sidecar:
         answer = send(sidecar.http_address, "GET", "/any/path")
@@ -391,7 +414,7 @@ def test_calls_of_grpc_are_passed_on(tmp_path: Path, target: str) -> None:
         if own is None:
             stack.enter_context(beside(app, tmp_path, "other", app_token="token", api_token="of the other"))
         channel = stack.enter_context(grpc.insecure_channel(sidecar.grpc_address))
-        metadata = (("dapr-app-id", target), ("x-mine", "1"))
+        metadata = (("dapr-app-id", target), ("x-mine", "1"), ("dapr-caller-app-id", "lie"))
         reply, done = channel.unary_unary("/mine.Greeter/Hello").with_call(b"Ada", metadata=metadata, timeout=30)
         assert reply == b"hello Ada"
         assert dict(done.initial_metadata())["x-initial"] == "1"
@@ -399,6 +422,7 @@ def test_calls_of_grpc_are_passed_on(tmp_path: Path, target: str) -> None:
         assert (trailing["x-trailing"], trailing["x-bytes-bin"]) == ("2", b"\x00\xff")
         told = next(metadata for method, _, metadata in app.got if method == "/mine.Greeter/Hello")
         assert (told["x-mine"], told["dapr-api-token"], told["dapr-callee-app-id"]) == ("1", "token", target)
+        assert (told["dapr-caller-app-id"], told["dapr-caller-namespace"]) == ("app", "default")
         assert "dapr-app-id" not in told
 
         chat: Any = channel.stream_stream("/mine.Greeter/Chat")

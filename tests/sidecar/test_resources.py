@@ -100,6 +100,23 @@ def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / ".cloud_runtimes").exists()  # nothing beside what the files name
 
 
+def test_resources_of_another_namespace_are_left_out(tmp_path: Path) -> None:
+    there = component("here", "state.sqlite", '{name: connectionString, value: "{namespace}.db"}')
+    paths = write(
+        tmp_path,
+        there,
+        component("shops", "state.in-memory").replace("name: shops", "name: shops\n  namespace: shops"),
+        component("others", "state.in-memory").replace("name: others", "name: others\n  namespace: others"),
+    )
+    found = load(paths, "shop", "shops")
+    assert [each.name for each in found.components] == ["here", "shops"]
+    assert found.config["state"]["here"]["path"] == "shops.shop.db"
+    # without a namespace of the process those of the files do not matter
+    found = load(paths, "shop")
+    assert [each.name for each in found.components] == ["here", "shops", "others"]
+    assert found.config["state"]["here"]["path"] == "default.shop.db"
+
+
 def test_what_is_in_memory_is_of_one_load(tmp_path: Path) -> None:
     paths = write(tmp_path, component("memory", "state.in-memory"))
     with open_client(load(paths, "shop")) as one, open_client(load(paths, "shop")) as other:

@@ -25,7 +25,7 @@ from ...rpc._uvicorn import make_server
 from ...rpc.driver import Announcement, RpcReply
 from ..app.channel import AppAnswer, AppCall, NotReached, passed_on
 from ..context import Context
-from .api import CALLEE, CALLER, DATA_TYPE, GRPC_STATUS, method_path, type_text
+from .api import CALLEE, CALLER, DATA_TYPE, GRPC_STATUS, NAMESPACE, PEER_NAMESPACE, method_path, type_text
 
 __all__ = ["PEER", "Announced"]
 
@@ -34,6 +34,8 @@ PEER: Final = "cloud-runtimes/sidecar"
 
 _SERVE: Final = Method("rpc", "serve", repeatable=False)
 _TIME: Final = 10.0
+_BETWEEN: Final = frozenset(["host", "dapr-api-token", DATA_TYPE, PEER_NAMESPACE])
+"""Headers of a call between sidecars, which the application does not get."""
 
 
 class Announced:
@@ -114,12 +116,10 @@ class _Gate:
         if incoming.method == PEER:
             place = {"grpc": self._context.grpc_address, "token": self._context.peer_token}
             return RpcReply(200, {}, JSON, json.encode(place))
-        headers = passed_on(list(incoming.headers.items()), frozenset(["host", "dapr-api-token", DATA_TYPE]))
-        names = {name for name, _ in headers}
-        if CALLER not in names and incoming.caller is not None:
+        headers = passed_on(list(incoming.headers.items()), _BETWEEN)
+        if incoming.caller is not None:
             headers.append((CALLER, incoming.caller))
-        if CALLEE not in names:
-            headers.append((CALLEE, self.app_id))
+        headers += [(NAMESPACE, incoming.headers.get(PEER_NAMESPACE, "default")), (CALLEE, self.app_id)]
         call = AppCall(
             incoming.http_method,
             method_path(incoming.method),

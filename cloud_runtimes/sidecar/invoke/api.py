@@ -23,6 +23,7 @@ __all__ = [
     "DATA_TYPE",
     "GRPC_STATUS",
     "NAMESPACE",
+    "PEER_NAMESPACE",
     "InvokeApi",
     "clean_path",
     "method_path",
@@ -33,6 +34,8 @@ __all__ = [
 CALLER: Final = "dapr-caller-app-id"
 NAMESPACE: Final = "dapr-caller-namespace"
 CALLEE: Final = "dapr-callee-app-id"
+PEER_NAMESPACE: Final = "cloud-runtimes-caller-namespace"
+"""From one sidecar to another: the caller's namespace; absent: ``"default"``. Servers of ours keep `NAMESPACE` from their handlers."""
 GRPC_STATUS: Final = "cloud-runtimes-grpc-status"
 """From one sidecar to another: the code of an application's answer over gRPC."""
 DATA_TYPE: Final = "cloud-runtimes-data-type"
@@ -82,12 +85,17 @@ class InvokeApi:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._app_id = context.settings.app_id
+        self._namespace = context.settings.namespace
         host = context.settings.host
         self._place = f"[{host}]" if ":" in host else host
 
     def is_own(self, target: str) -> bool:
-        """Tell whether the target is the application of this sidecar; ``<id>.<namespace>`` is it in the only namespace there is."""
-        return target in (self._app_id, f"{self._app_id}.default")
+        """Tell whether the target is the application of this sidecar."""
+        return self.app_id_of(target) == self._app_id
+
+    def app_id_of(self, target: str) -> str:
+        """Return a target without the namespace of this sidecar, ``<id>.<namespace>``; no others are known."""
+        return target.removesuffix(f".{self._namespace}")
 
     def needs_verb(self, target: str) -> bool:
         """Tell whether the target is known to speak HTTP."""
@@ -109,7 +117,7 @@ class InvokeApi:
             raise not_invoked(target, f"rpc error: code = InvalidArgument desc = invalid method: {why}")
         names = {CALLER, CALLEE, NAMESPACE, "dapr-app-id", "dapr-api-token", "host"}
         call.headers = [(name, value) for name, value in call.headers if name not in names]
-        call.headers += [(CALLER, self._app_id), (NAMESPACE, "default"), (CALLEE, target)]
+        call.headers += [(CALLER, self._app_id), (NAMESPACE, self._namespace), (CALLEE, self.app_id_of(target))]
         if self.is_own(target):
             return await self._own(target, call, stream)
         call.headers += [
@@ -147,11 +155,14 @@ class InvokeApi:
             raise not_invoked(target, "the path cannot be sent")
         if len(call.body) > MAX_BODY:
             raise not_invoked(target, f"a body of more than {MAX_BODY:,} bytes")
+        app_id = self.app_id_of(target)
         try:
-            driver: RpcDriver = self._context.driver("rpc", target)
-            op = Operation(_INVOKE, target, self._context.settings.timeout)
+            driver: RpcDriver = self._context.driver("rpc", app_id)
+            op = Operation(_INVOKE, app_id, self._context.settings.timeout)
             verb = "POST" if call.verb == "NONE" else call.verb
             headers = _joined(call.headers)
+            if self._namespace != "default":
+                headers[PEER_NAMESPACE] = self._namespace
             if call.data_type:
                 headers[DATA_TYPE] = type_text(call.data_type)
             rpc = RpcCall(unquote(call.path), call.path, verb, call.body, call.content_type, headers, call.query)

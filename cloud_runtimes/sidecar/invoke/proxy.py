@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final
@@ -43,9 +44,21 @@ class Proxy:
         target = told.get(CALLEE) or told.get(_APP_ID)
         if not isinstance(target, str):
             return None
+        target = self._api.app_id_of(target)
         kept = [(name, value) for name, value in metadata if name not in _KEPT_BACK and not name.startswith("grpc-")]
+        kept += self._caller(told)
         # without serializers: bytes go through, and what is unary is a stream of one
         return grpc.stream_stream_rpc_method_handler(partial(self._pass_on, str(details.method), target, kept))
+
+    def _caller(self, told: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return who calls: the own application, or whom another sidecar names, which proves itself by its token."""
+        settings = self._context.settings
+        token, given = self._context.peer_token, str(told.get("dapr-api-token"))
+        named = told if token is not None and hmac.compare_digest(given.encode(), token.encode()) else {}
+        return [
+            (CALLER, str(named.get(CALLER, settings.app_id))),
+            (NAMESPACE, str(named.get(NAMESPACE, settings.namespace))),
+        ]
 
     async def _pass_on(
         self, method: str, target: str, metadata: list[tuple[str, Any]], requests: Any, context: Any
@@ -71,14 +84,12 @@ class Proxy:
 
     async def _channel(self, target: str) -> tuple[aio.Channel, tuple[tuple[str, str], ...]]:
         """Return the way to an application, and what is sent besides the metadata of the call."""
-        own = self._context.settings.app_id
-        told = ((CALLER, own), (NAMESPACE, "default"), (CALLEE, target))
         if self._api.is_own(target):
             app = self._context.app
             if not isinstance(app, GrpcChannel):
                 why = "it speaks HTTP: give --app-protocol grpc" if app else "it has no port: give --app-port"
                 raise CloudRuntimesError(f"the application takes no calls of gRPC: {why}")
-            return app.channel, (*told, *app.token)
+            return app.channel, ((CALLEE, target), *app.token)
         place, token = await self._peer(target)
         channel = self._channels.get(place)
         if channel is None:
@@ -93,7 +104,7 @@ class Proxy:
                     ("grpc.enable_http_proxy", 0),
                 ),
             )
-        return channel, (*told, (_APP_ID, target), ("dapr-api-token", token))
+        return channel, ((CALLEE, target), (_APP_ID, target), ("dapr-api-token", token))
 
     async def _peer(self, target: str) -> tuple[str, str]:
         """Ask the sidecar of an application for its address, by our registry, which proves who it is."""

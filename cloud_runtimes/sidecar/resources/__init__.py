@@ -39,19 +39,20 @@ class Resources:
     warnings: tuple[str, ...] = ()
 
 
-def load(paths: Sequence[str | os.PathLike[str]], app_id: str) -> Resources:
+def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = "") -> Resources:
     """Read folders and files.
 
     Args:
         paths: as ``--resources-path``.
         app_id: of the application; resources with other ``scopes`` are left out.
+        namespace: resources of another are left out; ``""``: all are taken.
 
     Raises:
         InvalidArgumentError: with all that is wrong: types, kinds and fields that there are not, values that do not fit, secrets that are not found. No secret is told.
     """
     problems = Problems()
-    documents = read_all(paths, app_id, problems)
-    components = Components([each for each in documents if each.kind == "Component"], app_id, problems)
+    documents = read_all(paths, app_id, problems, namespace)
+    components = Components([each for each in documents if each.kind == "Component"], app_id, problems, namespace)
     subscriptions = [subscription(each, problems) for each in documents if each.kind == "Subscription"]
     policies = resiliency([each for each in documents if each.kind == "Resiliency"], app_id, problems)
     problems.finish()

@@ -37,11 +37,12 @@ class Components:
         bindings: name → service and store.
     """
 
-    def __init__(self, documents: list[Document], app_id: str, problems: Problems) -> None:
+    def __init__(self, documents: list[Document], app_id: str, problems: Problems, namespace: str) -> None:
         self.tables: dict[str, dict[str, dict[str, Any]]] = {}
         self.infos: list[ComponentInfo] = []
         self.bindings: dict[str, tuple[str, str]] = {}
         self._app_id = app_id
+        self._namespace = namespace
         self._problems = problems
         self._memory = f":memory:sidecar-{secrets.token_hex(8)}"
         self._names: dict[str, str] = {}
@@ -157,7 +158,10 @@ class Components:
         if not isinstance(value, (str, int, float)):
             self._problems.add(document.where, f"metadata {name!r}: the value must be text, a number, true or false")
             return None
-        text = str(value).replace("{appID}", self._app_id)
+        place = (
+            f"{self._namespace or 'default'}.{self._app_id}"  # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
+        )
+        text = str(value).replace("{appID}", self._app_id).replace("{namespace}", place)
         return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
 
     # -- secrets ----------------------------------------------------------
