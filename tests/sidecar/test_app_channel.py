@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from apps import App, GrpcApp, Reply, serving_grpc
+from fault_proxy import FaultProxy
 from grpc import StatusCode
 
 from cloud_runtimes._dapr.messages import messages
@@ -195,6 +196,19 @@ def test_over_grpc_a_call_is_on_invoke() -> None:
     assert metadata["x-one"] == "1"
     assert metadata["dapr-accept"] == "*/*"
     assert metadata["dapr-api-token"] == "the-token"
+
+
+def test_over_grpc_an_application_may_be_slow_to_let_in() -> None:
+    async def main(port: int) -> None:
+        channel = GrpcChannel(settings(port))
+        assert (await channel.invoke(AppCall("PUT", "a"))).status == 200
+        await channel.close()
+
+    app = GrpcApp(OnInvoke=("InvokeRequest", lambda request, context: messages().InvokeResponse()))
+    with serving_grpc(app), FaultProxy(app.port) as proxy:
+        proxy.down.latency = 1.5  # more than the longest pause between two attempts
+        asyncio.run(main(proxy.port))
+        assert proxy.accepted == 1
 
 
 def test_over_grpc_a_failure_is_a_status() -> None:

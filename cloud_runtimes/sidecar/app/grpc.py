@@ -107,9 +107,8 @@ class GrpcChannel(AppChannel):
             options=(
                 ("grpc.max_receive_message_length", settings.max_body),
                 ("grpc.max_send_message_length", -1),
-                # an application that was restarted is found again at once
+                # an application that was restarted is found again at once; an attempt that is under way has 20 s, as in daprd
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_http_proxy", 0),
