@@ -81,8 +81,9 @@ class _Logger:
         repeated(f"uvicorn {message}", message)
 
     @staticmethod
-    def error(message: str, *args: Any, **more: Any) -> None:
-        logger().error(message.rstrip(), *args, **more)
+    def error(message: str, *args: Any, exc_info: BaseException | None = None) -> None:
+        if not isinstance(exc_info, asyncio.CancelledError):  # `Server.shutdown` tells of those that it breaks off
+            logger().error(message.rstrip(), *args, exc_info=exc_info)
 
     @staticmethod
     def log(*args: Any) -> None:
@@ -223,10 +224,18 @@ class Server(uvicorn.Server):
                 )  # many may be over at once, and what they hold is not let go for nothing: others come in between
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """End; who does not read its answer does not hold it up longer than others may."""
+        """End; who does not read its answer does not hold it up longer than others may. Requests that are under way after the grace are broken off."""
         watch = asyncio.create_task(self._keep_looking())
+        # uvicorn would tell of them by a logger of its own, which writes to stderr where nobody has set it up
+        grace, self.config.timeout_graceful_shutdown = self.config.timeout_graceful_shutdown, None
         try:
-            await super().shutdown(sockets)
+            async with asyncio.timeout(grace):
+                await super().shutdown(sockets)
+        except TimeoutError:
+            tasks = self.server_state.tasks
+            logger().warning("requests under way %g s after the stop are broken off: %d", grace, len(tasks))
+            for each in tasks:
+                each.cancel()
         finally:
             watch.cancel()
 

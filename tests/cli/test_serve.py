@@ -118,6 +118,22 @@ print(json.dumps({name: value for name, value in os.environ.items() if name.star
 
 
 @pytest.mark.process
+def test_a_request_that_is_under_way_at_the_end_is_broken_off(home: Path) -> None:
+    given = ("--dapr-graceful-shutdown-seconds", "0.3")
+    with _serving("serve", "-H", "0", "--no-grpc", *given) as (process, found):
+        place = found[1].removeprefix("http://").split(":")
+        with socket.create_connection((place[0], int(place[1])), timeout=60) as caller:
+            head = b"POST /v1.0/state/store HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n"
+            caller.sendall(head + b"expect: 100-continue\r\n\r\n")
+            assert caller.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+            process.send_signal(signal.SIGTERM)
+            err = process.communicate(timeout=60)[1]
+            assert caller.recv(100).startswith(b"HTTP/1.1 500 ")
+    assert process.returncode == 143
+    assert err == "warning: requests under way 0.3 s after the stop are broken off: 1\n"
+
+
+@pytest.mark.process
 def test_the_command_finds_what_dapr_run_tells_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_GRPC_PORT", "1")
     monkeypatch.setenv("APP_PORT", "2")
