@@ -251,6 +251,14 @@ def test_over_grpc_a_due_job_is_on_job_event(tmp_path: Path, method: str) -> Non
     assert json_format.MessageToDict(messages().Value.FromString(request.data.value)) == {"x": 1}
 
 
+def test_over_grpc_a_job_without_data_has_none(tmp_path: Path) -> None:
+    app = GrpcApp(OnJobEvent=("JobEventRequest", lambda request, context: messages().JobEventResponse()))
+    with serving_grpc(app), serving(declared(str(tmp_path)), app_port=app.port, app_protocol="grpc") as sidecar:
+        assert post(sidecar, "j", {"dueTime": "0s"}).status == 204
+        (request,) = until(lambda: app.named("OnJobEvent"))
+    assert (request.name, request.HasField("data"), request.content_type) == ("j", False, "")
+
+
 def test_over_grpc_failures(tmp_path: Path) -> None:
     def answer(request: Any, context: Any) -> Any:
         if request.name == "unknown":

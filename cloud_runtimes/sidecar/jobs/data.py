@@ -13,11 +13,9 @@ from .job import JobData
 __all__ = ["any_message", "json_of"]
 
 
-def any_message(data: JobData | None) -> Any:
+def any_message(data: JobData) -> Any:
     """Return an ``Any``; JSON is in a ``google.protobuf.Value``."""
     kinds = messages()
-    if data is None:
-        return kinds.Any()
     if data.type_url is not None:
         return kinds.Any(type_url=data.type_url, value=data.body)
     value = json_format.ParseDict(data.value, kinds.Value())

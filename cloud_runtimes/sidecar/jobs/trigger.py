@@ -69,14 +69,13 @@ class Trigger:
         from .data import any_message
 
         kinds = messages()
-        packed = any_message(data)
         request = kinds.JobEventRequest(
-            name=run.name,
-            data=packed,
-            method=f"job/{run.name}",
-            content_type=packed.type_url,
-            http_extension=kinds.HTTPExtension(verb=3),
+            name=run.name, method=f"job/{run.name}", http_extension=kinds.HTTPExtension(verb=3)
         )
+        if data is not None:
+            packed = any_message(data)
+            request.data.CopyFrom(packed)
+            request.content_type = packed.type_url
         try:
             try:
                 await app.unary(f"{CALLBACK}OnJobEvent", request, "JobEventResponse")
