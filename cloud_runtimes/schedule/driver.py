@@ -48,7 +48,7 @@ class JobSpec(NamedTuple):
         due_ms: first occurrence, milliseconds since 1970; ``None``: the schedule's first.
         delay_ms: instead of it: so long after the driver's own now.
         repeats: occurrences at most.
-        expires_ms, ttl_ms: end of the occurrences; the latter counts from the first, or from the driver's own now.
+        expires_ms, ttl_ms: no occurrence after it; the latter counts from the first, or from the driver's own now.
         data, content_type: encoded; both ``None``: no data.
         target: text is the name of a handler.
         failure_policy, misfire, timezone: checked.

@@ -73,7 +73,7 @@ class Job:
         schedule: cron text, ``@every …`` or ``@hourly`` …; ``None``: one run at ``due_time``.
         due_time: the first run, where one was given.
         repeats: how many occurrences there are at most.
-        expires_at: no occurrence from then on; from ``ttl``.
+        expires_at: no occurrence after it; from ``ttl``.
         data: decoded.
         target: what runs; text is the name of a handler.
         failure_policy, misfire, timezone: as given.

@@ -111,7 +111,7 @@ def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
     if spec.schedule is None or (spec.repeats is not None and count >= spec.repeats):
         return None
     found = occurrences(spec.schedule, spec.timezone).after(after_ms)
-    return None if found is None or (spec.expires_ms is not None and found >= spec.expires_ms) else found
+    return None if found is None or (spec.expires_ms is not None and found > spec.expires_ms) else found
 
 
 class SqliteSchedule(ScheduleDriver):
@@ -144,7 +144,7 @@ class SqliteSchedule(ScheduleDriver):
         expires = spec.expires_ms if spec.ttl_ms is None else (due or now) + spec.ttl_ms
         spec = spec._replace(due_ms=due, delay_ms=None, expires_ms=expires, ttl_ms=None)
         first = due if due is not None else following(spec, 0, now)
-        if first is None or (expires is not None and first >= expires):
+        if first is None or (expires is not None and first > expires):
             raise InvalidArgumentError(
                 f"job {spec.name!r} would never run: its schedule has no occurrence"
                 + (" before its ttl is over" if expires is not None else "")

@@ -366,7 +366,7 @@ def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], boo
         return None, (first,), True
     left = None if spec.repeats is None else spec.repeats - job.occurrences
     times = occurrences(spec.schedule, spec.timezone)
-    end = wall + 1 if spec.expires_ms is None else max(first + 1, min(wall + 1, spec.expires_ms))
+    end = wall + 1 if spec.expires_ms is None else max(first, min(wall, spec.expires_ms)) + 1
     if isinstance(times, Interval):
         return None, range(first, end, times.ms)[:left], True
     due = [first]

@@ -110,6 +110,6 @@ def _checked(spec: JobSpec) -> DaprJob:
         due = now + spec.delay_ms if spec.delay_ms is not None else spec.due_ms
         first = due if due is not None else occurrences(spec.schedule, spec.timezone).after(now)
         expires = spec.expires_ms if spec.ttl_ms is None else (due or now) + spec.ttl_ms
-        if first is None or (expires is not None and first >= expires):
+        if first is None or (expires is not None and first > expires):
             raise never_runs(spec.name, expires is not None)
     return stored(spec)

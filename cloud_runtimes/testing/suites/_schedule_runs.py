@@ -80,7 +80,9 @@ class RunTests(ScheduleCases):
     ) -> None:
         runs = Runs(client, face)
         due = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
-        face.call(client.schedule, "schedule_job", "j", schedule="@every 1h", due_time=due, ttl="2h30m")
+        face.call(
+            client.schedule, "schedule_job", "j", schedule="@every 1h", due_time=due, ttl="2h"
+        )  # the end belongs to it
         with face.opened(client.schedule.running()):
             harness.advance(601)
             for n in (1, 2, 3):
