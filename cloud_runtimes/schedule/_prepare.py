@@ -106,6 +106,10 @@ def _schedule(schedule: Any, timezone: str) -> str | None:
             f"schedule must be cron text, '@every 5s', '@hourly' … or a timedelta, not {type(schedule).__name__}"
         )
     occurrences(schedule, timezone)
+    if schedule.strip().startswith("@every") and timezone != "UTC":
+        raise InvalidArgumentError(
+            f"timezone {timezone!r:.80}: an interval such as '@every 1h' is the same in all time zones: leave the time zone out, or give cron"
+        )
     return schedule.strip()
 
 

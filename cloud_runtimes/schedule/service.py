@@ -92,7 +92,7 @@ class ScheduleService(Service):
             overwrite: replace a job of the name; else it is an error.
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
             misfire: what becomes of occurrences that nobody could run in time: ``"once"``: of all that are due the latest is run, however late, and the others are skipped; ``"skip"``: those are skipped that are 10 seconds late, or have a later one due; ``"all"``: each is run. Skipped ones are counted and in the history.
-            timezone: of cron text, by its IANA name.
+            timezone: of cron text, by its IANA name; an interval has none.
             timeout: seconds; the client's by default.
             metadata: for the component.
 

@@ -130,6 +130,7 @@ def test_absent(sidecar: Sidecar) -> None:
         ({"schedule": "* * * * *"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
         ({"schedule": "what"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
         ({"schedule": "TZ=No/Where 0 * * * * *"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
+        ({"schedule": "CRON_TZ=Europe/Paris @every 1s"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
         ({"dueTime": "tomorrow"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
         ({"dueTime": "1s", "ttl": "1s"}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),
         ({"dueTime": "1s", "repeats": 2}, 400, "DAPR_SCHEDULER_SCHEDULE_JOB"),

@@ -54,6 +54,8 @@ _NO_JOBS: list[tuple[dict[str, Any], str]] = [
     ({"schedule": "@hourly", "misfire": "never"}, "misfire must be"),
     ({"schedule": "@hourly", "misfire": None}, "misfire must be"),
     ({"schedule": "@hourly", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
+    ({"schedule": "@every 1h", "timezone": "Europe/Paris"}, "leave the time zone out"),
+    ({"schedule": timedelta(hours=1), "timezone": "Europe/Paris"}, "leave the time zone out"),
     ({"schedule": "@hourly", "timezone": None}, "timezone"),
     ({"due_time": 1, "timezone": "../UTC"}, "timezone"),
     ({"schedule": "@hourly", "overwrite": 1}, "overwrite must be"),
