@@ -100,6 +100,27 @@ def test_types_of_dapr_become_components_of_ours(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / ".cloud_runtimes").exists()  # nothing beside what the files name
 
 
+def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text('{"db": {"password": "x"}}')
+    (tmp_path / "secrets.txt").write_text('{"a": "b"}')
+    found = load(
+        write(
+            tmp_path,
+            component("vault", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path / 'secrets'}}}"),
+            component("text", "secretstores.local.file", f"{{name: secretsFile, value: {tmp_path / 'secrets.txt'}}}"),
+        ),
+        "shop",
+    )
+    with open_client(found) as client:
+        assert client.secret.get_secret("vault", "db:password").value == "x"
+        assert client.secret.get_secret("text", "a").value == "b"
+
+
+@pytest.mark.parametrize("kind", ["secretstores.file", "configuration.file"])
+def test_a_kind_of_file_that_is_not_known_is_told_at_the_start(tmp_path: Path, kind: str) -> None:
+    assert "say format" in refusal(tmp_path, component("f", kind, "{name: path, value: values.txt}"))
+
+
 def test_resources_of_another_namespace_are_left_out(tmp_path: Path) -> None:
     there = component("here", "state.sqlite", '{name: connectionString, value: "{namespace}.db"}')
     paths = write(

@@ -28,6 +28,7 @@ class FileConfiguration(BlockingDriver, ConfigurationDriver):
     def __init__(self, component: FileComponent) -> None:
         self.bridge = component.bridge
         self._component = component
+        component.configuration  # noqa: B018  # what is wrong with the settings is told before any I/O
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         return _items(self._component.configuration.values(op), selection)

@@ -25,6 +25,7 @@ class FileSecret(BlockingDriver, SecretDriver):
     def __init__(self, component: FileComponent, name: str) -> None:
         self._component = component
         self._name = name
+        component.secrets  # noqa: B018  # what is wrong with the settings is told before any I/O
         self.bridge = component.bridge
 
     def get(self, op: Operation, key: str, /) -> Secret:

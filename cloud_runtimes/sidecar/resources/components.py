@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ... import registry
 from ..._dapr.documents import Document, Problems
+from ...components.file.document import kind_of
 from ...config import duration, suggest
 from ...errors import CloudRuntimesError
 from ..settings import ComponentInfo
@@ -137,6 +138,8 @@ class Components:
                 problems.add(where, f"metadata {name!r}: {error}")
         if kind.memory:
             table["home"] = self._memory
+        if kind.format is not None and kind_of(table.get("path", "")) is None:
+            table.setdefault("format", kind.format)
         if kind.component == "env" and "prefix" not in table:
             problems.add(
                 where, "give metadata prefix, with which the names of the variables begin: a store is never all of them"

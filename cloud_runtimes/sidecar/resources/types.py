@@ -33,12 +33,14 @@ class ComponentType:
         service, component: of ours.
         fields: Dapr's name of a field, as `plain` makes it → our setting and what makes its value of the text.
         memory: in the process.
+        format: of a file whose name does not tell it, ``None``: it must be told.
     """
 
     service: str
     component: str
     fields: Mapping[str, tuple[str, Callable[[str], str]]] = field(default_factory=dict)
     memory: bool = False
+    format: str | None = None
 
 
 def plain(name: str) -> str:
@@ -105,6 +107,7 @@ _DAPR: Final[Mapping[str, ComponentType]] = {
             "nestedseparator": ("separator", str),
             "multivalued": ("multi_valued", str),
         },
+        format="json",
     ),
     "state.sqlite": ComponentType("state", "sqlite", {"connectionstring": ("path", sqlite_path)}),
 }
