@@ -546,6 +546,34 @@ def test_over_grpc_an_event_is_on_topic_event(home: str) -> None:
     assert app.got[-1][2]["traceparent"] == TRACE
 
 
+def recorded_metadata(channel: Any) -> list[dict[str, Any]]:
+    """Record the metadata of calls of the application: grpcio shows no server what begins with ``grpc-``."""
+    found: list[dict[str, Any]] = []
+    unary = channel.unary
+
+    def recording(path: str, request: Any, reply: str, metadata: Any = (), timeout: float | None = None) -> Any:
+        found.append(dict(metadata))
+        return unary(path, request, reply, metadata, timeout)
+
+    channel.unary = recording
+    return found
+
+
+def test_over_grpc_a_trace_is_told_in_binary_too(home: str) -> None:
+    app = GrpcApp(ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying())
+    with serving_grpc(app), beside(app, home) as sidecar:
+        assert sidecar.context.app is not None
+        metadata = recorded_metadata(sidecar.context.app)
+        for parent in (5, True, "", "x", "é", "1" * 513, ["1"]):
+            event = {"id": "1", "source": "s", "type": "t", "specversion": "1.0", "data": 7, "traceparent": parent}
+            publish(sidecar, "t", event, "application/cloudevents+json")
+        publish(sidecar, "t", 7, query=f"metadata.cloudevent.traceparent={TRACE}")
+        requests = until(lambda: len(app.named("OnTopicEvent")) == 8 and app.named("OnTopicEvent"))
+    assert all(request.data == b"7" for request in requests)
+    packed = b"\0\0" + bytes.fromhex(TRACE[3:35]) + b"\1" + bytes.fromhex(TRACE[36:52]) + b"\2\1"
+    assert [each["grpc-trace-bin"] for each in metadata if "grpc-trace-bin" in each] == [packed]
+
+
 @pytest.mark.parametrize("data", [b"\x00\xff", b"text"])
 def test_over_grpc_data_is_bytes(home: str, data: bytes) -> None:
     app = GrpcApp(ListTopicSubscriptions=listing({"pubsub_name": "store", "topic": "t"}), OnTopicEvent=saying())

@@ -11,6 +11,7 @@ from grpc import StatusCode, aio
 
 from ..._dapr.messages import messages
 from ..._log import repeated
+from ..._propagation import extract
 from ...errors import PayloadError
 from ..app.channel import NotReached
 from ..app.grpc import ALPHA, CALLBACK, GrpcChannel, metadata_of
@@ -65,6 +66,8 @@ class GrpcDelivery(Delivery):
     async def one(self, place: Place, envelope: Envelope) -> Said:
         headers = [*envelope.metadata.items(), *envelope.trace_headers]
         metadata = metadata_of([("pubsubname", place.subscription.pubsub_name), *headers])
+        if (trace := _trace_bin(envelope.text("traceparent"))) is not None:
+            metadata.append(("grpc-trace-bin", trace))
         try:
             reply, _ = await self._app.unary(
                 f"{CALLBACK}OnTopicEvent", event_message(place, envelope), "TopicEventResponse", metadata
@@ -120,6 +123,17 @@ class GrpcDelivery(Delivery):
             return Said.SUCCESS
         repeated(f"refused {topic}", "the application failed for an event of %s: %s", topic, error.details())
         return Said.RETRY
+
+
+def _trace_bin(traceparent: str) -> bytes | None:
+    """Return a ``traceparent`` as older clients of gRPC read it (OpenCensus, "BinaryEncoding"); ``None``: it is none.
+
+    Version 0, then trace id, span id and flags, each behind its number.
+    """
+    if extract({"traceparent": traceparent}) is None:
+        return None
+    trace, span, flags = (bytes.fromhex(part) for part in traceparent.split("-")[1:4])
+    return b"\0\0%b\1%b\2%b" % (trace, span, flags)
 
 
 def _entry(place: Place, item: Item) -> Any:

@@ -112,11 +112,16 @@ def make(
 def _traced(parent: Any, state: Any) -> dict[str, str]:
     """Return the trace context that an event can hold."""
     made = {}
-    if isinstance(parent, str) and 0 < len(parent) <= 512 and parent.isascii() and parent.isprintable():
+    if _fits(parent):
         made["traceparent"] = parent
     if isinstance(state, str) and state and state.isprintable():
         made["tracestate"] = state
     return made
+
+
+def _fits(parent: Any) -> bool:
+    """Tell whether an event of ours can hold it as ``traceparent``."""
+    return isinstance(parent, str) and 0 < len(parent) <= 512 and parent.isascii() and parent.isprintable()
 
 
 def _read(data: bytes) -> dict[str, Any]:
@@ -175,6 +180,7 @@ def _plain(attributes: dict[str, Any]) -> bool:
         and isinstance(value, (str, bool, int))
         and (not isinstance(value, str) or (value.isprintable() and len(value) < 16384))
         and (name not in ("id", "source", "type", "subject", "time") or isinstance(value, str))
+        and (name != "traceparent" or _fits(value))
         and (isinstance(value, (str, bool)) or -(2**31) <= value < 2**31)
         for name, value in attributes.items()
     )
