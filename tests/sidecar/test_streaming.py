@@ -129,6 +129,17 @@ def test_another_try_and_dead_letters(sidecar: Sidecar) -> None:
             dead.answer(letter.id)
 
 
+def test_a_dead_letter_of_its_own_topic_comes_again(sidecar: Sidecar) -> None:
+    with streaming(sidecar) as stream:
+        stream.opened(dead_letter_topic="t")
+        publish(sidecar, "t", 1)
+        stream.answer(stream.event().id, 2)
+        again = stream.event()
+        assert again.data == b"1"
+        stream.answer(again.id)
+        until(lambda: not claims(sidecar), "its end")
+
+
 def test_raw_payloads(sidecar: Sidecar) -> None:
     with streaming(sidecar) as stream:
         stream.opened(metadata={"rawPayload": "true"})

@@ -220,6 +220,29 @@ def test_dead_letters(home: str, reply: Reply) -> None:
         assert len(app.got) == 1
 
 
+@pytest.mark.parametrize("reply", [Reply(500), Reply(200, b'{"status":"DROP"}')])
+def test_a_dead_letter_of_its_own_topic_comes_again(home: str, reply: Reply) -> None:
+    def answer(got: Got) -> Reply | None:
+        return reply if len(app.got) == 1 else None
+
+    with App([route("t", deadLetterTopic="t")], answer) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 7)
+        until(lambda: len(app.got) == 2)
+        until(lambda: settled(sidecar), "its end")
+        assert [each.json["data"] for each in app.got] == [7, 7]
+
+
+def test_what_nobody_wants_is_no_dead_letter_of_its_own_topic(home: str) -> None:
+    routes = {"rules": [{"match": "event.data == 1", "path": "/in"}]}
+    told = [{"pubsubname": "store", "topic": "t", "routes": routes, "deadLetterTopic": "t"}]
+    with App(told) as app, beside(app, home) as sidecar:
+        publish(sidecar, "t", 7)
+        publish(sidecar, "t", 1)
+        until(lambda: app.got)
+        until(lambda: settled(sidecar), "their end")
+        assert [each.json["data"] for each in app.got] == [1]
+
+
 def test_a_dead_letter_topic_can_be_subscribed_to(home: str) -> None:
     def answer(got: Got) -> Reply | None:
         return Reply(500) if got.path == "/in" else None

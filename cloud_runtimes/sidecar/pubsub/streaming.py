@@ -17,7 +17,7 @@ from ...pubsub import Subscription as Handle
 from ..context import Context
 from .delivery import Place
 from .envelope import read
-from .subscriber import is_raw, open_handle
+from .subscriber import is_raw, open_handle, settle
 from .types import Subscription
 
 __all__ = ["Streams"]
@@ -170,10 +170,6 @@ class _Stream:
         event = waiting.popleft()
         if not waiting:
             del self.pending[processed.id]
-        status = processed.status.status
-        if status == 0:
-            event.ack()
-        elif status == 2 or self._place.subscription.dead_letter_topic:
-            event.drop()
-        else:
-            event.retry()
+        from .delivery_grpc import said_of
+
+        settle(event, self._place.subscription, said_of(processed.status.status))

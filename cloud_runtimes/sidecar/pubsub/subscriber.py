@@ -24,7 +24,7 @@ from .envelope import Envelope, read
 from .routing import Routes
 from .types import BulkSubscribe, Subscription
 
-__all__ = ["Subscriber", "is_raw", "open_handle"]
+__all__ = ["Subscriber", "is_raw", "open_handle", "settle"]
 
 _AT_ONCE: Final = 10
 """Callbacks under way of one subscription, as Dapr's ``pubsub.redis`` has them."""
@@ -49,11 +49,12 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     driver = context.driver("pubsub", subscription.pubsub_name)
     if ACK_WAIT in driver.features:
         options["ack_wait"] = _LEASE
-    if subscription.dead_letter_topic and DEAD_LETTER in driver.features:
-        # what fails goes there by our word; a member that dies is no failure of the event
-        options |= {"dead_letter_topic": subscription.dead_letter_topic, "max_deliveries": 1_000_000}
-    elif subscription.dead_letter_topic:
-        options["dead_letter_topic"] = subscription.dead_letter_topic
+    dead_letters = subscription.dead_letter_topic
+    if dead_letters and dead_letters != subscription.topic:  # see `settle`
+        options["dead_letter_topic"] = dead_letters
+        if DEAD_LETTER in driver.features:
+            # what fails goes there by our word; a member that dies is no failure of the event
+            options["max_deliveries"] = 1_000_000
     if is_raw(subscription) and RAW in driver.features:
         options["raw"] = True
     handle: Handle[Event[Any]] = await context.client.pubsub.subscribe_async(
@@ -62,6 +63,20 @@ async def open_handle(context: Context, subscription: Subscription, in_flight: i
     # the application has longer for its answer than a sidecar that is dead
     handle._pump.hold(settings.timeout + _LATE)
     return handle
+
+
+def settle(event: Event[Any], subscription: Subscription, said: Said) -> None:
+    """Settle an event by the application's word.
+
+    Dapr retries by a policy, then sends to the dead-letter topic; without a policy it does so at once. Where that is the topic itself, the event comes again.
+    """
+    dead_letters = subscription.dead_letter_topic
+    if said is Said.SUCCESS:
+        event.ack()
+    elif dead_letters == subscription.topic or (said is Said.RETRY and not dead_letters):
+        event.retry()
+    else:
+        event.drop()
 
 
 class Subscriber:
@@ -159,7 +174,7 @@ class Subscriber:
         try:
             envelope = read(event, subscription.pubsub_name, subscription.topic, self._raw)
             if envelope.expired:
-                self._settle(event, Said.DROP)
+                event.drop()
                 return None
             path = self._routes.path(envelope)
         except PayloadError as error:
@@ -167,10 +182,10 @@ class Subscriber:
             return None
         except ExpressionError as error:
             repeated(f"rules {self._name}", "%s: a rule fails for event %s: %s", self._name, event.id, error)
-            self._settle(event, Said.RETRY)
+            settle(event, subscription, Said.RETRY)
             return None
         if path is None:  # no rule wants it
-            self._settle(event, Said.DROP)
+            event.drop()
             return None
         return envelope, path
 
@@ -186,7 +201,7 @@ class Subscriber:
         except PayloadError as error:
             self._poison(event, error)
         else:
-            self._settle(event, said)
+            settle(event, self.subscription, said)
 
     async def _several(self, events: Sequence[Event[Any]]) -> None:
         groups: dict[str, list[tuple[Event[Any], Item]]] = {}
@@ -203,12 +218,12 @@ class Subscriber:
                 self._unreached([event for event, _ in group], error)
                 continue
             for event, item in group:
-                self._settle(event, said.get(item.entry_id, Said.RETRY))
+                settle(event, self.subscription, said.get(item.entry_id, Said.RETRY))
 
     def _poison(self, event: Event[Any], error: PayloadError) -> None:
         """An event that cannot be told: no other try would be better."""
         repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
-        self._settle(event, Said.DROP)
+        event.drop()
 
     def _unreached(self, events: Sequence[Event[Any]], error: NotReached) -> None:
         """The application did not answer, so it has said nothing against the events: they come again, also where there is a dead-letter topic."""
@@ -216,13 +231,4 @@ class Subscriber:
             return
         repeated(f"unreached {self._name}", "%s: %s; the event comes again", self._name, error.message)
         for event in events:
-            event.retry()
-
-    def _settle(self, event: Event[Any], said: Said) -> None:
-        if said is Said.SUCCESS:
-            event.ack()
-        elif said is Said.DROP or self.subscription.dead_letter_topic:
-            # Dapr retries by a policy, then sends to the dead-letter topic; without a policy it does so at once
-            event.drop()
-        else:
             event.retry()
