@@ -35,7 +35,8 @@ class Context:
         app: the application, ``None`` where there is no port of it.
         grpc_address: where the sidecar serves gRPC; ``""``: it does not.
         peer_token: what other sidecars of the home have from this one, to pass calls of gRPC on to its application.
-        subscriptions: those that are open now, as `GetMetadata` tells them.
+        wanted: subscriptions that are declared or that the application has asked for, open or not.
+        subscriptions: those that are open now.
     """
 
     client: CloudRuntimesClient
@@ -44,6 +45,7 @@ class Context:
     app: AppChannel | None = None
     grpc_address: str = ""
     peer_token: str | None = field(default=None, repr=False)
+    wanted: list[Subscription] = field(default_factory=list)
     subscriptions: list[Subscription] = field(default_factory=list)
 
     def configured(self, service: str) -> bool:

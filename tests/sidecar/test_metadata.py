@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from apps import App, until
 from official import Sdk, sync_sdk
 from raw import call, send
 from running import BINDINGS, declared, serving
@@ -86,6 +87,27 @@ def test_subscriptions(tmp_path: Path) -> None:
             ("", "/default"),
         ]
         assert (first.type, first.dead_letter_topic, second.type) == (2, "dead", 3)
+
+
+def test_subscriptions_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
+    absent = Subscription("absent", "t", "/in")
+    told = {"pubsubname": "absent", "topic": "t", "rules": [{"path": "/in"}], "deadLetterTopic": ""}
+    others = Subscription("absent", "t", "/in", scopes=("another",))
+    with serving(declared(str(tmp_path)), subscriptions=(absent, others)) as one:
+        found = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
+        assert found == [{**told, "type": "DECLARATIVE"}]
+    asks = [
+        {"pubsubname": "absent", "topic": "u", "route": "/in"},
+        {"pubsubname": "store", "topic": "v", "route": "/in"},
+    ]
+    with App(asks) as app, serving(declared(str(tmp_path)), app_port=app.port, subscriptions=(absent,)) as one:
+        until(lambda: one.context.subscriptions)
+        found = send(one.http_address, "GET", "/v1.0/metadata").json["subscriptions"]
+    assert [(each["pubsubname"], each["topic"], each["type"]) for each in found] == [
+        ("absent", "t", "DECLARATIVE"),
+        ("absent", "u", "PROGRAMMATIC"),
+        ("store", "v", "PROGRAMMATIC"),
+    ]
 
 
 def test_attributes(sidecar: Sidecar) -> None:

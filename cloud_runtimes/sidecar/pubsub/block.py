@@ -45,6 +45,7 @@ class PubSubBlock:
             for each in settings.subscriptions
             if not each.scopes or settings.app_id in each.scopes
         ]
+        context.wanted = [each for each, _ in self._declared]
 
     def routes(self, http: HttpApi) -> None:
         """Add its routes."""
@@ -87,6 +88,7 @@ class PubSubBlock:
         wanted = list(self._declared)
         try:
             for each in await ask(app):
+                self._context.wanted.append(each)
                 wanted.append((each, Routes(each, grpc=app.protocol == "grpc")))
         except (NotReached, CloudRuntimesError, PayloadError) as error:
             logger().error("the application's subscriptions cannot be had: %s", error)

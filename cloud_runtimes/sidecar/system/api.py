@@ -44,8 +44,9 @@ class SystemApi:
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """Those that are open."""
-        return self._context.subscriptions
+        """Those that are declared or asked for, whether they can be opened or not, and streams."""
+        wanted = self._context.wanted
+        return [*wanted, *(each for each in self._context.subscriptions if each not in wanted)]
 
     def components(self) -> list[ComponentInfo]:
         """Return the components: those that the settings name, else those that the client's configuration declares, and the bindings."""
