@@ -21,7 +21,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The kinds that are understood → their versions."""
 _SUFFIXES: Final = (".yaml", ".yml")
-_AT_TOP: Final = frozenset(["apiVersion", "auth", "kind", "metadata", "scopes", "spec"])
+_AT_TOP: Final = {key.lower(): key for key in ("apiVersion", "auth", "kind", "metadata", "scopes", "spec")}
 
 
 class Problems:
@@ -40,13 +40,19 @@ class Problems:
         self.warnings.append(f"{where}: {what}")
 
     def unknown(
-        self, where: str, table: Mapping[str, Any], known: Iterator[str] | Sequence[str] | frozenset[str]
+        self,
+        where: str,
+        table: Mapping[str, Any],
+        known: Iterator[str] | Sequence[str] | frozenset[str],
+        *,
+        refuse: bool = True,
     ) -> None:
-        """Note the keys of a table that are not known."""
+        """Note the keys of a table that are not known: they are refused, or have no effect."""
+        note = self.add if refuse else self.warn
         known = frozenset(known)
         for key in table:
             if key not in known:
-                self.add(where, f"unknown key {str(key)!r}; {suggest(str(key), known)}")
+                note(where, f"unknown key {str(key)!r}; {suggest(str(key), known)}")
 
     def finish(self) -> None:
         """Raise what was noted.
@@ -83,11 +89,15 @@ class Document:
 
 
 def read_all(
-    paths: Sequence[str | os.PathLike[str]], app_id: str, problems: Problems, namespace: str = ""
+    paths: Sequence[str | os.PathLike[str]],
+    app_id: str,
+    problems: Problems,
+    namespace: str = "",
+    kinds: Mapping[str, tuple[str, ...]] = KINDS,
 ) -> list[Document]:
     """Return the resources of folders (all ``*.yaml`` and ``*.yml`` in them, in the order of their names) and files.
 
-    Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another.
+    ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another.
 
     Raises:
         InvalidArgumentError: a path does not exist, or PyYAML is missing. What is wrong inside of files goes to ``problems``.
@@ -107,7 +117,7 @@ def read_all(
             if each is None:  # nothing between two separators
                 continue
             place = str(file) if len(documents) == 1 else f"{file}, document {number}"
-            document = _document(place, each, problems)
+            document = _document(place, each, problems, kinds)
             if document is None or (document.scopes and app_id not in document.scopes):
                 continue
             if not (namespace and document.namespace) or document.namespace == namespace:
@@ -125,10 +135,11 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
             raise InvalidArgumentError(f"the resources path {path} does not exist: give a folder of component files")
 
 
-def _document(where: str, table: Any, problems: Problems) -> Document | None:
+def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tuple[str, ...]]) -> Document | None:
     if not isinstance(table, dict):
         problems.add(where, f"expected a resource (apiVersion, kind, metadata, spec), found {type(table).__name__}")
         return None
+    table = {_AT_TOP.get(str(key).lower(), key): value for key, value in table.items()}  # Go does not mind case
     kind, version = str(table.get("kind")), str(table.get("apiVersion"))
     about = table.get("metadata")
     about = about if isinstance(about, dict) else {}
@@ -137,13 +148,13 @@ def _document(where: str, table: Any, problems: Problems) -> Document | None:
         problems.add(where, "metadata.name must be text without '/'")
         return None
     where = f"{where} ({kind} {name!r})"
-    if kind not in KINDS:
-        problems.add(where, f"kind {kind!r} is not understood here; there are {', '.join(sorted(KINDS))}")
+    if kind not in kinds:
+        problems.warn(where, f"kind {kind!r} has no effect here; there are {', '.join(sorted(kinds))}")
         return None
-    if version not in KINDS[kind]:
-        problems.add(where, f"apiVersion {version!r} is not understood here; there is {', '.join(KINDS[kind])}")
+    if version not in kinds[kind]:
+        problems.add(where, f"apiVersion {version!r} is not understood here; there is {', '.join(kinds[kind])}")
         return None
-    problems.unknown(where, table, _AT_TOP)
+    problems.unknown(where, table, frozenset(_AT_TOP.values()), refuse=False)
     spec, auth = table.get("spec") or {}, table.get("auth") or {}
     scopes = texts(table.get("scopes"))
     store = auth.get("secretStore") if isinstance(auth, dict) else None

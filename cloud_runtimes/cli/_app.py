@@ -17,6 +17,7 @@ from ._app_schedule import schedule_app
 from ._app_serve import serve
 from ._app_stores import config_app, secret_app, state_app
 from ._app_telemetry import telemetry_app
+from ._daprd import ServeCommand
 from ._session import Invocation
 from ._streams import complain, note, write
 
@@ -41,7 +42,7 @@ app.add_typer(lock_app, name="lock")
 app.add_typer(file_app, name="file")
 app.add_typer(schedule_app, name="schedule")
 app.add_typer(telemetry_app, name="telemetry")
-app.command(short_help="Serve the API of a Dapr sidecar.")(serve)
+app.command(short_help="Serve the API of a Dapr sidecar.", cls=ServeCommand)(serve)
 
 PubSub = Annotated[str, typer.Argument(help="Name of the pub/sub component.", show_default=False)]
 Topic = Annotated[str, typer.Argument(help="Topic.", show_default=False)]

@@ -60,7 +60,9 @@ def serve(
         str | None,
         typer.Option("--dapr-api-token", metavar="TOKEN", help="What callers must send; else DAPR_API_TOKEN, which ps does not show."),
     ] = None,
-    max_body_size: Annotated[str, typer.Option(metavar="SIZE", help="Of a request's body, e.g. 8Mi.")] = "4Mi",
+    max_body_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of a request's body, e.g. 8Mi; else 4Mi.", show_default=False)
+    ] = None,
     grace: Annotated[
         float,
         typer.Option(
@@ -71,11 +73,13 @@ def serve(
 ) -> Callable[[], int]:  # fmt: skip
     """Serve the HTTP and gRPC API of a Dapr sidecar, until interrupted, until the command ends, or until /v1.0/shutdown is called. For development, tests and single machines: run Dapr itself where there are several machines, for its actors, workflows and components, mTLS and access control.
 
-    Options mean what they mean to daprd and dapr run. The command finds APP_ID, APP_PORT, APP_PROTOCOL, DAPR_HTTP_PORT and DAPR_GRPC_PORT in its environment, gets the signals that come here, and its exit code is this one's. Without resource files every name of a component is there, in the home folder.
+    Options mean what they mean to daprd and dapr run; the other options of daprd are taken too, and those without an effect are named. The command finds APP_ID, APP_PORT, APP_PROTOCOL, DAPR_HTTP_PORT and DAPR_GRPC_PORT in its environment, gets the signals that come here, and its exit code is this one's. Without --resources-path every name of a component is there, in the home folder.
     """
+    from ._daprd import Daprd
     from ._serve import ServeOptions
     from ._serve import serve as run_serve
 
+    daprd: Daprd = context.meta[Daprd.__name__]
     options = ServeOptions(
         app_id=app_id,
         app_port=app_port,
@@ -88,8 +92,10 @@ def serve(
         allow_host=allow_host or (),
         resources=resources or (),
         api_token=api_token,
-        max_body_size=max_body_size,
+        max_body_size=max_body_size or daprd.max_body_size or "4Mi",
         grace=grace,
         command=command or (),
+        configs=daprd.configs,
+        ignored=daprd.ignored,
     )
     return partial(run_serve, context.obj, options)

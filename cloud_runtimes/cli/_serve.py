@@ -50,6 +50,8 @@ class ServeOptions:
     max_body_size: str = "4Mi"
     grace: float = 5.0
     command: Sequence[str] = ()
+    configs: Sequence[str] = ()
+    ignored: Sequence[str] = ()
 
 
 def serve(invocation: Invocation, options: ServeOptions) -> int:
@@ -172,6 +174,13 @@ def _environment(sidecar: Sidecar, options: ServeOptions) -> dict[str, str]:
 
 
 def _resources(options: ServeOptions, app_id: str) -> Any:
+    if options.ignored:
+        note(f"warning: without effect here: {', '.join(options.ignored)}")
+    if options.configs:
+        from ..sidecar.resources import check_configs
+
+        for each in check_configs(options.configs, app_id):
+            note(f"warning: {each}")
     if not options.resources:
         return None
     from ..sidecar.resources import load
@@ -240,6 +249,8 @@ def _merged(tables: Mapping[str, Any], origin: str, more: Mapping[str, Mapping[s
     merged = dict(tables)
     for service, components in more.items():
         there = dict(merged.get(service, {}))
+        if there and service == "schedule":  # of resource files it is only for jobs to have one
+            continue
         for name, table in components.items():
             if name in there:
                 raise UsageError(f"[{service}.{name}] stands in {origin} and in the resource files: keep one")

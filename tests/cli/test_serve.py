@@ -19,7 +19,8 @@ from typing import IO, Any, cast
 
 import pytest
 
-from cloud_runtimes.cli._serve import _Signals
+from cloud_runtimes.cli._daprd import Daprd, taken_out
+from cloud_runtimes.cli._serve import _merged, _Signals
 
 CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 FREE = ("--dapr-http-port", "0", "--dapr-grpc-port", "0")
@@ -311,6 +312,43 @@ def test_resource_files_are_read_and_what_has_no_effect_is_told(
     assert not home.exists()
 
 
+DAPRD = """
+--mode standalone --log-level=debug --config config.yaml --metrics-port 9090 --dapr-internal-grpc-port 50002
+--placement-host-address localhost:50005 --scheduler-host-address localhost:50006 --enable-api-logging
+--enable-metrics=false --app-ssl=false --app-max-concurrency -1 --unix-domain-socket= --dapr-http-max-request-size 1
+--log-level info
+"""
+
+
+@pytest.mark.process
+def test_a_command_line_of_daprd_is_taken(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: {tracing: {samplingRate: '1'}}\n"
+    )
+    (tmp_path / "empty").mkdir()
+    with _serving("serve", "--app-id", "shop", "-d", "empty", *FREE, *DAPRD.split()) as (process, found):
+        assert found[3] == "shop"
+        # with a folder of resources no name is there that it does not declare
+        assert _status(f"{found[1]}/v1.0/state/other/absent") == 500
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate(timeout=60)[1]
+    ignored, config = err.splitlines()
+    assert ignored == (
+        "warning: without effect here: --mode, --log-level, --metrics-port, --dapr-internal-grpc-port, "
+        "--placement-host-address, --scheduler-host-address, --enable-api-logging, --enable-metrics, --app-ssl, "
+        "--app-max-concurrency, --unix-domain-socket"
+    )
+    assert config.endswith("config.yaml (Configuration 'c'): its settings have no effect")
+
+
+def test_options_behind_the_separator_are_the_commands() -> None:
+    given = ["--app-id", "shop", "--log-level", "info", "--", "app", "--log-level", "debug", "--mode"]
+    rest, found = taken_out(given)
+    assert rest == ["--app-id", "shop", "--", "app", "--log-level", "debug", "--mode"]
+    assert found == Daprd(ignored=["--log-level"])
+    assert taken_out(["--dapr-http-max-request-size=8"])[1].max_body_size == "8Mi"
+
+
 def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "redis.yaml").write_text(
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.redis, version: v1}\n"
@@ -319,6 +357,11 @@ def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, 
     assert (result.code, result.out) == (2, b"")
     assert "type 'pubsub.redis' is not there; there are" in result.err
     assert result.err.count("\n") == 1
+
+
+def test_jobs_are_where_the_configuration_has_them() -> None:
+    mine = {"schedule": {"jobs": {"component": "sqlite", "home": "mine"}}}
+    assert _merged(mine, "cloud.toml", {"schedule": {"jobs": {"component": "sqlite"}}}) == mine
 
 
 def test_a_component_that_stands_twice(cli: Any, tmp_path: Path) -> None:
@@ -342,10 +385,19 @@ def test_a_component_that_stands_twice(cli: Any, tmp_path: Path) -> None:
         (("--dapr-http-port", "70000"), "--dapr-http-port"),
         (("--resources-path", "nowhere"), "does not exist"),
         (("--app-id", "no app"), "app_id 'no app'"),
+        (("--enable-mtls",), "--enable-mtls: sidecars speak without TLS"),
+        (("--app-ssl=true",), "--app-ssl: the application is called without TLS"),
+        (("--mode", "kubernetes"), "--mode: there is standalone"),
+        (("--unix-domain-socket", "/tmp"), "--unix-domain-socket: ports of TCP"),
+        (("--app-max-concurrency", "1"), "--app-max-concurrency: calls of the application have no limit"),
+        (("--config", "cloud.toml"), "ours stands before"),
+        (("--config", "nowhere.yaml"), "does not exist"),
+        (("--log-level",), "--log-level needs a value"),
+        (("--dapr-http-max-request-size", "many"), "'manyMi'"),
     ],
 )
 def test_wrong_usage(cli: Any, home: Path, argv: tuple[str, ...], said: str) -> None:
-    result = cli("serve", *argv, *([] if "--dapr-http-port" in argv else FREE))
+    result = cli("serve", *([] if "--dapr-http-port" in argv else FREE), *argv)
     assert result.code == 2
     assert said in result.err
     assert result.err.count("\n") == 1

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.resiliency.dapr import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
 from cloud_runtimes.sidecar import SidecarSettings
 from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
-from cloud_runtimes.sidecar.resources import Resources, load
+from cloud_runtimes.sidecar.resources import Resources, check_configs, load
 from cloud_runtimes.sidecar.resources.types import known_types, postgres_url
 from cloud_runtimes.sidecar.settings import ComponentInfo
 
@@ -119,6 +119,63 @@ def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["secretstores.file", "configuration.file"])
 def test_a_kind_of_file_that_is_not_known_is_told_at_the_start(tmp_path: Path, kind: str) -> None:
     assert "say format" in refusal(tmp_path, component("f", kind, "{name: path, value: values.txt}"))
+
+
+def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
+    found = load(
+        write(
+            tmp_path,
+            component("memory", "state.in-memory", more="status: {}").replace("kind:", "Kind:"),
+            "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: web}\nspec: {}",
+            "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: {mtls: {enabled: true}}",
+            SUBSCRIPTION.format(version="v1alpha1", spec="  Route: /x\n  deadlettertopic: dead\n  retry: 3"),
+        ),
+        "shop",
+    )
+    assert [each.name for each in found.components] == ["memory"]
+    assert found.subscriptions == (Subscription("bus", "orders", "/x", (), "dead", scopes=("shop",)),)
+    for part, said in zip(
+        (
+            "unknown key 'status'",
+            "'HTTPEndpoint' has no effect",
+            "'Configuration' has no effect",
+            "unknown key 'retry'",
+        ),
+        found.warnings,
+        strict=True,
+    ):
+        assert part in said
+
+
+def test_configurations(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: "
+    file.write_text(
+        f"{head}{{tracing: {{samplingRate: '1'}}, mtls: {{enabled: false}}, httpPipeline: {{handlers: []}}}}"
+    )
+    (said,) = check_configs([str(file)], "shop")
+    assert "(Configuration 'c'): its settings have no effect" in said
+    for spec in (
+        "mtls: {enabled: true}",
+        "secrets: {scopes: [{storeName: vault, defaultAccess: deny}]}",
+        "api: {denied: [{name: state, version: v1}]}",
+        "accessControl: {defaultAction: deny}",
+        "httpPipeline: {handlers: [{name: auth, type: middleware.http.bearer}]}",
+        "appHttpPipeline: {handlers: [{name: auth, type: middleware.http.bearer}]}",
+    ):
+        file.write_text(f"{head}{{{spec}}}")
+        with pytest.raises(InvalidArgumentError, match=f"spec.{spec.partition(':')[0]}.* cannot be held here"):
+            check_configs([str(file)], "shop")
+
+
+@pytest.mark.parametrize("documents", [(), ("Resiliency",)])
+def test_with_resources_there_are_declared_names_alone(tmp_path: Path, documents: tuple[str, ...]) -> None:
+    given = [f"apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}" for kind in documents]
+    config = {**load(write(tmp_path, *given), "shop").config, "capa": {"home": f":memory:{tmp_path}"}}
+    with CloudRuntimesClient(runtime="capa", app_id="shop", config=config) as client:
+        with pytest.raises(ComponentNotFoundError):
+            client.state.save("x", "k", 1)
+        assert client.schedule.list_jobs() == []
 
 
 def test_resources_of_another_namespace_are_left_out(tmp_path: Path) -> None:
@@ -231,7 +288,6 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         component("twice", "state.in-memory"),
         component("all", "secretstores.local.env"),
         component("odd", "state.in-memory", spec="  retries: 3"),
-        "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: {name: web}\nspec: {}",
         "apiVersion: dapr.io/v2\nkind: Component\nmetadata: {name: old}\nspec: {}",
         "- a list",
         "kind: Component",
@@ -244,10 +300,9 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "(Component 'twice'): the name stands in",
         "(Component 'all'): give metadata prefix",
         "(Component 'odd'): unknown key 'retries'",
-        "kind 'HTTPEndpoint' is not understood here; there are Component, Resiliency, Subscription",
         "apiVersion 'dapr.io/v2' is not understood here",
-        "document 10: expected a resource",
-        "document 11: metadata.name must be text",
+        "document 9: expected a resource",
+        "document 10: metadata.name must be text",
     ):
         assert part in told, part
 
@@ -355,8 +410,8 @@ def test_subscriptions_of_both_versions(tmp_path: Path) -> None:
     ("version", "spec", "said"),
     [
         ("v1alpha1", "", "spec.route must be"),
-        ("v1alpha1", "  routes: {default: /x}", "unknown key 'routes'"),
-        ("v2alpha1", "  route: /x", "unknown key 'route'"),
+        ("v1alpha1", "  routes: {default: /x}", "spec.route must be the path"),
+        ("v2alpha1", "  route: /x", "spec.routes must be a table"),
         ("v2alpha1", "  routes: {}", "must have a default or rules"),
         ("v2alpha1", "  routes: {rules: [{match: x}]}", "a list of match and path"),
         ("v2alpha1", "  routes: {default: /x}\n  bulkSubscribe: {enabled: true, maxMessagesCount: -1}", "whole number"),

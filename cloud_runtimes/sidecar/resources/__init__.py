@@ -15,10 +15,11 @@ from ...resiliency.policies import Resiliency
 from ..pubsub.types import Subscription
 from ..settings import ComponentInfo
 from .components import Components
+from .configuration import KIND, configuration
 from .resiliency import resiliency
 from .subscriptions import subscription
 
-__all__ = ["Resources", "load"]
+__all__ = ["Resources", "check_configs", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,16 @@ def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = 
         policies,
         tuple(problems.warnings),
     )
+
+
+def check_configs(paths: Sequence[str], app_id: str) -> tuple[str, ...]:
+    """Read files of ``--config``, and return what has no effect, a line each.
+
+    Raises:
+        InvalidArgumentError: with all that is wrong, and all that must not be ignored.
+    """
+    problems = Problems()
+    for each in read_all(paths, app_id, problems, kinds=KIND):
+        configuration(each, problems)
+    problems.finish()
+    return tuple(problems.warnings)

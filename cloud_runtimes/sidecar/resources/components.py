@@ -55,11 +55,10 @@ class Components:
                 self._add(document)
         finally:
             self._forget_secrets()
-        if self.tables:
-            # jobs need no component in Dapr, and here one once another is declared
-            homes = {table.get("home") for tables in self.tables.values() for table in tables.values()}
-            jobs = {"component": "sqlite"} | ({"home": self._memory} if homes == {self._memory} else {})
-            self.tables.setdefault("schedule", {})["jobs"] = jobs
+        # jobs need no component in Dapr, and by this one there are no undeclared names, as in Dapr: none of the others is there
+        homes = {table.get("home") for tables in self.tables.values() for table in tables.values()}
+        jobs = {"component": "sqlite"} | ({"home": self._memory} if homes == {self._memory} else {})
+        self.tables.setdefault("schedule", {})["jobs"] = jobs
 
     def __repr__(self) -> str:
         return f"<Components {', '.join(self._names)}>"

@@ -18,7 +18,10 @@ def subscription(document: Document, problems: Problems) -> Subscription | None:
     """Return what a document declares; what is wrong goes to ``problems``."""
     spec, where = document.spec, document.where
     before = len(problems.errors)
-    problems.unknown(where, spec, _SPEC | ({"route"} if document.version == "v1alpha1" else {"routes"}))
+    known = _SPEC | ({"route"} if document.version == "v1alpha1" else {"routes"})
+    folded = {key.lower(): key for key in known}
+    spec = {folded.get(str(key).lower(), key): value for key, value in spec.items()}  # Go does not mind case
+    problems.unknown(where, spec, known, refuse=False)
     values: dict[str, str] = {}
     for key, needed in (("pubsubname", True), ("topic", True), ("deadLetterTopic", False)):
         value = spec.get(key)
