@@ -32,8 +32,10 @@ __all__ = [
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
 )
-# section 3.3.1.3
-_KEY: Final = r"(?:[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}|[a-z][a-z0-9_\-*/]{0,255})"
+# level 2, section 3.2.2.5: sampled and random; the other bits are zero for whoever does not know them
+_FLAGS: Final = 0x03
+# level 2, section 3.3.2.2: all keys of level 1, and more
+_KEY: Final = r"[a-z0-9][a-z0-9_\-*/@]{0,255}"
 _MEMBER: Final = re.compile(rf"({_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 _MAX_MEMBERS: Final = 32
 # Baggage, section 3.2: a token of HTTP, then octets of a cookie
@@ -64,7 +66,8 @@ def extract(headers: Any) -> Any:
     match = _TRACEPARENT.fullmatch(found[0].strip(" \t"))
     if match is None or (match[1] == "00" and match[5] is not None):
         return None
-    return kernel.SpanContext(match[2], match[3], int(match[4], 16) & 1, _state(_headers(headers, "tracestate")), True)
+    state = _state(_headers(headers, "tracestate"))
+    return kernel.SpanContext(match[2], match[3], int(match[4], 16) & _FLAGS, state, True)
 
 
 def _state(values: list[str]) -> str:
@@ -74,9 +77,11 @@ def _state(values: list[str]) -> str:
         if not member:
             continue
         match = _MEMBER.fullmatch(member)
-        if match is None or match[1] in members or len(members) == _MAX_MEMBERS:
+        if match is None:
             return ""
-        members[match[1]] = member
+        members.setdefault(match[1], member)  # the first of a key is the newest
+    if len(members) > _MAX_MEMBERS:
+        return ""
     return ",".join(members.values())
 
 

@@ -82,20 +82,23 @@ def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
         (["foo=1,bar=2"], "foo=1,bar=2"),
         (["foo=1", "bar=2"], "foo=1,bar=2"),
         (["foo=1,", " bar=2 ,,"], "foo=1,bar=2"),
-        (["foo=1,foo=1"], ""),
-        (["foo=1", "foo=2"], ""),
+        (["foo=1,foo=1"], "foo=1"),
+        (["foo=1", "bar=3,foo=2"], "foo=1,bar=3"),
+        (["foo=1,foo=?", "foo=\x7f"], ""),
         (["foo =1"], ""),
         (["FOO=1"], ""),
         (["foo.bar=1"], ""),
-        (["foo@=1,bar=2"], ""),
+        (["foo@=1,bar=2"], "foo@=1,bar=2"),
         (["@foo=1,bar=2"], ""),
-        (["foo@@bar=1,bar=2"], ""),
+        (["foo@@bar=1,bar=2"], "foo@@bar=1,bar=2"),
+        (["0foo=1"], "0foo=1"),
+        (["_foo=1"], ""),
         (["t-0/*_@v-0/*_=1"], "t-0/*_@v-0/*_=1"),
         (["z" * 256 + "=1"], "z" * 256 + "=1"),
         (["z" * 257 + "=1"], ""),
         (["t" * 241 + "@" + "v" * 14 + "=1"], "t" * 241 + "@" + "v" * 14 + "=1"),
-        (["t" * 242 + "@v=1"], ""),
-        (["t@" + "v" * 15 + "=1"], ""),
+        (["t" * 242 + "@v=1"], "t" * 242 + "@v=1"),
+        (["t@" + "v" * 255 + "=1"], ""),
         (["foo"], ""),
         (["foo="], ""),
         (["foo=bar=baz"], ""),
@@ -103,6 +106,7 @@ def test_a_traceparent_that_stands_twice_is_none(client: Make) -> None:
         (["foo=" + "x" * 257], ""),
         ([",".join(f"bar{n:02d}=1" for n in range(32))], ",".join(f"bar{n:02d}=1" for n in range(32))),
         ([",".join(f"bar{n:02d}=1" for n in range(33))], ""),
+        ([",".join(f"bar{n % 32:02d}=1" for n in range(64))], ",".join(f"bar{n:02d}=1" for n in range(32))),
     ],
 )
 def test_tracestate(client: Make, values: list[str], expected: str) -> None:
@@ -124,6 +128,15 @@ def test_what_comes_in_goes_on(client: Make) -> None:
         assert not span.is_recording
         telemetry.inject(headers)
     assert headers["traceparent"].endswith("-00")
+
+
+@pytest.mark.parametrize(("given", "goes_on"), [("02", "02"), ("03", "03"), ("fe", "02"), ("ff", "03"), ("04", "00")])
+def test_flags(client: Make, given: str, goes_on: str) -> None:
+    telemetry = client().telemetry
+    headers: dict[str, str] = {}
+    with telemetry.tracer("t").span("s", parent=telemetry.extract({"traceparent": f"{GOOD[:-2]}{given}"})):
+        telemetry.inject(headers)
+    assert headers["traceparent"].endswith(f"-{goes_on}")
 
 
 def test_baggage(client: Make) -> None:
