@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CloudRuntimesError, ComponentNotFoundError
+from .limits import Budget
 from .pubsub.types import Subscription
 from .settings import SidecarSettings
 
@@ -67,6 +68,11 @@ class Context:
             if (service, store) not in self.client._runtime_for().declared():
                 return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         return None
+
+    def budget(self, what: str, remedy: str) -> Budget:
+        """Return the budget of one answer; arguments as of `Budget`. An answer may be as large as a request."""
+        limits = self.settings.limits
+        return Budget(replace(limits, bytes=max(limits.bytes, self.settings.max_body)), what, remedy)
 
     def driver(self, service: str, store: str) -> Any:
         """Return a component's driver, whose ``features`` tell what it can.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .limits import Limits
 from .pubsub.types import Subscription
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class SidecarSettings:
         api_token: what callers must send as ``dapr-api-token``; ``None``: none is asked for.
         app_token: what is sent to the application as ``dapr-api-token``.
         max_body: bytes of a request's body.
+        limits: of one answer that is built in memory.
         timeout: seconds for the application's answer to a call or callback.
         grace: seconds that what is under way has at the end.
         subscriptions: those declared in component files.
@@ -66,6 +68,7 @@ class SidecarSettings:
     api_token: str | None = field(default=None, repr=False)
     app_token: str | None = field(default=None, repr=False)
     max_body: int = 4 << 20
+    limits: Limits = Limits()
     timeout: float = 60.0
     grace: float = 5.0
     subscriptions: tuple[Subscription, ...] = ()

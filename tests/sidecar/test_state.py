@@ -174,7 +174,7 @@ def test_bulk_get(sidecar: Sidecar) -> None:
     save(sidecar, {"key": "a", "value": 12345678901234567890123}, {"key": "b", "value": {"x": 1}})
     answer = send(sidecar.http_address, "PUT", f"{STORE}/bulk", {"keys": ["b", "absent", "a", "b"], "parallelism": 2})
     found = answer.json
-    assert [item["key"] for item in found] == ["b", "absent", "a", "b"]
+    assert [item["key"] for item in found] == ["b", "absent", "a"]  # each once
     assert found[1] == {"key": "absent"}
     assert found[0]["data"] == {"x": 1}
     assert found[0]["etag"] == get(sidecar, "b").headers["etag"]

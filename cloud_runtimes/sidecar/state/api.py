@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from ...state._prepare import delete_write, save_write
 from ...state.driver import StateWrite
 from ...state.types import StateItem
 from ..context import Context
+from ..limits import Budget
 from . import failures
 
 __all__ = ["Change", "StateApi"]
@@ -28,6 +30,8 @@ _TRANSACTION: Final = Method("state", "transaction", repeatable=False)
 _CONCURRENCY: Final = ("", "first-write", "last-write")
 _CONSISTENCY: Final = ("", "eventual", "strong")
 _TRANSACTING: Final = "error while executing state transaction"
+_READ_AT_ONCE: Final = 8
+"""Keys of a bulk: of the largest values (16 MiB) these are 128 MiB, which is what an answer may take beyond its budget."""
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -80,17 +84,33 @@ class StateApi:
             raise failures.failed("ERR_STATE_GET", f"fail to get {key} from state store {store}", error) from error
 
     async def get_bulk(
-        self, store: str, keys: Sequence[str], metadata: dict[str, str]
-    ) -> list[tuple[str, StateItem[bytes] | None]]:
-        """Return key and item in the order of the keys."""
-        self.need_store(store)
+        self, store: str, keys: Sequence[str], metadata: dict[str, str], budget: Budget
+    ) -> AsyncIterator[tuple[str, StateItem[bytes] | None]]:
+        """Yield each key once, with its item, in the order of the keys.
+
+        The values are read a few at a time, so that whoever encodes and charges them can stop before the rest is read.
+        """
         for key in keys:
             self._check_key(store, key)
-        try:
-            found = await self._state.get_bulk_async(store, keys, type=bytes, metadata=metadata or None)
-        except CloudRuntimesError as error:
-            raise failures.failed("ERR_STATE_BULK_GET", "", error) from error
-        return [(key, found.get(key)) for key in keys]
+        wanted = list(dict.fromkeys(keys))
+        budget.add(sum(map(len, wanted)), len(wanted))
+        for start in range(0, len(wanted), _READ_AT_ONCE):
+            part = wanted[start : start + _READ_AT_ONCE]
+            timeout = budget.remaining()
+            try:
+                found = await self._state.get_bulk_async(
+                    store, part, type=bytes, timeout=timeout, metadata=metadata or None
+                )
+            except CloudRuntimesError as error:
+                raise failures.failed("ERR_STATE_BULK_GET", "", error) from error
+            for key in part:
+                yield key, found.pop(key, None)
+            await asyncio.sleep(0)  # small reads do not leave the loop
+
+    def bulk_budget(self, store: str) -> Budget:
+        """Return the budget for the answer of `get_bulk`; refuse a store that is not there."""
+        self.need_store(store)
+        return self._context.budget(f"the values of state store {store}", "ask for fewer keys at a time")
 
     async def save(self, store: str, changes: Sequence[Change]) -> None:
         """Save all; of those that fail the others are saved nevertheless."""

@@ -45,11 +45,14 @@ class StateMethods:
 
     async def _get_bulk(self, request: Any, context: Any) -> Any:
         reply = messages().GetBulkStateResponse()
-        for key, item in await self._api.get_bulk(request.store_name, list(request.keys), dict(request.metadata)):
+        budget = self._api.bulk_budget(request.store_name)
+        async for key, item in self._api.get_bulk(request.store_name, request.keys, dict(request.metadata), budget):
             if item is None:
                 reply.items.add(key=key)
             else:
-                reply.items.add(key=key, data=raw(item), etag=item.etag, metadata=told(item))
+                data = raw(item)
+                budget.add(len(data), 0)
+                reply.items.add(key=key, data=data, etag=item.etag, metadata=told(item))
         return reply
 
     async def _save(self, request: Any, context: Any) -> Any:

@@ -47,18 +47,19 @@ class StateRoutes:
 
     async def _get_bulk(self, request: Request) -> Reply:
         store = request.params["store"]
-        self._api.need_store(store)
+        budget = self._api.bulk_budget(store)
         document = members(request.json())
         keys = texts(document, "keys")
         metadata = {**mapping(document, "metadata"), **request.metadata()}
         items = []
-        for key, item in await self._api.get_bulk(store, keys, metadata):
+        async for key, item in self._api.get_bulk(store, keys, metadata, budget):
             told_of = json.encode({"key": key})
             if item is not None:
                 rest = {"etag": item.etag, "metadata": told(item)}
                 # the value is pasted: decoding it would not keep its numbers as they are
                 more = json.encode({name: value for name, value in rest.items() if value})
                 told_of = told_of[:-1] + b',"data":' + as_json(item) + (b"," + more[1:] if more != b"{}" else b"}")
+                budget.add(len(told_of), 0)
             items.append(told_of)
         return Reply(200, b"[" + b",".join(items) + b"]", JSON)
 
