@@ -1,42 +1,17 @@
-"""What an SQL text says of itself before any I/O: its parameters, that it is one statement, and whether it reads.
-
-The scanner knows literals, quoted names, comments and PostgreSQL's dollar quotes (PostgreSQL, "Lexical Structure", 4.1.2), so that a colon or semicolon in one of them is only a character. It does not know SQL beyond that: the database judges the rest.
-"""
+"""What an SQL text says of itself before any I/O: its parameters, that it is one statement, and whether it reads. The database judges the rest."""
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import InvalidArgumentError
+from ._tokens import check_sql, tokens
 
 __all__ = ["Sql", "scan"]
 
-MAX_SQL: Final = 1_000_000
-
-_TOKENS: Final = r"""
-    (?P<space>\s+)
-  | (?P<comment>--[^\n]*|/\*.*?\*/{hash})
-  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'|{single}|"(?:[^"]|"")*"|`(?:[^`]|``)*`|(?<![\w$])\$(?P<tag>[^\W\d]?\w*)\$.*?\$(?P=tag)\$)
-  | (?P<open>['"`]|/\*)
-  | (?P<escaped>\\:)
-  | (?P<cast>::)
-  | (?P<param>(?<![:\w]):(?P<name>[^\W\d]\w*))
-  | (?P<word>[^\W\d][\w$]*)
-  | (?P<end>;)
-  | (?P<other>.)
-"""
-
-
-def _pattern(*, mysql: bool) -> re.Pattern[str]:
-    single = r"'(?:[^'\\]|\\.|'')*'" if mysql else r"'(?:[^']|'')*'"
-    text = _TOKENS.replace("{hash}", r"|\#[^\n]*" if mysql else "").replace("{single}", single)
-    return re.compile(text, re.VERBOSE | re.DOTALL)
-
-
-_STANDARD: Final = _pattern(mysql=False)
-_MYSQL: Final = _pattern(mysql=True)
+_KEPT: Final = 8192
+"""Characters of the longest text whose scan is kept: callers of a sidecar may send many that are long."""
 
 _READS: Final = frozenset(["SELECT", "VALUES", "TABLE", "SHOW", "EXPLAIN", "WITH", "DESCRIBE", "DESC"])
 _WRITES: Final = frozenset(
@@ -102,13 +77,8 @@ def scan(sql: str, *, mysql: bool = False) -> Sql:
     Raises:
         InvalidArgumentError: not text, empty, more than one statement, an unfinished literal, a statement that begins or ends a transaction.
     """
-    if not isinstance(sql, str):
-        raise InvalidArgumentError(f"sql must be str, not {type(sql).__name__}")
-    if len(sql) > MAX_SQL:
-        raise InvalidArgumentError(f"sql has {len(sql)} characters; at most {MAX_SQL}: bind values as parameters")
-    if "\0" in sql:
-        raise InvalidArgumentError("sql holds a NUL character")
-    return _scan(sql, mysql)
+    check_sql(sql)
+    return (_scan if len(sql) <= _KEPT else _scan.__wrapped__)(sql, mysql)
 
 
 @lru_cache(maxsize=1024)
@@ -118,18 +88,16 @@ def _scan(sql: str, mysql: bool) -> Sql:
     out: list[str] = []
     depth = 0
     ended = False
-    for token in (_MYSQL if mysql else _STANDARD).finditer(sql):
-        kind, text = token.lastgroup, token.group()
-        # lastgroup is the inner group where there is one
-        kind = {"tag": "string", "name": "param"}.get(kind or "", kind)
+    for kind, text, at in tokens(sql, mysql=mysql):
         if kind == "open":
-            raise InvalidArgumentError(f"sql: the {text!r} at {token.start()} has no end")
+            opening = "/*" if text.startswith("/*") else text[0]
+            raise InvalidArgumentError(f"sql: the {opening!r} at {at} has no end")
         if ended and kind not in ("space", "comment", "end"):
             raise InvalidArgumentError(
                 "sql holds more than one statement: give one per call, several in a transaction()"
             )
         if kind == "param":
-            names.add(token["name"])
+            names.add(text[1:])
             out.append(text)
             continue
         if kind == "word":

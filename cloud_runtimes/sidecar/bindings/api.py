@@ -52,7 +52,7 @@ class BindingsApi:
             return None
         if name in self._closed:
             raise UnavailableError("component is closed")
-        text, params = sql.statement(metadata)
+        text, params = sql.statement(metadata, mysql=self._context.driver("database", store).mysql)
         try:
             return await sql.invoke(client.database, store, operation, metadata["sql"], text, params)
         except CloudRuntimesError as error:

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
+
+from ...database._tokens import check_sql, tokens
 
 __all__ = ["named"]
 
-# literals, quoted names, comments, dollar quotes (PostgreSQL, "Lexical Structure", 4.1.2); in them a sign is only a sign
-_TOKENS: Final = re.compile(
-    r"""
-    --[^\n]* | /\*.*?\*/
-  | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*`
-  | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
-  | (?<![\w$])\$(?P<dollar>[0-9]{1,5})(?!\w)
-  | \?(?P<mark>[0-9]{0,5})
-  | :: | (?<![:\w]):(?P<colon>(?=[^\W\d]))
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 
-
-def named(sql: str, values: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+def named(sql: str, values: Sequence[Any], *, mysql: bool = False) -> tuple[str, dict[str, Any]]:
     """Return a statement with parameters ``:p1``, ``:p2`` …, and their values.
 
     Parameters are ``$1`` (PostgreSQL) or, where there is no such one, ``?`` (MySQL) and ``?1`` (SQLite); without values a question mark is an operator. A colon is no parameter here.
+
+    Args:
+        sql: the statement.
+        values: of its parameters, in their order.
+        mysql: whether it is scanned by the rules of MySQL.
+
+    Raises:
+        InvalidArgumentError: the statement is too long.
+        ValueError: a parameter has no value.
     """
-    dollars = any(match["dollar"] is not None for match in _TOKENS.finditer(sql))
+    scanned = list(tokens(check_sql(sql), mysql=mysql))
+    dollars = any(kind == "number" for kind, _, _ in scanned)
     marks = bool(values) and not dollars
     wanted: set[int] = set()
     last = 0
-
-    def replaced(match: re.Match[str]) -> str:
-        nonlocal last
-        if match["colon"] is not None:
-            return "\\:"
-        if match["dollar"] is not None:
-            number = int(match["dollar"])
-        elif match["mark"] is not None and marks:
-            number = last = int(match["mark"] or last + 1)
-        else:
-            return match.group()
-        wanted.add(number)
-        return f":p{number}"
-
-    text = _TOKENS.sub(replaced, sql)
+    out: list[str] = []
+    for kind, text, _ in scanned:
+        if kind == "number" or (kind == "mark" and marks):
+            number = last = int(text[1:] or last + 1)
+            wanted.add(number)
+            text = f":p{number}"
+        elif kind in ("param", "escaped"):
+            text = text.replace("\\", "\\\\").replace(":", "\\:")
+        out.append(text)
     given = {f"p{number}": value for number, value in enumerate(values, 1)}
     missing = sorted(number for number in wanted if f"p{number}" not in given)
     if missing:
         raise ValueError(f"the statement has a parameter {missing[0]}, but there are {len(given)} params")
-    return text, given
+    return "".join(out), given

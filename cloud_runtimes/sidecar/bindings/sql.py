@@ -76,8 +76,8 @@ def state(error: CloudRuntimesError) -> str:
     return next((code for kind, code in _STATES if isinstance(error, kind)), "XX000")
 
 
-def statement(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-    """Return the statement ``sql`` of the metadata with ``params``, a JSON array, in our words.
+def statement(metadata: Mapping[str, str], *, mysql: bool) -> tuple[str, dict[str, Any]]:
+    """Return the statement ``sql`` of the metadata with ``params``, a JSON array, in our words; ``mysql`` as of `named`.
 
     Raises:
         InvalidArgumentError: no statement, or parameters that are no array or do not fit it.
@@ -89,7 +89,7 @@ def statement(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     try:
         if params:
             values = json.decode(params.encode(), type=list[Any])
-        return named(sql, values)
+        return named(sql, values, mysql=mysql)
     except (PayloadError, ValueError) as error:
         raise InvalidArgumentError(f"invalid metadata property params: {error}") from error
 
