@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, Protocol
+
+from .patterns import MAX_TEXT, Pattern, TooLong
 
 __all__ = [
     "ExpressionError",
@@ -135,6 +136,8 @@ def added(left: Node, right: Node) -> Node:
         if (_is_number(first) and _is_number(second)) or (
             type(first) is type(second) and isinstance(first, (str, list))
         ):
+            if not _is_number(first) and len(first) + len(second) > MAX_TEXT:
+                raise ExpressionError(f"{kind_of(first)} of more than {MAX_TEXT:,} elements is not made")
             return first + second
         raise ExpressionError(f"{kind_of(first)} and {kind_of(second)} cannot be added")
 
@@ -195,7 +198,7 @@ def called(name: str, operand: Node, arguments: list[Node], refuse: Refuse) -> N
         "endsWith": lambda found, given: found.endswith(given),
         "contains": lambda found, given: given in found,
     }
-    test = tests.get(name) or _Pattern(argument, refuse)
+    test = tests.get(name) or _matching(argument, refuse)
 
     def value(scope: Scope) -> bool:
         found, given = operand(scope), argument(scope)
@@ -206,30 +209,26 @@ def called(name: str, operand: Node, arguments: list[Node], refuse: Refuse) -> N
     return value
 
 
-class _Pattern:
-    """``matches``: a constant pattern, in the part of RE2 that cannot take long.
+def _matching(argument: Node, refuse: Refuse) -> Callable[[str, str], bool]:
+    """``matches``: a constant pattern, so that it is read once."""
+    try:
+        text = argument({})
+    except (KeyError, ExpressionError):
+        text = None
+    if not isinstance(text, str):
+        refuse("matches takes a pattern that is written out")
+    try:
+        pattern = Pattern(text)
+    except ValueError as error:
+        refuse(str(error))
 
-    Python's `re` goes back over what it has tried, RE2 does not: so a repeated group, which makes that expensive, and references back, which RE2 has not, are refused.
-    """
-
-    _DANGEROUS: Final = re.compile(r"\)\s*[*+{]|\\[1-9]|\(\?(?!:|i\)|P<)")
-
-    def __init__(self, argument: Node, refuse: Refuse) -> None:
+    def test(found: str, given: str) -> bool:
         try:
-            text = argument({})
-        except (KeyError, ExpressionError):
-            text = None
-        if not isinstance(text, str):
-            refuse("matches takes a pattern that is written out")
-        if self._DANGEROUS.search(text) or len(text) > 500:
-            refuse("matches takes no repeated groups, look-around or references")
-        try:
-            self._compiled = re.compile(text)
-        except (re.error, OverflowError) as error:
-            refuse(f"the pattern {text!r:.80} is none: {error}")
+            return pattern.search(found)
+        except TooLong as error:
+            raise ExpressionError(str(error)) from None
 
-    def __call__(self, found: str, given: str, /) -> bool:
-        return self._compiled.search(found[:MAX]) is not None
+    return test
 
 
 def _is_number(value: Any) -> bool:
