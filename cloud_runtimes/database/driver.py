@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from .._driver import Driver
 from .._operation import Operation
+from ..errors import ResourceExhaustedError
 from ._sql import Sql
 from .types import Column, ExecuteResult, Isolation, TableSchema
 
@@ -19,6 +20,7 @@ __all__ = [
     "SCHEMA",
     "STREAM",
     "TRANSACTION",
+    "Confined",
     "CreateTable",
     "DatabaseCursor",
     "DatabaseDriver",
@@ -32,6 +34,7 @@ __all__ = [
     "Outcome",
     "Query",
     "RowSet",
+    "RowsTooLargeError",
     "Statement",
     "Update",
 ]
@@ -51,11 +54,31 @@ SCHEMA: Final = "schema"
 
 
 @dataclass(frozen=True, slots=True)
+class Confined:
+    """How far a statement of a stranger may go, such as one that a sidecar's caller gives.
+
+    A driver that takes it ends the reading of rows with `RowsTooLargeError`. Where statements can reach files of the machine (SQLite), it refuses those that would with `PermissionDeniedError`.
+
+    Attributes:
+        rows: that it may give.
+        bytes: of their text and bytes; any other value counts 16.
+    """
+
+    rows: int
+    bytes: int
+
+
+class RowsTooLargeError(ResourceExhaustedError):
+    """The rows of a confined statement are more than they may be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """Give the rows of a statement."""
 
     sql: Sql
     params: Mapping[str, Any]
+    confined: Confined | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +87,7 @@ class Execute:
 
     sql: Sql
     params: Mapping[str, Any]
+    confined: Confined | None = None
 
 
 @dataclass(frozen=True, slots=True)

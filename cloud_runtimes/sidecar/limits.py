@@ -60,9 +60,9 @@ class Budget:
         self._bytes -= bytes
         self._items -= items
         if self._bytes < 0:
-            raise self._refusal(f"more than {self._limits.bytes:,} bytes")
+            raise self.refusal(f"more than {self._limits.bytes:,} bytes, the limit of one answer")
         if self._items < 0:
-            raise self._refusal(f"more than {self._limits.items:,} items")
+            raise self.refusal(f"more than {self._limits.items:,} items, the limit of one answer")
         self.remaining()
 
     def remaining(self) -> float:
@@ -77,6 +77,12 @@ class Budget:
             raise DaprError.basic(504, "DEADLINE_EXCEEDED", _CODE, text)
         return left
 
-    def _refusal(self, limit: str) -> DaprError:
-        text = f"{self._what}: {limit}, the limit of one answer: {self._remedy}"
+    @property
+    def left(self) -> tuple[int, int]:
+        """The bytes and the items that are left, for whoever reads them."""
+        return self._bytes, self._items
+
+    def refusal(self, limit: str) -> DaprError:
+        """Return the refusal of an answer beyond a limit: ``"more than 100 rows"``."""
+        text = f"{self._what}: {limit}: {self._remedy}"
         return DaprError.basic(413, "RESOURCE_EXHAUSTED", _CODE, text)

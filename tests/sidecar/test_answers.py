@@ -97,3 +97,98 @@ def test_an_answer_may_be_as_large_as_a_request(tmp_path: Any) -> None:
         one.context.client.state.save("store", "k", b"x" * SIZE)
         http, rpc = bulk(one, ["k"])
         assert (http.status, rpc.code) == (200, "OK")
+
+
+def invoke(sidecar: Sidecar, name: str, operation: str, **metadata: str) -> tuple[Answer, Answer]:
+    """Call a binding over both protocols."""
+    request = messages().InvokeBindingRequest(name=name, operation=operation, metadata=metadata)
+    body = {"operation": operation, "metadata": metadata}
+    return (
+        send(sidecar.http_address, "POST", f"/v1.0/bindings/{name}", body),
+        call(sidecar.grpc_address, "InvokeBinding", request, "InvokeBindingResponse"),
+    )
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT "
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/a.db", "sqlite+aiosqlite:///{}/b.db", "sqlite://"])
+@pytest.mark.parametrize(
+    ("sql", "limit"),
+    [
+        (ENDLESS + "i FROM n", "1,000 rows"),
+        (ENDLESS + "replace(i, 'x', 'y') AS i FROM n", "1,000 rows"),  # it does not look like one that reads
+        (ENDLESS + "hex(zeroblob(50000)) FROM n", "1,000,000 bytes"),
+        ("SELECT zeroblob(900000000)", "a value of more than 1,000,000 bytes"),
+        ("SELECT replace(hex(zeroblob(400000)), '0', char(1)) AS x", "1,000,000 bytes"),  # six times as long in JSON
+    ],
+)
+def test_rows_are_read_only_as_far_as_the_answer_goes(url: str, sql: str, limit: str, tmp_path: Any) -> None:
+    config = declared(str(tmp_path))
+    config["database"]["store"]["url"] = url.format(tmp_path)
+    limits = Limits(bytes=10 * SIZE, items=1000)
+    with serving(config, bindings=BINDINGS, limits=limits, max_body=limits.bytes) as one:
+        refused(invoke(one, "sql", "query", sql=sql), "binding sql", limit, "LIMIT")
+        assert [answer.status or answer.code for answer in invoke(one, "sql", "query", sql="SELECT 1")] == [200, "OK"]
+
+
+def test_rows_that_were_to_be_written_are_not_when_there_are_too_many(tmp_path: Any) -> None:
+    with narrow(tmp_path, items=10) as one:
+        invoke(one, "sql", "exec", sql="CREATE TABLE t (i INT)")
+        insert = "INSERT INTO t SELECT value FROM json_each('[1,2,3,4,5,6,7,8,9,10,11]') RETURNING i"
+        refused(invoke(one, "sql", "query", sql=insert), "10 rows")
+        assert invoke(one, "sql", "query", sql="SELECT count(*) FROM t")[0].json == [[0]]
+
+
+def test_time_is_limited_in_the_database_too(tmp_path: Any) -> None:
+    with narrow(tmp_path, seconds=0.2) as one:
+        http, rpc = invoke(one, "sql", "query", sql=ENDLESS + "count(*) FROM n")
+        assert (http.status, rpc.code) == (500, "INTERNAL")  # as any failure of the database
+        assert "were not enough" in rpc.text
+
+
+def test_files_and_lists_of_files(tmp_path: Any) -> None:
+    with narrow(tmp_path, items=10) as one:
+        client = one.context.client
+        client.file.put_file("store", "large", b"x" * (10 * SIZE + 1))
+        client.file.put_file("store", "fits", b"x" * 10 * SIZE)
+        refused(invoke(one, "files", "get", fileName="large"), "binding files", "1,000,000 bytes")
+        assert len(invoke(one, "files", "get", fileName="fits")[0].body) == 10 * SIZE
+        for number in range(11):
+            client.file.put_file("store", f"folder/{number}", b"")
+        refused(invoke(one, "files", "list", fileName="folder"), "10 items")
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("ATTACH '{}' AS x", "ATTACH or VACUUM INTO"),
+        ("attach '{}' || '' as x", "ATTACH or VACUUM INTO"),
+        ("VACUUM INTO '{}'", "ATTACH or VACUUM INTO"),
+        ("PRAGMA writable_schema = ON", "PRAGMA writable_schema"),
+        ("PRAGMA temp_store_directory = '{}'", "PRAGMA temp_store_directory"),
+        ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode"),
+        ("SELECT load_extension('{}')", "load_extension()"),
+    ],
+)
+def test_sql_reaches_no_other_file(scheme: str, sql: str, what: str, tmp_path: Any) -> None:
+    config = declared(str(tmp_path))
+    config["database"]["store"]["url"] = f"{scheme}:///{tmp_path}/own.db"
+    outside = tmp_path / "outside"
+    statement = sql.format(outside)
+    with serving(config, bindings=BINDINGS) as one:
+        for operation in ("exec", "query"):
+            http, rpc = invoke(one, "sql", operation, sql=statement)
+            assert (http.status, http.error) == (403, "ERR_INVOKE_OUTPUT_BINDING")
+            assert rpc.code == "PERMISSION_DENIED"
+            assert f"{what} is not permitted here" in rpc.text
+            assert "(SQLSTATE 42501)" in rpc.text
+        assert not outside.exists()
+        # the same connection is as it was
+        for allowed in ("VACUUM", "PRAGMA user_version = 7", "ANALYZE", "CREATE TABLE IF NOT EXISTS t (i INT)"):
+            assert invoke(one, "sql", "exec", sql=allowed)[1].code == "OK", allowed
+        assert invoke(one, "sql", "query", sql="SELECT name FROM pragma_table_info('t')")[0].json == [["i"]]
+        if "load_extension" not in sql and "_directory" not in sql:
+            one.context.client.database.execute("store", statement)
+            assert outside.exists() is ("ATTACH" in what)

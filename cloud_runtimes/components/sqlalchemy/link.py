@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -31,6 +32,8 @@ _LEVELS: Final[Mapping[Isolation, str]] = {
 }
 CHUNK: Final = 1000
 """Rows of a stream fetched at once."""
+_KEPT: Final = 8192
+"""Characters of the longest text that is kept compiled."""
 
 
 class Link:
@@ -146,17 +149,41 @@ class Link:
         run: Callable[[Any], Outcome] = getattr(self, f"_{type(statement).__name__.lower()}")
         return self.step(call, run, statement)
 
-    def _text(self, sql: Sql, rows: Any) -> sa.CursorResult[Any]:
+    def _text(self, sql: Sql, rows: Any, **options: Any) -> sa.CursorResult[Any]:
         if sql.soils:
             self.soiled = True
-        return self._connection.execute(sa.text(sql.template), rows)
+        if len(sql.text) > _KEPT:
+            options["compiled_cache"] = None
+        return self._connection.execute(sa.text(sql.template), rows, execution_options=options)
+
+    def _confined(self, statement: spi.Query | spi.Execute) -> AbstractContextManager[None]:
+        limits = statement.confined
+        if limits is None or self._dialect != "sqlite":
+            return nullcontext()
+        from .confined import confined
+
+        self.soiled = self.soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
+        native: Any = self._connection.connection.driver_connection
+        return confined(getattr(native, "_conn", native), limits)
 
     def _query(self, statement: spi.Query) -> RowSet:
-        result = self._text(statement.sql, bound(statement.params, self._dialect))
-        columns = _columns(result)
-        return RowSet(columns, [tuple(row) for row in result])
+        with self._confined(statement):
+            return self._rows(statement, statement.confined)
+
+    def _rows(self, statement: spi.Query, limits: spi.Confined | None) -> RowSet:
+        parameters = bound(statement.params, self._dialect)
+        if limits is None:
+            result = self._text(statement.sql, parameters)
+            return RowSet(_columns(result), [tuple(row) for row in result])
+        as_they_come = self._dialect == "sqlite" or statement.sql.reads
+        result = self._text(statement.sql, parameters, stream_results=as_they_come, max_row_buffer=CHUNK)
+        return RowSet(_columns(result), _limited(result, limits))
 
     def _execute(self, statement: spi.Execute) -> ExecuteResult:
+        with self._confined(statement):
+            return self._executed(statement)
+
+    def _executed(self, statement: spi.Execute) -> ExecuteResult:
         result = self._text(statement.sql, bound(statement.params, self._dialect))
         cursor, count = result.context.cursor, result.rowcount
         if result.returns_rows:  # SQLite counts what RETURNING gives only once it was read, others only before
@@ -279,6 +306,22 @@ def _columns(result: sa.CursorResult[Any]) -> tuple[str, ...]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise InvalidArgumentError(f"several columns are named {', '.join(twice)}: give each a name with AS")
     return names
+
+
+def _limited(result: sa.CursorResult[Any], limits: spi.Confined) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    try:
+        for row in result:
+            size += sum(len(value) if isinstance(value, (str, bytes)) else 16 for value in row)
+            if size > limits.bytes:
+                raise spi.RowsTooLargeError(f"more than {limits.bytes:,} bytes, the limit of one answer")
+            if len(rows) == limits.rows:
+                raise spi.RowsTooLargeError(f"more than {limits.rows:,} rows, the limit of one answer")
+            rows.append(tuple(row))
+    finally:
+        result.close()
+    return rows
 
 
 def _done(count: int, cursor: Any) -> ExecuteResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..._dapr.failures import DaprError
-from ...errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
+from ...errors import CloudRuntimesError, InvalidArgumentError, PermissionDeniedError, UnavailableError
 from ..context import Context
 from . import files, sql
 
@@ -25,6 +25,9 @@ class BindingsApi:
         """Do something with a binding; return the reply's data and metadata, ``None``: it has no reply."""
         try:
             return await self._invoke(name, operation, data, metadata)
+        except PermissionDeniedError as error:
+            text = f"error invoking output binding {name}: {error.message}"
+            raise DaprError.basic(403, "PERMISSION_DENIED", "ERR_INVOKE_OUTPUT_BINDING", text) from error
         except CloudRuntimesError as error:
             text = f"error invoking output binding {name}: {error.message}"
             raise DaprError.basic(500, "INTERNAL", "ERR_INVOKE_OUTPUT_BINDING", text) from error
@@ -44,7 +47,8 @@ class BindingsApi:
             )
         client = self._context.client
         if kind == "file":
-            found = await files.invoke(client.file, store, operation, data, metadata)
+            budget = self._context.budget(f"the answer of binding {name}", "ask for less at a time")
+            found = await files.invoke(client.file, store, operation, data, metadata, budget)
             return None if found is None else (found, {})
         if operation == "close":
             # for callers of the sidecar alone: the client's database serves others too
@@ -52,8 +56,8 @@ class BindingsApi:
             return None
         if name in self._closed:
             raise UnavailableError("component is closed")
-        text, params = sql.statement(metadata, mysql=self._context.driver("database", store).mysql)
+        budget = self._context.budget(f"the rows of binding {name}", "add a condition or LIMIT")
         try:
-            return await sql.invoke(client.database, store, operation, metadata["sql"], text, params)
+            return await sql.invoke(client.database, store, operation, metadata, budget)
         except CloudRuntimesError as error:
             raise type(error)(f"{error.message} (SQLSTATE {sql.state(error)})") from error

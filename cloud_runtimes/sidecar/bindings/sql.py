@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from ..._operation import Method, Operation
 from ...codec import json
+from ...database._prepare import execute as prepare_execute
+from ...database._prepare import query as prepare_query
+from ...database.driver import Confined, DatabaseDriver, Execute, Outcome, Query, RowSet, RowsTooLargeError
 from ...database.service import DatabaseService
 from ...errors import (
     AlreadyExistsError,
@@ -23,9 +30,19 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ..limits import Budget
 from .positional import named
 
-__all__ = ["OPERATIONS", "invoke", "state", "statement"]
+if TYPE_CHECKING:
+    from ...database.types import ExecuteResult
+
+__all__ = ["OPERATIONS", "invoke", "state"]
+
+_QUERY: Final = Method("database", "query", repeatable=True, writes=False)
+_QUERY_WRITES: Final = Method("database", "query", repeatable=False)
+_EXECUTE: Final = Method("database", "execute", repeatable=False)
+_LONG: Final = 8192
+"""Characters from which a statement is not scanned on the sidecar's loop."""
 
 _STATES: Final = (
     (AlreadyExistsError, "23505"),
@@ -41,21 +58,35 @@ OPERATIONS: Final = ("exec", "query", "close")
 
 
 async def invoke(
-    database: DatabaseService, store: str, operation: str, sql: str, text: str, params: dict[str, Any]
+    database: DatabaseService, store: str, operation: str, metadata: Mapping[str, str], budget: Budget
 ) -> tuple[bytes, dict[str, str]]:
-    """Run a statement, which is ``text`` to our service; return the reply's data and metadata."""
+    """Run a statement, confined to its database; return the reply's data and metadata.
+
+    Raises:
+        InvalidArgumentError: no statement, or parameters that are no array or do not fit it.
+        PermissionDeniedError: the statement reaches outside of the database.
+        DaprError: its rows are more than the budget.
+    """
+    driver: DatabaseDriver = database._driver(store)
+    sql = metadata.get("sql", "")
+    prepared = partial(_statement, operation, metadata, driver.mysql, Confined(*reversed(budget.left)))
+    statement = await asyncio.to_thread(prepared) if len(sql) > _LONG else prepared()
     began = datetime.now(UTC)
     start = monotonic()
     reply = {"operation": operation, "sql": sql, "start-time": _time(began)}
     data = b""
     if operation == "exec":
-        result = await database.execute_async(store, text, params)
+        result = cast("ExecuteResult", await _run(database, _EXECUTE, store, driver, statement, budget))
         reply["rows-affected"] = str(result.rows_affected)
     else:
-        rows = await database.query_async(store, text, params)
-        data = json.encode([[_value(value) for value in row.values()] for row in rows])
+        method = _QUERY if statement.sql.reads else _QUERY_WRITES
+        try:
+            found = cast("RowSet", await _run(database, method, store, driver, statement, budget))
+        except RowsTooLargeError as error:
+            raise budget.refusal(error.message) from error
+        data = await asyncio.to_thread(_encoded, found, budget)
         # Dapr's component does not tell them
-        reply["columns"] = json.encode(list(rows[0]) if rows else []).decode()
+        reply["columns"] = json.encode(list(found.columns) if found.rows else []).decode()
     elapsed = monotonic() - start
     reply["end-time"] = _time(began + timedelta(seconds=elapsed))
     reply["duration"] = f"{elapsed * 1000:.6f}ms"
@@ -76,12 +107,24 @@ def state(error: CloudRuntimesError) -> str:
     return next((code for kind, code in _STATES if isinstance(error, kind)), "XX000")
 
 
-def statement(metadata: Mapping[str, str], *, mysql: bool) -> tuple[str, dict[str, Any]]:
-    """Return the statement ``sql`` of the metadata with ``params``, a JSON array, in our words; ``mysql`` as of `named`.
+async def _run(
+    database: DatabaseService,
+    method: Method,
+    store: str,
+    driver: DatabaseDriver,
+    statement: Query | Execute,
+    budget: Budget,
+) -> Outcome:
+    timeout = budget.remaining()
+    if database._timeout is not None:
+        timeout = min(timeout, database._timeout)
+    op = Operation(method, store, timeout)
+    outcome: Outcome = await database._call_async(op, driver.run_async, statement)
+    return outcome
 
-    Raises:
-        InvalidArgumentError: no statement, or parameters that are no array or do not fit it.
-    """
+
+def _statement(operation: str, metadata: Mapping[str, str], mysql: bool, confined: Confined) -> Query | Execute:
+    """Return the statement ``sql`` of the metadata with ``params``, a JSON array."""
     sql, params = metadata.get("sql", ""), metadata.get("params", "")
     if not sql:
         raise InvalidArgumentError("required metadata not set: sql")
@@ -89,9 +132,19 @@ def statement(metadata: Mapping[str, str], *, mysql: bool) -> tuple[str, dict[st
     try:
         if params:
             values = json.decode(params.encode(), type=list[Any])
-        return named(sql, values, mysql=mysql)
+        text, given = named(sql, values, mysql=mysql)
     except (PayloadError, ValueError) as error:
         raise InvalidArgumentError(f"invalid metadata property params: {error}") from error
+    prepare = prepare_execute if operation == "exec" else prepare_query
+    return replace(prepare(text, given, mysql), confined=confined)
+
+
+def _encoded(found: RowSet, budget: Budget) -> bytes:
+    rows: list[bytes] = []
+    for row in found.rows:
+        rows.append(json.encode([_value(value) for value in row]))
+        budget.add(len(rows[-1]) + 1)
+    return b"[" + b",".join(rows) + b"]"
 
 
 def _value(value: Any) -> Any:
