@@ -11,10 +11,13 @@ from typing import Final
 
 from .._dapr.failures import DaprError
 
-__all__ = ["Budget", "Limits"]
+__all__ = ["MAX_OPEN", "Budget", "Limits", "no_more"]
 
 _CODE: Final = "ERR_RESPONSE_TOO_LARGE"
 """Ours: Dapr has no limit of this kind."""
+
+MAX_OPEN: Final = 256
+"""Subscriptions of one kind that callers may hold open: each has a thread and files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,9 @@ class Budget:
         """Return the refusal of an answer beyond a limit: ``"more than 100 rows"``."""
         text = f"{self._what}: {limit}: {self._remedy}"
         return DaprError.basic(413, "RESOURCE_EXHAUSTED", _CODE, text)
+
+
+def no_more(what: str, remedy: str) -> DaprError:
+    """Return the refusal of one subscription more than `MAX_OPEN`."""
+    text = f"{MAX_OPEN} {what} are open, which is the limit of a sidecar: {remedy}"
+    return DaprError.basic(429, "RESOURCE_EXHAUSTED", "ERR_TOO_MANY_SUBSCRIPTIONS", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -192,3 +193,33 @@ def test_sql_reaches_no_other_file(scheme: str, sql: str, what: str, tmp_path: A
         if "load_extension" not in sql and "_directory" not in sql:
             one.context.client.database.execute("store", statement)
             assert outside.exists() is ("ATTACH" in what)
+
+
+def test_configuration_and_secrets(tmp_path: Any) -> None:
+    config = declared(str(tmp_path))
+    (tmp_path / "secrets.json").write_text(json.dumps({f"k{number}": "x" * SIZE for number in range(11)}))
+    config["secret"]["store"] = {"component": "file", "path": str(tmp_path / "secrets.json")}
+    with serving(config, limits=Limits(bytes=10 * SIZE), max_body=10 * SIZE) as one:
+        items = {f"k{number}": "x" * SIZE for number in range(11)}
+        one.context.client.configuration.save_configuration("store", items)
+        kinds, address = messages(), one.grpc_address
+        request = kinds.GetConfigurationRequest(store_name="store")
+        refused(
+            (
+                send(one.http_address, "GET", "/v1.0/configuration/store"),
+                call(address, "GetConfiguration", request, "GetConfigurationResponse"),
+            ),
+            "configuration store store",
+            "some keys",
+        )
+        request.keys[:] = list(items)[:9]
+        assert len(call(address, "GetConfiguration", request, "GetConfigurationResponse").message.items) == 9
+        refused(
+            (
+                send(one.http_address, "GET", "/v1.0/secrets/store/bulk"),
+                call(address, "GetBulkSecret", kinds.GetBulkSecretRequest(store_name="store"), "GetBulkSecretResponse"),
+            ),
+            "secrets of store",
+            "one by one",
+        )
+        assert send(one.http_address, "GET", "/v1.0/secrets/store/k1").status == 200

@@ -198,3 +198,28 @@ def test_sdk_subscription(sdk: Sdk) -> None:
     assert changes.get(timeout=TIMEOUT) == (id, {"sdk-c": "2"})
     assert sdk.call("unsubscribe_configuration", "store", id) is True
     assert sdk.call("unsubscribe_configuration", "store", id) is False
+
+
+def test_no_more_subscriptions_than_a_sidecar_can_bear(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a thread; one that has ended makes room, over either protocol."""
+    monkeypatch.setattr("cloud_runtimes.sidecar.configuration.api.MAX_OPEN", 3)
+    request = messages().SubscribeConfigurationRequest(store_name="store")
+    ids = [send(beside.http_address, "GET", f"{STORE}/subscribe").json["id"] for _ in range(3)]
+    refused = send(beside.http_address, "GET", f"{STORE}/subscribe")
+    assert (refused.status, refused.error) == (429, "ERR_TOO_MANY_SUBSCRIPTIONS")
+    assert "unsubscribe those that are not needed" in refused.json["message"]
+    with grpc.insecure_channel(beside.grpc_address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream(channel, "SubscribeConfiguration", request, "SubscribeConfigurationResponse"))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        send(beside.http_address, "GET", f"{STORE}/{ids[0]}/unsubscribe")
+        answers = stream(channel, "SubscribeConfiguration", request, "SubscribeConfigurationResponse")
+        assert next(answers).id
+        assert send(beside.http_address, "GET", f"{STORE}/subscribe").status == 429
+
+
+def test_a_subscription_that_fails_takes_no_room(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_runtimes.sidecar.configuration.api.MAX_OPEN", 1)
+    for _ in range(2):
+        assert send(beside.http_address, "GET", f"{STORE}/subscribe?key=").status == 500
+    assert send(beside.http_address, "GET", f"{STORE}/subscribe").status == 200

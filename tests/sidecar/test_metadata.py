@@ -192,3 +192,25 @@ def test_sdk_what_is_not_served(sdk: Sdk) -> None:
 
     code, text = sdk.refused("converse_alpha1", "gpt", [ConversationInput("hello")])
     assert (code, text) == ("INVALID_ARGUMENT", "failed finding conversation component")
+
+
+def test_metadata_is_bounded(tmp_path: Path) -> None:
+    """All of it is in each answer; what is there can still be changed."""
+
+    def put(one: Sidecar, name: str, value: str) -> tuple[object, ...]:
+        http = send(one.http_address, "PUT", f"/v1.0/metadata/{name}", value.encode())
+        rpc = call(one.grpc_address, "SetMetadata", messages().SetMetadataRequest(key=name, value=value))
+        return http.status, http.error, rpc.code
+
+    refused = (413, "ERR_METADATA_TOO_LARGE", "RESOURCE_EXHAUSTED")
+    with serving(declared(str(tmp_path))) as one:
+        assert put(one, "long", "x" * 65_533) == refused
+        assert put(one, "long", "x" * 65_532) == (204, None, "OK")
+        assert put(one, "b", "") == refused
+        assert put(one, "long", "ü") == (204, None, "OK")
+        assert [put(one, f"k{number}", "v") for number in range(99)] == [(204, None, "OK")] * 99
+        assert put(one, "k99", "v") == refused
+        assert put(one, "k98", "w") == (204, None, "OK")
+        text = send(one.http_address, "PUT", "/v1.0/metadata/k99", b"v").json["message"]
+        assert "101 attributes" in text
+        assert "set fewer or shorter ones" in text

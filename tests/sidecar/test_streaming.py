@@ -196,6 +196,23 @@ def test_the_first_request_is_the_initial_one_and_the_only(sidecar: Sidecar) -> 
         assert stream.ended() == ("UNKNOWN", "duplicate initial request received")
 
 
+def test_no_more_streams_than_a_sidecar_can_bear(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a thread; one that has ended makes room."""
+    monkeypatch.setattr("cloud_runtimes.sidecar.pubsub.streaming.MAX_OPEN", 2)
+    with streaming(sidecar) as first, streaming(sidecar) as second:
+        first.opened()
+        second.opened("other")
+        with streaming(sidecar) as third:
+            third.begin()
+            code, said = third.ended()
+            assert code == "RESOURCE_EXHAUSTED"
+            assert "close those that are not needed" in said
+        first.half_close()
+        assert next(first.call, None) is None
+        with streaming(sidecar) as third:
+            third.opened()
+
+
 def test_at_the_end_of_the_sidecar_answers_still_count(tmp_path: Path) -> None:
     config = declared(str(tmp_path / "home"))
     with serving(config, grace=0.5) as sidecar:

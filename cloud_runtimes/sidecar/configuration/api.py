@@ -17,6 +17,7 @@ from ...configuration.types import ConfigurationItem
 from ...errors import CloudRuntimesError
 from ..app.channel import NotReached
 from ..context import Context, Lack
+from ..limits import MAX_OPEN, Budget, no_more
 
 __all__ = ["Changes", "ConfigurationApi", "item_document"]
 
@@ -82,6 +83,7 @@ class ConfigurationApi:
         self._context = context
         self._configuration = context.client.configuration
         self._open: dict[str, Changes] = {}
+        self._opening = 0
 
     async def get(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
@@ -94,9 +96,16 @@ class ConfigurationApi:
             text = f"failed to get {_listed(keys)} from Configuration store {store}: {error.message}"
             raise DaprError.basic(500, "INTERNAL", "ERR_CONFIGURATION_GET", text) from error
 
+    def budget(self, store: str) -> Budget:
+        """Return the budget for the answer of `get`."""
+        return self._context.budget(f"the items of configuration store {store}", "ask for some keys only")
+
     async def subscribe(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Changes:
         """Begin to follow some keys, without any: all. Whatever changes after the return will come."""
         self.need_store(store)
+        if len(self._open) + self._opening >= MAX_OPEN:
+            raise no_more("subscriptions to configuration", "unsubscribe those that are not needed any more")
+        self._opening += 1
         try:
             subscription = await self._configuration.subscribe_configuration_async(
                 store, keys, metadata=metadata or None
@@ -108,6 +117,8 @@ class ConfigurationApi:
                 raise
         except CloudRuntimesError as error:
             raise _subscribing_failed(keys, store, error) from error
+        finally:
+            self._opening -= 1
         changes = Changes(store, subscription)
         self._open[changes.id] = changes
         return changes

@@ -28,7 +28,10 @@ class ConfigurationMethods:
     async def _get(self, request: Any, context: Any) -> Any:
         found = await self._api.get(request.store_name, list(request.keys), dict(request.metadata))
         reply = messages().GetConfigurationResponse()
-        _add(reply, found)
+        budget = self._api.budget(request.store_name)
+        for key, item in found.items():
+            _add(reply, {key: item})
+            budget.add(reply.items[key].ByteSize())
         return reply
 
     async def _subscribe(self, request: Any, context: Any) -> AsyncIterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...codec import json
+from ...codec.payload import JSON
 from ..http.app import HttpApi
 from ..http.request import Reply, Request, empty, json_reply
 from ..http.router import Route
@@ -28,7 +30,14 @@ class ConfigurationRoutes:
 
     async def _get(self, request: Request) -> Reply:
         found = await self._api.get(request.params["store"], _keys(request), request.metadata())
-        return json_reply({key: item_document(item) for key, item in found.items()}) if found else empty
+        if not found:
+            return empty
+        budget = self._api.budget(request.params["store"])
+        members: list[bytes] = []
+        for key, item in found.items():
+            members.append(json.encode(key) + b":" + json.encode(item_document(item)))
+            budget.add(len(members[-1]) + 1)
+        return Reply(200, b"{" + b",".join(members) + b"}", JSON)
 
     async def _subscribe(self, request: Request) -> Reply:
         store = request.params["store"]

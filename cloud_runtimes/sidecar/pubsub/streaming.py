@@ -15,6 +15,7 @@ from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
 from ..context import Context
+from ..limits import MAX_OPEN, no_more
 from .delivery import Place
 from .envelope import read
 from .subscriber import is_raw, open_handle, settle
@@ -37,6 +38,7 @@ class Streams:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._open: set[_Stream] = set()
+        self._opening = 0
         self._closing = False
 
     async def serve(self, requests: Any) -> AsyncGenerator[Any, None]:
@@ -45,10 +47,15 @@ class Streams:
         if self._context.lack("pubsub", subscription.pubsub_name) is not None:
             text = f"pubsub {subscription.pubsub_name} is not found"
             raise DaprError(404, "INVALID_ARGUMENT", "ERR_PUBSUB_NOT_FOUND", text, reason="DAPR_PUBSUB_NOT_FOUND")
+        if len(self._open) + self._opening >= MAX_OPEN:
+            raise no_more("streams of events", "close those that are not needed any more")
+        self._opening += 1
         try:
             handle = await open_handle(self._context, subscription, _IN_FLIGHT)
         except CloudRuntimesError as error:
             raise _ended(f"failed to subscribe to topic {subscription.topic}: {error.message}") from error
+        finally:
+            self._opening -= 1
         stream = _Stream(handle, subscription)
         self._open.add(stream)
         self._context.subscriptions.append(subscription)

@@ -8,6 +8,7 @@ from ..._dapr.failures import DaprError
 from ...errors import CloudRuntimesError
 from ...secret.types import Secret
 from ..context import Context, Lack
+from ..limits import Budget
 
 __all__ = ["SecretApi"]
 
@@ -36,6 +37,10 @@ class SecretApi:
         except CloudRuntimesError as error:
             text = f"failed getting secrets from secret store {store}: {error.message}"
             raise DaprError(500, "INTERNAL", "ERR_SECRET_GET", text) from error
+
+    def budget(self, store: str) -> Budget:
+        """Return the budget for the answer of `get_bulk`."""
+        return self._context.budget(f"the secrets of store {store}", "ask for them one by one")
 
     def _need_store(self, store: str) -> None:
         lack = self._context.lack("secret", store)

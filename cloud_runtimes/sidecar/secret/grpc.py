@@ -27,6 +27,8 @@ class SecretMethods:
 
     async def _get_bulk(self, request: Any, context: Any) -> Any:
         reply = messages().GetBulkSecretResponse()
+        budget = self._api.budget(request.store_name)
         for key, secret in (await self._api.get_bulk(request.store_name, dict(request.metadata))).items():
             reply.data[key].secrets.update(dict(secret))
+            budget.add(reply.data[key].ByteSize())
         return reply

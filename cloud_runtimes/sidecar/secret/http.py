@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...codec import json
+from ...codec.payload import JSON
 from ..http.app import HttpApi
 from ..http.request import Reply, Request, json_reply
 from ..http.router import Route
@@ -28,5 +30,11 @@ class SecretRoutes:
         return json_reply(dict(secret))
 
     async def _get_bulk(self, request: Request) -> Reply:
-        found = await self._api.get_bulk(request.params["store"], request.metadata())
-        return json_reply({key: dict(secret) for key, secret in found.items()})
+        store = request.params["store"]
+        found = await self._api.get_bulk(store, request.metadata())
+        budget = self._api.budget(store)
+        members: list[bytes] = []
+        for key, secret in found.items():
+            members.append(json.encode(key) + b":" + json.encode(dict(secret)))
+            budget.add(len(members[-1]) + 1)
+        return Reply(200, b"{" + b",".join(members) + b"}", JSON)

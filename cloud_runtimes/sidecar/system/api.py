@@ -27,6 +27,9 @@ _KINDS: Final = {
 }
 """Service → what the type of such a component begins with in Dapr."""
 
+_MAX_ATTRIBUTES: Final = 100
+_MAX_BYTES: Final = 64 * 1024
+"""Of all attributes, names and values."""
 _CAPABILITIES: Final = ((state.ETAG, "ETAG"), (state.TRANSACTION, "TRANSACTIONAL"), (state.TTL, "TTL"))
 
 
@@ -63,9 +66,22 @@ class SystemApi:
         }
 
     def set_attribute(self, name: str, value: str) -> None:
-        """Set one; without a name nothing is done."""
-        if name:
-            self._context.attributes[name] = value
+        """Set one; without a name nothing is done.
+
+        Raises:
+            DaprError: all of them would be more than is kept, since each `GetMetadata` tells them.
+        """
+        if not name:
+            return
+        made = {**self._context.attributes, name: value}
+        size = sum(len(text.encode()) for pair in made.items() for text in pair)
+        if len(made) > _MAX_ATTRIBUTES or size > _MAX_BYTES:
+            text = (
+                f"the metadata would be {len(made)} attributes of {size:,} bytes: a sidecar keeps {_MAX_ATTRIBUTES} "
+                f"of {_MAX_BYTES:,} bytes together; set fewer or shorter ones"
+            )
+            raise DaprError.basic(413, "RESOURCE_EXHAUSTED", "ERR_METADATA_TOO_LARGE", text)
+        self._context.attributes[name] = value
 
     def check_health(self, app_id: str | None) -> None:
         """Refuse while the application does not listen yet, and for another application's sidecar."""
