@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from .._native import events as kernel
-from ..codec.payload import decode_payload
+from ..codec.payload import JSON, decode_payload
 from ..errors import CloudRuntimesError
 from .driver import Verdict
 
@@ -61,7 +61,7 @@ class Event(ReceivedEvent, Generic[T]):
 
     @property
     def data(self) -> T:
-        """The payload, decoded by its content type, into ``type=`` where the subscription gave one.
+        """The payload, decoded by its content type, into ``type=`` where the subscription gave one. An event without data has ``None``.
 
         Raises:
             PayloadError: it cannot be decoded; names the path.
@@ -72,7 +72,10 @@ class Event(ReceivedEvent, Generic[T]):
                 # a raw subscriber sees what a broker would hold: the envelope
                 self._data = decode_payload(record.to_json(), "application/octet-stream", self._type)
             else:
-                self._data = decode_payload(record.payload, record.content_type, self._type)
+                payload, content_type = record.payload, record.content_type
+                if not payload and content_type is None and not record.raw and self._type is not bytes:
+                    payload, content_type = b"null", JSON  # no data (CloudEvents, section 3.1.1, "data")
+                self._data = decode_payload(payload, content_type, self._type)
             self._decoded = True
         data: T = self._data
         return data

@@ -395,6 +395,16 @@ def test_sdk_reads_ours_and_we_read_its(
     assert json.loads(back.payload) == data if kind == "application/json" else back.payload == payload
 
 
+@pytest.mark.parametrize("more", ["", ',"datacontenttype":"application/json"', ',"datacontenttype":"text/plain"'])
+def test_an_event_without_data_has_none(more: str) -> None:
+    from cloud_runtimes.codec import cloudevents
+
+    found = cloudevents.decode(f'{{"specversion":"1.0","id":"1","source":"s","type":"t"{more}}}')
+    assert found.data is None
+    assert cloudevents.decode(cloudevents.encode(None, "s", "t")).data is None
+    assert cloudevents.decode(cloudevents.encode("", "s", "t", content_type="text/plain")).data == ""
+
+
 def test_codec_there_and_back() -> None:
     import datetime
 
