@@ -1,6 +1,6 @@
 """The payload rules, shared by every service that carries a value: which bytes a value becomes, and what bytes become again.
 
-In: bytes as they are, str under ``text/*`` as UTF-8, the rest as JSON or MessagePack. Out: by the content type, or into a given type.
+In: bytes as they are, str under ``text/*`` and XML as UTF-8, the rest as JSON or MessagePack. Out: by the content type, or into a given type.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def content_kind(content_type: str) -> str:
     elif name in (MSGPACK, "application/x-msgpack"):
         kind = "msgpack"
     else:
-        kind = "text" if name.startswith("text/") else "bytes"
+        is_text = name.startswith("text/") or name == "application/xml" or name.endswith("+xml")  # RFC 7303
+        kind = "text" if is_text else "bytes"
     if len(_kinds) >= _TOO_MANY_KINDS:
         _kinds.clear()
     _kinds[content_type] = kind
@@ -101,7 +102,7 @@ def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, s
             raise PayloadError("a str with a lone surrogate is not valid UTF-8") from error
     raise PayloadError(
         f"content_type={content_type!r} does not encode a value of type {type(data).__name__}: {JSON} (or +json) and {MSGPACK} encode"
-        " values, text/* a str; bytes pass as they are under any"
+        " values, text/* and XML a str; bytes pass as they are under any"
     )
 
 
@@ -132,6 +133,8 @@ def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> A
         try:
             value: Any = str(data, "utf-8")
         except UnicodeDecodeError as error:
+            if type is None and not str(content_type).lower().startswith("text/"):
+                return data  # XML that names another encoding inside
             raise PayloadError(f"{content_type}: not valid UTF-8: {error}") from error
     else:
         value = data

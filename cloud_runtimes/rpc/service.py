@@ -120,7 +120,7 @@ class RpcService(Service):
         Args:
             service: the ``app_id`` of the application that has the method.
             method: its name; may hold ``/``.
-            data: bytes as they are, ``str`` under ``text/*``, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory (in the twin also an async iterator).
+            data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory (in the twin also an async iterator).
             http_method: over HTTP; the handler sees it.
             content_type: of ``data``; by default that of the payload rules.
             headers: visible ASCII; those that belong to the transport are refused.

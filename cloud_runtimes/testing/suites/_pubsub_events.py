@@ -86,6 +86,12 @@ class EventTests(Suite):
         assert event.data == "grüße"
         assert event.content_type == "text/plain"
 
+    def test_xml(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+            face.call(client.pubsub, "publish", store, "t", "<é/>", content_type="application/xml")
+            (event,) = collect(face, sub, 1)
+        assert (event.data, event.content_type) == ("<é/>", "application/xml")
+
     def test_to_json(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         import json
 

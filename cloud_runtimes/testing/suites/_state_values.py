@@ -61,6 +61,8 @@ class ValueTests(Suite):
         face.call(client.state, "save", store, "t", "grüße", content_type="text/plain")
         assert face.call(client.state, "get", store, "t") == "grüße"
         assert face.call(client.state, "get", store, "t", type=bytes) == "grüße".encode()
+        face.call(client.state, "save", store, "x", "<é/>", content_type="application/xml")
+        assert face.call(client.state, "get", store, "x") == "<é/>"
         face.call(client.state, "save", store, "j", {"x": 1}, content_type="application/vnd.test+json")
         assert face.call(client.state, "get", store, "j") == {"x": 1}
         face.call(client.state, "save", store, "p", b"%PDF", content_type="application/pdf")

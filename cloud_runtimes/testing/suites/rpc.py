@@ -93,6 +93,7 @@ class RpcSuite(Suite):
         assert told({"a": 1})["content_type"] == "application/json"
         assert told(b"x")["content_type"] == "application/octet-stream"
         assert told("grüße", "text/plain; charset=utf-8")["data"] == "grüße"
+        assert told("<é/>", "application/xml")["data"] == "<é/>"
         assert told({"a": [1]}, "application/msgpack")["data"] == {"a": [1]}
         assert told({"a": 1}, "application/vnd.test+json")["data"] == {"a": 1}
         response = face.call(client.rpc, "invoke", store, "raw", b"%PDF", content_type="application/pdf")
