@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,11 +14,21 @@ from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
 from .types import OutgoingEvent
 
-__all__ = ["EVENT_TYPE", "OutgoingBulk", "check_names", "check_topic", "event_attributes", "make_record"]
+__all__ = [
+    "EVENT_TYPE",
+    "OutgoingBulk",
+    "check_names",
+    "check_topic",
+    "event_attributes",
+    "is_uri_reference",
+    "make_record",
+]
 
 EVENT_TYPE: Final = "cloud_runtimes.event"
 _FRAME_EVENTS: Final = 1000
 _FRAME_BYTES: Final = 1024 * 1024
+# RFC 3986, appendix A
+_URI_REFERENCE: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _CONTEXT: Final = ("id", "type", "source", "subject", "time")
 
 
@@ -33,6 +44,11 @@ def check_names(attributes: Any) -> Mapping[str, Any]:
     if not isinstance(attributes, Mapping) or not all(isinstance(name, str) for name in attributes):
         raise InvalidArgumentError("attributes must be a mapping of CloudEvents attribute names to values")
     return attributes
+
+
+def is_uri_reference(text: str) -> bool:
+    """Tell whether all characters are those of a URI-reference, which CloudEvents wants of ``source`` (section 3.1.1)."""
+    return _URI_REFERENCE.fullmatch(text) is not None
 
 
 def make_record(
@@ -94,10 +110,17 @@ def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out.
 
     Raises:
-        InvalidArgumentError: one that the event sets itself, or a time without a time zone.
+        InvalidArgumentError: one that the event sets itself, a time without a time zone, or a ``source`` or ``dataschema`` with what no URI has.
     """
     given = {name: value for name, value in attributes.items() if value is not None}
     found: dict[str, Any] = {name: given.pop(name) for name in _CONTEXT if name in given}
+    for name in ("source", "dataschema"):
+        value = attributes.get(name)
+        if isinstance(value, str) and value and not is_uri_reference(value):
+            raise InvalidArgumentError(
+                f"attribute {name}: {value!r:.80} is no URI-reference such as '/orders' or 'https://shop.example/orders': "
+                "percent-encode spaces and what is not ASCII"
+            )
     time = found.get("time")
     if isinstance(time, datetime):
         if time.tzinfo is None:

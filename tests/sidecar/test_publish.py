@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from raw import call, send
@@ -77,6 +78,23 @@ def test_the_trace_context_of_the_request_is_the_events(sidecar: Sidecar) -> Non
     request = messages().PublishEventRequest(pubsub_name="store", topic="u", data=b"x")
     assert call(sidecar.grpc_address, "PublishEvent", request, metadata={"traceparent": TRACE}).code == "OK"
     assert received(sidecar, "u").traceparent == TRACE
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("/a?b=%20#c", "/a?b=%20#c"), ("my source", "my%20source"), ("50%\a", "50%25%07"), ("ü", "%C3%BC")],
+)
+def test_a_source_becomes_a_uri_reference(sidecar: Sidecar, given: str, expected: str) -> None:
+    query = f"metadata.cloudevent.source={quote(given, safe='')}"
+    assert send(sidecar.http_address, "POST", f"/v1.0/publish/store/t?{query}", b"x").status == 204
+    assert received(sidecar, "t").source == expected
+
+
+def test_the_source_of_a_cloud_event_is_taken_as_it_is(sidecar: Sidecar) -> None:
+    event = {"id": "1", "source": "my source", "type": "t", "specversion": "1.0", "data": 7}
+    headers = {"content-type": "application/cloudevents+json"}
+    assert send(sidecar.http_address, "POST", "/v1.0/publish/store/t", event, headers).status == 204
+    assert json.loads(received(sidecar, "t")._record.payload)["source"] == "my source"
 
 
 def test_a_cloud_event_is_taken_as_it_is(sidecar: Sidecar, over: str) -> None:

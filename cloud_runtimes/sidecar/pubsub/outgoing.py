@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from ...codec import json
 from ...errors import PayloadError
+from ...pubsub._outgoing import is_uri_reference
 from .envelope import ABSENT, CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]
@@ -20,6 +22,8 @@ _PREFIX: Final = "cloudevent."
 _TAKEN: Final = ("rawPayload", "ttlInSeconds", "partitionKey")
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,100}")
 _DIGITS: Final = re.compile(r"[1-9][0-9]{0,8}")
+_BARE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+_URI: Final = "%:/?#[]@!$&'()*+,;=~"
 _FIELDS: Final = ("specversion", "datacontenttype", "data", "data_base64", "topic", "pubsubname", "traceid")
 
 
@@ -104,6 +108,8 @@ def make(
     for name in ("id", "source", "type", "subject"):
         if told.get(name):
             attributes[name] = told[name]
+    if not is_uri_reference(attributes["source"]):  # Dapr passes any text on
+        attributes["source"] = _BARE.sub("%25", quote(attributes["source"], safe=_URI))
     parent = told.get("traceparent") or told.get("traceid") or trace.parent
     attributes |= _traced(parent, told.get("tracestate") or trace.state)
     return Outgoing(data, content_type or "text/plain", attributes, ttl_of(metadata), key)
@@ -181,6 +187,7 @@ def _plain(attributes: dict[str, Any]) -> bool:
         and (not isinstance(value, str) or (value.isprintable() and len(value) < 16384))
         and (name not in ("id", "source", "type", "subject", "time") or isinstance(value, str))
         and (name != "traceparent" or _fits(value))
+        and (name not in ("source", "dataschema") or is_uri_reference(str(value)))
         and (isinstance(value, (str, bool)) or -(2**31) <= value < 2**31)
         for name, value in attributes.items()
     )

@@ -55,7 +55,7 @@ class EventTests(Suite):
         attributes = {
             "id": "my-id",
             "type": "com.example.made",
-            "source": "/here",
+            "source": "/here?a=%20#[b]",
             "subject": "thing",
             "time": "2025-01-15T09:30:12Z",
             "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -77,7 +77,7 @@ class EventTests(Suite):
             (event,) = collect(face, sub, 1)
         assert id == event.id == "my-id"
         assert event.type == "com.example.made"
-        assert event.source == "/here"
+        assert event.source == "/here?a=%20#[b]"
         assert event.subject == "thing"
         assert event.time == datetime(2025, 1, 15, 9, 30, 12, tzinfo=UTC)
         assert event.traceparent == attributes["traceparent"]
@@ -119,10 +119,14 @@ class EventTests(Suite):
             assert collect(face, sub, 1)[0].data == "good"  # so nothing came before it
 
     def test_bad_arguments_are_refused(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        no_uris = ("", "a b", "a\tb", "ü", "<a>", "a%2", "a\\b")
+        sources: list[dict[str, Any]] = [{"attributes": {"source": text}} for text in no_uris]
         with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
             for arguments in (
+                *sources,
                 {"attributes": {"Not Lower": "x"}},
                 {"attributes": {"id": ""}},
+                {"attributes": {"dataschema": "a b"}},
                 {"attributes": {"time": "yesterday"}},
                 {"attributes": {"data": "x"}},
                 {"attributes": {"tenant": 1.5}},
