@@ -18,7 +18,7 @@ __all__ = ["is_exact", "unwrap", "wrap"]
 
 _MARK: Final = "cloud_runtimes"
 _MARK_BYTES: Final = b'"cloud_runtimes"'
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')  # one without an end is looked for once
 _INEXACT: Final = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 
 

@@ -16,6 +16,8 @@ __all__ = ["LOOKED_AT", "check"]
 # Longer documents are always looked at: orjson reads into a tree of its own, up to nine times as large, before it refuses one that is cut off.
 LOOKED_AT = 131_072
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# a text up to a string that has no end in it: otherwise each quote in that string would be tried as a beginning
+_WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _PIECE = 16_384  # `re.sub` keeps an object for each string
 _SHAPE = bytes(
     0x5B if byte in b"[{" else 0x5D if byte in b"]}" else 0x2C if byte == 0x2C else 0x30 for byte in range(256)
@@ -59,19 +61,15 @@ def _shape(text: bytes | bytearray) -> bytearray:
     shape = bytearray()
     at = 0
     while at < len(text):
-        piece = text[at : at + _PIECE]
-        rest = _STRING.sub(b"0", piece)
-        cut = rest.find(b'"')  # a string that the piece does not hold whole
-        if cut < 0:
-            at += len(piece)
-        elif cut == 0:
+        found = _WHOLE.match(text, at, at + _PIECE)
+        assert found is not None
+        rest = found.group()
+        if not rest:  # a string that the piece does not hold whole
             found = _STRING.match(text, at)
             if found is None:
                 break  # nor does the document
-            at, rest, cut = found.end(), b"0", 1
-        else:
-            at += len(piece) - (len(rest) - cut)
-        shape += (rest if cut < 0 else rest[:cut]).translate(_SHAPE, b" \t\r\n")
+        at = found.end()
+        shape += (_STRING.sub(b"0", rest) or b"0").translate(_SHAPE, b" \t\r\n")
     return shape
 
 

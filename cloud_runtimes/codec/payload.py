@@ -25,7 +25,8 @@ _TOO_MANY_KINDS = 256
 # RFC 9110, section 8.3.1: type "/" subtype *( OWS ";" OWS [ parameter ] )
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(
-    rf'({_TOKEN}/{_TOKEN})(?:[ \t]*;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|"(?:[ \t!#-\[\]-~]|\\[\t -~])*"))?)*[ \t]*'
+    # possessive, since spaces around an empty parameter could be taken in two ways each
+    rf'({_TOKEN}/{_TOKEN})(?:[ \t]*+;[ \t]*+(?:{_TOKEN}=(?:{_TOKEN}|"(?:[ \t!#-\[\]-~]|\\[\t -~])*+"))?+)*+[ \t]*+'
 )
 _kinds: dict[str, str] = {JSON: "json", MSGPACK: "msgpack", OCTETS: "bytes"}
 

@@ -16,7 +16,9 @@ from .driver import RpcCall, RpcReply
 __all__ = ["Endpoint", "ProtocolError", "ResponseParser", "TooLargeError", "hello", "last_chunk", "proved", "request"]
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
-_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
+_HEADER: Final = re.compile(
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^ \t\r\n\0]++|[ \t]++(?=[^ \t\r\n\0]))*+)[ \t]*+"
+)
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~]*)?")
 _MAX_HEADERS: Final = 128
 _MAX_INFORMATIONAL: Final = 8

@@ -15,7 +15,7 @@ from ..database import driver as sql
 __all__ = ["UNKNOWN", "Description", "Place", "described", "messaging", "place"]
 
 # the first word of a statement, behind comments and parentheses
-_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]{1,32})", re.DOTALL)
+_WORD: Final = re.compile(r"(?:\s++|\(|--[^\n]*+(?:\n|$)|/\*(?>.*?\*/))*+([A-Za-z]{1,32})", re.DOTALL)
 _TABLE_OPERATIONS: Final[dict[type, str]] = {
     sql.Insert: "INSERT",
     sql.Update: "UPDATE",

@@ -1,0 +1,70 @@
+"""Patterns that meet the text of others take linear time, whatever is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloud_runtimes._link.values import is_exact
+from cloud_runtimes.codec._json_limits import check
+from cloud_runtimes.codec.payload import content_kind
+from cloud_runtimes.errors import InvalidArgumentError, PayloadError
+from cloud_runtimes.rpc._http1 import _HEADER
+from cloud_runtimes.telemetry._describe import _WORD
+
+QUOTES = b'"' + b'\\"' * 8500 + b'"'
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: content_kind("a/b" + " ; " * 80 + "!"),
+        lambda: content_kind("a/b" + "; " * 120 + "!"),
+        lambda: check(b"[" + b",".join([QUOTES] * 55) + b"]"),
+        lambda: check(b'["' + b'\\"' * 500_000),
+        lambda: is_exact(b'"' + b'\\"' * 500_000),
+        lambda: _HEADER.fullmatch("x:" + " " * 64_000 + "\r"),
+        lambda: _HEADER.fullmatch("x:a" + " " * 64_000 + "b"),
+        lambda: _WORD.match("/*a*/" * 200_000 + "!"),
+        lambda: _WORD.match("/*a" * 300_000),
+        lambda: _WORD.match("--\n( " * 200_000 + "!"),
+    ],
+)
+def test_no_text_takes_long(work: Callable[[], Any]) -> None:
+    """Milliseconds, where trying every way took minutes to years."""
+    begin = time.thread_time()
+    try:
+        work()
+    except (InvalidArgumentError, PayloadError):
+        pass
+    assert time.thread_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("a/json ;; ; charset=utf-8 ;", "bytes"),
+        ('application/json ; a="x;\\"y" ;b=c \t', "json"),
+        ("text/plain;", "text"),
+    ],
+)
+def test_parameters_of_media_types(text: str, kind: str) -> None:
+    assert content_kind(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [("x:", ""), ("x: \t", ""), ("x: a \t b  ", "a \t b"), ("x:a", "a"), ("x:\ta,  b", "a,  b")],
+)
+def test_values_of_headers(line: str, value: str) -> None:
+    found = _HEADER.fullmatch(line)
+    assert found is not None
+    assert found[2] == value
+
+
+@pytest.mark.parametrize("line", ["x : a", ": a", "x: a\0", "x: a\rb", "x"])
+def test_what_is_no_header(line: str) -> None:
+    assert _HEADER.fullmatch(line) is None
