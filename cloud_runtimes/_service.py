@@ -6,7 +6,7 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from . import _fork
 from ._operation import Method, Operation, mark_interrupted, place
@@ -65,6 +65,10 @@ def placed(method: Method, *, named: bool = True) -> Callable[[F], F]:
     return decorate
 
 
+MAX_NAMES: Final = 4096
+"""Of components that a service remembers: callers of a sidecar may give any, and the oldest is made anew."""
+
+
 class Service:
     """Base of the services: looks up drivers and runs operations.
 
@@ -99,6 +103,8 @@ class Service:
                 self._timeout = self._client._timeout
                 driver = self._drivers.get(name)
                 if driver is None:
+                    if len(self._drivers) >= MAX_NAMES:
+                        del self._drivers[next(iter(self._drivers))]
                     driver = self._drivers[name] = runtime.driver(self.name, name)
         return driver
 

@@ -49,6 +49,8 @@ _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]
 )
 """Errors that may come before the target was asked, so they say nothing about it."""
+_MAX_TARGETS: Final = 4096
+"""That are remembered; beyond them the oldest begins anew."""
 _WINDOW: Final = 8.0
 """Seconds in which what a budget has saved up fades to a third."""
 _PASSING: Final = frozenset([429, 502, 503, 504])
@@ -145,6 +147,8 @@ class Rules:
             with self._lock:
                 target = self._targets.get((service, name))
                 if target is None:
+                    if len(self._targets) >= _MAX_TARGETS:
+                        del self._targets[next(iter(self._targets))]
                     target = Target(service, name, self.policies.of(service, name), self._now)
                     self._targets[service, name] = target
         return target

@@ -35,6 +35,8 @@ _QUARTER: Final = timedelta(minutes=15)
 QUARTER_MS: Final = 900_000
 _MIN_EVERY: Final = 50
 """Milliseconds."""
+_MAX_SCHEDULE: Final = 1000
+"""Characters: all minutes written out have 169."""
 _NAMED: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -230,6 +232,10 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
     Raises:
         InvalidArgumentError: it is none, or has no fire time in the next 50 years.
     """
+    if len(schedule) > _MAX_SCHEDULE:  # what is read is remembered
+        raise InvalidArgumentError(
+            f"schedule {schedule!r:.80} has {len(schedule):,} characters: {_MAX_SCHEDULE:,} are taken"
+        )
     zone = find_zone(timezone)
     text = schedule.strip()
     if text.startswith("@every"):

@@ -13,6 +13,7 @@ from .._driver import Driver
 from .._native import events as event_kernel
 from .._native import telemetry as kernel
 from .._operation import Operation
+from .._service import MAX_NAMES
 from ..errors import CloudRuntimesError
 from ..rpc._failures import ERROR_HEADER
 from ..rpc._prepare import carrying
@@ -112,6 +113,8 @@ class Calls:
     def _place(self, component: str) -> Place:
         driver = self._service._drivers.get(component)
         if driver is not None and component not in self._places:
+            if len(self._places) >= MAX_NAMES:
+                self._places.clear()
             self._places[component] = place(driver)
         return self._places.get(component, UNKNOWN)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlitePubSub", "bell"]
 
+_MAX_TOPICS: Final = 10_000
+"""Whose numbers are remembered: callers of a sidecar may publish to any."""
 _TOPIC: Final = "SELECT id FROM topics WHERE pubsub = ? AND name = ?"
 _SIZE: Final = (
     "SELECT coalesce(sum(size), 0), coalesce(max(id), 0) FROM frames WHERE id > ? AND topic IN (SELECT id FROM topics WHERE pubsub = ?)"
@@ -93,6 +95,8 @@ class SqlitePubSub(PubSubDriver):
         return self._remember(topic, rows[0][0]) if rows else None
 
     def _remember(self, topic: str, number: int) -> int:
+        if len(self._topics) >= _MAX_TOPICS:
+            self._topics.clear()
         self._topics[topic] = number
         return number
 
