@@ -8,18 +8,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .._log import logger, repeated
 from .._native import batch as kernel
-from .._native import events
 from .._operation import Method, Operation
 from .._thread import Background, Changes
 from ..errors import BulkError, ClosedError, CloudRuntimesError
+from ._attempts import ATTEMPT, Batch, Chosen, Window, choose, mark, passing
 from ._outgoing import EVENT_TYPE
-from .types import DeliveryReport, FailedEvent
+from .types import DeliveryReport
 
 if TYPE_CHECKING:
     from .driver import PubSubDriver
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PUBLISHER", "Sender"]
 
-ATTEMPT: Final = 2.0
-"""Seconds of one attempt; a longer stall is another attempt with the same ids."""
 PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False)
 _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
 _MARKS: Final = 4096
+
+
+class _Attempt(Operation):
+    """One attempt at publishing; who finds its time too short has `delivery_timeout` to give more."""
+
+    __slots__ = ()
+    argument: ClassVar[str] = "delivery_timeout"
 
 
 class Sender:
@@ -65,6 +71,7 @@ class Sender:
         self._driver: PubSubDriver = service._driver(pubsub_name)
         self.max_event = self._driver.max_event_bytes
         source = service._client._settings.app_id
+        self._window = Window(_TAKE_BYTES)
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
         # a SimpleQueue, since signal handlers may send too
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -99,15 +106,15 @@ class Sender:
             self._on_ready()
         return accepted
 
-    def close(self, end: float | None) -> None:
-        """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest."""
+    def close(self, end: float | None) -> bool:
+        """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest; tells whether all is settled."""
         self.hurry()
         self._give_up_at = end
         self._closing = True
         self.buffer.close()
         self._wake.put(None)
         # it gives up by itself at `end`; an attempt under way may take a little longer
-        self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
+        return self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
 
     def raise_failures(self) -> None:
         """Raise what failed since the last time, once."""
@@ -132,7 +139,7 @@ class Sender:
         while True:
             self._mark()
             if buffer.has_sealed:
-                self._deliver(buffer.take(_TAKE_BYTES))
+                self._deliver([Batch(chunk) for chunk in buffer.take(_TAKE_BYTES)])
                 opened = None
                 continue
             pause: float | None = None
@@ -169,82 +176,98 @@ class Sender:
         expiry = max(self._marks[0][1], self._delivered) + self._delivery_timeout
         return expiry if self._give_up_at is None else min(expiry, self._give_up_at)
 
-    def _deliver(self, chunks: list[kernel.Chunk]) -> None:
-        """Send chunks, in order, until every event of them is settled."""
-        pause, attempt = 0.01, ATTEMPT
-        while chunks:
-            expiry = self._expiry(_last(chunks[0]))
-            try:
-                found = self._attempt(chunks, attempt, expiry)
-            except CloudRuntimesError as error:
-                failure = error
-            else:
-                left, rest = self._settle_known(chunks, found, expiry)
-                if rest is None:
-                    return
-                failure = rest
-                if len(left) < len(chunks):  # it goes on
-                    chunks, pause, attempt = left, 0.01, ATTEMPT
-                elif len(found) < sum(chunk.count for chunk in chunks):
-                    attempt *= 2  # where each event is a request, those of a chunk may take longer
-            passing = _passing(failure)
-            if not passing and len(chunks) > 1:
-                # one of them may be what the broker does not take: find out which
-                for chunk in chunks:
-                    self._deliver([chunk])
-                return
-            if not passing or monotonic() >= expiry:
-                self._settle(chunks[:1], {(0, index): failure for index in range(chunks[0].count)})
-                chunks = chunks[1:]
+    def _deliver(self, batches: list[Batch]) -> None:
+        """Send batches, in order, until every event of them is settled."""
+        pause = 0.01
+        while batches := self._settle(batches):
+            head = batches[0]
+            front = head.left[0]
+            chosen = choose(batches, self._window.size)
+            failure, arrived = self._send(chosen, self._expiry(head.last))
+            goes_on = arrived > 0 and (not head.left or head.left[0] != front)
+            if goes_on:
+                self._delivered, pause = monotonic(), 0.01
+            if failure is None:
                 continue
-            name = f"{self._pubsub_name}/{self._topic}"
-            repeated(f"publisher {name}", "publishing to %s: %s; trying again", name, failure)
+            if not passing(failure):
+                if len(batches) == 1:
+                    head.give_up(chosen[0][1], failure)
+                    continue
+                # one of them may be what the broker does not take: find out which
+                for batch in batches:
+                    self._deliver([batch])
+                return
+            if not goes_on and monotonic() >= self._expiry(head.last):
+                head.give_up(head.left, failure)
+                continue
             self._mark()
             try:
-                self._wake.get(timeout=min(pause, max(0.0, expiry - monotonic())))
+                self._wake.get(timeout=min(pause, max(0.0, self._expiry(head.last) - monotonic())))
             except Empty:
                 pause = min(pause * 2, 1.0)
 
-    def _attempt(
-        self, chunks: list[kernel.Chunk], attempt: float, expiry: float
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        op = Operation(PUBLISHER, self._pubsub_name, max(0.05, min(attempt, expiry - monotonic())))
+    def _send(self, chosen: Chosen, expiry: float) -> tuple[CloudRuntimesError | None, int]:
+        """Make one attempt, and let the next one be what this one has shown.
+
+        Returns:
+            Why there is something left of it, ``None``: there is not; how many events arrived.
+        """
+        window, begun = self._window, monotonic()
+        frames = [batch.frame(places) for batch, places in chosen]
+        size, count = sum(map(len, frames)), sum(len(places) for _, places in chosen)
+        op = _Attempt(PUBLISHER, self._pubsub_name, max(0.05, min(window.seconds, expiry - begun)))
         try:
             self._driver = self._service._driver(self._pubsub_name)
         except ClosedError:
             pass  # the client closes, and waits for this
-        frames = [chunk.body for chunk in chunks]
-        return self._service._call(op, self._driver.publish, self._topic, frames, None)
+        arrived, failure = 0, None
+        try:
+            found = self._service._call(op, self._driver.publish, self._topic, frames, None)
+        except CloudRuntimesError as error:
+            failure = error
+        else:
+            arrived, failure = count - len(found), mark(chosen, found)
+        name = f"{self._pubsub_name}/{self._topic}"
+        if failure is None:
+            window.took(size, monotonic() - begun)
+        elif failure.code == "DEADLINE_EXCEEDED":
+            window.ran_out(size, size * arrived // count, alone=count == 1)
+            repeated(
+                f"publisher {name}",
+                "publishing to %s: the broker took %s of %s events in %.3g s; trying again with at most %s bytes for %.3g s. "
+                "If this goes on, send more slowly, or raise delivery_timeout",
+                name,
+                f"{arrived:,}",
+                f"{count:,}",
+                op.timeout,
+                f"{window.size:,}",
+                window.seconds,
+            )
+        elif passing(failure):
+            if failure.code == "RESOURCE_EXHAUSTED":
+                window.refused(size, size * arrived // count)
+            repeated(f"publisher {name}", "publishing to %s: %s; trying again", name, failure)
+        return failure, arrived
 
-    def _settle_known(
-        self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError], expiry: float
-    ) -> tuple[list[kernel.Chunk], CloudRuntimesError | None]:
-        """Settle chunks up to the first with an event that may be tried again; return it and those behind it, and why."""
-        passing = {place: error for place, error in found.items() if _passing(error)}
-        first = min(passing, default=None)
-        if first is None or monotonic() >= expiry:
-            self._settle(chunks, found)
-            return [], None
-        self._settle(chunks[: first[0]], found)
-        return chunks[first[0] :], passing[first]
+    def _settle(self, batches: list[Batch]) -> list[Batch]:
+        """Settle the batches at the front of which nothing is left, and return the others.
 
-    def _settle(self, chunks: list[kernel.Chunk], found: Mapping[tuple[int, int], CloudRuntimesError]) -> None:
-        """Count, report, and wake who waits: without ``on_delivery`` once for all chunks, since every waiter wants the GIL too."""
+        Count, report, and wake who waits: without ``on_delivery`` once for all, since every waiter wants the GIL too.
+        """
+        done = list(takewhile(lambda batch: not batch.left, batches))
         reports: list[DeliveryReport] = []
-        for place, chunk in enumerate(chunks):
-            failed = [_failed(chunk, index, error) for (frame, index), error in sorted(found.items()) if frame == place]
-            if len(failed) < chunk.count:
-                self._delivered = monotonic()
-            self.buffer.settle(chunk.count, len(chunk.body), len(failed))
-            reports.append(DeliveryReport(chunk.first, _last(chunk), failed))
+        for batch in done:
+            self.buffer.settle(batch.chunk.count, len(batch.chunk.body), len(batch.failed))
+            reports.append(batch.report())
         slowly = self._on_delivery is not None
-        if slowly:
+        if slowly and reports:
             self.changes.announce()  # there is room, however long the reports take
         for report in reports:
             self._report(report)
             self.settled = report.last
             if slowly or report is reports[-1]:
                 self.changes.announce()  # a flush returns after its report
+        return batches[len(done) :]
 
     def _report(self, report: DeliveryReport) -> None:
         if self._on_delivery is not None:
@@ -257,16 +280,3 @@ class Sender:
                 self._failed += len(report.failed)
                 for event in report.failed[: _KEPT_FAILURES - len(self._failures)]:
                     self._failures[event.sequence] = event.error
-
-
-def _passing(error: CloudRuntimesError) -> bool:
-    return error.retryable or error.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
-
-
-def _last(chunk: kernel.Chunk) -> int:
-    return chunk.first + chunk.count - 1
-
-
-def _failed(chunk: kernel.Chunk, index: int, error: CloudRuntimesError) -> FailedEvent:
-    record = events.Frame(chunk.body)[index]
-    return FailedEvent(chunk.first + index, record.id, record.to_json(), error)

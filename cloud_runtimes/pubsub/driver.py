@@ -230,7 +230,7 @@ class PubSubDriver(Driver, ABC):
         """Store frames in order; returns once the broker has them.
 
         Returns:
-            (frame, record) → error of those that failed alone. What concerns all raises. A publisher's call (`Operation.repeatable` is unset) may also end in the middle, with the error of all that was not reached: a publisher goes on from there.
+            (frame, record) → error of those that failed alone. What concerns all raises. A publisher's call (`Operation.repeatable` is unset) that ends in the middle returns the error for all that was not reached: a publisher sends only those again.
         """
 
     @abstractmethod

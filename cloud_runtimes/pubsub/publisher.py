@@ -33,6 +33,7 @@ __all__ = ["PUBLISHER", "OnFull", "Publisher"]
 OnFull: TypeAlias = Literal["block", "raise", "drop"]
 
 _SEND: Final = Method("pubsub", "send", repeatable=False)
+_FLUSH_AGAIN: Final = "they are still being sent: flush again, or give more time"
 
 
 class Publisher(Handle):
@@ -275,7 +276,7 @@ class Publisher(Handle):
             if sender.settled >= target:
                 break
             if not sender.changes.wait(ticket, None if end is None else end - monotonic()):
-                raise self._unsettled(target - sender.settled, timeout)
+                raise self._unsettled("flush", target - sender.settled, f"after {timeout:g} s; {_FLUSH_AGAIN}")
         sender.raise_failures()
 
     async def flush_async(self, timeout: float | None = None) -> None:
@@ -290,16 +291,15 @@ class Publisher(Handle):
             if sender.settled >= target:
                 break
             if not await sender.changes.wait_async(future, None if end is None else end - monotonic()):
-                raise self._unsettled(target - sender.settled, timeout)
+                raise self._unsettled("flush", target - sender.settled, f"after {timeout:g} s; {_FLUSH_AGAIN}")
         sender.raise_failures()
 
-    def _unsettled(self, count: int, timeout: float | None) -> DeadlineExceededError:
+    def _unsettled(self, operation: str, count: int, how: str) -> DeadlineExceededError:
         return DeadlineExceededError(
-            f"flush: {count:,} events to {self._pubsub_name}/{self._topic} are not settled after {timeout:g} s; "
-            "they are still being sent: flush again, or give more time",
+            f"{operation}: {count:,} events to {self._pubsub_name}/{self._topic} are not settled {how}",
             maybe_applied=True,
             service="pubsub",
-            operation="flush",
+            operation=operation,
             component=self._pubsub_name,
         )
 
@@ -311,6 +311,7 @@ class Publisher(Handle):
 
         Raises:
             BulkError: without ``on_delivery``: events failed that no flush has told of.
+            DeadlineExceededError: the broker has not answered the attempt under way, so that its events are not settled.
         """
         limit = check_timeout(timeout, self._service._client._timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
@@ -329,8 +330,14 @@ class Publisher(Handle):
             sender = self._sender
         self._service._client._handles.discard(self)
         if sender is not None:
-            sender.close(end)
+            ended = sender.close(end)
             sender.raise_failures()
+            if not ended:
+                raise self._unsettled(
+                    "close",
+                    self.stats().buffered,
+                    "in time: the broker has not answered the last attempt; give more time",
+                )
 
     def _exit(self, error: BaseException | None) -> None:
         self.close()

@@ -16,7 +16,7 @@ from ports import reserved_port
 from running import declared, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.pubsub import _sender
+from cloud_runtimes.pubsub import _attempts
 from cloud_runtimes.testing import Face, SyncFace
 
 streaming = pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.streams], indirect=True)
@@ -108,7 +108,7 @@ def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
     client = connect(timeout=SOON)
     face.call(client.pubsub, "publish", "bus", next(_topics), 0)  # it is connected
     # of an attempt's time three requests or so take all
-    monkeypatch.setattr(_sender, "ATTEMPT", 0.3)
+    monkeypatch.setattr(_attempts, "ATTEMPT", 0.3)
     beneath.publish_in_parts(monkeypatch, size)
     proxy.up.latency = 0.06
     with beneath.behind.pubsub.subscribe("bus", topic) as sub:

@@ -15,12 +15,13 @@ from ._publisher import PublisherTests
 from ._pubsub_answers import AnswerTests
 from ._pubsub_events import EventTests
 from ._pubsub_handlers import HandlerTests
+from ._slow_broker import SlowBrokerTests
 
 __all__ = ["PubSubSuite"]
 
 
 @requires("pubsub.subscribe")
-class PubSubSuite(EventTests, AnswerTests, HandlerTests, PublisherTests, Suite):
+class PubSubSuite(EventTests, AnswerTests, HandlerTests, PublisherTests, SlowBrokerTests, Suite):
     """Every case of Dapr's pub/sub conformance, and those that it misses: redelivery, dead letters, groups, give-back."""
 
     service = "pubsub"
