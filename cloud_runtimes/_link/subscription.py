@@ -16,7 +16,7 @@ from .._log import repeated
 from .._operation import Operation
 from .._thread import Changes
 from ..errors import CloudRuntimesError
-from ..pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
+from ..pubsub.driver import Answer, Cause, Delivery, EventSource, SubscribeRequest, Verdict
 from .failures import Refused, stream_error
 from .transport import Stream, Transport
 
@@ -201,14 +201,14 @@ class StreamSubscription(EventSource):
             delay = _FIRST_DELAY if answer.delay is None else answer.delay
             heapq.heappush(self._later, (monotonic() + delay, next(self._numbers), token))
         else:
-            self._answer(token, answer.verdict)
+            self._answer(token, answer.verdict, answer.cause)
 
     def _land(self, now: float) -> None:
         """Send the answers that were held back until now."""
         while self._later and self._later[0][0] <= now:
             self._answer(heapq.heappop(self._later)[2], Verdict.RETRY)
 
-    def _answer(self, token: Token, verdict: Verdict) -> None:
+    def _answer(self, token: Token, verdict: Verdict, cause: Cause | None = None) -> None:
         stream = self._stream
         if stream is not None and token.connection == self._connection:
             stream.send(self._says(token.id, verdict))

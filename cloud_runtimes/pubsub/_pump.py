@@ -17,7 +17,8 @@ from .._log import repeated
 from .._native import events as kernel
 from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
-from .driver import Answers, Deliveries, Delivery, EventSource, Verdict
+from ._letters import cause_of
+from .driver import Answers, Cause, Deliveries, Delivery, EventSource, Verdict
 from .types import Event
 
 __all__ = ["Pump"]
@@ -67,7 +68,7 @@ class Pump:
         # fetched; handed out, with the time to give them up; settled, as they were answered
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
-        self._settled: deque[tuple[Sequence[Event[Any]], Verdict, float | None]] = deque()
+        self._settled: deque[tuple[Sequence[Event[Any]], Verdict, float | None, Cause | None]] = deque()
         # the thread's own: answers to land, and events without one
         self._answers = Answers()
         self._open = 0
@@ -155,7 +156,7 @@ class Pump:
                 event.data  # noqa: B018
             except PayloadError as error:
                 repeated(f"poison {self.name}", "%s: event %s does not fit: %s", self.name, event.id, error)
-                self.settle((event,), self._poison, None)
+                self.settle((event,), self._poison, None, cause_of("undecodable", error))
             else:
                 fitting.append(event)
         return fitting
@@ -176,10 +177,12 @@ class Pump:
                 return
             await self._changes.wait_async(future, None)
 
-    def settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
+    def settle(
+        self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None, cause: Cause | None = None
+    ) -> None:
         """Queue an answer for those of ``events`` that have none; waits for nobody."""
         count = len(events)
-        self._settled.append((events, verdict, delay))
+        self._settled.append((events, verdict, delay, cause))
         self._waiting += count
         if not self._woken and (self._waiting >= self._flush_at or self._waiting >= self._open):
             self._woken = True
@@ -254,13 +257,15 @@ class Pump:
         """Turn what was settled into answers; of several for one event the first counts."""
         settled = self._settled
         while settled:
-            events, verdict, delay = settled.popleft()
+            events, verdict, delay, cause = settled.popleft()
             self._waiting -= len(events)
-            self._settle(events, verdict, delay)
+            self._settle(events, verdict, delay, cause)
 
-    def _settle(self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None) -> None:
+    def _settle(
+        self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None, cause: Cause | None = None
+    ) -> None:
         tokens = kernel.settle_events(events, verdict)
-        self._answers.add(tokens, verdict, delay)
+        self._answers.add(tokens, verdict, delay, cause)
         self._open -= len(tokens)
 
     def _drain(self) -> list[Event[Any]]:

@@ -29,6 +29,7 @@ __all__ = [
     "TTL",
     "Answer",
     "Answers",
+    "Cause",
     "Deliveries",
     "Delivery",
     "EventSource",
@@ -78,6 +79,18 @@ class Delivery(NamedTuple):
     deliveries: int | None
 
 
+class Cause(NamedTuple):
+    """Why an event was not acknowledged; a dead letter says so.
+
+    Attributes:
+        reason: ``"dropped"``, ``"deliveries"`` (it failed too often) or ``"undecodable"``.
+        error: type and message of the error; ``None``: not known.
+    """
+
+    reason: str
+    error: str | None = None
+
+
 class Answer(NamedTuple):
     """What a member says of a delivery.
 
@@ -85,11 +98,13 @@ class Answer(NamedTuple):
         token: of the delivery.
         verdict: what to do.
         delay: for a retry, seconds; ``None``: the component backs off.
+        cause: why, where it is known.
     """
 
     token: Any
     verdict: Verdict
     delay: float | None = None
+    cause: Cause | None = None
 
 
 _T = TypeVar("_T")
@@ -134,28 +149,32 @@ class Answers(_Grouped[Answer]):
     """Answers, a group of tokens at a time.
 
     Attributes:
-        groups: (tokens, verdict, ``delay``).
+        groups: (tokens, verdict, ``delay``, ``cause``).
     """
 
     __slots__ = ("groups",)
 
     def __init__(self, answers: Iterable[Answer] = ()) -> None:
-        self.groups: list[tuple[Sequence[Any], Verdict, float | None]] = []
+        self.groups: list[tuple[Sequence[Any], Verdict, float | None, Cause | None]] = []
         if isinstance(answers, Answers):
             self.groups += answers.groups
         else:
-            self.groups += [((token,), verdict, delay) for token, verdict, delay in answers]
+            self.groups += [((token,), verdict, delay, cause) for token, verdict, delay, cause in answers]
 
     def __len__(self) -> int:
-        return sum(len(tokens) for tokens, _, _ in self.groups)
+        return sum(len(group[0]) for group in self.groups)
 
     def __iter__(self) -> Iterator[Answer]:
-        return (Answer(token, verdict, delay) for tokens, verdict, delay in self.groups for token in tokens)
+        return (
+            Answer(token, verdict, delay, cause) for tokens, verdict, delay, cause in self.groups for token in tokens
+        )
 
-    def add(self, tokens: Sequence[Any], verdict: Verdict, delay: float | None = None) -> None:
+    def add(
+        self, tokens: Sequence[Any], verdict: Verdict, delay: float | None = None, cause: Cause | None = None
+    ) -> None:
         """Append an answer for each token."""
         if tokens:
-            self.groups.append((tokens, verdict, delay))
+            self.groups.append((tokens, verdict, delay, cause))
 
 
 class SubscribeRequest(NamedTuple):

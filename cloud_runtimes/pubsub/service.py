@@ -379,7 +379,7 @@ class PubSubService(Service):
             max_in_flight: unsettled events at most (embedded: 256; with ``batch`` eight times it up to 1,000, and twice it at least).
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
             max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
-            dead_letter_topic: where dropped events go.
+            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why: ``dlreason`` (``dropped``, ``deliveries``, ``undecodable``), ``dlerror`` (type and message of the last error), ``dlcount`` (deliveries), ``dlfirst`` and ``dllast`` (times of the first and the last), ``dltopic``, ``dlgroup``; what is not known is left out.
             raw: events without envelopes.
         """
         op, driver, request = self._subscribing(pubsub_name, topic, handler, batch, options)

@@ -16,6 +16,7 @@ from .._log import repeated
 from .._operation import CLIENT_TIMEOUT, check_timeout
 from .._thread import Background
 from ..errors import ClosedError, InvalidArgumentError
+from ._letters import cause_of
 from ._pump import Pump
 from .driver import SubscribeRequest, Verdict
 from .types import DropEvent, Event, EventBatch
@@ -214,7 +215,7 @@ class Subscription(Handle, Generic[I_co]):
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):
-            self._pump.settle(events, Verdict.DROP, None)
+            self._pump.settle(events, Verdict.DROP, None, cause_of("dropped", error))
             return
         repeated(
             f"handler {self._pump.name}",
@@ -224,7 +225,7 @@ class Subscription(Handle, Generic[I_co]):
             error,
             exc_info=error,
         )
-        self._pump.settle(events, Verdict.RETRY, None)
+        self._pump.settle(events, Verdict.RETRY, None, cause_of("deliveries", error))
 
     # -- closing ----------------------------------------------------------
 

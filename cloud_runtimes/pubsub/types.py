@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from .._native import events as kernel
 from ..codec.payload import JSON, decode_payload
 from ..errors import CloudRuntimesError
-from .driver import Verdict
+from .driver import Cause, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -38,7 +38,7 @@ ReceivedEvent = kernel.ReceivedEvent
 
 
 class DropEvent(Exception):
-    """Raise it in a handler: the event goes to the dead-letter topic, without one away, and is not tried again."""
+    """Raise it in a handler: the event goes to the dead-letter topic, without one away, and is not tried again. A dead letter has the message as ``dlerror``."""
 
 
 class Event(ReceivedEvent, Generic[T]):
@@ -96,9 +96,9 @@ class Event(ReceivedEvent, Generic[T]):
         """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
         self._settle(Verdict.DROP, None)
 
-    def _settle(self, verdict: Verdict, delay: float | None) -> None:
+    def _settle(self, verdict: Verdict, delay: float | None, cause: Cause | None = None) -> None:
         if self._pump is not None:
-            self._pump.settle((self,), verdict, delay)
+            self._pump.settle((self,), verdict, delay, cause)
 
 
 kernel.receive_as(Event)

@@ -43,6 +43,7 @@ class DaprHttp(Harness):
     both: ClassVar[bool] = False
     empty_settings = False
     event_metadata = False
+    tells_dead = False
     raw_types = False
     prefetch = 256
 

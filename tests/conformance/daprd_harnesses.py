@@ -45,6 +45,7 @@ class DaprdHttp(Harness):
     bad_etag = "00000000-0000-0000-0000-0000000000aa"
     empty_settings = False
     event_metadata = False
+    tells_dead = False
     raw_types = False
     applications = False
     refuses_rowless = True

@@ -210,13 +210,20 @@ def test_the_application_that_is_away_gets_it_later(home: str, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(500), Reply(404), Reply(200, b'{"status":"DROP"}'), Reply(200, b'{"status":"RETRY"}')]
+    ("reply", "reason"),
+    [
+        (Reply(500), "deliveries"),
+        (Reply(404), "dropped"),
+        (Reply(200, b'{"status":"DROP"}'), "dropped"),
+        (Reply(200, b'{"status":"RETRY"}'), "deliveries"),
+    ],
 )
-def test_dead_letters(home: str, reply: Reply) -> None:
+def test_dead_letters(home: str, reply: Reply, reason: str) -> None:
     with App([route("t", deadLetterTopic="dead")], lambda got: reply) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", 7)
         event = taken(sidecar, "dead")
         assert (event.data, event.topic) == (7, "t")
+        assert (event.extensions["dlreason"], event.extensions["dlcount"]) == (reason, 1)
         assert len(app.got) == 1
 
 
@@ -307,7 +314,7 @@ def test_raw_payloads(home: str) -> None:
 def test_what_is_no_event_is_dropped(home: str) -> None:
     with App([route("t", deadLetterTopic="dead")]) as app, beside(app, home) as sidecar:
         publish(sidecar, "t", b"\x00", "application/octet-stream", "metadata.rawPayload=true")
-        taken(sidecar, "dead")
+        assert taken(sidecar, "dead").extensions["dlreason"] == "undecodable"
         assert not app.got
 
 

@@ -198,7 +198,11 @@ def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks
         clocks.advance(31)
     last = member(client, max_deliveries=3, dead_letter_topic="dead")
     assert not last.exchange([], 10)
-    assert data(letters.exchange([], 10)) == ["poison"]
+    found = letters.exchange([], 10)
+    assert data(found) == ["poison"]
+    # nobody who is left knows of an error, or when the dead had it
+    says = {"dlreason": "deliveries", "dlcount": 3, "dltopic": "t", "dlgroup": "g"}
+    assert found[0].record.extensions == says
     assert rows(home, "SELECT value FROM counters WHERE name = 'dead_lettered:bus/t/g'") == [(1,)]
     last.close([])
     letters.close([])

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
 from ..._operation import Method, Operation
-from ...pubsub.driver import Answer, Answers, Deliveries, EventSource, SubscribeRequest, Verdict
+from ...errors import CloudRuntimesError
+from ...pubsub._letters import dead_letter
+from ...pubsub.driver import Answer, Answers, Cause, Deliveries, EventSource, SubscribeRequest, Verdict
 from . import log
 from .bell import Waiter
 from .job import Job
@@ -32,6 +34,7 @@ _FRAMES_KEPT: Final = 8
 _SEEN_EVERY: Final = 60.0
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
+_PAST_KEPT: Final = 4096
 _numbers = counter()
 
 # one look, without writing: is there anything to take, and if not, when will there be
@@ -45,11 +48,32 @@ FROM groups g WHERE g.id = :group
 
 
 class _Held(kernel.Marks):
-    """A claim of this member, in memory: what of it is settled. Void once it is landed as a whole, or went to another member."""
+    """A claim of this member, in memory: what of it is settled, and when it was handed on (microseconds since 1970 UTC). Void once it is landed as a whole, or went to another member."""
 
-    def __init__(self, claim: Claimed) -> None:
+    def __init__(self, claim: Claimed, at: int) -> None:
         super().__init__(claim.length, claim.settled)
         self.claim = claim
+        self.at = at
+
+
+class _Past(NamedTuple):
+    """What this member remembers of an event that is to come again: when it got it first and last, and the last error. Times are microseconds since 1970 UTC."""
+
+    first: int | None
+    last: int | None
+    error: str | None
+
+
+_NO_PAST: Final = _Past(None, None, None)
+
+
+class _Letter(NamedTuple):
+    """An event on its way to the dead-letter topic: where it stands, why it goes there, and how often the group got it."""
+
+    frame: int
+    place: int
+    cause: Cause
+    deliveries: int
 
 
 class _Landing(NamedTuple):
@@ -78,6 +102,8 @@ class Member(EventSource):
         self._claimed: list[Claimed] = []
         self._unlanded: list[Answer] = []
         self._expired = 0
+        # of events that were retried, by frame and place; only where there is a dead-letter topic to tell
+        self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
         self._waiter: Waiter | None = None
@@ -240,11 +266,12 @@ class Member(EventSource):
         assert self._max_deliveries is not None
         if claim.deliveries <= self._max_deliveries:
             return False
-        self._put_away(connection, [(claim.frame, claim.start + place) for place in claim.open()])
+        cause, count = Cause("deliveries"), claim.deliveries - 1
+        self._put_away(connection, [_Letter(claim.frame, claim.start + place, cause, count) for place in claim.open()])
         log.settle_claim(connection, claim.id, self._name, None)
         return True
 
-    def _put_away(self, connection: sqlite3.Connection, events: Sequence[tuple[int, int]]) -> None:
+    def _put_away(self, connection: sqlite3.Connection, events: Sequence[_Letter]) -> None:
         """Move events to the dead-letter topic, or count them as dropped."""
         target = self._request.dead_letter_topic
         if target is None:
@@ -252,16 +279,45 @@ class Member(EventSource):
             return
         topic = log.find_topic(connection, self._driver.name, target)
         wall = self._clocks.wall_ms()
-        by_frame: dict[int, list[int]] = {}
-        for frame, place in events:
-            by_frame.setdefault(frame, []).append(place)
-        for frame, body in log.bodies(connection, list(by_frame)).items():
-            letter = kernel.Frame(body).select(by_frame[frame])
+        by_frame: dict[int, list[_Letter]] = {}
+        for event in events:
+            by_frame.setdefault(event.frame, []).append(event)
+        for number, body in log.bodies(connection, list(by_frame)).items():
+            frame = kernel.Frame(body)
+            records = [self._letter(frame, event) for event in by_frame[number]]
+            letters = kernel.build_frame(frame.source, frame.type, frame.topic, records)
             connection.execute(
                 "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
-                (topic, len(by_frame[frame]), len(letter), wall, letter),
+                (topic, len(records), len(letters), wall, letters),
             )
         log.count(connection, f"dead_lettered:{self._label}", len(events))
+
+    def _letter(self, frame: kernel.Frame, event: _Letter) -> bytes:
+        past = self._past.get((event.frame, event.place), _NO_PAST)
+        cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
+        try:
+            return dead_letter(
+                frame[event.place],
+                cause,
+                topic=self._request.topic,
+                group=self._request.group,
+                count=event.deliveries,
+                first_us=past.first,
+                last_us=past.last,
+            )
+        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
+            return frame.record_bytes(event.place)
+
+    def _remember(self, record: kernel.Record, cause: Cause | None) -> None:
+        """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
+        held: _Held = record.held
+        place = held.claim.frame, held.claim.start + record.place
+        past = self._past.pop(place, _NO_PAST)
+        first = held.at if held.claim.deliveries == 1 else past.first
+        error = past.error if cause is None else cause.error
+        self._past[place] = _Past(first, held.at, error)
+        if len(self._past) > _PAST_KEPT:
+            self._past.popitem(last=False)
 
     def _dead_bells(self) -> tuple[str, ...]:
         from .pubsub import bell
@@ -277,10 +333,13 @@ class Member(EventSource):
 
     def _mark(self, answers: Sequence[Answer]) -> None:
         """Mark what is settled; answers other than "done" are kept for the round."""
-        for tokens, verdict, delay in Answers(answers).groups:
+        for tokens, verdict, delay, cause in Answers(answers).groups:
             marked = kernel.mark_records(tokens)
             if verdict is not Verdict.ACK:
-                self._unlanded += [Answer(token, verdict, delay) for token in marked]
+                self._unlanded += [Answer(token, verdict, delay, cause) for token in marked]
+                if self._request.dead_letter_topic and verdict is not Verdict.RETURN:
+                    for record in marked:
+                        self._remember(record, cause)
 
     def _landing(self) -> _Landing:
         """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
@@ -293,18 +352,20 @@ class Member(EventSource):
         if landing.expired:
             log.count(connection, f"expired:{self._label}", landing.expired)
         again: list[tuple[int, int, int, int]] = []
-        away: list[tuple[int, int]] = []
-        for record, verdict, delay in landing.answers:
+        away: list[_Letter] = []
+        for record, verdict, delay, cause in landing.answers:
             claim: Claimed = record.held.claim
             if claim.id in lost:
                 continue
             event = (claim.frame, claim.start + record.place)
-            if verdict is Verdict.DROP or (
+            if verdict is Verdict.DROP:
+                away.append(_Letter(*event, cause or Cause("dropped"), claim.deliveries))
+            elif (
                 verdict is Verdict.RETRY
                 and self._max_deliveries is not None
                 and claim.deliveries >= self._max_deliveries
             ):
-                away.append(event)
+                away.append(_Letter(*event, cause or Cause("deliveries"), claim.deliveries))
             elif verdict is Verdict.RETRY:
                 seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
                 again.append((*event, now + int(seconds * 1000), claim.deliveries))
@@ -325,7 +386,7 @@ class Member(EventSource):
         while self._claimed:
             claim = self._claimed[0]
             frame = self._frame(claim.frame)
-            held = _Held(claim)
+            held = _Held(claim, now_us)
             gone: Sequence[int] = claim.open()
             if frame is not None:
                 records: list[kernel.Record] = []

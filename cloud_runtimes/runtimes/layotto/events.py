@@ -15,7 +15,7 @@ from ...errors import InvalidArgumentError, PayloadError
 if TYPE_CHECKING:
     from ..._native.events_py import Record
 
-__all__ = ["incoming", "outgoing"]
+__all__ = ["framed", "incoming", "outgoing"]
 
 _TYPE: Final = "cloud_runtimes.event"
 _TOPIC: Final = "cloudruntimestopic"
@@ -52,7 +52,7 @@ def incoming(message: Any) -> Record:
         )
     except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
         record = kernel.encode_record(data, OCTETS)
-    return _framed(record, message.topic)
+    return framed(record, message.topic)
 
 
 def _ours(event: Record, topic: str) -> Record:
@@ -70,8 +70,9 @@ def _ours(event: Record, topic: str) -> Record:
         subject=event.subject,
         extensions=extensions or None,
     )
-    return _framed(record, first if isinstance(first, str) else topic)
+    return framed(record, first if isinstance(first, str) else topic)
 
 
-def _framed(record: bytes, topic: str) -> Record:
+def framed(record: bytes, topic: str) -> Record:
+    """Return an encoded record as one that was published to a topic."""
     return kernel.Frame(kernel.build_frame("Layotto", _TYPE, topic, [record]))[0]

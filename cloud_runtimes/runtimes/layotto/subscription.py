@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._layotto.messages import messages
@@ -12,8 +13,9 @@ from ..._log import repeated
 from ..._operation import Method, Operation
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError
-from ...pubsub.driver import SubscribeRequest, Verdict
-from .events import incoming, outgoing
+from ...pubsub._letters import dead_letter
+from ...pubsub.driver import Cause, SubscribeRequest, Verdict
+from .events import framed, incoming, outgoing
 
 if TYPE_CHECKING:
     from ..._native.events_py import Record
@@ -39,8 +41,9 @@ class LayottoSubscription(StreamSubscription):
         super().__init__(link, pubsub, request)
         self._pubsub = pubsub
         self._dead = request.dead_letter_topic
+        self._topic, self._group = request.topic, request.group
         # of what is not answered for: only where there is a dead-letter topic
-        self._held: dict[str, tuple[bytes, str]] = {}
+        self._held: dict[str, tuple[Any, Record | None, int]] = {}
 
     def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
         kinds = messages()
@@ -53,10 +56,10 @@ class LayottoSubscription(StreamSubscription):
     def _record(self, event: Any) -> Record:
         if self._dead is None:
             return incoming(event)
-        # as it came, until it is known to be an event
-        self._held[event.id] = bytes(event.data), event.data_content_type or OCTETS
+        now_us = time.time_ns() // 1000
+        self._held[event.id] = event, None, now_us  # until it is known to be one of ours
         record = incoming(event)
-        self._held[event.id] = outgoing(record, record.topic), OCTETS
+        self._held[event.id] = None, record, now_us
         return record
 
     def _received(self, connection: int, message: Any) -> None:
@@ -74,17 +77,25 @@ class LayottoSubscription(StreamSubscription):
             )
         )
 
-    def _answer(self, token: Token, verdict: Verdict) -> None:
+    def _answer(self, token: Token, verdict: Verdict, cause: Cause | None = None) -> None:
         held = self._held.pop(token.id, None)
         if verdict is Verdict.DROP and self._dead is not None and held is not None:
             try:
                 op = Operation(_DEAD, self._pubsub, _PATIENCE)
-                self._link.run(op, self._link.publish(self._pubsub, self._dead, *held, {}))
+                letter = self._letter(*held, cause or Cause("dropped"))
+                self._link.run(op, self._link.publish(self._pubsub, self._dead, *letter, {}))
                 verdict = Verdict.ACK
             except CloudRuntimesError as error:
                 repeated(f"dead letter {self._name}", "%s: a dead letter is tried again: %s", self._name, error)
                 verdict = Verdict.RETRY
         super()._answer(token, verdict)
+
+    def _letter(self, event: Any, record: Record | None, came_us: int, cause: Cause) -> tuple[bytes, str]:
+        """Return the data and content type of a dead letter. What is no event goes as it came."""
+        if record is None:
+            return bytes(event.data), event.data_content_type or OCTETS
+        letter = dead_letter(record, cause, topic=self._topic, group=self._group, last_us=came_us)
+        return outgoing(framed(letter, record.topic), record.topic), OCTETS
 
     def _connect(self) -> None:
         self._held.clear()

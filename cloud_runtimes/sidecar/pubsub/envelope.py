@@ -167,8 +167,12 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     record = event._record
     # an event that was one already, and cannot be one of ours, has no envelope here, but had one for its publisher
     metadata = _RAW if record.raw and not is_cloud_event(record.content_type or "") else _NO_METADATA
+    if not raw and record.raw:
+        envelope = _parsed(record.payload, metadata)
+        envelope.attributes |= record.extensions  # of a dead letter, why it is one
+        return envelope
     if not raw:
-        return _parsed(record.payload, metadata) if record.raw else _enveloped(record, pubsub_name)
+        return _enveloped(record, pubsub_name)
     whole = record.payload if record.raw else _enveloped(record, pubsub_name).to_json()
     attributes = {
         "id": record.id,

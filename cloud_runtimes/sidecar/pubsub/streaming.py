@@ -14,6 +14,8 @@ from ..._log import repeated
 from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
+from ...pubsub._letters import cause_of
+from ...pubsub.driver import Verdict
 from ..context import Context
 from ..limits import MAX_OPEN, no_more
 from .delivery import Place
@@ -147,7 +149,7 @@ class _Stream:
                     message = event_message(self._place, envelope)
                 except PayloadError as error:
                     repeated(f"stream {subscription.topic}", "event %s is dropped: %s", event.id, error)
-                    event.drop()
+                    event._settle(Verdict.DROP, None, cause_of("undecodable", error))
                     continue
                 if envelope.expired:
                     event.drop()

@@ -15,7 +15,8 @@ from ..._log import logger, repeated
 from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
-from ...pubsub.driver import ACK_WAIT, DEAD_LETTER, RAW
+from ...pubsub._letters import cause_of
+from ...pubsub.driver import ACK_WAIT, DEAD_LETTER, RAW, Cause, Verdict
 from ..app.channel import NotReached
 from ..context import Context
 from .cel import ExpressionError
@@ -76,7 +77,7 @@ def settle(event: Event[Any], subscription: Subscription, said: Said) -> None:
     elif dead_letters == subscription.topic or (said is Said.RETRY and not dead_letters):
         event.retry()
     else:
-        event.drop()
+        event._settle(Verdict.DROP, None, None if said is Said.DROP else Cause("deliveries"))
 
 
 class Subscriber:
@@ -223,7 +224,7 @@ class Subscriber:
     def _poison(self, event: Event[Any], error: PayloadError) -> None:
         """An event that cannot be told: no other try would be better."""
         repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
-        event.drop()
+        event._settle(Verdict.DROP, None, cause_of("undecodable", error))
 
     def _unreached(self, events: Sequence[Event[Any]], error: NotReached) -> None:
         """The application did not answer, so it has said nothing against the events: they come again, also where there is a dead-letter topic."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -125,7 +126,7 @@ class AnswerTests(Suite):
             nothing(face, sub)
 
     @requires("pubsub.dead_letter")
-    def test_dead_letter(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_dead_letter(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
         id = face.call(client.pubsub, "publish", store, "t", {"n": 1}, key="k", attributes={"tenant": "blue"})
         dead = face.call(client.pubsub, "subscribe", store, "dead")
         with face.opened(face.call(client.pubsub, "subscribe", store, "t", dead_letter_topic="dead")) as sub:
@@ -133,7 +134,14 @@ class AnswerTests(Suite):
             event.drop()
             (letter,) = collect(face, dead, 1)
         assert (letter.id, letter.data, letter.key, letter.topic) == (id, {"n": 1}, "k", "t")
-        assert dict(letter.extensions) == {"tenant": "blue"}
+        extensions = dict(letter.extensions)
+        if harness.tells_dead:
+            told = {name: extensions.pop(name) for name in ("dlreason", "dltopic", "dlgroup")}
+            assert told == {"dlreason": "dropped", "dltopic": "t", "dlgroup": "suite"}
+            assert datetime.fromisoformat(extensions.pop("dllast")).tzinfo is UTC
+            assert (extensions.pop("dlfirst", None) is None) == (extensions.pop("dlcount", None) is None)
+        assert {name: value for name, value in extensions.items() if not name.startswith("dl")} == {"tenant": "blue"}
+        assert not harness.tells_dead or len(extensions) == 1
         face.call(dead, "close")
         with pytest.raises(InvalidArgumentError, match="another topic"):
             face.call(client.pubsub, "subscribe", store, "t", dead_letter_topic="t")
@@ -152,6 +160,9 @@ class AnswerTests(Suite):
             assert counts == [1, 2, 3]
             (letter,) = collect(face, dead, 1)
             assert letter.id == id
+            assert (letter.extensions["dlreason"], letter.extensions["dlcount"]) == ("deliveries", 3)
+            assert "dlerror" not in letter.extensions
+            assert letter.extensions["dlfirst"] <= letter.extensions["dllast"]
             nothing(face, sub)
         face.call(dead, "close")
         with face.opened(face.call(client.pubsub, "subscribe", store, "u", max_deliveries=2)) as sub:
@@ -161,14 +172,20 @@ class AnswerTests(Suite):
             nothing(face, sub)
 
     @requires("pubsub.dead_letter")
-    def test_data_that_does_not_fit(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_data_that_does_not_fit(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
         dead = face.call(client.pubsub, "subscribe", store, "dead")
         options = {"type": Reading, "dead_letter_topic": "dead"}
         with face.opened(face.call(client.pubsub, "subscribe", store, "t", **options)) as sub:
             for data in ({"sensor": 5}, Reading("ok", 1.0)):
                 face.call(client.pubsub, "publish", store, "t", data)
             assert collect(face, sub, 1)[0].data == Reading("ok", 1.0)
-            assert collect(face, dead, 1)[0].data == {"sensor": 5}
+            (letter,) = collect(face, dead, 1)
+            assert letter.data == {"sensor": 5}
+            if harness.tells_dead:
+                assert letter.extensions["dlreason"] == "undecodable"
+                assert letter.extensions["dlerror"].startswith("PayloadError: ")
         face.call(dead, "close")
 
     @requires("pubsub.ack_wait")

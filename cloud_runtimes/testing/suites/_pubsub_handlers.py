@@ -23,6 +23,62 @@ __all__ = ["HandlerTests"]
 class HandlerTests(Suite):
     """What a subscription does for a handler, and how it ends."""
 
+    # -- dead letters -------------------------------------------------------
+
+    @requires("pubsub.dead_letter")
+    def test_a_dropped_event_tells_the_message(
+        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
+        def drop(event: Event[Any]) -> None:
+            raise DropEvent("no such\norder" + "!" * 2000 if event.data else "")
+
+        dead = face.call(client.pubsub, "subscribe", store, "dead")
+        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(drop), dead_letter_topic="dead")
+        for data, error in ((1, "DropEvent: no such order"), (0, "DropEvent")):
+            face.call(client.pubsub, "publish", store, "t", data)
+            letter = face.call(dead, "receive", SOON)
+            letter.ack()
+            assert letter.data == data
+            if harness.tells_dead:
+                assert letter.extensions["dlreason"] == "dropped"
+                assert letter.extensions["dlerror"].rstrip("!") == error
+                assert len(letter.extensions["dlerror"]) == (1024 if data else len(error))
+        face.call(sub, "close")
+        face.call(dead, "close")
+
+    @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.ack_wait")
+    def test_a_dead_letter_tells_the_last_error(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+        def fail(event: Event[Any]) -> None:
+            raise ValueError(f"attempt {event.delivery_count} of {event.data}")
+
+        dead = face.call(client.pubsub, "subscribe", store, "dead")
+        options: dict[str, Any] = {"dead_letter_topic": "dead", "max_deliveries": 2}
+        face.call(client.pubsub, "publish_bulk", store, "t", ["a", "b"])
+        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(fail), **options)
+        for letter in [face.call(dead, "receive", SOON) for _ in range(2)]:
+            letter.ack()
+            assert letter.extensions["dlreason"] == "deliveries"
+            assert letter.extensions["dlerror"] == f"ValueError: attempt 2 of {letter.data}"
+            assert letter.extensions["dlcount"] == 2
+            assert letter.extensions["dlfirst"] <= letter.extensions["dllast"]
+        face.call(sub, "close")
+        # after an error the handler does not answer: the error is the last that is known
+        hold = threading.Event()
+
+        def fail_then_hang(event: Event[Any]) -> None:
+            if event.delivery_count == 1:
+                raise OSError("disk")
+            hold.wait(SOON)
+
+        sub = client.pubsub.subscribe(store, "u", fail_then_hang, ack_wait=0.3, **options)
+        client.pubsub.publish(store, "u", "c")
+        letter = face.call(dead, "receive", SOON)
+        hold.set()
+        letter.ack()
+        assert (letter.extensions["dlreason"], letter.extensions["dlerror"]) == ("deliveries", "OSError: disk")
+        sub.close()
+        face.call(dead, "close")
+
     # -- handlers -----------------------------------------------------------
 
     def test_handler(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
