@@ -29,6 +29,8 @@ _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
 )
 _FIRST_BACKOFF: Final = 0.5
 _MAX_BACKOFF: Final = 10.0
+_PATIENCE: Final = 5.0
+"""Seconds in which nothing was accepted, after which closing gives up: a program must not wait long for telemetry alone."""
 
 
 class Pipeline:
@@ -130,10 +132,13 @@ class Pipeline:
     def _dropped(self) -> int:
         return sum(sum(buffer.stats()[2]) for buffer in self.buffers.values())
 
-    def flush(self, timeout: float | None) -> bool:
+    def _accepted(self) -> int:
+        return sum(buffer.stats()[1] for buffer in self.buffers.values())
+
+    def flush(self, timeout: float | None, patience: float | None = None) -> bool:
         """Send all that was recorded before; tell whether it was accepted within ``timeout`` seconds.
 
-        ``False`` is also the answer where something was dropped since the flush before.
+        ``False`` is also the answer where something was dropped since the flush before, and where nothing is accepted for ``patience`` seconds.
         """
         if self.is_sender():
             return False
@@ -150,21 +155,26 @@ class Pipeline:
             if not self._thread.started or self._stopping:
                 return False
             left = None if end is None else end - time.monotonic()
-            if (left is not None and left <= 0) or not self._done.wait(ticket, left):
+            if left is not None and left <= 0:
+                return False
+            accepted = self._accepted()
+            if patience is not None:
+                left = patience if left is None else min(left, patience)
+            if not self._done.wait(ticket, left) and (patience is None or self._accepted() == accepted):
                 return False
         dropped = self._dropped()
         lost, self._lost = dropped - self._lost, dropped
         return lost == 0
 
     def close(self, timeout: float | None) -> bool:
-        """Take nothing more, send what there is within ``timeout`` seconds, drop and count the rest."""
+        """Take nothing more, send what there is within ``timeout`` seconds, drop and count the rest; give up where nothing is accepted for 5 s."""
         if self.closed:
             return True
         self.closed = True
         for signal, buffer in self.buffers.items():
             if signal != "metrics":  # collected once more by the flush
                 buffer.close()
-        good = self.flush(timeout)
+        good = self.flush(timeout, _PATIENCE)
         self.buffers["metrics"].close()
         self._stopping = True
         if not good:

@@ -16,6 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.telemetry import _pipeline
+from cloud_runtimes.telemetry._http import HttpExporter
 
 Make = Callable[..., CloudRuntimesClient]
 OK = (200, {}, b"")
@@ -130,6 +132,43 @@ def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tu
     assert (stats.recorded, stats.exported, sum(stats.dropped.values()), stats.buffered) == (10, 0, 10, 0)
     if listener:
         listener.close()
+
+
+def test_closing_gives_up_where_nothing_is_accepted(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pipeline, "_PATIENCE", 0.3)
+    url, listener = black_hole()
+    made = client(endpoint=url)
+    telemetry = made.telemetry
+    record(telemetry, 10)
+    began = time.monotonic()
+    made.close()  # which has the client's 30 s
+    assert time.monotonic() - began < 8
+    for _ in range(500):
+        if not telemetry.stats().spans.buffered:
+            break
+        time.sleep(0.01)
+    stats = telemetry.stats().spans
+    assert exact(stats)
+    assert (stats.exported, sum(stats.dropped.values())) == (0, 10)
+    listener.close()
+
+
+def test_closing_waits_for_a_slow_endpoint(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pipeline, "_PATIENCE", 1.5)
+    monkeypatch.setattr(_pipeline, "CHUNK_BYTES", 2_000)
+    monkeypatch.setattr(HttpExporter, "batch_bytes", 2_500)
+
+    def slow(number: int) -> Any:
+        time.sleep(0.1)
+        return OK
+
+    with Receiver(slow) as receiver:
+        made = client(endpoint=receiver.url)
+        telemetry = made.telemetry
+        record(telemetry, 300, text="x" * 100)
+        made.close()
+        assert len(receiver.requests) > 20  # together they take longer than it waits for one
+        assert telemetry.stats().spans.exported == 300
 
 
 def test_a_full_buffer_drops_and_counts(client: Make) -> None:
