@@ -220,6 +220,7 @@ class LayottoProcess(Harness):
     def __init__(self, layotto: Layotto, topics: str = "pubsub") -> None:
         self._layotto = layotto
         self.topics = topics
+        self.bulk_order = topics == "ordered"
         self._clients: list[CloudRuntimesClient] = []
         self._free = {kind: [f"{kind}-{number}" for number in range(STORES)] for kind in ("state", "lock")}
         self._free["configuration"] = [f"etcd-{number}" for number in range(len(layotto.etcd))] or ["settings"]
