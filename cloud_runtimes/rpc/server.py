@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import _fork
 from .._handle import Handle
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .service import RpcService
 
 __all__ = ["RpcServer"]
+
+_CANCELLED: Final = 1.0
+"""Seconds that handlers have to end once they are cancelled."""
 
 
 class RpcServer(Handle):
@@ -170,7 +173,16 @@ class RpcServer(Handle):
             for task in left:
                 task.cancel()
             if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+                _, deaf = loop.run_until_complete(asyncio.wait(left, timeout=_CANCELLED))
+                for task in deaf:
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told below
+                if deaf:
+                    logger().warning(
+                        "%s: %d async handlers did not end when they were cancelled, and were left behind: "
+                        "let a handler raise CancelledError",
+                        self._address,
+                        len(deaf),
+                    )
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -277,6 +278,30 @@ def test_a_hanging_handler_does_not_hold_up_the_close(
         with pytest.raises((UnavailableError, DeadlineExceededError, Exception)) as caught:
             answer.result(10)
         assert caught.value.maybe_applied  # type: ignore[attr-defined]
+
+
+def test_a_handler_that_does_not_heed_its_cancellation(
+    serving: CloudRuntimesClient,
+    caller: CloudRuntimesClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cloud_runtimes.rpc.server._CANCELLED", 0.1)
+
+    @serving.rpc.method("unheeding")
+    async def unheeding() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+
+    with serving.rpc.serving():
+        with pytest.raises(DeadlineExceededError):
+            caller.rpc.invoke_method("there", "unheeding", timeout=0.2)
+    gc.collect()
+    assert "did not end when they were cancelled" in caplog.text
+    assert "destroyed" not in caplog.text
 
 
 def is_open(client: CloudRuntimesClient) -> bool:
