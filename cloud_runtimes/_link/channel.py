@@ -334,7 +334,8 @@ class Channel(Transport):
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
             return ResourceExhaustedError(
-                f"the sidecar at {self.url}: {details}; max_message in {self.table} raises the limit here",
+                f"the sidecar at {self.url}: {details}; bytes of state and events go as base64, a third larger; "
+                f"max_message in {self.table} raises the limit here",
                 maybe_applied=sent,
             )
         if code == "UNAUTHENTICATED":

@@ -76,6 +76,10 @@ class SidecarPubSub(PubSubDriver):
         self._name = name
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (link.largest - _ROOM) // 4 * 3)
+        self.larger_events = (
+            f"bytes go as base64, a third larger, in a message of at most {link.largest:,} bytes; "
+            f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
+        )
 
     # -- publishing ---------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import _propagation
 from .._native import events as kernel
@@ -13,6 +13,9 @@ from .._native import telemetry
 from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
 from .types import OutgoingEvent
+
+if TYPE_CHECKING:
+    from .driver import PubSubDriver
 
 __all__ = [
     "EVENT_TYPE",
@@ -61,9 +64,9 @@ def make_record(
     id: str | None = None,
     expires_us: int | None = None,
     raw: bool = False,
-    max_bytes: int,
+    driver: PubSubDriver,
 ) -> bytes:
-    """Encode one event. It carries the trace context of the caller, unless it is raw or the attributes have a ``traceparent`` of their own.
+    """Encode one event for a driver. It carries the trace context of the caller, unless it is raw or the attributes have a ``traceparent`` of their own.
 
     Raises:
         PayloadError: the data cannot be encoded.
@@ -71,9 +74,9 @@ def make_record(
         ResourceExhaustedError: the data is larger than the component takes.
     """
     payload, encoded_as = encode_payload(data, content_type)
-    if len(payload) > max_bytes:
+    if len(payload) > driver.max_event_bytes:
         raise ResourceExhaustedError(
-            f"the event's data has {len(payload):,} bytes, {max_bytes:,} are taken: send a reference to it instead"
+            f"the event's data has {len(payload):,} bytes, {driver.max_event_bytes:,} are taken: {driver.larger_events}"
         )
     traceparent, more = (None, False) if raw else telemetry.outgoing()
     if attributes is None and not more:
@@ -145,7 +148,7 @@ class OutgoingBulk:
     """
 
     def __init__(
-        self, events: Any, app_id: str, topic: str, metadata: Mapping[str, str] | None, max_bytes: int
+        self, events: Any, app_id: str, topic: str, metadata: Mapping[str, str] | None, driver: PubSubDriver
     ) -> None:
         if isinstance(events, (str, bytes, bytearray, Mapping)):
             raise InvalidArgumentError("publish_bulk takes several events: give a list of payloads or OutgoingEvent")
@@ -168,7 +171,7 @@ class OutgoingBulk:
                     attributes=event.attributes,
                     metadata=metadata,
                     id=id,
-                    max_bytes=max_bytes,
+                    driver=driver,
                 )
             except CloudRuntimesError as error:
                 self._failed[index] = error

@@ -46,7 +46,7 @@ class Sender:
 
     Attributes:
         buffer: of encoded events.
-        max_event: bytes of the largest payload that the component takes.
+        driver: of the component.
         settled: sequence number up to which everything is settled and reported.
         changes: announced when that or the room in the buffer changes.
     """
@@ -68,8 +68,7 @@ class Sender:
         self._linger = linger
         self._delivery_timeout = delivery_timeout
         self._on_delivery = on_delivery
-        self._driver: PubSubDriver = service._driver(pubsub_name)
-        self.max_event = self._driver.max_event_bytes
+        self.driver: PubSubDriver = service._driver(pubsub_name)
         source = service._client._settings.app_id
         self._window = Window(_TAKE_BYTES)
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
@@ -217,12 +216,12 @@ class Sender:
         size, count = sum(map(len, frames)), sum(len(places) for _, places in chosen)
         op = _Attempt(PUBLISHER, self._pubsub_name, max(0.05, min(window.seconds, expiry - begun)))
         try:
-            self._driver = self._service._driver(self._pubsub_name)
+            self.driver = self._service._driver(self._pubsub_name)
         except ClosedError:
             pass  # the client closes, and waits for this
         arrived, failure = 0, None
         try:
-            found = self._service._call(op, self._driver.publish, self._topic, frames, None)
+            found = self._service._call(op, self.driver.publish, self._topic, frames, None)
         except CloudRuntimesError as error:
             failure = error
         else:

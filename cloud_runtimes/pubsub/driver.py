@@ -236,11 +236,13 @@ class PubSubDriver(Driver, ABC):
 
     Attributes:
         max_event_bytes: largest payload.
+        larger_events: what lets larger ones through, for the message that refuses one.
     """
 
     __spi__ = ("publish", "subscribe")
 
     max_event_bytes: int = 16 * 1024 * 1024
+    larger_events: str = "send a reference to it instead"
 
     @abstractmethod
     def publish(

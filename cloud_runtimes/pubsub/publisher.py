@@ -105,7 +105,7 @@ class Publisher(Handle):
                 if self._closed:
                     raise self._refusal()
                 self._sender = Sender(self._service, self._pubsub_name, self._topic, **self._sending)
-                self._entry.aim(self._sender.buffer, self._sender.max_event)
+                self._entry.aim(self._sender.buffer, self._sender.driver.max_event_bytes)
             return self._sender
 
     def _refusal(self) -> ClosedError:
@@ -135,7 +135,7 @@ class Publisher(Handle):
                 key=key,
                 attributes=attributes,
                 metadata=check_metadata(metadata),
-                max_bytes=sender.max_event,
+                driver=sender.driver,
             )
             return sender.buffer.append(record)
         except BaseException as error:

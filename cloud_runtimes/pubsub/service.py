@@ -81,7 +81,7 @@ class PubSubService(Service):
                 id=id,
                 expires_us=expires_us,
                 raw=raw,
-                max_bytes=driver.max_event_bytes,
+                driver=driver,
             )
         finally:
             if made is not None:
@@ -166,7 +166,7 @@ class PubSubService(Service):
         app_id = self._client._settings.app_id
         made = None if self._hooks is None else self._hooks.creating(op, topic)
         try:
-            bulk = OutgoingBulk(events, app_id, topic, metadata, driver.max_event_bytes)
+            bulk = OutgoingBulk(events, app_id, topic, metadata, driver)
         finally:
             if made is not None:
                 made.leave()

@@ -57,6 +57,7 @@ class SqlitePubSub(PubSubDriver):
         self.engine: Engine = component.engine
         self.name = name
         self.max_event_bytes = component.settings.max_value_bytes
+        self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
         # an upper bound of the log's size, and the frame up to which it counts
         self._size, self._size_to = 0, 0

@@ -133,7 +133,7 @@ class PubSubApi:
             id=kernel.uuid7_text(kernel.uuid7()),
             expires_us=None if ttl is None else time.time_ns() // 1000 + int(ttl * 1_000_000),
             raw=outgoing.attributes is None,
-            max_bytes=driver.max_event_bytes,
+            driver=driver,
         )
 
     # -- checking ---------------------------------------------------------

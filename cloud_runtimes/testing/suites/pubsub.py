@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from ...client import CloudRuntimesClient
-from ...errors import ResourceExhaustedError, UnsupportedError
+from ...errors import BulkError, ResourceExhaustedError, UnsupportedError
 from ..faces import Face
 from ..harness import requires
 from ._base import Suite
@@ -45,6 +46,13 @@ class PubSubSuite(EventTests, AnswerTests, HandlerTests, PublisherTests, SlowBro
                     face.call(client.pubsub, method, store, "t", *([1] if method == "publish" else []), **arguments)
 
     def test_too_large_is_refused(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        largest = client.pubsub._driver(store).max_event_bytes
-        with pytest.raises(ResourceExhaustedError, match="bytes"):
+        driver = client.pubsub._driver(store)
+        largest = driver.max_event_bytes
+        told = re.escape(f"has {largest + 1:,} bytes, {largest:,} are taken: {driver.larger_events}")
+        with pytest.raises(ResourceExhaustedError, match=told):
             face.call(client.pubsub, "publish", store, "t", bytes(largest + 1))
+        with pytest.raises(BulkError, match=told):
+            face.call(client.pubsub, "publish_bulk", store, "t", [bytes(largest + 1)])
+        with face.opened(client.pubsub.publisher(store, "t")) as publisher:
+            with pytest.raises(ResourceExhaustedError, match=told):
+                face.call(publisher, "send", bytes(largest + 1))
