@@ -1,6 +1,6 @@
 """The package's logger, made when there is something to say.
 
-It is called ``cloud_runtimes`` and has a NullHandler, so that an application that configures no logging sees nothing. `repeated` says the same thing at most once a minute.
+It is called ``cloud_runtimes`` and has no handler of its own. Where an application configures no logging, `logging.lastResort` writes warnings and tracebacks to stderr, so a failing handler is seen. Any handler turns that off: ``logging.getLogger("cloud_runtimes").addHandler(logging.NullHandler())``. `repeated` says the same thing at most once a minute.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ def logger() -> logging.Logger:
         import logging
 
         _logger = logging.getLogger("cloud_runtimes")
-        if not any(isinstance(handler, logging.NullHandler) for handler in _logger.handlers):
-            _logger.addHandler(logging.NullHandler())
     return _logger
 
 

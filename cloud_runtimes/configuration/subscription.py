@@ -152,8 +152,9 @@ class ConfigurationSubscription(Handle):
     def _take_or_end(self) -> dict[str, ConfigurationItem] | None:
         try:
             return self._feed.take(None)
-        except Exception:
-            return None  # the error is the feed's; wait() raises it
+        except Exception as error:
+            self._ended(error)
+            return None
 
     async def _work_async(self, handler: Callable[[Any], Any]) -> None:
         import asyncio
@@ -163,7 +164,8 @@ class ConfigurationSubscription(Handle):
         while True:
             try:
                 items = await self._feed.take_async(None)
-            except Exception:
+            except Exception as error:
+                self._ended(error)
                 return
             if items is None:
                 return
@@ -187,6 +189,10 @@ class ConfigurationSubscription(Handle):
             exc_info=error,
         )
         self._feed.give_back(items)
+
+    def _ended(self, error: Exception) -> None:
+        """Tell what ended the subscription; `wait` raises it, for which nobody need wait."""
+        repeated(f"ended {self._feed.name}", "the subscription to %s has ended: %s", self._feed.name, error)
 
     # -- closing ----------------------------------------------------------
 

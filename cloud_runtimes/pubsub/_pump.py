@@ -155,7 +155,10 @@ class Pump:
             try:
                 event.data  # noqa: B018
             except PayloadError as error:
-                repeated(f"poison {self.name}", "%s: event %s does not fit: %s", self.name, event.id, error)
+                next = "becomes a dead letter" if self._poison is Verdict.DROP else "is delivered again"
+                repeated(
+                    f"poison {self.name}", "%s: event %s does not fit and %s: %s", self.name, event.id, next, error
+                )
                 self.settle((event,), self._poison, None, cause_of("undecodable", error))
             else:
                 fitting.append(event)

@@ -166,8 +166,9 @@ class Subscription(Handle, Generic[I_co]):
         while True:
             try:
                 events = self._pump.take(limit, None)
-            except Exception:
-                return  # the error is the pump's; wait() raises it
+            except Exception as error:
+                self._ended(error)
+                return
             if not events:
                 return
             argument: Any = EventBatch(events) if self._batch else events[0]
@@ -192,7 +193,8 @@ class Subscription(Handle, Generic[I_co]):
         while True:
             try:
                 events = await self._pump.take_async(limit, None)
-            except Exception:
+            except Exception as error:
+                self._ended(error)
                 return
             if not events:
                 return
@@ -219,13 +221,26 @@ class Subscription(Handle, Generic[I_co]):
             return
         repeated(
             f"handler {self._pump.name}",
-            "the handler of %s failed for event %s: %r",
+            "the handler of %s failed for event %s, %s: %r",
             self._pump.name,
             events[0].id,
+            self._next(),
             error,
             exc_info=error,
         )
         self._pump.settle(events, Verdict.RETRY, None, cause_of("deliveries", error))
+
+    def _next(self) -> str:
+        """Tell what happens to an event whose handler failed."""
+        if (topic := self._request.dead_letter_topic) is not None:
+            return f"which is delivered again, after its last delivery to the topic {topic!r}"
+        if self._request.max_deliveries is not None:
+            return f"which is delivered again, at most {self._request.max_deliveries} times in all"
+        return "which is delivered again"
+
+    def _ended(self, error: Exception) -> None:
+        """Tell what ended the subscription; `wait` raises it, for which nobody need wait."""
+        repeated(f"ended {self._pump.name}", "the subscription to %s has ended: %s", self._pump.name, error)
 
     # -- closing ----------------------------------------------------------
 

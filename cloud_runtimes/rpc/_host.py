@@ -126,7 +126,13 @@ class Handler:
         return _new_tuple(RpcReply, (200, _NO_HEADERS, content_type, data))
 
     def _failed(self, error: BaseException) -> RpcReply:
-        repeated(f"rpc {self.label}", "the handler of %s failed: %r", self.label, error, exc_info=error)
+        repeated(
+            f"rpc {self.label}",
+            "the handler of %s failed; the caller gets status 500: %r",
+            self.label,
+            error,
+            exc_info=error,
+        )
         return BARE
 
     def failed(self, error: BaseException) -> RpcReply:

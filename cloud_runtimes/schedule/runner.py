@@ -319,7 +319,7 @@ class JobRunner(Handle):
             run.spec.name,
             run.run_id,
             run.attempt,
-            "" if again is None else " and is tried again",
+            " and is not tried again" if again is None else f" and is tried again in {again:g} s",
             text,
             exc_info=error,
         )

@@ -1,4 +1,4 @@
-"""What is logged: nothing where the application configures no logging, and the same thing at most once a minute."""
+"""What is logged: failures in the background, on stderr where the application configures no logging, and the same thing at most once a minute."""
 
 from __future__ import annotations
 
@@ -33,30 +33,112 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
-def test_the_logger_has_one_null_handler() -> None:
+def test_the_logger_is_left_as_it_is() -> None:
     logger = _log.logger()
     assert logger.name == "cloud_runtimes"
     assert _log.logger() is logger
-    assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
+    assert logger.handlers == [], "a handler of ours would keep errors from stderr"
     assert logger.level == logging.NOTSET, "the level is the application's"
     assert logger.propagate
 
 
-def test_a_handler_of_the_applications_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = logging.getLogger("cloud_runtimes")
-    own = logging.NullHandler()
-    monkeypatch.setattr(logger, "handlers", [own])
-    monkeypatch.setattr(_log, "_logger", None)
-    assert _log.logger() is logger
-    assert logger.handlers == [own]
+_FAILING = """
+import sys, threading
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.pubsub import DropEvent
+
+{setup}
+tried, seen = threading.Semaphore(0), threading.Semaphore(0)
+
+def handle(event):
+    tried.release()
+    if event.data == "drop":
+        raise DropEvent("on purpose")
+    raise ValueError("no event")
+
+def changed(items):
+    tried.release()
+    raise ValueError("no item")
+
+def delivered(report):
+    raise ValueError("no report")
+
+with CloudRuntimesClient(app_id="shop", config={{"capa": {{"home": ":memory:"}}}}) as client:
+    @client.rpc.method("order")
+    def order():
+        raise ValueError("no order")
+
+    @client.schedule.job("nightly")
+    def nightly():
+        tried.release()
+        raise ValueError("no job")
+
+    client.pubsub.publish_bulk("bus", "orders", ["drop", "a", "b", "c"])
+    with client.pubsub.subscribe("bus", "orders", handle, dead_letter_topic="orders.dead"):
+        for _ in range(4):
+            tried.acquire()
+    client.pubsub.publish("bus", "numbers", "text")
+    with client.pubsub.subscribe("bus", "numbers", type=int, dead_letter_topic="dead") as events:
+        with client.pubsub.subscribe("bus", "dead", lambda event: seen.release()):
+            events.receive(timeout=0.1)
+            seen.acquire()
+    with client.pubsub.publisher("bus", "orders", on_delivery=delivered) as publisher:
+        publisher.send(1)
+    client.configuration.save_configuration("app", {{"a": "1"}})
+    with client.configuration.subscribe_configuration("app", handler=changed):
+        tried.acquire()
+    for _ in range(2):
+        response = client.rpc.invoke("shop", "order")
+        assert response.status == 500
+    client.schedule.schedule_job("nightly", due_time=0)
+    with client.schedule.running():
+        tried.acquire()
+"""
+
+_TOLD = [
+    "the handler of bus/orders (group shop) failed for event ",
+    ", which is delivered again, after its last delivery to the topic 'orders.dead': ValueError('no event')",
+    "ValueError: no event",
+    "bus/numbers (group shop): event ",
+    " does not fit and becomes a dead letter: ",
+    "on_delivery of the publisher to orders failed: no report",
+    "ValueError: no report",
+    "the handler of configuration 'app' failed for 1 keys, and gets them again: ValueError('no item')",
+    "ValueError: no item",
+    "the handler of shop.order failed; the caller gets status 500: ValueError('no order')",
+    "ValueError: no order",
+    "job 'nightly', run ",
+    ", attempt 1 failed and is tried again in 1 s: ValueError: no job",
+]
+
+
+def _stderr_of(setup: str) -> str:
+    program = _FAILING.format(setup=setup)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.mark.process
-def test_silent_by_default() -> None:
-    # logging's last resort would write a warning to stderr
-    program = "from cloud_runtimes import _log; _log.logger().error('no one asked'); _log.repeated('k', 'nor here')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("", "")
+def test_failures_in_the_background_are_seen() -> None:
+    told = _stderr_of("")
+    for text in _TOLD:
+        assert told.count(text) == 1, (text, told)
+    assert told.count("Traceback (most recent call last):") == 5, "one whole traceback for each kind"
+    assert "on purpose" not in told, "a drop is no failure"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["cloud_runtimes", None])
+def test_any_handler_turns_that_off(name: str | None) -> None:
+    assert _stderr_of(f"import logging; logging.getLogger({name!r}).addHandler(logging.NullHandler())") == ""
+
+
+@pytest.mark.process
+def test_configured_logging_tells_nothing_twice() -> None:
+    told = _stderr_of("import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s')")
+    assert told.count("WARNING cloud_runtimes the handler of bus/orders") == 1
+    assert told.count("ValueError: no event") == 1
 
 
 def test_at_most_once_a_minute(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
