@@ -34,7 +34,7 @@ test-fallback: setup ## run the tests that the fallback must pass, or those of T
 	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest $(TESTS) -m "not native_only and not process"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
-	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
+	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
 
 bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"

@@ -1,6 +1,6 @@
 """TOML, JSON and YAML: bytes → tables.
 
-Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text; it names places, and what stands there only where that is asked for.
+Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ def load_parser(kind: str, path: object) -> None:
         raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
 
 
-def read_tables(data: bytes, kind: str, *, quote: bool) -> dict[Any, Any] | str:
+def read_tables(data: bytes, kind: str) -> dict[Any, Any] | str:
     """Return the tables of a document, or what is wrong with it.
 
     Args:
         kind: a value of `KINDS`, of which the parser is loaded.
-        quote: whether the parser's own words may be told, which quote the document.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -50,11 +49,11 @@ def read_tables(data: bytes, kind: str, *, quote: bool) -> dict[Any, Any] | str:
     except RecursionError:
         return "syntax error: nested too deeply"
     except _Twice as twice:
-        return f"syntax error: {twice} stands twice in one table"
+        return f"syntax error: {twice}"
     except MemoryError:
         raise
     except Exception as error:
-        return f"syntax error: {' '.join(str(error).split())}" if quote else f"syntax error{_place(error)}"
+        return f"syntax error{_place(error)}"
     if kind == "yaml" and found is None:  # an empty document
         return {}
     if isinstance(found, dict):
@@ -73,7 +72,7 @@ def read_documents(data: bytes) -> list[Any] | str:
     except RecursionError:
         return "syntax error: nested too deeply"
     except _Twice as twice:
-        return f"syntax error: {twice} stands twice in one table"
+        return f"syntax error: {twice}"
     except MemoryError:
         raise
     except Exception as error:
@@ -94,15 +93,15 @@ def _place(error: Exception) -> str:
 
 
 class _Twice(Exception):
-    """A key that stands twice."""
+    """A key that stands twice; tells its place, as a slip makes a key of a value."""
 
 
 def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict; refuse a key that stands twice, as TOML does by itself."""
+    """Return pairs of JSON as a dict; refuse a key that stands twice, as TOML does by itself."""
     table: dict[Any, Any] = {}
-    for key, value in pairs:
+    for number, (key, value) in enumerate(pairs, 1):
         if key in table:
-            raise _Twice(repr(key))
+            raise _Twice(f"key {number} of a table of {len(pairs)} stands twice")
         table[key] = value
     return table
 
@@ -132,10 +131,14 @@ def _yaml_loader() -> Any:
         """Refuses a key that stands twice, as YAML does and PyYAML does not."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [
-                self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
-            ]
-            _distinct([(key, None) for key in keys])
+            seen = set()
+            for key, _ in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if (found := self.construct_object(key, deep=True)) in seen:
+                    mark = key.start_mark
+                    raise _Twice(f"the key at line {mark.line + 1}, column {mark.column + 1} stands twice in one table")
+                seen.add(found)
             made: dict[Any, Any] = super().construct_mapping(node, deep)
             return made
 

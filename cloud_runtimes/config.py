@@ -1,12 +1,15 @@
 """Settings: arguments before environment before file, each table one frozen dataclass, unknown keys refused.
 
 The grammar is in ``docs/architecture.md``: top-level keys for the client, ``[<runtime>]`` for the runtime, ``[<service>.<name>]`` for a component.
+
+Any value may be a secret. So a message names the place and the type, never the value, and an error leaves by `without_values`. `unknown` has the rule for names.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import re
 import types
@@ -14,11 +17,11 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ._operation import check_timeout
 from ._tables import KINDS, load_parser, read_tables
-from .errors import InvalidArgumentError
+from .errors import CloudRuntimesError, InvalidArgumentError
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -31,8 +34,13 @@ __all__ = [
     "period",
     "read",
     "setting",
+    "suggest",
+    "unknown",
+    "without_values",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 S = TypeVar("S")
 
 RUNTIMES: Final = ("capa", "dapr", "layotto")
@@ -53,7 +61,29 @@ _TOP_LEVEL: Final = ("runtime", "fallback", "endpoint", "timeout", "app_id")
 SUFFIXES: Final = tuple(KINDS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def without_values(function: Callable[P, R]) -> Callable[P, R]:
+    """Cut the frames below a function from its errors, and the errors that those came from.
+
+    Their variables hold values of the configuration, which a traceback with variables would show.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except CloudRuntimesError as error:
+            failure = error
+        del args, kwargs
+        failure.__context__ = None
+        try:
+            raise failure.with_traceback(None)
+        finally:
+            del failure  # its traceback holds this frame
+
+    return call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ClientSettings:
     """What a client runs with, once arguments, environment and file are merged.
 
@@ -76,23 +106,26 @@ class ClientSettings:
     endpoint: str | None
     timeout: float | None
     app_id: str
-    api_token: str | None = field(default=None, repr=False)
-    runtime_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    api_token: str | None = None
+    runtime_settings: Mapping[str, Any] = field(default_factory=dict)
     fallback: str | None = None
-    fallback_settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
-    addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    telemetry: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    resiliency: Mapping[str, Any] | None = field(default=None, repr=False)
+    fallback_settings: Mapping[str, Any] = field(default_factory=dict)
+    components: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    addresses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    resiliency: Mapping[str, Any] | None = None
     origin: str = "no configuration"
 
+    def __repr__(self) -> str:
+        return f"<ClientSettings of {self.origin}>"  # any of its values may be a secret
 
-def setting(default: Any, *, parse: Callable[[Any], Any] | None = None, help: str = "", secret: bool = False) -> Any:
-    """Declare one setting of a component: its default, what reads it, one line for people."""
+
+def setting(default: Any, *, parse: Callable[[Any], Any] | None = None, help: str = "") -> Any:
+    """Declare one setting of a component: its default, what reads it, one line for people. No ``repr`` shows it."""
     metadata: dict[str, Any] = {"parse": parse, "help": help}
     if isinstance(default, (dict, list)):
         raise TypeError("give an immutable default")
-    return field(default=default, repr=not secret, metadata=metadata)
+    return field(default=default, repr=False, metadata=metadata)
 
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -121,17 +154,48 @@ def period(value: Any) -> float:
     return seconds
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the rest of a message about an unknown name."""
+def suggest(name: object, known: Iterable[str]) -> str:
+    """Return the rest of a message about an unknown name: the known one that is near, else all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, 1)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if close := _near(name, known):
+        return f"did you mean {close!r}?"
     return f"known: {', '.join(known)}" if known else "none is known here"
 
 
-def build(cls: type[S], table: Mapping[str, Any], where: str) -> S:
+def unknown(what: str, name: object, known: Iterable[str], number: int | None = None) -> str:
+    """Return a message about an unknown name.
+
+    It tells the name only where a known one is near. Else the name may be a secret in a wrong place: YAML reads ``home: {hunter2}`` as a table with that key.
+
+    Args:
+        what: the kind of name, such as ``setting``.
+        name: the key or value that is not known.
+        known: the names that are.
+        number: counts the keys of the table, so that one whose name is not told is found.
+    """
+    known = sorted(known)
+    if _near(name, known):
+        what = f"{what} {name!r}"
+    elif number is not None:
+        what = f"{what}, key {number} of the table"
+    return f"unknown {what}; {suggest(name, known)}"
+
+
+def _near(name: object, known: list[str]) -> str | None:
+    if not isinstance(name, str) or len(name) > 64:
+        return None
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+
+
+@without_values
+def build(cls: type[S], table: Mapping[str, Any], where: str, *, beside: str | None = None) -> S:
     """Make a settings dataclass from a table.
+
+    Args:
+        cls: the dataclass.
+        table: setting → value.
+        where: the place of the table, for messages.
+        beside: a key of the table that is no setting.
 
     Raises:
         InvalidArgumentError: an unknown key or a value of the wrong type; names ``where``, the key and the remedy.
@@ -139,9 +203,11 @@ def build(cls: type[S], table: Mapping[str, Any], where: str) -> S:
     fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     values = {}
-    for key, value in table.items():
+    for number, (key, value) in enumerate(table.items(), 1):
+        if key == beside:
+            continue
         if key not in fields:
-            raise InvalidArgumentError(f"{where}: unknown setting {key!r}; {suggest(str(key), fields)}")
+            raise InvalidArgumentError(f"{where}: {unknown('setting', key, fields, number)}")
         parse = fields[key].metadata.get("parse")
         try:
             if parse is not None and value is not None:
@@ -175,9 +241,17 @@ def _check_type(value: Any, hint: Any) -> None:
             expected.append("a table")
         elif isinstance(member, type) and member is not type(None):
             expected.append(member.__name__)
-    raise ValueError(f"expected {' or '.join(expected)}, got {value!r}")
+    raise ValueError(f"expected {' or '.join(expected)}, got {_kind(value, hint)}")
 
 
+def _kind(value: Any, hint: Any) -> str:
+    """Name what a value is, without the value."""
+    if isinstance(value, str):
+        return "other text" if "Literal" in str(hint) else "text"
+    return "a table" if isinstance(value, Mapping) else type(value).__name__
+
+
+@without_values
 def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """Return a configuration as nested dicts, and what to call it in messages.
 
@@ -222,22 +296,25 @@ def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
     """
     kind = KINDS[suffix]
     load_parser(kind, path)
-    found = read_tables(data, kind, quote=True)
+    found = read_tables(data, kind)
     if isinstance(found, str):
         raise InvalidArgumentError(f"{path}: {found}")
     return found
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any], file: Path, where: tuple[str, ...]) -> None:
-    for key, value in more.items():
+    for number, (key, value) in enumerate(more.items(), 1):
         if key not in into:
             into[key] = value
         elif isinstance(into[key], dict) and isinstance(value, dict) and len(where) < 1:
             _merge(into[key], value, file, (*where, key))
         else:
-            raise InvalidArgumentError(f"{file}: {'.'.join((*where, key))!r} stands in another file of the folder too")
+            told = isinstance(value, dict) or key in _TOP_LEVEL
+            name = repr(".".join((*where, key))) if told else f"key {number} of {'.'.join(where) or 'the file'}"
+            raise InvalidArgumentError(f"{file}: {name} stands in another file of the folder too")
 
 
+@without_values
 def load(
     source: str | os.PathLike[str] | Mapping[str, Any] | None,
     *,
@@ -268,13 +345,15 @@ def load(
         else:
             name = "capa"
     known = {*_TOP_LEVEL, *services, *RUNTIMES, "resiliency", name}
-    for key, value in table.items():
+    for number, (key, value) in enumerate(table.items(), 1):
         if key not in known:
-            raise InvalidArgumentError(f"{origin}: unknown key {key!r}; {suggest(str(key), known)}")
+            told = known - {name} | {*RUNTIMES}  # the runtime's name is a value
+            raise InvalidArgumentError(f"{origin}: {unknown('key', key, told, number)}")
         if key not in _TOP_LEVEL and not isinstance(value, Mapping):
-            raise InvalidArgumentError(f"{origin}: {key!r} must be a table, not {type(value).__name__}")
+            what = repr(key) if key != name or name in RUNTIMES else f"key {number}, that of the runtime,"
+            raise InvalidArgumentError(f"{origin}: {what} must be a table, not {type(value).__name__}")
     if (fallback := _text(table, "fallback", origin)) is not None and fallback not in _FALLBACKS:
-        raise InvalidArgumentError(f"{origin}: fallback {fallback!r}: only 'capa' can have what a sidecar lacks")
+        raise InvalidArgumentError(f"{origin}: 'fallback': only 'capa' can have what a sidecar lacks")
     if timeout is DEFAULT_TIMEOUT:
         timeout = table.get("timeout", timeout)
     try:
@@ -303,20 +382,22 @@ def load(
 
 
 def _components(table: Mapping[str, Any], service: str, origin: str) -> dict[str, Mapping[str, Any]]:
-    for name, settings in table.items():
-        where = f"{origin}: [{service}.{name}]"
+    for number, (name, settings) in enumerate(table.items(), 1):
         if not isinstance(settings, Mapping):
-            raise InvalidArgumentError(f"{where} must be a table with component=…, not {type(settings).__name__}")
+            raise InvalidArgumentError(
+                f"{origin}: [{service}]: key {number} must be a table with component=…, not {type(settings).__name__}"
+            )
+        where = f"{origin}: [{service}.{name}]"
         if not isinstance(settings.get("component"), str):
             raise InvalidArgumentError(f'{where}: say which component, e.g. component = "sqlite"')
     return dict(table)
 
 
 def _addresses(table: Mapping[str, Any], origin: str) -> dict[str, Mapping[str, Any]]:
-    for name, settings in table.items():
+    for number, settings in enumerate(table.values(), 1):
         if not isinstance(settings, Mapping):
             raise InvalidArgumentError(
-                f"{origin}: [rpc.{name}] must be a table with address=…, not {type(settings).__name__}"
+                f"{origin}: [rpc]: key {number} must be a table with address=…, not {type(settings).__name__}"
             )
     return dict(table)
 
@@ -341,6 +422,6 @@ def _app_id(given: str | None) -> str:
         given = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-") or "python"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", given):
         raise InvalidArgumentError(
-            f"app_id {given!r}: use letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
+            "app_id: use letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
         )
     return given

@@ -10,8 +10,8 @@ import pkgutil
 import re
 from typing import Any, Final
 
-from .config import suggest
-from .errors import ComponentNotFoundError, InvalidArgumentError, UnavailableError
+from .config import unknown, without_values
+from .errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, UnavailableError
 
 __all__ = ["COMPONENTS", "RUNTIMES", "find", "names"]
 
@@ -32,8 +32,15 @@ def names(group: str) -> list[str]:
     return built_in + sorted({point.name for point in entry_points(group=group)} - set(built_in))
 
 
-def find(group: str, name: str) -> type[Any]:
+@without_values
+def find(group: str, name: str, *, where: str = "", service: str = "") -> type[Any]:
     """Return the class that ``name`` stands for.
+
+    Args:
+        group: `RUNTIMES` or `COMPONENTS`.
+        name: as the configuration has it.
+        where: the place of the name, for messages.
+        service: of which a component is wanted; a message about an unknown one lists those that have it.
 
     Raises:
         InvalidArgumentError: an unknown runtime, or one whose package is broken.
@@ -42,8 +49,20 @@ def find(group: str, name: str) -> type[Any]:
     """
     cached = _found.get((group, name))
     if cached is None:
-        cached = _found[group, name] = _built_in(group, name) or _entry_point(group, name)
+        cached = _found[group, name] = _built_in(group, name) or _entry_point(group, name, where, service)
     return cached
+
+
+def _names_of(group: str, service: str) -> list[str]:
+    """List the names of a group; of the components those that have a service and can be loaded."""
+    found = []
+    for name in names(group):
+        try:
+            if not service or service in find(group, name).services:
+                found.append(name)
+        except CloudRuntimesError:
+            continue
+    return found
 
 
 def _built_in(group: str, name: str) -> type[Any] | None:
@@ -62,7 +81,7 @@ def _built_in(group: str, name: str) -> type[Any] | None:
     return found
 
 
-def _entry_point(group: str, name: str) -> type[Any]:
+def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
     from importlib.metadata import entry_points
 
     from . import _runtime
@@ -84,5 +103,6 @@ def _entry_point(group: str, name: str) -> type[Any]:
             f"to its sidecar is installed: this version has {', '.join(names(group))}; without an endpoint the embedded runtime is used",
             retryable=False,
         )
-    message = f"unknown {_KINDS[group][0]} {name!r}; {suggest(name, names(group))}"
+    what = f"{_KINDS[group][0]} of {service}" if service else _KINDS[group][0]
+    message = f"{where}{': ' if where else ''}{unknown(what, name, _names_of(group, service))}"
     raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._tables import load_parser, read_documents
-from ..config import suggest
+from ..config import unknown
 from ..errors import InvalidArgumentError
 
 __all__ = ["KINDS", "Document", "Problems", "read_all", "texts"]
@@ -50,9 +50,9 @@ class Problems:
         """Note the keys of a table that are not known: they are refused, or have no effect."""
         note = self.add if refuse else self.warn
         known = frozenset(known)
-        for key in table:
+        for number, key in enumerate(table, 1):
             if key not in known:
-                note(where, f"unknown key {str(key)!r}; {suggest(str(key), known)}")
+                note(where, unknown("key", key, known, number))
 
     def finish(self) -> None:
         """Raise what was noted.
@@ -147,12 +147,12 @@ def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tu
     if not isinstance(name, str) or not name or "/" in name:
         problems.add(where, "metadata.name must be text without '/'")
         return None
-    where = f"{where} ({kind} {name!r})"
     if kind not in kinds:
-        problems.warn(where, f"kind {kind!r} has no effect here; there are {', '.join(sorted(kinds))}")
+        problems.warn(f"{where} ({name!r})", f"{unknown('kind', kind, kinds)}; the resource has no effect here")
         return None
+    where = f"{where} ({kind} {name!r})"
     if version not in kinds[kind]:
-        problems.add(where, f"apiVersion {version!r} is not understood here; there is {', '.join(kinds[kind])}")
+        problems.add(where, unknown("apiVersion", version, kinds[kind]))
         return None
     problems.unknown(where, table, frozenset(_AT_TOP.values()), refuse=False)
     spec, auth = table.get("spec") or {}, table.get("auth") or {}

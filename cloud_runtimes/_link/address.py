@@ -6,6 +6,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ..config import without_values
 from ..errors import InvalidArgumentError
 
 __all__ = ["Target", "message_size", "target"]
@@ -35,6 +36,7 @@ class Target(NamedTuple):
     secure: bool
 
 
+@without_values
 def target(address: str, where: str, port: int) -> Target:
     """Return what a gRPC address stands for: ``grpc(s)://``, ``http(s)://`` as SDKs of Dapr take it, ``host:port``, ``unix:path``, ``dns:host:port?tls=true``.
 
@@ -43,9 +45,9 @@ def target(address: str, where: str, port: int) -> Target:
         port: where none is given.
 
     Raises:
-        InvalidArgumentError: anything else; names ``where`` it stands.
+        InvalidArgumentError: anything else; names ``where`` it stands, not the address, which may hold a password.
     """
-    why = f"{where}: {address[:80]!r} is no address such as 'grpc://localhost:{port}', 'unix:///run/sidecar.sock'"
+    why = f"{where}: no address such as 'grpc://localhost:{port}', 'unix:///run/sidecar.sock'"
     if not address.isascii() or not address.isprintable() or " " in address:
         raise InvalidArgumentError(why)
     scheme, _, rest = address.partition(":")
@@ -56,7 +58,10 @@ def target(address: str, where: str, port: int) -> Target:
         return Target(f"unix:{path}", False)
     secure = False
     if "://" in address:
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:  # which quotes the address
+            raise InvalidArgumentError(why) from None
         if parts.scheme not in ("grpc", "grpcs", "http", "https", "dns", "tcp") or parts.path not in ("", "/"):
             raise InvalidArgumentError(why)
         rest, query = parts.netloc, parts.query

@@ -37,10 +37,10 @@ class SidecarRuntime(Runtime):
         super().__init__(settings, bridge)
         self._lock = threading.RLock()
         self._fallback: Runtime | None = None
-        for service, tables in settings.components.items():
-            if not tables:
+        for service in settings.components:
+            if not settings.components[service]:
                 continue
-            where = f"{settings.origin}: [{service}.{next(iter(tables))}]"
+            where = f"{settings.origin}: [{service}.{next(iter(settings.components[service]))}]"
             if service in self.drivers:
                 raise InvalidArgumentError(
                     f'{where}: the sidecar has the components, in its own files; runtime = "capa" has them in the process'

@@ -15,11 +15,20 @@ from ..rpc.driver import RpcCall, RpcReply
 from ..secret.types import Secret
 from .failures import Refused
 
-__all__ = ["Flow", "Found", "Item", "Stream", "Transport"]
+__all__ = ["Flow", "Found", "Item", "Stream", "Token", "Transport"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 """What an operation asks the sidecar, one request after another, and returns."""
+
+
+class Token(str):
+    """A token that is sent as it is and that no ``repr`` shows: headers stand in the frames of errors."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<Token>"
 
 
 class Found(NamedTuple):

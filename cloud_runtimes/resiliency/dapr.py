@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from .._dapr.documents import Document, Problems
+from ..config import unknown
 from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
 from .trip import CONSECUTIVE, read_trip
 
@@ -68,12 +69,15 @@ class _Reader:
     def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
         self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
         policies = self._table(self._spec, "policies", "timeouts", "retries", "circuitBreakers")
-        for name, value in self._table(policies, "timeouts").items():
-            self._timeouts[name] = self._seconds(value, f"policies.timeouts.{name}")
-        for name, value in self._table(policies, "retries").items():
-            self._retries[name] = self._retry(value, f"policies.retries.{name}")
-        for name, value in self._table(policies, "circuitBreakers").items():
-            self._breakers[name] = self._breaker(value, f"policies.circuitBreakers.{name}")
+        for number, (name, value) in enumerate(self._table(policies, "timeouts").items(), 1):
+            try:
+                self._timeouts[name] = go_duration(value)
+            except ValueError as error:  # and then the name may be a value
+                self._problems.add(self._where, f"policies.timeouts, key {number}: {error}")
+        for name, value, place in self._entries(policies, "retries", "policies"):
+            self._retries[name] = self._retry(value, place)
+        for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
+            self._breakers[name] = self._breaker(value, place)
             self._unheld.breakers.append(name)
         tables: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("Timeout", self._timeouts),
@@ -87,18 +91,16 @@ class _Reader:
                     field = {"Timeout": "timeout", "Retry": "retries", "CircuitBreaker": "breaker"}[kind]
                     defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
         targets = self._table(self._spec, "targets", "actors", "apps", "components")
-        for name, value in self._table(targets, "apps").items():
-            apps.setdefault(name, self._policy(value, f"targets.apps.{name}", ("circuitBreakerCacheSize",)))
-        self._unheld.actors += self._table(targets, "actors")
-        for name, value in self._table(targets, "components").items():
-            place = f"targets.components.{name}"
-            both = value if isinstance(value, dict) else {}
-            if not both:
+        for name, value, place in self._entries(targets, "apps", "targets"):
+            apps.setdefault(name, self._policy(value, place, ("circuitBreakerCacheSize",)))
+        self._unheld.actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
+        for name, value, place in self._entries(targets, "components", "targets"):
+            if not value:
                 self._problems.add(self._where, f"{place} must have inbound or outbound")
-            self._problems.unknown(f"{self._where}, {place}", both, frozenset(["inbound", "outbound"]))
+            self._problems.unknown(f"{self._where}, {place}", value, frozenset(["inbound", "outbound"]))
             for way, into in (("inbound", inbound), ("outbound", outbound)):
-                if way in both:
-                    into.setdefault(name, self._policy(both[way], f"{place}.{way}", ()))
+                if way in value:
+                    into.setdefault(name, self._policy(value[way], f"{place}.{way}", ()))
 
     def _table(self, table: Mapping[str, Any], key: str, *known: str) -> dict[str, Any]:
         found = table.get(key) or {}
@@ -109,6 +111,14 @@ class _Reader:
             self._problems.unknown(f"{self._where}, {key}", found, frozenset(known))
         return found
 
+    def _entries(self, table: Mapping[str, Any], key: str, before: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Yield name, table and place; of what is no table the name is not told, since it may be a value."""
+        for number, (name, value) in enumerate(self._table(table, key).items(), 1):
+            if isinstance(value, dict):
+                yield name, value, f"{before}.{key}.{name}"
+            else:
+                self._problems.add(self._where, f"{before}.{key}, key {number} must be a table")
+
     def _policy(self, value: Any, place: str, more: tuple[str, ...]) -> Policy:
         if not isinstance(value, dict):
             self._problems.add(self._where, f"{place} must be a table of policies")
@@ -117,8 +127,8 @@ class _Reader:
             f"{self._where}, {place}", value, frozenset(["circuitBreaker", "retry", "timeout", *more])
         )
         for key, there in (("timeout", self._timeouts), ("retry", self._retries), ("circuitBreaker", self._breakers)):
-            if value.get(key) and value[key] not in there:
-                self._problems.add(self._where, f"{place}.{key}: there is no policy {value[key]!r}")
+            if value.get(key) and str(value[key]) not in there:
+                self._problems.add(self._where, f"{place}.{key}: {unknown('policy', value[key], there)}")
         return Policy(
             self._timeouts.get(str(value.get("timeout"))),
             self._retries.get(str(value.get("retry"))),
@@ -132,10 +142,7 @@ class _Reader:
             self._problems.add(self._where, f"{place}: {error}")
             return None
 
-    def _retry(self, value: Any, place: str) -> Retries | None:
-        if not isinstance(value, dict):
-            self._problems.add(self._where, f"{place} must be a table")
-            return None
+    def _retry(self, value: dict[str, Any], place: str) -> Retries | None:
         before = len(self._problems.errors)
         self._problems.unknown(f"{self._where}, {place}", value, _RETRY)
         policy = str(value.get("policy") or "constant").lower()
@@ -168,10 +175,7 @@ class _Reader:
             codes["gRPCStatusCodes"],
         )
 
-    def _breaker(self, value: Any, place: str) -> BreakerPolicy | None:
-        if not isinstance(value, dict):
-            self._problems.add(self._where, f"{place} must be a table")
-            return None
+    def _breaker(self, value: dict[str, Any], place: str) -> BreakerPolicy | None:
         before = len(self._problems.errors)
         self._problems.unknown(f"{self._where}, {place}", value, _BREAKER)
         if not self._held:
@@ -201,7 +205,7 @@ def go_duration(value: Any) -> float:
     text = str(value)
     parts = _PART.findall(text)
     if "".join(number + unit for number, unit in parts) != text or not parts:
-        raise ValueError(f"{text[:40]!r} is no duration such as 500ms, 5s, 1m30s")
+        raise ValueError("expected a duration such as 500ms, 5s, 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -10,7 +11,7 @@ from .. import config
 from .._dapr.documents import Problems, read_all
 from .._dapr.failures import GRPC_CODES
 from .._log import logger
-from ..config import build, setting, suggest
+from ..config import build, setting, suggest, unknown, without_values
 from ..errors import InvalidArgumentError
 from .dapr import Unheld, code_ranges, read_resiliency
 from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
@@ -45,7 +46,7 @@ def _codes(text: str | None) -> Ranges:
     for name in (text or "").split(","):
         name = name.strip().upper()
         if name and (name not in GRPC_CODES or name == "OK"):
-            raise ValueError(f"codes: {name!r} is no code of an error; {suggest(name, set(GRPC_CODES) - {'OK'})}")
+            raise ValueError(f"codes: {unknown('code', name, set(GRPC_CODES) - {'OK'})}")
         if name:
             found.append((GRPC_CODES[name], GRPC_CODES[name]))
     return tuple(found)
@@ -138,7 +139,7 @@ def _table(kind: Any, name: str) -> Callable[[Any], Any]:
         if value is False or value is None:
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a table or false, got {value!r}")
+            raise ValueError(f"expected a table or false, got {type(value).__name__}")
         made = build(kind, value, name)
         made.made()
         return made
@@ -229,6 +230,7 @@ class Policies:
         )
 
 
+@without_values
 def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id: str) -> Policies:
     """Read ``[resiliency]``.
 
@@ -243,26 +245,31 @@ def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id:
     """
     where = f"{origin}: [resiliency]"
     settings = build(ResiliencySettings, table, where)
-    targets = {name: _target(name, value, origin, services) for name, value in (settings.targets or {}).items()}
+    targets = {
+        str(name): _target(number, str(name), value, origin, services)
+        for number, (name, value) in enumerate((settings.targets or {}).items(), 1)
+    }
     return Policies(targets, None if settings.file is None else _resources(settings.file, app_id, where), origin)
 
 
-def _target(name: str, table: Any, origin: str, services: Iterable[str]) -> dict[str, Any]:
-    where = f"{origin}: [resiliency.targets.{name if '.' not in name else repr(name)}]"
+def _target(number: int, name: str, table: Any, origin: str, services: Iterable[str]) -> dict[str, Any]:
+    targets = f"{origin}: [resiliency.targets"
     service, _, component = name.partition(".")
     known = sorted({*services} - {"telemetry"})
     if name != DEFAULT and (service not in known or ("." in name and not component)):
         raise InvalidArgumentError(
-            f'{where}: no target: give "{DEFAULT}", a service or "<service>.<name>" in quotation marks; '
-            f"{suggest(service, [*known, DEFAULT])}"
+            f'{targets}]: give "{DEFAULT}", a service or "<service>.<name>" in quotation marks; '
+            + unknown("target", service, [*known, DEFAULT], number)
         )
+    where = f"{targets}.{name if '.' not in name else repr(name)}]"
     if not isinstance(table, Mapping):
         raise InvalidArgumentError(
-            f'{where} must be a table, not {type(table).__name__}; put a target with a dot in quotation marks: "{service}.orders"'
+            f"{targets}]: {service!r}, key {number} of the table, must be a table, not {type(table).__name__}; "
+            f'put a target with a dot in quotation marks: "{service}.orders"'
         )
-    if service in known and not component and (inner := [key for key, value in table.items() if _nested(key, value)]):
+    if service in known and not component and any(_nested(key, value) for key, value in table.items()):
         raise InvalidArgumentError(
-            f'{where}: unknown setting {inner[0]!r}; for a store of that name write [resiliency.targets."{service}.{inner[0]}"]'
+            f'{where}: only retry and breaker are tables; for a store write [resiliency.targets."{service}.<name>"]'
         )
     settings = build(TargetSettings, table, where)
     said: dict[str, Any] = {}
@@ -281,13 +288,12 @@ def _nested(key: str, value: Any) -> bool:
 
 def _resources(path: str, app_id: str, where: str) -> Resiliency:
     problems, rest = Problems(), Unheld()
-    try:
-        documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{where} file: {error.message}") from error
+    if not os.path.exists(path):
+        raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
+    documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
     found = read_resiliency(documents, problems, rest)
     if not documents and not problems.errors:
-        problems.add(f"{where} file", f"{path} has no resource of the kind Resiliency for {app_id!r}")
+        problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
     problems.finish()
     unheld = [f"actor {name!r}" for name in rest.actors]
     unheld += [f"what {name!r} delivers" for name in found.inbound]

@@ -106,31 +106,31 @@ def read_trip(text: str) -> Trip:
     """
     if len(text) > _LONGEST:
         raise ValueError(f"trip has more than {_LONGEST} characters")
-    return Trip(_alternatives(text, text))
+    return Trip(_alternatives(text))
 
 
-def _alternatives(text: str, whole: str) -> tuple[tuple[Condition, ...], ...]:
-    """Return the alternatives of a part, of which each is whole in itself."""
+def _alternatives(text: str) -> tuple[tuple[Condition, ...], ...]:
+    """Return the alternatives of a part."""
     text = _bare(text)
     parts = _split(text, "||")
     if len(parts) > 1:
-        return tuple(each for part in parts for each in _alternatives(part, whole))
+        return tuple(each for part in parts for each in _alternatives(part))
     parts = _split(text, "&&")
     if len(parts) == 1:
-        return ((_condition(text, whole),),)
+        return ((_condition(text),),)
     found: tuple[tuple[Condition, ...], ...] = ((),)
     for part in parts:
-        more = _alternatives(part, whole)
+        more = _alternatives(part)
         if len(found) * len(more) > _MOST:
             raise ValueError(f"trip has more than {_MOST} alternatives")
         found = tuple((*each, *other) for each in found for other in more)
     return found
 
 
-def _condition(text: str, whole: str) -> Condition:
+def _condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(_opened(text))
     if match is None:
-        raise ValueError(f"trip {whole[:120]!r} is not understood here; understood are {_FORMS}")
+        raise ValueError(f"trip is not understood here; understood are {_FORMS}")
     groups = match.groups()
     left_double = groups[0] or groups[2] or groups[5]
     left = left_double or groups[1] or groups[3] or groups[6]

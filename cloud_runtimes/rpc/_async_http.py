@@ -113,6 +113,7 @@ class _Connection(asyncio.Protocol):
             TimeoutError: ``left`` seconds have passed.
         """
         if self.lost:
+            data = b""
             lost = _Lost("the server closed it")
             lost.sent = False
             raise lost
@@ -121,6 +122,7 @@ class _Connection(asyncio.Protocol):
         timer = None if left is None else self._loop.call_later(left, _time_up, waiter)
         try:
             self.transport.write(data)
+            data = b""  # tokens are in it, and frames of errors hold it
             if body is not None:
                 await self._race(body, waiter)
             await waiter

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from .. import _fork
 from .._operation import Operation
+from ..config import without_values
 from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
 from ._http1 import Endpoint
 from ._sync_http import NotReached, Pool
@@ -22,13 +23,14 @@ _CONNECT: Final = 5.0
 """Seconds for one of several addresses."""
 
 
+@without_values
 def endpoint(address: object, where: str, secret: bytes | None = None, instance: str | None = None) -> Endpoint:
     """Return what an address of a configuration or registry stands for.
 
     Raises:
-        InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands.
+        InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands, not the address, which may hold a password.
     """
-    why = f"{where}: {str(address)[:80]!r} is no address such as 'http://127.0.0.1:8080'"
+    why = f"{where}: no address such as 'http://127.0.0.1:8080'"
     if (
         not isinstance(address, str)
         or not address.isascii()
@@ -40,8 +42,8 @@ def endpoint(address: object, where: str, secret: bytes | None = None, instance:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError as error:
-        raise InvalidArgumentError(f"{why}: {error}") from None
+    except ValueError:  # which quotes the address
+        raise InvalidArgumentError(f"{why}: this is no URL, or its port is none") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise InvalidArgumentError(f"{why}: http or https, a host, no user")
     if parts.query or parts.fragment or any(each in (".", "..") for each in parts.path.split("/")):

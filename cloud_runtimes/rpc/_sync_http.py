@@ -195,6 +195,8 @@ class _Connection:
             if not isinstance(error, Exception):
                 mark_interrupted(error, sent)
             raise
+        finally:
+            data = b""  # tokens are in it, and frames of errors hold it
 
     def _patience(self, op: Operation) -> float | None:
         left = op.remaining()

@@ -57,6 +57,9 @@ class RpcCall(NamedTuple):
     headers: Mapping[str, str]
     query: str
 
+    def __repr__(self) -> str:
+        return f"<RpcCall {self.http_method}>"  # headers hold tokens, and frames of errors hold this
+
 
 class RpcReply(NamedTuple):
     """What came back; see `RpcResponse`."""

@@ -327,7 +327,7 @@ def _checked(host: Any, port: Any) -> tuple[str, int]:
         if not text:
             return host, 0
         if not text.isascii() or not text.isdigit():
-            raise InvalidArgumentError(f"APP_PORT={text!r}: give a port, 0 to 65535")
+            raise InvalidArgumentError("APP_PORT: give a port, 0 to 65535")
         port = int(text)
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise InvalidArgumentError(f"port {port!r}: give 0 to 65535; 0 and None are a free one")

@@ -76,7 +76,7 @@ class GrpcExporter(Exporter):
         for name, value in self._metadata:
             if not _NAME.fullmatch(name) or name.endswith("-bin") or not _VALUE.fullmatch(value):
                 raise InvalidArgumentError(
-                    f"the headers of telemetry: {name!r} cannot be metadata of gRPC: a name has letters, digits, '-', '_' and '.', "
+                    "the headers of telemetry cannot be metadata of gRPC: a name has letters, digits, '-', '_' and '.', "
                     "and ends otherwise than in -bin; a value is visible ASCII"
                 )
         if find_spec("grpc") is None:

@@ -9,7 +9,7 @@ from .. import _fork
 from .._log import logger, repeated
 from .._native import telemetry as kernel
 from .._thread import Background, Changes
-from ..config import suggest
+from ..config import unknown
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def parse(text: str) -> Sampling:
     name, colon, rest = text.strip().partition(":")
     name = name.strip()
     if name not in SAMPLERS:
-        raise InvalidArgumentError(f"{name[:80]!r} is no sampler; {suggest(name[:80], SAMPLERS)}")
+        raise InvalidArgumentError(unknown("sampler", name, SAMPLERS))
     argument: float | None = None
     if colon:
         if name.endswith(("always_on", "always_off")):
@@ -68,7 +68,7 @@ def parse(text: str) -> Sampling:
         try:
             argument = float(rest)
         except ValueError:
-            raise InvalidArgumentError(f"{name}:{rest[:80]}: the argument is a number") from None
+            raise InvalidArgumentError(f"{name}: the argument is a number") from None
     found = sampling(name, argument)
     kernel.Sampler(*found)  # refuses what is out of range
     return found

@@ -56,7 +56,7 @@ class TelemetrySettings:
     exporter: Literal["otlp", "file", "console", "none"] | None = setting(None, help="where records go")
     endpoint: str | None = setting(None, help="base URL of OTLP")
     protocol: Literal["http/protobuf", "grpc"] = setting("http/protobuf", help="of OTLP")
-    headers: str = setting("", help="headers of every batch, name=value,name=value", secret=True)
+    headers: str = setting("", help="headers of every batch, name=value,name=value")
     compression: Literal["none", "gzip"] = setting("none", help="of bodies")
     certificate: str | None = setting(None, help="file of the certificates to trust")
     timeout: float = setting(10.0, parse=duration, help="for one attempt")
@@ -92,7 +92,7 @@ class TelemetrySettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"setting {name!r} must be more than 0")
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"setting 'sampler': {self.sampler!r}; {config.suggest(self.sampler, SAMPLERS)}")
+            raise ValueError(config.unknown("sampler", self.sampler, SAMPLERS))
 
     @property
     def sampling(self) -> Sampling:
@@ -100,7 +100,7 @@ class TelemetrySettings:
         return sampling(self.sampler, self.sampler_arg)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Loaded:
     """The settings, what only the environment says, and where each signal goes."""
 
@@ -137,6 +137,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Any]]] = {
 }
 
 
+@config.without_values
 def pairs(text: str, what: str) -> dict[str, str]:
     """Read ``name=value,name=value``, percent-encoded.
 
@@ -154,6 +155,7 @@ def pairs(text: str, what: str) -> dict[str, str]:
     return found
 
 
+@config.without_values
 def load(table: Mapping[str, Any], origin: str) -> Loaded:
     """Merge environment and table.
 
@@ -161,21 +163,22 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
         InvalidArgumentError: whatever is wrong with any of them.
     """
     env = os.environ
-    values = dict(table)
+    values, where = dict(table), f"{origin}: [telemetry]"
     for variable, (name, read) in _VARIABLES.items():
         text = env.get(variable, "").strip()
         if text:
             try:
                 values[name] = read(text)
+                where += f", {variable}"
             except ValueError:
-                raise InvalidArgumentError(f"{variable}={text!r}: expected a number") from None
-    settings = config.build(TelemetrySettings, values, f"{origin}: [telemetry]")
+                raise InvalidArgumentError(f"{variable}: expected a number") from None
+    settings = config.build(TelemetrySettings, values, where)
     exporters, protocols, urls = {}, {}, {}
     for signal in SIGNALS:
         variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
         protocol = protocols[signal] = env.get(variable, "").strip() or settings.protocol
         if protocol not in ("http/protobuf", "grpc"):
-            raise InvalidArgumentError(f"{variable}={protocol!r}: there are http/protobuf and grpc")
+            raise InvalidArgumentError(f"{variable}: there are http/protobuf and grpc")
         path = "" if protocol == "grpc" else f"/v1/{signal}"
         url = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
         if not url and settings.endpoint:
@@ -184,9 +187,7 @@ def load(table: Mapping[str, Any], origin: str) -> Loaded:
         if chosen is None:
             chosen = "otlp" if url else "file"
         if chosen not in ("otlp", "file", "console", "none"):
-            raise InvalidArgumentError(
-                f"OTEL_{signal.upper()}_EXPORTER={chosen!r}: there are otlp, file, console and none"
-            )
+            raise InvalidArgumentError(f"OTEL_{signal.upper()}_EXPORTER: there are otlp, file, console and none")
         exporters[signal] = chosen
         if chosen == "otlp":
             urls[signal] = url or ("http://localhost:4317" if protocol == "grpc" else f"http://localhost:4318{path}")

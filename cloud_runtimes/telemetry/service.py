@@ -16,6 +16,7 @@ from .._home import home_folder, is_memory
 from .._native import telemetry as kernel
 from .._operation import Method, check_timeout
 from .._service import Service, placed
+from ..config import without_values
 from ..errors import InvalidArgumentError
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
@@ -287,6 +288,7 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
     return {signal: made[signal] for signal in SIGNALS}
 
 
+@without_values
 def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
     settings = loaded.settings
     if kind in ("http/protobuf", "grpc"):

@@ -355,7 +355,7 @@ def test_what_is_wrong_in_resource_files_is_told_before_anything_runs(cli: Any, 
     )
     result = cli("serve", "-d", str(tmp_path), *FREE, "--", "true")
     assert (result.code, result.out) == (2, b"")
-    assert "type 'pubsub.redis' is not there; there are" in result.err
+    assert "unknown type 'pubsub.redis'; did you mean 'pubsub.sqlite'" in result.err
     assert result.err.count("\n") == 1
 
 
@@ -384,7 +384,7 @@ def test_a_component_that_stands_twice(cli: Any, tmp_path: Path) -> None:
         (("--dapr-listen-addresses", "127.0.0.1,::1"), "one address"),
         (("--dapr-http-port", "70000"), "--dapr-http-port"),
         (("--resources-path", "nowhere"), "does not exist"),
-        (("--app-id", "no app"), "app_id 'no app'"),
+        (("--app-id", "no app"), "app_id: use letters"),
         (("--enable-mtls",), "--enable-mtls: sidecars speak without TLS"),
         (("--app-ssl=true",), "--app-ssl: the application is called without TLS"),
         (("--mode", "kubernetes"), "--mode: there is standalone"),

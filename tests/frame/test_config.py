@@ -173,7 +173,7 @@ def test_durability(monkeypatch: pytest.MonkeyPatch, closing: Keep) -> None:
     assert not durable()
     assert durable(durability="full")
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "none")
-    with pytest.raises(InvalidArgumentError, match=r"CLOUD_RUNTIMES_DURABILITY='none': give full or relaxed"):
+    with pytest.raises(InvalidArgumentError, match=r"CLOUD_RUNTIMES_DURABILITY: give full or relaxed"):
         durable()
 
 
@@ -214,16 +214,16 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "named"),
     [
-        ('[state.a]\ncomponent = "sqlite"\n', '[state.a]\nhome = "x"\n', "state.a"),
-        ('app_id = "x"\n', 'app_id = "x"\n', "app_id"),
-        ('capa.home = "x"\n', 'capa.home = "x"\n', "capa.home"),
-        ("state = 1\n", '[state.a]\ncomponent = "sqlite"\n', "state"),
+        ('[state.a]\ncomponent = "sqlite"\n', '[state.a]\nhome = "x"\n', "'state.a'"),
+        ('capa.home = "x"\n', 'capa.home = "x"\n', "key 1 of capa"),
+        ('app_id = "x"\n', 'app_id = "x"\n', "'app_id'"),
+        ("state = 1\n", '[state.a]\ncomponent = "sqlite"\n', "'state'"),
     ],
 )
 def test_the_same_table_in_two_files_is_refused(tmp_path: Path, first: str, second: str, named: str) -> None:
     file(tmp_path, first, "one.toml")
     file(tmp_path, second, "two.toml")
-    with pytest.raises(InvalidArgumentError, match=rf"two\.toml: '{named}' stands in another file"):
+    with pytest.raises(InvalidArgumentError, match=rf"two\.toml: {named} stands in another file"):
         settings(tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_the_same_table_in_two_files_is_refused(tmp_path: Path, first: str, seco
     ],
 )
 def test_the_same_table_twice_in_one_file_is_refused(tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"(?s)c\.\w+: syntax error: .*a"):
+    with pytest.raises(InvalidArgumentError, match=r"(?s)c\.\w+: syntax error"):
         settings(file(tmp_path, text, name))
 
 
@@ -244,7 +244,7 @@ def test_the_same_table_twice_in_one_file_is_refused(tmp_path: Path, name: str, 
     ("name", "text", "position"),
     [
         ("c.toml", 'app_id = "x"\nstate = = 1\n', r"line 2, column 9"),
-        ("c.json", '{"app_id": "x",\n "state": }', r"line 2 column 11"),
+        ("c.json", '{"app_id": "x",\n "state": }', r"line 2, column 11"),
         ("c.yaml", "app_id: x\nstate: {a: [}\n", r"line 2, column 13"),
         ("c.json", "[" * 100_000, r"syntax error"),
         ("c.toml", "x = " + "[" * 100_000, r"syntax error"),
@@ -271,7 +271,7 @@ def test_other_files_that_cannot_be_read(tmp_path: Path) -> None:
             settings(file(tmp_path, text, name))
     with pytest.raises(InvalidArgumentError, match="expected tables at the top, found NoneType"):
         settings(file(tmp_path, "null", "null.json"))
-    with pytest.raises(InvalidArgumentError, match=r"key\.yaml: syntax error: unhashable"):
+    with pytest.raises(InvalidArgumentError, match=r"key\.yaml: syntax error"):
         settings(file(tmp_path, "? [a]\n: b\n", "key.yaml"))
     assert settings(file(tmp_path, "", "empty.yaml")).runtime == "capa"
 
@@ -285,15 +285,11 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
     ("kind", "text"),
     [("json", '{"a": WORD'), ("toml", "a = WORD"), ("yaml", "a: *WORD"), ("yaml", "a: !WORD x")],
 )
-def test_the_words_of_a_parser_are_told_where_they_may(kind: str, text: str) -> None:
-    """They quote the document, or may do so; where that holds secrets, only the place is told."""
-    place = read_tables(text.encode(), kind, quote=False)
-    words = read_tables(text.encode(), kind, quote=True)
+def test_the_words_of_a_parser_are_not_told(kind: str, text: str) -> None:
+    """They quote the document, which may hold secrets."""
+    place = read_tables(text.encode(), kind)
     assert isinstance(place, str)
-    assert isinstance(words, str)
     assert re.fullmatch(r"syntax error at line 1, column \d+", place)
-    assert words.startswith("syntax error: ")
-    assert "WORD" not in place
 
 
 def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +306,7 @@ def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ({"timout": 3}, "unknown key 'timout'; did you mean 'timeout'?"),
         ({"stat": {}}, "unknown key 'stat'; did you mean 'state'?"),
-        ({"queue": {}}, "unknown key 'queue'; known: app_id, capa, "),
+        ({"queue": {}}, "unknown key, key 1 of the table; known: app_id, capa, "),
         ({"state": 5}, "'state' must be a table, not int"),
         ({"capa": "x"}, "'capa' must be a table, not str"),
         ({"runtime": 5}, "'runtime' must be text, not int"),
@@ -319,10 +315,10 @@ def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"timeout": "5"}, "timeout must be a number of seconds or None, not str"),
         ({"timeout": 0}, "timeout must be a finite number of seconds > 0"),
         ({"timeout": True}, "timeout must be a number of seconds or None, not bool"),
-        ({"state": {"a": 1}}, "[state.a] must be a table with component=…, not int"),
+        ({"state": {"a": 1}}, "[state]: key 1 must be a table with component=…, not int"),
         ({"state": {"a": {}}}, '[state.a]: say which component, e.g. component = "sqlite"'),
         ({"state": {"a": {"component": 1}}}, "[state.a]: say which component"),
-        ({7: 1}, "unknown key 7"),
+        ({"app_id": "x", 7: 1}, "unknown key, key 2 of the table"),
     ],
 )
 def test_a_wrong_configuration_is_refused(table: Any, message: str) -> None:
@@ -336,16 +332,16 @@ def test_a_wrong_configuration_is_refused(table: Any, message: str) -> None:
     ("table", "message"),
     [
         ({"retentoin": 1}, "unknown setting 'retentoin'; did you mean 'retention'?"),
-        ({"zzz": 1}, "unknown setting 'zzz'; known: durability, "),
-        ({"max_bytes": "5"}, "setting 'max_bytes': expected int, got '5'"),
-        ({"max_bytes": 1.5}, "setting 'max_bytes': expected int, got 1.5"),
-        ({"max_value_bytes": True}, "setting 'max_value_bytes': expected int, got True"),
-        ({"home": 5}, "setting 'home': expected str, got 5"),
-        ({"durability": "none"}, "setting 'durability': expected 'full' or 'relaxed', got 'none'"),
+        ({"zzz": 1}, "unknown setting, key 2 of the table; known: durability, "),
+        ({"max_bytes": "5"}, "setting 'max_bytes': expected int, got text"),
+        ({"max_bytes": 1.5}, "setting 'max_bytes': expected int, got float"),
+        ({"max_value_bytes": True}, "setting 'max_value_bytes': expected int, got bool"),
+        ({"home": 5}, "setting 'home': expected str, got int"),
+        ({"durability": "none"}, "setting 'durability': expected 'full' or 'relaxed', got other text"),
         ({"durability": ["full"]}, "setting 'durability': expected 'full' or 'relaxed'"),
-        ({"when_full": None}, "setting 'when_full': expected 'refuse' or 'drop_oldest', got None"),
+        ({"when_full": None}, "setting 'when_full': expected 'refuse' or 'drop_oldest', got NoneType"),
         ({"retention": "7 days"}, "setting 'retention': expected seconds or text such as"),
-        ({"retention": None}, "setting 'retention': expected float, got None"),
+        ({"retention": None}, "setting 'retention': expected float, got NoneType"),
         ({"home": "a", "path": "b"}, "give home or path, not both"),
         ({"max_bytes": 5}, "max_bytes must be at least 1,048,576"),
     ],
@@ -411,7 +407,9 @@ def test_declared_and_undeclared_names(closing: Keep) -> None:
 
 def test_an_unknown_component(closing: Keep) -> None:
     client = closing(CloudRuntimesClient(config={"state": {"s": {"component": "sqlit"}}}))
-    with pytest.raises(ComponentNotFoundError, match=r"unknown component 'sqlit'; did you mean 'sqlite'\?"):
+    with pytest.raises(
+        ComponentNotFoundError, match=r"\[state\.s\]: unknown component of state 'sqlit'; did you mean 'sqlite'\?"
+    ):
         client.state.get("s", "k")
 
 

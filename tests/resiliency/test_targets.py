@@ -37,7 +37,7 @@ STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}
     [
         ("state.ordres", "there is no state 'ordres': .*'orders'"),
         ("pubsub.bus", "there is no pubsub 'bus': there is no component of pubsub"),
-        ("stat.orders", "no target: .*state"),
+        ("stat.orders", "unknown target 'stat'; did you mean 'state'"),
     ],
 )
 def test_what_is_not_declared(face: str, target: str, message: str) -> None:

@@ -269,10 +269,8 @@ def test_references_that_lead_nowhere(tmp_path: Path) -> None:
         return refusal(tmp_path, vault, wanted)
 
     assert "NotFoundError" in told("{name: nothing, key: nothing}")
-    assert "has no key 'other'" in told("{name: pg, key: other}")
-    assert "auth.secretStore is 'safe'; secret stores there are: vault" in told(
-        "{name: pg}", "auth: {secretStore: safe}"
-    )
+    assert "the secret is one value, which has no such key" in told("{name: pg, key: other}")
+    assert "auth.secretStore: unknown secret store; known: vault" in told("{name: pg}", "auth: {secretStore: safe}")
     assert "needs auth.secretStore" in told("{name: pg}", "")
     assert "must have a name" in told("{key: pg}")
 
@@ -294,13 +292,13 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     for part in (
         "broken.yaml: syntax error at line 1",
-        "(Component 'redis'): type 'state.redis' is not there; there are bindings.local, bindings.localstorage,",
-        "(Component 'orders'): metadata 'tableName' is not there;",
+        "(Component 'redis'): spec.type: unknown type 'state.redis'; did you mean 'state.sqlite'",
+        "(Component 'orders'): unknown metadata, key 1 of the table; known: ",
         "(Component 'memory'): metadata 'path' has no meaning in memory",
         "(Component 'twice'): the name stands in",
         "(Component 'all'): give metadata prefix",
-        "(Component 'odd'): unknown key 'retries'",
-        "apiVersion 'dapr.io/v2' is not understood here",
+        "(Component 'odd'): unknown key, key 3 of the table",
+        "unknown apiVersion 'dapr.io/v2'; did you mean 'dapr.io/v1alpha1'",
         "document 9: expected a resource",
         "document 10: metadata.name must be text",
     ):
@@ -468,14 +466,18 @@ def test_resiliency_is_handed_over_as_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("500ms", "soon", "no duration"),
-        ("retry: few,", "retry: many,", "there is no policy 'many'"),
+        ("500ms", "soon", "expected a duration"),
+        ("retry: few,", "retry: many,", "retry: unknown policy; known: "),
         ("policy: constant", "policy: sometimes", "constant or exponential"),
         ("429,500-599", "5xx", "expected codes and ranges"),
         ("maxRetries: 2", "maxRetries: two", "whole number"),
         ("trip:", "tripped:", "unknown key 'tripped'"),
-        ("targets:", "goals:", "unknown key 'goals'"),
-        ("outbound: {timeout: short}", "outward: {timeout: short}", "unknown key 'outward'"),
+        ("targets:", "goals:", "unknown key, key 2 of the table; known: policies, targets"),
+        (
+            "outbound: {timeout: short}",
+            "outward: {timeout: short}",
+            "targets.components.bus: unknown key, key 1 of the table; known: inbound",
+        ),
     ],
 )
 def test_policies_that_are_none(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -490,7 +492,7 @@ def test_durations_of_go(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", None, "1d"])
 def test_durations_that_are_none(text: Any) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="expected a duration"):
         go_duration(text)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from cloud_runtimes._link.failures import Refusal
 from cloud_runtimes._link.values import unwrap, wrap
 from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
 from cloud_runtimes.errors import (
+    CloudRuntimesError,
     ConflictError,
     DeadlineExceededError,
     InternalError,
@@ -124,8 +128,40 @@ def test_components_in_the_configuration_are_refused() -> None:
         with pytest.raises(InvalidArgumentError, match=r"\[state.orders\]: the sidecar has the components"):
             client.state.get("orders", "k")
     with CloudRuntimesClient("http://h", config={"dapr": {"port": 1}}) as client:
-        with pytest.raises(InvalidArgumentError, match="unknown setting 'port'"):
+        with pytest.raises(InvalidArgumentError, match="unknown setting, key 1 of the table; known: grpc_endpoint"):
             client.state.get("orders", "k")
+
+
+@both
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{}", "grpc://127.0.0.1:{}"])
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "hangs up"])
+def test_errors_of_a_sidecar_that_is_away_hold_no_token(face: str, url: str, listens: bool, canary: Canary) -> None:
+    def hang_up() -> None:
+        with suppress(OSError):
+            while True:
+                connection = server.accept()[0]
+                connection.settimeout(5)
+                with suppress(OSError):
+                    connection.recv(65536)
+                connection.close()
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=hang_up)
+        if listens:
+            server.listen()
+            thread.start()
+        address = url.format(server.getsockname()[1])
+        try:
+            with CloudRuntimesClient(address, api_token=canary.value(), timeout=2) as client:
+                with canary.raises(CloudRuntimesError):
+                    call(client.state, face, "get", "s", "k")
+                with canary.raises(CloudRuntimesError):
+                    call(client.state, face, "save", "s", "k", 1, etag="1")
+        finally:
+            if listens:
+                server.shutdown(socket.SHUT_RDWR)
+                thread.join()
 
 
 @both

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ..._clock import Clocks
 from ..._operation import Method, Operation
 from ..._runtime import Component
-from ...config import SUFFIXES, duration, setting
+from ...config import SUFFIXES, duration, setting, without_values
 from ...errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
 
 if TYPE_CHECKING:
@@ -92,41 +92,50 @@ class FileComponent(Component):
         """The file of configuration, of which nothing has been read yet at first."""
         file = self._configuration
         if file is None:
-            from .configuration_file import ConfigurationFile
-
-            path = self._path('path = "…", a TOML, JSON or YAML file')
-            suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
-            if suffix not in SUFFIXES:
-                raise InvalidArgumentError(
-                    f'{path}: no kind of file that holds configuration: say format = "toml", "json" or "yaml"'
-                )
-            file = self._configuration = ConfigurationFile(path, suffix, self.clocks)
+            file = self._configuration = self._configuration_file()
         return file
+
+    @without_values
+    def _configuration_file(self) -> ConfigurationFile:
+        from .configuration_file import ConfigurationFile
+
+        path = self._path('path = "…", a TOML, JSON or YAML file')
+        suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise InvalidArgumentError(
+                "the component file: path has no end of a file that holds configuration: "
+                'say format = "toml", "json" or "yaml"'
+            )
+        return ConfigurationFile(path, suffix, self.clocks)
 
     @property
     def secrets(self) -> SecretFile:
         """The file of secrets, read when first asked for one."""
         file = self._secrets
         if file is None:
-            from .document import kind_of
-            from .secret_file import SecretFile
-
-            path = str(self._path('the file of secrets: path = "secrets.json"'))
-            kind = self.settings.format or kind_of(path)
-            if kind is None:
-                raise InvalidArgumentError(
-                    f"{path}: unknown kind of file; name it {', '.join(f'*{end}' for end in (*SUFFIXES, '.env'))}, "
-                    'or say format = "toml", "json", "yaml" or "dotenv"'
-                )
-            file = self._secrets = SecretFile(
-                path,
-                kind,
-                self.clocks,
-                separator=self.settings.separator or _SEPARATOR,
-                multi_valued=bool(self.settings.multi_valued),
-                optional=False,
-            )
+            file = self._secrets = self._secret_file()
         return file
+
+    @without_values
+    def _secret_file(self) -> SecretFile:
+        from .document import kind_of
+        from .secret_file import SecretFile
+
+        path = str(self._path('the file of secrets: path = "secrets.json"'))
+        kind = self.settings.format or kind_of(path)
+        if kind is None:
+            raise InvalidArgumentError(
+                f"the component file: path has no known end; name it {', '.join(f'*{end}' for end in (*SUFFIXES, '.env'))}, "
+                'or say format = "toml", "json", "yaml" or "dotenv"'
+            )
+        return SecretFile(
+            path,
+            kind,
+            self.clocks,
+            separator=self.settings.separator or _SEPARATOR,
+            multi_valued=bool(self.settings.multi_valued),
+            optional=False,
+        )
 
     def _path(self, what: str) -> Path:
         given = self.settings.path

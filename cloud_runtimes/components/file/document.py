@@ -45,7 +45,7 @@ def kind_of(path: str) -> str | None:
 
 def parse(kind: str, data: bytes, separator: str, multi_valued: bool) -> Document | str:
     """Return what a file says, or what is wrong with it."""
-    tree = _dotenv(data) if kind == "dotenv" else read_tables(data, kind, quote=False)
+    tree = _dotenv(data) if kind == "dotenv" else read_tables(data, kind)
     return tree if isinstance(tree, str) else _document(tree, separator, multi_valued)
 
 

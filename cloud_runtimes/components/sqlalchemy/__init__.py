@@ -36,7 +36,7 @@ class SqlAlchemySettings:
         durability: for SQLite: ``"full"``: what is committed survives a power cut; ``"relaxed"``: a power cut may cost the last commits. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
     """
 
-    url: str | None = setting(None, help="of the database", secret=True)
+    url: str | None = setting(None, help="of the database")
     home: str | None = setting(None, help="folder of the databases")
     pool_size: int = setting(10, help="connections at most")
     durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
@@ -63,7 +63,7 @@ class SqlAlchemyComponent(Component):
         super().__init__(settings, context, bridge)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
+            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self._durable = durability == "full"
         self._lock = threading.RLock()
         self._stores: dict[str, Store] = {}

@@ -63,12 +63,14 @@ def explain(error: Exception, name: str, path: str | None, *, maybe_applied: boo
     elif isinstance(error, exc.NoSuchTableError):
         found = NotFoundError(f"database {name!r}: there is no table {str(error)!r}")
     elif isinstance(error, exc.NoSuchModuleError):
-        found = InvalidArgumentError(
-            f"database {name!r}: the url names a database or driver that is not known: {error}"
-        )
+        # SQLAlchemy's words quote the url
+        found = InvalidArgumentError(f"database {name!r}: the url names a database or driver that is not known")
     elif isinstance(error, ModuleNotFoundError):
+        # psycopg2 is what SQLAlchemy takes where a url names no driver
+        extra = str(error.name).partition(".")[0] in ("psycopg", "psycopg2")
+        install = '"cloud-runtimes-python[postgres]"' if extra else error.name
         found = InvalidArgumentError(
-            f"database {name!r}: its driver needs the package {error.name!r}: pip install {error.name}"
+            f"database {name!r}: its driver needs the package {error.name!r}: pip install {install}"
         )
     elif isinstance(error, exc.ArgumentError):
         found = InvalidArgumentError(f"database {name!r}: the url or a value cannot be used")

@@ -78,7 +78,7 @@ class SqliteComponent(Component):
         super().__init__(settings, context, bridge)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError(f"CLOUD_RUNTIMES_DURABILITY={durability!r}: give full or relaxed")
+            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self.durable = durability == "full"
         self._lock = threading.RLock()
         self._engine: Engine | None = None

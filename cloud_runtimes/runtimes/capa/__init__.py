@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from ... import registry
 from ..._runtime import Component, Runtime
-from ...config import ClientSettings, build, setting
+from ...config import ClientSettings, build, setting, without_values
 from ...errors import ComponentNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CapaSettings:
     """
 
     home: str | None = setting(None, help="folder of the embedded default")
-    rpc_token: str | None = setting(None, help="token of callers from elsewhere", secret=True)
+    rpc_token: str | None = setting(None, help="token of callers from elsewhere")
     rpc_open: bool = setting(False, help="take calls without a token")
     rpc_allowed_hosts: list | None = setting(None, parse=_host_names, help="further names of this application")  # type: ignore[type-arg]
 
@@ -71,7 +71,7 @@ class RpcTable:
     """
 
     address: str | list = setting(None, help="where the service is")  # type: ignore[type-arg]
-    token: str | None = setting(None, help="the server's rpc_token", secret=True)
+    token: str | None = setting(None, help="the server's rpc_token")
 
     def __post_init__(self) -> None:
         if not self.address:
@@ -132,6 +132,7 @@ class CapaRuntime(Runtime):
                 self._peers = Peers()
             return self._peers
 
+    @without_values
     def endpoints(self, name: str) -> tuple[Endpoint, ...]:
         """Return where the configuration says that a service is."""
         from ...rpc._peers import endpoint
@@ -144,17 +145,16 @@ class CapaRuntime(Runtime):
 
     def embedded_rpc(self, name: str) -> RpcDriver:
         """Return the way to a service by the registry of the embedded store, whatever else is declared."""
-        component = self._shared((DEFAULT, ""), {"component": DEFAULT}, "the environment")
+        component = self._shared(DEFAULT, "")
         return cast("RpcDriver", component.driver("rpc", name))
 
     # -- components -------------------------------------------------------
 
     def _component(self, service: str, name: str) -> Component:
-        declared = self.declared()
-        default = DEFAULTS.get(service, DEFAULT)
-        # without a declaration one instance serves all names, and all services of its default
-        key = (service, name) if declared else (default, "")
-        if declared and key not in declared:
+        declared = self.declared().keys()
+        if not declared:
+            return self._shared(DEFAULTS.get(service, DEFAULT), "")
+        if (service, name) not in declared:
             raise ComponentNotFoundError(
                 f"no component is configured for {service} {name!r}; {self.settings.origin} declares "
                 f"{', '.join(f'[{s}.{n}]' for s, n in sorted(declared))}: add [{service}.{name}]",
@@ -162,26 +162,35 @@ class CapaRuntime(Runtime):
                 component=name,
                 runtime=self.name,
             )
-        table = dict(self.settings.components[service][name]) if declared else {"component": default}
-        where = f"{self.settings.origin}: [{service}.{name}]" if declared else "the environment"
-        return self._shared(key, table, where)
+        return self._shared(service, name)
 
-    def _shared(self, key: tuple[str, str], table: dict[str, Any], where: str) -> Component:
+    def _shared(self, service: str, name: str) -> Component:
+        """Return a declared component; without a name the embedded default, ``service``, which serves all names."""
+        key = service, name
         with self._lock:
             component = self._components.get(key)
             if component is None:
-                made: type[Component] = registry.find(registry.COMPONENTS, table.pop("component"))
-                if made.name in AT_HOME and self.capa.home is not None and not {"path", "url"} & set(table):
-                    table.setdefault("home", self.capa.home)
-                component = made(build(made.Settings, table, where), self.settings, self.bridge)
-                self._components[key] = component
+                component = self._components[key] = self._made(service, name)
             return component
 
+    @without_values
+    def _made(self, service: str, name: str) -> Component:
+        if name:
+            table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
+        else:
+            table, where = {"component": service}, "the environment"
+        made: type[Component] = registry.find(
+            registry.COMPONENTS, table["component"], where=where if name else "", service=service if name else ""
+        )
+        if made.name in AT_HOME and self.capa.home is not None and not {"path", "url"} & set(table):
+            table.setdefault("home", self.capa.home)
+        return made(build(made.Settings, table, where, beside="component"), self.settings, self.bridge)
+
     def ready(self) -> None:
-        declared = self.declared()
+        declared = self.declared().keys()
         for service, name in declared:
             self.driver(service, name)  # refuses what will never be ready
-        for service, name in declared or {("state", "default"): DEFAULT}:
+        for service, name in declared or (("state", "default"),):
             self._component(service, name).ready()
 
     def is_inside(self) -> bool:

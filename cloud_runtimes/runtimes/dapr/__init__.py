@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from ..._dapr.messages import messages
 from ..._link.address import target
 from ..._link.runtime import SidecarRuntime
+from ..._link.transport import Token
 from ..._operation import Method, Operation
 from ...config import ClientSettings, build
 from ...errors import UnavailableError, UnsupportedError
@@ -64,6 +65,7 @@ class DaprRuntime(SidecarRuntime):
         super().__init__(settings, bridge)
         own = build(DaprSettings, settings.runtime_settings, f"{settings.origin}: [dapr]")
         found = addresses(settings, own)
+        token = None if settings.api_token is None else Token(settings.api_token)
         http: DaprTransport | None = None
         grpc: DaprTransport | None = None
         if found.grpc is not None:
@@ -75,19 +77,19 @@ class DaprRuntime(SidecarRuntime):
                     at.name,
                     found.grpc[0],
                     secure=at.secure,
-                    metadata=() if settings.api_token is None else (("dapr-api-token", settings.api_token),),
+                    metadata=() if token is None else (("dapr-api-token", token),),
                     app_id=settings.app_id,
                     largest=own.max_message,
                 )
             elif found.http is None:
                 raise UnsupportedError(
-                    f'{found.grpc[1]}: {found.grpc[0]!r} is gRPC: pip install "cloud-runtimes-python[dapr]"',
+                    f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"',
                     runtime="dapr",
                 )
         if found.http is not None:
             from .over_http import HttpTransport
 
-            http = HttpTransport(endpoint(*found.http), settings.api_token, settings.app_id, own.max_message)
+            http = HttpTransport(endpoint(*found.http), token, settings.app_id, own.max_message)
         self.calls: DaprTransport
         self.link: DaprTransport
         if http is not None and grpc is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..._link.address import message_size
-from ...config import ClientSettings, setting
+from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
 
 __all__ = ["GRPC_PORT", "Addresses", "DaprSettings", "addresses"]
@@ -25,8 +25,8 @@ class DaprSettings:
         max_message: bytes of one message over gRPC, and of one with events over HTTP, or text such as ``16MiB``; the sidecar has a limit of its own (``--max-body-size``).
     """
 
-    http_endpoint: str | None = None
-    grpc_endpoint: str | None = None
+    http_endpoint: str | None = setting(None)
+    grpc_endpoint: str | None = setting(None)
     max_message: int = setting("4MiB", parse=message_size)
 
     def __post_init__(self) -> None:
@@ -39,7 +39,11 @@ class Addresses(NamedTuple):
     http: tuple[str, str] | None
     grpc: tuple[str, str] | None
 
+    def __repr__(self) -> str:
+        return f"<Addresses by {', '.join(each[1] for each in self if each)}>"  # either may hold a password
 
+
+@without_values
 def addresses(settings: ClientSettings, own: DaprSettings) -> Addresses:
     """Return where the sidecar is. The environment counts only where nothing else is said."""
     http: tuple[str, str] | None = None
@@ -55,7 +59,7 @@ def addresses(settings: ClientSettings, own: DaprSettings) -> Addresses:
             grpc = given, "endpoint"
         else:
             raise InvalidArgumentError(
-                f"endpoint {given[:80]!r}: give http://host:port or https, grpc://host:port or grpcs, or unix:///path"
+                "endpoint: give http://host:port or https, grpc://host:port or grpcs, or unix:///path"
             )
     if http or grpc:
         return Addresses(http, grpc)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from ..._link.address import target
 from ..._link.runtime import SidecarRuntime
 from ..._operation import Method, Operation
 from ...config import ClientSettings, build
 from ...errors import UnavailableError, UnsupportedError
-from .address import GRPC_PORT, LayottoSettings, address
+from ...rpc._peers import endpoint
+from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
@@ -47,11 +47,12 @@ class LayottoRuntime(SidecarRuntime):
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
         super().__init__(settings, bridge)
         self.own = build(LayottoSettings, settings.runtime_settings, f"{settings.origin}: [layotto]")
-        where, said = address(settings, self.own)
-        at = target(where, said, GRPC_PORT)
+        if self.own.actuator is not None:
+            endpoint(self.own.actuator, f"{settings.origin}: [layotto] actuator")
+        at, where, said = address(settings, self.own)
         if find_spec("grpc") is None or find_spec("google.protobuf") is None:
             raise UnsupportedError(
-                f'{said}: {where!r} is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
+                f'{said}: the address is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
             )
         from ..._layotto.messages import messages
         from .link import LayottoLink

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..._link.address import message_size
-from ...config import ClientSettings, period, setting
+from ..._link.address import Target, message_size, target
+from ...config import ClientSettings, period, setting, without_values
 from ...errors import InvalidArgumentError
 
 __all__ = ["GRPC_PORT", "LayottoSettings", "address"]
@@ -43,26 +43,30 @@ class LayottoSettings:
         file_roots: table of file store to what stands before each of its names: a folder of ``local``, a bucket of an object store.
     """
 
-    grpc_endpoint: str | None = None
-    actuator: str | None = None
-    hello: str = "helloworld"
+    grpc_endpoint: str | None = setting(None)
+    actuator: str | None = setting(None)
+    hello: str = setting("helloworld")
     max_message: int = setting("4MiB", parse=message_size)
     configuration_refresh: float = setting(10.0, parse=period)
     callback_port: int | None = setting(None, parse=_port)
-    callback_host: str = "127.0.0.1"
+    callback_host: str = setting("127.0.0.1")
     file_roots: Mapping[str, Any] | None = setting(None, parse=_roots)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_message", message_size(self.max_message))
 
 
-def address(settings: ClientSettings, own: LayottoSettings) -> tuple[str, str]:
-    """Return where the sidecar is, and what says so. The environment counts only where nothing else is said."""
+@without_values
+def address(settings: ClientSettings, own: LayottoSettings) -> tuple[Target, str, str]:
+    """Return where the sidecar is, its address as given, and what says so. The environment counts only where nothing else is said."""
+    given, said = _said(settings, own)
+    return target(given, said, GRPC_PORT), given, said
+
+
+def _said(settings: ClientSettings, own: LayottoSettings) -> tuple[str, str]:
     if (given := settings.endpoint) is not None:
         if not given.startswith(("grpc://", "grpcs://", "unix:")):
-            raise InvalidArgumentError(
-                f"endpoint {given[:80]!r}: Layotto speaks gRPC: give grpc://host:port or grpcs, or unix:///path"
-            )
+            raise InvalidArgumentError("endpoint: Layotto speaks gRPC: give grpc://host:port or grpcs, or unix:///path")
         return given, "endpoint"
     if own.grpc_endpoint:
         return own.grpc_endpoint, f"{settings.origin}: [layotto] grpc_endpoint"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._dapr.documents import Problems, read_all
+from ...config import without_values
 from ...resiliency.policies import Resiliency
 from ..pubsub.types import Subscription
 from ..settings import ComponentInfo
@@ -40,6 +41,7 @@ class Resources:
     warnings: tuple[str, ...] = ()
 
 
+@without_values
 def load(paths: Sequence[str | os.PathLike[str]], app_id: str, namespace: str = "") -> Resources:
     """Read folders and files.
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ... import registry
 from ..._dapr.documents import Document, Problems
 from ...components.file.document import kind_of
-from ...config import duration, suggest
+from ...config import duration, unknown
 from ...errors import CloudRuntimesError
 from ..settings import ComponentInfo
 from .types import ComponentType, component_type, known_types, plain
@@ -78,7 +78,7 @@ class Components:
         name = spec.get("type")
         found = component_type(name) if isinstance(name, str) else None
         if found is None:
-            problems.add(where, f"type {name!r} is not there; there are {', '.join(known_types())}")
+            problems.add(where, f"spec.type: {unknown('type', name, known_types())}")
             return
         if document.name in self._names:
             problems.add(where, f"the name stands in {self._names[document.name]} too")
@@ -104,10 +104,15 @@ class Components:
         if not isinstance(items, list):
             problems.add(where, "spec.metadata must be a list of name and value")
             return table, secret
-        for item in items:
+        known = {*kind.fields, *fields.values()} - ({"home", "path"} if kind.memory else set())
+        for number, item in enumerate(items, 1):
             name = item.get("name") if isinstance(item, dict) else None
             if not isinstance(name, str):
                 problems.add(where, "an entry of spec.metadata must have a name")
+                continue
+            key = plain(name)
+            if not (key in kind.fields or key in fields or key in _WITHOUT_EFFECT):
+                problems.add(where, unknown("metadata", name, known, number))
                 continue
             problems.unknown(
                 f"{where}, metadata {name!r}", item, frozenset(["envRef", "name", "secretKeyRef", "value"])
@@ -116,7 +121,6 @@ class Components:
             secret = secret or not {"envRef", "secretKeyRef"}.isdisjoint(item)
             if text is None:
                 continue
-            key = plain(name)
             if key in kind.fields:
                 setting, convert = kind.fields[key]
             elif kind.memory and key in ("home", "path"):
@@ -124,12 +128,8 @@ class Components:
                 continue
             elif key in fields:
                 setting, convert = fields[key], str
-            elif key in _WITHOUT_EFFECT:
-                problems.warn(where, f"metadata {name!r} has no effect: {_WITHOUT_EFFECT[key]}")
-                continue
             else:
-                known = {*kind.fields, *fields.values()} - ({"home", "path"} if kind.memory else set())
-                problems.add(where, f"metadata {name!r} is not there; {suggest(name, known)}")
+                problems.warn(where, f"metadata {name!r} has no effect: {_WITHOUT_EFFECT[key]}")
                 continue
             try:
                 table[setting] = _typed(convert(text), hints[setting], _parser(settings, setting))
@@ -151,7 +151,9 @@ class Components:
         if "envRef" in item:
             variable = str(item["envRef"])
             if variable.startswith(("APP_API_TOKEN", "DAPR_")):
-                self._problems.add(document.where, f"metadata {name!r}: envRef to {variable} is not allowed")
+                self._problems.add(
+                    document.where, f"metadata {name!r}: envRef to a variable of Dapr's own is not allowed"
+                )
                 return None
             return os.environ.get(variable, "")
         value = item.get("value")
@@ -179,7 +181,7 @@ class Components:
             self._problems.add(
                 where,
                 (
-                    f"auth.secretStore is {store!r}; secret stores there are: {', '.join(sorted(stores)) or 'none'}"
+                    f"auth.secretStore: {unknown('secret store', store, stores)}"
                     if store
                     else "secretKeyRef needs auth.secretStore, the name of a declared secret store"
                 ),
@@ -188,18 +190,19 @@ class Components:
         try:
             found = self._secrets().secret.get_secret(store, wanted)
         except CloudRuntimesError as error:
-            self._problems.add(where, f"{type(error).__name__}: {error.message}")
+            # its message names the secret, which is a value too
+            self._problems.add(where, f"secretKeyRef: the secret cannot be had: {type(error).__name__}")
             return None
         key = str(reference.get("key") or wanted)
         if key in found:
             text: str = found[key]
             return text
         if "key" in reference and key != wanted and len(found) == 1 and wanted in found:
-            self._problems.add(where, f"the secret {wanted!r} is one value: it has no key {key!r}")
+            self._problems.add(where, "secretKeyRef: the secret is one value, which has no such key")
             return None
         if len(found) == 1 and key == wanted:
             return str(found.value)
-        self._problems.add(where, f"the secret {wanted!r} has no key {key!r}")
+        self._problems.add(where, "secretKeyRef: the secret has no such key")
         return None
 
     def _secrets(self) -> Any:
