@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ._found import HOME
 from .errors import InvalidArgumentError
 
 __all__ = ["MEMORY", "home_folder", "is_memory"]
@@ -19,7 +20,7 @@ def is_memory(home: str) -> bool:
 
 def home_folder(setting: str | None) -> str:
     """Return the home: the setting, ``CLOUD_RUNTIMES_HOME``, or ``.cloud_runtimes`` in the working directory."""
-    home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or ".cloud_runtimes"
+    home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or HOME
     if is_memory(home):
         return home
     if "\0" in home:

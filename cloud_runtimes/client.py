@@ -72,7 +72,7 @@ class CloudRuntimesClient:
         timeout: seconds for every call that gives none of its own, retries included; ``None``: no limit.
         runtime: ``"capa"`` (in the process, the default), the name of an entry point, or a `Runtime`.
         app_id: this application's name: the default consumer group and the source of its events.
-        config: a TOML, JSON or YAML file, a folder of such files, or a mapping.
+        config: a TOML, JSON or YAML file, a folder of such files, or a mapping. Default: the file that ``CLOUD_RUNTIMES_CONFIG`` names, else the nearest ``cloud-runtimes.toml``, or ``pyproject.toml`` with a table ``[tool.cloud-runtimes]``, from the working directory upward. ``{}``: none.
         api_token: for a sidecar.
 
     Raises:

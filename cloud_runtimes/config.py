@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from ._found import PYPROJECT, beside, find, table_of
 from ._operation import check_timeout
 from ._tables import KINDS, load_parser, read_tables
 from .errors import CloudRuntimesError, InvalidArgumentError
@@ -255,15 +256,27 @@ def _kind(value: Any, hint: Any) -> str:
 def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """Return a configuration as nested dicts, and what to call it in messages.
 
+    Homes of a file that are relative, and the default home, are beside it.
+
+    Args:
+        source: ``None``: the file that `_found.find` finds.
+
     Raises:
         InvalidArgumentError: a missing or unreadable file, a syntax error, a table that stands twice.
     """
-    if source is None:
-        return {}, "no configuration"
     if isinstance(source, Mapping):
         return dict(source), "the configuration"
-    path = Path(os.fspath(source))
+    if (found := find(source)) is None:
+        return {}, "no configuration"
+    tables, origin = _tables_of(found.path, source is None)
+    beside(tables, found.path)
+    return tables, origin
+
+
+def _tables_of(path: Path, searched: bool) -> tuple[dict[str, Any], str]:
     try:
+        if searched and path.name == PYPROJECT:
+            return table_of(path.read_bytes(), path) or {}, f"{path}: [tool.cloud-runtimes]"
         if path.is_dir():
             merged: dict[str, Any] = {}
             for file in sorted(path.iterdir()):

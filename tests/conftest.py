@@ -39,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_configuration_above(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Refuse to test beside a configuration that clients without one would find."""
+    os.environ.pop("CLOUD_RUNTIMES_CONFIG", None)
+    for folder in {*tmp_path_factory.getbasetemp().parents, Path.cwd(), *Path.cwd().parents}:
+        for name in ("cloud-runtimes.toml", ".cloud_runtimes"):
+            assert not (folder / name).exists(), f"{folder / name} would be found by the tests: move it"
+
+
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """Return the length of a proof: short in CI, full with ``--soak``."""

@@ -35,6 +35,9 @@ class Target(NamedTuple):
     name: str
     secure: bool
 
+    def __repr__(self) -> str:
+        return "<Target>"  # of the configuration, and frames of errors hold this
+
 
 @without_values
 def target(address: str, where: str, port: int) -> Target:

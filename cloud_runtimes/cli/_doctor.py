@@ -79,11 +79,21 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
         "endpoint": None if settings is None or settings.endpoint is None else _without_secrets(settings.endpoint),
         "app_id": None if settings is None else settings.app_id,
         "home": look.attempt(lambda: _home({} if settings is None else settings.runtime_settings), None),
-        "configuration": {"from": invocation.config, "declared": declared},
+        "configuration": {
+            **look.attempt(lambda: _found(invocation), {"from": None, "why": None}),
+            "declared": declared,
+        },
         "components": components,
         "ready": look.problem is None,
         "problem": look.problem,
     }
+
+
+def _found(invocation: Invocation) -> dict[str, str | None]:
+    from .._found import find
+
+    found = find(invocation.config)
+    return {"from": None, "why": None} if found is None else {"from": str(found.path), "why": found.why}
 
 
 def _settings(client: CloudRuntimesClient | None) -> config.ClientSettings | None:
@@ -168,7 +178,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
     def line(label: str, text: Any, depth: int = 0) -> str:
         return f"{'  ' * depth + label:<{_WIDTH - 2}}  {text}"
 
-    kernels, runtime = report["kernels"], report["runtime"]
+    kernels, runtime, found = report["kernels"], report["runtime"], report["configuration"]
     lines = [
         line("cloud-runtimes", report["version"]),
         line("Python", report["python"]),
@@ -180,7 +190,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         line("endpoint", report["endpoint"] or "none"),
         line("app id", report["app_id"] or "not chosen"),
         line("home", report["home"] or "not chosen"),
-        line("configuration", report["configuration"]["from"] or "none"),
+        line("configuration", "{from} ({why})".format_map(found) if found["from"] else "none"),
     ]
     lines += [
         line(f"{each['service']}.{each['name']}", each["component"], 1) for each in report["configuration"]["declared"]

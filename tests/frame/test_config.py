@@ -498,7 +498,7 @@ def test_the_configuration_is_read_once_and_not_kept(tmp_path: Path) -> None:
 def test_read_gives_the_origin(tmp_path: Path) -> None:
     assert read(None) == ({}, "no configuration")
     assert read({"a": 1}) == ({"a": 1}, "the configuration")
-    assert read(tmp_path) == ({}, str(tmp_path))
+    assert read(tmp_path) == ({"capa": {"home": f"{tmp_path}/.cloud_runtimes"}}, str(tmp_path))
     assert set(config.load.__kwdefaults__ or {}) == set(), "every source is said"
     assert sorted(SERVICES) == [
         "configuration",

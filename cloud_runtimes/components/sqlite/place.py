@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from ..._found import elsewhere
 from ...errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnsupportedError
 
 __all__ = ["DATABASE", "check_file_system", "make_home"]
@@ -50,6 +51,15 @@ def make_home(folder: Path) -> None:
     """
     if folder.is_dir():
         return
+    if (other := elsewhere(folder)) is not None:
+        from ..._log import logger
+
+        logger().warning(
+            "the new home %s has nothing of what is in %s: to share one from all folders, put a cloud-runtimes.toml, which may be empty, "
+            "beside the one that is meant, or set CLOUD_RUNTIMES_HOME",
+            folder,
+            other,
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
