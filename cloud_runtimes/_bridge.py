@@ -9,7 +9,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from . import _fork
 from ._operation import Operation, mark_interrupted
@@ -264,8 +264,15 @@ def is_async_callable(handler: Any) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
-def count_arguments(handler: Callable[..., Any], label: str, second: str) -> int:
-    """Count, once, how many arguments a handler takes: none, the data, or the data and what ``second`` names.
+ALONE: Final = 3
+"""Of `count_arguments`: what tells of the call, without the data."""
+
+
+def count_arguments(handler: Callable[..., Any], label: str, second: type) -> int:
+    """Count, once, how many arguments a handler takes: none, the data, or the data and a ``second``.
+
+    Returns:
+        0, 1, 2, or `ALONE` where its one parameter is annotated with ``second``.
 
     Raises:
         InvalidArgumentError: it needs more.
@@ -285,6 +292,16 @@ def count_arguments(handler: Callable[..., Any], label: str, second: str) -> int
             required = 3
     if required > 2:
         raise InvalidArgumentError(
-            f"{label}: a handler takes nothing, the data, or the data and the {second}; {handler!r:.80} needs more"
+            f"{label}: a handler takes nothing, the data, or the data and the {second.__name__}; {handler!r:.80} needs more"
         )
-    return min(taken, 2)
+    return ALONE if taken == 1 and _is_annotated(handler, second) else min(taken, 2)
+
+
+def _is_annotated(handler: Callable[..., Any], kind: type) -> bool:
+    """Tell whether the first parameter is annotated with a class."""
+    try:
+        parameters = inspect.signature(handler, eval_str=True).parameters
+    except Exception:  # a name that is imported for type checkers alone
+        parameters = inspect.signature(handler).parameters
+    annotation = next(iter(parameters.values())).annotation
+    return annotation is kind or (isinstance(annotation, str) and annotation.rpartition(".")[2] == kind.__name__)

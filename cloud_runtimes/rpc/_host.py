@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from .. import _fork, _propagation
-from .._bridge import count_arguments, is_async_callable
+from .._bridge import ALONE, count_arguments, is_async_callable
 from .._log import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
@@ -54,7 +54,7 @@ class Handler:
         self.label = label
         self.function = function
         self.type = type
-        self.arity = count_arguments(function, label, "RpcRequest")
+        self.arity = count_arguments(function, label, RpcRequest)
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
@@ -111,6 +111,8 @@ class Handler:
         arity = self.arity
         if arity == 0:
             return ()
+        if arity == ALONE:
+            return (_request(incoming),)
         data = decode_body(incoming.data, incoming.content_type, self.type)
         return (data,) if arity == 1 else (data, _request(incoming))
 

@@ -253,7 +253,7 @@ class RpcService(Service):
 
         Args:
             method: its name; may hold ``/``.
-            handler: plain (runs in a thread, which for a sync call from this process is the caller's own) or ``async``; takes nothing, the data, or the data and the `RpcRequest`. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
+            handler: plain (runs in a thread, which for a sync call from this process is the caller's own) or ``async``; takes nothing, the data, or the data and the `RpcRequest`; a single parameter that is annotated `RpcRequest` gets that. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
             type: what data is decoded into, strictly; what does not fit is the caller's `PayloadError`.
 
         Raises:

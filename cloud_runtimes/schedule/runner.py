@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _fork
+from .._bridge import ALONE
 from .._handle import Handle
 from .._log import logger, repeated
 from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
@@ -407,6 +408,9 @@ def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:
     if handler.arity == 0:
         return ()
     spec = run.spec
+    about = JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
+    if handler.arity == ALONE:
+        return (about,)
     if spec.data is not None:
         data = decode_payload(spec.data, spec.content_type, handler.type)
     elif handler.type is None:
@@ -417,4 +421,4 @@ def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:
         data = convert(None, handler.type)
     if handler.arity == 1:
         return (data,)
-    return data, JobRun(spec.name, run.run_id, from_ms(run.fire_ms), run.attempt)
+    return data, about

@@ -16,7 +16,7 @@ from ._prepare import check_job_name, make_spec
 from ._times import from_ms
 from .driver import ScheduleDriver, StoredJob
 from .runner import JobRunner
-from .types import FailurePolicy, Job, Misfire, Retry, RpcTarget, RunRecord, TopicTarget
+from .types import FailurePolicy, Job, JobRun, Misfire, Retry, RpcTarget, RunRecord, TopicTarget
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
@@ -346,7 +346,7 @@ class ScheduleService(Service):
             name: of the handler, and of the job that runs it unless that has another ``target``.
             type: what the data is decoded into, strictly; what does not fit is a failure of the run.
 
-        The handler, plain (in a thread) or ``async``, takes nothing, the data, or the data and the `JobRun`. An exception is a failure.
+        The handler, plain (in a thread) or ``async``, takes nothing, the data, or the data and the `JobRun`; a single parameter that is annotated `JobRun` gets that. An exception is a failure.
 
         Raises:
             InvalidArgumentError: the name has a handler, or the function takes something else.
@@ -359,7 +359,7 @@ class ScheduleService(Service):
                 raise InvalidArgumentError(f"job {name!r} has a handler already: one handler has it")
             if not callable(function):
                 raise InvalidArgumentError(f"job {name!r}: the handler must be callable, not {function!r:.80}")
-            arity = count_arguments(function, f"job {name!r}", "JobRun")
+            arity = count_arguments(function, f"job {name!r}", JobRun)
             self._handlers[name] = Handler(name, function, arity, is_async_callable(function), type)
             return function
 

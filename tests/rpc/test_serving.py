@@ -50,13 +50,22 @@ def test_handlers_of_every_shape(serving: CloudRuntimesClient, face: Face) -> No
     async def keyword(data: Any = 5, *, more: int = 1) -> Any:
         return ["keyword", data, more]
 
+    def alone(request: RpcRequest) -> str:
+        return request.method
+
+    rpc.register_method("alone", alone)
     rpc.register_method("nothing-taken", lambda: "none")
     rpc.register_method("bound", Methods().bound)
     rpc.register_method("instance", Methods())
     rpc.register_method("keyword", keyword)
     rpc.register_method("everything", lambda *given: len(given))
     rpc.register_method("built-in", len)
-    calls = {"nothing-taken": "none", "bound": ["bound", [1]], "instance": ["called", [1], "instance"]}
+    calls = {
+        "alone": "alone",
+        "nothing-taken": "none",
+        "bound": ["bound", [1]],
+        "instance": ["called", [1], "instance"],
+    }
     calls |= {"keyword": ["keyword", [1], 1], "everything": 2, "built-in": 1}  # type: ignore[dict-item]
     for method, expected in calls.items():
         assert face.call(rpc, "invoke_method", "there", method, [1]) == expected

@@ -101,10 +101,15 @@ class RunTests(ScheduleCases):
         async def handler(data: Any, run: JobRun) -> None:
             seen.append((data, run.name))
 
+        @service.job("run")
+        def about(run: JobRun) -> None:
+            seen.append(run)
+
         with face.opened(service.running()):
-            for name in ("none", "data", "async"):
+            for name in ("none", "data", "async", "run"):
                 face.call(service, "schedule_job", name, due_time=0, data=[name])
-            assert face.until(lambda: len(seen) == 3)
+            assert face.until(lambda: len(seen) == 4)
+        assert [run.name for run in seen if isinstance(run, JobRun)] == ["run"]
         assert {"none", "('async', 'async')"} < {str(each).replace("['async']", "'async'") for each in seen}
         assert ["data"] in seen
 
