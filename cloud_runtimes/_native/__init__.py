@@ -1,6 +1,6 @@
 """Chooses the kernels, once and loudly: compiled ones or their Python twins, never a mixture.
 
-``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch`, `payload` and `telemetry` here; no other module imports one by another path.
+``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch`, `payload` and `telemetry` here, and other modules take them from here. A helper that is no kernel, such as `otlp_py.varint`, is imported by its own path, and so are twins for annotations.
 """
 
 from __future__ import annotations
