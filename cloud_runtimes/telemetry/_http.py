@@ -9,9 +9,10 @@ import http.client
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .. import __version__
 from ..errors import InvalidArgumentError
@@ -56,12 +57,7 @@ class HttpExporter(Exporter):
     def __init__(
         self, urls: Mapping[str, str], headers: Mapping[str, str], *, gzip: bool = False, certificate: str | None = None
     ) -> None:
-        self._urls = {signal: urlsplit(url) for signal, url in urls.items()}
-        for signal, url in self._urls.items():
-            if url.scheme not in ("http", "https") or not url.hostname:
-                raise InvalidArgumentError(
-                    f"telemetry: the endpoint of {signal} must be a URL such as http://localhost:4318"
-                )
+        self._urls = {signal: _url(signal, url) for signal, url in urls.items()}
         self._headers = {
             "Content-Type": "application/x-protobuf",
             "User-Agent": f"cloud-runtimes-python/{__version__}",
@@ -162,3 +158,12 @@ def _retry_after(value: str | None) -> float | None:
         return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), 3600.0)
     except ValueError:
         return None
+
+
+def _url(signal: str, text: str) -> SplitResult:
+    """Read an endpoint; what is wrong is told without it, since it may hold a password."""
+    with suppress(ValueError):
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    raise InvalidArgumentError(f"telemetry: the endpoint of {signal} must be a URL such as http://localhost:4318")

@@ -116,7 +116,12 @@ def test_wrong_variables(monkeypatch: pytest.MonkeyPatch, variable: str, value: 
 
 
 def test_errors_of_the_first_use_and_no_secret_in_them() -> None:
-    for table in ({"endpoint": "ftp://host"}, {"endpoint": "http://h", "headers": "hidden-key"}):
+    for table in (
+        {"endpoint": "ftp://host"},
+        {"endpoint": "http://[hidden-key"},
+        {"endpoint": "http://h:hidden-key"},
+        {"endpoint": "http://h", "headers": "hidden-key"},
+    ):
         client = CloudRuntimesClient(config={"telemetry": {**table, "flush_on_sigterm": False}})
         with pytest.raises(InvalidArgumentError) as caught:
             client.telemetry.tracer("t")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..._home import home_folder, is_memory
 from ..._runtime import Component
-from ...config import ClientSettings, setting
+from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
 from .holds import Debts
 from .workers import Workers, is_main_thread
@@ -82,6 +82,7 @@ class SqlAlchemyComponent(Component):
             found = self._workers.run(partial(self._make, name)) if is_main_thread() else self._make(name)
         return found
 
+    @without_values
     def _make(self, name: str) -> Store:
         from ... import _fork
 

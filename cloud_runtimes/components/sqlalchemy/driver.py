@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -45,7 +46,8 @@ class SqlDatabase(DatabaseDriver):
         self.mysql = dialect in ("mysql", "mariadb")
         self.system = _SYSTEMS.get(dialect, dialect)
         if dialect != "sqlite":  # there it is a path
-            self.namespace = unquote(urlsplit(url).path.removeprefix("/")) or None
+            with suppress(ValueError):  # the first call refuses it
+                self.namespace = unquote(urlsplit(url).path.removeprefix("/")) or None
         if dialect == "sqlite":
             self.lacks = frozenset({bool, Decimal, dict})
         elif self.mysql or dialect == "oracle":
