@@ -20,6 +20,8 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Subscription": ("dapr.io/v1alpha1", "dapr.io/v2alpha1"),
 }
 """The kinds that are understood → their versions."""
+_OTHERS: Final = ("Configuration", "HTTPEndpoint")
+"""The kinds that daprd knows besides."""
 _SUFFIXES: Final = (".yaml", ".yml")
 _AT_TOP: Final = {key.lower(): key for key in ("apiVersion", "auth", "kind", "metadata", "scopes", "spec")}
 
@@ -148,7 +150,8 @@ def _document(where: str, table: Any, problems: Problems, kinds: Mapping[str, tu
         problems.add(where, "metadata.name must be text without '/'")
         return None
     if kind not in kinds:
-        problems.warn(f"{where} ({name!r})", f"{unknown('kind', kind, kinds)}; the resource has no effect here")
+        told = f"kind {kind!r}" if kind in _OTHERS else unknown("kind", kind, kinds)
+        problems.warn(f"{where} ({name!r})", f"{told}: the resource has no effect here")
         return None
     where = f"{where} ({kind} {name!r})"
     if version not in kinds[kind]:

@@ -136,10 +136,10 @@ def test_what_daprd_does_not_mind_is_warned_of(tmp_path: Path) -> None:
     assert found.subscriptions == (Subscription("bus", "orders", "/x", (), "dead", scopes=("shop",)),)
     for part, said in zip(
         (
-            "unknown key 'status'",
-            "'HTTPEndpoint' has no effect",
-            "'Configuration' has no effect",
-            "unknown key 'retry'",
+            "unknown key, key 5 of the table",
+            "kind 'HTTPEndpoint': the resource has no effect",
+            "kind 'Configuration': the resource has no effect",
+            "unknown key",
         ),
         found.warnings,
         strict=True,
