@@ -28,8 +28,10 @@ from cloud_runtimes.errors import (
     MissingFileError,
     PermissionDeniedError,
     ResourceExhaustedError,
+    UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -279,6 +281,27 @@ def test_a_root_that_is_removed_is_made_again(client: CloudRuntimesClient, root:
     assert client.file.list_files("store") == []
     client.file.put_file("store", "a", b"y")
     assert (root / "a").read_bytes() == b"y"
+
+
+@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
+@pytest.mark.parametrize("remade", [False, True], ids=["moved", "replaced"])
+def test_a_root_that_is_moved_gets_nothing_more(
+    client: CloudRuntimesClient, root: Path, face: type[Face], remade: bool
+) -> None:
+    own, moved = face(), root.with_name("moved")
+    own.call(client.file, "put_file", "store", "kept", b"1")
+    late = client.file.open_file("store", "late", "wb")
+    late.write(b"2")
+    root.rename(moved)
+    if remade:
+        root.mkdir()
+    with pytest.raises(UnavailableError, match=r"removed or replaced during this call, and nothing was changed"):
+        own.call(late, "close")
+    own.call(client.file, "put_file", "store", "new", b"3")
+    assert (root / "new").read_bytes() == b"3"
+    assert sorted(each.name for each in moved.iterdir()) == ["kept"]
+    assert not own.call(client.file, "exists", "store", "kept")
+    own.close()
 
 
 def test_reading_makes_nothing(at: Any, tmp_path: Path) -> None:

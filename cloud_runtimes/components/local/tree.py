@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from ... import _fork
 from ..._operation import Operation
-from ...errors import InvalidArgumentError
+from ...errors import InvalidArgumentError, UnavailableError
 from ...file.types import FileInfo
 from .failures import refusal
 from .meta import Meta, info, look
@@ -122,7 +122,7 @@ class Tree:
 
     def _opened(self, make: bool) -> int | None:
         with self._lock:
-            if self._root is not None and not os.fstat(self._root).st_nlink:  # removed since
+            if self._root is not None and not self._is_root(self._root):  # removed or replaced since
                 os.close(self._root)
                 self._root = None
             if self._root is None:
@@ -140,6 +140,13 @@ class Tree:
                 sweep(self._root)
             return os.dup(self._root)
 
+    def _is_root(self, descriptor: int) -> bool:
+        """Tell whether an open folder is the one that others find as the store's root."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def _flush_above(self) -> None:
         """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
         above = os.path.dirname(self.path)
@@ -156,7 +163,11 @@ class Tree:
 
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:
-        """Change the name space, alone among all threads and processes."""
+        """Change the name space, alone among all threads and processes.
+
+        Raises:
+            UnavailableError: the root was removed or replaced meanwhile, and nothing was changed.
+        """
         delay = 0.0002
         while True:
             with self._turn:
@@ -164,6 +175,10 @@ class Tree:
                 try:
                     self._inside = True
                     if outer or self._take(root):
+                        if not self._is_root(root):  # nobody would find what is put there
+                            raise UnavailableError(
+                                f"{self.path} was removed or replaced during this call, and nothing was changed: try again"
+                            )
                         yield
                         return
                 finally:
