@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 from ...errors import PermissionDeniedError
 from .place import explain_os_error
 
-__all__ = ["SECRET", "home_secret", "known"]
+__all__ = ["SECRET", "home_secret", "known", "restore_secret"]
 
 SECRET: Final = "rpc.secret"
 _SIZE: Final = 32
@@ -30,8 +31,10 @@ def home_secret(folder: Path) -> bytes:
         try:
             secret = _read(path)
             if secret is None:
-                _make(folder, path)
+                _make(folder, path, os.urandom(_SIZE))
                 secret = _read(path)
+        except PermissionDeniedError:  # ours, which is an OSError too
+            raise
         except OSError as error:
             raise explain_os_error(error, path) from error
         if secret is None:
@@ -40,30 +43,45 @@ def home_secret(folder: Path) -> bytes:
     return secret
 
 
+def restore_secret(folder: Path) -> None:
+    """Put the secret back that this process serves by, where the home was emptied and nobody has made another."""
+    path = folder / SECRET
+    secret = known.get(str(path))
+    if secret is not None and not path.exists():
+        _make(folder, path, secret)
+
+
 def _read(path: Path) -> bytes | None:
+    refusal = PermissionDeniedError(
+        f"{path} must be a file that its owner alone can read: chmod 600 it, or delete it so that a new one is made"
+    )
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link
+            raise refusal from error
+        raise
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
-            raise PermissionDeniedError(
-                f"{path} must be a file that its owner alone can read: chmod 600 it, or delete it so that a new one is made"
-            )
-        secret = file.read(_SIZE + 1)
+            raise refusal
+        secret = os.read(descriptor, _SIZE + 1)
+    finally:
+        os.close(descriptor)
     if len(secret) != _SIZE:
         raise PermissionDeniedError(f"{path} does not hold a secret of ours: delete it so that a new one is made")
     return secret
 
 
-def _make(folder: Path, path: Path) -> None:
+def _make(folder: Path, path: Path, secret: bytes) -> None:
     """Make it whole, or not at all: written elsewhere, then linked to its name, which only one can have."""
     made = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(os.urandom(_SIZE))
+            file.write(secret)
             file.flush()
             os.fsync(descriptor)
         try:
