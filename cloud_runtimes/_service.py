@@ -116,6 +116,13 @@ class Service:
         elif not isinstance(error, Exception) and not hasattr(error, "maybe_applied"):
             mark_interrupted(error, method.writes)
 
+    def _ends(self, op: Operation, error: BaseException) -> None:
+        """Complete an interrupt that leaves a call; let go of a driver that is at its end."""
+        if not isinstance(error, Exception):
+            op.interrupted(error)
+        elif getattr(error, "_ends_driver", False):
+            self._drivers.pop(op.component, None)
+
     def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
         if feature not in driver.features:
@@ -130,9 +137,9 @@ class Service:
     def _call(self, op: Operation, method: Callable[..., R], *args: Any) -> R:
         if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, self._hooks.call(self._call, op, method, args))
-        if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
-            return cast(R, rules.run(self, method, args))
         try:
+            if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
+                return cast(R, rules.run(self, method, args))
             while True:
                 try:
                     return method(op, *args)
@@ -142,16 +149,15 @@ class Service:
                         self._hooks.repeats(op, error)
                 time.sleep(delay)
         except BaseException as error:
-            if not isinstance(error, Exception):
-                op.interrupted(error)
+            self._ends(op, error)
             raise
 
     async def _call_async(self, op: Operation, method: Callable[..., Awaitable[R]], *args: Any) -> R:
         if self._hooks is not None and self._hooks.begins(op, method):
             return cast(R, await self._hooks.call_async(self._call_async, op, method, args))
-        if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
-            return cast(R, await rules.run_async(self, method, args))
         try:
+            if self._rules is not None and (rules := self._rules.around(op, method, args)) is not None:
+                return cast(R, await rules.run_async(self, method, args))
             while True:
                 try:
                     return await method(op, *args)
@@ -163,6 +169,5 @@ class Service:
 
                 await asyncio.sleep(delay)
         except BaseException as error:
-            if not isinstance(error, Exception):
-                op.interrupted(error)
+            self._ends(op, error)
             raise

@@ -44,10 +44,12 @@ class Grant(NamedTuple):
     Attributes:
         token: higher than every one given before for the resource, over release, expiry, deletion and restart; ``None`` where the store has none.
         asked: what the holder's clock said just before the request was sent that this answers.
+        holds: tells at once, without asking the store, whether the lease is still worth something; ``None``: nothing but time ends it.
     """
 
     token: int | None
     asked: float
+    holds: Callable[[], bool] | None = None
 
 
 class LockDriver(Driver, ABC):

@@ -51,6 +51,7 @@ class Lease(Handle):
         self._store_name = store_name
         self._request = request
         self._timeout = timeout
+        self._holds = grant.holds
         self._lost = False
         self._ending = self._released = False
         self._set_deadline(grant.asked)
@@ -70,11 +71,12 @@ class Lease(Handle):
     def lost(self) -> bool:
         """Whether it may have ended before its release. Once ``True``, always.
 
-        By a local clock that no step moves and that counts from before the last request, so it comes before the store gives the lock to others.
+        By a local clock that no step moves and that counts from before the last request, so it comes before the store gives the lock to others. Also once an embedded store's files were removed or replaced, since others then find another store.
         """
         self._check_process()
-        if not self._lost and not self._released and self._service._now() >= self._deadline:
-            self._lost = True
+        if not self._lost and not self._released:
+            over = self._service._now() >= self._deadline
+            self._lost = over or (self._holds is not None and not self._holds())
         return self._lost
 
     def check(self) -> None:

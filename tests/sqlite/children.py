@@ -171,6 +171,14 @@ def hold_gate(seconds: str) -> None:
     say(done=True)
 
 
+def take_lock(store: str, resource: str) -> None:
+    """Take a lock of ours and say its token; hold it to the end."""
+    client = CloudRuntimesClient(app_id="taker")
+    lease = client.lock.try_lock(store, resource, expiry=600)
+    say(token=lease.token if lease else None)
+    sys.stdin.readline()
+
+
 def hold_lock(seconds: str) -> None:
     """Hold SQLite's own write lock, as a stranger would who does not take turns."""
     import sqlite3

@@ -205,12 +205,13 @@ class Store:
         with self._lock:
             if self.writer is None:
                 if self._embedded:
-                    from ..sqlite.place import check_file_system, make_home
+                    from ..sqlite.place import check_file_system, make_home, make_private
 
                     folder = Path(self.path).parent
                     make_home(folder.parent)
                     make_home(folder)
                     check_file_system(folder)
+                    make_private(self.path)
                 self.writer = file_turn(self.path)
 
     def holds(self, *, in_loop: bool) -> Holds:

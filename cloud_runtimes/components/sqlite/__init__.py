@@ -95,8 +95,17 @@ class SqliteComponent(Component):
 
     @property
     def engine(self) -> Engine:
-        """The engine, made without I/O."""
+        """The engine, made without I/O; another once the files of the last one are gone.
+
+        Raises:
+            ClosedError: the client was closed.
+        """
         with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._engine is not None and self._engine.gone is not None:
+                self._engine.release(1.0)
+                self._engine, self._sweeping = None, False
             if self._engine is None:
                 from .engine import acquire
 

@@ -14,7 +14,7 @@ from ..._operation import Method, Operation
 from ...configuration import driver as spi
 from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...configuration.types import ConfigurationItem
-from ...errors import ResourceExhaustedError
+from ...errors import ResourceExhaustedError, UnavailableError
 from .job import Job
 
 if TYPE_CHECKING:
@@ -173,11 +173,11 @@ class SqliteConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._engine, self._name, self._bell, selection)
+        source = _Source(self._component, self._name, self._bell, selection)
         return source, source.first(self._engine.query(op, _SINCE, source.since(0)))
 
     async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._engine, self._name, self._bell, selection)
+        source = _Source(self._component, self._name, self._bell, selection)
         rows = await self._engine.query_async(op, _SINCE, source.since(0), inline=False)
         return source, source.first(rows)
 
@@ -185,8 +185,9 @@ class SqliteConfiguration(ConfigurationDriver):
 class _Source(ConfigurationSource):
     """What changed since the version it has seen."""
 
-    def __init__(self, engine: Engine, name: str, bell: str, selection: Selection) -> None:
-        self._engine = engine
+    def __init__(self, component: SqliteComponent, name: str, bell: str, selection: Selection) -> None:
+        self._component = component
+        self._engine: Engine = component.engine
         self._name = name
         self._bell = bell
         self._selection = selection
@@ -204,6 +205,19 @@ class _Source(ConfigurationSource):
         return Update({key: item for key, item in self._taken(rows).items() if not item.deleted}, True)
 
     def look(self) -> Update | None:
+        if self._engine.gone is None:
+            try:
+                return self._changed()
+            except UnavailableError:
+                if self._engine.gone is None:
+                    raise
+        # its files were removed or replaced: what is there now is all that counts
+        self._engine = self._component.engine
+        self.close()
+        self._waiter = None
+        return self.first(self._engine.query(Operation(_LOOK, self._name, _TIMEOUT), _SINCE, self.since(0)))
+
+    def _changed(self) -> Update | None:
         op = Operation(_LOOK, self._name, _TIMEOUT)
         head = self._engine.query(op, _HEAD, {"name": self._name})
         if (head[0][0] if head else 0) == self._seen:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ... import _fork
 from ..._clock import Clocks
 from ..._home import is_memory
-from ..._log import repeated
+from ..._log import logger, repeated
 from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from . import schema
@@ -26,8 +26,9 @@ from .bell import Bells
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
-from .place import check_file_system, explain_os_error, make_home
+from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .rounds import Rounds
+from .watch import Watch
 
 __all__ = ["Engine", "acquire"]
 
@@ -45,6 +46,10 @@ _PAGE_BYTES: Final = 8192
 _CHECKPOINT_BYTES: Final = 16 << 20
 _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
+_LEAVING: Final = 1.0
+"""Seconds to close a database whose files are gone."""
+_LOOK_EVERY: Final = 0.005
+"""Seconds for which readers believe that the files are in their places."""
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.RLock()
 # connections that must not be closed: a forked child inherited them, or a write still waits
@@ -62,6 +67,10 @@ def acquire(path: str, clocks: Clocks) -> Engine:
         return engine
 
 
+class _Gone(Exception):
+    """The database's files are not in their places any more."""
+
+
 class _Reader(sqlite3.Connection):
     """A reading connection; unlike its base it can be referred to weakly."""
 
@@ -73,6 +82,7 @@ class Engine:
         path: of the database, or ``:memory:…``.
         memory: whether it lives in this process only.
         clocks: that rules about time use.
+        gone: what happened to the database's files, once they were removed or replaced. The engine is of no use then; `acquire` makes another.
         bells: wake-up of waiters.
         sweepers: called on the writer thread now and then; each does a little tidying and tells whether there is more.
     """
@@ -83,6 +93,7 @@ class Engine:
         self.clocks = clocks
         self.users = 0
         self.read_only = False
+        self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
         self.bells = Bells(None if self.memory else Path(path).parent / "wake")
         self._lock = threading.RLock()
@@ -90,6 +101,8 @@ class Engine:
         self._gate: Gate | NoGate = NoGate()
         self._readers: list[sqlite3.Connection] = []
         self._immutable = False
+        self._watch: Watch | None = None
+        self._look_at = 0.0
         self._is_open = self._closed = False
         # readers there are, in the pool or in use, less those that an interrupt lost; what a fork holds while it happens
         self._all_readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
@@ -117,16 +130,16 @@ class Engine:
             if self._is_open:
                 return
             if self._closed:
-                raise ClosedError(f"{self.path} is closed: its last client has closed it")
+                raise self._over()
             if self.memory:
                 self._open_memory()
             else:
                 self._open_file(op)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
+        except CloudRuntimesError:
+            raise
         except OSError as error:
-            if isinstance(error, CloudRuntimesError):
-                raise
             raise explain_os_error(error, Path(self.path)) from error
         finally:
             if self._lock._is_owned():  # type: ignore[attr-defined]
@@ -156,6 +169,7 @@ class Engine:
                 if op is not None and op.remaining() == 0.0:
                     raise op.timed_out(f"the turn to open {self.path}")
                 sleep(0.005)
+            prepare(self.path, gate)
             connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
             version = schema.check(connection, self.path)
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -165,6 +179,8 @@ class Engine:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
             schema.migrate(connection, version)
+            gate.database = os.stat(self.path).st_ino
+            self._watch = Watch(self.path)
             rounds = self._make_rounds(connection, gate)
             gate.leave()
             self._set_open(rounds, gate)
@@ -177,7 +193,7 @@ class Engine:
             raise
 
     def _make_rounds(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> Rounds:
-        return Rounds(connection, gate, self.path, ring=self.bells.ring, sweep=self._sweep)
+        return Rounds(connection, gate, self.path, gone=self._look, ring=self.bells.ring, sweep=self._sweep)
 
     def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate) -> None:
         """Become open; no call in here, so that an interrupt finds all of it or nothing."""
@@ -188,10 +204,12 @@ class Engine:
     def _open_read_only(self) -> None:
         """Open what cannot be written, for reading. Without a log beside it nobody writes it, so no locks are needed."""
         self.read_only = True
+        check_emptied(self.path)
         self._immutable = not os.path.exists(f"{self.path}-wal")
         reader = self._reader()
         try:
             schema.check(reader, self.path)
+            self._watch = Watch(self.path)
         except BaseException:
             reader.close()
             raise
@@ -239,10 +257,14 @@ class Engine:
             # without the lock, for which the writer thread may be waiting: its sweep wants a reader
             rounds.close(timeout)
         with self._lock:
+            if self._rounds is not rounds:
+                return  # another thread has closed it meanwhile
             self._rounds = None
             readers, self._readers = self._readers, []
             if rounds is not None:
                 self._close_connections(rounds, readers, timeout)
+                if self._watch is not None:
+                    self._watch.closed()
             else:
                 for connection in readers:
                     connection.close()
@@ -260,6 +282,8 @@ class Engine:
         while not (entered := self._gate.try_enter()) and (end is None or monotonic() < end):
             sleep(0.005)
         try:
+            if self.gone is not None and self._watch is not None and entered and self._watch.log_is_ours():
+                rounds.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             for connection in (*readers, rounds.connection):
                 connection.close()
         finally:
@@ -267,6 +291,41 @@ class Engine:
                 self._gate.leave()
             self._gate.close()
             rounds.mutex.release()
+
+    # -- files that went away -----------------------------------------------
+
+    def _look(self) -> CloudRuntimesError | None:
+        """Look whether the files are in their places; returns the error to refuse with if they are not."""
+        if self.gone is None:
+            if self._watch is None or (gone := self._watch.look()) is None:
+                return None
+            self.gone = gone
+        return self._over()
+
+    def _over(self) -> CloudRuntimesError:
+        """Return why an engine that was closed takes no call."""
+        if self.gone is None:
+            return ClosedError(f"{self.path} is closed: its last client has closed it")
+        error = UnavailableError(
+            f"{self.gone} while {self.path} was in use; this call was not carried out. The next one opens what is there "
+            "then: put the files back first if they are needed",
+            retryable=False,
+        )
+        error._ends_driver = True
+        return error
+
+    def _leave(self) -> None:
+        """Close an engine whose files are gone; the next `acquire` makes another."""
+        with _engines_lock:
+            if _engines.get(self.path) is self:
+                del _engines[self.path]
+        if not self._closed:
+            logger().warning("%s while %s was in use: it is opened anew", self.gone, self.path)
+            self._close(_LEAVING)
+
+    def holds(self) -> bool:
+        """Tell whether what was stored by this engine is still where other processes find it."""
+        return self._look() is None
 
     def before_fork(self) -> None:
         """Bring SQLite to rest: a child inherits its mutexes, and one that a thread holds is locked there for ever."""
@@ -320,12 +379,13 @@ class Engine:
         while True:
             try:
                 return self._query(op, sql, parameters)
-            except sqlite3.OperationalError as error:
+            except _Gone:
+                self._leave()
+                raise self._over() from None
+            except sqlite3.Error as error:
                 # a WAL reader waits for nobody but recovery after a crash
                 if not _is_busy(error) or (op is not None and op.remaining() == 0.0):
-                    raise explain(error, self.path) from error
-            except sqlite3.Error as error:
-                raise explain(error, self.path) from error
+                    raise self._look() or explain(error, self.path) from error
             sleep(0.002)
 
     async def query_async(
@@ -335,11 +395,11 @@ class Engine:
         if inline and self._is_open:
             try:
                 return self._query(op, sql, parameters)
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error):
-                    raise explain(error, self.path) from error
+            except _Gone:
+                pass  # closing it may wait
             except sqlite3.Error as error:
-                raise explain(error, self.path) from error
+                if not _is_busy(error):
+                    raise self._look() or explain(error, self.path) from error
         import asyncio
 
         return await asyncio.to_thread(self.query, op, sql, parameters)
@@ -349,6 +409,10 @@ class Engine:
             rounds = self._rounds or self._opened(op)
             with rounds.mutex:
                 return rounds.connection.execute(sql, parameters).fetchall()
+        if monotonic() >= self._look_at:
+            if self._look() is not None:
+                raise _Gone
+            self._look_at = monotonic() + _LOOK_EVERY
         try:
             reader = self._readers.pop()
         except IndexError:
@@ -375,7 +439,12 @@ class Engine:
 
     def run(self, job: Job, op: Operation) -> Any:
         """Run a write; see `Rounds.run`."""
-        return (self._rounds or self._opened(op)).run(job, op)
+        try:
+            return (self._rounds or self._opened(op)).run(job, op)
+        except UnavailableError:
+            if self.gone is not None:
+                self._leave()
+            raise
 
     async def run_async(self, job: Job, op: Operation) -> Any:
         """Asynchronous `run`."""
@@ -384,7 +453,14 @@ class Engine:
             import asyncio
 
             rounds = await asyncio.to_thread(self._opened, op)
-        return await rounds.run_async(job, op)
+        try:
+            return await rounds.run_async(job, op)
+        except UnavailableError:
+            if self.gone is not None:
+                import asyncio
+
+                await asyncio.to_thread(self._leave)
+            raise
 
     def submit(self, job: Job) -> None:
         """Leave a write to the writer thread and do not wait; its error is logged."""
@@ -401,7 +477,7 @@ class Engine:
         self.bells.ring(bells)
 
 
-def _is_busy(error: sqlite3.OperationalError) -> bool:
+def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 

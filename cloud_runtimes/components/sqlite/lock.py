@@ -2,7 +2,7 @@
 
 *Lease.* A row of ``locks`` holds until its deadline, in milliseconds of CLOCK_BOOTTIME, which every process of the machine shares and no clock step moves; after another boot it has ended.
 
-*Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. A grant is always synced, whatever the durability: a token that came again after a power cut would fence nothing. Renewals and releases need no sync, since after a power cut all leases have ended.
+*Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. It is at least the wall clock's milliseconds, so it outlives the file too: where that was removed or put back from a copy, new tokens are still higher than those given before. A grant is always synced, whatever the durability: a token that came again after a power cut would fence nothing. Renewals and releases need no sync, since after a power cut all leases have ended.
 
 *Line.* Who waits has a numbered row in ``lock_line`` and is served in that order; the head of the line alone is rung when the lock becomes free. A lock that has been free for a while means that the head has died: whoever is n-th may take it n times `_TURN` after it became free, and so may one who does not wait, after all of them. One that was skipped alive, having been too slow, comes back with its old number. So the dead cost a moment each, once, and nobody writes only to show that he lives.
 """
@@ -45,8 +45,8 @@ SELECT
 _EVERY: Final = 2**63 - 1
 """The ticket of one who is not in the line: behind all."""
 _COUNT: Final = (
-    "INSERT INTO counters (name, value) VALUES ('lock.token', 1) "
-    "ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value"
+    "INSERT INTO counters (name, value) VALUES ('lock.token', ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = max(value + 1, excluded.value) RETURNING value"
 )
 _GRANT: Final = (
     "INSERT OR REPLACE INTO locks (store, resource, owner, claim, token, boot, deadline) "
@@ -127,7 +127,7 @@ class SqliteLock(LockDriver):
                 waiting.queued = waiting.queued or wait
                 token, ticket = await face.run(op, self._taking(request, waiting.ticket, wait))
                 if token is not None:
-                    return Grant(token, asked)
+                    return Grant(token, asked, self._engine.holds)
                 waiting.asked = False
                 if ticket is not None:  # others were faster: in line behind them
                     waiting.ticket = ticket
@@ -175,7 +175,7 @@ class SqliteLock(LockDriver):
             deadline, ahead, _ = connection.execute(_LOOK, names).fetchone()
             if self._pause(deadline, ahead) > 0:
                 return None, self._enter(connection, request, ticket) if wait else None
-            token = int(connection.execute(_COUNT).fetchone()[0])
+            token = int(connection.execute(_COUNT, (self._engine.clocks.wall_ms(),)).fetchone()[0])
             grant = {"owner": request.owner, "claim": request.claim, "token": token}
             connection.execute(_GRANT, {**names, **grant, "deadline": self._deadline(request)})
             connection.execute(_SERVED, names)
@@ -196,10 +196,10 @@ class SqliteLock(LockDriver):
     # -- renewing and releasing -------------------------------------------
 
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
-        return bool(self._engine.run(self._renewing(request), op))
+        return self._engine.holds() and bool(self._engine.run(self._renewing(request), op))
 
     async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return bool(await self._engine.run_async(self._renewing(request), op))
+        return self._engine.holds() and bool(await self._engine.run_async(self._renewing(request), op))
 
     def _renewing(self, request: LockRequest) -> Job:
         def body(connection: sqlite3.Connection) -> bool:
@@ -210,14 +210,14 @@ class SqliteLock(LockDriver):
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:
-            return bool(self._engine.run(self._releasing(request), op))
+            return self._engine.holds() and bool(self._engine.run(self._releasing(request), op))
         except BaseException as error:
             self._complete(request, error)
             raise
 
     async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
         try:
-            return bool(await self._engine.run_async(self._releasing(request), op))
+            return self._engine.holds() and bool(await self._engine.run_async(self._releasing(request), op))
         except BaseException as error:
             self._complete(request, error)
             raise

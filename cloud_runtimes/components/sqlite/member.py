@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
 from ..._operation import Method, Operation
-from ...errors import CloudRuntimesError
+from ...errors import CloudRuntimesError, UnavailableError
 from ...pubsub._letters import dead_letter
 from ...pubsub.driver import Answer, Answers, Cause, Deliveries, EventSource, SubscribeRequest, Verdict
 from . import log
@@ -97,6 +97,12 @@ class Member(EventSource):
         self._ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
         self._label = f"{driver.name}/{request.topic}/{request.group}"
+        self._waiter: Waiter | None = None
+        self._gone = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold nothing."""
         self._held: dict[int, _Held] = {}
         # claimed and not yet handed on; answers, and events found expired, not yet written
         self._claimed: list[Claimed] = []
@@ -106,20 +112,18 @@ class Member(EventSource):
         self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
-        self._waiter: Waiter | None = None
-        self._gone = False
         self._renewed = 0
         self._seen = monotonic()
         self._next_due: float | None = None
 
     # -- joining ----------------------------------------------------------
 
-    def joining(self) -> Job:
-        """Return the job that makes the group; its result goes to `join`."""
+    def joining(self, *, again: bool = False) -> Job:
+        """Return the job that makes the group; its result goes to `join`. One that joins ``again`` has heard all there was."""
 
         def body(connection: sqlite3.Connection) -> tuple[int, int]:
             topic = log.find_topic(connection, self._driver.name, self._request.topic)
-            latest = self._request.start == "latest"
+            latest = self._request.start == "latest" and not again
             wall = self._clocks.wall_ms()
             return topic, log.join_group(connection, topic, self._request.group, latest, self._boot, wall)
 
@@ -133,6 +137,16 @@ class Member(EventSource):
         self._waiter = self._engine.bells.waiter(bell(self._topic))
         if self._gone:
             self.unhang()
+
+    def _rejoin(self) -> None:
+        """Join the group in the database that is there now, since the files of the last one are gone. What was held is void."""
+        for held in self._held.values():
+            held.void = True
+        component = self._driver.component
+        self._driver = component.driver("pubsub", self._driver.name)  # type: ignore[assignment]
+        self._engine = self._driver.engine
+        self._begin()
+        self.join(self._engine.run(self.joining(again=True), self._operation()))
 
     def unhang(self) -> None:
         """Take the bell down again; also one that another thread is just hanging up."""
@@ -154,6 +168,16 @@ class Member(EventSource):
             self._waiter.ring()
 
     def exchange(self, answers: Sequence[Answer], want: int, /) -> Deliveries:
+        if self._engine.gone is None:
+            try:
+                return self._exchange(answers, want)
+            except UnavailableError:
+                if self._engine.gone is None:
+                    raise
+        self._rejoin()
+        return Deliveries()
+
+    def _exchange(self, answers: Sequence[Answer], want: int) -> Deliveries:
         self._mark(answers)
         touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3

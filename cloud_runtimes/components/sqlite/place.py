@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..._found import elsewhere
-from ...errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnsupportedError
+from ..._log import logger
+from ...errors import (
+    InternalError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
 
-__all__ = ["DATABASE", "check_file_system", "make_home"]
+if TYPE_CHECKING:
+    from .gate import Gate
+
+__all__ = ["DATABASE", "check_emptied", "check_file_system", "explain_os_error", "make_home", "make_private", "prepare"]
 
 DATABASE: Final = "cloud_runtimes.db"
 
@@ -71,6 +81,57 @@ def make_home(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n", encoding="ascii")
     except OSError as error:
         raise explain_os_error(error, folder) from error
+
+
+def make_private(path: str) -> None:
+    """Make an empty file that its owner alone can use, whatever the mode of its folder; one that exists stays as it is."""
+    try:
+        # a file that is new is open nowhere, so that closing it here drops no lock of SQLite's
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+
+
+def prepare(path: str, gate: Gate) -> None:
+    """See that SQLite finds a database of ours with the log that is its own, or makes one; the caller is inside the gate.
+
+    Raises:
+        InternalError: the database has lost what it held.
+    """
+    made = gate.database
+    if not os.path.exists(path):
+        gate.database = None
+        make_private(path)
+    elif made is not None:
+        check_emptied(path)
+        if made in (0, os.stat(path).st_ino):
+            return
+    else:
+        return
+    # what is left is another file's log: SQLite would write it into this one
+    try:
+        os.replace(f"{path}-wal", f"{path}-wal.left")
+        logger().warning("%s was replaced and its last log left behind: that is %s-wal.left now", path, path)
+    except FileNotFoundError:
+        pass
+    try:
+        os.unlink(f"{path}-shm")
+    except FileNotFoundError:
+        pass
+
+
+def check_emptied(path: str) -> None:
+    """Refuse a database that is empty now and was not before. SQLite would take it as new, and delete its log.
+
+    Raises:
+        InternalError: it has lost what it held.
+    """
+    # the gate's file is empty until the database has been made
+    if os.stat(path).st_size == 0 and os.path.exists(f"{path}-gate") and os.stat(f"{path}-gate").st_size > 0:
+        raise InternalError(
+            f"{path} has 0 bytes, but held a database before: restore it from a copy, or delete it to start anew",
+            code="DATA_LOSS",
+        )
 
 
 def explain_os_error(error: OSError, path: Path) -> Exception:

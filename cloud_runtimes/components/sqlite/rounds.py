@@ -17,7 +17,7 @@ from ..._heap import keep_freed
 from ..._log import logger
 from ..._operation import Operation, mark_interrupted
 from ..._thread import Background
-from ...errors import ClosedError, InternalError, UnavailableError
+from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
@@ -40,6 +40,7 @@ class Rounds:
         connection: for writing only, autocommit; nobody else uses it.
         gate: before other processes.
         path: for messages.
+        gone: returns the error to refuse with where the database's files are not in their places any more.
         ring: wakes the waiters of committed jobs.
         sweep: called now and then on the writer thread, outside a round; returns seconds until the next time.
     """
@@ -50,6 +51,7 @@ class Rounds:
         gate: Gate | NoGate,
         path: str,
         *,
+        gone: Callable[[], CloudRuntimesError | None],
         ring: Callable[[Iterable[str]], None],
         sweep: Callable[[], float],
     ) -> None:
@@ -57,11 +59,12 @@ class Rounds:
         self.mutex = threading.RLock()
         self._gate = gate
         self._path = path
+        self._gone = gone
         self._ring = ring
         self._sweep = sweep
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = Background(self._write, "cloud-runtimes-writer")
-        self._closed = False
+        self._closed = self._ended = False
         self._synchronous: bool | None = None
         # held while SQLite works, so that a fork can wait for its end
         self.working = threading.Lock()
@@ -177,9 +180,11 @@ class Rounds:
 
     def _put(self, job: Job) -> None:
         if self._closed:
-            raise ClosedError(f"{self._path} is closed")
+            raise self._gone() or ClosedError(f"{self._path} is closed")
         self._jobs.put(job)
         self._thread.start()
+        if self._ended:  # closed meanwhile: nobody else takes it
+            self._drain()
 
     def _heal(self, job: Job, error: BaseException) -> None:
         """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
@@ -230,6 +235,8 @@ class Rounds:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._synchronous = durable
         self._stage, self._changes, self._writing = _STATEMENT, connection.total_changes, jobs[0]
+        if self._refused(jobs):
+            return
         try:
             if all(job.rows is not None for job in jobs):
                 _insert(connection, [row for job in jobs for row in job.rows or ()])
@@ -240,6 +247,9 @@ class Rounds:
                 connection.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     self._step(connection, job, alone=len(jobs) == 1)
+                if self._refused(jobs):  # it may have taken a while
+                    self._rollback()
+                    return
                 self._stage = _COMMIT
                 connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
@@ -250,6 +260,16 @@ class Rounds:
         except Exception as error:
             self._rollback()
             self._fail(jobs, error)
+
+    def _refused(self, jobs: list[Job]) -> bool:
+        """Refuse to write to files that nobody else would find."""
+        error = self._gone()
+        if error is None:
+            return False
+        for job in jobs:
+            job.error = error
+            error = self._gone()  # an exception each: its caller may change it
+        return True
 
     def _step(self, connection: sqlite3.Connection, job: Job, alone: bool) -> None:
         """Run one job of several; its failure is its own, unless SQLite gave up the whole transaction."""
@@ -387,13 +407,18 @@ class Rounds:
         if self.is_inside():
             return  # a signal handler in the middle of a write, for which the writer thread may be waiting
         self._thread.join(timeout)
+        self._ended = True
+        self._drain()
+
+    def _drain(self) -> None:
+        """Refuse what was not begun when it was closed."""
         while True:
             try:
                 job = self._jobs.get_nowait()
             except Empty:
                 return
             if job is not None and job.take():
-                job.error = ClosedError(f"{self._path} was closed before this write began")
+                job.error = self._gone() or ClosedError(f"{self._path} was closed before this write began")
                 self._finish([job])
 
 

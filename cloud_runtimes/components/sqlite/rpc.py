@@ -22,7 +22,7 @@ from ...rpc._http1 import Endpoint
 from ...rpc._peers import Peers, endpoint
 from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .job import Job
-from .secret_file import SECRET, home_secret, known
+from .secret_file import SECRET, home_secret, known, restore_secret
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -169,7 +169,7 @@ class SqliteRpc(RpcDriver):
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._engine.memory:
             return Announcement()
-        return _Registration(self._engine, op, instance, self._name, address)
+        return _Registration(self._component, op, instance, self._name, address)
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         import asyncio
@@ -203,15 +203,16 @@ class SqliteRpc(RpcDriver):
 class _Registration(Announcement):
     """A row of the registry, renewed by a thread until it is closed."""
 
-    def __init__(self, engine: Engine, op: Operation, instance: str, app_id: str, address: str) -> None:
-        self._engine = engine
+    def __init__(self, component: SqliteComponent, op: Operation, instance: str, app_id: str, address: str) -> None:
+        self._component = component
+        self._engine: Engine = component.engine
         self._instance = instance
         self._row = (
             instance,
             app_id,
             address,
             process_name(os.getpid()) or f"{os.getpid()}::",
-            engine.clocks.boot_id(),
+            component.clocks.boot_id(),
         )
         self._changes = Changes()
         self._closing = False
@@ -221,7 +222,7 @@ class _Registration(Announcement):
         self._thread.start()
 
     def _renew(self, op: Operation, *, tidy: bool = False) -> None:
-        row, clocks = self._row, self._engine.clocks
+        row, clocks = self._row, self._component.clocks
 
         def body(connection: sqlite3.Connection) -> None:
             now = clocks.boot_ms()
@@ -230,7 +231,11 @@ class _Registration(Announcement):
             connection.execute(_ENTER, (*row, now + int(LEASE * 1000)))
 
         # a registration is worth nothing after a power cut
-        self._engine.run(Job(body, durable=False), op)
+        engine = self._component.engine
+        engine.run(Job(body, durable=False), op)
+        if engine is not self._engine:  # the home was removed or emptied, and with it what callers know the service by
+            restore_secret(Path(engine.path).parent)
+            self._engine = engine
 
     def _run(self) -> None:
         while not self._closing:
@@ -255,4 +260,4 @@ class _Registration(Announcement):
         def body(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
 
-        self._engine.run(Job(body, durable=False), Operation(_RENEW, "rpc", timeout))
+        self._component.engine.run(Job(body, durable=False), Operation(_RENEW, "rpc", timeout))

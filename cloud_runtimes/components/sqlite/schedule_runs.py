@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from ..._operation import Method, Operation
+from ...errors import UnavailableError
 from ...schedule._times import QUARTER_MS, Interval, occurrences
 from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource, StoredJob
 from .job import Job
@@ -155,6 +156,21 @@ class SqliteRuns(RunSource):
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
         self._component.check_open()
+        if self._engine.gone is None:
+            try:
+                return self._exchange(outcomes, want)
+            except UnavailableError:
+                if self._engine.gone is None:
+                    raise
+        # the database's files were removed or replaced: what was held is gone with it
+        self._held.clear()
+        if self._waiter is not None:
+            self._waiter.close()
+        self._engine, self._waiter = self._component.engine, None
+        self._component.sweeping()
+        return self._exchange((), want)
+
+    def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Sequence[DueRun]:
         engine, clocks = self._engine, self._engine.clocks
         wall, boot = clocks.wall_ms(), clocks.boot_ms()
         if self._waiter is None:
@@ -329,7 +345,7 @@ class SqliteRuns(RunSource):
     # -- the rest of the SPI ----------------------------------------------
 
     def holds(self, token: object, /) -> bool:
-        return self._engine.clocks.boot_ms() < self._held.get(token, 0)  # type: ignore[call-overload, no-any-return]
+        return self._engine.holds() and self._engine.clocks.boot_ms() < self._held.get(token, 0)  # type: ignore[call-overload]
 
     def wait(self, seconds: float, /) -> None:
         waiter = self._waiter
