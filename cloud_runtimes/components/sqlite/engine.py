@@ -148,7 +148,7 @@ class Engine:
     def _open_memory(self) -> None:
         connection = self._connect("file::memory:")
         schema.migrate(connection, 0)
-        self._set_open(self._make_rounds(connection, self._gate), self._gate)
+        self._set_open(self._make_rounds(connection, self._gate), self._gate, None)
 
     def _open_file(self, op: Operation | None) -> None:
         folder = Path(self.path).parent
@@ -180,10 +180,10 @@ class Engine:
                 connection.execute("PRAGMA journal_mode = WAL")
             schema.migrate(connection, version)
             gate.database = os.stat(self.path).st_ino
-            self._watch = Watch(self.path)
+            watch = Watch(self.path)
             rounds = self._make_rounds(connection, gate)
             gate.leave()
-            self._set_open(rounds, gate)
+            self._set_open(rounds, gate, watch)
         except BaseException:
             if not self._is_open:
                 gate.try_enter()  # who else is in it has the file open, so that ours is not the last to close it
@@ -195,9 +195,10 @@ class Engine:
     def _make_rounds(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> Rounds:
         return Rounds(connection, gate, self.path, gone=self._look, ring=self.bells.ring, sweep=self._sweep)
 
-    def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate) -> None:
+    def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate, watch: Watch | None) -> None:
         """Become open; no call in here, so that an interrupt finds all of it or nothing."""
         self._gate = gate
+        self._watch = watch
         self._rounds = rounds
         self._is_open = True
 
@@ -209,12 +210,12 @@ class Engine:
         reader = self._reader()
         try:
             schema.check(reader, self.path)
-            self._watch = Watch(self.path)
+            watch = Watch(self.path)
         except BaseException:
             reader.close()
             raise
         self._readers.append(reader)
-        self._set_open(None, self._gate)
+        self._set_open(None, self._gate, watch)
 
     def _connect(self, uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
         connection = sqlite3.connect(
