@@ -21,7 +21,7 @@ __all__ = ["Feed"]
 
 Items = dict[str, ConfigurationItem]
 
-_IDLE: Final = 1.0
+_IDLE: Final = 5.0
 """Seconds between looks, where the source does not want more of them."""
 _MAX_BACKOFF: Final = 1.0
 

@@ -25,7 +25,8 @@ __all__ = ["Pump"]
 
 LANDING: Final = 0.05
 """Seconds within which an answer lands (docs/architecture.md, "The log")."""
-_IDLE: Final = 0.25
+_IDLE: Final = 5.0
+"""Seconds between looks at a source that says nothing."""
 _MAX_BACKOFF: Final = 5.0
 
 

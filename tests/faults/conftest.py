@@ -20,6 +20,7 @@ from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 _THEIRS = (
     "asyncio_",
     "cloud-runtimes-bridge",
+    "cloud-runtimes-lookout",
     "cloud-runtimes-rpc-worker",
     "cloud-runtimes-scheduler",
     "cloud-runtimes-writer",

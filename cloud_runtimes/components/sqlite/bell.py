@@ -1,6 +1,6 @@
 """Doorbells: after a commit the writer wakes who waits for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``BELL.PID-N``; ringing sends each of that bell one byte. A lost ring costs at most `Waiter.net` seconds: waiters look by themselves that often.
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``BELL.PID-N``; ringing sends each of that bell one byte. A lost ring costs at most a quarter of a second, by the `Lookout` of the engine.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from ..._clock import Clocks
+from .lookout import Lookout
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Bells", "Waiter"]
 
 _MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
+_NET: Final = 2.0
 _numbers = itertools.count()
 
 
@@ -27,7 +31,7 @@ class Waiter:
     """One that waits for a bell. Only one thread waits; any thread may `ring` it.
 
     Attributes:
-        net: seconds after which it should look by itself, however quiet the bell is.
+        net: seconds after which it should look by itself, however quiet the bell is: where nobody else would wake it.
     """
 
     def __init__(self, bells: Bells, bell: str, path: str | None) -> None:
@@ -36,28 +40,47 @@ class Waiter:
         self.path = path
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
-        self.net = 0.25
+        self._closed = False
+        self.net = _NET
         try:
-            if path is not None:
-                try:
-                    self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                    self._receiver.bind(bells.address(path))
-                    os.chmod(bells.address(path), 0o600)
-                    self._receiver.setblocking(False)
-                    bells.remember(self)
-                    return
-                except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
-                    if self._receiver is not None:
-                        self._receiver.close()
-                    self.path = None
-                    self.net = 0.02
-            self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._receiver.setblocking(False)
-            self._sender.setblocking(False)
+            self._open()
             bells.remember(self)
         except BaseException:
             self.close()
             raise
+
+    def _open(self) -> None:
+        if self.path is not None:
+            try:
+                self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._receiver.bind(self._bells.address(self.path))
+                os.chmod(self._bells.address(self.path), 0o600)
+                self._receiver.setblocking(False)
+                return
+            except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
+                if self._receiver is not None:
+                    self._receiver.close()
+                self.path = None
+                self.net = 0.02
+        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def _renew(self) -> None:
+        """Make its socket again, if somebody has removed it."""
+        if self._closed or self.path is None or os.path.exists(self.path):
+            return
+        before = self._receiver
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            self._open()
+        except OSError:  # it looks by itself, and tries again
+            self._receiver = before
+            return
+        if before is not None:
+            before.close()
+        if self._closed:  # meanwhile
+            self.close()
 
     def ring(self) -> None:
         """Wake it; a ring before the wait is kept."""
@@ -81,6 +104,7 @@ class Waiter:
             while True:
                 receiver.recv(16)
         except TimeoutError:
+            self._renew()
             return False
         except BlockingIOError:
             return True
@@ -108,6 +132,7 @@ class Waiter:
 
     def close(self, *, unlink: bool = True) -> None:
         """Stop waiting."""
+        self._closed = True
         self._bells.forget(self)
         if self._receiver is not None:
             self._receiver.close()
@@ -126,10 +151,17 @@ def _resolve(rung: asyncio.Future[None]) -> None:
 
 
 class Bells:
-    """The bells of one database; ``folder`` is ``None`` where no other process can wait."""
+    """The bells of one database.
 
-    def __init__(self, folder: Path | None) -> None:
+    Args:
+        folder: of the sockets; ``None`` where no other process can wait.
+        clocks: of the engine.
+        news: tells now and then whether there may be something that no bell has rung for.
+    """
+
+    def __init__(self, folder: Path | None, clocks: Clocks, news: Callable[[], bool]) -> None:
         self._folder = folder
+        self._lookout = None if folder is None else Lookout(clocks, news, self._ring_all)
         self._local: dict[str, set[Waiter]] = {}
         self._lock = threading.RLock()
         self._sender: socket.socket | None = None
@@ -150,6 +182,8 @@ class Bells:
         """Hang a waiter on its bell."""
         with self._lock:
             self._local.setdefault(waiter.bell, set()).add(waiter)
+        if self._lookout is not None:
+            self._lookout.start()
 
     def forget(self, waiter: Waiter) -> None:
         """Take a waiter off its bell."""
@@ -159,6 +193,15 @@ class Bells:
                 waiters.discard(waiter)
                 if not waiters:
                     del self._local[waiter.bell]
+
+    def _ring_all(self, news: bool) -> bool:
+        """Wake all waiters of this process, if there is news; tells whether there are any."""
+        with self._lock:
+            waiters = [waiter for each in self._local.values() for waiter in each]
+        if news:
+            for waiter in waiters:
+                waiter.ring()
+        return bool(waiters)
 
     def ring(self, bells: Iterable[str]) -> None:
         """Wake all waiters of these bells, here and in other processes."""
@@ -231,6 +274,8 @@ class Bells:
         self._close(unlink=False)
 
     def _close(self, *, unlink: bool) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
         for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
             waiter.close(unlink=unlink)
         self._local = {}

@@ -46,6 +46,11 @@ _PAGE_BYTES: Final = 8192
 _CHECKPOINT_BYTES: Final = 16 << 20
 _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
+_IDLE_READERS: Final = 4
+"""Readers that stay open without use."""
+_MOST_READERS: Final = 16
+_READER_WAIT: Final = 0.25
+"""Seconds to wait for one of so many; then there are more, since each of them is in a long query."""
 _LEAVING: Final = 1.0
 """Seconds to close a database whose files are gone."""
 _LOOK_EVERY: Final = 0.005
@@ -95,7 +100,7 @@ class Engine:
         self.read_only = False
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
-        self.bells = Bells(None if self.memory else Path(path).parent / "wake")
+        self.bells = Bells(None if self.memory else Path(path).parent / "wake", clocks, self._news)
         self._lock = threading.RLock()
         self._rounds: Rounds | None = None
         self._gate: Gate | NoGate = NoGate()
@@ -252,8 +257,10 @@ class Engine:
 
     def _close(self, timeout: float | None) -> None:
         with self._lock:
-            self._closed, self._is_open = True, False
+            first, self._closed, self._is_open = not self._closed, True, False
             rounds = self._rounds
+        if first and self.gone is not None:
+            logger().warning("%s while %s was in use: it is opened anew", self.gone, self.path)
         if rounds is not None:
             # without the lock, for which the writer thread may be waiting: its sweep wants a reader
             rounds.close(timeout)
@@ -320,9 +327,7 @@ class Engine:
         with _engines_lock:
             if _engines.get(self.path) is self:
                 del _engines[self.path]
-        if not self._closed:
-            logger().warning("%s while %s was in use: it is opened anew", self.gone, self.path)
-            self._close(_LEAVING)
+        self._close(_LEAVING)
 
     def holds(self) -> bool:
         """Tell whether what was stored by this engine is still where other processes find it."""
@@ -393,7 +398,7 @@ class Engine:
         self, op: Operation, sql: str, parameters: Parameters = (), *, inline: bool = True
     ) -> list[Any]:
         """Asynchronous `query`: a point read runs on the loop; one that would wait, or a long one, in a thread."""
-        if inline and self._is_open:
+        if inline and (self._readers or (self.memory and self._is_open)):  # making a reader may wait
             try:
                 return self._query(op, sql, parameters)
             except _Gone:
@@ -417,9 +422,7 @@ class Engine:
         try:
             reader = self._readers.pop()
         except IndexError:
-            self.open(op)
-            with self._lock:  # a fork holds it, and has the readers
-                reader = self._reader()
+            reader = self._another(op)
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:
@@ -427,6 +430,20 @@ class Engine:
                 reader.close()
             else:
                 self._readers.append(reader)
+
+    def _another(self, op: Operation | None) -> sqlite3.Connection:
+        """Return a reader, though there is none in the pool now."""
+        self.open(op)
+        # SQLite keeps a descriptor of each that was ever open: where there are many, one comes back sooner than another is made
+        end = monotonic() + _READER_WAIT
+        while True:
+            with self._lock:  # a fork holds it, and has the readers
+                if len(self._all_readers) < _MOST_READERS or monotonic() >= end:
+                    return self._reader()
+            try:
+                return self._readers.pop()
+            except IndexError:
+                sleep(0.0005)
 
     # -- writing ----------------------------------------------------------
 
@@ -468,10 +485,29 @@ class Engine:
         (self._rounds or self._opened()).submit(job)
 
     def _sweep(self) -> float:
+        self._trim()
         more = False
         for sweeper in tuple(self.sweepers):
             more = sweeper() or more
         return 0.05 if more else 30.0
+
+    def _news(self) -> bool:
+        """Tell whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
+        self._trim()
+        rounds = self._rounds
+        return rounds is None or self._look() is not None or rounds.others_wrote()
+
+    def _trim(self) -> None:
+        """Close some of the readers that many calls at once have left."""
+        if len(self._readers) <= _IDLE_READERS or not self._lock.acquire(blocking=False):  # a fork holds it
+            return
+        try:
+            for _ in range((len(self._readers) - _IDLE_READERS + 1) // 2):
+                self._readers.pop(0).close()
+        except IndexError:
+            return  # others have taken them
+        finally:
+            self._lock.release()
 
     def ring(self, bells: Iterable[str]) -> None:
         """Wake waiters of this and other processes."""

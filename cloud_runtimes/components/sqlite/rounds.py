@@ -66,6 +66,7 @@ class Rounds:
         self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = self._ended = False
         self._synchronous: bool | None = None
+        self._version: int | None = None
         # held while SQLite works, so that a fork can wait for its end
         self.working = threading.Lock()
         # what an interrupted caller needs to know: whether its job was being written, and how far that was
@@ -177,6 +178,22 @@ class Rounds:
     def submit(self, job: Job) -> None:
         """Hand a job to the writer thread and do not wait; its error is logged."""
         self._put(job)
+
+    def others_wrote(self) -> bool:
+        """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
+        if not self.mutex.acquire(timeout=0.05):
+            return False  # asked again soon; whoever writes here rings its bells
+        try:
+            with self.working:
+                if self._closed:
+                    return False
+                (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return True
+        finally:
+            self.mutex.release()
+        before, self._version = self._version, version
+        return bool(version != before)
 
     def _put(self, job: Job) -> None:
         if self._closed:
