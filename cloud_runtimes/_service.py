@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from . import _fork
-from ._operation import Method, Operation, mark_interrupted, place
+from ._operation import Method, Operation, mark_interrupted, out_of_files, place
 from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -109,10 +109,17 @@ class Service:
         return driver
 
     def _leaves(self, error: BaseException, method: Method, component: Any) -> None:
-        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied."""
+        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied.
+
+        Raises:
+            ResourceExhaustedError: instead of a system's error that too many files are open, such as by an import on first use.
+        """
+        name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
-            name = component if isinstance(component, str) else None
             place(error, method, name, self._runtime_name or None)
+        elif (exhausted := out_of_files(error)) is not None:
+            place(exhausted, method, name, self._runtime_name or None)
+            raise exhausted from error
         elif not isinstance(error, Exception) and not hasattr(error, "maybe_applied"):
             mark_interrupted(error, method.writes)
 

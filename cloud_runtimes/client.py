@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from . import _fork, config, registry
-from ._operation import CLIENT_TIMEOUT, check_timeout
+from ._operation import CLIENT_TIMEOUT, check_timeout, out_of_files
 from ._thread import Background
 from .errors import (
     ClosedError,
@@ -134,7 +134,10 @@ class CloudRuntimesClient:
         with _fork.importing, self._lock:
             service = self._services.get(name)
             if service is None:
-                made = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])(self)
+                try:
+                    made = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])(self)
+                except (ImportError, OSError) as error:
+                    raise out_of_files(error) or error from None
                 service = self._services[name] = made
         self.__dict__[name] = service  # next time without a lookup
         return service

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from ..._operation import out_of_files
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -48,8 +49,8 @@ def explain(error: OSError, path: str, *, maybe_applied: bool = False) -> CloudR
         )
     if number == errno.EFBIG:
         return ResourceExhaustedError(f"{path}: larger than a file may be here (ulimit -f, or the file system's limit)")
-    if number in (errno.EMFILE, errno.ENFILE):
-        return ResourceExhaustedError(f"{path}: {text}: raise the limit on open files (ulimit -n)", retryable=True)
+    if (exhausted := out_of_files(error)) is not None:
+        return exhausted
     if number in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
         return InvalidArgumentError(f"{path}: the file system cannot hold this name ({text}): use plain letters")
     if number == errno.EXDEV:

@@ -5,8 +5,11 @@ Result codes: sqlite.org/rescode.html; the low byte of an extended code is the p
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from typing import Final
 
+from ..._operation import out_of_files
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -17,6 +20,22 @@ from ...errors import (
 )
 
 __all__ = ["explain"]
+
+_FILES: Final = 6
+"""The database, its journal, its log, the index of that, and the two of the gate."""
+
+
+def _cannot_open_files() -> CloudRuntimesError | None:
+    """Look whether the process can open as many files as SQLite may need for a connection, since that does not say why it could not."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_FILES))
+    except OSError as error:
+        return out_of_files(error)
+    finally:
+        for each in opened:
+            os.close(each)
+    return None
 
 
 def explain(error: sqlite3.Error, path: str, *, maybe_applied: bool = False) -> CloudRuntimesError:
@@ -45,9 +64,9 @@ def explain(error: sqlite3.Error, path: str, *, maybe_applied: bool = False) -> 
             maybe_applied=maybe_applied,
         )
     if primary == sqlite3.SQLITE_CANTOPEN:
-        return UnavailableError(
-            f"{path} cannot be opened ({text}): is its folder there, and are files left (ulimit -n)?"
-        )
+        if (exhausted := _cannot_open_files()) is not None:
+            return exhausted
+        return UnavailableError(f"{path} cannot be opened ({text}): is its folder there?")
     if primary == sqlite3.SQLITE_IOERR:
         return UnavailableError(
             f"{path}: the disk failed ({text}, {getattr(error, 'sqlite_errorname', '')})",

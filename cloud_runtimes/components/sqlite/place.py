@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._found import elsewhere
 from ..._log import logger
+from ..._operation import out_of_files
 from ...errors import (
     InternalError,
     InvalidArgumentError,
@@ -144,10 +145,8 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhaustedError(f"the disk of {path} is full ({error.strerror}): free space, then try again")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return ResourceExhaustedError(
-            f"{path}: {error.strerror}: raise the limit on open files (ulimit -n)", retryable=True
-        )
+    if (exhausted := out_of_files(error)) is not None:
+        return exhausted
     return InvalidArgumentError(f"{path} cannot be used: {error.strerror}: set CLOUD_RUNTIMES_HOME to another folder")
 
 
