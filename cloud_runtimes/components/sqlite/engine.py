@@ -126,7 +126,9 @@ class Engine:
         if self._is_open:
             return
         if self._lock._is_owned():  # type: ignore[attr-defined]
-            raise UnavailableError(f"a signal handler or __del__ uses {self.path} while its own thread opens it: later")
+            raise UnavailableError(
+                f"a signal handler or __del__ uses {self.path} while its own thread opens it: later", retryable=False
+            )
         left = None if op is None else op.remaining()
         try:
             if not self._lock.acquire(timeout=-1 if left is None else left):

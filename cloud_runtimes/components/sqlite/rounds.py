@@ -88,7 +88,8 @@ class Rounds:
         """
         if self.is_inside():
             raise UnavailableError(
-                "a signal handler or __del__ writes while a write of its own thread is under way: write later, or by a publisher"
+                "a signal handler or __del__ writes while a write of its own thread is under way: write later, or by a publisher",
+                retryable=False,  # its thread goes on once it has returned
             )
         try:
             if not self._write_alone(job):
@@ -129,7 +130,8 @@ class Rounds:
         """Leave the job to the writer thread and wait for it."""
         if self._thread.is_current():
             raise UnavailableError(
-                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself"
+                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
+                retryable=False,
             )
         done = job.done = threading.Lock()
         done.acquire()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from ... import registry
 from ..._runtime import Component, Runtime
 from ...config import ClientSettings, build, setting, without_values
-from ...errors import ComponentNotFoundError, UnsupportedError
+from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from ..._bridge import Bridge
@@ -98,6 +98,10 @@ class CapaRuntime(Runtime):
         self._components: dict[tuple[str, str], Component] = {}
         self._peers: Peers | None = None
 
+    def attach(self, settings: ClientSettings, bridge: Bridge) -> None:
+        super().attach(settings, bridge)
+        self._closed = False
+
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {
             (service, name): table["component"]
@@ -170,6 +174,8 @@ class CapaRuntime(Runtime):
         with self._lock:
             component = self._components.get(key)
             if component is None:
+                if self._closed:  # nobody would close it
+                    raise ClosedError("this client is closed: make another")
                 component = self._components[key] = self._made(service, name)
             return component
 
@@ -198,6 +204,7 @@ class CapaRuntime(Runtime):
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
+            self._closed = True
             components, self._components = self._components, {}
             peers, self._peers = self._peers, None
         if peers is not None:
