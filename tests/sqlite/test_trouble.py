@@ -132,6 +132,43 @@ def test_read_only_disk(small_disk: Path) -> None:
 
 @pytest.mark.root
 @needs_root
+def test_a_disk_that_becomes_writable(small_disk: Path) -> None:
+    path = small_disk / "db"
+    with client_at(path) as client:
+        client.state.save("store", "k", 1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with client_at(path) as writes, client_at(path) as reads:
+        assert writes.state.get("store", "k") == 1
+        assert reads.state.get("store", "k") == 1
+        with pytest.raises(PermissionDeniedError):
+            writes.state.save("store", "k", 2)
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+        writes.state.save("store", "k", 3)
+        assert writes.state.get("store", "k") == 3
+        assert reads.state.get("store", "k") == 3
+
+
+@pytest.mark.root
+@needs_root
+def test_what_others_write_is_seen_once_the_disk_is_writable(small_disk: Path) -> None:
+    path = small_disk / "db"
+    with client_at(path) as client:
+        client.state.save("store", "k", 1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with client_at(path) as reads:
+        assert reads.state.get("store", "k") == 1
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute("UPDATE state SET value = CAST('2' AS BLOB)")
+        connection.close()
+        end = time.monotonic() + 10
+        while reads.state.get("store", "k") != 2:  # readers look every few milliseconds
+            assert time.monotonic() < end
+
+
+@pytest.mark.root
+@needs_root
 def test_full_disk_at_the_first_start(small_disk: Path) -> None:
     with open(small_disk / "filler", "wb") as filler:
         try:

@@ -77,7 +77,13 @@ class _Gone(Exception):
 
 
 class _Reader(sqlite3.Connection):
-    """A reading connection; unlike its base it can be referred to weakly."""
+    """A reading connection; unlike its base it can be referred to weakly.
+
+    Attributes:
+        immutable: it was opened on a file that nobody writes, and sees no change.
+    """
+
+    immutable = False
 
 
 class Engine:
@@ -104,15 +110,15 @@ class Engine:
         self._lock = threading.RLock()
         self._rounds: Rounds | None = None
         self._gate: Gate | NoGate = NoGate()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[_Reader] = []
         self._immutable = False
         self._watch: Watch | None = None
         self._look_at = 0.0
         self._is_open = self._closed = False
         # readers there are, in the pool or in use, less those that an interrupt lost; what a fork holds while it happens
-        self._all_readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._all_readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._resting: list[Any] = []
-        self._held: list[sqlite3.Connection] = []
+        self._held: list[_Reader] = []
         _fork.register(self)
 
     # -- opening and closing ----------------------------------------------
@@ -236,12 +242,29 @@ class Engine:
             raise
         return connection
 
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self) -> _Reader:
         """Open another reader; the caller holds the lock."""
         mode = ("?mode=ro&immutable=1" if self._immutable else "?mode=ro") if self.read_only else "?mode=rw"
         reader = self._connect(Path(self.path).as_uri() + mode, _Reader)
+        assert isinstance(reader, _Reader)
+        reader.immutable = self._immutable
         self._all_readers.add(reader)
         return reader
+
+    def _can_be_written(self) -> bool:
+        """Tell whether what was opened for reading only could be written by now: after a remount, or a change of its mode."""
+        return self.read_only and os.access(self.path, os.W_OK) and os.access(os.path.dirname(self.path), os.W_OK)
+
+    def _reopen(self, op: Operation | None) -> None:
+        """Open for writing what was opened for reading only; where that is still so, it stays as it was."""
+        with self._lock:
+            if not self.read_only or self._closed:
+                return
+            readers, self._readers = self._readers, []
+            self._is_open = self.read_only = self._immutable = False
+        for reader in readers:
+            reader.close()
+        self.open(op)
 
     def is_inside(self) -> bool:
         """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
@@ -281,7 +304,7 @@ class Engine:
             self._gate = NoGate()
         self.bells.close()
 
-    def _close_connections(self, rounds: Rounds, readers: list[sqlite3.Connection], timeout: float | None) -> None:
+    def _close_connections(self, rounds: Rounds, readers: list[_Reader], timeout: float | None) -> None:
         """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
         end = None if timeout is None else monotonic() + timeout
         if rounds.is_inside() or not rounds.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
@@ -421,6 +444,8 @@ class Engine:
             if self._look() is not None:
                 raise _Gone
             self._look_at = monotonic() + _LOOK_EVERY
+            if self._immutable and self._can_be_written():
+                self._reopen(op)  # others may write it now, which those readers would not see
         try:
             reader = self._readers.pop()
         except IndexError:
@@ -428,12 +453,12 @@ class Engine:
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:
-            if self._closed:
+            if self._closed or reader.immutable is not self._immutable:
                 reader.close()
             else:
                 self._readers.append(reader)
 
-    def _another(self, op: Operation | None) -> sqlite3.Connection:
+    def _another(self, op: Operation | None) -> _Reader:
         """Return a reader, though there is none in the pool now."""
         self.open(op)
         # SQLite keeps a descriptor of each that was ever open: where there are many, one comes back sooner than another is made
@@ -451,6 +476,8 @@ class Engine:
 
     def _opened(self, op: Operation | None = None) -> Rounds:
         self.open(op)
+        if self._rounds is None and self._can_be_written():
+            self._reopen(op)
         if self._rounds is None:
             raise PermissionDeniedError(
                 f"{self.path} can only be read: set CLOUD_RUNTIMES_HOME to a folder that can be written"
