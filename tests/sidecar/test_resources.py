@@ -158,13 +158,14 @@ def test_configurations(tmp_path: Path) -> None:
     for spec in (
         "mtls: {enabled: true}",
         "secrets: {scopes: [{storeName: vault, defaultAccess: deny}]}",
+        "MTLS: {Enabled: true}",
         "api: {denied: [{name: state, version: v1}]}",
         "accessControl: {defaultAction: deny}",
         "httpPipeline: {handlers: [{name: auth, type: middleware.http.bearer}]}",
         "appHttpPipeline: {handlers: [{name: auth, type: middleware.http.bearer}]}",
     ):
         file.write_text(f"{head}{{{spec}}}")
-        with pytest.raises(InvalidArgumentError, match=f"spec.{spec.partition(':')[0]}.* cannot be held here"):
+        with pytest.raises(InvalidArgumentError, match=rf"(?i)spec.{spec.partition(':')[0]}.* cannot be held here"):
             check_configs([str(file)], "shop")
 
 

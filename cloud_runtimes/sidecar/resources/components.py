@@ -162,9 +162,8 @@ class Components:
         if not isinstance(value, (str, int, float)):
             self._problems.add(document.where, f"metadata {name!r}: the value must be text, a number, true or false")
             return None
-        place = (
-            f"{self._namespace or 'default'}.{self._app_id}"  # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
-        )
+        # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
+        place = f"{self._namespace or 'default'}.{self._app_id}"
         text = str(value).replace("{appID}", self._app_id).replace("{namespace}", place)
         return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ..._dapr.documents import Document, Problems
@@ -9,25 +10,21 @@ from ..._dapr.documents import Document, Problems
 __all__ = ["KIND", "configuration"]
 
 KIND: Final = {"Configuration": ("dapr.io/v1alpha1",)}
+_PROTECTING: Final = (
+    "accessControl", "api", "appHttpPipeline.handlers", "httpPipeline.handlers", "mtls.enabled", "secrets.scopes"
+)  # fmt: skip
 
 
 def configuration(document: Document, problems: Problems) -> None:
     """Refuse what protects, and warn of the rest."""
     spec, where = document.spec, document.where
-    for path, found in (
-        ("accessControl", spec.get("accessControl")),
-        ("api", spec.get("api")),
-        ("appHttpPipeline", _part(spec, "appHttpPipeline", "handlers")),
-        ("httpPipeline", _part(spec, "httpPipeline", "handlers")),
-        ("mtls.enabled", _part(spec, "mtls", "enabled")),
-        ("secrets.scopes", _part(spec, "secrets", "scopes")),
-    ):
+    for path in _PROTECTING:
+        found: Any = spec
+        for name in path.split("."):
+            # Go does not mind case
+            found = {str(key).lower(): value for key, value in found.items()} if isinstance(found, Mapping) else {}
+            found = found.get(name.lower())
         if found:
             problems.add(where, f"spec.{path} cannot be held here: run daprd for that")
     if spec:
         problems.warn(where, "its settings have no effect")
-
-
-def _part(spec: Any, name: str, key: str) -> Any:
-    table = spec.get(name)
-    return table.get(key) if isinstance(table, dict) else None
