@@ -44,6 +44,18 @@ class _Going:
         self.requests = requests
         self.failed: _Failed = {}
         self.done = False
+        self._begun, self._longest = time.monotonic(), 0.0
+
+    def another(self) -> None:
+        """Another request is to be made; raise `DeadlineExceededError` where a publisher's would hardly be answered in time.
+
+        One that is cut off arrives all the same and is sent again; one that is not made is only sent later.
+        """
+        now = time.monotonic()
+        self._longest, self._begun = max(self._longest, now - self._begun), now
+        left = self._op.remaining()
+        if self.done and not self._op.repeatable and left is not None and left < 2 * self._longest:
+            raise self._op.timed_out("the sidecar")
 
     def on(self, failed: _Failed) -> None:
         """One has been made."""
@@ -89,6 +101,7 @@ class SidecarPubSub(PubSubDriver):
         going = _Going(op, self._requests(frames))
         for places, records in going.requests:
             try:
+                going.another()
                 going.on(self._link.run(op, self._publish(op, topic, places, records, going.done)))
             except BaseException as error:
                 going.stopped(places, error)
@@ -100,6 +113,7 @@ class SidecarPubSub(PubSubDriver):
         going = _Going(op, self._requests(frames))
         for places, records in going.requests:
             try:
+                going.another()
                 going.on(await self._link.run_async(op, self._publish(op, topic, places, records, going.done)))
             except BaseException as error:
                 going.stopped(places, error)
