@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -295,4 +296,20 @@ def test_integers_that_sqlite_has_not(tmp_path: Path, value: int) -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with CloudRuntimesClient(config={"database": {"main": {"component": "sqlalchemy", **settings}}}) as client:
         with pytest.raises(InvalidArgumentError, match=message):
+            client.database.query("main", "SELECT 1")
+
+
+def test_a_url_that_cannot_be_split_is_left_to_the_first_call() -> None:
+    table = {"component": "sqlalchemy", "url": "postgresql://[x/y"}
+    with CloudRuntimesClient(config={"database": {"main": table}}) as client:
+        driver: Any = client.database._driver("main")
+        assert driver.namespace is None
+
+
+@pytest.mark.parametrize("name", ["psycopg", "psycopg2"])
+def test_a_missing_driver_of_postgresql_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    table = {"component": "sqlalchemy", "url": f"postgresql+{name}://u:p@h/d"}
+    with CloudRuntimesClient(config={"database": {"main": table}}) as client:
+        with pytest.raises(InvalidArgumentError, match=r'pip install "cloud-runtimes-python\[postgres\]"'):
             client.database.query("main", "SELECT 1")
