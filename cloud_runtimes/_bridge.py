@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from . import _fork
 from ._operation import Operation, mark_interrupted
+from ._thread import Mutex
 from .errors import ClosedError, InternalError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Bridge:
 
     def __init__(self, threads: int = 32) -> None:
         self._threads = threads
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -55,7 +56,7 @@ class Bridge:
 
     def forked(self) -> None:
         """In a forked child there are no threads: start again when needed."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._loop = self._loop_thread = self._pool = None
 
     def loop(self) -> asyncio.AbstractEventLoop:

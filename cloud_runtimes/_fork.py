@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import weakref
 from typing import Any, Protocol
+
+from ._thread import Mutex
 
 __all__ = ["generation", "importing", "register"]
 
@@ -21,7 +22,7 @@ class _Forkable(Protocol):
 
 # Held around imports that happen on first use: a module that another thread imports in the moment of a fork
 # would stay locked in the child (importlib's locks are not taken by fork).
-importing = threading.RLock()
+importing = Mutex()
 
 _generation = 0
 _numbers = itertools.count(1)
@@ -60,7 +61,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     global _generation, importing
     _generation += 1
-    importing = threading.RLock()
+    importing = Mutex()
     members = [member for _, member in sorted(_members.items())]
     for member in members:
         member.forked()

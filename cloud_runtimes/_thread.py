@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Background", "Changes"]
+__all__ = ["Background", "Changes", "Mutex"]
 
 _ANNOUNCED: Final[Any] = object()
 _LOOK: Final = 0.5
@@ -21,6 +22,29 @@ _LOOK: Final = 0.5
 
 One that arrives after the interpreter's last look and before the system's wait interrupts nothing, nor does one that another thread is given, and the handler runs in the main thread alone: without a look it would not run before the wait ends, if ever.
 """
+
+
+_RLock: Final[Any] = type(threading.RLock())
+
+
+class _Mutex(_RLock):  # type: ignore[misc]
+    """A re-entrant lock that an interrupt on the way into its ``with`` block does not leave held.
+
+    Until Python 3.13 ``with`` takes a lock and enters its block in one step. From 3.14 on taking it is a call, and the interpreter looks for signals when the call ends, before the block begins.
+    """
+
+    def __enter__(self) -> Any:
+        held = self._recursion_count()
+        try:
+            return self.acquire()
+        except BaseException:
+            if self._recursion_count() > held:
+                self.release()
+            raise
+
+
+Mutex: Final[Any] = _Mutex if sys.version_info >= (3, 14) else threading.RLock
+"""What threads of the application take by ``with``."""
 
 
 class Changes:
@@ -86,6 +110,10 @@ class Changes:
             self._futures.pop(future, None)
 
 
+_limbo: Final[Any] = getattr(threading, "_active_limbo_lock", None) or threading.RLock()
+"""What ``Thread.start`` takes by ``with``, which an interrupt may leave held as `Mutex` says."""
+
+
 class Background:
     """A daemon thread that runs its target once: `start` may be called again, and whichever thread comes first runs it."""
 
@@ -107,6 +135,10 @@ class Background:
                 # from leaving the Condition in which it waited, in vain
                 if isinstance(error.__context__, KeyboardInterrupt):
                     raise error.__context__ from None
+                raise
+            except KeyboardInterrupt:
+                if _limbo._is_owned():
+                    _limbo.release()
                 raise
             self.started = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from . import _fork, config, registry
 from ._operation import CLIENT_TIMEOUT, check_timeout, out_of_files
-from ._thread import Background
+from ._thread import Background, Mutex
 from .errors import (
     ClosedError,
     CloudRuntimesError,
@@ -118,7 +117,7 @@ class CloudRuntimesClient:
         # what close() must end first: publishers and subscriptions; those that end by themselves once nobody has them
         self._handles: set[Any] = set()
         self._loose_handles: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._closed = False
         self._closer: Background | None = None
         _open_clients.add(self)
@@ -337,7 +336,7 @@ class CloudRuntimesClient:
 
     def forked(self) -> None:
         """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         for service in self._services.values():
             service._drivers = {}
         self._runtime = self._given_runtime

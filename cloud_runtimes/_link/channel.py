@@ -6,7 +6,6 @@ The library's synchronous channel has futures, which an event loop can wait for;
 from __future__ import annotations
 
 import re
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from .. import __version__, _fork
 from .._dapr.failures import GRPC_TO_HTTP
 from .._operation import Method, Operation
+from .._thread import Mutex
 from ..errors import (
     ClosedError,
     CloudRuntimesError,
@@ -141,7 +141,7 @@ class Channel(Transport):
         self._metadata = metadata
         self._app_id = app_id
         self.largest = largest
-        self._lock = threading.RLock()  # a signal handler may close the client
+        self._lock = Mutex()  # a signal handler may close the client
         self._made: grpc.Channel | None = None
         # what makes requests, by the method's name: making one takes as long as a tenth of a call
         self._methods: dict[str, Any] = {}
@@ -150,7 +150,7 @@ class Channel(Transport):
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
         _inherited.append((self._made, self._methods))
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._made = None
         self._methods = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .. import registry
 from .._runtime import Runtime
+from .._thread import Mutex
 from ..config import ClientSettings
 from ..errors import InvalidArgumentError, UnsupportedError
 
@@ -35,7 +35,7 @@ class SidecarRuntime(Runtime):
 
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
         super().__init__(settings, bridge)
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._fallback: Runtime | None = None
         for service in settings.components:
             if not settings.components[service]:

@@ -6,13 +6,12 @@ It keeps what there is (`current`) and what was handed out; a taker gets the dif
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
 from .._log import repeated
-from .._thread import Background, Changes
+from .._thread import Background, Changes, Mutex
 from ..errors import ClosedError, CloudRuntimesError, InternalError
 from .driver import ConfigurationSource, Update
 from .types import ConfigurationItem
@@ -51,7 +50,7 @@ class Feed:
         self.name = name
         self._place = place
         # a signal handler may ask for `current` while its own thread is in here
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._changes = Changes()
         self._current: Items = dict(first.items)
         # what takers know, and the keys of which that may no longer be so
@@ -237,7 +236,7 @@ class Feed:
     def forked(self) -> None:
         """In a forked child: the thread and the source are the parent's."""
         _inherited.append(self._source)
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self.error = ClosedError("this subscription was opened before fork and belongs to the parent: open another")
 
 

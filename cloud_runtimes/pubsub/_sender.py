@@ -5,7 +5,6 @@ The native buffer encodes and counts; everything here is policy.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import takewhile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from .._log import logger, repeated
 from .._native import batch as kernel
 from .._operation import Method, Operation
-from .._thread import Background, Changes
+from .._thread import Background, Changes, Mutex
 from ..errors import BulkError, ClosedError, CloudRuntimesError
 from ._attempts import ATTEMPT, Batch, Chosen, Window, choose, mark, passing
 from ._outgoing import EVENT_TYPE
@@ -75,7 +74,7 @@ class Sender:
         # a SimpleQueue, since signal handlers may send too
         self._wake: SimpleQueue[None] = SimpleQueue()
         self.changes = Changes()
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self.settled = 0
         self._thread = Background(self._run, "cloud-runtimes-publisher")
         self._flush_to = 0

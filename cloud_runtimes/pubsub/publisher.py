@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -13,6 +12,7 @@ from .._bridge import is_async_callable
 from .._handle import Handle
 from .._native import batch as kernel
 from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
+from .._thread import Mutex
 from ..codec import json
 from ..codec.payload import content_kind
 from ..errors import (
@@ -78,7 +78,7 @@ class Publisher(Handle):
             "on_delivery": on_delivery,
         }
         self._sender: Sender | None = None
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._closed = False
         kind, encode = _encoding(content_type)
         constant = event_attributes(self._attributes or {})
@@ -95,7 +95,7 @@ class Publisher(Handle):
         self._generation = _fork.generation()
         self._entry.aim(None)
         self._sender = None
-        self._lock = threading.RLock()
+        self._lock = Mutex()
 
     # -- sending ----------------------------------------------------------
 

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
 from .. import _fork
-from .._thread import Background
+from .._thread import Background, Mutex
 
 __all__ = ["WORKERS", "Workers"]
 
@@ -32,7 +32,7 @@ class Workers:
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._threads: list[Background] = []
         self._idle = threading.Semaphore(0)
-        self._lock = threading.RLock()
+        self._lock = Mutex()
 
     def submit(self, body: Callable[[], Any]) -> Future[Any]:
         """Have a thread run ``body``; a future that nobody has begun can be cancelled."""

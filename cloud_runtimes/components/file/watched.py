@@ -17,7 +17,6 @@ import errno
 import itertools
 import os
 import stat
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from ... import _fork
 from ..._clock import Clocks
 from ..._operation import Operation
+from ..._thread import Mutex
 from ...errors import (
     CloudRuntimesError,
     InvalidArgumentError,
@@ -103,12 +103,12 @@ class Watched(Generic[T]):
         # the lock is held for that only, and never while the file is looked at
         self._numbers = itertools.count(1)
         self._number = 0
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         _fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: another thread may have been in here."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
 
     def look(self) -> Look[T]:
         """Look at the file once, and return what is known then.

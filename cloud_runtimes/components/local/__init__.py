@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from ..._home import home_folder, is_memory
 from ..._runtime import Component
+from ..._thread import Mutex
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
 from ..sqlite.place import make_home
@@ -64,7 +64,7 @@ class LocalComponent(Component):
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self.durable = durability == "full"
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._trees: dict[str, Tree] = {}
         self._space: Space | None = None
 

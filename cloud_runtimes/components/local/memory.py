@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -12,6 +11,7 @@ from typing import Final
 from ... import _fork
 from ..._bridge import BlockingDriver, Bridge
 from ..._operation import Operation
+from ..._thread import Mutex
 from ...errors import AlreadyExistsError, ClosedError
 from ...file import driver as spi
 from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
@@ -27,7 +27,7 @@ class Space:
     """All stores of one ``:memory:`` home. A forked child begins with an empty one."""
 
     def __init__(self, home: str) -> None:
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.stores: dict[str, _Store] = {}
         self._home = home
         self.users = 0
@@ -35,7 +35,7 @@ class Space:
 
     def forked(self) -> None:
         """Forget the parent's."""
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.stores = {}
 
     def release(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Awaitable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ... import _fork
 from ..._bridge import BlockingDriver
 from ..._operation import Operation, mark_interrupted
+from ..._thread import Mutex
 from ...errors import ClosedError, CloudRuntimesError
 from ...file.driver import Chunk, FileReader, FileWrite, FileWriter
 from ...file.types import FileInfo
@@ -90,12 +90,12 @@ class LocalReader(BlockingDriver, FileReader):
         self.info = found
         self._path = files.path_of(found.name)
         self._descriptor = descriptor
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         _fork.register(self)
 
     def forked(self) -> None:
         """Close the child's descriptor."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self.close()
 
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
@@ -125,7 +125,7 @@ class LocalWriter(BlockingDriver, FileWriter):
         self._place = place
         self._how = how
         self._size = 0
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._root = os.dup(root)
         self.temporary: Temporary | None = None
         try:
@@ -137,7 +137,7 @@ class LocalWriter(BlockingDriver, FileWriter):
 
     def forked(self) -> None:
         """Close the child's descriptors; its temporary does so itself."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self.temporary = None
         root, self._root = self._root, -1
         if root >= 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ... import _fork
 from ..._operation import Operation
+from ..._thread import Mutex
 from ...errors import InvalidArgumentError, UnavailableError
 from ...file.types import FileInfo
 from .failures import refusal
@@ -78,8 +78,8 @@ class Tree:
         self.path = path
         self.durable = durable
         self._make = make
-        self._lock = threading.RLock()
-        self._turn = threading.RLock()
+        self._lock = Mutex()
+        self._turn = Mutex()
         self._inside = False
         self._rests = False
         self._root: int | None = None
@@ -101,7 +101,7 @@ class Tree:
         root, self._root = self._root, None
         if root is not None:
             os.close(root)
-        self._lock, self._turn, self._inside = threading.RLock(), threading.RLock(), False
+        self._lock, self._turn, self._inside = Mutex(), Mutex(), False
 
     def close(self) -> None:
         """Let go of the root; calls under way have descriptors of their own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from ..._home import home_folder, is_memory
 from ..._runtime import Component
+from ..._thread import Mutex
 from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
 from .holds import Debts
@@ -65,7 +65,7 @@ class SqlAlchemyComponent(Component):
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self._durable = durability == "full"
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._stores: dict[str, Store] = {}
         self._workers = Workers("cloud-runtimes-sql")
         self._debts = Debts("cloud-runtimes-sql-debts")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
 from ..._operation import Operation
-from ..._thread import Background, Changes
+from ..._thread import Background, Changes, Mutex
 from ...errors import ClosedError
 
 __all__ = ["Call", "Interrupter", "SqliteInterrupter", "Watch", "WatchedInterrupter"]
@@ -59,7 +58,7 @@ class Call:
         self._working = False
         self._stopped = False
         self._next: Call | None = None
-        self._lock = threading.RLock()
+        self._lock = Mutex()
 
     def follow(self, other: Call) -> None:
         """Have ``other``, a later part of the same call, be stopped with this one."""
@@ -154,7 +153,7 @@ class WatchedInterrupter(Interrupter):
     def __init__(self, watch: Watch, connection: Any) -> None:
         self._watch = watch
         self._connection = connection
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._call: Call | None = None
         self._fired = 0.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -13,6 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ... import _fork
+from ..._thread import Mutex
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
 from .failures import explain, forget_password, is_busy
@@ -111,7 +111,7 @@ class Store:
         # in use: kept here, since the garbage collector would tell a pool of its connection before a transaction of its end
         self.links: set[Link] = set()
         self._engines: dict[bool, Any] = {}
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         # weakly: an interrupted call loses its token with its frame
         self._running: weakref.WeakSet[_Token] = weakref.WeakSet()
         self._watch: Watch | None = None
@@ -341,7 +341,7 @@ class Store:
         _inherited.append((self._engines, self.links))
         self._engines, self.links, self._running, self._watch = {}, set(), weakref.WeakSet(), None
         self.under_way = {}
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._closed = True
         self.writer = None
         forget_turns()

@@ -16,6 +16,7 @@ from time import sleep
 from typing import Final
 
 from ..._operation import Operation
+from ..._thread import Mutex
 from .holds import Holds
 
 __all__ = ["FileTurn", "Turns"]
@@ -67,7 +68,7 @@ class Turns:
         self._places = places
         self._inside: set[object] = set()
         self._queue: deque[_Waiter] = deque()
-        self._lock = threading.RLock()
+        self._lock = Mutex()
 
     def _try(self, holds: Holds, future: asyncio.Future[None] | None) -> _Waiter | None:
         with self._lock:
@@ -219,7 +220,7 @@ def _lock(file: int) -> bool:
 
 
 _turns: weakref.WeakValueDictionary[str, FileTurn] = weakref.WeakValueDictionary()
-_turns_lock = threading.RLock()
+_turns_lock = Mutex()
 
 
 def file_turn(path: str) -> FileTurn:
@@ -235,7 +236,7 @@ def file_turn(path: str) -> FileTurn:
 def forget_turns() -> None:
     """In a forked child: let go of what it inherited."""
     global _turns_lock
-    _turns_lock = threading.RLock()
+    _turns_lock = Mutex()
     for turn in list(_turns.values()):
         turn.forked()
     _turns.clear()

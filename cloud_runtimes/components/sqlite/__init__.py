@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..._clock import Clocks
 from ..._home import home_folder, is_memory
 from ..._runtime import Component
+from ..._thread import Mutex
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError, InvalidArgumentError
 from .place import DATABASE
@@ -80,7 +80,7 @@ class SqliteComponent(Component):
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self.durable = durability == "full"
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._engine: Engine | None = None
         self._peers: Peers | None = None
         self._sweeping = self._closed = False

@@ -8,13 +8,13 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..._clock import Clocks
+from ..._thread import Mutex
 from .lookout import Lookout
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Bells:
         self._folder = folder
         self._lookout = None if folder is None else Lookout(clocks, news, self._ring_all)
         self._local: dict[str, set[Waiter]] = {}
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._sender: socket.socket | None = None
         self._closed = False
         self._descriptor: int | None = None
@@ -270,7 +270,7 @@ class Bells:
 
     def forked(self) -> None:
         """In a forked child: let go of the parent's sockets without taking them down."""
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._close(unlink=False)
 
     def _close(self, *, unlink: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..._clock import Clocks
 from ..._home import is_memory
 from ..._log import logger, repeated
 from ..._operation import Operation
+from ..._thread import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from . import schema
 from .bell import Bells
@@ -56,7 +56,7 @@ _LEAVING: Final = 1.0
 _LOOK_EVERY: Final = 0.005
 """Seconds for which readers believe that the files are in their places."""
 _engines: dict[str, Engine] = {}
-_engines_lock = threading.RLock()
+_engines_lock = Mutex()
 # connections that must not be closed: a forked child inherited them, or a write still waits
 _inherited: list[Any] = []
 
@@ -107,7 +107,7 @@ class Engine:
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
         self.bells = Bells(None if self.memory else Path(path).parent / "wake", clocks, self._news)
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._rounds: Rounds | None = None
         self._gate: Gate | NoGate = NoGate()
         self._readers: list[_Reader] = []
@@ -131,7 +131,7 @@ class Engine:
         """
         if self._is_open:
             return
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        if self._lock._is_owned():
             raise UnavailableError(
                 f"a signal handler or __del__ uses {self.path} while its own thread opens it: later", retryable=False
             )
@@ -155,7 +155,7 @@ class Engine:
         except OSError as error:
             raise explain_os_error(error, Path(self.path)) from error
         finally:
-            if self._lock._is_owned():  # type: ignore[attr-defined]
+            if self._lock._is_owned():
                 self._lock.release()
 
     def _open_memory(self) -> None:
@@ -394,13 +394,13 @@ class Engine:
         for reader in (*self._readers, *self._held):
             _keep_forever(reader)
         self._gate = NoGate()
-        self._rounds, self._readers, self._lock = None, [], threading.RLock()
+        self._rounds, self._readers, self._lock = None, [], Mutex()
         self._resting, self._held = [], []
         self._all_readers = weakref.WeakSet()
         self._is_open, self._closed = False, True
         self.bells.forked()
         global _engines_lock
-        _engines_lock = threading.RLock()
+        _engines_lock = Mutex()
         _engines.pop(self.path, None)
 
     # -- reading ----------------------------------------------------------

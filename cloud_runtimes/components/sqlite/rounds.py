@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..._heap import keep_freed
 from ..._log import logger
 from ..._operation import Operation, mark_interrupted
-from ..._thread import Background
+from ..._thread import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from .failures import explain
 from .gate import Gate, NoGate
@@ -56,7 +56,7 @@ class Rounds:
         sweep: Callable[[], float],
     ) -> None:
         self.connection = connection
-        self.mutex = threading.RLock()
+        self.mutex = Mutex()
         self._gate = gate
         self._path = path
         self._gone = gone
@@ -68,7 +68,7 @@ class Rounds:
         self._synchronous: bool | None = None
         self._version: int | None = None
         # held while SQLite works, so that a fork can wait for its end
-        self.working = threading.Lock()
+        self.working = Mutex()
         # what an interrupted caller needs to know: whether its job was being written, and how far that was
         self._writing: Job | None = None
         self._stage = _IDLE
@@ -124,7 +124,7 @@ class Rounds:
 
     def is_inside(self) -> bool:
         """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
-        return bool(self.mutex._is_owned())  # type: ignore[attr-defined]
+        return bool(self.mutex._is_owned())
 
     def _wait(self, job: Job, op: Operation) -> None:
         """Leave the job to the writer thread and wait for it."""

@@ -5,13 +5,13 @@ It opens components by name. With no component configured, every service stands 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from ... import registry
 from ..._runtime import Component, Runtime
+from ..._thread import Mutex
 from ...config import ClientSettings, build, setting, without_values
 from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
 
@@ -94,7 +94,7 @@ class CapaRuntime(Runtime):
     def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
         super().__init__(settings, bridge)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
         self._peers: Peers | None = None
 

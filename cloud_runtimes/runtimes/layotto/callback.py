@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ... import _fork
 from ..._layotto.messages import APP, messages
 from ..._link.transport import Stream
+from ..._thread import Mutex
 from ...errors import AlreadyExistsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class _Registry:
     """The servers of this process, by host and port."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.servers: dict[tuple[str, int], _Server] = {}
         self.parents: list[Any] = []
         _fork.register(self)
@@ -38,7 +39,7 @@ class _Registry:
     def forked(self) -> None:
         """In a forked child: the servers are the parent's."""
         self.parents.append(self.servers)
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.servers = {}
 
 

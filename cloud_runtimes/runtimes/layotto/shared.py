@@ -5,12 +5,12 @@ A second stream for a topic is ended by the sidecar, and the end of a stream of 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ... import _fork
 from ..._link.transport import Stream
+from ..._thread import Mutex
 
 if TYPE_CHECKING:
     from .link import LayottoLink
@@ -26,7 +26,7 @@ class _Registry:
     """The streams of this process."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.streams: dict[_Key, _Shared] = {}
         # of configuration, that are ended and whose sidecar may not have noticed
         self.ending: dict[_Key, Stream] = {}
@@ -36,7 +36,7 @@ class _Registry:
     def forked(self) -> None:
         """In a forked child: the streams are the parent's."""
         self.parents.append((self.streams, self.ending))  # letting go of one would end it
-        self.lock = threading.RLock()
+        self.lock = Mutex()
         self.streams = {}
         self.ending = {}
 
