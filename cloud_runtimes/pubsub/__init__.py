@@ -1,6 +1,6 @@
 """Pub/sub: CloudEvents to topics, consumer groups, batching publishers."""
 
-from .driver import Answer, Delivery, EventSource, PubSubDriver, SubscribeRequest
+from .driver import Answer, Cause, Delivery, EventSource, PubSubDriver, SubscribeRequest
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription
@@ -16,6 +16,7 @@ from .types import (
 
 __all__ = [
     "Answer",
+    "Cause",
     "Delivery",
     "DeliveryReport",
     "DropEvent",

@@ -41,7 +41,7 @@ class Publisher(Handle):
 
     *Accepted* (`send` returned) is in memory, *delivered* is at the broker: a SIGKILL loses the difference. `flush` waits for it; `close`, ``with``, the client and the exit of the program do too.
 
-    One thread's events of one key arrive in order, retries included. In a forked child it starts empty, with new ids and counters; the parent alone sends what it had.
+    What a slow broker does not take in time is sent again in smaller parts, and only what did not arrive. One thread's events of one key arrive in order, retries included. In a forked child it starts empty, with new ids and counters; the parent alone sends what it had.
     """
 
     outlives_fork: Final = True
