@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from ._found import HOME
+from .config import without_values
 from .errors import InvalidArgumentError
 
 __all__ = ["MEMORY", "home_folder", "is_memory"]
@@ -18,6 +19,7 @@ def is_memory(home: str) -> bool:
     return home.startswith(MEMORY)
 
 
+@without_values
 def home_folder(setting: str | None) -> str:
     """Return the home: the setting, ``CLOUD_RUNTIMES_HOME``, or ``.cloud_runtimes`` in the working directory."""
     home = setting or os.environ.get("CLOUD_RUNTIMES_HOME") or HOME
