@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, M
 from typing import Any, Final
 
 from .._operation import check_metadata
+from ..codec.payload import content_kind
 from ..errors import InvalidArgumentError
 from .driver import Chunk, FileWrite
 
@@ -69,15 +70,8 @@ def file_write(content_type: Any, metadata: Mapping[str, str] | None, overwrite:
     """Check how to store a file."""
     if content_type is None:
         content_type = DEFAULT_TYPE
-    elif (
-        not isinstance(content_type, str)
-        or not 0 < len(content_type) <= 255
-        or not content_type.isascii()
-        or not content_type.isprintable()
-    ):
-        raise InvalidArgumentError(
-            f"content_type {content_type!r}: give one such as 'text/csv', at most 255 characters"
-        )
+    else:
+        content_kind(content_type)
     if not isinstance(overwrite, bool):
         raise InvalidArgumentError(f"overwrite must be True or False, got {overwrite!r}")
     check_metadata(metadata)
