@@ -37,7 +37,7 @@ TAGS: Final = "tags"
 SUBSCRIBE: Final = "subscribe"
 """`subscribe_configuration`; a driver that does not declare it refuses it before any I/O, and says what would help."""
 VERSION: Final = "version"
-"""Items have a version, another after every change."""
+"""Items have a version, another after every change. Saving what is stored already may be one or not."""
 
 
 class Selection(NamedTuple):

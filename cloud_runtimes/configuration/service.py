@@ -161,7 +161,7 @@ class ConfigurationService(Service):
 
         Args:
             store_name, timeout, metadata: as in `get_configuration`.
-            items: an item's version is not looked at.
+            items: an item's version is not looked at. One that is stored as it is already keeps its version, and wakes nobody, where the component can compare (the embedded store does).
             group, label: of the items that name none.
 
         Raises:

@@ -18,6 +18,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.components.sqlite.sweep import TOMBSTONE_MS, sweep_tombstones
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
+from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
 
 
 class Ahead:
@@ -373,3 +374,30 @@ def test_killed_writers(
     figure(
         f"SIGKILL of two writers of configuration, {count} rounds", f"{acknowledged:,} saves acknowledged, none lost"
     )
+
+
+@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
+def test_saving_what_is_there_is_no_change(client: CloudRuntimesClient, face: type[Face]) -> None:
+    own, service = face(), client.configuration
+    same = ConfigurationItem("k", "1", tags={"a": "b"}, metadata={"m": "n"})
+    own.call(service, "save_configuration", "app", [same, ConfigurationItem("other", "1")])
+    before = own.call(service, "get_configuration_items", "app")
+    with service.subscribe_configuration("app") as sub:
+        assert sub.receive(10)
+        own.call(service, "save_configuration", "app", [same, ConfigurationItem("other", "1")])
+        assert own.call(service, "get_configuration_items", "app") == before
+        for changed in (
+            {"value": "2"},
+            {"value": "2", "tags": {"a": "c"}},
+            {"value": "2", "metadata": {"m": "o"}},
+            {"value": "2"},
+        ):
+            own.call(service, "save_configuration", "app", [ConfigurationItem("k", **changed), before["other"]])  # type: ignore[arg-type]
+            got = sub.receive(10)
+            assert got is not None
+            assert list(got) == ["k"], "what did not change was handed out"
+            assert int(got["k"].version or 0) > int(before["k"].version or 0)
+        own.call(service, "delete_configuration", "app", ["k"])
+        own.call(service, "save_configuration", "app", {"k": "2"})  # as it was before the delete
+        assert own.call(service, "get_configuration", "app", ["k"]) == {"k": "2"}
+    own.close()

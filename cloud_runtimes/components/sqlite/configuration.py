@@ -47,7 +47,9 @@ WHERE s.name = :name
 _SAVE: Final = (
     "INSERT INTO configuration (store, grp, label, key, version, deleted, tags, metadata, value) "
     "VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?) ON CONFLICT (store, grp, label, key) DO UPDATE SET "
-    "version = excluded.version, deleted = NULL, tags = excluded.tags, metadata = excluded.metadata, value = excluded.value"
+    "version = excluded.version, deleted = NULL, tags = excluded.tags, metadata = excluded.metadata, value = excluded.value "
+    # what is saved as it is already is no change
+    "WHERE deleted IS NOT NULL OR value <> excluded.value OR tags IS NOT excluded.tags OR metadata IS NOT excluded.metadata"
 )
 _DELETE: Final = (
     "UPDATE configuration SET version = ?, deleted = ?, tags = NULL, metadata = NULL, value = '' "
@@ -131,13 +133,15 @@ class SqliteConfiguration(ConfigurationDriver):
 
         def body(connection: sqlite3.Connection) -> None:
             store, version = self._version(connection)
-            connection.executemany(
-                _SAVE,
-                [(store, *row[:3], version + number, *row[3:]) for number, row in enumerate(rows, 1)],
-            )
-            connection.execute(_VERSION, (store, version + len(rows)))
+            before = version
+            for row in rows:
+                version += connection.execute(_SAVE, (store, *row[:3], version + 1, *row[3:])).rowcount
+            job.bells = (self._bell,) if version != before else ()
+            if version != before:
+                connection.execute(_VERSION, (store, version))
 
-        return self._job(body, size)
+        job = self._job(body, size)
+        return job
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
         self._engine.run(self._deleting(selection), op)
