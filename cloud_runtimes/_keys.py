@@ -7,7 +7,7 @@ from typing import Final
 
 from .errors import InvalidArgumentError
 
-__all__ = ["MAX_KEY_BYTES", "check_key", "check_keys"]
+__all__ = ["MAX_KEY_BYTES", "check_key", "check_keys", "check_several"]
 
 MAX_KEY_BYTES: Final = 1024
 
@@ -35,8 +35,13 @@ def check_key(key: str, *, bars: bool = False) -> str:
     return key
 
 
+def check_several(what: str, values: object) -> None:
+    """Refuse what is one thing where several are wanted."""
+    if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{what} must be several, not one {type(values).__name__}: give a list")
+
+
 def check_keys(keys: Iterable[str]) -> list[str]:
     """Return several keys, each once."""
-    if isinstance(keys, str):
-        raise InvalidArgumentError("keys must be several keys, not one str: give a list")
+    check_several("keys", keys)
     return list(dict.fromkeys(check_key(key) for key in keys))

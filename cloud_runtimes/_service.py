@@ -94,9 +94,7 @@ class Service:
         driver = self._drivers.get(name)
         if driver is None:
             if not isinstance(name, str) or not name or len(name) > 255 or not name.isprintable():
-                raise InvalidArgumentError(
-                    f"{self.name}: {name!r} is no name of a component: give printable text of 1 to 255 characters"
-                )
+                raise self._no_name(name)
             with _fork.importing:
                 runtime = self._client._runtime_for(self)
                 self._runtime_name = runtime.name
@@ -108,15 +106,23 @@ class Service:
                     driver = self._drivers[name] = runtime.driver(self.name, name)
         return driver
 
+    def _no_name(self, name: Any) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"{self.name}: {name!r} is no name of a component: give printable text of 1 to 255 characters"
+        )
+
     def _leaves(self, error: BaseException, method: Method, component: Any) -> None:
         """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied.
 
         Raises:
+            InvalidArgumentError: instead of a `TypeError`, where the component's name is of a type that no driver can be found by.
             ResourceExhaustedError: instead of a system's error that too many files are open, such as by an import on first use.
         """
         name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
             place(error, method, name, self._runtime_name or None)
+        elif isinstance(error, TypeError) and isinstance(component, (list, dict, set, bytearray)):
+            raise self._no_name(component) from None  # drivers are looked up by it first of all
         elif (exhausted := out_of_files(error)) is not None:
             place(exhausted, method, name, self._runtime_name or None)
             raise exhausted from error

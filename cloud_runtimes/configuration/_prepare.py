@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._keys import check_key, check_keys
+from .._keys import check_key, check_keys, check_several
 from .._operation import check_metadata
 from ..errors import InvalidArgumentError
 from .driver import Selection
@@ -43,8 +43,7 @@ def items_to_save(
     check_namespace("label", label)
     if isinstance(items, Mapping):
         items = [ConfigurationItem(key, value) for key, value in items.items()]
-    elif isinstance(items, (str, bytes)):
-        raise InvalidArgumentError("items must be a mapping of keys to values, or ConfigurationItem objects")
+    check_several("items", items)
     return [_item(each, group, label) for each in items]
 
 

@@ -100,6 +100,10 @@ def _adapters(
 
 def _adapter(annotation: Any, lacks: frozenset[type]) -> Callable[[Any], Any] | None:
     """Return what makes a value of a database without that type into one that fits the annotation."""
+    try:
+        hash(annotation)
+    except TypeError:
+        raise InvalidArgumentError(f"type must be a type, not {annotation!r}") from None
     members = set(
         typing.get_args(annotation) if _kind(annotation) in (typing.Union, types.UnionType) else (annotation,)
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _propagation
+from .._keys import check_several
 from .._native import events as kernel
 from .._native import telemetry
 from ..codec.payload import encode_payload
@@ -152,6 +153,7 @@ class OutgoingBulk:
     ) -> None:
         if isinstance(events, (str, bytes, bytearray, Mapping)):
             raise InvalidArgumentError("publish_bulk takes several events: give a list of payloads or OutgoingEvent")
+        check_several("events", events)
         self.frames: list[bytes] = []
         self.ids: list[str] = []
         self._header = (app_id, EVENT_TYPE, topic)

@@ -177,7 +177,10 @@ def prepare(
     metadata: Mapping[str, str] | None,
 ) -> RpcCall:
     """Check and encode one call."""
-    path = _paths.get(method) or check_method(method)
+    try:
+        path = _paths.get(method) or check_method(method)
+    except TypeError:  # it cannot be a key
+        path = check_method(method)
     body: Body
     if data is None:
         body, content_type = b"", None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from .._keys import check_several
 from .._operation import check_metadata
 from ..codec.payload import decode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
@@ -56,6 +57,7 @@ def bulk_writes(
     keys: list[str] = []
     writes: list[StateWrite] = []
     failed: dict[Any, CloudRuntimesError] = {}
+    check_several("items", items)
     for each in items:
         if not isinstance(each, StateItem):
             raise InvalidArgumentError(f"save_bulk takes a mapping or StateItem objects, not {type(each).__name__}")

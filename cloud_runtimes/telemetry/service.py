@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -161,7 +161,10 @@ class TelemetryService(Service):
         """
         from ._handler import TelemetryHandler
 
-        return TelemetryHandler(self.logger, self._pipeline.is_sender, level)
+        try:
+            return TelemetryHandler(self.logger, self._pipeline.is_sender, level)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"level must be a level of logging, such as 20 or 'INFO': {error}") from None
 
     # -- OpenTelemetry's API --
 
@@ -204,12 +207,13 @@ class TelemetryService(Service):
         Args:
             headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
         """
-        context: kernel.SpanContext | None = _propagation.extract(_propagation.headers_of(headers))
+        context: kernel.SpanContext | None = _extracted(_propagation.extract, headers)
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
         """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
-        return _propagation.extract_baggage(_propagation.headers_of(headers))
+        baggage: dict[str, str] = _extracted(_propagation.extract_baggage, headers)
+        return baggage
 
     def baggage(self) -> Mapping[str, str]:
         """Return the baggage of this context."""
@@ -314,3 +318,12 @@ def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporte
     if is_memory(home):
         return MemoryExporter(settings.file_bytes)
     return FileExporter(Path(home) / "telemetry", settings.file_bytes)
+
+
+def _extracted(extract: Callable[[Any], Any], headers: Any) -> Any:
+    try:
+        return extract(_propagation.headers_of(headers))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"headers must be a mapping, pairs of name and value, or an Event that was received, not {type(headers).__name__}"
+        ) from error
