@@ -423,7 +423,8 @@ class Engine:
         self, op: Operation, sql: str, parameters: Parameters = (), *, inline: bool = True
     ) -> list[Any]:
         """Asynchronous `query`: a point read runs on the loop; one that would wait, or a long one, in a thread."""
-        if inline and (self._readers or (self.memory and self._is_open)):  # making a reader may wait
+        # where there are too many readers, getting another may wait
+        if inline and self._is_open and (self._readers or len(self._all_readers) < _MOST_READERS):
             try:
                 return self._query(op, sql, parameters)
             except _Gone:

@@ -32,6 +32,8 @@ __all__ = ["SqliteLock", "sweep_locks"]
 
 _TURN: Final = 500
 """Milliseconds that who is next has to take a free lock before the one behind may."""
+_LOOK_EVERY: Final = 0.25
+"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost ring does not cost its place."""
 _FORGET: Final = 60_000
 """Milliseconds after which an expired lock leaves no trace."""
 
@@ -325,7 +327,7 @@ class _Waits:
 
     async def wait(self, waiting: _Waiting, seconds: float) -> None:
         assert waiting.waiter is not None
-        waiting.waiter.wait(min(seconds, waiting.waiter.net))
+        waiting.waiter.wait(min(seconds, waiting.waiter.net, _LOOK_EVERY))
 
 
 class _Awaits(_Waits):
@@ -339,7 +341,7 @@ class _Awaits(_Waits):
 
     async def wait(self, waiting: _Waiting, seconds: float) -> None:
         assert waiting.waiter is not None
-        await waiting.waiter.wait_async(min(seconds, waiting.waiter.net))
+        await waiting.waiter.wait_async(min(seconds, waiting.waiter.net, _LOOK_EVERY))
 
 
 def _head(connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
