@@ -10,7 +10,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
-from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError
+from cloud_runtimes.errors import CloudRuntimesError, InternalError, InvalidArgumentError
 from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
 
 WRONG = (7, 1.5, float("nan"), True, None, b"\xff", "\ud800", [1], {1: 2}, {1}, object())
@@ -62,8 +62,9 @@ def test_what_is_of_the_wrong_type(
     for wrong in WRONG:
         try:
             made = own.call(target, name, **{**right, argument: wrong})
-        except CloudRuntimesError as error:
-            assert error.code != "INTERNAL", f"{argument}={wrong!r}: {error!r}"
+        except InternalError:
+            raise  # what nobody thought of
+        except CloudRuntimesError:
             continue
         if hasattr(made, "_close_by_client"):
             made._close_by_client(0.0)

@@ -38,6 +38,8 @@ _SCAN: Final = 5000
 _STEP_MS: Final = 500
 """By how much the wall clock must have gone back for that to be noticed."""
 _DEAD_EVERY: Final = 1000
+_LOOK_EVERY: Final = 0.25
+"""Seconds after which a runner looks by itself; there is one for each application in a process."""
 _TIMEOUT: Final = 10.0
 _IDLE: Final = 0.05
 
@@ -354,7 +356,7 @@ class SqliteRuns(RunSource):
 
             time.sleep(min(seconds, 0.25))
             return
-        pause = min(seconds, self._next, waiter.net)
+        pause = min(seconds, self._next, waiter.net, _LOOK_EVERY)
         if self._held:
             pause = min(pause, max(0.0, (self._renew_at - self._engine.clocks.boot_ms()) / 1000))
         waiter.wait(pause)
