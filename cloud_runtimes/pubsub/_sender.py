@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from .._log import logger, repeated
+from .._log import repeated
 from .._native import batch as kernel
 from .._operation import Method, Operation
 from .._thread import Background, Changes, Mutex
@@ -272,7 +272,14 @@ class Sender:
             try:
                 self._on_delivery(report)
             except Exception as error:
-                logger().exception("on_delivery of the publisher to %s failed: %s", self._topic, error)
+                name = f"{self._pubsub_name}/{self._topic}"
+                repeated(
+                    f"on_delivery {name}",
+                    "on_delivery of the publisher to %s failed; events go on: %r",
+                    name,
+                    error,
+                    exc_info=error,
+                )
         elif report.failed:
             with self._lock:
                 self._failed += len(report.failed)

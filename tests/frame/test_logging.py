@@ -101,7 +101,7 @@ _TOLD = [
     "ValueError: no event",
     "bus/numbers (group shop): event ",
     " does not fit and becomes a dead letter: ",
-    "on_delivery of the publisher to orders failed: no report",
+    "on_delivery of the publisher to bus/orders failed; events go on: ValueError('no report')",
     "ValueError: no report",
     "the handler of configuration 'app' failed for 1 keys, and gets them again: ValueError('no item')",
     "ValueError: no item",
