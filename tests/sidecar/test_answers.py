@@ -100,6 +100,22 @@ def test_an_answer_may_be_as_large_as_a_request(tmp_path: Any) -> None:
         assert (http.status, rpc.code) == (200, "OK")
 
 
+def test_many_jobs(tmp_path: Any) -> None:
+    with narrow(tmp_path, items=2) as one:
+        for number in range(3):
+            kinds = messages()
+            job = kinds.Job(name=f"job{number}", schedule="@daily")
+            assert (
+                call(
+                    one.grpc_address, "ScheduleJobAlpha1", kinds.ScheduleJobRequest(job=job), "ScheduleJobResponse"
+                ).code
+                == "OK"
+            )
+        listed = call(one.grpc_address, "ListJobs", kinds.ListJobsRequest(), "ListJobsResponse")
+        assert (listed.code, listed.reason) == ("RESOURCE_EXHAUSTED", "ERR_RESPONSE_TOO_LARGE")
+        assert "2 items" in listed.text
+
+
 def invoke(sidecar: Sidecar, name: str, operation: str, **metadata: str) -> tuple[Answer, Answer]:
     """Call a binding over both protocols."""
     request = messages().InvokeBindingRequest(name=name, operation=operation, metadata=metadata)

@@ -8,6 +8,7 @@ from ..._dapr.failures import GRPC_TO_HTTP, DaprError
 from ...errors import AlreadyExistsError, CloudRuntimesError, InvalidArgumentError, NotFoundError
 from ...schedule import Job
 from ..context import Context
+from ..limits import Budget
 from .job import DaprJob, restored
 
 __all__ = ["HANDLER", "JobsApi"]
@@ -20,8 +21,9 @@ class JobsApi:
     """The jobs of an application."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._schedule = context.client.schedule
-        self._told = {"appID": context.settings.app_id, "namespace": "default"}
+        self._told = {"appID": context.settings.app_id, "namespace": context.settings.namespace}
 
     async def schedule(self, job: DaprJob, overwrite: bool) -> None:
         """Store a job."""
@@ -83,6 +85,12 @@ class JobsApi:
         except CloudRuntimesError as error:
             raise self._failure("LIST_JOBS", f"failed to list jobs due to: {error.message}") from error
         return [made for job in jobs if (made := _restored(job)) is not None]
+
+    def budget(self) -> Budget:
+        """Return the budget for the answer that tells all of `list`."""
+        return self._context.budget(
+            "the jobs of the application", "delete those that are over, or ask for one by its name"
+        )
 
     async def delete_by_prefix(self, prefix: str) -> None:
         """Delete the jobs whose names begin so; ``""``: all."""

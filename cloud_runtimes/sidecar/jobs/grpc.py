@@ -41,7 +41,13 @@ class JobMethods:
         return messages().DeleteJobResponse()
 
     async def _list(self, request: Any, context: Any) -> Any:
-        return messages().ListJobsResponse(jobs=[_message(job) for job in await self._api.list()])
+        reply = messages().ListJobsResponse()
+        budget = self._api.budget()
+        for job in await self._api.list():
+            message = _message(job)
+            budget.add(message.ByteSize())
+            reply.jobs.append(message)
+        return reply
 
     async def _delete_by_prefix(self, request: Any, context: Any) -> Any:
         await self._api.delete_by_prefix(request.name_prefix)
