@@ -41,6 +41,8 @@ __all__ = [
 BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""
 
+_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {"file": {"path": "settings.json"}}
+"""Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dapr": {"dapr": {"http_endpoint": "http://localhost:3500", "grpc_endpoint": "grpc://localhost:50001"}},
     "layotto": {"layotto": {"grpc_endpoint": "grpc://localhost:34904"}},
@@ -135,7 +137,7 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
     found: dict[str, dict[str, frozenset[str]]] = {}
     for name in built_in(registry.COMPONENTS):
         made = registry.find(registry.COMPONENTS, name)
-        component = made(config.build(made.Settings, {}, name), plain, Bridge())
+        component = made(config.build(made.Settings, _SETTINGS.get(name, {}), name), plain, Bridge())
         try:
             found[name] = {service: component.driver(service, "features").features for service in made.services}
         finally:
