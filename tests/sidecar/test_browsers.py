@@ -155,9 +155,18 @@ def attack(browser: Chrome, target: Target, url: str) -> None:
     target.is_untouched()
 
 
-@pytest.mark.parametrize("server", ["sidecar", "rpc"])
-@pytest.mark.parametrize("host", ["localhost", FOREIGN])
-@pytest.mark.parametrize("by", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    ("server", "host", "by"),
+    [
+        ("sidecar", FOREIGN, "127.0.0.1"),
+        ("sidecar", FOREIGN, "localhost"),
+        ("sidecar", FOREIGN, "0.0.0.0"),
+        ("sidecar", FOREIGN, "[::ffff:127.0.0.1]"),
+        ("sidecar", "localhost", "localhost"),
+        ("rpc", FOREIGN, "127.0.0.1"),
+        ("rpc", "localhost", "0.0.0.0"),
+    ],
+)
 def test_a_page_of_another_origin(browser: Chrome, target: Target, server: str, host: str, by: str) -> None:
     address = target.serve_sidecar() if server == "sidecar" else target.serve_rpc()
     with OtherOrigin() as other:
