@@ -18,7 +18,7 @@ import pytest
 STORES = 800
 """Components of state: a test has one of its own, as in memory nothing empties them."""
 FILES = 700
-IN_REDIS = 500
+IN_REDIS = 600
 """Components of each kind that are in Redis, each in a database of its own there."""
 KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "configuration": ("configuration.redis", {}),
