@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
+from ports import reserved_port
 
 from cloud_runtimes.cli._daprd import Daprd, taken_out
 from cloud_runtimes.cli._serve import _merged, _Signals
@@ -99,9 +100,7 @@ def test_it_serves_both_protocols_until_a_signal(
 def test_tokens_and_ports_come_from_options_and_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_API_TOKEN", "from the environment")
     monkeypatch.setenv("DAPR_HTTP_PORT", "1")  # of a sidecar around this one: neither a port to take nor a runtime
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with _serving("serve", "-H", str(port), "--no-grpc") as (_, found):
+    with reserved_port() as port, _serving("serve", "-H", str(port), "--no-grpc") as (_, found):
         assert (found[1], found[2]) == (f"http://127.0.0.1:{port}", None)
         url = f"{found[1]}/v1.0/state/store/absent"
         assert _status(url) == 401

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from harnesses import HereRpc, MemoryHarness
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.sidecar import Sidecar, SidecarSettings
@@ -105,8 +105,8 @@ class DaprRpcHarness(HereRpc):
     service = "beside"
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._reserved = reserved_port()
+        self._port = self._reserved.__enter__()
         self._beneath = CloudRuntimesClient(app_id=self.service, config={"capa": {"home": str(folder / "home")}})
         settings = SidecarSettings(
             app_id=self.service, app_port=self._port, http_port=0, grpc_port=None, max_body=MAX_BODY
@@ -132,6 +132,7 @@ class DaprRpcHarness(HereRpc):
         super().close()
         self._sidecar.close()
         self._beneath.close()
+        self._reserved.__exit__(None, None, None)
 
 
 DAPR_RPC = {DaprRpcHarness.name: DaprRpcHarness}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 from dapr_harnesses import Beside, DaprGrpc, DaprHttp
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 
@@ -15,9 +15,13 @@ class Jobs(Beside):
     """A sidecar that sends what is due to a port, on which each test listens in turn."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self._reserved = reserved_port()
+        self.port = self._reserved.__enter__()
         super().__init__(folder, app_port=self.port, client={"app_id": "suite"})
+
+    def close(self) -> None:
+        super().close()
+        self._reserved.__exit__(None, None, None)
 
 
 class DaprJobs(DaprHttp):

@@ -6,13 +6,13 @@ import csv
 import io
 import os
 import re
-import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from ports import reserved_port
 
 from cloud_runtimes.demo import _flights as flights
 from cloud_runtimes.demo._home import HomeError, prepare, remove
@@ -100,12 +100,11 @@ def test_over_a_sidecar_by_configuration_alone(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "dapr.toml").write_text('runtime = "dapr"\n')
     # the sidecar's: over it neither of the demo's processes knows a store
     monkeypatch.setenv("CLOUD_RUNTIMES_SECRET_DEMO_REPORT__KEY", "a key of the test")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    serve = [sys.executable, "-m", "cloud_runtimes", "serve", "--app-id", "flights-demo", "--app-port", str(port)]
+    serve = [sys.executable, "-m", "cloud_runtimes", "serve", "--app-id", "flights-demo"]
     demo = [sys.executable, "-m", "cloud_runtimes.demo", "--config", "dapr.toml", "--events", "400"]
-    command = [*serve, "-H", "0", "-G", "0", "--", *demo]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    with reserved_port() as port:
+        command = [*serve, "--app-port", str(port), "-H", "0", "-G", "0", "--", *demo]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "all totals as in the file, nothing lost" in result.stdout
     assert re.search(r"^report +[0-9.]+ ms by RPC, signed$", result.stdout, re.MULTILINE)

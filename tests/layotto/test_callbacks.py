@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from fake_layotto import FakeLayotto
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import AlreadyExistsError, UnavailableError
@@ -17,10 +18,9 @@ SOON = 20.0
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-    return number
+def port() -> Iterator[int]:
+    with reserved_port() as number:
+        yield number
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def client_on(address: str, port: int) -> Iterator[CloudRuntimesClient]:
 
 
 @pytest.fixture
-def address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+def address() -> Iterator[str]:
+    with reserved_port() as number:
+        yield f"127.0.0.1:{number}"
 
 
 def test_events_come_back(beneath: CloudRuntimesClient, address: str, port: int, face: Face) -> None:

@@ -18,6 +18,7 @@ import pytest
 from apps import App, Got, Reply, until
 from load import BIG
 from others import PATIENCE, Other, other, run, times
+from ports import reserved_port
 from raw import call, send
 
 from cloud_runtimes._dapr.messages import messages
@@ -302,11 +303,9 @@ def test_an_application_that_hangs(tmp_path: Path, rounds: Rounds, figure: Figur
 
 def test_an_application_that_dies(tmp_path: Path, rounds: Rounds) -> None:
     """What it has not acknowledged comes again once it is back, and nothing that was published is lost."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     count, deaths = rounds(100, 2000), rounds(1, 10)
     got: set[int] = set()
-    with serving(tmp_path, app_port=port) as sidecar:
+    with reserved_port() as port, serving(tmp_path, app_port=port) as sidecar:
         for number in range(count):
             assert send(sidecar.url, "POST", "/v1.0/publish/bus/orders", number).status == 204
         for _ in range(deaths):

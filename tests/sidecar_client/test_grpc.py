@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import forked
 import grpc
 import pytest
+from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient, errors
 from cloud_runtimes._dapr.messages import messages
@@ -101,10 +101,9 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        found: int = free.getsockname()[1]
-        return found
+def port() -> Iterator[int]:
+    with reserved_port() as found:
+        yield found
 
 
 @pytest.fixture
