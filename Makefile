@@ -59,7 +59,7 @@ format: setup ## make the style right
 	$(BIN)/black --quiet .
 
 protos: setup ## compile the .proto files of Layotto anew
-	$(BIN)/python -m cloud_runtimes._layotto.generate
+	$(BIN)/python -m cloud_runtimes.protocols.layotto.generate
 
 docs: setup ## rewrite the generated tables of the documentation
 	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md

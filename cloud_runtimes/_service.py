@@ -8,14 +8,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
-from . import _fork
-from ._operation import Method, Operation, mark_interrupted, out_of_files, place
+from ._core import fork
 from .errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
+from .spi.operation import Method, Operation, mark_interrupted, out_of_files, place
 
 if TYPE_CHECKING:
-    from ._driver import Driver
     from .client import CloudRuntimesClient
     from .resiliency._calls import Rules
+    from .spi.driver import Driver
     from .telemetry._calls import Calls
 
 __all__ = ["Service", "placed"]
@@ -95,7 +95,7 @@ class Service:
         if driver is None:
             if not isinstance(name, str) or not name or len(name) > 255 or not name.isprintable():
                 raise self._no_name(name)
-            with _fork.importing:
+            with fork.importing:
                 runtime = self._client._runtime_for(self)
                 self._runtime_name = runtime.name
                 self._timeout = self._client._timeout

@@ -12,9 +12,10 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from . import _fork, config, registry
-from ._operation import CLIENT_TIMEOUT, check_timeout, out_of_files
-from ._thread import Background, Mutex
+from . import config, registry
+from ._core import fork
+from ._core.arguments import CLIENT_TIMEOUT, check_timeout
+from ._core.threads import Background, Mutex
 from .errors import (
     ClosedError,
     CloudRuntimesError,
@@ -23,12 +24,11 @@ from .errors import (
     InvalidArgumentError,
     UnavailableError,
 )
+from .spi.operation import out_of_files
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._bridge import Bridge
-    from ._runtime import Runtime
     from ._service import Service
     from .configuration import ConfigurationService
     from .database import DatabaseService
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .rpc import RpcService
     from .schedule import ScheduleService
     from .secret import SecretService
+    from .spi.blocking import Bridge
+    from .spi.component import Runtime
     from .state import StateService
     from .telemetry import TelemetryService
 
@@ -93,7 +95,7 @@ class CloudRuntimesClient:
                 raise InvalidArgumentError(f"{name} must be text, not {type(value).__name__}")
         check_timeout(timeout)
         if runtime is not None and not isinstance(runtime, str):
-            from ._runtime import Runtime
+            from .spi.component import Runtime
 
             if not isinstance(runtime, Runtime):
                 raise InvalidArgumentError(f"runtime must be a name or a Runtime, not {type(runtime).__name__}")
@@ -121,7 +123,7 @@ class CloudRuntimesClient:
         self._closed = False
         self._closer: Background | None = None
         _open_clients.add(self)
-        _fork.register(self)
+        fork.register(self)
 
     def __repr__(self) -> str:
         runtime = self._arguments["runtime"] or (self._runtime.name if self._runtime else "not chosen yet")
@@ -130,7 +132,7 @@ class CloudRuntimesClient:
     # -- services ---------------------------------------------------------
 
     def _service(self, name: str) -> Any:
-        with _fork.importing, self._lock:
+        with fork.importing, self._lock:
             service = self._services.get(name)
             if service is None:
                 try:
@@ -169,11 +171,11 @@ class CloudRuntimesClient:
 
     def _runtime_for(self, service: Service | None = None) -> Runtime:
         """Return the runtime, made when first asked for."""
-        with _fork.importing, self._lock:
+        with fork.importing, self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
             if self._runtime is None:
-                from ._bridge import Bridge
+                from .spi.blocking import Bridge
 
                 settings = self._settings
                 if self._bridge is None:
@@ -354,6 +356,6 @@ def _close_forgotten() -> None:
             if client._closer is not None:
                 client._closer.join(5.0)
         except Exception as error:
-            from ._log import logger
+            from ._core.logs import logger
 
             logger().warning("closing a forgotten client failed: %s", error)

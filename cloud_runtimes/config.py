@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-from ._found import PYPROJECT, beside, find, table_of
-from ._operation import check_timeout
-from ._tables import KINDS, load_parser, read_tables
+from ._core.arguments import check_timeout
+from ._core.config_discovery import PYPROJECT, beside, find, table_of
+from ._core.config_formats import KINDS, load_parser, read_tables
 from .errors import CloudRuntimesError, InvalidArgumentError
 
 __all__ = [
@@ -259,7 +259,7 @@ def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dic
     Homes of a file that are relative, and the default home, are beside it.
 
     Args:
-        source: ``None``: the file that `_found.find` finds.
+        source: ``None``: the file that `config_discovery.find` finds.
 
     Raises:
         InvalidArgumentError: a missing or unreadable file, a syntax error, a table that stands twice.

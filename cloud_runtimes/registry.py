@@ -13,7 +13,7 @@ from typing import Any, Final
 from .config import unknown, without_values
 from .errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, UnavailableError
 
-__all__ = ["COMPONENTS", "RUNTIMES", "find", "names"]
+__all__ = ["COMPONENTS", "RUNTIMES", "built_in", "find", "names"]
 
 RUNTIMES: Final = "cloud_runtimes.runtimes"
 COMPONENTS: Final = "cloud_runtimes.components"
@@ -23,13 +23,18 @@ _KINDS: Final = {RUNTIMES: ("runtime", "runtime"), COMPONENTS: ("component", "co
 _found: dict[tuple[str, str], type[Any]] = {}
 
 
-def names(group: str) -> list[str]:
-    """List the names of a group: built-in folders, then entry points. Reads the installed packages' metadata."""
+def built_in(group: str) -> list[str]:
+    """List the built-in names of a group: the folders of its package."""
     package = importlib.import_module(group)
-    built_in = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_"))
+
+
+def names(group: str) -> list[str]:
+    """List the names of a group: built-in ones, then entry points. Reads the installed packages' metadata."""
     from importlib.metadata import entry_points
 
-    return built_in + sorted({point.name for point in entry_points(group=group)} - set(built_in))
+    inside = built_in(group)
+    return inside + sorted({point.name for point in entry_points(group=group)} - set(inside))
 
 
 @without_values
@@ -84,7 +89,7 @@ def _built_in(group: str, name: str) -> type[Any] | None:
 def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
     from importlib.metadata import entry_points
 
-    from . import _runtime
+    from .spi import component
 
     for point in entry_points(group=group, name=name):
         try:
@@ -93,7 +98,7 @@ def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
             raise InvalidArgumentError(
                 f"{_KINDS[group][0]} {name!r} ({point.value}) cannot be loaded: {error}"
             ) from error
-        base = getattr(_runtime, _KINDS[group][0].capitalize())
+        base = getattr(component, _KINDS[group][0].capitalize())
         if not isinstance(found, type) or not issubclass(found, base):
             raise InvalidArgumentError(f"{_KINDS[group][0]} {name!r} ({point.value}) is no {base.__name__}")
         return found

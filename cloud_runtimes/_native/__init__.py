@@ -9,7 +9,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import _fork
+from .._core import fork
 
 __all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status", "payload", "telemetry"]
 
@@ -71,7 +71,7 @@ class _Ids:
 
 
 _ids = _Ids()
-_fork.register(_ids)
+fork.register(_ids)
 
 
 def native_status() -> NativeStatus:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-from .._thread import Background, Changes
+from .._core.threads import Background, Changes
 
 __all__ = ["Child"]
 

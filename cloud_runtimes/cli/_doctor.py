@@ -90,7 +90,7 @@ def _examine(invocation: Invocation) -> dict[str, Any]:
 
 
 def _found(invocation: Invocation) -> dict[str, str | None]:
-    from .._found import find
+    from .._core.config_discovery import find
 
     found = find(invocation.config)
     return {"from": None, "why": None} if found is None else {"from": str(found.path), "why": found.why}
@@ -107,7 +107,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def _home(runtime_settings: Any) -> str:
-    from .._home import home_folder
+    from .._core.home import home_folder
 
     return home_folder(runtime_settings.get("home"))
 
@@ -129,7 +129,7 @@ def _component(name: str) -> dict[str, Any]:
     try:
         made = registry.find(registry.COMPONENTS, name)
         found["services"] = dict.fromkeys(made.services)
-        from .._bridge import Bridge
+        from ..spi.blocking import Bridge
 
         plain = config.load(
             {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="doctor", api_token=None

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
-from .._thread import Background
+from .._core.threads import Background
 from ..errors import CloudRuntimesError, LeaseLostError
 from ..lock import Lease
 from ._session import Invocation, connect

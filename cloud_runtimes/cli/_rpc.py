@@ -63,7 +63,7 @@ def invoke(
                 note(f"{name}: {value}")
         if response.status >= 300:
             from ..rpc._failures import failure
-            from ..rpc.driver import RpcReply
+            from ..spi.rpc import RpcReply
 
             raise failure(
                 RpcReply(response.status, response.headers, response.content_type, response.data), service, method

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from .. import config
 from ..client import CloudRuntimesClient
+from ..dapr_server import Sidecar, SidecarSettings
+from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
-from ..sidecar import Sidecar, SidecarSettings
-from ..sidecar.server import need_grpc
 from ._child import Child
 from ._errors import UsageError
 from ._session import APP_ID, Invocation, logging_to_stderr
@@ -177,13 +177,13 @@ def _resources(options: ServeOptions, app_id: str) -> Any:
     if options.ignored:
         note(f"warning: without effect here: {', '.join(options.ignored)}")
     if options.configs:
-        from ..sidecar.resources import check_configs
+        from ..dapr_server.resources import check_configs
 
         for each in check_configs(options.configs, app_id):
             note(f"warning: {each}")
     if not options.resources:
         return None
-    from ..sidecar.resources import load
+    from ..dapr_server.resources import load
 
     found = load(
         [path for each in options.resources for path in each.split(",") if path],

@@ -49,7 +49,7 @@ def logging_to_stderr() -> Iterator[None]:
     """Let what the library warns of meanwhile go to stderr."""
     import logging
 
-    from .._log import logger
+    from .._core.logs import logger
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))

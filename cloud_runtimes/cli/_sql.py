@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from ..codec import json
 from ..database import Row
-from ..database._sql import scan
 from ..errors import PayloadError
+from ..spi.sql import scan
 from ._errors import UsageError
 from ._session import Invocation, connect
 from ._streams import note, write

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._home import home_folder
-from .._signals import ending_signals
-from ..telemetry.viewer.server import Viewer
+from .._core.home import home_folder
+from .._core.signals import ending_signals
+from ..dashboard.server import Viewer
 from ._session import Invocation, logging_to_stderr, make_client
 from ._streams import write
 

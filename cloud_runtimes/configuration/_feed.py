@@ -10,11 +10,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from .._log import repeated
-from .._thread import Background, Changes, Mutex
+from .._core.logs import repeated
+from .._core.threads import Background, Changes, Mutex
 from ..errors import ClosedError, CloudRuntimesError, InternalError
-from .driver import ConfigurationSource, Update
-from .types import ConfigurationItem
+from ..spi.configuration import ConfigurationItem, ConfigurationSource, Update
 
 __all__ = ["Feed"]
 

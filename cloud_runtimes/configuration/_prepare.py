@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._keys import check_key, check_keys, check_several
-from .._operation import check_metadata
+from .._core.arguments import check_metadata
+from .._core.keys import check_key, check_keys, check_several
 from ..errors import InvalidArgumentError
-from .driver import Selection
-from .types import ConfigurationItem
+from ..spi.configuration import ConfigurationItem, Selection
 
 __all__ = ["check_namespace", "items_to_save", "selection"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, placed
 from ..errors import CloudRuntimesError, InvalidArgumentError
-from . import driver as spi
+from ..spi import configuration as spi
+from ..spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ..spi.operation import Method, Operation
 from ._feed import Feed
 from ._prepare import items_to_save, selection
-from .driver import ConfigurationDriver, ConfigurationSource, Selection, Update
 from .subscription import ConfigurationSubscription
-from .types import ConfigurationItem
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,15 +9,15 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _fork
-from .._bridge import is_async_callable
-from .._handle import Handle
-from .._log import repeated
-from .._operation import CLIENT_TIMEOUT, check_timeout
-from .._thread import Background
+from .._core import fork
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handlers import is_async_callable
+from .._core.handles import Handle
+from .._core.logs import repeated
+from .._core.threads import Background
 from ..errors import InvalidArgumentError
+from ..spi.configuration import ConfigurationItem
 from ._feed import Feed
-from .types import ConfigurationItem
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,7 +55,7 @@ class ConfigurationSubscription(Handle):
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Begin; from now on it has threads, and the client closes it."""
         client = self._service._client
-        _fork.register(self)
+        fork.register(self)
         if self._handler is None:
             client._loose_handles.add(self)
             self._finalizer = weakref.finalize(self, self._feed.stop)
@@ -207,7 +207,7 @@ class ConfigurationSubscription(Handle):
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None, inside: bool = False) -> None:
-        if self._closed or self._generation != _fork.generation():
+        if self._closed or self._generation != fork.generation():
             return
         # each step may be repeated, by another thread or after an interrupt
         self._feed.stop()

@@ -1,10 +1,20 @@
 """Database (alpha): SQL with bound parameters, typed rows, streams and transactions."""
 
+from ..spi.database import (
+    Column,
+    ColumnInfo,
+    ColumnKind,
+    DatabaseCursor,
+    DatabaseDriver,
+    DatabaseSession,
+    ExecuteResult,
+    Isolation,
+    TableSchema,
+)
 from ._rows import RowStream
-from .driver import DatabaseCursor, DatabaseDriver, DatabaseSession
 from .service import DatabaseService
 from .transaction import DatabaseTransaction
-from .types import Column, ColumnInfo, ColumnKind, ExecuteResult, Isolation, Row, TableSchema
+from .types import Row
 
 __all__ = [
     "Column",

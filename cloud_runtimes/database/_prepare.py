@@ -12,9 +12,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args
 
 from ..errors import InvalidArgumentError
-from ._sql import Sql, scan
-from .driver import CreateTable, DescribeTable, DropTable, Execute, ExecuteMany, Insert, Query, Update
-from .types import Column, ColumnKind, Isolation
+from ..spi.database import (
+    Column,
+    ColumnKind,
+    CreateTable,
+    DescribeTable,
+    DropTable,
+    Execute,
+    ExecuteMany,
+    Insert,
+    Isolation,
+    Query,
+    Update,
+)
+from ..spi.sql import Sql, scan
 
 __all__ = [
     "check_isolation",

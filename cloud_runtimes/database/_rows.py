@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar
 
-from .._handle import Handle
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handles import Handle
 from ..errors import ClosedError
+from ..spi.database import DatabaseCursor, DatabaseDriver, Query, RowSet
+from ..spi.operation import Method, Operation
 from ._typed import maker
-from .driver import DatabaseCursor, DatabaseDriver, Query, RowSet
 
 if TYPE_CHECKING:
     from ._session import Transaction

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._handle import Handle
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.handles import Handle
 from ..errors import ClosedError, CloudRuntimesError
-from . import driver as spi
-from .driver import DatabaseCursor, DatabaseDriver, DatabaseSession, Outcome, Query, Statement
-from .types import Isolation
+from ..spi import database as spi
+from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
+from ..spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from .service import DatabaseService

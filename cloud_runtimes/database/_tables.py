@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, placed
+from ..spi import database as spi
+from ..spi.database import Column, ColumnKind, DatabaseDriver, ExecuteResult, ListTables, TableSchema
+from ..spi.operation import Method, Operation
 from . import _prepare as prepare
-from . import driver as spi
-from .driver import DatabaseDriver, ListTables
-from .types import Column, ColumnKind, ExecuteResult, TableSchema
 
 __all__ = ["TableMethods"]
 

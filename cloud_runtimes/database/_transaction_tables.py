@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .._operation import CLIENT_TIMEOUT, Method
+from .._core.arguments import CLIENT_TIMEOUT
+from ..spi.database import Column, ColumnKind, ExecuteResult, ListTables, TableSchema
+from ..spi.operation import Method
 from . import _prepare as prepare
 from ._session import Transaction
-from .driver import ListTables
-from .types import Column, ColumnKind, ExecuteResult, TableSchema
 
 __all__ = ["TransactionTableMethods"]
 

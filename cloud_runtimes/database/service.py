@@ -6,15 +6,16 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, cast, overload
 
-from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import placed
+from ..spi import database as spi
+from ..spi.database import ExecuteResult, Isolation, RowSet
+from ..spi.operation import Method
 from . import _prepare as prepare
-from . import driver as spi
 from ._rows import STREAM, CallOptions, RowStream, rows
 from ._tables import TableMethods
-from .driver import RowSet
 from .transaction import TRANSACTION, DatabaseTransaction
-from .types import ExecuteResult, Isolation, Row
+from .types import Row
 
 __all__ = ["DatabaseService"]
 

@@ -6,14 +6,15 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, cast, overload
 
-from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from ..spi import database as spi
+from ..spi.database import ExecuteResult, RowSet
+from ..spi.operation import Method
 from . import _prepare as prepare
-from . import driver as spi
 from ._rows import STREAM, CallOptions, RowStream, rows
 from ._session import TRANSACTION
 from ._transaction_tables import TransactionTableMethods
-from .driver import RowSet
-from .types import ExecuteResult, Row
+from .types import Row
 
 __all__ = ["TRANSACTION", "DatabaseTransaction"]
 

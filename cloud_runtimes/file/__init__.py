@@ -1,9 +1,9 @@
 """Files: named content with a type and metadata, stored in one step."""
 
-from .driver import FileDriver, FileReader, FileWrite, FileWriter
+from ..spi.file import FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from .handle import FileHandle
 from .service import FileService
-from .types import AsyncFileSource, FileInfo, FileMode, FileSource
+from .types import AsyncFileSource, FileMode, FileSource
 
 __all__ = [
     "AsyncFileSource",

@@ -6,10 +6,10 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from .._operation import check_metadata
+from .._core.arguments import check_metadata
 from ..codec.payload import content_kind
 from ..errors import InvalidArgumentError
-from .driver import Chunk, FileWrite
+from ..spi.file import Chunk, FileWrite
 
 __all__ = ["CHUNK", "Source", "check_limit", "check_name", "check_range", "check_text", "file_write", "view"]
 

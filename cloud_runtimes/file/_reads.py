@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, placed
 from ..errors import InvalidArgumentError, MissingFileError
-from . import driver as spi
+from ..spi import file as spi
+from ..spi.file import FileDriver, FileInfo, FileWrite
+from ..spi.operation import Method, Operation
 from ._prepare import check_limit, check_name, check_range, check_text, file_write
-from .driver import FileDriver, FileWrite
 from .handle import OPEN_FILE, FileHandle
-from .types import FileInfo, FileMode
+from .types import FileMode
 
 T = TypeVar("T")
 

@@ -6,14 +6,14 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _fork
-from .._handle import Handle
-from .._operation import Method, Operation, mark_interrupted
+from .._core import fork
+from .._core.handles import Handle
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnsupportedError
-from . import driver as spi
+from ..spi import file as spi
+from ..spi.file import FileInfo, FileReader, FileWrite, FileWriter
+from ..spi.operation import Method, Operation, mark_interrupted
 from ._prepare import CHUNK, view
-from .driver import FileReader, FileWrite, FileWriter
-from .types import FileInfo, FileMode
+from .types import FileMode
 
 if TYPE_CHECKING:
     from ._reads import FileReads
@@ -299,7 +299,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         try:
             if self._ended:
                 return
-            if self.mode == "wb" and self._generation == _fork.generation():
+            if self.mode == "wb" and self._generation == fork.generation():
                 self._open()  # an empty file
             self._close(self._broken is None)
             self._whole()
@@ -312,7 +312,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         try:
             if self._ended:
                 return
-            if self.mode == "wb" and self._generation == _fork.generation():
+            if self.mode == "wb" and self._generation == fork.generation():
                 await self._open_async()
             await self._close_async(self._broken is None)
             self._whole()
@@ -360,7 +360,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
 
     def _close_by_client(self, end: float | None) -> None:
         """Store nothing: nobody said that what was written is whole."""
-        if self._ended or self._generation != _fork.generation():
+        if self._ended or self._generation != fork.generation():
             return
         self._ended = True
         io.RawIOBase.close(self)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._operation import CLIENT_TIMEOUT, Method, Operation, mark_interrupted
+from .._core.arguments import CLIENT_TIMEOUT
 from .._service import placed
 from ..errors import CloudRuntimesError, InvalidArgumentError
-from . import driver as spi
+from ..spi import file as spi
+from ..spi.file import FileDriver, FileInfo, FileWrite
+from ..spi.operation import Method, Operation, mark_interrupted
 from ._prepare import Source, check_name, file_write
 from ._reads import FileReads
-from .driver import FileDriver, FileWrite
-from .types import AsyncFileSource, FileInfo, FileSource
+from .types import AsyncFileSource, FileSource
 
 __all__ = ["FileService"]
 

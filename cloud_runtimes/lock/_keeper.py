@@ -8,10 +8,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from .. import _fork
-from .._operation import Method, Operation
-from .._thread import Background, Changes
+from .._core import fork
+from .._core.threads import Background, Changes
 from ..errors import CloudRuntimesError
+from ..spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -28,7 +28,7 @@ class Keeper:
     def __init__(self, service: LockService) -> None:
         self._service = service
         self._begin()
-        _fork.register(self)
+        fork.register(self)
 
     def _begin(self) -> None:
         self._leases: dict[int, weakref.ref[Lease]] = {}

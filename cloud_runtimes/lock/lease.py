@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from .._handle import Handle
-from .._log import repeated
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.handles import Handle
+from .._core.logs import repeated
 from ..errors import ClosedError, LeaseLostError
-from . import driver as spi
-from .driver import Grant, LockDriver, LockRequest
+from ..spi import lock as spi
+from ..spi.lock import Grant, LockDriver, LockRequest
+from ..spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from .service import LockService

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._clock import since_boot
-from .._handle import Handle
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout, mark_interrupted
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.clocks import since_boot
+from .._core.handles import Handle
 from .._service import Service, placed
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
-from . import driver as spi
+from ..spi import lock as spi
+from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
+from ..spi.operation import Method, Operation, mark_interrupted
 from ._keeper import Keeper
-from .driver import Grant, LockDriver, LockRequest
 from .lease import Lease
-from .types import UnlockStatus
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient

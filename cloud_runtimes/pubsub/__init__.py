@@ -1,6 +1,6 @@
 """Pub/sub: CloudEvents to topics, consumer groups, batching publishers."""
 
-from .driver import Answer, Cause, Delivery, EventSource, PubSubDriver, SubscribeRequest
+from ..spi.pubsub import Answer, Cause, Delivery, EventSource, PubSubDriver, SubscribeRequest
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription

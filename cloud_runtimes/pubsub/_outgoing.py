@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _propagation
-from .._keys import check_several
+from .._core import propagation
+from .._core.keys import check_several
 from .._native import events as kernel
 from .._native import telemetry
 from ..codec.payload import encode_payload
@@ -16,7 +16,7 @@ from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, Resour
 from .types import OutgoingEvent
 
 if TYPE_CHECKING:
-    from .driver import PubSubDriver
+    from ..spi.pubsub import PubSubDriver
 
 __all__ = [
     "EVENT_TYPE",
@@ -96,7 +96,7 @@ def make_record(
         traceparent = None
     elif more:
         carried: dict[str, Any] = {}
-        _propagation.inject(carried)
+        propagation.inject(carried)
         given = {**carried, **given}
     return kernel.encode_record(
         payload,

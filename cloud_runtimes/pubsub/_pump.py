@@ -13,12 +13,12 @@ from itertools import repeat, starmap
 from time import monotonic
 from typing import Any, Final
 
-from .._log import repeated
+from .._core.logs import repeated
+from .._core.threads import Background, Changes
 from .._native import events as kernel
-from .._thread import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, PayloadError
+from ..spi.pubsub import Answers, Cause, Deliveries, Delivery, EventSource, Verdict
 from ._letters import cause_of
-from .driver import Answers, Cause, Deliveries, Delivery, EventSource, Verdict
 from .types import Event
 
 __all__ = ["Pump"]

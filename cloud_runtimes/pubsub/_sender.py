@@ -12,17 +12,17 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from .._log import repeated
+from .._core.logs import repeated
+from .._core.threads import Background, Changes, Mutex
 from .._native import batch as kernel
-from .._operation import Method, Operation
-from .._thread import Background, Changes, Mutex
 from ..errors import BulkError, ClosedError, CloudRuntimesError
+from ..spi.operation import Method, Operation
 from ._attempts import ATTEMPT, Batch, Chosen, Window, choose, mark, passing
 from ._outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
 if TYPE_CHECKING:
-    from .driver import PubSubDriver
+    from ..spi.pubsub import PubSubDriver
     from .service import PubSubService
 
 __all__ = ["PUBLISHER", "Sender"]

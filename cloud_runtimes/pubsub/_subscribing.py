@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from ..errors import InvalidArgumentError
-from . import driver as spi
+from ..spi import pubsub as spi
+from ..spi.pubsub import SubscribeRequest
 from ._outgoing import check_topic
-from .driver import SubscribeRequest
 
 __all__ = ["Start", "SubscribeOptions", "check_options", "make_request", "needed_features", "seconds"]
 

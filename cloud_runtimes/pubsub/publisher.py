@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .. import _fork
-from .._bridge import is_async_callable
-from .._handle import Handle
+from .._core import fork
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.handlers import is_async_callable
+from .._core.handles import Handle
+from .._core.threads import Mutex
 from .._native import batch as kernel
-from .._operation import CLIENT_TIMEOUT, Method, check_metadata, check_timeout
-from .._thread import Mutex
 from ..codec import json
 from ..codec.payload import content_kind
 from ..errors import (
@@ -21,6 +21,7 @@ from ..errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
 )
+from ..spi.operation import Method
 from ._outgoing import check_names, event_attributes, make_record
 from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
@@ -88,11 +89,11 @@ class Publisher(Handle):
         # the call is the kernel's own; the method below stands for it and documents it
         self.__dict__["send"] = self._entry.send
         service._client._handles.add(self)
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: start empty."""
-        self._generation = _fork.generation()
+        self._generation = fork.generation()
         self._entry.aim(None)
         self._sender = None
         self._lock = Mutex()

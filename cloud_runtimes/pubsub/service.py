@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, Unpack, overload
 
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._native import events as kernel
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
 from .._service import Service, placed
-from . import driver as spi
+from ..spi import pubsub as spi
+from ..spi.operation import Method, Operation
+from ..spi.pubsub import EventSource, PubSubDriver, SubscribeRequest, Verdict
 from ._outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record
 from ._pump import Pump
 from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
-from .driver import EventSource, PubSubDriver, SubscribeRequest, Verdict
 from .publisher import PUBLISHER, OnFull, Publisher
 from .subscription import Subscription
 from .types import DeliveryReport, Event, EventBatch, OutgoingEvent

@@ -9,16 +9,16 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from .. import _fork, _propagation
-from .._bridge import is_async_callable
-from .._handle import Handle
-from .._log import repeated
-from .._operation import CLIENT_TIMEOUT, check_timeout
-from .._thread import Background
+from .._core import fork, propagation
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handlers import is_async_callable
+from .._core.handles import Handle
+from .._core.logs import repeated
+from .._core.threads import Background
 from ..errors import ClosedError, InvalidArgumentError
+from ..spi.pubsub import SubscribeRequest, Verdict
 from ._letters import cause_of
 from ._pump import Pump
-from .driver import SubscribeRequest, Verdict
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Subscription(Handle, Generic[I_co]):
     def _begin(self, workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """Become live; after an interrupt in here call `_abandon`."""
         client = self._service._client
-        _fork.register(self)
+        fork.register(self)
         if self._handler is None:
             client._loose_handles.add(self)
             self._finalizer = weakref.finalize(self, self._pump.abandon)
@@ -150,7 +150,7 @@ class Subscription(Handle, Generic[I_co]):
             self._threads.append(thread)
             thread.start()
 
-    def _entered(self, events: list[Event[Any]]) -> _propagation.Entered | None:
+    def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
         hooks = self._service._hooks
         if hooks is not None:
@@ -158,10 +158,10 @@ class Subscription(Handle, Generic[I_co]):
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
-        return _propagation.Entered(_propagation.event_headers(event))
+        return propagation.Entered(propagation.event_headers(event))
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
-        _propagation.forget()
+        propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -188,7 +188,7 @@ class Subscription(Handle, Generic[I_co]):
     async def _work_async(self, handler: Callable[[Any], Any]) -> None:
         import asyncio
 
-        _propagation.forget()
+        propagation.forget()
         limit = self._batch or 1
         while True:
             try:
@@ -255,7 +255,7 @@ class Subscription(Handle, Generic[I_co]):
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
-        if self._closed or self._generation != _fork.generation():
+        if self._closed or self._generation != fork.generation():
             return
         # each step may be repeated, by another thread or after an interrupt
         self._pump.stop()

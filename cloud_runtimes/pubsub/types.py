@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from .._native import events as kernel
 from ..codec.payload import JSON, decode_payload
 from ..errors import CloudRuntimesError
-from .driver import Cause, Verdict
+from ..spi.pubsub import Cause, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

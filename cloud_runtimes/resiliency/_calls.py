@@ -12,11 +12,11 @@ from math import exp
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from .._dapr.failures import GRPC_CODES
-from .._driver import Driver
-from .._log import logger
-from .._operation import Method, Operation, place
+from .._core.logs import logger
 from ..errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
+from ..protocols.dapr.failures import GRPC_CODES
+from ..spi.driver import Driver
+from ..spi.operation import Method, Operation, place
 from ._stats import State, TargetStats
 from .breaker import Breaker
 from .policies import Policy, Retries

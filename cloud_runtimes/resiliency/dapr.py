@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from .._dapr.documents import Document, Problems
 from ..config import unknown
+from ..protocols.dapr.documents import Document, Problems
 from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
 from .trip import CONSECUTIVE, read_trip
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from .. import config
-from .._dapr.documents import Problems, read_all
-from .._dapr.failures import GRPC_CODES
-from .._log import logger
+from .._core.logs import logger
 from ..config import build, setting, suggest, unknown, without_values
 from ..errors import InvalidArgumentError
+from ..protocols.dapr.documents import Problems, read_all
+from ..protocols.dapr.failures import GRPC_CODES
 from .dapr import Unheld, code_ranges, read_resiliency
 from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
 from .trip import Condition, Trip

@@ -1,6 +1,6 @@
 """RPC: calling methods of other applications by name, and offering one's own."""
 
-from .driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .server import RpcServer
 from .service import RpcService
 from .types import RpcRequest, RpcResponse

@@ -11,23 +11,8 @@ from functools import cached_property, partial
 from time import monotonic
 from typing import Any, Final
 
-from .._operation import Method, Operation
-from ..codec import json
-from ..codec.payload import JSON, OCTETS
-from ..errors import (
-    CloudRuntimesError,
-    DeadlineExceededError,
-    InternalError,
-    InvalidArgumentError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnavailableError,
-)
-from ._failures import BARE, error_reply, too_large
-from ._host import Handler, Host, Incoming
-from ._limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
-from ._prepare import HOP_HEADERS
-from ._proof import (
+from .._http.limits import HEAD_TIME, MAX_BODY, MAX_LINE, SLOWEST
+from .._http.proof import (
     CALLER_HEADER,
     CONTENT_TYPE_HEADER,
     HELLO,
@@ -42,8 +27,23 @@ from ._proof import (
     answer,
     place,
 )
-from ._request_guard import RequestGuard
-from .driver import Guard, RpcDriver, RpcReply
+from .._http.request_guard import RequestGuard
+from ..codec import json
+from ..codec.payload import JSON, OCTETS
+from ..errors import (
+    CloudRuntimesError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from ..spi.operation import Method, Operation
+from ..spi.rpc import Guard, RpcDriver, RpcReply
+from ._failures import BARE, error_reply, too_large
+from ._host import Handler, Host, Incoming
+from ._prepare import HOP_HEADERS
 
 __all__ = ["RpcApp"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .. import errors
+from .._http.limits import MAX_BODY
 from ..codec.json import encode
 from ..codec.payload import JSON
 from ..errors import CloudRuntimesError, InternalError, PayloadError
-from ._limits import MAX_BODY
-from .driver import RpcReply
+from ..spi.rpc import RpcReply
 from .types import RpcResponse
 
 __all__ = ["BARE", "ERROR_HEADER", "MAX_MESSAGE", "error_reply", "failure", "too_large"]

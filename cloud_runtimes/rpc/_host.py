@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
-from .. import _fork, _propagation
-from .._bridge import ALONE, count_arguments, is_async_callable
-from .._log import repeated
+from .._core import fork, propagation
+from .._core.handlers import ALONE, count_arguments, is_async_callable
+from .._core.logs import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
+from ..spi.rpc import RpcReply
 from ._failures import BARE, error_reply
 from ._inbound import deadline
 from ._prepare import check_registered, header_map
-from .driver import RpcReply
 from .types import RpcRequest, RpcResponse, decode_body
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ class Handler:
                 entered.leave(failure)
         return self._reply(result)
 
-    def _entered(self, incoming: Incoming) -> _propagation.Entered | None:
+    def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         hooks = self.service._hooks
         if hooks is not None:
             return hooks.serving(incoming.method, incoming.headers)
         headers = incoming.headers
         if headers and ("traceparent" in headers or "baggage" in headers):
-            return _propagation.Entered(headers)
+            return propagation.Entered(headers)
         return None
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
@@ -155,7 +155,7 @@ class Host:
         # how many servers are open, and whether there is an application to mount in another one
         self.servers = 0
         self.mounted = False
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: what served is the parent's."""
@@ -167,7 +167,7 @@ class Host:
         """The threads of plain handlers."""
         workers = self._workers
         if workers is None:
-            with _fork.importing:
+            with fork.importing:
                 from ._workers import Workers
 
                 workers = self._workers = self._workers or Workers()

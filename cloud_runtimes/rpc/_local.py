@@ -10,12 +10,12 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from .._operation import Operation, mark_interrupted
+from .._http.limits import MAX_BODY
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
+from ..spi.operation import Operation, mark_interrupted
+from ..spi.rpc import RpcCall, RpcReply
 from ._failures import BARE, too_large
 from ._host import Host, Incoming
-from ._limits import MAX_BODY
-from .driver import RpcCall, RpcReply
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from .. import _fork
-from .._operation import Operation
+from .._core import fork
+from .._http.http1 import Endpoint
+from .._http.sync_client import NotReached, Pool
 from ..config import without_values
 from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
-from ._http1 import Endpoint
-from ._sync_http import NotReached, Pool
-from .driver import RpcCall, RpcReply
+from ..spi.operation import Operation
+from ..spi.rpc import RpcCall, RpcReply
 
 if TYPE_CHECKING:
-    from ._async_http import AsyncPool
+    from .._http.async_client import AsyncPool
 
 __all__ = ["Peers", "endpoint"]
 
@@ -59,7 +59,7 @@ class Peers:
         self._pool = Pool()
         self._async: AsyncPool | None = None
         self._closed = False
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's."""
@@ -88,8 +88,8 @@ class Peers:
         """Asynchronous `call`."""
         self._check()
         if self._async is None:
-            with _fork.importing:
-                from ._async_http import AsyncPool
+            with fork.importing:
+                from .._http.async_client import AsyncPool
 
             self._async = self._async or AsyncPool()
         failures: list[NotReached] = []

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from .. import _propagation
+from .._core import propagation
+from .._core.arguments import check_metadata
 from .._native import telemetry
-from .._operation import check_metadata
 from ..codec.payload import OCTETS, encode_payload
 from ..errors import InvalidArgumentError, PayloadError
-from .driver import Body, RpcCall
+from ..spi.rpc import Body, RpcCall
 
 __all__ = [
     "HOP_HEADERS",
@@ -215,7 +215,7 @@ def carrying(call: RpcCall) -> RpcCall:
         return call
     carried = {"traceparent": traceparent} if traceparent is not None else {}
     if more:
-        _propagation.inject(carried)
+        propagation.inject(carried)
     headers = dict(call.headers)
     size = sum(len(name) + len(value) + 4 for name, value in headers.items())
     for name, value in carried.items():

@@ -9,8 +9,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
-from .. import _fork
-from .._thread import Background, Mutex
+from .._core import fork
+from .._core.threads import Background, Mutex
 
 __all__ = ["WORKERS", "Workers"]
 
@@ -24,7 +24,7 @@ class Workers:
 
     def __init__(self, name: str = "cloud-runtimes-rpc-worker") -> None:
         self._name = name
-        _fork.register(self)
+        fork.register(self)
         self.forked()
 
     def forked(self) -> None:

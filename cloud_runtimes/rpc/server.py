@@ -8,21 +8,21 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _fork
-from .._handle import Handle
-from .._log import logger
-from .._operation import CLIENT_TIMEOUT, check_timeout
-from .._signals import ending_signals
-from .._thread import Background, Changes
+from .._core import fork
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handles import Handle
+from .._core.logs import logger
+from .._core.signals import ending_signals
+from .._core.threads import Background, Changes
+from .._http.listen import listen
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
-from ._listen import listen
-from .driver import Announcement, Guard
+from ..spi.rpc import Announcement, Guard
 
 if TYPE_CHECKING:
     import asyncio
 
+    from .._http.asgi_server import Server
     from ..schedule import JobRunner
-    from ._uvicorn import Server
     from .service import RpcService
 
 __all__ = ["RpcServer"]
@@ -137,8 +137,8 @@ class RpcServer(Handle):
     def _prepare(self, guard: Guard) -> None:
         from ._asgi import RpcApp
 
-        with _fork.importing:
-            from ._uvicorn import make_server
+        with fork.importing:
+            from .._http.asgi_server import make_server
 
         if not guard.secrets and not guard.open and guard.sidecar is None:
             logger().warning(
@@ -252,7 +252,7 @@ class RpcServer(Handle):
         await self._close_async(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
-        if self._generation != _fork.generation():
+        if self._generation != fork.generation():
             return
         self._stop(end)
         if self._thread is not None:

@@ -6,14 +6,15 @@ import builtins
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._service import Service
-from . import driver as spi
+from ..spi import rpc as spi
+from ..spi.operation import Method, Operation
+from ..spi.rpc import RpcCall, RpcDriver
 from ._failures import failure
 from ._host import Host
 from ._inbound import deadline
 from ._prepare import carrying, check_service, prepare
-from .driver import RpcCall, RpcDriver
 from .types import CallOptions, RpcResponse, decode_body
 
 if TYPE_CHECKING:
@@ -319,7 +320,7 @@ class RpcService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> RpcServer:
         """Return a handle that serves in the background: ``with`` in a thread of its own, ``async with`` in the running loop. Arguments as in `serve`."""
-        from .._operation import check_metadata
+        from .._core.arguments import check_metadata
         from .server import RpcServer
 
         check_metadata(metadata)

@@ -1,9 +1,20 @@
 """Schedules: persistent jobs, run once or again and again, by whichever process has their handler."""
 
-from .driver import DueRun, JobSpec, Outcome, RunSource, ScheduleDriver, StoredJob
+from ..spi.schedule import (
+    DueRun,
+    JobSpec,
+    Outcome,
+    Retry,
+    RpcTarget,
+    RunRecord,
+    RunSource,
+    ScheduleDriver,
+    StoredJob,
+    TopicTarget,
+)
 from .runner import JobRunner
 from .service import ScheduleService
-from .types import Job, JobRun, Retry, RpcTarget, RunRecord, TopicTarget
+from .types import Job, JobRun
 
 __all__ = [
     "DueRun",

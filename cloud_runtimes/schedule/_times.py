@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from .. import _fork
+from .._core import fork
 from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
             f"schedule {schedule!r:.80}: give cron of 5 fields (minute hour day month weekday) or 6 (second first), "
             "@every with a duration, or @hourly, @daily …"
         )
-    with _fork.importing:
+    with fork.importing:
         from cronsim import CronSim, CronSimError
     try:
         calendar = CronSim(" ".join(fields), datetime(2000, 1, 1))

@@ -12,18 +12,19 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _fork
-from .._bridge import ALONE
-from .._handle import Handle
-from .._log import logger, repeated
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
-from .._signals import ending_signals
-from .._thread import Background, Changes
+from .._core import fork
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handlers import ALONE
+from .._core.handles import Handle
+from .._core.logs import logger, repeated
+from .._core.signals import ending_signals
+from .._core.threads import Background, Changes
 from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
+from ..spi.operation import Method, Operation
+from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
 from ._times import from_ms
-from .driver import DueRun, Outcome, RunSource, ScheduleDriver
-from .types import JobRun, Retry, RpcTarget, TopicTarget
+from .types import JobRun
 
 if TYPE_CHECKING:
     import asyncio
@@ -126,7 +127,7 @@ class JobRunner(Handle):
                 raise InvalidArgumentError(
                     "due jobs come from the sidecar to the port that it knows: set APP_PORT as it was told, or serve by client.rpc.serving(port=…), which runs them too"
                 )
-            with _fork.importing:
+            with fork.importing:
                 from ..rpc.server import RpcServer
 
             self._server = RpcServer(rpc, "127.0.0.1", None, self._timeout, runs_jobs=False)
@@ -139,7 +140,7 @@ class JobRunner(Handle):
         return frozenset(self._service._handlers)
 
     def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        with _fork.importing:
+        with fork.importing:
             from ..rpc._workers import Workers
         self._source, self._loop = source, loop
         self._workers = Workers("cloud-runtimes-job")
@@ -376,7 +377,7 @@ class JobRunner(Handle):
         await asyncio.to_thread(partial(self.close, timeout=timeout))
 
     def _close_by_client(self, end: float | None) -> None:
-        if self._closed or self._generation != _fork.generation():
+        if self._closed or self._generation != fork.generation():
             return
         # each step may be repeated, by another thread or after an interrupt
         self._closing = True

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from .._bridge import count_arguments, is_async_callable
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.handlers import count_arguments, is_async_callable
 from .._service import Service, placed
 from ..codec.payload import decode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
-from . import driver as spi
+from ..spi import schedule as spi
+from ..spi.operation import Method, Operation
+from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name, make_spec
 from ._times import from_ms
-from .driver import ScheduleDriver, StoredJob
 from .runner import JobRunner
-from .types import FailurePolicy, Job, JobRun, Misfire, Retry, RpcTarget, RunRecord, TopicTarget
+from .types import Job, JobRun
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._keys import check_key
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.keys import check_key
 from .._service import Service, placed
-from . import driver as spi
-from .driver import SecretDriver
-from .types import Secret
+from ..spi import secret as spi
+from ..spi.operation import Method, Operation
+from ..spi.secret import Secret, SecretDriver
 
 __all__ = ["SecretService"]
 

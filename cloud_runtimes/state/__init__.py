@@ -1,6 +1,6 @@
 """State: key-value storage with etags, expiry and transactions."""
 
-from .driver import StateDriver, StateWrite, StoredValue
+from ..spi.state import StateDriver, StateWrite, StoredValue
 from .service import StateService
 from .transaction import StateTransaction
 from .types import Concurrency, Consistency, StateItem

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from .._keys import check_key
-from .._operation import check_metadata
+from .._core.arguments import check_metadata
+from .._core.keys import check_key
 from ..codec.payload import encode_payload
 from ..errors import InvalidArgumentError
-from .driver import StateWrite
+from ..spi.state import StateWrite
 
 __all__ = ["check_consistency", "delete_write", "save_write", "ttl_ms"]
 

@@ -6,15 +6,16 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from .._keys import check_key, check_keys
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.keys import check_key, check_keys
 from .._service import Service, placed
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError
-from . import driver as spi
+from ..spi import state as spi
+from ..spi.operation import Method, Operation
+from ..spi.state import StateDriver
 from ._prepare import check_consistency
 from ._results import bulk_items, item
-from .driver import StateDriver
 from .types import Consistency, ReadOptions, StateItem
 
 __all__ = ["StateReads"]

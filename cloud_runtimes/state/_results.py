@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .._keys import check_several
-from .._operation import check_metadata
+from .._core.arguments import check_metadata
+from .._core.keys import check_several
 from ..codec.payload import decode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
+from ..spi.state import StateWrite, StoredValue
 from ._prepare import save_write
-from .driver import StateWrite, StoredValue
 from .types import StateItem
 
 __all__ = ["bulk_items", "bulk_writes", "finish_bulk", "item"]

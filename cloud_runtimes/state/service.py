@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._keys import check_keys
-from .._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._core.keys import check_keys
 from .._service import placed
-from . import driver as spi
+from ..spi import state as spi
+from ..spi.operation import Method, Operation
+from ..spi.state import StateDriver, StateWrite
 from ._prepare import PLAIN, delete_write, save_write
 from ._reads import StateReads
 from ._results import bulk_writes, finish_bulk
-from .driver import StateDriver, StateWrite
 from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 

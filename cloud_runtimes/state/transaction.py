@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._handle import Handle
-from .._operation import Method, Operation
+from .._core.handles import Handle
 from ..errors import ClosedError, CloudRuntimesError
-from . import driver as spi
+from ..spi import state as spi
+from ..spi.operation import Method, Operation
+from ..spi.state import StateDriver, StateWrite
 from ._prepare import delete_write, save_write
-from .driver import StateDriver, StateWrite
 from .types import Concurrency, Consistency, Ttl
 
 if TYPE_CHECKING:

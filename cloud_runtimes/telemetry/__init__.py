@@ -1,9 +1,9 @@
 """Telemetry: traces, logs and metrics, encoded as OTLP when they end, sent in the background, every drop counted."""
 
 from .._native import telemetry as _kernel
+from ..spi.telemetry import Exporter
 from ._install import install
 from ._meter import Meter, Observation
-from .driver import Exporter
 from .service import TelemetryService
 from .types import SignalStats, TelemetryStats
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import _propagation
-from .._driver import Driver
+from .._core import propagation
 from .._native import events as event_kernel
 from .._native import telemetry as kernel
-from .._operation import Operation
 from .._service import MAX_NAMES
 from ..errors import CloudRuntimesError
 from ..rpc._failures import ERROR_HEADER
 from ..rpc._prepare import carrying
-from ..rpc.driver import RpcCall, RpcReply
+from ..spi.driver import Driver
+from ..spi.operation import Operation
+from ..spi.rpc import RpcCall, RpcReply
 from ._describe import UNKNOWN, Description, Place, described, messaging, place
 
 if TYPE_CHECKING:
     from .._service import Service
     from ..client import CloudRuntimesClient
-    from ..pubsub.driver import SubscribeRequest
+    from ..spi.pubsub import SubscribeRequest
 
 __all__ = ["Calls", "Handled", "calls"]
 
@@ -60,7 +60,7 @@ def _failed(span: kernel.Span, error: BaseException) -> None:
     span.set_status("error")
 
 
-class Handled(_propagation.Entered):
+class Handled(propagation.Entered):
     """A span around a handler: its parent is what came with the call or event, and what is current in the handler is it."""
 
     __slots__ = ("_faults", "_span")
@@ -92,7 +92,7 @@ class _Creating:
 
     def leave(self) -> None:
         """Give back what was current before."""
-        _propagation.give_back(kernel.current, self._token)
+        propagation.give_back(kernel.current, self._token)
 
 
 class Calls:
@@ -145,7 +145,7 @@ class Calls:
         return span, token, args
 
     def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
-        _propagation.give_back(kernel.current, token)
+        propagation.give_back(kernel.current, token)
         span.end()
         op.begun = False
         op.span = None
@@ -209,11 +209,11 @@ class Calls:
         headers: Mapping[str, str] = {}
         if batch:
             attributes["messaging.batch.message_count"] = len(events)
-            found = (_propagation.extract(_propagation.event_headers(event)) for event in events[:MAX_LINKS])
+            found = (propagation.extract(propagation.event_headers(event)) for event in events[:MAX_LINKS])
             links = [context for context in found if context is not None]
         else:
             attributes["messaging.message.id"] = events[0].id
-            headers = _propagation.event_headers(events[0])
+            headers = propagation.event_headers(events[0])
         what = Description(f"process {request.topic}", "consumer", attributes)
         return Handled(headers, lambda: self._start(what, links))
 
@@ -251,5 +251,5 @@ def _links(frames: Sequence[bytes]) -> list[Any]:
                 texts[text] = None
                 if len(texts) == MAX_LINKS:
                     break
-    found = (_propagation.extract({"traceparent": text}) for text in texts)
+    found = (propagation.extract({"traceparent": text}) for text in texts)
     return [context for context in found if context is not None][:MAX_LINKS]

@@ -6,8 +6,8 @@ import json
 import sys
 from typing import ClassVar
 
+from ..spi.telemetry import Exporter
 from ._json import records
-from .driver import Exporter
 
 __all__ = ["ConsoleExporter"]
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from .._operation import Operation
-from ..database import driver as sql
+from ..spi import database as sql
+from ..spi.operation import Operation
 
 __all__ = ["UNKNOWN", "Description", "Place", "described", "messaging", "place"]
 

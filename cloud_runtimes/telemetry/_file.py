@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import ClassVar, Final
 
-from .driver import Exporter
+from ..spi.telemetry import Exporter
 
 __all__ = ["FileExporter", "MemoryExporter", "read_batches"]
 

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import InvalidArgumentError, UnsupportedError
+from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import fields, rejected
-from .driver import Exporter, RejectedError, RetryError
 
 if TYPE_CHECKING:
     import grpc

@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from .. import __version__
 from ..errors import InvalidArgumentError
+from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import rejected
-from .driver import Exporter, RejectedError, RetryError
 
 __all__ = ["HttpExporter"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .. import _fork
+from .._core import fork
 from ..errors import AlreadyExistsError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def load_providers(telemetry: TelemetryService) -> Providers:
 
 def _module() -> Any:
     try:
-        with _fork.importing:
+        with fork.importing:
             import opentelemetry._logs
             import opentelemetry.metrics
             import opentelemetry.trace  # noqa: F401

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
-from .._log import repeated
+from .._core.logs import repeated
 from .._native import telemetry as kernel
 from ..errors import InvalidArgumentError
 

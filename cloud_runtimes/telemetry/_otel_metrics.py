@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import opentelemetry.metrics as otel
 from opentelemetry import context as otel_context
 
-from .._log import repeated
+from .._core.logs import repeated
 from ..errors import InvalidArgumentError
 from ._meter import Meter as NativeMeter
 from ._provider import Provider

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
-from .. import _fork
-from .._heap import keep_freed
-from .._log import repeated
+from .._core import fork
+from .._core.heap import keep_freed
+from .._core.logs import repeated
+from .._core.threads import Background, Changes
 from .._native import telemetry as kernel
-from .._thread import Background, Changes
+from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._meter import Meter
 from ._wire import request
-from .driver import Exporter, RejectedError, RetryError
 from .types import SignalStats
 
 __all__ = ["Pipeline"]
@@ -80,7 +80,7 @@ class Pipeline:
         self._retry_timeout = retry_timeout
         self.closed = False
         self._begin()
-        _fork.register(self)
+        fork.register(self)
 
     def _begin(self) -> None:
         self._changes = Changes()  # wakes the thread

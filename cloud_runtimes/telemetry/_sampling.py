@@ -5,10 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from .. import _fork
-from .._log import logger, repeated
+from .._core import fork
+from .._core.logs import logger, repeated
+from .._core.threads import Background, Changes
 from .._native import telemetry as kernel
-from .._thread import Background, Changes
 from ..config import unknown
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 
@@ -97,7 +97,7 @@ class LiveSampler:
         self._key = key
         self._ending = False
         self._begin()
-        _fork.register(self)
+        fork.register(self)
 
     def _begin(self) -> None:
         self._changes = Changes()

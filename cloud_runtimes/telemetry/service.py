@@ -11,20 +11,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__, _propagation
-from .._home import home_folder, is_memory
+from .. import __version__
+from .._core import propagation
+from .._core.arguments import check_timeout
+from .._core.home import home_folder, is_memory
 from .._native import telemetry as kernel
-from .._operation import Method, check_timeout
 from .._service import Service, placed
 from ..config import without_values
 from ..errors import InvalidArgumentError
+from ..spi.operation import Method
+from ..spi.telemetry import Exporter
 from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
 from ._sampling import LiveSampler
 from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
-from .driver import Exporter
 from .types import TelemetryStats
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ class TelemetryService(Service):
 
     def inject(self, headers: MutableMapping[str, str]) -> None:
         """Write ``traceparent``, ``tracestate`` and ``baggage`` of this context into headers (W3C Trace Context, W3C Baggage)."""
-        _propagation.inject(headers)
+        propagation.inject(headers)
 
     def extract(self, headers: Any) -> kernel.SpanContext | None:
         """Return the context of incoming headers, to be given as ``parent=``; `None` where there is no valid one.
@@ -207,17 +209,17 @@ class TelemetryService(Service):
         Args:
             headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
         """
-        context: kernel.SpanContext | None = _extracted(_propagation.extract, headers)
+        context: kernel.SpanContext | None = _extracted(propagation.extract, headers)
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
         """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
-        baggage: dict[str, str] = _extracted(_propagation.extract_baggage, headers)
+        baggage: dict[str, str] = _extracted(propagation.extract_baggage, headers)
         return baggage
 
     def baggage(self) -> Mapping[str, str]:
         """Return the baggage of this context."""
-        return dict(_propagation.current_baggage())
+        return dict(propagation.current_baggage())
 
     def use_baggage(self, entries: Mapping[str, str]) -> AbstractContextManager[None]:
         """Add entries to the baggage inside ``with``; they travel by `inject`.
@@ -225,7 +227,7 @@ class TelemetryService(Service):
         Args:
             entries: tokens of HTTP → text.
         """
-        return _propagation.use_baggage(entries)
+        return propagation.use_baggage(entries)
 
     # -- sending --
 
@@ -322,7 +324,7 @@ def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporte
 
 def _extracted(extract: Callable[[Any], Any], headers: Any) -> Any:
     try:
-        return extract(_propagation.headers_of(headers))
+        return extract(propagation.headers_of(headers))
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidArgumentError(
             f"headers must be a mapping, pairs of name and value, or an Event that was received, not {type(headers).__name__}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import pkgutil
 import re
 import sys
 import types
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import config, registry
-from .._bridge import Bridge
 from ..client import SERVICES
 from ..errors import UnsupportedError
+from ..spi.blocking import Bridge
 
 __all__ = [
     "BACKED",
@@ -41,7 +40,7 @@ __all__ = [
 BACKED: Final = tuple(sorted(set(SERVICES) - {"telemetry"}))
 """The services that stand on components."""
 
-_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {"file": {"path": "settings.json"}}
+_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {"config_file": {"path": "settings.json"}}
 """Settings without which a component gives no driver."""
 _ADDRESSES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dapr": {"dapr": {"http_endpoint": "http://localhost:3500", "grpc_endpoint": "grpc://localhost:50001"}},
@@ -120,13 +119,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
 
 def constants(service: str) -> list[str]:
     """Return the features that the SPI of a service has names for."""
-    driver = import_module(f"cloud_runtimes.{service}.driver")
+    driver = import_module(f"cloud_runtimes.spi.{service}")
     return sorted(getattr(driver, name) for name in driver.__all__ if name.isupper())
-
-
-def built_in(group: str) -> list[str]:
-    """Return the names of the built-in components or runtimes: the folders of a package."""
-    return sorted(module.name for module in pkgutil.iter_modules(import_module(group).__path__))
 
 
 def declared() -> dict[str, dict[str, frozenset[str]]]:
@@ -135,7 +129,7 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
         {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="features", api_token=None
     )
     found: dict[str, dict[str, frozenset[str]]] = {}
-    for name in built_in(registry.COMPONENTS):
+    for name in registry.built_in(registry.COMPONENTS):
         made = registry.find(registry.COMPONENTS, name)
         component = made(config.build(made.Settings, _SETTINGS.get(name, {}), name), plain, Bridge())
         try:
@@ -166,7 +160,7 @@ def _table(found: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
 def runtimes() -> dict[str, dict[str, frozenset[str]]]:
     """Return runtime → service → features, of all built-in runtimes: of sidecars that have both protocols, and of embedded defaults. Does no I/O."""
     found: dict[str, dict[str, frozenset[str]]] = {}
-    for name in built_in(registry.RUNTIMES):
+    for name in registry.built_in(registry.RUNTIMES):
         settings = config.load(
             _ADDRESSES.get(name, {}),
             services=SERVICES,
@@ -271,7 +265,7 @@ def _tables() -> dict[str, Callable[[], str]]:
         "settings.telemetry": lambda: settings_table(TelemetrySettings),
     }
     for group in (registry.COMPONENTS, registry.RUNTIMES):
-        for name in built_in(group):
+        for name in registry.built_in(group):
             settings = _settings(registry.find(group, name))
             if settings is not None:
                 tables[f"settings.{name}"] = lambda settings=settings: settings_table(settings)  # type: ignore[misc]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..client import CloudRuntimesClient
+from ..dapr_server import Sidecar, SidecarSettings
+from ..dapr_server.server import need_grpc
 from ..errors import UnsupportedError
-from ..sidecar import Sidecar, SidecarSettings
-from ..sidecar.server import need_grpc
 
 __all__ = ["RunningSidecar", "memory_client", "serve"]
 
@@ -92,7 +92,7 @@ def serve(
         settings.setdefault("grpc_port", None)
     with ExitStack() as stack:
         if resources is not None:
-            from ..sidecar.resources import load
+            from ..dapr_server.resources import load
 
             if client is not None:
                 raise ValueError("give resources or a client")

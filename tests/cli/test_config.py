@@ -65,7 +65,7 @@ def test_delete(cli: Any, client: CloudRuntimesClient) -> None:
 
 def test_a_read_only_store(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "app.toml").write_text("[db]\nport = 5432\n")
-    (tmp_path / "cloud.toml").write_text('[configuration.app]\ncomponent = "file"\npath = "app.toml"\n')
+    (tmp_path / "cloud.toml").write_text('[configuration.app]\ncomponent = "config_file"\npath = "app.toml"\n')
     assert cli("--config", "cloud.toml", "config", "get", "app", "db.port") == (0, b"5432\n", "")
     refused = cli("--config", "cloud.toml", "config", "set", "app", "db.port", "1")
     assert (refused.code, refused.out) == (1, b"")

@@ -67,7 +67,7 @@ def test_several_entries(cli: Any, canary: Canary, tmp_path: Path) -> None:
     path.write_text(json.dumps({"db": values}))
     path.chmod(0o600)
     config = tmp_path / "cloud.toml"
-    config.write_text(f'[secret.shop]\ncomponent = "file"\npath = "{path}"\nmulti_valued = true\n')
+    config.write_text(f'[secret.shop]\ncomponent = "config_file"\npath = "{path}"\nmulti_valued = true\n')
     get = ("--config", str(config), "secret", "get", "shop", "db")
     assert (cli(*get, "--entry", "user").out == values["user"].encode()) is True
     several, wrong = cli(*get), cli(*get, "--entry", "admin")
@@ -123,7 +123,7 @@ def test_debug_shows_no_secret(home: Path, canary: Canary, tmp_path: Path) -> No
     path = canary.declare(tmp_path / "secrets.json")
     path.write_text(f'{{"a": "{canary.value()}" "b": 1}}')
     config = tmp_path / "cloud.toml"
-    config.write_text(f'[secret.shop]\ncomponent = "file"\npath = "{path}"\n')
+    config.write_text(f'[secret.shop]\ncomponent = "config_file"\npath = "{path}"\n')
     done = subprocess.run(
         [sys.executable, "-m", "cloud_runtimes", "--debug", "--config", config, "secret", "get", "shop", "a"],
         capture_output=True,

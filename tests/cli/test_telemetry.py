@@ -85,7 +85,7 @@ def test_a_port_that_is_taken(cli: Any, home: Path) -> None:
 
 
 def test_a_home_that_is_in_use(cli: Any, home: Path) -> None:
-    from cloud_runtimes.telemetry.viewer.server import Viewer
+    from cloud_runtimes.dashboard.server import Viewer
 
     with Viewer(str(home), port=0):
         result = cli("telemetry", "serve", "--port", "0")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _log
-from cloud_runtimes._clock import Clocks
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
+from cloud_runtimes._core.clocks import Clocks
 
 
 class SetClocks(Clocks):
@@ -44,7 +45,7 @@ def clocks() -> SetClocks:
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said once a minute is said in every test."""
-    monkeypatch.setattr(_log, "_said", {})
+    monkeypatch.setattr(logs, "_said", {})
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def on_file(tmp_path: Path) -> Iterator[Callable[..., CloudRuntimesClient]]:
     made: list[CloudRuntimesClient] = []
 
     def make(path: Path, /, **settings: Any) -> CloudRuntimesClient:
-        table = {"component": "file", "path": str(path), "watch": "poll", "poll_interval": "20ms", **settings}
+        table = {"component": "config_file", "path": str(path), "watch": "poll", "poll_interval": "20ms", **settings}
         made.append(CloudRuntimesClient(config={"configuration": {"app": table}}, app_id="test"))
         return made[-1]
 

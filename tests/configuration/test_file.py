@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.file.notices import Notices, folders
-from cloud_runtimes.components.file.watched import QUIET
+from cloud_runtimes.components.config_file.notices import Notices, folders
+from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.configuration import ConfigurationSubscription, _feed
 from cloud_runtimes.errors import (
     ClosedError,
@@ -295,7 +295,9 @@ def test_it_is_only_read(on_file: Make, tmp_path: Path) -> None:
     assert not client.supports("configuration.write", "app")
     assert client.supports("configuration", "app")
     with pytest.raises(UnsupportedError, match="has no state"):
-        CloudRuntimesClient(config={"state": {"s": {"component": "file", "path": str(path)}}}).state.get("s", "k")
+        CloudRuntimesClient(config={"state": {"s": {"component": "config_file", "path": str(path)}}}).state.get(
+            "s", "k"
+        )
 
 
 # -- settings -----------------------------------------------------------------

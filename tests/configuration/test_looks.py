@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.file.watched import QUIET, Watched
+from cloud_runtimes.components.config_file.watched import QUIET, Watched
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
 
 

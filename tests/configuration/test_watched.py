@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes.components.file import configuration_file
-from cloud_runtimes.components.file import watched as module
-from cloud_runtimes.components.file.configuration_file import ConfigurationFile
-from cloud_runtimes.components.file.watched import LONGEST, QUIET, fresh
+from cloud_runtimes._core.clocks import Clocks
+from cloud_runtimes.components.config_file import configuration_file
+from cloud_runtimes.components.config_file import watched as module
+from cloud_runtimes.components.config_file.configuration_file import ConfigurationFile
+from cloud_runtimes.components.config_file.watched import LONGEST, QUIET, fresh
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     InvalidArgumentError,

@@ -11,8 +11,8 @@ from dapr_harnesses import MAX_BODY, Beside, DaprGrpc, DaprHttp, client_of
 from harnesses import PostgresHarness
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
-from cloud_runtimes.sidecar.settings import ComponentInfo
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server.settings import ComponentInfo
 
 STORES = 1000
 

@@ -11,7 +11,7 @@ from harnesses import HereRpc, MemoryHarness
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
 

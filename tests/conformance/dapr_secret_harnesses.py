@@ -11,7 +11,7 @@ from dapr_harnesses import client_of
 from secret_harnesses import MultipleHarness
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.testing import SecretHarness
 
 

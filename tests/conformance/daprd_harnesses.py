@@ -15,10 +15,10 @@ from daprd import Beneath, Daprd, component, redis_call
 from harnesses import HereRpc
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._operation import Operation
-from cloud_runtimes.pubsub.driver import EventSource, SubscribeRequest
 from cloud_runtimes.runtimes.dapr import DaprRuntime
 from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
+from cloud_runtimes.spi.operation import Operation
+from cloud_runtimes.spi.pubsub import EventSource, SubscribeRequest
 from cloud_runtimes.testing import Harness, SecretHarness
 from cloud_runtimes.testing.suites import rpc_methods
 

@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from cloud_runtimes import CloudRuntimesClient, config, registry
-from cloud_runtimes._bridge import BlockingDriver, Bridge, LoopDriver
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._operation import Operation
-from cloud_runtimes._runtime import Runtime
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, UnsupportedError
+from cloud_runtimes.spi.blocking import BlockingDriver, Bridge, LoopDriver
+from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
 from cloud_runtimes.testing import Harness, RpcHarness
 from cloud_runtimes.testing.suites import rpc_methods
@@ -450,7 +450,12 @@ class FileHarness(Harness):
         # with notices it hardly ever looks by itself, so that they are what is tested
         interval = "20ms" if self.watch == "poll" else "10s"
         tables = {
-            name: {"component": "file", "path": str(self._path(name)), "watch": self.watch, "poll_interval": interval}
+            name: {
+                "component": "config_file",
+                "path": str(self._path(name)),
+                "watch": self.watch,
+                "poll_interval": interval,
+            }
             for name in self._names
         }
         client = CloudRuntimesClient(config={"configuration": tables}, **arguments)

@@ -11,13 +11,13 @@ import pytest
 from harnesses import ShiftedClocks
 
 from cloud_runtimes import CloudRuntimesClient, config
-from cloud_runtimes._bridge import BlockingDriver, Bridge
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._operation import Operation
-from cloud_runtimes._runtime import Runtime
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import UnsupportedError
 from cloud_runtimes.lock import Grant, LockDriver, LockRequest, UnlockStatus
+from cloud_runtimes.spi.blocking import BlockingDriver, Bridge
+from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Harness
 
 

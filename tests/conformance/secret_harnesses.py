@@ -14,8 +14,8 @@ import yaml
 from harnesses import ShiftedClocks
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.components.file import FileComponent
 from cloud_runtimes.testing import SecretHarness
 
 
@@ -134,7 +134,7 @@ class _FileHarness(_Harness):
     keys = ("a_b", "a.b", "a b", "*", "%", "ключ", "a\tb")
 
     def table(self, store: str) -> dict[str, Any]:
-        return {"component": "file", "path": str(self.folder / f"{store}{self.end}")}
+        return {"component": "config_file", "path": str(self.folder / f"{store}{self.end}")}
 
     def write(self, store: str) -> None:
         self.replace(f"{store}{self.end}", self.text(self._stores[store]))

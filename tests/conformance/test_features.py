@@ -61,7 +61,7 @@ def test_every_feature_has_a_line_for_people_and_no_other_has() -> None:
 
 def test_every_setting_has_a_line_for_people() -> None:
     for group in (registry.COMPONENTS, registry.RUNTIMES):
-        for name in features.built_in(group):
+        for name in registry.built_in(group):
             settings = features._settings(registry.find(group, name))
             assert settings is not None
             for field in dataclasses.fields(settings):

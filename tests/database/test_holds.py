@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import _log
-from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes._core import logs
 from cloud_runtimes.components.sqlalchemy.holds import Debts, Holds
 from cloud_runtimes.components.sqlalchemy.turns import Turns
 from cloud_runtimes.components.sqlalchemy.workers import Workers
+from cloud_runtimes.spi.operation import Method, Operation
 
-OURS = str(Path(_log.__file__).parent)
+OURS = str(Path(logs.__file__).parent)
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(autouse=True)
 def nothing_was_said() -> None:
     """The log says the same thing once a minute."""
-    _log._said.clear()
+    logs._said.clear()
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
-from cloud_runtimes.database._sql import scan
 from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.spi.sql import scan
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from fault_harnesses import FAULTS, Beneath
 from fault_proxy import FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._link.channel import Channel
+from cloud_runtimes.dapr_server import server
+from cloud_runtimes.runtimes._sidecar.channel import Channel
 from cloud_runtimes.runtimes.layotto.link import LayottoLink
-from cloud_runtimes.sidecar import server
 from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 
 _THEIRS = (

@@ -18,9 +18,9 @@ from fake_layotto import FakeLayotto, Quirks
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.pubsub import Event
 from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 __all__ = ["FAULTS", "LIMIT", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults", "LayottoFaults"]
 

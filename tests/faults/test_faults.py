@@ -14,6 +14,7 @@ from fault_harnesses import FAULTS, LIMIT, Beneath
 from fault_proxy import End, FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http import sync_client
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
@@ -22,7 +23,6 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from cloud_runtimes.rpc import _sync_http
 from cloud_runtimes.testing import Face
 
 PEM = Path(__file__).parent.parent / "rpc" / "localhost.pem"
@@ -228,7 +228,7 @@ def test_the_wrong_token(beneath: Beneath, face: Face, connect: Connect, in_time
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the certificate of the tests, which is for ``localhost``."""
     monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
-    monkeypatch.setattr(_sync_http, "_context", None)
+    monkeypatch.setattr(sync_client, "_context", None)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._driver import Driver
-from cloud_runtimes._operation import Operation
-from cloud_runtimes._runtime import Runtime
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
+from cloud_runtimes.spi import state as spi
+from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.driver import Driver
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
-from cloud_runtimes.state import driver as spi
 
 STORED = StoredValue(b"1", "application/json", "e1", None)
 

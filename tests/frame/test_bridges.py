@@ -12,10 +12,11 @@ import pytest
 from harnesses import DictStateInThreads, DictStateOnLoop, DictStateRuntime, DictStore
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._bridge import BlockingDriver, Bridge, LoopDriver, run_sync
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.errors import ClosedError, CloudRuntimesError, DeadlineExceededError, InternalError
+from cloud_runtimes.spi.blocking import BlockingDriver, Bridge, LoopDriver
+from cloud_runtimes.spi.flow import run_sync
+from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
 
 READ = Method("state", "get", repeatable=True, writes=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, config
-from cloud_runtimes._tables import read_tables
+from cloud_runtimes._core.config_formats import read_tables
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.sqlite import SqliteSettings
 from cloud_runtimes.config import ClientSettings, build, duration, read

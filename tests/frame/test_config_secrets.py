@@ -19,13 +19,13 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.config import RUNTIMES
+from cloud_runtimes.dapr_server.resources import load
+from cloud_runtimes.dapr_server.resources.types import known_types
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.resiliency.settings import BreakerSettings, ResiliencySettings, RetrySettings, TargetSettings
 from cloud_runtimes.runtimes.capa import CapaSettings, RpcTable
 from cloud_runtimes.runtimes.dapr.address import DaprSettings
 from cloud_runtimes.runtimes.layotto.address import LayottoSettings
-from cloud_runtimes.sidecar.resources import load
-from cloud_runtimes.sidecar.resources.types import known_types
 from cloud_runtimes.telemetry._settings import TelemetrySettings
 from cloud_runtimes.testing.canary import Canary
 

@@ -20,11 +20,11 @@ from points import every_point
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
-from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes.components.sqlite.gate import Gate
 from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.lock import LockRequest
+from cloud_runtimes.spi.operation import Method, Operation
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, config
-from cloud_runtimes._bridge import Bridge
 from cloud_runtimes.client import SERVICES
-from cloud_runtimes.components.file.watched import QUIET
+from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
 from cloud_runtimes.runtimes.capa import CapaRuntime
+from cloud_runtimes.spi.blocking import Bridge
 
 pytestmark = [
     pytest.mark.process,
@@ -137,7 +137,7 @@ def test_a_configuration_subscription_belongs_to_the_parent(client: CloudRuntime
     path = tmp_path / "app.toml"
     path.write_text("x = 1")
     # followed by notices, whose kernel objects the child inherits
-    table = {"component": "file", "path": str(path), "watch": "watchfiles", "poll_interval": "10s"}
+    table = {"component": "config_file", "path": str(path), "watch": "watchfiles", "poll_interval": "10s"}
     with CloudRuntimesClient(config={"configuration": {"app": table}}) as files:
         subs = [client.configuration.subscribe_configuration("app"), files.configuration.subscribe_configuration("app")]
         for sub in subs:
@@ -189,7 +189,7 @@ def test_a_fork_beside_a_look_at_a_file(tmp_path: Path, service: str) -> None:
     path = tmp_path / "app.toml"
     path.write_text("x = '1'")
     path.chmod(0o600)
-    table = {service: {"app": {"component": "file", "path": str(path)}}}
+    table = {service: {"app": {"component": "config_file", "path": str(path)}}}
     settings = config.load(
         table, services=SERVICES, endpoint=None, timeout=20.0, runtime="capa", app_id="test", api_token=None
     )

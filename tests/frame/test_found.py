@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _found, _log, config
+from cloud_runtimes import CloudRuntimesClient, config
+from cloud_runtimes._core import config_discovery, logs
 from cloud_runtimes.errors import InvalidArgumentError
 
 Keep = Callable[[CloudRuntimesClient], CloudRuntimesClient]
@@ -26,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     below = root / "src" / "app"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    monkeypatch.setattr(_log, "_said", {})
+    monkeypatch.setattr(logs, "_said", {})
     return root
 
 
@@ -48,7 +49,7 @@ def test_the_nearest_file_counts(project: Path) -> None:
     assert app_id() == "root"
     put(project / "src" / "cloud-runtimes.toml", 'app_id = "src"\n')
     assert app_id() == "src"
-    assert _found.find(None) == (
+    assert config_discovery.find(None) == (
         project / "src" / "cloud-runtimes.toml",
         "the nearest one from the working directory upward",
     )

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import _log
+from cloud_runtimes._core import logs
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Stop the clock of repeated warnings, and forget what was said; call it to let time pass."""
     current = [1000.0]
-    monkeypatch.setattr(_log, "time", types.SimpleNamespace(monotonic=lambda: current[0]))
-    monkeypatch.setattr(_log, "_said", {})
+    monkeypatch.setattr(logs, "time", types.SimpleNamespace(monotonic=lambda: current[0]))
+    monkeypatch.setattr(logs, "_said", {})
 
     def advance(seconds: float) -> None:
         current[0] += seconds
@@ -34,9 +34,9 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_the_logger_is_left_as_it_is() -> None:
-    logger = _log.logger()
+    logger = logs.logger()
     assert logger.name == "cloud_runtimes"
-    assert _log.logger() is logger
+    assert logs.logger() is logger
     assert logger.handlers == [], "a handler of ours would keep errors from stderr"
     assert logger.level == logging.NOTSET, "the level is the application's"
     assert logger.propagate
@@ -142,37 +142,37 @@ def test_configured_logging_tells_nothing_twice() -> None:
 
 
 def test_at_most_once_a_minute(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
-    _log.repeated("k", "cannot reach %s", "bus")
+    logs.repeated("k", "cannot reach %s", "bus")
     assert said(caplog) == ["cannot reach bus"]
     for _ in range(5):
         now(11.9)
-        _log.repeated("k", "cannot reach %s", "bus")
+        logs.repeated("k", "cannot reach %s", "bus")
     assert said(caplog) == []
     now(0.5)  # a minute after the first
-    _log.repeated("k", "cannot reach %s", "bus")
+    logs.repeated("k", "cannot reach %s", "bus")
     assert said(caplog) == ["cannot reach bus (5 more like this)"]
     now(60.0)
-    _log.repeated("k", "cannot reach %s", "bus")
+    logs.repeated("k", "cannot reach %s", "bus")
     assert said(caplog) == ["cannot reach bus"]
 
 
 def test_keys_are_apart(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
     for key in ("a", "b", "a", "b"):
-        _log.repeated(key, "key %s", key)
+        logs.repeated(key, "key %s", key)
     assert said(caplog) == ["key a", "key b"]
 
 
 def test_a_percent_sign_is_harmless(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
     for _ in range(2):
-        _log.repeated("k", "%s", "100 % of %s")
+        logs.repeated("k", "%s", "100 % of %s")
     now(60.0)
-    _log.repeated("k", "%s", "100 % of %s")
+    logs.repeated("k", "%s", "100 % of %s")
     assert said(caplog) == ["100 % of %s", "100 % of %s (1 more like this)"]
 
 
 def test_warnings_carry_the_error(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
     error = ValueError("why")
-    _log.repeated("k", "failed", exc_info=error)
+    logs.repeated("k", "failed", exc_info=error)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.exc_info is not None
@@ -181,7 +181,7 @@ def test_warnings_carry_the_error(caplog: pytest.LogCaptureFixture, now: Callabl
 
 def test_what_is_remembered_is_bounded(caplog: pytest.LogCaptureFixture, now: Callable[[float], None]) -> None:
     for number in range(5000):
-        _log.repeated(f"k{number}", "x")
+        logs.repeated(f"k{number}", "x")
         now(0.001)
-    said_now: dict[str, Any] = _log._said
+    said_now: dict[str, Any] = logs._said
     assert len(said_now) <= 1001

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _operation, _service
-from cloud_runtimes._operation import CLIENT_TIMEOUT, Method, Operation, check_timeout
+from cloud_runtimes import CloudRuntimesClient, _service
+from cloud_runtimes._core.arguments import CLIENT_TIMEOUT, check_timeout
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
@@ -21,6 +21,8 @@ from cloud_runtimes.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from cloud_runtimes.spi import operation
+from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.state import StateItem
 
 READ = Method("state", "get", repeatable=True, writes=False)
@@ -47,7 +49,7 @@ def call(client: CloudRuntimesClient, face: str, name: str, *args: Any, **option
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Stop the clock of operations; call it to let time pass."""
     current = [1000.0]
-    monkeypatch.setattr(_operation, "monotonic", lambda: current[0])
+    monkeypatch.setattr(operation, "monotonic", lambda: current[0])
 
     def advance(seconds: float) -> None:
         current[0] += seconds
@@ -67,7 +69,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
     async def sleep_async(seconds: float) -> None:
         sleep(seconds)
 
-    monkeypatch.setattr(_operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
+    monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
     monkeypatch.setattr(_service, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
@@ -124,7 +126,7 @@ def test_backoff_doubles_within_full_jitter(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((low, high))
         return high / 2
 
-    monkeypatch.setattr(_operation, "random", types.SimpleNamespace(uniform=uniform))
+    monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=uniform))
     op = Operation(READ, "store", None)
     delays = [op.failed(away(), "r"), op.failed(away(), "r")]
     assert asked == [(0, pytest.approx(0.1)), (0, pytest.approx(0.2))]

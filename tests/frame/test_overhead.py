@@ -16,12 +16,12 @@ from harnesses import DictStateRuntime
 from policies_fakes import ConstantState
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes._service import Service
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency._calls import Rules
 from cloud_runtimes.resiliency.settings import load
+from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.telemetry._calls import Calls
 from cloud_runtimes.telemetry._describe import Description
 

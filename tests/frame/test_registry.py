@@ -19,7 +19,7 @@ from cloud_runtimes.runtimes.capa import CapaRuntime
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 MODULE = """
-from cloud_runtimes._runtime import Component, Runtime
+from cloud_runtimes.spi.component import Component, Runtime
 from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
 from cloud_runtimes.runtimes.capa import CapaRuntime
 
@@ -110,7 +110,7 @@ def test_a_runtime_by_entry_point(install: Install) -> None:
 
 def test_a_component_by_entry_point(install: Install) -> None:
     install("distribution_of_a_component", components={"mine": "distribution_of_a_component:Mine"})
-    assert names(COMPONENTS) == ["env", "file", "keyring", "local", "sqlalchemy", "sqlite", "mine"]
+    assert names(COMPONENTS) == ["config_file", "env", "keyring", "local", "sqlalchemy", "sqlite", "mine"]
     declared = {"state": {"s": {"component": "mine", "home": ":memory:mine"}}}
     with CloudRuntimesClient(config=declared) as client:
         client.state.save("s", "k", 1)

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from cloud_runtimes._signals import ending_signals
-from cloud_runtimes._thread import Changes
+from cloud_runtimes._core.signals import ending_signals
+from cloud_runtimes._core.threads import Changes
 
 
 def test_a_signal_sent_twice_at_once_is_one() -> None:

@@ -10,24 +10,24 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes._driver import Driver
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
-from cloud_runtimes.configuration.driver import ConfigurationDriver
 from cloud_runtimes.database import DatabaseTransaction, RowStream
-from cloud_runtimes.database.driver import DatabaseDriver
 from cloud_runtimes.file import FileDriver, FileHandle
 from cloud_runtimes.lock import Lease, LockHold
-from cloud_runtimes.lock.driver import LockDriver
 from cloud_runtimes.pubsub import Publisher, Subscription
-from cloud_runtimes.pubsub.driver import PubSubDriver
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.rpc.driver import RpcDriver
 from cloud_runtimes.schedule import JobRunner
-from cloud_runtimes.schedule.driver import ScheduleDriver
-from cloud_runtimes.secret.driver import SecretDriver
+from cloud_runtimes.spi.configuration import ConfigurationDriver
+from cloud_runtimes.spi.database import DatabaseDriver
+from cloud_runtimes.spi.driver import Driver
+from cloud_runtimes.spi.lock import LockDriver
+from cloud_runtimes.spi.pubsub import PubSubDriver
+from cloud_runtimes.spi.rpc import RpcDriver
+from cloud_runtimes.spi.schedule import ScheduleDriver
+from cloud_runtimes.spi.secret import SecretDriver
+from cloud_runtimes.spi.state import StateDriver
 from cloud_runtimes.state import StateTransaction
-from cloud_runtimes.state.driver import StateDriver
 from cloud_runtimes.telemetry import TelemetryService
 
 # methods that never wait, and makers of handles: no twin
@@ -88,7 +88,7 @@ def drivers() -> list[type[Any]]:
     """The SPI class of each service, whose driver module names it."""
     found: list[type[Any]] = []
     for name in sorted(SERVICES):
-        module = importlib.import_module(f"cloud_runtimes.{name}.driver")
+        module = importlib.import_module(f"cloud_runtimes.spi.{name}")
         found += [
             each
             for each in (getattr(module, public) for public in module.__all__)
@@ -161,7 +161,7 @@ def test_the_tables_are_whole() -> None:
 
 
 def test_every_handle_is_in_the_table() -> None:
-    from cloud_runtimes._handle import Handle
+    from cloud_runtimes._core.handles import Handle
 
     for name in SERVICES:
         importlib.import_module(f"cloud_runtimes.{name}")
@@ -238,7 +238,7 @@ def public() -> Iterator[tuple[str, Any]]:
     """What users see: the names of the public modules, and the methods of the classes among them."""
     names = ["cloud_runtimes", "cloud_runtimes.errors", "cloud_runtimes.codec", "cloud_runtimes.testing"]
     names += [f"cloud_runtimes.{name}" for name in SERVICES]
-    names += [f"cloud_runtimes.{name}.driver" for name in SERVICES]
+    names += [f"cloud_runtimes.spi.{name}" for name in SERVICES]
     for module_name in names:
         module = importlib.import_module(module_name)
         yield module_name, module

@@ -301,7 +301,7 @@ def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, face: Fac
     with face.opened(face.call(one.configuration, "subscribe_configuration", "c")) as sub:
         assert {key: item.value for key, item in face.call(sub, "receive", SOON).items()} == {"a": "1", "b": "1"}
         # another process comes and goes, which silences this one's stream
-        from cloud_runtimes._layotto.messages import messages
+        from cloud_runtimes.protocols.layotto.messages import messages
 
         first = messages().SubscribeConfigurationRequest(store_name="c")
         other = link.link.open_alone("configuration", first, lambda message: None, lambda why: None)

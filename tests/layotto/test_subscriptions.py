@@ -9,10 +9,10 @@ import pytest
 from fake_layotto import FakeLayotto, Quirks
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._layotto.messages import messages
-from cloud_runtimes._link.subscription import StreamSubscription
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.errors import ComponentNotFoundError
+from cloud_runtimes.protocols.layotto.messages import messages
+from cloud_runtimes.runtimes._sidecar.subscription import StreamSubscription
 from cloud_runtimes.testing import Face
 
 SOON = 20.0
@@ -98,7 +98,7 @@ def test_events_of_others(
 ) -> None:
     link: Any = client._runtime_for()
     with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
-        from cloud_runtimes._operation import Method, Operation
+        from cloud_runtimes.spi.operation import Method, Operation
 
         flow = link.link.publish("bus", "t", data, content_type, {})
         link.link.run(Operation(Method("pubsub", "publish", repeatable=True), "bus", SOON), flow)

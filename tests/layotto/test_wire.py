@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes._layotto import descriptors, generate
-from cloud_runtimes._layotto.messages import messages
+from cloud_runtimes.protocols.layotto import descriptors, generate
+from cloud_runtimes.protocols.layotto.messages import messages
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "layotto.txt"
 PACKAGE = "spec.proto.runtime.v1."

@@ -13,9 +13,9 @@ import pytest
 from builds import ROOT, environment, run
 
 from cloud_runtimes import CloudRuntimesClient, config, registry
-from cloud_runtimes._bridge import Bridge
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
+from cloud_runtimes.spi.blocking import Bridge
 from cloud_runtimes.telemetry import _settings as telemetry
 
 PAGES = [

@@ -37,8 +37,8 @@ def _python_files() -> set[str]:
 
 def _page_files() -> set[str]:
     """The page of `cloud-runtimes telemetry serve`."""
-    found = {str(p.relative_to(ROOT)) for p in (ROOT / "cloud_runtimes/telemetry/viewer/page").iterdir()}
-    assert "cloud_runtimes/telemetry/viewer/page/app.js" in found
+    found = {str(p.relative_to(ROOT)) for p in (ROOT / "cloud_runtimes/dashboard/page").iterdir()}
+    assert "cloud_runtimes/dashboard/page/app.js" in found
     return found
 
 

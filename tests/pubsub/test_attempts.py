@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _log
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
 from cloud_runtimes._native import events
-from cloud_runtimes._operation import Operation
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
@@ -21,6 +21,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.pubsub import DeliveryReport
 from cloud_runtimes.pubsub._attempts import ATTEMPT, Window
+from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing.suites._slow_broker import SlowBroker
 
 Found = Mapping[tuple[int, int], CloudRuntimesError]
@@ -156,7 +157,7 @@ def test_what_is_too_much_at_once_is_halved(client: CloudRuntimesClient, broker:
 def test_an_event_alone_gets_more_time(
     client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _log._said.clear()
+    logs._said.clear()
     broker = SlowBroker(monkeypatch, client.pubsub._driver("bus"), lambda at: 100.0)
     with caplog.at_level(logging.WARNING), client.pubsub.publisher("bus", "t", linger=60) as publisher:
         publisher.send(b"x" * 2_500)  # it takes longer than 25 s

@@ -6,7 +6,7 @@ import pytest
 
 from cloud_runtimes._native import events
 from cloud_runtimes.pubsub._letters import cause_of, dead_letter
-from cloud_runtimes.pubsub.driver import Cause
+from cloud_runtimes.spi.pubsub import Cause
 
 
 class Mute(Exception):

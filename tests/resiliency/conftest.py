@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from policies_fakes import Answers, Clock, Fake, under
 
-from cloud_runtimes import CloudRuntimesClient, _operation
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.resiliency import _calls
+from cloud_runtimes.spi import operation
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     async def sleep(seconds: float) -> None:
         made.sleep(seconds)
 
-    monkeypatch.setattr(_operation, "monotonic", made)
+    monkeypatch.setattr(operation, "monotonic", made)
     monkeypatch.setattr(_calls, "time", types.SimpleNamespace(sleep=made.sleep))
     monkeypatch.setattr(_calls, "asyncio", types.SimpleNamespace(sleep=sleep))
     return made

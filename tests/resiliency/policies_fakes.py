@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._bridge import Bridge
-from cloud_runtimes._driver import Driver
-from cloud_runtimes._operation import Operation
-from cloud_runtimes._runtime import Runtime
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
 from cloud_runtimes.resiliency._calls import Rules
 from cloud_runtimes.resiliency.settings import load
-from cloud_runtimes.rpc import driver as rpc_spi
-from cloud_runtimes.rpc.driver import RpcCall, RpcDriver, RpcReply
+from cloud_runtimes.spi import rpc as rpc_spi
+from cloud_runtimes.spi import state as state_spi
+from cloud_runtimes.spi.blocking import Bridge
+from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.driver import Driver
+from cloud_runtimes.spi.operation import Operation
+from cloud_runtimes.spi.rpc import RpcCall, RpcDriver, RpcReply
 from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
-from cloud_runtimes.state import driver as state_spi
 
 STORED = StoredValue(b"1", "application/json", "e1", None)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._operation import Method, Operation
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -20,7 +19,8 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.resiliency import stats
-from cloud_runtimes.rpc.driver import RpcReply
+from cloud_runtimes.spi.operation import Method, Operation
+from cloud_runtimes.spi.rpc import RpcReply
 
 Ruled = Callable[..., CloudRuntimesClient]
 Face = Callable[..., Any]

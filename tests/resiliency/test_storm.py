@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from policies_fakes import Answers, Fake, under
 
-from cloud_runtimes import CloudRuntimesClient, _operation
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.resiliency import stats
+from cloud_runtimes.spi import operation
 
 CLIENTS = 50
 
@@ -41,7 +42,7 @@ def skipping(
         selector = _Skipping()
         loop = asyncio.SelectorEventLoop(selector)
         monkeypatch.setattr(loop, "time", lambda: selector.now)
-        monkeypatch.setattr(_operation, "monotonic", lambda: selector.now)
+        monkeypatch.setattr(operation, "monotonic", lambda: selector.now)
         try:
             loop.run_until_complete(main(lambda: selector.now))
         finally:

@@ -11,8 +11,8 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.cli import main
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 
 def table(*targets: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import pytest
 from http_peers import Hostile, Raw
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http.proof import TOKEN_HEADER, call_token
 from cloud_runtimes.components.sqlite.secret_file import home_secret
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc._host import hosts
-from cloud_runtimes.rpc._proof import TOKEN_HEADER, call_token
 from cloud_runtimes.testing.suites import rpc_methods
 
 

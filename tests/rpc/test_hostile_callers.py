@@ -9,8 +9,9 @@ import pytest
 from http_peers import Raw
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.rpc import RpcServer, _asgi, _uvicorn
-from cloud_runtimes.rpc._limits import MAX_BODY, MAX_HEAD
+from cloud_runtimes._http import asgi_server
+from cloud_runtimes._http.limits import MAX_BODY, MAX_HEAD
+from cloud_runtimes.rpc import RpcServer, _asgi
 
 HIDDEN = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 """The request that would be smuggled."""
@@ -141,7 +142,7 @@ def test_a_long_head_that_comes_at_once(raw: Callable[[], Raw]) -> None:
 def test_an_answer_that_is_not_read_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], token: str
 ) -> None:
-    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    monkeypatch.setattr(asgi_server, "HEAD_TIME", 0.3)
     connection = raw()
     head = f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-type: application/octet-stream\r\ncontent-length: {1 << 20}\r\n\r\n"
     asked = memoryview((head.encode() + bytes(1 << 20)) * 40)
@@ -153,7 +154,7 @@ def test_an_answer_that_is_not_read_is_not_waited_for(
 
 @pytest.mark.parametrize("begin", [b"", b"POST /echo HTTP/1.1\r\nhost: a\r\nx: "])
 def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], begin: bytes) -> None:
-    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    monkeypatch.setattr(asgi_server, "HEAD_TIME", 0.3)
     connection = raw()
     began = time.monotonic()
     connection.send(begin)
@@ -166,7 +167,7 @@ def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, raw: Cal
 
 
 def test_a_slow_head_behind_a_good_request(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw]) -> None:
-    monkeypatch.setattr(_uvicorn, "HEAD_TIME", 0.3)
+    monkeypatch.setattr(asgi_server, "HEAD_TIME", 0.3)
     connection = raw()
     connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /he")
     answer: bytes = connection.everything()

@@ -11,6 +11,7 @@ import pytest
 from http_peers import Hostile
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http.limits import MAX_BODY
 from cloud_runtimes.errors import (
     DeadlineExceededError,
     InternalError,
@@ -18,7 +19,6 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from cloud_runtimes.rpc._limits import MAX_BODY
 from cloud_runtimes.testing import Face
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
@@ -278,9 +278,9 @@ def test_calls_wait_for_a_connection(
 ) -> None:
     import asyncio
 
-    from cloud_runtimes.rpc import _async_http
+    from cloud_runtimes._http import async_client
 
-    monkeypatch.setattr(_async_http, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(async_client, "MAX_CONNECTIONS", 2)
     silent = to(hostile(close=False).address)
 
     async def main() -> None:

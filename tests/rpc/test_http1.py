@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud_runtimes._http.http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, request
+from cloud_runtimes._http.limits import MAX_BODY, MAX_HEAD
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.rpc import RpcCall, RpcReply
-from cloud_runtimes.rpc._http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, request
-from cloud_runtimes.rpc._limits import MAX_BODY, MAX_HEAD
 from cloud_runtimes.rpc._peers import endpoint
 
 GOOD: dict[bytes, tuple[int, bytes, bool]] = {

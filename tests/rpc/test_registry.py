@@ -89,7 +89,7 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
         with pytest.raises(UnavailableError, match="no process has registered"):
             other.rpc.invoke_method("there", "echo", 1)
         registration: Any = server._announcement
-        from cloud_runtimes._operation import Operation
+        from cloud_runtimes.spi.operation import Operation
 
         registration._renew(Operation(rpc._RENEW, "rpc", 5))
         assert other.rpc.invoke_method("there", "echo", 1) == 1
@@ -129,7 +129,7 @@ def test_processes_are_told_apart() -> None:
 
 
 def _register(home: Path, address: str, instance: str = "i") -> None:
-    from cloud_runtimes._clock import Clocks
+    from cloud_runtimes._core.clocks import Clocks
 
     connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
     row = (instance, "there", address, process_name(os.getpid()), Clocks().boot_id(), Clocks().boot_ms() + 60_000)

@@ -14,8 +14,9 @@ from http_peers import Raw, Relay
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http import proof
 from cloud_runtimes.errors import UnauthenticatedError
-from cloud_runtimes.rpc import RpcServer, _proof
+from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Face
 from cloud_runtimes.testing.suites import rpc_methods
 
@@ -114,8 +115,8 @@ def test_a_token_gets_old_and_a_caller_has_another(
 ) -> None:
     client = to(mapped.address)
     assert face.call(client.rpc, "invoke_method", "there", "echo", 1) == 1
-    later = time.time() + _proof.LIFETIME + 1.0
-    monkeypatch.setattr(_proof, "time", lambda: later)
+    later = time.time() + proof.LIFETIME + 1.0
+    monkeypatch.setattr(proof, "time", lambda: later)
     reply = Raw(mapped.address)
     request = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncloud-runtimes-token: %b\r\nconnection: close\r\n\r\n"
     reply.send(request % tokens(mapped)[0])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cloud_runtimes._http.request_guard import RequestGuard
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.rpc._request_guard import RequestGuard
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 GUARD = RequestGuard(["dapr.example.com", "two.example:8080", ".mesh.example"], option="--allow-host")

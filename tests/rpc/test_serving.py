@@ -178,9 +178,9 @@ def test_calls_beyond_the_workers_wait_within_their_deadlines(
 
 
 def test_a_crash_is_logged_with_its_traceback(serving: CloudRuntimesClient, caplog: pytest.LogCaptureFixture) -> None:
-    from cloud_runtimes import _log
+    from cloud_runtimes._core import logs
 
-    _log._said.clear()
+    logs._said.clear()
     with caplog.at_level(logging.WARNING, "cloud_runtimes"):
         assert serving.rpc.invoke("there", "crash").status == 500
     assert "canary-7f3a" in caplog.text
@@ -395,7 +395,7 @@ def test_serve_async_ends_when_cancelled_or_closed(closing: Make, home: Path) ->
 
 
 def test_a_runtime_without_hosting(closing: Make) -> None:
-    from cloud_runtimes.rpc.driver import RpcDriver
+    from cloud_runtimes.spi.rpc import RpcDriver
 
     class Narrow:
         features: frozenset[str] = frozenset()
@@ -452,7 +452,7 @@ def _served(app: Any) -> Any:
     """Run an ASGI application by uvicorn's own parser, in a thread."""
     import uvicorn
 
-    from cloud_runtimes._thread import Background
+    from cloud_runtimes._core.threads import Background
 
     sock = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))

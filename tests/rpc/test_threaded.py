@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from cloud_runtimes._http.asgi_server import make_server
+from cloud_runtimes._http.threaded import ThreadedServer
 from cloud_runtimes.errors import InternalError, UnsupportedError
-from cloud_runtimes.rpc._threaded import ThreadedServer
-from cloud_runtimes.rpc._uvicorn import make_server
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:

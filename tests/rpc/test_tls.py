@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http import sync_client
 from cloud_runtimes.errors import UnavailableError
-from cloud_runtimes.rpc import _sync_http
 from cloud_runtimes.testing import Face
 
 PEM = Path(__file__).parent / "localhost.pem"
@@ -79,7 +79,7 @@ def _trusting(monkeypatch: pytest.MonkeyPatch, path: Path | None) -> None:
     context = ssl.create_default_context()
     if path is not None:
         context.load_verify_locations(path)
-    monkeypatch.setattr(_sync_http, "_context", context)
+    monkeypatch.setattr(sync_client, "_context", context)
 
 
 def test_a_trusted_certificate(

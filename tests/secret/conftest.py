@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
+from cloud_runtimes._core.clocks import Clocks
+from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.components.file import FileComponent
 from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 from cloud_runtimes.testing.canary import Canary
 
@@ -90,7 +90,7 @@ def client() -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Make a client whose store ``s`` is a component with these settings."""
     made: list[CloudRuntimesClient] = []
 
-    def client(component: str = "file", **settings: Any) -> CloudRuntimesClient:
+    def client(component: str = "config_file", **settings: Any) -> CloudRuntimesClient:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         made.append(CloudRuntimesClient(config={"secret": {"s": {"component": component, **settings}}}))
         return made[-1]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_runtimes.components.file.dotenv import parse
+from cloud_runtimes.components.config_file.dotenv import parse
 
 GOOD: list[tuple[str, dict[str, str]]] = [
     ("", {}),

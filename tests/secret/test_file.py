@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _tables
-from cloud_runtimes.components.file import watched
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import config_formats
+from cloud_runtimes.components.config_file import watched
 from cloud_runtimes.errors import (
     BulkError,
     DeadlineExceededError,
@@ -209,7 +210,7 @@ def test_a_parser_with_a_fault_is_not_quoted(
     def faulty(text: str) -> Any:
         raise ZeroDivisionError(text)
 
-    monkeypatch.setattr(_tables, "_PARSERS", {"json": faulty})
+    monkeypatch.setattr(config_formats, "_PARSERS", {"json": faulty})
     with canary.raises(PayloadError, match="syntax error$"):
         face.call(client(path=write("s.json", {"a": canary.value()})).secret, "get_secret", "s", "a")
 
@@ -225,7 +226,7 @@ def test_an_interrupt_leaves_nothing_in_its_frames(
         reached.append(len(held))
         raise error
 
-    monkeypatch.setattr(_tables, "_PARSERS", {"json": interrupted})
+    monkeypatch.setattr(config_formats, "_PARSERS", {"json": interrupted})
     path = write("s.json", {"a": canary.value()})
     with pytest.raises(BaseException) as caught:
         client(path=path).secret.get_secret("s", "a")
@@ -301,7 +302,7 @@ NOBODY = """
 import os, sys
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import PermissionDeniedError
-stores = {name: {"component": "file", "path": path} for name, path in zip(("open", "closed"), sys.argv[1:])}
+stores = {name: {"component": "config_file", "path": path} for name, path in zip(("open", "closed"), sys.argv[1:])}
 with CloudRuntimesClient(config={"secret": stores}) as client:
     client.secret.get_secret("open", "a")  # all is imported while this process may still read everything
     if os.geteuid() == 0:

@@ -120,15 +120,15 @@ def test_equality(secret: Secret, value: str) -> None:
 def test_names_are_compared_as_digests_are(secret: Secret, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All values of equal names are compared, each by `hmac.compare_digest`."""
     seen: list[bool] = []
-    from cloud_runtimes.secret import types
+    from cloud_runtimes.spi import secret
 
-    real = types.compare_digest
+    real = secret.compare_digest
 
     def counted(one: bytes, other: bytes) -> bool:
         seen.append(real(one, other))
         return seen[-1]
 
-    monkeypatch.setattr(types, "compare_digest", counted)
+    monkeypatch.setattr(secret, "compare_digest", counted)
     assert (Secret({"a": "1", "b": "2", "c": "3"}) == Secret({"a": "x", "b": "2", "c": "y"})) is False
     assert seen == [False, True, False]
 

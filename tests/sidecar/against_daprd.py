@@ -28,7 +28,7 @@ from raw import Answer, call, send
 from recorded import DELIVERIES, HTTP, LOCKS, RPC, SUBSCRIPTIONS
 from rows import Http
 
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.protocols.dapr.messages import messages
 
 COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {}}}\nspec:\n  type: {}\n  version: v1\n  metadata: {}\n"
 _HEADERS = ("content-type", "etag", "metadata.ttlexpiretime", "dapr-http-status", "dapr-status", "allow", "x-mine")

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.protocols.dapr.messages import messages
 
 PATIENCE = 60.0
 

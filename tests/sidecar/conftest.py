@@ -16,7 +16,7 @@ from official import Sdk, aio_sdk, sync_sdk
 from running import BINDINGS, SECRET, SIDECARS, declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
 
 
 def _answer(got: Got) -> Reply | None:

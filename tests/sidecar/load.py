@@ -319,14 +319,14 @@ def hostile(kind: str, url: str, grpc: str, number: str) -> None:
 def serve(home: str, settings: str, seconds: str, files: str) -> None:
     """See the module."""
     from cloud_runtimes import CloudRuntimesClient
-    from cloud_runtimes.rpc import _uvicorn
-    from cloud_runtimes.sidecar import Sidecar, SidecarSettings, server
-    from cloud_runtimes.sidecar.http import app as http
+    from cloud_runtimes._http import asgi_server
+    from cloud_runtimes.dapr_server import Sidecar, SidecarSettings, server
+    from cloud_runtimes.dapr_server.http import app as http
 
     if int(files):
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
     if seconds:
-        for module in (_uvicorn, server, http):
+        for module in (asgi_server, server, http):
             module.HEAD_TIME = float(seconds)  # type: ignore[attr-defined]
     given = {"app_id": "app", "http_port": 0, "grpc_port": 0, **json.loads(settings)}
     with (

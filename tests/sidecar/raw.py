@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.protocols.dapr.messages import messages
 
 SERVICE = "/dapr.proto.runtime.v1.Dapr/"
 TIMEOUT = 30.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 
 VENDORS = {"file": "local", "database": "sqlalchemy", "secret": "env"}
 KINDS = ("state", "pubsub", "secret", "configuration", "lock", "file", "database", "schedule")

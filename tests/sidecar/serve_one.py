@@ -6,7 +6,7 @@ import json
 import sys
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ import pytest
 from raw import Answer, call, send
 from running import BINDINGS, declared, serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.limits import Limits
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.limits import Limits
+from cloud_runtimes.protocols.dapr.messages import messages
 
 SIZE = 100_000
 STORE = "/v1.0/state/store"
@@ -214,7 +214,7 @@ def test_sql_reaches_no_other_file(scheme: str, sql: str, what: str, tmp_path: A
 def test_configuration_and_secrets(tmp_path: Any) -> None:
     config = declared(str(tmp_path))
     (tmp_path / "secrets.json").write_text(json.dumps({f"k{number}": "x" * SIZE for number in range(11)}))
-    config["secret"]["store"] = {"component": "file", "path": str(tmp_path / "secrets.json")}
+    config["secret"]["store"] = {"component": "config_file", "path": str(tmp_path / "secrets.json")}
     with serving(config, limits=Limits(bytes=10 * SIZE), max_body=10 * SIZE) as one:
         items = {f"k{number}": "x" * SIZE for number in range(11)}
         one.context.client.configuration.save_configuration("store", items)

@@ -14,11 +14,11 @@ from apps import App, GrpcApp, Reply, serving_grpc
 from fault_proxy import FaultProxy
 from grpc import StatusCode
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import SidecarSettings
-from cloud_runtimes.sidecar.app.channel import AppCall, NotReached, passed_on
-from cloud_runtimes.sidecar.app.grpc import GrpcChannel
-from cloud_runtimes.sidecar.app.http import HttpChannel
+from cloud_runtimes.dapr_server import SidecarSettings
+from cloud_runtimes.dapr_server.app.channel import AppCall, NotReached, passed_on
+from cloud_runtimes.dapr_server.app.grpc import GrpcChannel
+from cloud_runtimes.dapr_server.app.http import HttpChannel
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 def settings(port: int, **more: Any) -> SidecarSettings:

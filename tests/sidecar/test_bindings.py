@@ -13,9 +13,9 @@ from official import Sdk
 from raw import Answer, call, send
 from running import BINDINGS, declared, serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.bindings.positional import named
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.bindings.positional import named
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from running import SECRET, declared, serving
 from selenium.webdriver import Chrome
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
 
 pytestmark = pytest.mark.process
 

@@ -9,8 +9,8 @@ import pytest
 from raw import call, send
 from running import serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 WRONG = {
     "capa": {"home": ":memory:wrong"},

@@ -14,10 +14,10 @@ from official import Sdk
 from raw import TIMEOUT, call, send, stream
 from running import declared, serving
 
-from cloud_runtimes._dapr.messages import messages
 from cloud_runtimes.configuration import ConfigurationItem
-from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.app.channel import AppAnswer, AppCall, NotReached
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.app.channel import AppAnswer, AppCall, NotReached
+from cloud_runtimes.protocols.dapr.messages import messages
 
 STORE = "/v1.0/configuration/store"
 
@@ -202,7 +202,7 @@ def test_sdk_subscription(sdk: Sdk) -> None:
 
 def test_no_more_subscriptions_than_a_sidecar_can_bear(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a thread; one that has ended makes room, over either protocol."""
-    monkeypatch.setattr("cloud_runtimes.sidecar.configuration.api.MAX_OPEN", 3)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.api.MAX_OPEN", 3)
     request = messages().SubscribeConfigurationRequest(store_name="store")
     ids = [send(beside.http_address, "GET", f"{STORE}/subscribe").json["id"] for _ in range(3)]
     refused = send(beside.http_address, "GET", f"{STORE}/subscribe")
@@ -219,7 +219,7 @@ def test_no_more_subscriptions_than_a_sidecar_can_bear(beside: Sidecar, monkeypa
 
 
 def test_a_subscription_that_fails_takes_no_room(beside: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.sidecar.configuration.api.MAX_OPEN", 1)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.configuration.api.MAX_OPEN", 1)
     for _ in range(2):
         assert send(beside.http_address, "GET", f"{STORE}/subscribe?key=").status == 500
     assert send(beside.http_address, "GET", f"{STORE}/subscribe").status == 200

@@ -20,8 +20,8 @@ from raw import call, send
 from running import declared
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
+from cloud_runtimes.protocols.dapr.messages import messages
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -16,8 +16,8 @@ from grpc import StatusCode
 from raw import Answer, call, send
 from running import declared, serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 VALUE = "type.googleapis.com/google.protobuf.Value"
 

@@ -7,8 +7,8 @@ from apps import App, until
 from raw import call, send
 from running import declared, serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 MIB = 1 << 20
 

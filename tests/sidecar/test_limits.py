@@ -21,7 +21,7 @@ from others import PATIENCE, Other, other, run, times
 from ports import reserved_port
 from raw import call, send
 
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.protocols.dapr.messages import messages
 
 pytestmark = pytest.mark.process
 

@@ -18,7 +18,7 @@ from others import command, other, run, times
 from raw import SERVICE, send
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.protocols.dapr.messages import messages
 
 pytestmark = pytest.mark.process
 

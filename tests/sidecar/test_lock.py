@@ -8,8 +8,8 @@ import pytest
 from official import Sdk
 from raw import Answer, call, send
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 def try_lock(sidecar: Sidecar, owner: str, **more: Any) -> Answer:

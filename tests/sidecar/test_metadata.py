@@ -11,10 +11,10 @@ from raw import call, send
 from running import BINDINGS, declared, serving
 
 import cloud_runtimes
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
-from cloud_runtimes.sidecar.pubsub.types import Subscription
-from cloud_runtimes.sidecar.settings import ComponentInfo
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.dapr_server.pubsub.types import Subscription
+from cloud_runtimes.dapr_server.settings import ComponentInfo
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 def metadata(sidecar: Sidecar) -> object:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cloud_runtimes.sidecar.pubsub.cel import Expression, ExpressionError
-from cloud_runtimes.sidecar.pubsub.patterns import MAX_TEXT, Pattern, TooLong
+from cloud_runtimes.dapr_server.pubsub.cel import Expression, ExpressionError
+from cloud_runtimes.dapr_server.pubsub.patterns import MAX_TEXT, Pattern, TooLong
 
 SLOW = [
     (".*error.*timeout.*retry$", "errortimeout"),

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 from raw import call, send
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

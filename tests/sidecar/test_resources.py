@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dapr_server import SidecarSettings
+from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
+from cloud_runtimes.dapr_server.resources import Resources, check_configs, load
+from cloud_runtimes.dapr_server.resources.types import known_types, postgres_url
+from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
 from cloud_runtimes.resiliency.dapr import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
-from cloud_runtimes.sidecar import SidecarSettings
-from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
-from cloud_runtimes.sidecar.resources import Resources, check_configs, load
-from cloud_runtimes.sidecar.resources.types import known_types, postgres_url
-from cloud_runtimes.sidecar.settings import ComponentInfo
 
 CANARY = "hunter2-canary"
 

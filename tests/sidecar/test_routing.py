@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cloud_runtimes.dapr_server.pubsub.cel import Expression, ExpressionError
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.sidecar.pubsub.cel import Expression, ExpressionError
 
 EVENT: dict[str, Any] = {
     "type": "order.created",

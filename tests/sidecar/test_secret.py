@@ -12,8 +12,8 @@ from official import Sdk
 from raw import call, send
 from running import serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.testing.canary import Canary
 
 
@@ -28,7 +28,10 @@ def secret_file(tmp_path: Path, canary: Canary) -> Path:
 @pytest.fixture
 def secretive(secret_file: Path) -> Iterator[Sidecar]:
     """A sidecar over that file."""
-    config = {"capa": {"home": ":memory:secret"}, "secret": {"vault": {"component": "file", "path": str(secret_file)}}}
+    config = {
+        "capa": {"home": ":memory:secret"},
+        "secret": {"vault": {"component": "config_file", "path": str(secret_file)}},
+    }
     with serving(config) as one:
         yield one
 

@@ -10,8 +10,8 @@ import pytest
 from official import Sdk
 from raw import Answer, call, send
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 STORE = "/v1.0/state/store"
 

@@ -15,8 +15,8 @@ from apps import until
 from raw import SERVICE, call, send
 from running import declared, serving
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 
 class Stream:
@@ -99,7 +99,7 @@ def test_events_come_and_are_settled_by_their_ids(sidecar: Sidecar) -> None:
 
 
 def claims(sidecar: Sidecar) -> list[Any]:
-    from cloud_runtimes._operation import Method, Operation
+    from cloud_runtimes.spi.operation import Method, Operation
 
     op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
     found: list[Any] = sidecar.context.driver("pubsub", "store").engine.query(op, "SELECT 1 FROM claims", ())
@@ -198,7 +198,7 @@ def test_the_first_request_is_the_initial_one_and_the_only(sidecar: Sidecar) -> 
 
 def test_no_more_streams_than_a_sidecar_can_bear(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a thread; one that has ended makes room."""
-    monkeypatch.setattr("cloud_runtimes.sidecar.pubsub.streaming.MAX_OPEN", 2)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.pubsub.streaming.MAX_OPEN", 2)
     with streaming(sidecar) as first, streaming(sidecar) as second:
         first.opened()
         second.opened("other")

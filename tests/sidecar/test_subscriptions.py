@@ -21,11 +21,11 @@ from raw import send
 from running import declared, serving, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
+from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
-from cloud_runtimes.sidecar.pubsub.types import BulkSubscribe, Subscription
+from cloud_runtimes.protocols.dapr.messages import messages
+from cloud_runtimes.spi.operation import Method, Operation
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -341,7 +341,7 @@ def test_the_sidecar_serves_before_the_application_listens(home: str) -> None:
 
 
 def test_an_answer_may_take_longer_than_the_lease(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes.sidecar.pubsub.subscriber._LEASE", 3.0)
+    monkeypatch.setattr("cloud_runtimes.dapr_server.pubsub.subscriber._LEASE", 3.0)
     leave = threading.Event()
 
     def answer(got: Got) -> Reply | None:

@@ -10,8 +10,8 @@ from raw import Answer, call, refusal, send, stream
 from rows import Api, Case
 from table import APIS, DOCUMENT, render
 
-from cloud_runtimes._dapr.messages import messages
-from cloud_runtimes.sidecar import Sidecar
+from cloud_runtimes.dapr_server import Sidecar
+from cloud_runtimes.protocols.dapr.messages import messages
 
 CASES = [(api, case) for api in APIS for case in api.cases]
 OVER_HTTP = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.http is not None]

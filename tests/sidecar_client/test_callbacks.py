@@ -17,9 +17,9 @@ from dapr_peer import both, call
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.pubsub import DropEvent
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 SOON = 20.0
 _homes = count()

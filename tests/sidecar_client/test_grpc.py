@@ -20,7 +20,7 @@ import pytest
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient, errors
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -31,8 +31,8 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.rpc import RpcRequest
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 both = pytest.mark.parametrize("face", ["sync", "async"])
 

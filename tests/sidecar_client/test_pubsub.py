@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, errors
-from cloud_runtimes._dapr.messages import messages
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import (
     ComponentNotFoundError,
     InternalError,
@@ -27,8 +27,8 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.pubsub import OutgoingEvent
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 both = pytest.mark.parametrize("face", ["sync", "async"])
 SOON = 20.0
@@ -381,7 +381,7 @@ def test_no_such_component(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
 
 @both
 def test_what_failed_of_a_bulk_is_told(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloud_runtimes._link.failures import Refusal
+    from cloud_runtimes.runtimes._sidecar.failures import Refusal
     from cloud_runtimes.runtimes.dapr.failures import Refused
 
     with CloudRuntimesClient("http://h") as client:

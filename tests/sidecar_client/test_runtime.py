@@ -13,10 +13,8 @@ import pytest
 from dapr_peer import Peer, both, call, client, peer
 
 from cloud_runtimes import CloudRuntimesClient, errors
-from cloud_runtimes._link.address import target
-from cloud_runtimes._link.failures import Refusal
-from cloud_runtimes._link.values import unwrap, wrap
 from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     ConflictError,
@@ -27,8 +25,10 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cloud_runtimes.runtimes._sidecar.address import target
+from cloud_runtimes.runtimes._sidecar.failures import Refusal
+from cloud_runtimes.runtimes._sidecar.values import unwrap, wrap
 from cloud_runtimes.runtimes.dapr.failures import error
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 from cloud_runtimes.testing.canary import Canary
 
 __all__ = ["client", "peer"]

@@ -15,11 +15,11 @@ import pytest
 from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http.asgi_server import make_server
+from cloud_runtimes._http.listen import listen
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError, UnsupportedError
-from cloud_runtimes.rpc._listen import listen
-from cloud_runtimes.rpc._uvicorn import make_server
 from cloud_runtimes.schedule import JobRun, Retry, RpcTarget, TopicTarget
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 both = pytest.mark.parametrize("face", ["sync", "async"])
 SOON = 20.0

@@ -13,8 +13,8 @@ from dapr_peer import both
 from running import declared
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import UnavailableError
-from cloud_runtimes.sidecar import Sidecar, SidecarSettings
 
 NOBODY = "127.0.0.1:1"
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._operation import Method, Operation
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.components.sqlite import lock as locks
 from cloud_runtimes.components.sqlite.lock import SqliteLock
 from cloud_runtimes.errors import ConflictError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.lock import LockRequest, UnlockStatus
+from cloud_runtimes.spi.operation import Method, Operation
 
 _ANY = Method("lock", "test", repeatable=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes._clock import Clocks
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite import SqliteComponent, log
 from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.components.sqlite.log import Claimed
@@ -19,7 +19,7 @@ from cloud_runtimes.components.sqlite.state import sweep_expired
 from cloud_runtimes.components.sqlite.sweep import sweep_frames
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.pubsub import Answer
-from cloud_runtimes.pubsub.driver import SubscribeRequest, Verdict
+from cloud_runtimes.spi.pubsub import SubscribeRequest, Verdict
 
 DAY = 86400.0
 
@@ -63,7 +63,7 @@ def client(home: Path, monkeypatch: pytest.MonkeyPatch, clocks: SetClocks) -> It
 
 def member(client: CloudRuntimesClient, **changes: Any) -> Any:
     """Join as a source without a pump, so that nothing happens by itself."""
-    from cloud_runtimes._operation import Method, Operation
+    from cloud_runtimes.spi.operation import Method, Operation
 
     request = SubscribeRequest("t", "g", None, 30.0, None, None, False, None)._replace(**changes)
     op = Operation(Method("pubsub", "subscribe", repeatable=False), "bus", 5.0)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
+from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite.lookout import EVERY, Lookout
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _log
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
 from cloud_runtimes._native import telemetry as kernel
 
 
@@ -18,7 +19,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(_log, "_said", {})  # what is said once a minute is said in each test
+    monkeypatch.setattr(logs, "_said", {})  # what is said once a minute is said in each test
     yield
     kernel.bridge(None)  # which a test's providers may have built
 

@@ -17,7 +17,6 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._operation import Operation
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
@@ -26,6 +25,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.spi.operation import Operation
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
 ERROR = 2

@@ -16,10 +16,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from cloud_runtimes.dashboard import otlp_json, rows
 from cloud_runtimes.errors import PayloadError, ResourceExhaustedError
 from cloud_runtimes.telemetry import _json
 from cloud_runtimes.telemetry._json import MAX_DEPTH, records
-from cloud_runtimes.telemetry.viewer import otlp_json, rows
 
 REQUESTS: dict[str, type[Message]] = {
     "traces": ExportTraceServiceRequest,

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _log
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError
 from cloud_runtimes.telemetry._sampling import parse
 
@@ -73,7 +74,7 @@ class Store:
         self.path.write_text("")
         self.table: dict[str, Any] = {"component": "sqlite"}
         if kind == "file":
-            self.table = {"component": "file", "path": str(self.path), "watch": "poll", "poll_interval": "20ms"}
+            self.table = {"component": "config_file", "path": str(self.path), "watch": "poll", "poll_interval": "20ms"}
         self.writer = CloudRuntimesClient(
             app_id="operator",
             config={"capa": {"home": str(folder / "home")}, "configuration": {"flags": {"component": "sqlite"}}},
@@ -117,7 +118,7 @@ def records(client: CloudRuntimesClient) -> bool:
 def test_the_sampler_follows_the_store(
     store: Store, application: CloudRuntimesClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_log, "_said", {})
+    monkeypatch.setattr(logs, "_said", {})
     assert not records(application)
     tracer = application.telemetry.tracer("made before")
     store.write("parentbased_always_on")
@@ -141,7 +142,7 @@ def test_the_sampler_follows_the_store(
 def test_a_bad_value_keeps_the_last_good_one(
     store: Store, application: CloudRuntimesClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_log, "_said", {})
+    monkeypatch.setattr(logs, "_said", {})
     store.write("always_on")
     until(lambda: records(application))
     with caplog.at_level(logging.WARNING, "cloud_runtimes"):

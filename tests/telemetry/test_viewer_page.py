@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, until, viewing
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.telemetry.viewer.server import Viewer
+from cloud_runtimes.dashboard.server import Viewer
 
 pytestmark = pytest.mark.process
 

@@ -33,11 +33,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from viewing import JSON, PROTOBUF, TRACE, ask, gauge, logs, metrics, send, spans, text, viewing
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._http.limits import MAX_BODY
+from cloud_runtimes.dashboard import app, queries
+from cloud_runtimes.dashboard.server import Viewer
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.rpc import _asgi
-from cloud_runtimes.rpc._limits import MAX_BODY
-from cloud_runtimes.telemetry.viewer import app, queries
-from cloud_runtimes.telemetry.viewer.server import Viewer
 
 RESPONSES: dict[str, Any] = {
     "traces": ExportTraceServiceResponse,

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from viewing import START, TRACE, gauge, logs, metrics, spans, text
 
-from cloud_runtimes._clock import Clocks
+from cloud_runtimes._core.clocks import Clocks
+from cloud_runtimes.dashboard import otlp_json, queries, rows
+from cloud_runtimes.dashboard import store as store_module
+from cloud_runtimes.dashboard.store import LEAST_BYTES, Store
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
-from cloud_runtimes.telemetry.viewer import otlp_json, queries, rows
-from cloud_runtimes.telemetry.viewer import store as store_module
-from cloud_runtimes.telemetry.viewer.store import LEAST_BYTES, Store
 
 Open = Callable[..., Store]
 

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from cloud_runtimes.telemetry.viewer.server import Viewer
+from cloud_runtimes.dashboard.server import Viewer
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 START = 1_700_000_000_000_000_000

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._operation import CLIENT_TIMEOUT
+from cloud_runtimes._core.arguments import CLIENT_TIMEOUT
 from cloud_runtimes.config import DEFAULT_TIMEOUT
 from cloud_runtimes.database import DatabaseService, DatabaseTransaction, RowStream
 from cloud_runtimes.file import FileService

@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..._clock import Clocks
-from ..._runtime import Component
+from ..._core.clocks import Clocks
 from ...config import setting
 from ...errors import InvalidArgumentError
+from ...spi.component import Component
 
 if TYPE_CHECKING:
-    from ..._driver import Driver
-    from ..file.secret_file import SecretFile
+    from ...spi.driver import Driver
+    from ..config_file.secret_file import SecretFile
 
 __all__ = ["EnvComponent", "EnvSettings", "component"]
 
@@ -62,7 +62,7 @@ class EnvComponent(Component):
         return file
 
     def _made(self) -> SecretFile:
-        from ..file.secret_file import SecretFile
+        from ..config_file.secret_file import SecretFile
 
         given = self.settings.file
         path = os.path.abspath(os.path.expanduser(given or ".env"))

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..._operation import Operation
 from ...errors import BulkError, CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
-from ...secret.driver import BULK, SecretDriver
-from ...secret.types import Secret
-from ..file import secret_file  # noqa: F401  # loaded with the driver, not by a call
+from ...spi.operation import Operation
+from ...spi.secret import BULK, Secret, SecretDriver
+from ..config_file import secret_file  # noqa: F401  # loaded with the driver, not by a call
 
 if TYPE_CHECKING:
     from . import EnvComponent

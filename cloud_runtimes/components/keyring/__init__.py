@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..._runtime import Component
 from ...config import setting
+from ...spi.component import Component
 
 if TYPE_CHECKING:
-    from ..._driver import Driver
+    from ...spi.driver import Driver
 
 __all__ = ["KeyringComponent", "KeyringSettings", "component"]
 

@@ -9,9 +9,8 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ... import _fork
-from ..._operation import Operation
-from ..._thread import Background
+from ..._core import fork
+from ..._core.threads import Background
 from ...errors import (
     CloudRuntimesError,
     InvalidArgumentError,
@@ -21,8 +20,8 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ...secret.driver import SecretDriver
-from ...secret.types import Secret
+from ...spi.operation import Operation
+from ...spi.secret import Secret, SecretDriver
 
 if TYPE_CHECKING:
     from . import KeyringComponent
@@ -38,7 +37,7 @@ _NO_BACKEND = (
 def _library() -> Any:
     """Import the package; it looks for a backend then."""
     try:
-        with _fork.importing:
+        with fork.importing:
             import keyring
             import keyring.errors
     except ImportError as error:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._home import home_folder, is_memory
-from ..._runtime import Component
-from ..._thread import Mutex
+from ..._core.home import home_folder, is_memory
+from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
+from ...spi.component import Component
 from ..sqlite.place import make_home
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
-    from ..._driver import Driver
+    from ...spi.blocking import Bridge
+    from ...spi.driver import Driver
     from .memory import Space
     from .tree import Tree
 

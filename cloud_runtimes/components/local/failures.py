@@ -6,7 +6,6 @@ import errno
 import os
 from typing import Final
 
-from ..._operation import out_of_files
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -16,6 +15,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ...spi.operation import out_of_files
 
 __all__ = ["explain", "refusal"]
 

@@ -8,12 +8,11 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from ..._bridge import BlockingDriver
-from ..._operation import Operation
 from ...errors import AlreadyExistsError, CloudRuntimesError
-from ...file import driver as spi
-from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
-from ...file.types import FileInfo
+from ...spi import file as spi
+from ...spi.blocking import BlockingDriver
+from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
 from .failures import explain
 from .listing import list_files
 from .names import Place, place

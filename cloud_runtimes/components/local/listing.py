@@ -12,8 +12,8 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..._operation import Operation
-from ...file.types import FileInfo
+from ...spi.file import FileInfo
+from ...spi.operation import Operation
 from .meta import Meta, info
 from .names import MARK, place, segment
 

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Final
 
-from ... import _fork
-from ..._bridge import BlockingDriver, Bridge
-from ..._operation import Operation
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, ClosedError
-from ...file import driver as spi
-from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
-from ...file.types import FileInfo
+from ...spi import file as spi
+from ...spi.blocking import BlockingDriver, Bridge
+from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
 from .streams import Guard
 
 __all__ = ["MemoryFiles", "Space", "acquire"]
@@ -31,7 +30,7 @@ class Space:
         self.stores: dict[str, _Store] = {}
         self._home = home
         self.users = 0
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """Forget the parent's."""

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ...codec import json
 from ...errors import PayloadError
-from ...file.types import FileInfo
+from ...spi.file import FileInfo
 
 __all__ = ["Meta", "attach", "info", "look"]
 

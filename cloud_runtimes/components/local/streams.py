@@ -8,13 +8,12 @@ from collections.abc import Awaitable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ... import _fork
-from ..._bridge import BlockingDriver
-from ..._operation import Operation, mark_interrupted
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError
-from ...file.driver import Chunk, FileReader, FileWrite, FileWriter
-from ...file.types import FileInfo
+from ...spi.blocking import BlockingDriver
+from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
 from .meta import Meta, attach, info
 from .names import Place
@@ -91,7 +90,7 @@ class LocalReader(BlockingDriver, FileReader):
         self._path = files.path_of(found.name)
         self._descriptor = descriptor
         self._lock = Mutex()
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """Close the child's descriptor."""
@@ -133,7 +132,7 @@ class LocalWriter(BlockingDriver, FileWriter):
         except BaseException:
             os.close(self._root)
             raise
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """Close the child's descriptors; its temporary does so itself."""
@@ -250,7 +249,7 @@ class LocalWriter(BlockingDriver, FileWriter):
     async def abort_async(self, op: Operation, /) -> None:
         if self.temporary is None:
             return
-        from ..._thread import Background
+        from ..._core.threads import Background
 
         try:
             await self.bridge.in_thread(self.abort, Operation(op.method, op.component, None))

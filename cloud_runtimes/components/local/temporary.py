@@ -11,7 +11,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
-from ... import _fork
+from ..._core import fork
 from ...errors import AlreadyExistsError, UnsupportedError
 from .names import TEMPORARIES
 
@@ -51,7 +51,7 @@ class Temporary:
         except BaseException:
             self.close()
             raise
-        _fork.register(self)
+        fork.register(self)
 
     def _named(self, root: int) -> None:
         self._make_folder(root)

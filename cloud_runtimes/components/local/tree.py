@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from typing import TYPE_CHECKING, Final
 
-from ... import _fork
-from ..._operation import Operation
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import InvalidArgumentError, UnavailableError
-from ...file.types import FileInfo
+from ...spi.file import FileInfo
+from ...spi.operation import Operation
 from .failures import refusal
 from .meta import Meta, info, look
 from .names import Place, aside
@@ -85,7 +85,7 @@ class Tree:
         self._root: int | None = None
         # whether files can be made without a name and get one later (open(2), O_TMPFILE)
         self.nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-        _fork.register(self)
+        fork.register(self)
 
     def before_fork(self) -> None:
         """Let turns end: a child that inherits one would keep it if the parent died."""

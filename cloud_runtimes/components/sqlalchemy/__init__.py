@@ -9,17 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._home import home_folder, is_memory
-from ..._runtime import Component
-from ..._thread import Mutex
+from ..._core.home import home_folder, is_memory
+from ..._core.threads import Mutex
 from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
+from ...spi.component import Component
 from .holds import Debts
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
-    from ..._driver import Driver
+    from ...spi.blocking import Bridge
+    from ...spi.driver import Driver
     from .store import Store
 
 __all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
@@ -84,9 +84,9 @@ class SqlAlchemyComponent(Component):
 
     @without_values
     def _make(self, name: str) -> Store:
-        from ... import _fork
+        from ..._core import fork
 
-        with _fork.importing, self._lock:
+        with fork.importing, self._lock:
             found = self._stores.get(name)
             if found is None:
                 from .store import Store
@@ -113,8 +113,8 @@ class SqlAlchemyComponent(Component):
         return URL.create("sqlite", database=os.path.join(home, "databases", _file_name(name)))
 
     def ready(self) -> None:
-        from ..._operation import Method, Operation
-        from ...database.driver import ListTables
+        from ...spi.database import ListTables
+        from ...spi.operation import Method, Operation
         from .driver import SqlDatabase
 
         if self.settings.url is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-from ..._operation import Operation
-from ..._thread import Background, Changes, Mutex
+from ..._core.threads import Background, Changes, Mutex
 from ...errors import ClosedError
+from ...spi.operation import Operation
 
 __all__ = ["Call", "Interrupter", "SqliteInterrupter", "Watch", "WatchedInterrupter"]
 

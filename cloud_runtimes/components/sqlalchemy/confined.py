@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ...database.driver import Confined, RowsTooLargeError
 from ...errors import PermissionDeniedError
+from ...spi.database import Confined, RowsTooLargeError
 
 __all__ = ["confined"]
 

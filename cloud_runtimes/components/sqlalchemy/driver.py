@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from ..._operation import Operation
-from ...database import driver as spi
-from ...database.driver import DatabaseCursor, DatabaseDriver, DatabaseSession, Outcome, Query, Statement
-from ...database.types import Isolation
+from ...spi import database as spi
+from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
+from ...spi.operation import Operation
 from .calls import Call
 from .holds import Holds
 from .lanes import Lane, run, run_async

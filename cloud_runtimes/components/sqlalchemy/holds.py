@@ -11,8 +11,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from ..._log import repeated
-from ..._thread import Background
+from ..._core.logs import repeated
+from ..._core.threads import Background
 
 __all__ = ["Debts", "Holds", "told"]
 

@@ -12,9 +12,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from ..._bridge import run_sync
-from ..._operation import Operation, mark_interrupted
 from ...errors import ClosedError, DeadlineExceededError
+from ...spi.flow import run_sync
+from ...spi.operation import Operation, mark_interrupted
 from .calls import Call
 from .workers import is_main_thread
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from ...database import driver as spi
-from ...database._sql import Sql
-from ...database.driver import Outcome, RowSet, Statement
-from ...database.types import ColumnInfo, ExecuteResult, Isolation, TableSchema
 from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from ...spi import database as spi
+from ...spi.database import ColumnInfo, ExecuteResult, Isolation, Outcome, RowSet, Statement, TableSchema
+from ...spi.sql import Sql
 from .calls import Call, Interrupter
 from .failures import is_busy
 from .values import bound, column, quoted

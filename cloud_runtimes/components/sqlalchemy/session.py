@@ -6,11 +6,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..._bridge import run_sync
-from ..._operation import Method, Operation
-from ...database.driver import DatabaseCursor, DatabaseSession, Outcome, Query, Statement
-from ...database.types import Isolation
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.database import DatabaseCursor, DatabaseSession, Isolation, Outcome, Query, Statement
+from ...spi.flow import run_sync
+from ...spi.operation import Method, Operation
 from .calls import Call
 from .holds import Holds
 from .lanes import DIRECT, LOOP, Lane, run, run_async

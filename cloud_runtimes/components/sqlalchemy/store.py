@@ -11,8 +11,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ... import _fork
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from .calls import Call, Interrupter, SqliteInterrupter, Watch, WatchedInterrupter
 from .failures import explain, forget_password, is_busy
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from ..._bridge import Bridge
+    from ...spi.blocking import Bridge
     from .link import Link
 
 __all__ = ["Store"]
@@ -115,17 +115,17 @@ class Store:
         # weakly: an interrupted call loses its token with its frame
         self._running: weakref.WeakSet[_Token] = weakref.WeakSet()
         self._watch: Watch | None = None
-        self._generation = _fork.generation()
+        self._generation = fork.generation()
         self._closed = False
         self.fresh = self.path is not None
         self.making = False
-        _fork.register(self)
+        fork.register(self)
 
     # -- engines ----------------------------------------------------------
 
     def engine(self, in_loop: bool) -> sa.Engine:
         """Return the engine of a lane; the first time it is made."""
-        with _fork.importing, self._lock:
+        with fork.importing, self._lock:
             if self._closed:
                 raise ClosedError(f"database {self.name!r}: its client is closed")
             found = self._engines.get(in_loop)
@@ -290,7 +290,7 @@ class Store:
             return  # the client is closed, and its connections with it
 
     def _leave_in_worker(self, leave: Callable[[], None]) -> None:
-        if self._generation == _fork.generation():  # else it is the parent's
+        if self._generation == fork.generation():  # else it is the parent's
             self.workers.post(partial(self.working, leave))
 
     def ended(self, task: Any) -> None:

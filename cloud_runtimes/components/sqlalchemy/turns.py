@@ -15,8 +15,8 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import sleep
 from typing import Final
 
-from ..._operation import Operation
-from ..._thread import Mutex
+from ..._core.threads import Mutex
+from ...spi.operation import Operation
 from .holds import Holds
 
 __all__ = ["FileTurn", "Turns"]

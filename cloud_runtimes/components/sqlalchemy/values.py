@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...codec import json
-from ...database.types import Column
 from ...errors import InvalidArgumentError
+from ...spi.database import Column
 
 __all__ = ["bound", "column", "quoted"]
 

@@ -6,18 +6,18 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..._clock import Clocks
-from ..._home import home_folder, is_memory
-from ..._runtime import Component
-from ..._thread import Mutex
+from ..._core.clocks import Clocks
+from ..._core.home import home_folder, is_memory
+from ..._core.threads import Mutex
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError, InvalidArgumentError
+from ...spi.component import Component
 from .place import DATABASE
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
-    from ..._driver import Driver
     from ...rpc._peers import Peers
+    from ...spi.blocking import Bridge
+    from ...spi.driver import Driver
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]

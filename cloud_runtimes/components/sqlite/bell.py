@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..._clock import Clocks
-from ..._thread import Mutex
+from ..._core.clocks import Clocks
+from ..._core.threads import Mutex
 from .lookout import Lookout
 
 if TYPE_CHECKING:

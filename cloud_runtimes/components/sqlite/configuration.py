@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._operation import Method, Operation
-from ...configuration import driver as spi
-from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
-from ...configuration.types import ConfigurationItem
 from ...errors import ResourceExhaustedError, UnavailableError
+from ...spi import configuration as spi
+from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.operation import Method, Operation
 from .job import Job
 
 if TYPE_CHECKING:

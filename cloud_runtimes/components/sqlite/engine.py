@@ -14,13 +14,13 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
-from ... import _fork
-from ..._clock import Clocks
-from ..._home import is_memory
-from ..._log import logger, repeated
-from ..._operation import Operation
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.clocks import Clocks
+from ..._core.home import is_memory
+from ..._core.logs import logger, repeated
+from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
+from ...spi.operation import Operation
 from . import schema
 from .bell import Bells
 from .failures import explain
@@ -119,7 +119,7 @@ class Engine:
         self._all_readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._resting: list[Any] = []
         self._held: list[_Reader] = []
-        _fork.register(self)
+        fork.register(self)
 
     # -- opening and closing ----------------------------------------------
 

@@ -9,7 +9,6 @@ import os
 import sqlite3
 from typing import Final
 
-from ..._operation import out_of_files
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -18,6 +17,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ...spi.operation import out_of_files
 
 __all__ = ["explain"]
 

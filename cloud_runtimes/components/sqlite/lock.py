@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._bridge import run_sync
-from ..._operation import Operation, mark_interrupted
 from ...errors import CloudRuntimesError
-from ...lock import driver as spi
-from ...lock.driver import Grant, LockDriver, LockRequest
-from ...lock.types import UnlockStatus
+from ...spi import lock as spi
+from ...spi.flow import run_sync
+from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
+from ...spi.operation import Operation, mark_interrupted
 from .bell import Waiter
 from .job import Job
 from .place import explain_os_error

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from ..._clock import Clocks
-from ..._thread import Background, Changes
+from ..._core.clocks import Clocks
+from ..._core.threads import Background, Changes
 
 __all__ = ["Lookout"]
 

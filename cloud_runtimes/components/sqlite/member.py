@@ -14,10 +14,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
-from ..._operation import Method, Operation
 from ...errors import CloudRuntimesError, UnavailableError
 from ...pubsub._letters import dead_letter
-from ...pubsub.driver import Answer, Answers, Cause, Deliveries, EventSource, SubscribeRequest, Verdict
+from ...spi.operation import Method, Operation
+from ...spi.pubsub import Answer, Answers, Cause, Deliveries, EventSource, SubscribeRequest, Verdict
 from . import log
 from .bell import Waiter
 from .job import Job

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..._found import elsewhere
-from ..._log import logger
-from ..._operation import out_of_files
+from ..._core.config_discovery import elsewhere
+from ..._core.logs import logger
 from ...errors import (
     InternalError,
     InvalidArgumentError,
@@ -16,6 +15,7 @@ from ...errors import (
     ResourceExhaustedError,
     UnsupportedError,
 )
+from ...spi.operation import out_of_files
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -63,7 +63,7 @@ def make_home(folder: Path) -> None:
     if folder.is_dir():
         return
     if (other := elsewhere(folder)) is not None:
-        from ..._log import logger
+        from ..._core.logs import logger
 
         logger().warning(
             "the new home %s has nothing of what is in %s: to share one from all folders, put a cloud-runtimes.toml, which may be empty, "

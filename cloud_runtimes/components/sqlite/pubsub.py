@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._operation import Operation
 from ...errors import CloudRuntimesError, ResourceExhaustedError
-from ...pubsub import driver as spi
-from ...pubsub.driver import EventSource, PubSubDriver, SubscribeRequest
+from ...spi import pubsub as spi
+from ...spi.operation import Operation
+from ...spi.pubsub import EventSource, PubSubDriver, SubscribeRequest
 from . import log
 from .job import Job
 from .member import Member

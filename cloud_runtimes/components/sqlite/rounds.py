@@ -13,11 +13,11 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
-from ..._heap import keep_freed
-from ..._log import logger
-from ..._operation import Operation, mark_interrupted
-from ..._thread import Background, Mutex
+from ..._core.heap import keep_freed
+from ..._core.logs import logger
+from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
+from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job

@@ -12,15 +12,15 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ... import _fork
-from ..._log import repeated
-from ..._operation import Method, Operation
-from ..._thread import Background, Changes
+from ..._core import fork
+from ..._core.logs import repeated
+from ..._core.threads import Background, Changes
+from ..._http.http1 import Endpoint
 from ...errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
-from ...rpc import driver as spi
-from ...rpc._http1 import Endpoint
 from ...rpc._peers import Peers, endpoint
-from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ...spi import rpc as spi
+from ...spi.operation import Method, Operation
+from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .job import Job
 from .secret_file import SECRET, home_secret, known, restore_secret
 
@@ -216,7 +216,7 @@ class _Registration(Announcement):
         )
         self._changes = Changes()
         self._closing = False
-        self._generation = _fork.generation()
+        self._generation = fork.generation()
         self._renew(op, tidy=True)
         self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
         self._thread.start()
@@ -250,7 +250,7 @@ class _Registration(Announcement):
                 repeated(f"lease {self._instance}", "renewing the registration of %s failed: %s", self._row[1], error)
 
     def close(self, timeout: float | None) -> None:
-        if self._closing or self._generation != _fork.generation():
+        if self._closing or self._generation != fork.generation():
             return
         self._closing = True
         self._changes.announce()

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from ..._operation import Operation
 from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
-from ...schedule import driver as spi
 from ...schedule._times import occurrences
-from ...schedule.driver import JobSpec, RunSource, ScheduleDriver, StoredJob
-from ...schedule.types import Retry, RpcTarget, RunRecord, TopicTarget
+from ...spi import schedule as spi
+from ...spi.operation import Operation
+from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, RunSource, ScheduleDriver, StoredJob, TopicTarget
 from .job import Job
 from .schedule_history import LIST, record
 

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any, Final
 
 from ...schedule._times import from_ms
-from ...schedule.types import RunRecord
+from ...spi.schedule import RunRecord
 from .engine import Engine
 from .job import Job
 

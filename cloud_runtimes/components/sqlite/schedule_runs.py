@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
-from ..._operation import Method, Operation
 from ...errors import UnavailableError
 from ...schedule._times import QUARTER_MS, Interval, occurrences
-from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource, StoredJob
+from ...spi.operation import Method, Operation
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
 from .job import Job
 from .rpc import _lives, process_name
 from .schedule import BELL, COLUMNS, following, stored

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._operation import Operation
 from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
-from ...state import driver as spi
-from ...state.driver import StateDriver, StateWrite, StoredValue
+from ...spi import state as spi
+from ...spi.operation import Operation
+from ...spi.state import StateDriver, StateWrite, StoredValue
 from .job import Job
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from ... import registry
-from ..._runtime import Component, Runtime
-from ..._thread import Mutex
+from ..._core.threads import Mutex
 from ...config import ClientSettings, build, setting, without_values
 from ...errors import ClosedError, ComponentNotFoundError, UnsupportedError
+from ...spi.component import Component, Runtime
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
-    from ..._driver import Driver
-    from ...rpc._http1 import Endpoint
+    from ..._http.http1 import Endpoint
     from ...rpc._peers import Peers
-    from ...rpc.driver import RpcDriver
+    from ...spi.blocking import Bridge
+    from ...spi.driver import Driver
+    from ...spi.rpc import RpcDriver
 
 __all__ = ["CapaRuntime", "runtime"]
 
@@ -32,7 +32,7 @@ AT_HOME: Final = ("sqlite", "sqlalchemy", "local")
 
 
 def _host_names(value: object) -> list[str]:
-    from ...rpc._request_guard import RequestGuard
+    from ..._http.request_guard import RequestGuard
 
     if not isinstance(value, list):
         raise ValueError("expected a list of names")

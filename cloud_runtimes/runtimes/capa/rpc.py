@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..._operation import Operation
-from ...rpc import driver as spi
 from ...rpc._host import Host, hosts
 from ...rpc._local import call as call_here
 from ...rpc._local import call_async as call_here_async
-from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ...spi import rpc as spi
+from ...spi.operation import Operation
+from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 
 if TYPE_CHECKING:
-    from ...rpc._http1 import Endpoint
+    from ..._http.http1 import Endpoint
     from . import CapaRuntime
 
 __all__ = ["CapaRpc"]

@@ -6,19 +6,19 @@ from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from ..._dapr.messages import messages
-from ..._link.address import target
-from ..._link.runtime import SidecarRuntime
-from ..._link.transport import Token
-from ..._operation import Method, Operation
 from ...config import ClientSettings, build
 from ...errors import UnavailableError, UnsupportedError
+from ...protocols.dapr.messages import messages
 from ...rpc._peers import endpoint
+from ...spi.operation import Method, Operation
+from .._sidecar.address import target
+from .._sidecar.runtime import SidecarRuntime
+from .._sidecar.transport import Token
 from .address import GRPC_PORT, DaprSettings, addresses
 from .callbacks import DaprCallbacks
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
+    from ...spi.blocking import Bridge
     from .transport import DaprTransport
 
 __all__ = ["DaprRuntime", "runtime"]
@@ -39,7 +39,7 @@ _SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class DaprRuntime(SidecarRuntime):
-    """A sidecar of Dapr, or of `cloud_runtimes.sidecar`.
+    """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`.
 
     Attributes:
         link: the way to it; where both its addresses are known each call takes the better one.
@@ -53,7 +53,7 @@ class DaprRuntime(SidecarRuntime):
         "configuration": (".configuration", "DaprConfiguration"),
         "database": (".database", "DaprDatabase"),
         "file": (".file", "DaprFile"),
-        "lock": ("..._link.lock", "SidecarLock"),
+        "lock": (".._sidecar.lock", "SidecarLock"),
         "pubsub": (".pubsub", "DaprPubSub"),
         "rpc": (".rpc", "DaprRpc"),
         "schedule": (".schedule", "DaprSchedule"),

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ..._link.address import message_size
 from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
+from .._sidecar.address import message_size
 
 __all__ = ["GRPC_PORT", "Addresses", "DaprSettings", "addresses"]
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from ...codec import json
 from ...errors import InternalError, InvalidArgumentError, PayloadError
-from ...secret.types import Secret
+from ...spi.secret import Secret
 
 __all__ = ["decoded", "failed_entries", "odd", "secrets", "texts"]
 

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import InvalidArgumentError, UnsupportedError
-from ...rpc.driver import Callback, Callbacks, RpcReply
+from ...spi.rpc import Callback, Callbacks, RpcReply
 from .posted import PostedSubscription, answer_events, told
 
 if TYPE_CHECKING:
-    from ...pubsub.driver import SubscribeRequest
+    from ...spi.pubsub import SubscribeRequest
     from .runs import DaprRuns
 
 __all__ = ["DaprCallbacks"]

@@ -10,13 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...codec import json
 from ...database._states import SILENT, by_state
-from ...database.driver import DatabaseDriver, Execute, Outcome, Query, Statement
-from ...database.types import ExecuteResult
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
+from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, Statement
+from ...spi.operation import Operation
+from .._sidecar.transport import Flow
 from .database_values import as_json, as_text, rows_of_json, rows_of_texts, unescaped
 from .failures import Refused
 from .transport import DaprTransport

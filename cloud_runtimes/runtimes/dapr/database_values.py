@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...codec import json as codec
-from ...database.driver import RowSet
 from ...errors import UnsupportedError
+from ...spi.database import RowSet
 
 __all__ = ["as_json", "as_text", "rows_of_json", "rows_of_texts", "unescaped"]
 

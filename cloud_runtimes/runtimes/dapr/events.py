@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._link.values import is_exact
 from ..._native import events as kernel
 from ..._native.cloudevents_py import is_json
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError
+from .._sidecar.values import is_exact
 
 if TYPE_CHECKING:
     from ..._native.events_py import Record

@@ -6,11 +6,11 @@ import re
 from typing import Any, Final
 
 from ... import errors
-from ..._link.failures import Refusal
-from ..._link.failures import Refused as Refusing
 from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
-from ...rpc.driver import RpcReply
+from ...spi.rpc import RpcReply
+from .._sidecar.failures import Refusal
+from .._sidecar.failures import Refused as Refusing
 
 __all__ = ["Refusal", "Refused", "error", "refusal"]
 

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 from uuid import uuid4
 
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...codec import json
 from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
-from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
-from ...file.types import FileInfo
+from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
+from .._sidecar.transport import Flow
 from .failures import Refused
 from .transport import DaprTransport
 

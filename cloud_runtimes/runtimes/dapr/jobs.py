@@ -11,13 +11,12 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
-from ..._link.values import is_exact
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
 from ...schedule._times import from_ms, parse_duration, to_ms
-from ...schedule.driver import JobSpec, StoredJob
-from ...schedule.types import Retry, RpcTarget, TopicTarget
+from ...spi.schedule import JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
+from .._sidecar.values import is_exact
 from .transport import DaprJob
 
 __all__ = ["never_runs", "opened", "restored", "stored"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._dapr.messages import VALUE_TYPE, messages, plain
 from ...codec import json
+from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from .transport import DaprJob
 
 __all__ = ["job_message", "job_of"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from ..._dapr.failures import GRPC_TO_HTTP
-from ..._dapr.messages import messages
-from ..._link.calls import GrpcCalls, Names
-from ..._link.channel import Call, Opening
-from ..._link.failures import Refusal
-from ..._link.transport import Flow
-from ...rpc.driver import RpcCall, RpcReply
+from ...protocols.dapr.failures import GRPC_TO_HTTP
+from ...protocols.dapr.messages import messages
+from ...spi.rpc import RpcCall, RpcReply
+from .._sidecar.calls import GrpcCalls, Names
+from .._sidecar.channel import Call, Opening
+from .._sidecar.failures import Refusal
+from .._sidecar.transport import Flow
 from .failures import Refused
 from .jobs_grpc import job_message, job_of
 from .transport import DaprJob, DaprTransport, Entry, Setting

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from ... import _fork
-from ..._link.transport import Flow, Found, Item, Stream
-from ..._operation import Operation, mark_interrupted
+from ..._core import fork
+from ..._http.http1 import Endpoint
+from ..._http.sync_client import NotReached, Pool
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import (
@@ -19,17 +19,17 @@ from ...errors import (
     UnsupportedError,
 )
 from ...rpc._failures import ERROR_HEADER
-from ...rpc._http1 import Endpoint
-from ...rpc._sync_http import NotReached, Pool
-from ...rpc.driver import Body, RpcCall, RpcReply
-from ...secret.types import Secret
+from ...spi.operation import Operation, mark_interrupted
+from ...spi.rpc import Body, RpcCall, RpcReply
+from ...spi.secret import Secret
+from .._sidecar.transport import Flow, Found, Item, Stream
 from .answers import decoded, failed_entries, odd, secrets, texts
 from .failures import Refused, refusal
 from .jobs_http import job_document, job_of
 from .transport import DaprJob, DaprTransport, Entry, Setting
 
 if TYPE_CHECKING:
-    from ...rpc._async_http import AsyncPool
+    from ..._http.async_client import AsyncPool
 
 __all__ = ["HttpTransport"]
 
@@ -51,7 +51,7 @@ class HttpTransport(DaprTransport):
         self._headers: Mapping[str, str] = {} if token is None else {"dapr-api-token": token}
         self._pool = Pool()
         self._async: AsyncPool | None = None
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the connections are the parent's."""
@@ -87,8 +87,8 @@ class HttpTransport(DaprTransport):
 
     async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
         if self._async is None:
-            with _fork.importing:
-                from ...rpc._async_http import AsyncPool
+            with fork.importing:
+                from ..._http.async_client import AsyncPool
 
             self._async = self._async or AsyncPool()
         try:

@@ -12,13 +12,13 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._log import repeated
-from ..._thread import Changes
+from ..._core.logs import repeated
+from ..._core.threads import Changes
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, PayloadError
-from ...pubsub.driver import Answer, Delivery, EventSource, SubscribeRequest, Verdict
-from ...rpc.driver import RpcReply
+from ...spi.pubsub import Answer, Delivery, EventSource, SubscribeRequest, Verdict
+from ...spi.rpc import RpcReply
 from .events import posted
 from .waiting import Waiting
 

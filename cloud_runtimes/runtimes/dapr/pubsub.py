@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..._link.pubsub import SidecarPubSub
-from ..._link.subscription import StreamSubscription
-from ..._link.transport import Flow
-from ..._operation import Operation
-from ...pubsub import driver as spi
-from ...pubsub.driver import EventSource, SubscribeRequest
+from ...spi import pubsub as spi
+from ...spi.operation import Operation
+from ...spi.pubsub import EventSource, SubscribeRequest
+from .._sidecar.pubsub import SidecarPubSub
+from .._sidecar.subscription import StreamSubscription
+from .._sidecar.transport import Flow
 from .events import CLOUD_EVENT, outgoing
 from .posted import PostedSubscription
 from .subscription import DaprSubscription

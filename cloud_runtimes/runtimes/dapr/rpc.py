@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from ..._link.bodies import whole, whole_async
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...errors import DeadlineExceededError, PermissionDeniedError, UnavailableError
-from ...rpc import driver as spi
-from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ...spi import rpc as spi
+from ...spi.operation import Operation
+from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .._sidecar.bodies import whole, whole_async
+from .._sidecar.transport import Flow
 from .failures import Refused
 from .transport import DaprTransport
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import uuid4
 
-from ..._clock import Clocks
-from ..._log import repeated
-from ..._thread import Changes
-from ...rpc.driver import RpcReply
-from ...schedule.driver import DueRun, JobSpec, Outcome, RunSource
+from ..._core.clocks import Clocks
+from ..._core.logs import repeated
+from ..._core.threads import Changes
+from ...spi.rpc import RpcReply
+from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource
 from .callbacks import DaprCallbacks
 from .jobs import opened
 from .waiting import Waiting

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..._clock import Clocks
-from ..._link.transport import Flow
-from ..._operation import Operation
+from ..._core.clocks import Clocks
 from ...errors import AlreadyExistsError, UnsupportedError
-from ...schedule import driver as spi
 from ...schedule._times import occurrences
-from ...schedule.driver import JobSpec, RunSource, ScheduleDriver, StoredJob
-from ...schedule.types import RunRecord
+from ...spi import schedule as spi
+from ...spi.operation import Operation
+from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .._sidecar.transport import Flow
 from .failures import Refused
 from .jobs import never_runs, restored, stored
 from .transport import DaprJob, DaprTransport

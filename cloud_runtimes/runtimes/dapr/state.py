@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..._link.failures import Refused
-from ..._link.state import SidecarState, conflict
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...errors import UnsupportedError
-from ...state import driver as spi
-from ...state.driver import StateWrite
+from ...spi import state as spi
+from ...spi.operation import Operation
+from ...spi.state import StateWrite
+from .._sidecar.failures import Refused
+from .._sidecar.state import SidecarState, conflict
+from .._sidecar.transport import Flow
 from .transport import DaprTransport
 
 __all__ = ["DaprState"]

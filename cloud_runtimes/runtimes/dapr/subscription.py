@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..._dapr.messages import messages
-from ..._link.subscription import STATUS, StreamSubscription
-from ...pubsub.driver import SubscribeRequest, Verdict
+from ...protocols.dapr.messages import messages
+from ...spi.pubsub import SubscribeRequest, Verdict
+from .._sidecar.subscription import STATUS, StreamSubscription
 from .events import incoming
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..._link.transport import Flow, Transport
+from .._sidecar.transport import Flow, Transport
 
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..._link.transport import Flow, Found, Item, Stream
-from ..._link.values import is_exact
-from ..._operation import Operation
-from ...rpc.driver import RpcCall, RpcReply
-from ...secret.types import Secret
+from ...spi.operation import Operation
+from ...spi.rpc import RpcCall, RpcReply
+from ...spi.secret import Secret
+from .._sidecar.transport import Flow, Found, Item, Stream
+from .._sidecar.values import is_exact
 from .transport import DaprJob, DaprTransport, Entry, Setting
 
 __all__ = ["TwoWays"]

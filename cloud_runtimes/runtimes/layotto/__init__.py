@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from ..._link.runtime import SidecarRuntime
-from ..._operation import Method, Operation
 from ...config import ClientSettings, build
 from ...errors import UnavailableError, UnsupportedError
 from ...rpc._peers import endpoint
+from ...spi.operation import Method, Operation
+from .._sidecar.runtime import SidecarRuntime
 from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
-    from ..._bridge import Bridge
+    from ...spi.blocking import Bridge
     from .link import LayottoLink
 
 __all__ = ["LayottoRuntime", "runtime"]
@@ -37,7 +37,7 @@ class LayottoRuntime(SidecarRuntime):
     drivers: ClassVar[Mapping[str, tuple[str, str]]] = {
         "configuration": (".configuration", "LayottoConfiguration"),
         "file": (".file", "LayottoFiles"),
-        "lock": ("..._link.lock", "SidecarLock"),
+        "lock": (".._sidecar.lock", "SidecarLock"),
         "pubsub": (".pubsub", "LayottoPubSub"),
         "rpc": (".rpc", "LayottoRpc"),
         "secret": (".secret", "LayottoSecret"),
@@ -54,7 +54,7 @@ class LayottoRuntime(SidecarRuntime):
             raise UnsupportedError(
                 f'{said}: the address is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
             )
-        from ..._layotto.messages import messages
+        from ...protocols.layotto.messages import messages
         from .link import LayottoLink
 
         messages()  # imported here, where a fork waits for it

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..._link.address import Target, message_size, target
 from ...config import ClientSettings, period, setting, without_values
 from ...errors import InvalidArgumentError
+from .._sidecar.address import Target, message_size, target
 
 __all__ = ["GRPC_PORT", "LayottoSettings", "address"]
 

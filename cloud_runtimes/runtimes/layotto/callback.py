@@ -10,11 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from ... import _fork
-from ..._layotto.messages import APP, messages
-from ..._link.transport import Stream
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, UnavailableError
+from ...protocols.layotto.messages import APP, messages
+from .._sidecar.transport import Stream
 
 if TYPE_CHECKING:
     import grpc
@@ -34,7 +34,7 @@ class _Registry:
         self.lock = Mutex()
         self.servers: dict[tuple[str, int], _Server] = {}
         self.parents: list[Any] = []
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the servers are the parent's."""

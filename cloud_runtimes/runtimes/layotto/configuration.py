@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from ..._layotto.messages import messages
-from ..._link.configuration import StreamedSource
-from ..._link.transport import Flow
-from ..._operation import Operation
-from ...configuration import driver as spi
-from ...configuration.driver import ConfigurationDriver, ConfigurationSource, Selection, Update
-from ...configuration.types import ConfigurationItem
 from ...errors import CloudRuntimesError, UnsupportedError
+from ...protocols.layotto.messages import messages
+from ...spi import configuration as spi
+from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.operation import Operation
+from .._sidecar.configuration import StreamedSource
+from .._sidecar.transport import Flow
 from .link import LayottoLink
 
 __all__ = ["LayottoConfiguration"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ... import errors
-from ..._link.failures import Refusal
-from ..._link.failures import Refused as Refusing
 from ...errors import CloudRuntimesError
+from .._sidecar.failures import Refusal
+from .._sidecar.failures import Refused as Refusing
 
 __all__ = ["Refused"]
 

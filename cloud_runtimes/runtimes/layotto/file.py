@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Iterable
 from typing import IO, Any, Final
 
-from ..._bridge import BlockingDriver
-from ..._layotto.messages import messages
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...errors import ClosedError, CloudRuntimesError, UnsupportedError
-from ...file import driver as spi
-from ...file.driver import Chunk, FileDriver, FileReader, FileWrite, FileWriter
-from ...file.types import FileInfo
+from ...protocols.layotto.messages import messages
+from ...spi import file as spi
+from ...spi.blocking import BlockingDriver
+from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.operation import Operation
+from .._sidecar.transport import Flow
 from .failures import Refused
 from .link import LayottoLink
 from .listing import is_folder, listed, moment

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from ..._layotto.messages import RUNTIME, messages
-from ..._link.calls import GrpcCalls, Names
-from ..._link.channel import Call, Opening, never_sent
-from ..._link.failures import Refusal
-from ..._link.transport import Flow, Item, Stream
-from ...rpc._proof import CONTENT_TYPE_HEADER, STATUS_HEADER
-from ...rpc.driver import RpcCall, RpcReply
+from ..._http.proof import CONTENT_TYPE_HEADER, STATUS_HEADER
+from ...protocols.layotto.messages import RUNTIME, messages
+from ...spi.rpc import RpcCall, RpcReply
+from .._sidecar.calls import GrpcCalls, Names
+from .._sidecar.channel import Call, Opening, never_sent
+from .._sidecar.failures import Refusal
+from .._sidecar.transport import Flow, Item, Stream
 from .address import LayottoSettings
 from .failures import Refused
 from .shared import share

@@ -6,9 +6,9 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._layotto.messages import messages
-from ..._link.transport import Flow
-from ...file.types import FileInfo
+from ...protocols.layotto.messages import messages
+from ...spi.file import FileInfo
+from .._sidecar.transport import Flow
 from .failures import Refused
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..._link.pubsub import SidecarPubSub
-from ..._link.subscription import StreamSubscription
-from ..._link.transport import Flow
-from ..._operation import Operation
 from ...codec.payload import OCTETS
-from ...pubsub import driver as spi
-from ...pubsub.driver import SubscribeRequest
+from ...spi import pubsub as spi
+from ...spi.operation import Operation
+from ...spi.pubsub import SubscribeRequest
+from .._sidecar.pubsub import SidecarPubSub
+from .._sidecar.subscription import StreamSubscription
+from .._sidecar.transport import Flow
 from .events import outgoing
 from .subscription import LayottoSubscription
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..._link.bodies import whole, whole_async
-from ..._link.failures import Refused
-from ..._link.transport import Flow, Transport
-from ..._operation import Operation
 from ...errors import CloudRuntimesError, UnavailableError
-from ...rpc import driver as spi
-from ...rpc.driver import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from ...spi import rpc as spi
+from ...spi.operation import Operation
+from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .._sidecar.bodies import whole, whole_async
+from .._sidecar.failures import Refused
+from .._sidecar.transport import Flow, Transport
 
 __all__ = ["LayottoRpc"]
 

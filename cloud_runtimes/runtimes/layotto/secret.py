@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..._link.failures import Refused
-from ..._link.secret import SidecarSecret
-from ..._link.transport import Flow
-from ..._operation import Operation
+from ...spi.operation import Operation
+from .._sidecar.failures import Refused
+from .._sidecar.secret import SidecarSecret
+from .._sidecar.transport import Flow
 
 __all__ = ["LayottoSecret"]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..._layotto.messages import messages
-from ..._link.transport import Flow
-from ..._operation import CLIENT_TIMEOUT, Method, Operation, check_metadata, check_timeout
+from ..._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from ..._service import Service, placed
 from ...errors import InvalidArgumentError, UnsupportedError
+from ...protocols.layotto.messages import messages
+from ...spi.operation import Method, Operation
+from .._sidecar.transport import Flow
 from . import LayottoRuntime
 
 if TYPE_CHECKING:

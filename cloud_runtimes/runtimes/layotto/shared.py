@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ... import _fork
-from ..._link.transport import Stream
-from ..._thread import Mutex
+from ..._core import fork
+from ..._core.threads import Mutex
+from .._sidecar.transport import Stream
 
 if TYPE_CHECKING:
     from .link import LayottoLink
@@ -31,7 +31,7 @@ class _Registry:
         # of configuration, that are ended and whose sidecar may not have noticed
         self.ending: dict[_Key, Stream] = {}
         self.parents: list[Any] = []
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: the streams are the parent's."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._layotto.messages import messages
-from ..._link.failures import Refused
-from ..._link.subscription import STATUS, StreamSubscription, Token
-from ..._link.transport import Transport
-from ..._log import repeated
-from ..._operation import Method, Operation
+from ..._core.logs import repeated
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError
+from ...protocols.layotto.messages import messages
 from ...pubsub._letters import dead_letter
-from ...pubsub.driver import Cause, SubscribeRequest, Verdict
+from ...spi.operation import Method, Operation
+from ...spi.pubsub import Cause, SubscribeRequest, Verdict
+from .._sidecar.failures import Refused
+from .._sidecar.subscription import STATUS, StreamSubscription, Token
+from .._sidecar.transport import Transport
 from .events import framed, incoming, outgoing
 
 if TYPE_CHECKING:

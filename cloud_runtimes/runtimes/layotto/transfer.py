@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
-from ..._layotto.messages import messages
-from ..._operation import Operation
-from ..._thread import Changes
+from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
+from ...protocols.layotto.messages import messages
+from ...spi.operation import Operation
 from .link import LayottoLink
 
 __all__ = ["Download", "Upload"]

@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 
 from ..._native import events as kernel
-from ..._operation import Method, Operation
 from ...client import CloudRuntimesClient
 from ...errors import CloudRuntimesError
 from ...pubsub import PubSubDriver, _sender
+from ...spi.operation import Method, Operation
 from ..faces import Face
 from ._publisher import drain
 

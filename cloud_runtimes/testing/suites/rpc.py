@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ... import errors
+from ..._http.limits import MAX_BODY
 from ...client import CloudRuntimesClient
 from ...errors import (
     ClosedError,
@@ -26,7 +27,6 @@ from ...errors import (
     UnsupportedError,
 )
 from ...rpc import RpcResponse
-from ...rpc._limits import MAX_BODY
 from ..faces import Face
 from ..harness import Harness, requires
 from ._base import Suite, values

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._layotto.messages import messages
 from cloud_runtimes.configuration import ConfigurationItem
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .quirks import Quirks
 from .refusals import check_store

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._layotto.messages import messages
 from cloud_runtimes.errors import NotFoundError
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .quirks import Quirks
 from .refusals import Refuse, check_store

@@ -6,7 +6,7 @@ import http.client
 import socket
 from typing import Any
 
-from cloud_runtimes._layotto.messages import messages
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .quirks import Quirks
 from .refusals import Refuse

@@ -8,8 +8,8 @@ from collections import defaultdict
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._layotto.messages import messages
 from cloud_runtimes.lock import UnlockStatus
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .quirks import Quirks
 from .refusals import Refuse, check_store

@@ -15,8 +15,8 @@ from uuid import uuid4
 import grpc
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._layotto.messages import APP, messages
+from cloud_runtimes._core.clocks import Clocks
+from cloud_runtimes.protocols.layotto.messages import APP, messages
 from cloud_runtimes.pubsub import Event, Subscription
 
 from .quirks import Quirks

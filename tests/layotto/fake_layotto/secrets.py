@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._layotto.messages import messages
 from cloud_runtimes.errors import CloudRuntimesError
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .refusals import Refuse, check_store
 

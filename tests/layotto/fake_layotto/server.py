@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._clock import Clocks
-from cloud_runtimes._layotto.messages import messages
+from cloud_runtimes._core.clocks import Clocks
+from cloud_runtimes.protocols.layotto.messages import messages
 
 from .configuration import Configuration
 from .files import Files

@@ -1,0 +1,1 @@
+"""What no user imports: what services, runtimes and components stand on."""

@@ -1,0 +1,148 @@
+"""TOML, JSON and YAML: bytes → tables.
+
+Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from ..errors import InvalidArgumentError
+from . import fork
+
+__all__ = ["KINDS", "load_parser", "read_documents", "read_tables"]
+
+KINDS: Final[Mapping[str, str]] = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+"""The end of a file's name → its kind."""
+_MODULES: Final[Mapping[str, str]] = {"toml": "tomllib", "json": "json", "yaml": "yaml"}
+
+
+def load_parser(kind: str, path: object) -> None:
+    """Load what `read_tables` needs for a kind, where a fork is safe; other kinds need nothing.
+
+    Raises:
+        InvalidArgumentError: the extra for YAML is missing.
+    """
+    try:
+        if (module := _MODULES.get(kind)) is not None:
+            with fork.importing:
+                import_module(module)
+    except ImportError as error:
+        raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
+
+
+def read_tables(data: bytes, kind: str) -> dict[Any, Any] | str:
+    """Return the tables of a document, or what is wrong with it.
+
+    Args:
+        kind: a value of `KINDS`, of which the parser is loaded.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start}"
+    try:
+        found = _PARSERS[kind](text)
+    except RecursionError:
+        return "syntax error: nested too deeply"
+    except _Twice as twice:
+        return f"syntax error: {twice}"
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"syntax error{_place(error)}"
+    if kind == "yaml" and found is None:  # an empty document
+        return {}
+    if isinstance(found, dict):
+        return found
+    return f"expected tables at the top, found {type(found).__name__}"
+
+
+def read_documents(data: bytes) -> list[Any] | str:
+    """Return the documents of YAML, of which the parser is loaded, or what is wrong; nothing of the text is told."""
+    try:
+        import yaml
+
+        return list(yaml.load_all(data.decode("utf-8-sig"), _yaml_loader()))
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start}"
+    except RecursionError:
+        return "syntax error: nested too deeply"
+    except _Twice as twice:
+        return f"syntax error: {twice}"
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"syntax error{_place(error)}"
+
+
+def _place(error: Exception) -> str:
+    """Tell where, of what an error of one of the parsers says."""
+    mark = getattr(error, "problem_mark", None)  # PyYAML
+    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # json
+    if mark is not None:
+        line, column = mark.line + 1, mark.column + 1
+    elif line is None and (found := re.search(r"at line (\d+), column (\d+)\)$", str(error))):  # tomllib
+        line, column = found[1], found[2]
+    if line is None and str(error).endswith("(at end of document)"):
+        return " at the end of the document"
+    return "" if line is None else f" at line {line}, column {column}"
+
+
+class _Twice(Exception):
+    """A key that stands twice; tells its place, as a slip makes a key of a value."""
+
+
+def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs of JSON as a dict; refuse a key that stands twice, as TOML does by itself."""
+    table: dict[Any, Any] = {}
+    for number, (key, value) in enumerate(pairs, 1):
+        if key in table:
+            raise _Twice(f"key {number} of a table of {len(pairs)} stands twice")
+        table[key] = value
+    return table
+
+
+def _json(text: str) -> Any:
+    import json
+
+    return json.loads(text, object_pairs_hook=_distinct)
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, _yaml_loader())
+
+
+def _yaml_loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key that stands twice, as YAML does and PyYAML does not."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if (found := self.construct_object(key, deep=True)) in seen:
+                    mark = key.start_mark
+                    raise _Twice(f"the key at line {mark.line + 1}, column {mark.column + 1} stands twice in one table")
+                seen.add(found)
+            made: dict[Any, Any] = super().construct_mapping(node, deep)
+            return made
+
+    return Loader
+
+
+_PARSERS: Final = {"json": _json, "toml": _toml, "yaml": _yaml}

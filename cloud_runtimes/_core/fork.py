@@ -1,0 +1,73 @@
+"""What must happen in a forked child, in one place.
+
+Objects that own threads, descriptors or locks enter themselves here; the child calls `forked` on each of them, oldest first, before any other code of ours runs in it. Some hold what must be at rest in the moment of the fork, such as a library with locks of its own: they have a `before_fork`, which the parent calls first, and an `after_fork`. What goes on in the child, by a thread that uses others of ours, does so in `revived`, once all have forgotten. `generation` counts the forks that led to this process, so that a handle can tell that it was inherited.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from typing import Any, Protocol
+
+from .threads import Mutex
+
+__all__ = ["generation", "importing", "register"]
+
+
+class _Forkable(Protocol):
+    def forked(self) -> None:
+        """Forget what belongs to the parent; must not block, close or send."""
+
+
+# Held around imports that happen on first use: a module that another thread imports in the moment of a fork
+# would stay locked in the child (importlib's locks are not taken by fork).
+importing = Mutex()
+
+_generation = 0
+_numbers = itertools.count(1)
+_imports_rest = False
+_members: weakref.WeakValueDictionary[int, _Forkable] = weakref.WeakValueDictionary()
+
+
+def generation() -> int:
+    """Return how many forks lie between this process and the one that imported the package."""
+    return _generation
+
+
+def register(member: _Forkable) -> None:
+    """Have ``member.forked()`` called in every child forked from now on; held weakly."""
+    _members[next(_numbers)] = member  # one number for each, also where threads do this at once
+
+
+def _resting() -> list[Any]:
+    return [member for _, member in sorted(_members.items()) if hasattr(member, "before_fork")]
+
+
+def _before() -> None:
+    global _imports_rest
+    _imports_rest = importing.acquire(timeout=1.0)
+    for member in _resting():
+        member.before_fork()
+
+
+def _after_in_parent() -> None:
+    for member in _resting():
+        member.after_fork()
+    if _imports_rest:
+        importing.release()
+
+
+def _after_in_child() -> None:
+    global _generation, importing
+    _generation += 1
+    importing = Mutex()
+    members = [member for _, member in sorted(_members.items())]
+    for member in members:
+        member.forked()
+    for member in members:
+        if hasattr(member, "revived"):
+            member.revived()
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

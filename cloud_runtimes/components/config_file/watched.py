@@ -1,0 +1,289 @@
+"""A file that others change: read when it is whole, and only then.
+
+Writers do all sorts of things: rename a new file over it, swap a symlink on the way to it (as Kubernetes does with ``..data``), cut it and write it anew in place, delete it and make it again. A file in the middle of that may be empty, cut, or a valid beginning of itself. So:
+
+* A look asks for the file's status (device, inode, size, times of data and of status: stat(2)); only where that differs from the last time is the file read.
+* It is read once it has been quiet for `QUIET`; a file that is another one at every look is replaced, not rewritten, and read all the same after `LONGEST`.
+* A reading counts only if the status was the same before and after it.
+* While a change could hide behind a time stamp that stays, it is read at every look: within a kernel's tick, within two seconds where times are in whole seconds, and while a time stamp lies in the future, which another machine's clock has set.
+
+What is in the file, and what becomes of the last good value while there is no new one, is up to the services. A file that is written in place by steps further apart than `QUIET`, each of which can be parsed, can be seen between them: no reader can tell.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import itertools
+import os
+import stat
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from ..._core import fork
+from ..._core.clocks import Clocks
+from ..._core.threads import Mutex
+from ...errors import (
+    CloudRuntimesError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from ...spi.operation import Operation
+
+__all__ = ["LONGEST", "MAX_BYTES", "QUIET", "Look", "Watched", "fresh"]
+
+T = TypeVar("T")
+
+QUIET: Final = 0.1
+"""Seconds without a change after which a file counts as whole; more than the grain of a file's times (a kernel's tick, 10 ms at most)."""
+LONGEST: Final = 1.0
+"""Seconds after which a file that is never quiet is read all the same, if it is another file at every look."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+_COARSE: Final = 2.0
+"""The grain where a file system keeps times in whole seconds (FAT: 2 s)."""
+_LEAST: Final = 0.01
+_STEP: Final = 0.02
+
+Signature = tuple[int, ...]
+
+
+class Look(NamedTuple, Generic[T]):
+    """What is known of the file; never changed.
+
+    Attributes:
+        value: the newest good one, if there is one.
+        problem: why ``value`` is not that of the file as it is now; see `fresh`.
+        hurry: seconds after which to look again, since the file is being written; 0.0: it is at rest.
+        since: monotonic time since which there is a problem.
+        age: seconds since the file's last change, as far as clocks can be trusted; negative: by another clock than this machine's.
+        mode: of the file that was read (``st_mode``).
+        signature: of what ``value`` or ``problem`` tells, if no change can hide from it.
+        seen, still, restless: the signature of the last look, and the monotonic times since when it has been that one, and since when there has been no rest.
+    """
+
+    value: T | None = None
+    problem: CloudRuntimesError | None = None
+    hurry: float = 0.0
+    since: float = 0.0
+    age: float = 0.0
+    mode: int = 0
+    signature: Signature | None = None
+    seen: Signature | None = None
+    still: float = 0.0
+    restless: float | None = None
+
+    def troubled(self, problem: CloudRuntimesError, now: float) -> Look[T]:
+        """Return the same with a problem."""
+        return self._replace(problem=problem, since=now if self.problem is None else self.since)
+
+
+class Watched(Generic[T]):
+    """One file. Any number of threads may use it, and a signal handler among them: what is known is replaced as a whole.
+
+    Args:
+        path: absolute; symlinks are followed at every look.
+        parse: bytes → what they say, or the error that tells what is wrong with them, which it returns: one that is raised would hold the bytes in its frames. A value that equals the last one is dropped for that.
+        clocks: that the rules about time use.
+        keep: whether the last good value stays while the file cannot be read.
+    """
+
+    def __init__(
+        self, path: str, parse: Callable[[bytes], T | CloudRuntimesError], clocks: Clocks, *, keep: bool
+    ) -> None:
+        self.path = path
+        self._parse = parse
+        self._clocks = clocks
+        self._keep = keep
+        self._known: Look[T] = Look()
+        # looks take effect in the order in which they began, else an older value could follow a newer one;
+        # the lock is held for that only, and never while the file is looked at
+        self._numbers = itertools.count(1)
+        self._number = 0
+        self._lock = Mutex()
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: another thread may have been in here."""
+        self._lock = Mutex()
+
+    def look(self) -> Look[T]:
+        """Look at the file once, and return what is known then.
+
+        Raises:
+            MemoryError, KeyboardInterrupt: and no other; what is wrong with the file is a `Look.problem`.
+        """
+        number = next(self._numbers)
+        before = self._known
+        found = self._looked(before)
+        if found is before:
+            return found
+        with self._lock:
+            if number > self._number:
+                if found.value is before.value and (self._keep or found.seen is not None):
+                    # this one has no news of the value; a look that began earlier may have brought some meanwhile
+                    found = found._replace(value=self._known.value, mode=self._known.mode)
+                self._number, self._known = number, found
+            return self._known
+
+    def settled(self, op: Operation, *, patience: float, old: bool) -> Look[T]:
+        """Look until the file is at rest, for ``patience`` seconds at most; with ``old`` only until there is a value.
+
+        Raises:
+            DeadlineExceededError, UnavailableError: there is no value, and it did not come to rest in the time of the call, or within ``patience``.
+        """
+        end: float | None = None
+        while True:
+            found = self.look()
+            if not found.hurry or (old and found.value is not None):
+                return found
+            if end is None:
+                end = time.monotonic() + patience
+            left = op.remaining()
+            late = left is not None and left <= _STEP
+            if late or time.monotonic() > end:
+                if found.value is not None:
+                    return found
+                raise op.timed_out(f"{self.path}, which is being written") if late else self._restless()
+            time.sleep(_STEP)
+
+    def _looked(self, known: Look[T]) -> Look[T]:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            return self._failed(known, self._explained(error))
+        signature = _signature(status)
+        same = signature == known.signature
+        if same and known.problem is None:
+            return known
+        # by the time of change, which the kernel sets, not by that of modification, which anyone may set
+        changed = signature[-1]
+        age = self._clocks.wall_ms() / 1e3 - changed / 1e9
+        if same:
+            return known._replace(age=age)
+        refused = self._refused(status)
+        if refused is not None:
+            return self._failed(known, refused)
+        last = known.seen
+        now = self._clocks.monotonic()
+        if signature != last:
+            restless = now if known.restless is None else known.restless
+            known = known._replace(signature=None, seen=signature, still=now, restless=restless)
+        known = known._replace(age=age)
+        grain = QUIET if changed % 1_000_000_000 else _COARSE
+        # by the file's time as far as its grain allows, or by what was seen here
+        rest = max(age - (grain - QUIET), now - known.still)
+        if rest < QUIET:
+            if known.restless is None or now - known.restless < LONGEST:
+                return known._replace(hurry=max(QUIET - rest, _LEAST))
+            if last is None or last[:2] == signature[:2]:
+                return known.troubled(self._restless(), now)._replace(hurry=QUIET)
+        return self._taken(known, signature, grain, now)
+
+    def _taken(self, known: Look[T], signature: Signature, grain: float, now: float) -> Look[T]:
+        """Read a file that should be whole."""
+        try:
+            found = self._read(signature)
+        except OSError as error:
+            return self._failed(known, self._explained(error))
+        if found is None:  # changed meanwhile
+            return known._replace(hurry=QUIET)
+        value, mode = found
+        known = known._replace(
+            hurry=QUIET if 0 <= known.age < QUIET else 0.0,
+            mode=mode,
+            signature=signature if known.age >= grain else None,
+            restless=None,
+        )
+        if isinstance(value, CloudRuntimesError):
+            return known.troubled(value, now)
+        return known._replace(value=known.value if known.value == value else value, problem=None)
+
+    def _failed(self, known: Look[T], problem: CloudRuntimesError) -> Look[T]:
+        known = known.troubled(problem, self._clocks.monotonic())
+        value = known.value if self._keep else None
+        return known._replace(value=value, hurry=0.0, signature=None, seen=None, restless=None)
+
+    def _refused(self, status: os.stat_result) -> CloudRuntimesError | None:
+        """Say, before it is opened, that it is no file of a fitting size."""
+        if not stat.S_ISREG(status.st_mode):
+            return InvalidArgumentError(f"{self.path} is no regular file: give the path of one")
+        if status.st_size > MAX_BYTES:
+            return ResourceExhaustedError(
+                f"{self.path} has {status.st_size:,} bytes; such a file has at most {MAX_BYTES:,}"
+            )
+        return None
+
+    def _read(self, signature: Signature) -> tuple[T | CloudRuntimesError, int] | None:
+        """Return what it holds, and its mode; ``None``: it is another one by now."""
+        # not blocking: it may have become a FIFO just now, and opening that waits for its writer
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if _signature(status) != signature:
+                return None
+            found = _contents(descriptor, signature, self._parse)
+        except BaseException as error:
+            # an interrupt, memory that ran out, a disk that failed: the frames below hold the document
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            os.close(descriptor)
+        return None if found is None else (found, status.st_mode)
+
+    def _restless(self) -> CloudRuntimesError:
+        return UnavailableError(
+            f"{self.path} changes all the time, without a pause: write a new file and rename it over", retryable=False
+        )
+
+    def _explained(self, error: OSError) -> CloudRuntimesError:
+        found = _explained(error, self.path)
+        found.__cause__ = error.with_traceback(None)
+        return found
+
+
+def fresh(problem: CloudRuntimesError) -> CloudRuntimesError:
+    """Return an error to raise: each caller raises one of its own."""
+    found = copy.copy(problem).with_traceback(None)
+    found.__cause__ = problem.__cause__
+    return found
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _contents(
+    descriptor: int, signature: Signature, parse: Callable[[bytes], T | CloudRuntimesError]
+) -> T | CloudRuntimesError | None:
+    data = _bytes(descriptor, signature[2])
+    if _signature(os.fstat(descriptor)) != signature or len(data) != signature[2]:
+        return None
+    return parse(data)
+
+
+def _bytes(descriptor: int, size: int) -> bytes:
+    """Read a file to its end, or one byte more than it is said to have."""
+    data = b""
+    while len(data) <= size and (part := os.read(descriptor, size + 1 - len(data))):
+        data += part
+    return data
+
+
+def _explained(error: OSError, path: str) -> CloudRuntimesError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return UnavailableError(
+            f"{path} does not exist: make it, mount its volume, or correct the setting that names it"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError(
+            f"{path} may not be read by this process ({error.strerror}): check the owner and mode of it and its folders"
+        )
+    if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
+        return InvalidArgumentError(f"{path} is no regular file ({error.strerror}): give the path of one")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return ResourceExhaustedError(f"{path}: {error.strerror}: raise the limit (ulimit -n)", retryable=True)
+    return UnavailableError(f"{path} cannot be read: {error.strerror}")

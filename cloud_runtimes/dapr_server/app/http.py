@@ -1,0 +1,156 @@
+"""The application over HTTP/1.1, on connections of the sidecar's one loop."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from time import monotonic
+from typing import Final
+
+from ..._http.async_client import _Connection, _Lost
+from ..._http.http1 import ProtocolError, TooLargeError
+from ..settings import SidecarSettings
+from .channel import AppAnswer, AppCall, AppChannel, NotReached, passed_on
+from .streamed import AnswerParser, Rest
+
+__all__ = ["HttpChannel"]
+
+_IDLE: Final = 4.0
+"""Seconds that a connection is kept: uvicorn and others close theirs after 5."""
+_CONNECT: Final = 5.0
+_REPEATABLE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
+
+
+class HttpChannel(AppChannel):
+    """See the module."""
+
+    protocol = "http"
+
+    def __init__(self, settings: SidecarSettings) -> None:
+        super().__init__(settings)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._authority = f"{host}:{self._port}"
+        self._idle: list[_Connection] = []
+        self._closed = False
+
+    async def invoke(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
+        return await self._ask(call, timeout, False)
+
+    async def invoke_streaming(self, call: AppCall, timeout: float | None = None) -> AppAnswer:
+        """As `invoke`; the body of an answer without a length is in ``rest``, which has no limits of time and size."""
+        return await self._ask(call, timeout, True)
+
+    async def _ask(self, call: AppCall, timeout: float | None, stream: bool) -> AppAnswer:
+        data = self._request(call)
+        end = monotonic() + (self._timeout if timeout is None else timeout)
+        while True:
+            connection = self._take() or await self._connect(end)
+            begun = asyncio.get_running_loop().create_future() if stream else None
+            parser = AnswerParser(head_only=call.verb == "HEAD", begun_body=begun)
+            try:
+                asking = await self._begin(connection, data, parser, end)
+            except _Lost as error:
+                again = not error.sent or (call.verb in _REPEATABLE and not parser.begun)
+                if again and not connection.fresh:
+                    continue
+                raise NotReached(
+                    f"the application at {self._authority} broke the connection: {error}", sent=error.sent
+                ) from error
+            except TimeoutError as error:
+                connection.transport.abort()
+                raise NotReached(f"the application at {self._authority} did not answer in time", sent=True) from error
+            except (ProtocolError, TooLargeError) as error:
+                raise NotReached(
+                    f"the application at {self._authority} gave no answer that can be used: {error}", sent=True
+                ) from error
+            except BaseException:
+                connection.transport.abort()
+                raise
+            if asking is None:
+                self._give(connection, parser)
+                return _answer(parser, parser.reply().data)
+            answer = _answer(parser, b"")
+            answer.rest = Rest(parser, asking, partial(self._leave, connection, parser))
+            return answer
+
+    async def _begin(
+        self, connection: _Connection, data: bytes, parser: AnswerParser, end: float
+    ) -> asyncio.Future[None] | None:
+        """Return once the answer is there, or what goes on until it is, where its body comes without a length."""
+        if parser.begun_body is None:
+            await connection.ask(data, None, parser, max(0.0, end - monotonic()))
+            return None
+        asking = asyncio.ensure_future(connection.ask(data, None, parser, None))
+        try:
+            async with asyncio.timeout(max(0.0, end - monotonic())):
+                await asyncio.wait((asking, parser.begun_body), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            asking.cancel()
+            raise
+        if parser.streams:
+            return asking
+        asking.result()
+        return None
+
+    def _leave(self, connection: _Connection, parser: AnswerParser, whole: bool) -> None:
+        if whole:
+            self._give(connection, parser)
+        else:
+            connection.transport.abort()
+
+    def _request(self, call: AppCall) -> bytes:
+        target = f"/{call.path}?{call.query}" if call.query else f"/{call.path}"
+        lines = [f"{call.verb} {target} HTTP/1.1", f"host: {self._authority}"]
+        lines += [
+            f"{name}: {value}" for name, value in call.headers if name not in ("host", "dapr-api-token", "expect")
+        ]
+        if self._token is not None:
+            lines.append(f"dapr-api-token: {self._token}")
+        if call.content_type is not None:
+            lines.append(f"content-type: {call.content_type}")
+        if call.body or call.verb not in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            lines.append(f"content-length: {len(call.body)}")
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or " " in target:
+            raise NotReached("the call has a line end or space where none can be", sent=False)
+        return f"{head}\r\n\r\n".encode("latin-1", "replace") + call.body
+
+    def _take(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if monotonic() - connection.idle_since < _IDLE and connection.usable():
+                return connection
+            connection.transport.abort()
+        return None
+
+    def _give(self, connection: _Connection, parser: AnswerParser) -> None:
+        if not parser.keep_alive or connection.lost or self._closed:
+            connection.transport.close()
+            return
+        connection.fresh = False
+        connection.idle_since = monotonic()
+        self._idle.append(connection)
+        while self._idle[0].idle_since < monotonic() - _IDLE:  # the last used is taken first
+            self._idle.pop(0).transport.abort()
+
+    async def _connect(self, end: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(min(_CONNECT, max(0.0, end - monotonic()))):
+                _, connection = await loop.create_connection(lambda: _Connection(loop), self._host, self._port)
+                return connection
+        except TimeoutError as error:
+            raise NotReached(f"the application at {self._authority}: no connection in time", sent=False) from error
+        except OSError as error:
+            raise NotReached(f"the application at {self._authority}: {error.strerror or error}", sent=False) from error
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().transport.abort()
+
+
+def _answer(parser: AnswerParser, body: bytes) -> AppAnswer:
+    content_type = next((value for name, value in parser.pairs if name == "content-type"), None)
+    # the server of the sidecar has a date of its own
+    return AppAnswer(parser.status, passed_on(parser.pairs, frozenset(["date"])), content_type, body)

@@ -1,0 +1,184 @@
+"""Configuration in words of neither protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ..._core.logs import logger
+from ...codec import json
+from ...codec.payload import JSON
+from ...configuration.subscription import ConfigurationSubscription
+from ...errors import CloudRuntimesError
+from ...protocols.dapr.failures import DaprError
+from ...spi.configuration import ConfigurationItem
+from ..app.channel import NotReached
+from ..context import Context, Lack
+from ..limits import MAX_OPEN, Budget, no_more
+
+__all__ = ["Changes", "ConfigurationApi", "item_document"]
+
+
+class Changes:
+    """One subscription: what changes after it was made. A key's last value always comes, those between may be skipped.
+
+    Attributes:
+        id: by which it is ended.
+        store: of the configuration.
+    """
+
+    def __init__(self, store: str, subscription: ConfigurationSubscription) -> None:
+        self.id = str(uuid.uuid4())
+        self.store = store
+        self._subscription = subscription
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, ConfigurationItem]]:
+        try:
+            async for items in self._subscription:
+                yield items
+        except CloudRuntimesError as error:
+            raise _subscribing_failed((), self.store, error) from error
+
+    def forward(self, context: Context) -> None:
+        """Have the application told, until it is closed."""
+        self._task = asyncio.get_running_loop().create_task(self._forward(context))
+
+    async def close(self) -> None:
+        """End it."""
+        await self._subscription.close_async()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _forward(self, context: Context) -> None:
+        try:
+            async for items in self:
+                for key, item in items.items():
+                    await self._tell(context, key, item)
+        except DaprError as error:
+            logger().error("configuration store %r is not followed any more: %s", self.store, error.message)
+
+    async def _tell(self, context: Context, key: str, item: ConfigurationItem) -> None:
+        """Send one change; what the application does not take is logged, as Dapr does."""
+        assert context.app is not None
+        path = f"/configuration/{quote(self.store)}/{quote(key)}"
+        body = json.encode({"id": self.id, "items": {key: item_document(item)}})
+        try:
+            answer = await context.app.post(path, body, JSON)
+        except (NotReached, DaprError, OSError) as error:
+            logger().error("a configuration item was not told to the application: POST %s: %s", path, error)
+            return
+        if answer.status != 200:
+            logger().error("a configuration item was not taken: POST %s: status %d, wanted is 200", path, answer.status)
+
+
+class ConfigurationApi:
+    """The configuration stores of a client."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._configuration = context.client.configuration
+        self._open: dict[str, Changes] = {}
+        self._opening = 0
+
+    async def get(
+        self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
+    ) -> Mapping[str, ConfigurationItem]:
+        """Return the items of some keys, without any: all."""
+        self.need_store(store)
+        try:
+            return await self._configuration.get_configuration_items_async(store, keys, metadata=metadata or None)
+        except CloudRuntimesError as error:
+            text = f"failed to get {_listed(keys)} from Configuration store {store}: {error.message}"
+            raise DaprError.basic(500, "INTERNAL", "ERR_CONFIGURATION_GET", text) from error
+
+    def budget(self, store: str) -> Budget:
+        """Return the budget for the answer of `get`."""
+        return self._context.budget(f"the items of configuration store {store}", "ask for some keys only")
+
+    async def subscribe(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Changes:
+        """Begin to follow some keys, without any: all. Whatever changes after the return will come."""
+        self.need_store(store)
+        if len(self._open) + self._opening >= MAX_OPEN:
+            raise no_more("subscriptions to configuration", "unsubscribe those that are not needed any more")
+        self._opening += 1
+        try:
+            subscription = await self._configuration.subscribe_configuration_async(
+                store, keys, metadata=metadata or None
+            )
+            try:
+                await subscription.receive_async()  # what there is; Dapr tells changes alone
+            except BaseException:
+                await subscription.close_async()
+                raise
+        except CloudRuntimesError as error:
+            raise _subscribing_failed(keys, store, error) from error
+        finally:
+            self._opening -= 1
+        changes = Changes(store, subscription)
+        self._open[changes.id] = changes
+        return changes
+
+    async def subscribe_application(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> str:
+        """Begin to tell the application; return the id."""
+        self.need_store(store)
+        if self._context.app is None:
+            raise DaprError(
+                500,
+                "INTERNAL",
+                "ERR_APP_CHANNEL_NIL",
+                "app channel is not initialized. cannot subscribe to configuration updates",
+            )
+        changes = await self.subscribe(store, keys, metadata)
+        changes.forward(self._context)
+        return changes.id
+
+    async def unsubscribe(self, id: str) -> str:
+        """End a subscription; return why it cannot be, ``""``: it has ended."""
+        changes = self._open.pop(id, None)
+        if changes is None:
+            return f"failed to unsubscribe to configuration request {id}: subscription does not exist"
+        await changes.close()
+        return ""
+
+    async def close(self) -> None:
+        """End all."""
+        while self._open:
+            await self._open.popitem()[1].close()
+
+    def need_store(self, store: str) -> None:
+        """Refuse a store that is not there."""
+        lack = self._context.lack("configuration", store)
+        if lack is Lack.NOT_CONFIGURED:
+            raise DaprError.basic(
+                500,
+                "FAILED_PRECONDITION",
+                "ERR_CONFIGURATION_STORE_NOT_CONFIGURED",
+                "configuration stores not configured",
+            )
+        if lack is Lack.NOT_FOUND:
+            raise DaprError.basic(
+                400,
+                "INVALID_ARGUMENT",
+                "ERR_CONFIGURATION_STORE_NOT_FOUND",
+                f"configuration store {store} not found",
+            )
+
+
+def item_document(item: ConfigurationItem) -> dict[str, Any]:
+    """Return an item as JSON has it; what is empty is left out, so nothing is left of a deleted one."""
+    found = {"value": item.value, "version": item.version, "metadata": dict(item.metadata)}
+    return {} if item.deleted else {name: value for name, value in found.items() if value}
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return f"[{' '.join(keys)}]"
+
+
+def _subscribing_failed(keys: Sequence[str], store: str, error: CloudRuntimesError) -> DaprError:
+    text = f"failed to subscribe {_listed(keys)} from Configuration store {store}: {error.message}"
+    return DaprError.basic(500, "INVALID_ARGUMENT", "ERR_CONFIGURATION_SUBSCRIBE", text)

@@ -1,0 +1,146 @@
+"""Calls of gRPC that are passed on as they are: any method, unary or streaming, with the metadata ``dapr-app-id`` (Dapr, "How-To: Invoke services using gRPC")."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any, Final
+
+import grpc
+from grpc import StatusCode, aio
+
+from ...codec import json
+from ...errors import CloudRuntimesError, PayloadError
+from ...spi.operation import Method, Operation
+from ...spi.rpc import RpcCall
+from ..app.grpc import GrpcChannel
+from ..context import Context
+from .announced import PEER
+from .api import CALLEE, CALLER, NAMESPACE, InvokeApi
+
+__all__ = ["Proxy"]
+
+_APP_ID: Final = "dapr-app-id"
+_KEPT_BACK: Final = frozenset(
+    [_APP_ID, CALLEE, CALLER, NAMESPACE, "dapr-api-token", "user-agent", "te", "content-type"]
+)
+_ASK: Final = Method("rpc", "invoke", repeatable=True, writes=False)
+
+
+class Proxy:
+    """See the module."""
+
+    def __init__(self, context: Context, api: InvokeApi) -> None:
+        self._context = context
+        self._api = api
+        self._channels: dict[str, aio.Channel] = {}
+
+    def handler(self, details: grpc.HandlerCallDetails) -> Any:
+        """Return who passes a call on, ``None``: it says not to whom."""
+        metadata = [(str(name), value) for name, value in details.invocation_metadata or ()]
+        told = dict(metadata)
+        target = told.get(CALLEE) or told.get(_APP_ID)
+        if not isinstance(target, str):
+            return None
+        target = self._api.app_id_of(target)
+        kept = [(name, value) for name, value in metadata if name not in _KEPT_BACK and not name.startswith("grpc-")]
+        kept += self._caller(told)
+        # without serializers: bytes go through, and what is unary is a stream of one
+        return grpc.stream_stream_rpc_method_handler(partial(self._pass_on, str(details.method), target, kept))
+
+    def _caller(self, told: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return who calls: the own application, or whom another sidecar names, which proves itself by its token."""
+        settings = self._context.settings
+        token, given = self._context.peer_token, str(told.get("dapr-api-token"))
+        named = told if token is not None and hmac.compare_digest(given.encode(), token.encode()) else {}
+        return [
+            (CALLER, str(named.get(CALLER, settings.app_id))),
+            (NAMESPACE, str(named.get(NAMESPACE, settings.namespace))),
+        ]
+
+    async def _pass_on(
+        self, method: str, target: str, metadata: list[tuple[str, Any]], requests: Any, context: Any
+    ) -> AsyncGenerator[bytes, None]:
+        try:
+            channel, more = await self._channel(target)
+        except CloudRuntimesError as error:
+            await context.abort(StatusCode.UNKNOWN, f"failed to invoke, id: {target}, err: {error.message}")
+        call: Any = channel.stream_stream(method)(
+            timeout=context.time_remaining(), metadata=aio.Metadata(*metadata, *more)
+        )
+        feeding = asyncio.create_task(_feed(call, requests))
+        try:
+            await context.send_initial_metadata(_shown(await call.initial_metadata()))
+            async for message in call:
+                yield message
+            context.set_trailing_metadata(_shown(await call.trailing_metadata()))
+        except aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "", _shown(error.trailing_metadata()))
+        finally:
+            feeding.cancel()
+            call.cancel()  # nothing, once it is over
+
+    async def _channel(self, target: str) -> tuple[aio.Channel, tuple[tuple[str, str], ...]]:
+        """Return the way to an application, and what is sent besides the metadata of the call."""
+        if self._api.is_own(target):
+            app = self._context.app
+            if not isinstance(app, GrpcChannel):
+                why = "it speaks HTTP: give --app-protocol grpc" if app else "it has no port: give --app-port"
+                raise CloudRuntimesError(f"the application takes no calls of gRPC: {why}")
+            return app.channel, ((CALLEE, target), *app.token)
+        place, token = await self._peer(target)
+        channel = self._channels.get(place)
+        if channel is None:
+            if len(self._channels) >= 256:
+                _, oldest = self._channels.popitem()
+                await oldest.close()
+            channel = self._channels[place] = aio.insecure_channel(
+                place,
+                options=(
+                    ("grpc.max_receive_message_length", self._context.settings.max_body),
+                    ("grpc.max_send_message_length", -1),
+                    ("grpc.enable_http_proxy", 0),
+                ),
+            )
+        return channel, ((CALLEE, target), (_APP_ID, target), ("dapr-api-token", token))
+
+    async def _peer(self, target: str) -> tuple[str, str]:
+        """Ask the sidecar of an application for its address, by our registry, which proves who it is."""
+        driver = self._context.driver("rpc", target)
+        op = Operation(_ASK, target, self._context.settings.timeout)
+        reply = await driver.invoke_async(op, RpcCall(PEER, PEER, "GET", b"", None, {}, ""))
+        try:
+            found = json.decode(reply.data) if reply.status == 200 else None
+        except PayloadError:
+            found = None
+        if not isinstance(found, dict) or not found.get("grpc"):
+            raise CloudRuntimesError(f"{target!r} is no application beside a sidecar that serves gRPC")
+        return str(found["grpc"]), str(found["token"])
+
+    async def close(self) -> None:
+        """Close the ways to other sidecars; calls under way may end within the grace."""
+        grace = self._context.settings.grace
+        await asyncio.gather(*(channel.close(grace) for channel in self._channels.values()))
+
+
+async def _feed(call: Any, requests: Any) -> None:
+    """Send what the caller sends. A message that comes too late, since the call has been ended, is nothing: how it ended is told by reading.
+
+    `aio.StreamStreamCall.write` would then put an internal error in the place of the application's own status (grpcio 1.66 to 1.85), so its inner method is used.
+    """
+    try:
+        await call.wait_for_connection()
+        send = getattr(getattr(call, "_cython_call", None), "send_serialized_message", None) or call.write
+        async for each in requests:
+            await send(each)
+        await call.done_writing()
+    except Exception:
+        return
+
+
+def _shown(metadata: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple(
+        (name, value) for name, value in metadata or () if not name.startswith("grpc-") or name.endswith("-bin")
+    )

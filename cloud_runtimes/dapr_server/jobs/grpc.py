@@ -1,0 +1,88 @@
+"""Jobs over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...protocols.dapr.messages import messages
+from .api import JobsApi
+from .data import any_message
+from .job import DaprJob, JobData, Policy
+
+__all__ = ["JobMethods"]
+
+
+class JobMethods:
+    """The methods of jobs, and their names of earlier versions."""
+
+    def __init__(self, api: JobsApi) -> None:
+        self._api = api
+
+    def add_to(self, grpc: Any) -> None:
+        """Add them."""
+        for suffix in ("", "Alpha1"):
+            grpc.unary(f"ScheduleJob{suffix}", "ScheduleJobRequest", self._schedule)
+            grpc.unary(f"GetJob{suffix}", "GetJobRequest", self._get)
+            grpc.unary(f"DeleteJob{suffix}", "DeleteJobRequest", self._delete)
+            grpc.unary(f"ListJobs{suffix}", "ListJobsRequest", self._list)
+            grpc.unary(f"DeleteJobsByPrefix{suffix}", "DeleteJobsByPrefixRequest", self._delete_by_prefix)
+
+    async def _schedule(self, request: Any, context: Any) -> Any:
+        if not request.HasField("job"):
+            raise self._api.no_job()
+        await self._api.schedule(_job(request.job), request.overwrite)
+        return messages().ScheduleJobResponse()
+
+    async def _get(self, request: Any, context: Any) -> Any:
+        return messages().GetJobResponse(job=_message(await self._api.get(request.name)))
+
+    async def _delete(self, request: Any, context: Any) -> Any:
+        await self._api.delete(request.name)
+        return messages().DeleteJobResponse()
+
+    async def _list(self, request: Any, context: Any) -> Any:
+        reply = messages().ListJobsResponse()
+        budget = self._api.budget()
+        for job in await self._api.list():
+            message = _message(job)
+            budget.add(message.ByteSize())
+            reply.jobs.append(message)
+        return reply
+
+    async def _delete_by_prefix(self, request: Any, context: Any) -> Any:
+        await self._api.delete_by_prefix(request.name_prefix)
+        return messages().DeleteJobsByPrefixResponse()
+
+
+def _job(message: Any) -> DaprJob:
+    def told(name: str) -> Any:
+        return getattr(message, name) if message.HasField(name) else None
+
+    policy: Policy | None = None
+    if message.HasField("failure_policy"):
+        if message.failure_policy.HasField("drop"):
+            policy = Policy(drop=True)
+        elif message.failure_policy.HasField("constant"):
+            constant = message.failure_policy.constant
+            interval = constant.interval.ToTimedelta().total_seconds() if constant.HasField("interval") else None
+            policy = Policy(
+                interval=interval, max_retries=constant.max_retries if constant.HasField("max_retries") else None
+            )
+    data = JobData(None, message.data.type_url, message.data.value) if message.HasField("data") else None
+    return DaprJob(message.name, told("schedule"), told("repeats"), told("due_time"), told("ttl"), data, policy)
+
+
+def _message(job: DaprJob) -> Any:
+    kinds = messages()
+    made = kinds.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
+    if job.data is not None:
+        made.data.CopyFrom(any_message(job.data))
+    if job.policy is not None and job.policy.drop:
+        made.failure_policy.drop.SetInParent()
+    elif job.policy is not None:
+        made.failure_policy.constant.SetInParent()
+        if job.policy.interval is not None:
+            made.failure_policy.constant.interval.FromNanoseconds(round(job.policy.interval * 1e9))
+        if job.policy.max_retries is not None:
+            made.failure_policy.constant.max_retries = job.policy.max_retries
+    return made

@@ -1,0 +1,148 @@
+"""How events come to the application, and what its answers mean (Dapr, "Publish and subscribe": expected HTTP response; dapr/dapr ``pkg/runtime/subscription/postman``)."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from ..._core.logs import repeated
+from ...codec import json
+from ...codec.payload import JSON
+from ...errors import PayloadError
+from ..app.channel import AppAnswer, AppCall, AppChannel
+from .envelope import CLOUD_EVENT, Envelope
+from .types import Subscription
+
+__all__ = ["BULK_TYPE", "Delivery", "HttpDelivery", "Item", "Place", "Said"]
+
+BULK_TYPE: Final = "com.dapr.event.sent.bulk"
+
+
+class Said(Enum):
+    """What the application says of an event."""
+
+    SUCCESS = "SUCCESS"
+    RETRY = "RETRY"
+    DROP = "DROP"
+
+
+class Item(NamedTuple):
+    """One event of a bulk."""
+
+    entry_id: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where events come from, and to which path they go."""
+
+    subscription: Subscription
+    path: str
+    raw: bool
+
+
+class Delivery(ABC):
+    """Sends events to the application.
+
+    Its methods raise `NotReached` where there was no answer, `one` also `PayloadError` for an event that the protocol cannot hold.
+    """
+
+    @abstractmethod
+    async def one(self, place: Place, envelope: Envelope) -> Said:
+        """Deliver one event."""
+
+    @abstractmethod
+    async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
+        """Deliver several at once; returns what is said of each, those left out are to be tried again."""
+
+
+class HttpDelivery(Delivery):
+    """``POST <path>``."""
+
+    def __init__(self, app: AppChannel) -> None:
+        self._app = app
+
+    async def one(self, place: Place, envelope: Envelope) -> Said:
+        headers = [*envelope.metadata.items(), *envelope.trace_headers]
+        answer = await self._post(place, envelope.to_json(), CLOUD_EVENT, headers)
+        if not 200 <= answer.status < 300:
+            return _refused(place, answer)
+        found = _decoded(answer)
+        status = found.get("status", "") if isinstance(found, dict) else ""
+        return _said(status, Said.SUCCESS)
+
+    async def several(self, place: Place, items: Sequence[Item]) -> Mapping[str, Said]:
+        subscription = place.subscription
+        entries = [
+            b'{"entryId":%b,"event":%b,"metadata":{},"contentType":%b}'
+            % (json.encode(item.entry_id), _entry(item, place.raw), json.encode(_entry_type(place.raw)))
+            for item in items
+        ]
+        head = {
+            "id": str(uuid.uuid4()),
+            "type": BULK_TYPE,
+            "topic": subscription.topic,
+            "pubsubname": subscription.pubsub_name,
+            "metadata": {"pubsubName": subscription.pubsub_name},
+        }
+        body = b'%b,"entries":[%b]}' % (json.encode(head)[:-1], b",".join(entries))
+        answer = await self._post(place, body, JSON, [])
+        if not 200 <= answer.status < 300:
+            said = _refused(place, answer)
+            return {item.entry_id: said for item in items}
+        found = _decoded(answer)
+        statuses = found.get("statuses") if isinstance(found, dict) else None
+        if not isinstance(statuses, list):
+            repeated(f"bulk {place.path}", "%s answered a bulk without statuses: it is sent again", place.path)
+            return {}
+        return {
+            each["entryId"]: _said(each.get("status", ""), Said.RETRY)
+            for each in statuses
+            if isinstance(each, dict) and isinstance(each.get("entryId"), str)
+        }
+
+    async def _post(self, place: Place, body: bytes, content_type: str, headers: list[tuple[str, str]]) -> AppAnswer:
+        headers = [("pubsubname", place.subscription.pubsub_name), *headers]
+        return await self._app.invoke(AppCall("POST", place.path.removeprefix("/"), "", headers, content_type, body))
+
+
+def _entry(item: Item, raw: bool) -> bytes:
+    """Return an event of a bulk: without an envelope it is base64."""
+    return json.encode(item.envelope.members()["data_base64"]) if raw else item.envelope.to_json()
+
+
+def _entry_type(raw: bool) -> str:
+    return "application/octet-stream" if raw else CLOUD_EVENT
+
+
+def _decoded(answer: AppAnswer) -> Any:
+    try:
+        return json.decode(answer.body)
+    except PayloadError:  # nothing that can be read is nothing against it
+        return None
+
+
+def _said(status: Any, empty: Said) -> Said:
+    """Return what a status means; one that is not known asks for another try."""
+    if status in ("", None):
+        return empty
+    try:
+        return Said(status)
+    except ValueError:
+        return Said.RETRY
+
+
+def _refused(place: Place, answer: AppAnswer) -> Said:
+    repeated(
+        f"refused {place.path}",
+        "%s answered an event of %s with status %d",
+        place.path,
+        place.subscription.topic,
+        answer.status,
+    )
+    return Said.DROP if answer.status == 404 else Said.RETRY

@@ -1,0 +1,274 @@
+"""Resources of kind ``Component`` → tables of a configuration of ours."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import typing
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ... import registry
+from ...components.config_file.document import kind_of
+from ...config import duration, unknown
+from ...errors import CloudRuntimesError
+from ...protocols.dapr.documents import Document, Problems
+from ..settings import ComponentInfo
+from .types import ComponentType, component_type, known_types, plain
+
+__all__ = ["Components"]
+
+_SPEC: Final = frozenset(["ignoreErrors", "initTimeout", "metadata", "type", "version"])
+_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    "actorstatestore": "there are no actors",
+    "keyprefix": "keys are stored as they are: sidecars that share a file share its keys",
+}
+_TRUE: Final = frozenset(["1", "on", "t", "true", "y", "yes"])
+_FALSE: Final = frozenset(["0", "f", "false", "n", "no", "off"])
+_CAPABILITIES: Final = {"etag": "ETAG", "transaction": "TRANSACTIONAL", "ttl": "TTL"}
+
+
+class Components:
+    """What the documents come to.
+
+    Attributes:
+        tables: service → name → table, for ``CloudRuntimesClient(config=…)``; secrets are in it.
+        infos: of all components.
+        bindings: name → service and store.
+    """
+
+    def __init__(self, documents: list[Document], app_id: str, problems: Problems, namespace: str) -> None:
+        self.tables: dict[str, dict[str, dict[str, Any]]] = {}
+        self.infos: list[ComponentInfo] = []
+        self.bindings: dict[str, tuple[str, str]] = {}
+        self._app_id = app_id
+        self._namespace = namespace
+        self._problems = problems
+        self._memory = f":memory:sidecar-{secrets.token_hex(8)}"
+        self._names: dict[str, str] = {}
+        self._client: Any = None
+        # stores first: the others may refer to their secrets
+        ordered = sorted(documents, key=lambda each: not str(each.spec.get("type")).startswith("secretstores."))
+        try:
+            for document in ordered:
+                self._add(document)
+        finally:
+            self._forget_secrets()
+        # jobs need no component in Dapr, and by this one there are no undeclared names, as in Dapr: none of the others is there
+        homes = {table.get("home") for tables in self.tables.values() for table in tables.values()}
+        jobs = {"component": "sqlite"} | ({"home": self._memory} if homes == {self._memory} else {})
+        self.tables.setdefault("schedule", {})["jobs"] = jobs
+
+    def __repr__(self) -> str:
+        return f"<Components {', '.join(self._names)}>"
+
+    def _add(self, document: Document) -> None:
+        errors = self._problems.errors
+        before = len(errors)
+        self._take(document)
+        if document.spec.get("ignoreErrors") is True and len(errors) > before:
+            self._problems.warnings += [f"{each}: left out, since it has ignoreErrors" for each in errors[before:]]
+            del errors[before:]
+
+    def _take(self, document: Document) -> None:
+        problems, where, spec = self._problems, document.where, document.spec
+        before = len(problems.errors)
+        problems.unknown(where, spec, _SPEC)
+        name = spec.get("type")
+        found = component_type(name) if isinstance(name, str) else None
+        if found is None:
+            problems.add(where, f"spec.type: {unknown('type', name, known_types())}")
+            return
+        if document.name in self._names:
+            problems.add(where, f"the name stands in {self._names[document.name]} too")
+            return
+        self._names[document.name] = where
+        if "initTimeout" in spec:
+            problems.warn(where, "initTimeout has no effect: components open with their first call")
+        table, secret = self._table(document, found)
+        if len(problems.errors) == before:
+            self._check(document, found, table, secret)
+
+    # -- settings ---------------------------------------------------------
+
+    def _table(self, document: Document, kind: ComponentType) -> tuple[dict[str, Any], bool]:
+        """Return the table, and whether a value of a secret store or of the environment is in it."""
+        problems, where = self._problems, document.where
+        settings: Any = registry.find(registry.COMPONENTS, kind.component).Settings
+        hints = typing.get_type_hints(settings)
+        fields = {plain(name): name for name in hints}
+        table: dict[str, Any] = {"component": kind.component}
+        secret = False
+        items = document.spec.get("metadata") or []
+        if not isinstance(items, list):
+            problems.add(where, "spec.metadata must be a list of name and value")
+            return table, secret
+        known = {*kind.fields, *fields.values()} - ({"home", "path"} if kind.memory else set())
+        for number, item in enumerate(items, 1):
+            name = item.get("name") if isinstance(item, dict) else None
+            if not isinstance(name, str):
+                problems.add(where, "an entry of spec.metadata must have a name")
+                continue
+            key = plain(name)
+            if not (key in kind.fields or key in fields or key in _WITHOUT_EFFECT):
+                problems.add(where, unknown("metadata", name, known, number))
+                continue
+            problems.unknown(
+                f"{where}, metadata {name!r}", item, frozenset(["envRef", "name", "secretKeyRef", "value"])
+            )
+            text = self._text(document, name, item)
+            secret = secret or not {"envRef", "secretKeyRef"}.isdisjoint(item)
+            if text is None:
+                continue
+            if key in kind.fields:
+                setting, convert = kind.fields[key]
+            elif kind.memory and key in ("home", "path"):
+                problems.add(where, f"metadata {name!r} has no meaning in memory")
+                continue
+            elif key in fields:
+                setting, convert = fields[key], str
+            else:
+                problems.warn(where, f"metadata {name!r} has no effect: {_WITHOUT_EFFECT[key]}")
+                continue
+            try:
+                table[setting] = _typed(convert(text), hints[setting], _parser(settings, setting))
+            except ValueError as error:  # which does not tell the text
+                problems.add(where, f"metadata {name!r}: {error}")
+        if kind.memory:
+            table["home"] = self._memory
+        if kind.format is not None and kind_of(table.get("path", "")) is None:
+            table.setdefault("format", kind.format)
+        if kind.component == "env" and "prefix" not in table:
+            problems.add(
+                where, "give metadata prefix, with which the names of the variables begin: a store is never all of them"
+            )
+        return table, secret
+
+    def _text(self, document: Document, name: str, item: Mapping[str, Any]) -> str | None:
+        if "secretKeyRef" in item:
+            return self._secret(document, name, item["secretKeyRef"])
+        if "envRef" in item:
+            variable = str(item["envRef"])
+            if variable.startswith(("APP_API_TOKEN", "DAPR_")):
+                self._problems.add(
+                    document.where, f"metadata {name!r}: envRef to a variable of Dapr's own is not allowed"
+                )
+                return None
+            return os.environ.get(variable, "")
+        value = item.get("value")
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if not isinstance(value, (str, int, float)):
+            self._problems.add(document.where, f"metadata {name!r}: the value must be text, a number, true or false")
+            return None
+        # so daprd reads it (dapr/dapr pkg/runtime/meta/meta.go)
+        place = f"{self._namespace or 'default'}.{self._app_id}"
+        text = str(value).replace("{appID}", self._app_id).replace("{namespace}", place)
+        return text.replace("{uuid}", str(uuid.uuid4())) if "{uuid}" in text else text
+
+    # -- secrets ----------------------------------------------------------
+
+    def _secret(self, document: Document, name: str, reference: Any) -> str | None:
+        where, store = f"{document.where}, metadata {name!r}", document.secret_store
+        wanted = reference.get("name") if isinstance(reference, dict) else None
+        if not isinstance(wanted, str):
+            self._problems.add(where, "secretKeyRef must have a name")
+            return None
+        stores = self.tables.get("secret", {})
+        if store not in stores:
+            self._problems.add(
+                where,
+                (
+                    f"auth.secretStore: {unknown('secret store', store, stores)}"
+                    if store
+                    else "secretKeyRef needs auth.secretStore, the name of a declared secret store"
+                ),
+            )
+            return None
+        try:
+            found = self._secrets().secret.get_secret(store, wanted)
+        except CloudRuntimesError as error:
+            # its message names the secret, which is a value too
+            self._problems.add(where, f"secretKeyRef: the secret cannot be had: {type(error).__name__}")
+            return None
+        key = str(reference.get("key") or wanted)
+        if key in found:
+            text: str = found[key]
+            return text
+        if "key" in reference and key != wanted and len(found) == 1 and wanted in found:
+            self._problems.add(where, "secretKeyRef: the secret is one value, which has no such key")
+            return None
+        if len(found) == 1 and key == wanted:
+            return str(found.value)
+        self._problems.add(where, "secretKeyRef: the secret has no such key")
+        return None
+
+    def _secrets(self) -> Any:
+        from ...client import CloudRuntimesClient
+
+        if self._client is None:
+            self._client = CloudRuntimesClient(
+                runtime="capa", app_id=self._app_id, config={"secret": self.tables["secret"]}
+            )
+        return self._client
+
+    def _forget_secrets(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    # -- the component itself ---------------------------------------------
+
+    def _check(self, document: Document, kind: ComponentType, table: dict[str, Any], secret: bool) -> None:
+        """Have the component look at its settings, and take it."""
+        from ...client import CloudRuntimesClient
+
+        service, name = kind.service, document.name
+        try:
+            with CloudRuntimesClient(runtime="capa", app_id=self._app_id, config={service: {name: table}}) as client:
+                features = client._runtime_for().driver(service, name).features  # without I/O
+        except CloudRuntimesError as error:
+            told = error.message.rpartition("]: ")[2]
+            self._problems.add(
+                document.where, "a setting is refused; which is not told, as a secret may be in it" if secret else told
+            )
+            return
+        self.tables.setdefault(service, {})[name] = table
+        kind_name = str(document.spec["type"])
+        if kind_name.startswith("bindings."):
+            self.bindings[name] = (service, name)
+        capabilities: tuple[str, ...] = ("OUTPUT_BINDING",) if name in self.bindings else ()
+        if service == "state":
+            capabilities = tuple(text for feature, text in _CAPABILITIES.items() if feature in features)
+        self.infos.append(ComponentInfo(name, kind_name, str(document.spec.get("version", "v1")), capabilities))
+
+
+def _parser(settings: Any, name: str) -> Callable[[Any], Any] | None:
+    parse: Callable[[Any], Any] | None = settings.__dataclass_fields__[name].metadata.get("parse")
+    return parse
+
+
+def _typed(text: str, hint: Any, parse: Callable[[Any], Any] | None) -> Any:
+    """Return text as what a setting wants.
+
+    Raises:
+        ValueError: it is none; does not tell the text.
+    """
+    members = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
+    if parse is duration and text.replace(".", "", 1).isdecimal():
+        return float(text)
+    if str in members or parse is not None:
+        return text
+    if bool in members:
+        lower = text.lower()
+        if lower in _TRUE or lower in _FALSE:
+            return lower in _TRUE
+        raise ValueError("expected true or false")
+    for number in (int, float):
+        if number in members:
+            try:
+                return number(text)
+            except ValueError:
+                raise ValueError("expected a number") from None
+    return text

@@ -1,0 +1,404 @@
+"""One gRPC channel for all threads and loops of a client, and what failed on it.
+
+The library's synchronous channel has futures, which an event loop can wait for; its asynchronous one belongs to a loop.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+from ... import __version__
+from ..._core import fork
+from ..._core.threads import Mutex
+from ..._http.proof import CALLER_HEADER, TIMEOUT_HEADER
+from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
+from ...protocols.dapr.failures import GRPC_TO_HTTP
+from ...spi.operation import Method, Operation
+from .failures import Refusal, Refused
+from .forking import StreamUnderWay, calls
+from .streams import GrpcStream
+from .transport import Stream, Transport
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["Call", "Channel", "Opening", "Whole", "never_sent"]
+
+_NEVER_SENT: Final = re.compile(
+    r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
+)
+"""Of the gRPC library here: nothing has left this process."""
+_TOO_LARGE: Final = re.compile(r"(Sent|Received) message larger than max")
+_MOST: Final = 1000
+_TICK: Final = 0.1
+"""Seconds by which the library's clock may be ahead of a deadline."""
+_STREAM: Final = Method("client", "stream", repeatable=False, writes=False)
+# channels of a parent: kept, since letting go of one would close it
+_inherited: list[Any] = []
+
+
+class Call(NamedTuple):
+    """One request.
+
+    Attributes:
+        name: of the method.
+        message: what is sent.
+        reply: the kind of message that comes.
+        headers: metadata beside the token.
+        whole: it is a call of an application: it tells caller and deadline, and the reply is to come with its headers.
+    """
+
+    name: str
+    message: Any
+    reply: str
+    headers: tuple[tuple[str, str], ...] = ()
+    whole: bool = False
+
+
+class Whole(NamedTuple):
+    """A reply with its headers; of a failure with what the ``ErrorInfo`` tells."""
+
+    message: Any
+    headers: Mapping[str, str]
+    refusal: Refusal | None
+    info: Mapping[str, str]
+
+
+class Opening(NamedTuple):
+    """A kind of stream.
+
+    Attributes:
+        name: of the method.
+        reply: the kind of message that comes.
+        both_ways: more can be sent after the first message.
+    """
+
+    name: str
+    reply: str
+    both_ways: bool = True
+
+
+class Channel(Transport):
+    """Requests and streams; the calls are its subclass's.
+
+    Attributes:
+        service: path of the gRPC service, with ``/`` at both ends.
+        reads: methods that change nothing.
+        opens: kind of a stream → how it is opened.
+        refused: class of what the sidecar says no with.
+        table: of the configuration, for messages.
+        remedy: what to do where there is no sidecar.
+        token_name: what the sidecar's token is called.
+
+    Args:
+        target: as gRPC names it, ``host:port`` or ``unix:path``.
+        url: for messages.
+        secure: TLS, with the system's certificates.
+        metadata: that goes with every call.
+        app_id: of this application, for those that it calls.
+        largest: bytes of a message.
+
+    Attributes:
+        connecting: seconds that an attempt to connect may take.
+        keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
+        keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
+    """
+
+    connecting: ClassVar[float] = 5.0
+    keepalive: ClassVar[float] = 10.0
+    keepalive_answer: ClassVar[float] = 5.0
+    exact = True
+    streams = True
+    service: ClassVar[str]
+    reads: ClassVar[frozenset[str]]
+    opens: ClassVar[Mapping[str, Opening]]
+    refused: ClassVar[type[Refused]]
+    table: ClassVar[str]
+    remedy: ClassVar[str]
+    token_name: ClassVar[str]
+
+    def __init__(
+        self,
+        target: str,
+        url: str,
+        *,
+        secure: bool,
+        metadata: tuple[tuple[str, str], ...] = (),
+        app_id: str,
+        largest: int,
+    ) -> None:
+        super().__init__(url)
+        self._target = target
+        self._secure = secure
+        self._metadata = metadata
+        self._app_id = app_id
+        self.largest = largest
+        self._lock = Mutex()  # a signal handler may close the client
+        self._made: grpc.Channel | None = None
+        # what makes requests, by the method's name: making one takes as long as a tenth of a call
+        self._methods: dict[str, Any] = {}
+        fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: the channel is the parent's."""
+        _inherited.append((self._made, self._methods))
+        self._lock = Mutex()
+        self._made = None
+        self._methods = {}
+
+    def _channel(self) -> grpc.Channel:
+        if (channel := self._made) is not None:
+            return channel
+        with fork.importing, self._lock:
+            if self._made is None:
+                import grpc
+
+                options = (
+                    ("grpc.primary_user_agent", f"cloud-runtimes-python/{__version__}"),
+                    ("grpc.max_receive_message_length", self.largest),
+                    ("grpc.max_send_message_length", self.largest),
+                    ("grpc.enable_retries", 0),  # the service's
+                    # a sidecar that is stopped, or behind a way that is cut, ends no connection
+                    ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
+                    ("grpc.keepalive_timeout_ms", int(self.keepalive_answer * 1000)),
+                    ("grpc.http2.ping_timeout_ms", int(self.keepalive_answer * 1000)),  # this is what ends it
+                    ("grpc.http2.max_pings_without_data", 0),  # a subscription to what seldom comes has none
+                    ("grpc.initial_reconnect_backoff_ms", 100),
+                    ("grpc.min_reconnect_backoff_ms", int(self.connecting * 1000)),  # what an attempt has
+                    ("grpc.max_reconnect_backoff_ms", 2000),
+                    ("grpc.use_local_subchannel_pool", 1),
+                    ("grpc.enable_http_proxy", 0),
+                )
+                if self._secure:
+                    self._made = grpc.secure_channel(
+                        self._target, grpc.ssl_channel_credentials(_certificates()), options
+                    )
+                else:
+                    self._made = grpc.insecure_channel(self._target, options)
+                if self._closed:  # just now
+                    self._made.close()
+            return self._made
+
+    def close(self) -> None:
+        self._closed = True
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+
+    @staticmethod
+    @abstractmethod
+    def kinds() -> Any:
+        """Return the classes of messages."""
+
+    # -- one request --------------------------------------------------------
+
+    def _prepared(self, op: Operation, call: Call) -> tuple[Any, dict[str, Any]]:
+        """Return what makes a request, and its options."""
+        method = self._methods.get(call.name)
+        if method is None:
+            method = self._methods[call.name] = self._channel().unary_unary(
+                self.service + call.name,
+                request_serializer=_serialized,
+                response_deserializer=getattr(self.kinds(), call.reply).FromString,
+            )
+        left = op.remaining()
+        metadata = self._metadata + call.headers
+        if call.whole:
+            metadata += ((CALLER_HEADER, self._app_id), *self._limits(left))
+        return method, {"timeout": left, "metadata": metadata}
+
+    def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
+        """Return the headers that tell an application how many seconds are left."""
+        return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
+
+    def _send(self, op: Operation, request: Call) -> Any:
+        under_way = calls.begin()
+        try:
+            return self._asked(op, request)
+        finally:
+            del under_way
+
+    def _asked(self, op: Operation, request: Call) -> Any:
+        method, options = self._prepared(op, request)
+        import grpc
+
+        try:
+            # not by a future, which takes half as long again
+            reply, call = method.with_call(request.message, **options)
+        except grpc.RpcError as error:
+            return self._failed(op, request, error)
+        except ValueError:
+            if not self._closed:
+                raise
+            raise self._gone(False) from None
+        return self._replied(request, reply, call)
+
+    async def _send_async(self, op: Operation, request: Call) -> Any:
+        under_way = await calls.begin_async()
+        try:
+            return await self._asked_async(op, request)
+        finally:
+            del under_way
+
+    async def _asked_async(self, op: Operation, request: Call) -> Any:
+        import asyncio
+
+        method, options = self._prepared(op, request)
+        try:
+            future = method.future(request.message, **options)
+        except ValueError:
+            if not self._closed:
+                raise
+            raise self._gone(False) from None
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+
+        def resolve() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def done(_: Any) -> None:
+            try:
+                loop.call_soon_threadsafe(resolve)
+            except RuntimeError:
+                pass  # that loop is closed
+
+        future.add_done_callback(done)
+        try:
+            await waiter
+        except BaseException:
+            future.cancel()
+            raise
+        if future.cancelled():
+            raise self._gone(op.method.writes and request.name not in self.reads)
+        import grpc
+
+        try:
+            reply = future.result()
+        except grpc.RpcError:
+            return self._failed(op, request, future)
+        return self._replied(request, reply, future)
+
+    @staticmethod
+    def _replied(request: Call, reply: Any, call: Any) -> Any:
+        return Whole(reply, _texts_of(call.initial_metadata() or ()), None, {}) if request.whole else reply
+
+    def _failed(self, op: Operation, request: Call, call: Any) -> Any:
+        """Return what the sidecar says; raise what happened on the way."""
+        writes = op.method.writes and request.name not in self.reads
+        code = call.code().name
+        details = str(call.details() or "")[:_MOST]
+        if code == "CANCELLED" and self._closed:
+            raise self._gone(writes)
+        said, info = self._read(code, details, call.trailing_metadata() or ())
+        # a status that came from the sidecar is its word; else it is this library's
+        if (
+            not said.reason
+            and not info
+            and not self._is_word(request, code, details)
+            and (error := self._own(op, code, details, writes))
+        ):
+            raise error
+        if request.whole:
+            return Whole(None, _texts_of(call.initial_metadata() or ()), said, info)
+        return said
+
+    def _read(self, code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
+        """Return what a status says, and the metadata of its details."""
+        return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
+
+    def _is_word(self, request: Call, code: str, details: str) -> bool:
+        """Tell whether a status without details is the sidecar's all the same."""
+        return False
+
+    def _own(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
+        """Return the error of a call that failed on the way."""
+        sent = writes and not never_sent(details)
+        if code == "UNAVAILABLE":
+            return UnavailableError(
+                f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
+                'or work without: runtime="capa"',
+                maybe_applied=sent,
+            )
+        # the sidecar knows the deadline too: it may end a call that is late first, without a word
+        late = code == "DEADLINE_EXCEEDED" or (code in ("CANCELLED", "UNKNOWN") and "RST_STREAM" in details)
+        if late and (left := op.remaining()) is not None and left < _TICK:
+            return op.timed_out("the sidecar", maybe_applied=sent)
+        if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
+            return ResourceExhaustedError(
+                f"the sidecar at {self.url}: {details}; bytes of state and events go as base64, a third larger; "
+                f"max_message in {self.table} raises the limit here",
+                maybe_applied=sent,
+            )
+        if code == "UNAUTHENTICATED":
+            return UnauthenticatedError(
+                f"the sidecar at {self.url} refuses the token: give its {self.token_name}, in the environment or as api_token="
+            )
+        return None
+
+    def _gone(self, maybe_applied: bool) -> ClosedError:
+        return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
+
+    def _wrote(self, request: Call, reply: Any) -> bool:
+        refused = reply.refusal if isinstance(reply, Whole) else reply
+        return request.name not in self.reads and not isinstance(refused, Refusal)
+
+    # -- streams ------------------------------------------------------------
+
+    def open(
+        self,
+        kind: str,
+        first: Any,
+        receive: Callable[[Any], None],
+        ended: Callable[[Exception | None], None],
+    ) -> Stream:
+        self._check()
+        under_way = calls.begin(StreamUnderWay)
+        opening = self.opens[kind]
+        return GrpcStream(
+            self._channel(),
+            self.service + opening.name,
+            getattr(self.kinds(), opening.reply),
+            first,
+            both_ways=opening.both_ways,
+            metadata=self._metadata,
+            under_way=under_way,
+            receive=receive,
+            ended=lambda failure: ended(None if failure is None else self._ended(*failure)),
+        )
+
+    def _ended(self, code: str, details: str, trailing: Any) -> Exception:
+        """Return why a stream ended: `Refused`, or one of our errors."""
+        said, _ = self._read(code, details[:_MOST], trailing)
+        if code == "CANCELLED":
+            return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
+        if not said.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
+            op = Operation(_STREAM, "sidecar", None)
+            return self._own(op, code, details[:_MOST], False) or self.refused(said)
+        return self.refused(said)
+
+
+def never_sent(details: str) -> bool:
+    """Tell whether the text of a failed call says that nothing of it has left this process."""
+    return _NEVER_SENT.search(details) is not None
+
+
+def _serialized(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _texts_of(metadata: Any) -> dict[str, str]:
+    return {key: value for key, value in metadata if isinstance(value, str)}
+
+
+def _certificates() -> bytes | None:
+    """Return the system's certificates, as HTTPS has them; ``None``: gRPC's own."""
+    import ssl
+    from pathlib import Path
+
+    path = ssl.get_default_verify_paths().cafile
+    return None if path is None else Path(path).read_bytes()

@@ -1,0 +1,55 @@
+"""What a sidecar refuses, before it is known what that means here."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+from ... import errors
+from ...errors import CloudRuntimesError
+
+__all__ = ["Refusal", "Refused", "stream_error"]
+
+
+class Refusal(NamedTuple):
+    """What a sidecar said.
+
+    Attributes:
+        status: HTTP; of gRPC the one that its code stands for.
+        code: ``errorCode`` of Dapr, or ``grpc CODE``; ``""``: the answer is none of the sidecar's.
+        reason: of the ``ErrorInfo``; ``""``: there is none.
+    """
+
+    status: int
+    code: str
+    reason: str
+    message: str
+
+
+class Refused(Exception):
+    """A sidecar said no; `Transport.run` makes it one of our errors.
+
+    Attributes:
+        said: what it said.
+        failed: of a bulk, the ids of what failed; ``None``: it is not told.
+    """
+
+    def __init__(self, said: Refusal, failed: frozenset[str] | None = None) -> None:
+        super().__init__(said.message)
+        self.said = said
+        self.failed = failed
+
+    @abstractmethod
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        """Return our error; ``applied``: where it is not known, a write may have happened."""
+
+
+def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
+    """Return why a stream ended: `UnavailableError` (another one may do better) unless the sidecar has refused it for good."""
+    if isinstance(failure, CloudRuntimesError):
+        return failure
+    if not isinstance(failure, Refused):
+        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
+    ours = failure.error(applied=False)
+    # sidecars end streams that they are going to serve again by plain errors, which gRPC calls UNKNOWN
+    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours

@@ -1,0 +1,1 @@
+"""What components and runtimes are written against."""

@@ -1,0 +1,107 @@
+"""What a runtime is: a source of drivers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..config import ClientSettings
+
+if TYPE_CHECKING:
+    from .blocking import Bridge
+    from .driver import Driver
+
+__all__ = ["Component", "Runtime"]
+
+
+class Runtime(ABC):
+    """Base of a runtime. Making one does no I/O; it belongs to one client.
+
+    Attributes:
+        name: as in ``CloudRuntimesClient(runtime=…)``.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
+        self.attach(settings, bridge)
+
+    def attach(self, settings: ClientSettings, bridge: Bridge) -> None:
+        """Take the settings and the bridge of the client. One that is given to a client ready made gets them by this, before its first call."""
+        self.settings = settings
+        self.bridge = bridge
+
+    @abstractmethod
+    def driver(self, service: str, name: str) -> Driver:
+        """Return the driver of a service for a store name; called once per name, without I/O.
+
+        Raises:
+            ComponentNotFoundError: no such component is configured.
+            UnsupportedError: the runtime does not have this service.
+        """
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Return once the runtime answers; raise `UnavailableError` where it does not (yet)."""
+
+    def stores(self) -> Mapping[str, Collection[str]] | None:
+        """Return service → names of the components that there are; ``None``: any name is one, or it is not known. Asked once the runtime is `ready`; may do I/O."""
+        if not (declared := self.declared()):
+            return None
+        found: dict[str, list[str]] = {service: [] for service, _ in declared}
+        for service, name in declared:
+            found[service].append(name)
+        return found
+
+    def is_inside(self) -> bool:
+        """Tell whether this is a signal handler that came while the thread was in a call for which closing would wait."""
+        return False
+
+    @abstractmethod
+    def close(self, timeout: float | None) -> None:
+        """Let go of everything, within ``timeout`` seconds."""
+
+    @abstractmethod
+    def declared(self) -> Mapping[tuple[str, str], str]:
+        """Return (service, name) → component of what the configuration declares."""
+
+
+class Component(ABC):
+    """Base of a component of the in-process runtime: one vendor, its settings, its drivers.
+
+    One instance serves one configuration table. Making one does no I/O.
+
+    Attributes:
+        name: of its folder or entry point.
+        Settings: a frozen dataclass; see `cloud_runtimes.config.setting`.
+        services: which services it has drivers for.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[Any]]
+    services: ClassVar[tuple[str, ...]]
+
+    def __init__(self, settings: Any, context: ClientSettings, bridge: Bridge) -> None:
+        self.settings = settings
+        self.context = context
+        self.bridge = bridge
+
+    @abstractmethod
+    def driver(self, service: str, name: str) -> Driver:
+        """Return the driver of one of its `services` for a store name, without I/O; asked for before `ready` too, so perhaps several times.
+
+        Raises:
+            InvalidArgumentError: settings that do not fit the service.
+        """
+
+    def ready(self) -> None:
+        """Return once it answers; raise `UnavailableError` where it does not."""
+
+    def is_inside(self) -> bool:
+        """See `Runtime.is_inside`."""
+        return False
+
+    @abstractmethod
+    def close(self, timeout: float | None) -> None:
+        """Let go of connections and threads, within ``timeout`` seconds."""

@@ -1,0 +1,218 @@
+"""The SPI of the file service."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Final, NamedTuple
+
+from .driver import Driver
+from .operation import Operation
+
+__all__ = [
+    "CONTENT_TYPE",
+    "COPY",
+    "ETAG",
+    "EXCLUSIVE",
+    "METADATA",
+    "MOVE",
+    "RANGE",
+    "SIZES",
+    "Chunk",
+    "FileDriver",
+    "FileInfo",
+    "FileReader",
+    "FileWrite",
+    "FileWriter",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What is known of a file.
+
+    Attributes:
+        name: relative, ``/``-separated. In a listing with ``recursive=False`` one that ends with ``/`` is a folder.
+        size: bytes; ``None`` in listings of a store that does not tell (``file.sizes``).
+        modified: when its content was last written (UTC); ``None`` where the store does not tell.
+        etag: names this version; new after every write, also one by another program. ``None`` where the store has none.
+        content_type: as it was stored, ``None`` where it is not known.
+        metadata: as it was stored.
+    """
+
+    name: str
+    size: int | None
+    modified: datetime | None = None
+    etag: str | None = None
+    content_type: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this stands for all files below a folder."""
+        return self.name.endswith("/")
+
+
+CONTENT_TYPE: Final = "content_type"
+"""Files keep their content type."""
+COPY: Final = "copy"
+"""``copy_file``, inside the store."""
+ETAG: Final = "etag"
+"""Files have etags."""
+EXCLUSIVE: Final = "exclusive"
+"""``overwrite=False`` only creates."""
+METADATA: Final = "metadata"
+"""Files keep metadata."""
+MOVE: Final = "move"
+"""``move_file``, in one step."""
+RANGE: Final = "range"
+"""Any part of a file can be read alone."""
+SIZES: Final = "sizes"
+"""Listings tell sizes."""
+
+Chunk = bytes | bytearray | memoryview
+
+
+class FileWrite(NamedTuple):
+    """How to store a file.
+
+    Attributes:
+        content_type: of the content.
+        metadata: of the file; replaces what an earlier one had.
+        overwrite: else an existing file is `AlreadyExistsError`.
+    """
+
+    content_type: str | None = None
+    metadata: Mapping[str, str] | None = None
+    overwrite: bool = True
+
+
+class FileReader(ABC):
+    """One version of a file, open for reading. A file that is stored anew meanwhile does not change it.
+
+    Attributes:
+        info: of that version.
+    """
+
+    __spi__: ClassVar[tuple[str, ...]] = ("read", "close")
+
+    info: FileInfo
+
+    @abstractmethod
+    def read(self, op: Operation, offset: int, size: int, /) -> bytes:
+        """Return at most ``size`` bytes from ``offset`` on, none only at the end. Offsets go forward without gaps unless the driver declares `RANGE`."""
+
+    @abstractmethod
+    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes: ...
+
+    @abstractmethod
+    def close(self, op: Operation, /) -> None:
+        """Let go; twice is fine."""
+
+    @abstractmethod
+    async def close_async(self, op: Operation, /) -> None: ...
+
+
+class FileWriter(ABC):
+    """A file in the making. Nobody sees it before `commit` has returned, and after `abort` nobody ever does."""
+
+    __spi__: ClassVar[tuple[str, ...]] = ("write", "commit", "abort")
+
+    @abstractmethod
+    def write(self, op: Operation, data: Chunk, /) -> None:
+        """Append all of ``data``."""
+
+    @abstractmethod
+    async def write_async(self, op: Operation, data: Chunk, /) -> None: ...
+
+    @abstractmethod
+    def commit(self, op: Operation, /) -> FileInfo:
+        """Store the file, in one step: whoever reads finds the old content with the old metadata or the new with the new."""
+
+    @abstractmethod
+    async def commit_async(self, op: Operation, /) -> FileInfo: ...
+
+    @abstractmethod
+    def abort(self, op: Operation, /) -> None:
+        """Store nothing and let go; twice, or after `commit`, is fine. May come while another thread is in `write`."""
+
+    @abstractmethod
+    async def abort_async(self, op: Operation, /) -> None: ...
+
+
+class FileDriver(Driver, ABC):
+    """Files of one store. Names are checked and compared byte for byte; a file and a folder may have the same name; folders are not made or deleted, they are there while they hold files."""
+
+    __spi__ = ("copy", "delete", "list_files", "move", "open_read", "open_write", "read", "stat", "write")
+
+    @abstractmethod
+    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
+        """Return what is known of a file, ``None`` where it is absent."""
+
+    @abstractmethod
+    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None: ...
+
+    @abstractmethod
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        """Return ``length`` bytes from ``start`` on, fewer where the file ends before; ``None`` where it is absent."""
+
+    @abstractmethod
+    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None: ...
+
+    @abstractmethod
+    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread; an error that they raise passes."""
+
+    @abstractmethod
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo: ...
+
+    @abstractmethod
+    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
+        """Open a file, ``None`` where it is absent."""
+
+    @abstractmethod
+    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None: ...
+
+    @abstractmethod
+    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        """Begin a file; what can be refused now is."""
+
+    @abstractmethod
+    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter: ...
+
+    @abstractmethod
+    def list_files(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]:
+        """Return files whose names begin with ``prefix`` (literally), in byte order, those behind ``after`` only, at most ``limit``.
+
+        Not recursive: names with another ``/`` behind the prefix are shortened to end with it, each once.
+        """
+
+    @abstractmethod
+    async def list_files_async(
+        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
+    ) -> list[FileInfo]: ...
+
+    @abstractmethod
+    def delete(self, op: Operation, name: str, /) -> None:
+        """Delete a file; an absent one is fine."""
+
+    @abstractmethod
+    async def delete_async(self, op: Operation, name: str, /) -> None: ...
+
+    @abstractmethod
+    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        """Store ``source`` with its metadata as ``target`` too; ``None`` where it is absent."""
+
+    @abstractmethod
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None: ...
+
+    @abstractmethod
+    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        """Rename a file, over another if need be, in one step; ``None`` where it is absent."""
+
+    @abstractmethod
+    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None: ...

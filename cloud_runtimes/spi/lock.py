@@ -1,0 +1,106 @@
+"""The SPI of the lock service."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, NamedTuple
+
+from .driver import Driver
+from .operation import Operation
+
+__all__ = ["FAIR", "RENEW", "TOKEN", "Grant", "LockDriver", "LockRequest", "UnlockStatus"]
+
+
+class UnlockStatus(Enum):
+    """How an `unlock` ended."""
+
+    SUCCESS = "success"
+    """The lock was the owner's and is free now."""
+    NOT_FOUND = "not_found"
+    """Nobody holds it; an expired lock is held by nobody."""
+    NOT_OWNER = "not_owner"
+    """Somebody else holds it; nothing was changed."""
+
+
+RENEW: Final = "renew"
+"""A lease can be made longer while it is held."""
+TOKEN: Final = "token"
+"""A grant has a fencing token that only grows."""
+FAIR: Final = "fair"
+"""``acquire`` can wait, and who waits is served in the order of coming, between processes too."""
+
+
+class LockRequest(NamedTuple):
+    """One lease that is asked for, and what it is known by afterwards.
+
+    Attributes:
+        resource_id: checked.
+        owner: as the caller named it; several leases may have the same.
+        claim: text that no other lease has.
+        expiry_ms: how long the lease lasts from its grant or renewal, ≥ 1.
+        now: the holder's clock, seconds; see `Grant`.
+    """
+
+    resource_id: str
+    owner: str
+    claim: str
+    expiry_ms: int
+    now: Callable[[], float]
+
+
+class Grant(NamedTuple):
+    """A lease given.
+
+    Attributes:
+        token: higher than every one given before for the resource, over release, expiry, deletion and restart; ``None`` where the store has none.
+        asked: what the holder's clock said just before the request was sent that this answers.
+        holds: tells at once, without asking the store, whether the lease is still worth something; ``None``: nothing but time ends it.
+    """
+
+    token: int | None
+    asked: float
+    holds: Callable[[], bool] | None = None
+
+
+class LockDriver(Driver, ABC):
+    """Locks of one store.
+
+    The store's clock decides when a lease ends, never before ``expiry_ms`` have passed since it received the request. The service counts from before it sent it, so that the holder is the first to know.
+
+    What an ``acquire`` or ``release`` that raises or is interrupted may have written, the driver undoes or completes by itself, without waiting; where it cannot, the lease expires.
+    """
+
+    __spi__ = ("acquire", "release", "renew", "unlock")
+
+    @abstractmethod
+    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        """Take the lock, atomically with its token; ``None`` where others have it, or were there before.
+
+        Not re-entrant: an owner that has it is another. With ``wait``, which is given only to a driver that declares `FAIR`, it waits for its turn until the operation's deadline. For others the service asks again after growing random pauses.
+        """
+
+    @abstractmethod
+    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None: ...
+
+    @abstractmethod
+    def renew(self, op: Operation, request: LockRequest, /) -> bool:
+        """Let the lease last ``expiry_ms`` from now; ``False``, with nothing changed, where it has ended."""
+
+    @abstractmethod
+    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool: ...
+
+    @abstractmethod
+    def release(self, op: Operation, request: LockRequest, /) -> bool:
+        """End the lease; ``False`` where it had ended. Another's lock stays."""
+
+    @abstractmethod
+    async def release_async(self, op: Operation, request: LockRequest, /) -> bool: ...
+
+    @abstractmethod
+    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        """End whatever lease of this owner holds the lock."""
+
+    @abstractmethod
+    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus: ...

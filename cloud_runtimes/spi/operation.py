@@ -1,0 +1,192 @@
+"""One call of a service, without I/O: its name, deadline, attempt, and what its failure means.
+
+An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` do the waiting; they ask `failed` what to do next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, ClassVar, Final
+
+from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, ResourceExhaustedError
+
+__all__ = [
+    "Method",
+    "Operation",
+    "mark_interrupted",
+    "out_of_files",
+    "place",
+]
+
+
+MAX_ATTEMPTS: Final = 3
+_FIRST_BACKOFF: Final = 0.05
+_MAX_BACKOFF: Final = 2.0
+
+
+class Method:
+    """What is the same for every call of one service method.
+
+    Attributes:
+        service, name: as in ``state.get``.
+        repeatable: whether a failed attempt may be repeated.
+        writes: whether it may change anything, so that an interrupted call has to say whether it did.
+    """
+
+    __slots__ = ("name", "repeatable", "service", "writes")
+
+    def __init__(self, service: str, name: str, *, repeatable: bool, writes: bool = True) -> None:
+        self.service = service
+        self.name = name
+        self.repeatable = repeatable
+        self.writes = writes
+
+    def __repr__(self) -> str:
+        return f"{self.service}.{self.name}"
+
+
+class Operation:
+    """One call.
+
+    Attributes:
+        method: which service method.
+        component: the store or bus named by the caller.
+        timeout: seconds for all attempts; ``None``: no limit.
+        deadline: `time.monotonic` at which they are over.
+        repeatable: whether this call may be repeated (a conditional write may not).
+        metadata: for the component, untouched.
+        attempt: 1 for the first.
+        maybe_applied: whether an earlier attempt may have been applied.
+        span: of the call; set, like `begun`, only where calls have spans.
+        begun: whether the call is inside of its span.
+        one_attempt: set where the time is that of one attempt, not of the call.
+        argument: what gave the time.
+    """
+
+    __slots__ = (
+        "attempt",
+        "begun",
+        "component",
+        "deadline",
+        "maybe_applied",
+        "metadata",
+        "method",
+        "one_attempt",
+        "repeatable",
+        "span",
+        "timeout",
+    )
+    argument: ClassVar[str] = "timeout"
+    begun: bool
+    one_attempt: bool
+    span: Any
+
+    def __init__(
+        self, method: Method, component: str, timeout: float | None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self.method = method
+        self.component = component
+        self.timeout = timeout
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self.repeatable = method.repeatable
+        self.metadata = metadata
+        self.attempt = 1
+        self.maybe_applied = False
+
+    def remaining(self) -> float | None:
+        """Seconds left, ``None`` for no limit; never negative."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - monotonic())
+
+    def timed_out(self, waiting_for: str, *, maybe_applied: bool = False) -> DeadlineExceededError:
+        """Return the error for a deadline that passed."""
+        remedy = "raise timeout in [resiliency]" if hasattr(self, "one_attempt") else f"give a longer {self.argument}="
+        return DeadlineExceededError(
+            f"{self.method}: {self.timeout:g} s were not enough for {self.component!r} (waiting for {waiting_for}); "
+            f"{remedy}",
+            maybe_applied=maybe_applied,
+        )
+
+    def limited(self, seconds: float) -> Operation:
+        """Return this call for one attempt that has so long; itself where it has no longer than that anyway.
+
+        A copy, since a driver that is left behind must not see the time of the next attempt.
+        """
+        made = Operation(self.method, self.component, seconds, self.metadata)
+        if self.deadline is not None and made.deadline is not None and self.deadline <= made.deadline:
+            return self
+        made.repeatable = self.repeatable
+        made.attempt = self.attempt
+        made.maybe_applied = self.maybe_applied
+        made.one_attempt = True
+        return made
+
+    def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:
+        """Return the error of a failed attempt as one of ours: itself, else wrapped; it says where it happened, and whether any attempt may have been applied."""
+        mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)
+        place(mapped, self.method, self.component, runtime)
+        self.maybe_applied = mapped.maybe_applied = mapped.maybe_applied or self.maybe_applied
+        return mapped
+
+    def failed(self, error: Exception, runtime: str) -> float:
+        """Decide about a failed attempt.
+
+        Returns:
+            Seconds to wait before the next attempt, which is counted here.
+
+        Raises:
+            CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
+        """
+        mapped = self.mapped(error, runtime)
+        if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
+            # full jitter: callers that failed together do not come back together
+            delay = random.uniform(0, min(_MAX_BACKOFF, _FIRST_BACKOFF * 2**self.attempt))
+            if self.deadline is None or monotonic() + delay < self.deadline:
+                self.attempt += 1
+                return delay
+        if mapped is error:
+            raise error
+        raise mapped from error
+
+    def interrupted(self, error: BaseException) -> None:
+        """Complete what a ``CancelledError`` or ``KeyboardInterrupt`` that leaves the call says in ``maybe_applied``."""
+        # a driver that says nothing was interrupted where it did not know
+        said = getattr(error, "maybe_applied", self.method.writes)
+        mark_interrupted(error, said or self.maybe_applied)
+
+    def _wrap(self, error: Exception) -> CloudRuntimesError:
+        if isinstance(error, MemoryError):
+            return ResourceExhaustedError(f"{self.method} on {self.component!r}: out of memory")
+        if (exhausted := out_of_files(error)) is not None:
+            return exhausted
+        return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
+
+
+def out_of_files(error: BaseException) -> ResourceExhaustedError | None:
+    """Return our error where the process has too many files open; an import that fails for that says so only in its message."""
+    if isinstance(error, OSError):
+        too_many = error.errno in (errno.EMFILE, errno.ENFILE)
+    else:
+        too_many = isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)
+    if not too_many:
+        return None
+    return ResourceExhaustedError(f"{error}: close some, or raise the limit on open files (ulimit -n)", retryable=True)
+
+
+def place(error: CloudRuntimesError, method: Method, component: str | None, runtime: str | None) -> None:
+    """Say on an error where it happened, as far as it does not yet."""
+    error.service = error.service or method.service
+    error.operation = error.operation or method.name
+    error.component = error.component or component
+    error.runtime = error.runtime or runtime
+
+
+def mark_interrupted(error: BaseException, maybe_applied: bool) -> None:
+    """Tell on a ``CancelledError`` or ``KeyboardInterrupt`` whether the write may have happened."""
+    interrupted: Any = error
+    interrupted.maybe_applied = maybe_applied

@@ -1,0 +1,154 @@
+"""The SPI of the RPC service: what a runtime must do to carry a call, and to let others find this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from .driver import Driver
+from .operation import Operation
+
+__all__ = [
+    "HEADERS",
+    "HOST",
+    "HTTP_METHOD",
+    "STATUS",
+    "Announcement",
+    "Body",
+    "Callback",
+    "Callbacks",
+    "Guard",
+    "RpcCall",
+    "RpcDriver",
+    "RpcReply",
+]
+
+HEADERS = "headers"
+"""``headers=`` and ``query=`` reach the method, and its headers come back."""
+HOST = "host"
+"""``serve``, ``serving`` and ``asgi_app``: methods of this process can be called by others."""
+HTTP_METHOD = "http_method"
+"""``http_method=`` other than POST."""
+STATUS = "status"
+"""A failure arrives with its own status and body."""
+
+Body: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
+
+
+class RpcCall(NamedTuple):
+    """A call, checked and encoded.
+
+    Attributes:
+        method: the method's name, ``/``-separated.
+        path: the same, percent-encoded.
+        http_method: in capitals.
+        body: bytes, or a stream that is read once.
+        content_type: of the body; ``None``: there is no body.
+        headers: names in lower case.
+        query: encoded, without ``?``; ``""``: none.
+    """
+
+    method: str
+    path: str
+    http_method: str
+    body: Body
+    content_type: str | None
+    headers: Mapping[str, str]
+    query: str
+
+    def __repr__(self) -> str:
+        return f"<RpcCall {self.http_method}>"  # headers hold tokens, and frames of errors hold this
+
+
+class RpcReply(NamedTuple):
+    """What came back; see `RpcResponse`."""
+
+    status: int
+    headers: Mapping[str, str]
+    content_type: str | None
+    data: bytes
+
+
+class Guard(NamedTuple):
+    """Who may call, and how this process proves who it is.
+
+    Attributes:
+        secrets: callers and server know one of them; none: nobody can call.
+        open: take calls without a token.
+        sidecar: what a sidecar sends as ``dapr-api-token`` with its calls; ``None``: it is not known by that.
+    """
+
+    secrets: tuple[bytes, ...] = ()
+    open: bool = False
+    sidecar: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Guard of {len(self.secrets)} secrets{', open' if self.open else ''}>"
+
+
+Callback: TypeAlias = Callable[[str | None, bytes], Awaitable[RpcReply]]
+"""What answers a callback: gets the content type and the body, and runs in the loop of the server."""
+
+
+class Callbacks(ABC):
+    """What a sidecar asks the server of its application for, beside methods."""
+
+    @abstractmethod
+    def subscriptions(self) -> RpcReply:
+        """Return which events are wanted, and where (``GET /dapr/subscribe``)."""
+
+    @abstractmethod
+    def find(self, http_method: str, name: str) -> Callback | None:
+        """Return what answers a path, ``None``: no callback has it. A method of that name comes before it."""
+
+    @abstractmethod
+    def lacks_runner(self, name: str) -> bool:
+        """Tell whether a path is a due job's, and nothing runs jobs yet."""
+
+
+class Announcement:
+    """That others can find this process; ends with `close`."""
+
+    def close(self, timeout: float | None) -> None:
+        """Take it back, within ``timeout`` seconds; twice does nothing."""
+
+
+class RpcDriver(Driver, ABC):
+    """Carries calls to one service.
+
+    Obligations, besides those of every `Driver`:
+
+    * `invoke` returns a reply whatever its status. It raises `UnavailableError` where the service was not reached, and says in ``maybe_applied`` whether the method may have run. It never follows a redirect and never sends a call twice, unless nothing of it was sent before.
+    * Nothing of a call is sent to a process that has not proved to be the service, where the driver can ask for a proof.
+
+    Attributes:
+        callbacks: what else the server answers; ``None``: nothing.
+        allowed_hosts: names under which this process is reached, beyond those that nobody can register; see `RequestGuard`.
+    """
+
+    callbacks: Callbacks | None = None
+    allowed_hosts: tuple[str, ...] = ()
+
+    __spi__ = ("announce", "guard", "invoke")
+
+    @abstractmethod
+    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        """Make a call. ``op.component`` is the service."""
+
+    @abstractmethod
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply: ...
+
+    @abstractmethod
+    def guard(self, op: Operation, /) -> Guard:
+        """Return who may call this process."""
+
+    @abstractmethod
+    async def guard_async(self, op: Operation, /) -> Guard: ...
+
+    @abstractmethod
+    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        """Let others find the service at ``address`` (``http://host:port``); ``instance`` is this server's own name."""
+
+    @abstractmethod
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement: ...

@@ -1,0 +1,123 @@
+"""The SPI of the state service."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from ..errors import CloudRuntimesError
+from .driver import Driver
+from .operation import Operation
+
+__all__ = [
+    "CONSISTENCY",
+    "ETAG",
+    "FENCE",
+    "FIRST_WRITE",
+    "LIST_KEYS",
+    "TRANSACTION",
+    "TRANSACTION_ETAG",
+    "TTL",
+    "StateDriver",
+    "StateWrite",
+    "StoredValue",
+]
+
+CONSISTENCY: Final = "consistency"
+"""``consistency=`` is honoured."""
+ETAG: Final = "etag"
+"""Reads give etags; ``etag=`` makes a write conditional."""
+FIRST_WRITE: Final = "first_write"
+"""``concurrency="first-write"`` without an etag only creates."""
+TTL: Final = "ttl"
+TRANSACTION: Final = "transaction"
+TRANSACTION_ETAG: Final = "transaction_etag"
+"""Conditions inside a transaction, with full rollback."""
+LIST_KEYS: Final = "list_keys"
+FENCE: Final = "fence"
+
+
+class StoredValue(NamedTuple):
+    """What a store holds for a key.
+
+    Attributes:
+        data: the encoded value.
+        content_type: as it was saved, ``None`` where the store does not keep one.
+        etag: not empty; ``None`` where the store has none.
+        expires_ms: wall clock, milliseconds since 1970 UTC; ``None``: never.
+    """
+
+    data: bytes
+    content_type: str | None
+    etag: str | None
+    expires_ms: int | None
+
+
+class StateWrite(NamedTuple):
+    """One write: a save, or with ``data=None`` a delete.
+
+    Attributes:
+        key: checked.
+        data: the encoded value; ``None`` deletes.
+        content_type: of ``data``.
+        etag: only if it is the key's current one; any other, or an absent key, is `ConflictError`.
+        create: only if the key is absent (or expired), else `ConflictError`.
+        ttl_ms: time to live; ``None`` clears an earlier one.
+        fence: refuse with `ConflictError` once the key, even deleted, saw a higher one.
+        consistency: as the caller gave it.
+        metadata: for the component.
+    """
+
+    key: str
+    data: bytes | None
+    content_type: str | None = None
+    etag: str | None = None
+    create: bool = False
+    ttl_ms: int | None = None
+    fence: int | None = None
+    consistency: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class StateDriver(Driver, ABC):
+    """Key-value storage of one store. Keys are compared byte for byte; an expired key is absent."""
+
+    __spi__ = ("get", "get_bulk", "list_keys", "write")
+
+    @abstractmethod
+    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        """Return what ``key`` holds, ``None`` where it is absent."""
+
+    @abstractmethod
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None: ...
+
+    @abstractmethod
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
+        """Return what the keys hold; absent ones are left out."""
+
+    @abstractmethod
+    async def get_bulk_async(
+        self, op: Operation, keys: Sequence[str], consistency: str | None, /
+    ) -> dict[str, StoredValue]: ...
+
+    @abstractmethod
+    def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        """Return keys that begin with ``prefix`` (literally), in byte order, those behind ``after`` only, at most ``limit``."""
+
+    @abstractmethod
+    async def list_keys_async(
+        self, op: Operation, prefix: str, limit: int | None, after: str | None, /
+    ) -> list[str]: ...
+
+    @abstractmethod
+    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
+        """Apply writes in order.
+
+        Atomic: all or nothing; the first that fails raises, with nothing applied. Otherwise each is tried, and the failures come back by index; an error that concerns all of them raises.
+        """
+
+    @abstractmethod
+    async def write_async(
+        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
+    ) -> Mapping[int, CloudRuntimesError]: ...
