@@ -217,19 +217,19 @@ cdef class ReceivedEvent:
     """What an event that was received consists of; the attributes that its record holds."""
 
     cdef readonly object _record
-    cdef public object _pump
+    cdef public object _fetcher
     cdef public object _token
     cdef public object _type
     cdef public bint _raw
     cdef public bint _decoded
     cdef public object _data
-    cdef public object _verdict
+    cdef public object _settlement
     cdef public object pubsub_name
     cdef public object delivery_count
 
-    def __init__(self, record, *, pump=None, token=None, pubsub_name="", delivery_count=None, type=None, raw=False):
+    def __init__(self, record, *, fetcher=None, token=None, pubsub_name="", delivery_count=None, type=None, raw=False):
         self._record = record
-        self._pump = pump
+        self._fetcher = fetcher
         self._token = token
         self._type = type
         self._raw = raw
@@ -316,7 +316,7 @@ def decode_event(data):
 # ---- a batch at a time: what a subscription does with every event ----
 
 
-def receive_events(cls, records, deliveries, pump, str pubsub_name not None, type, bint raw):
+def receive_events(cls, records, deliveries, fetcher, str pubsub_name not None, type, bint raw):
     """Make an event, of a subclass of `ReceivedEvent`, of each record; see the twin."""
     cdef ReceivedEvent event
     cdef list events = []
@@ -325,7 +325,7 @@ def receive_events(cls, records, deliveries, pump, str pubsub_name not None, typ
     for record in records:
         event = new_event(cls)
         event._record = event._token = record
-        event._pump = pump
+        event._fetcher = fetcher
         event._type = type
         event._raw = raw
         event.pubsub_name = pubsub_name
@@ -334,14 +334,14 @@ def receive_events(cls, records, deliveries, pump, str pubsub_name not None, typ
     return events
 
 
-def settle_events(events, verdict):
+def settle_events(events, settlement):
     """Give those that have no answer this one; see the twin."""
     cdef ReceivedEvent event
     cdef list tokens = []
     for found in events:
         event = <ReceivedEvent?>found
-        if event._verdict is None:
-            event._verdict = verdict
+        if event._settlement is None:
+            event._settlement = settlement
             tokens.append(event._token)
     return tokens
 
@@ -349,7 +349,7 @@ def settle_events(events, verdict):
 def all_settled(events):
     """Whether every event has an answer."""
     for found in events:
-        if (<ReceivedEvent?>found)._verdict is None:
+        if (<ReceivedEvent?>found)._settlement is None:
             return False
     return True
 

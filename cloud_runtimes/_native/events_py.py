@@ -166,11 +166,34 @@ class Frame:
                 out.append(record)
         return expired
 
+    def partition(self, parts: int) -> list[Sequence[int]]:
+        """Deal the records out by their keys.
+
+        Returns:
+            The places of the records of each part, in order; those of one key are in one part. Behind them the places of the records without a key.
+        """
+        found: list[Sequence[int]] = [[] for _ in range(parts + 1)]
+        for index in range(len(self)):
+            key = _Fields(self._body, self._offsets[index]).texts.get(layout.KEY)
+            part: Any = found[parts if key is None else fnv1a(key) % parts]
+            part.append(index)
+        if len(found[parts]) == len(self):
+            found[parts] = range(len(self))
+        return found
+
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
         records = [self.record_bytes(index) for index in indices]
         head = self._body[:4] + len(records).to_bytes(4, "little") + self._body[8 : self._first]
         return head + b"".join(records)
+
+
+def fnv1a(data: bytes) -> int:
+    """The 32-bit FNV-1a hash (RFC 9923)."""
+    found = 0x811C9DC5
+    for byte in data:
+        found = (found ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return found
 
 
 class _Fields:

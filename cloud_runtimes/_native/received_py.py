@@ -25,12 +25,12 @@ class ReceivedEvent:
     __slots__ = (
         "_data",
         "_decoded",
-        "_pump",
+        "_fetcher",
         "_raw",
         "_record",
+        "_settlement",
         "_token",
         "_type",
-        "_verdict",
         "delivery_count",
         "pubsub_name",
     )
@@ -39,7 +39,7 @@ class ReceivedEvent:
         self,
         record: Record,
         *,
-        pump: Any = None,
+        fetcher: Any = None,
         token: Any = None,
         pubsub_name: str = "",
         delivery_count: int | None = None,
@@ -47,13 +47,13 @@ class ReceivedEvent:
         raw: bool = False,
     ) -> None:
         self._record = record
-        self._pump = pump
+        self._fetcher = fetcher
         self._token = token
         self._type = type
         self._raw = raw
         self._decoded = False
         self._data: Any = None
-        self._verdict: Any = None
+        self._settlement: Any = None
         self.pubsub_name = pubsub_name
         self.delivery_count = delivery_count
 
@@ -113,30 +113,38 @@ class ReceivedEvent:
 
 
 def receive_events(
-    cls: Any, records: Iterable[Any], deliveries: int | None, pump: Any, pubsub_name: str, type: Any, raw: bool
+    cls: Any, records: Iterable[Any], deliveries: int | None, fetcher: Any, pubsub_name: str, type: Any, raw: bool
 ) -> list[Any]:
     """Make an event, of a subclass of `ReceivedEvent`, of each record, which is its own token."""
     if not issubclass(cls, ReceivedEvent):
         raise TypeError(f"{cls.__name__} is no subclass of ReceivedEvent")
     return [
-        cls(record, pump=pump, token=record, pubsub_name=pubsub_name, delivery_count=deliveries, type=type, raw=raw)
+        cls(
+            record,
+            fetcher=fetcher,
+            token=record,
+            pubsub_name=pubsub_name,
+            delivery_count=deliveries,
+            type=type,
+            raw=raw,
+        )
         for record in records
     ]
 
 
-def settle_events(events: Iterable[ReceivedEvent], verdict: Any) -> list[Any]:
+def settle_events(events: Iterable[ReceivedEvent], settlement: Any) -> list[Any]:
     """Give those that have no answer this one; return their tokens."""
     tokens = []
     for event in events:
-        if event._verdict is None:
-            event._verdict = verdict
+        if event._settlement is None:
+            event._settlement = settlement
             tokens.append(event._token)
     return tokens
 
 
 def all_settled(events: Iterable[ReceivedEvent]) -> bool:
     """Whether every event has an answer."""
-    return all(event._verdict is not None for event in events)
+    return all(event._settlement is not None for event in events)
 
 
 class Marks:

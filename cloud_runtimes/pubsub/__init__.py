@@ -1,6 +1,5 @@
 """Pub/sub: CloudEvents to topics, consumer groups, batching publishers."""
 
-from ..spi.pubsub import Answer, Cause, Delivery, EventSource, PubSubDriver, SubscribeRequest
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription
@@ -15,20 +14,14 @@ from .types import (
 )
 
 __all__ = [
-    "Answer",
-    "Cause",
-    "Delivery",
     "DeliveryReport",
     "DropEvent",
     "Event",
     "EventBatch",
-    "EventSource",
     "FailedEvent",
     "OutgoingEvent",
-    "PubSubDriver",
     "PubSubService",
     "Publisher",
     "PublisherStats",
-    "SubscribeRequest",
     "Subscription",
 ]

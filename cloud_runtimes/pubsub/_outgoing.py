@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,13 +14,15 @@ from .._native import events as kernel
 from .._native import telemetry
 from ..codec.payload import encode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError, ResourceExhaustedError
+from ..spi.pubsub import OutgoingBatch
 from .types import OutgoingEvent
 
 if TYPE_CHECKING:
-    from ..spi.pubsub import PubSubDriver
+    from ..spi.pubsub import BatchLimits, Failures, PubSubDriver
 
 __all__ = [
     "EVENT_TYPE",
+    "OutgoingBatches",
     "OutgoingBulk",
     "check_names",
     "check_topic",
@@ -140,12 +143,71 @@ def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-class OutgoingBulk:
-    """Several events, encoded into frames; every one is tried.
+class OutgoingBatches:
+    """Encoded events, in batches that a driver takes; every event is tried.
+
+    Args:
+        source: of events that have none of their own.
+        topic: they are published to.
+        limits: of the driver.
+        records: what each event is called by the caller, and the event.
 
     Attributes:
-        frames: to publish, in order.
+        failed: what an event is called → why it failed.
+    """
+
+    def __init__(self, source: str, topic: str, limits: BatchLimits, records: Iterable[tuple[Hashable, bytes]]) -> None:
+        self.failed: dict[Any, CloudRuntimesError] = {}
+        self._header = (source, EVENT_TYPE, topic)
+        self._limits = limits
+        self._waiting = deque(records)
+        # of the batch under way; whether one has come through
+        self._names: list[Hashable] = []
+        self._begun = False
+
+    def next(self) -> OutgoingBatch | None:
+        """Return the next batch; ``None``: that was the last."""
+        self._names = []
+        frames: list[bytes] = []
+        room = self._limits.bytes
+        while records := self._frame(room):
+            frames.append(kernel.build_frame(*self._header, records))
+            room -= len(frames[-1])
+        return OutgoingBatch(self._header[2], frames, len(self._names)) if frames else None
+
+    def _frame(self, room: int) -> list[bytes]:
+        """Take as many events as a frame holds, and the batch; the batch's first in any case."""
+        records: list[bytes] = []
+        room = min(room, _FRAME_BYTES)
+        while self._waiting and len(records) < _FRAME_EVENTS and len(self._names) < self._limits.events:
+            name, record = self._waiting[0]
+            room -= len(record)
+            if room < 0 and self._names:
+                break
+            self._waiting.popleft()
+            self._names.append(name)
+            records.append(record)
+        return records
+
+    def landed(self, failures: Failures) -> None:
+        """Take in what became of the batch."""
+        self._begun = True
+        self.failed |= {self._names[place]: error for place, error in failures.items()}
+
+    def stopped(self, error: CloudRuntimesError) -> None:
+        """Take an error for that of the batch and of all behind it; raise it where nothing came before."""
+        if not self._begun:
+            raise error
+        self.failed |= dict.fromkeys([*self._names, *(name for name, _ in self._waiting)], error)
+        self._waiting.clear()
+
+
+class OutgoingBulk:
+    """What `PubSubService.publish_bulk` publishes.
+
+    Attributes:
         ids: of all events given, those that cannot be encoded included.
+        batches: of those that can.
     """
 
     def __init__(
@@ -154,14 +216,9 @@ class OutgoingBulk:
         if isinstance(events, (str, bytes, bytearray, Mapping)):
             raise InvalidArgumentError("publish_bulk takes several events: give a list of payloads or OutgoingEvent")
         check_several("events", events)
-        self.frames: list[bytes] = []
         self.ids: list[str] = []
-        self._header = (app_id, EVENT_TYPE, topic)
-        self._places: list[list[int]] = []  # frame, record → index of the event
-        self._failed: dict[int, CloudRuntimesError] = {}
-        self._records: list[bytes] = []
-        self._indices: list[int] = []
-        self._size = 0
+        failed: dict[int, CloudRuntimesError] = {}
+        records: list[tuple[int, bytes]] = []
         for index, item in enumerate(events):
             event = item if isinstance(item, OutgoingEvent) else OutgoingEvent(item)
             id = kernel.uuid7_text(kernel.uuid7())
@@ -176,30 +233,21 @@ class OutgoingBulk:
                     driver=driver,
                 )
             except CloudRuntimesError as error:
-                self._failed[index] = error
+                failed[index] = error
             else:
-                self._add(index, record)
+                records.append((index, record))
                 id = (event.attributes or {}).get("id") or id
             self.ids.append(id)
-        self._seal()
+        self.batches = OutgoingBatches(app_id, topic, driver.limits, records)
+        self.batches.failed |= failed
 
-    def _add(self, index: int, record: bytes) -> None:
-        if len(self._records) >= _FRAME_EVENTS or self._size + len(record) > _FRAME_BYTES:
-            self._seal()
-        self._records.append(record)
-        self._indices.append(index)
-        self._size += len(record)
+    def finish(self, pubsub_name: str) -> list[str]:
+        """Return the ids.
 
-    def _seal(self) -> None:
-        if self._records:
-            self.frames.append(kernel.build_frame(*self._header, self._records))
-            self._places.append(self._indices)
-            self._records, self._indices, self._size = [], [], 0
-
-    def finish(self, pubsub_name: str, found: Mapping[tuple[int, int], CloudRuntimesError]) -> list[str]:
-        """Return the ids, or raise `BulkError` for what could not be encoded and what the driver ``found``."""
-        failed = {**self._failed, **{self._places[frame][record]: error for (frame, record), error in found.items()}}
-        if failed:
+        Raises:
+            BulkError: some events failed.
+        """
+        if failed := self.batches.failed:
             first = min(failed)
             raise BulkError(
                 f"publish_bulk: {len(failed)} of {len(self.ids)} events failed in {pubsub_name!r}; "

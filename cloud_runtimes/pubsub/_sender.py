@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import takewhile
+from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from .._core.logs import repeated
 from .._core.threads import Background, Changes, Mutex
+from .._core.workers import Workers
 from .._native import batch as kernel
 from ..errors import BulkError, ClosedError, CloudRuntimesError
 from ..spi.operation import Method, Operation
-from ._attempts import ATTEMPT, Batch, Chosen, Window, choose, mark, passing
+from ..spi.pubsub import Failures
+from ._attempts import ATTEMPT, Window, is_passing
+from ._lanes import Attempt, Chunk, Lane, deal
 from ._outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
@@ -31,13 +35,40 @@ PUBLISHER: Final = Method("pubsub", "publisher", repeatable=False)
 _TAKE_BYTES: Final = 8 * 1024 * 1024
 _KEPT_FAILURES: Final = 1000
 _MARKS: Final = 4096
+_NEVER: Final = float("inf")
 
 
-class _Attempt(Operation):
+class _AttemptOperation(Operation):
     """One attempt at publishing; who finds its time too short has `delivery_timeout` to give more."""
 
     __slots__ = ()
     argument: ClassVar[str] = "delivery_timeout"
+
+
+class _Flight:
+    """One attempt of a lane.
+
+    Attributes:
+        begun, ended: `time.monotonic`.
+        failures: what failed alone.
+        error: what ended it as a whole.
+    """
+
+    def __init__(self, lane: Lane, attempt: Attempt, op: Operation) -> None:
+        self.lane = lane
+        self.attempt = attempt
+        self.op = op
+        self.begun = self.ended = monotonic()
+        self.failures: Failures = {}
+        self.error: CloudRuntimesError | None = None
+
+    def run(self, publish: Callable[[], Failures], runtime: str) -> None:
+        """Note what ``publish`` returns or raises."""
+        try:
+            self.failures = publish()
+        except Exception as error:
+            self.error = self.op.mapped(error, runtime)
+        self.ended = monotonic()
 
 
 class Sender:
@@ -69,7 +100,7 @@ class Sender:
         self._on_delivery = on_delivery
         self.driver: PubSubDriver = service._driver(pubsub_name)
         source = service._client._settings.app_id
-        self._window = Window(_TAKE_BYTES)
+        self._window = Window(min(_TAKE_BYTES, self.driver.limits.bytes))
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
         # a SimpleQueue, since signal handlers may send too
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -81,8 +112,13 @@ class Sender:
         self._closing = False
         self._give_up_at: float | None = None
         self._marks: deque[tuple[int, float]] = deque()
-        # when the last events were delivered: until then, those behind them were not tried but waited
-        self._delivered = 0.0
+        # what was taken from the buffer and is not settled, and its bytes
+        self._chunks: deque[Chunk] = deque()
+        self._queued = 0
+        self._lanes = [Lane() for _ in range(self.driver.limits.in_flight)]
+        self._turn = 0
+        self._flights: SimpleQueue[_Flight] = SimpleQueue()
+        self._workers: Workers | None = None
         self._failures: dict[int, CloudRuntimesError] = {}
         self._failed = 0
 
@@ -96,7 +132,7 @@ class Sender:
         """Tell whether the caller is the sender's own thread, in ``on_delivery``."""
         return self._thread.is_current()
 
-    def hurry(self) -> int:
+    def request_flush(self) -> int:
         """Have everything accepted so far sent at once; returns up to where that is."""
         accepted = self.buffer.stats()[0]
         self._flush_to = max(self._flush_to, accepted)
@@ -106,10 +142,10 @@ class Sender:
 
     def close(self, end: float | None) -> bool:
         """Take nothing any more, send what is left until ``end`` (monotonic), then fail the rest; tells whether all is settled."""
-        self.hurry()
+        self.request_flush()
         self._give_up_at = end
-        self._closing = True
         self.buffer.close()
+        self._closing = True
         self._wake.put(None)
         # it gives up by itself at `end`; an attempt under way may take a little longer
         return self._thread.join(None if end is None else max(0.0, end - monotonic()) + 2 * ATTEMPT)
@@ -132,32 +168,40 @@ class Sender:
     # -- the thread -------------------------------------------------------
 
     def _run(self) -> None:
-        buffer = self.buffer
         opened: float | None = None
         while True:
+            closing = self._closing  # before the last look at the buffer
             self._mark()
-            if buffer.has_sealed:
-                self._deliver([Batch(chunk) for chunk in buffer.take(_TAKE_BYTES)])
+            if self._take():
                 opened = None
+            self._collect()
+            soonest = self._launch()
+            self._settle()
+            if soonest == 0.0:
                 continue
-            pause: float | None = None
+            now, buffer = monotonic(), self.buffer
             if buffer.open_events:
-                now = monotonic()
                 opened = opened or now
                 if self._closing or self._flush_to > self.settled or now >= opened + self._linger:
                     buffer.seal()
                     continue
-                pause = opened + self._linger - now
-            elif self._closing:
-                return
+                soonest = min(soonest, opened + self._linger - now)
             else:
                 opened = None
-            try:
-                self._wake.get(timeout=pause)
-                while True:
-                    self._wake.get_nowait()
-            except Empty:
-                continue
+                if closing and not self._chunks:
+                    break
+            self._wait(None if soonest == _NEVER else soonest)
+        if self._workers is not None:
+            self._workers.close()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait until something happens, ``seconds`` at most."""
+        try:
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()
+        except Empty:
+            pass
 
     def _mark(self) -> None:
         """Note when how many were accepted: it gives every event an age without a clock reading of its own."""
@@ -167,96 +211,139 @@ class Sender:
             if len(self._marks) > _MARKS:  # coarser is fine
                 self._marks = deque(list(self._marks)[1::2])
 
-    def _expiry(self, last: int) -> float:
-        """Return when an event has been tried long enough: waiting behind events that are delivered does not count."""
-        while len(self._marks) > 1 and self._marks[0][0] < last:
-            self._marks.popleft()
-        expiry = max(self._marks[0][1], self._delivered) + self._delivery_timeout
+    def _take(self) -> bool:
+        """Deal out what the buffer has sealed, as much as may wait here; tell whether there was any."""
+        found = False
+        while self.buffer.has_sealed and self._queued < _TAKE_BYTES:
+            for taken in self.buffer.take(_TAKE_BYTES - self._queued):
+                last = taken.first + taken.count - 1
+                while len(self._marks) > 1 and self._marks[0][0] < last:
+                    self._marks.popleft()
+                chunk = Chunk(taken, self._marks[0][1])
+                self._chunks.append(chunk)
+                self._queued += len(taken.body)
+                self._turn = deal(chunk, self._lanes, self._turn, self.driver.limits)
+                found = True
+        return found
+
+    def _launch(self) -> float:
+        """Send a batch of each lane that may; return the seconds until the next one may, 0 where one was sent and has landed."""
+        soonest = _NEVER
+        for lane in self._lanes:
+            if lane and not lane.busy:
+                wait = lane.again - monotonic()
+                # once everything is to be given up, there is nothing to wait for
+                if wait > 0 and (self._give_up_at is None or monotonic() < self._give_up_at):
+                    soonest = min(soonest, wait)
+                elif self._send(lane):
+                    soonest = 0.0
+        return soonest
+
+    def _expiry(self, lane: Lane) -> float:
+        """Return when the event at the front has been tried long enough: waiting behind events that are delivered does not count."""
+        expiry = max(lane.front[0].since, lane.delivered) + self._delivery_timeout
         return expiry if self._give_up_at is None else min(expiry, self._give_up_at)
 
-    def _deliver(self, batches: list[Batch]) -> None:
-        """Send batches, in order, until every event of them is settled."""
-        pause = 0.01
-        while batches := self._settle(batches):
-            head = batches[0]
-            front = head.left[0]
-            chosen = choose(batches, self._window.size)
-            failure, arrived = self._send(chosen, self._expiry(head.last))
-            goes_on = arrived > 0 and (not head.left or head.left[0] != front)
-            if goes_on:
-                self._delivered, pause = monotonic(), 0.01
-            if failure is None:
-                continue
-            if not passing(failure):
-                if len(batches) == 1:
-                    head.give_up(chosen[0][1], failure)
-                    continue
-                # one of them may be what the broker does not take: find out which
-                for batch in batches:
-                    self._deliver([batch])
-                return
-            if not goes_on and monotonic() >= self._expiry(head.last):
-                head.give_up(head.left, failure)
-                continue
-            self._mark()
-            try:
-                self._wake.get(timeout=min(pause, max(0.0, self._expiry(head.last) - monotonic())))
-            except Empty:
-                pause = min(pause * 2, 1.0)
-
-    def _send(self, chosen: Chosen, expiry: float) -> tuple[CloudRuntimesError | None, int]:
-        """Make one attempt, and let the next one be what this one has shown.
-
-        Returns:
-            Why there is something left of it, ``None``: there is not; how many events arrived.
-        """
-        window, begun = self._window, monotonic()
-        frames = [batch.frame(places) for batch, places in chosen]
-        size, count = sum(map(len, frames)), sum(len(places) for _, places in chosen)
-        op = _Attempt(PUBLISHER, self._pubsub_name, max(0.05, min(window.seconds, expiry - begun)))
+    def _send(self, lane: Lane) -> bool:
+        """Make one attempt, and tell whether it has landed; else it is under way."""
         try:
             self.driver = self._service._driver(self._pubsub_name)
         except ClosedError:
             pass  # the client closes, and waits for this
-        arrived, failure = 0, None
-        try:
-            found = self._service._call(op, self.driver.publish, self._topic, frames, None)
-        except CloudRuntimesError as error:
-            failure = error
-        else:
-            arrived, failure = count - len(found), mark(chosen, found)
-        name = f"{self._pubsub_name}/{self._topic}"
+        seconds = max(0.05, min(self._window.seconds, self._expiry(lane) - monotonic()))
+        op = _AttemptOperation(PUBLISHER, self._pubsub_name, seconds)
+        flight = _Flight(lane, lane.next(self._topic, self.driver.limits, self._window.size), op)
+        publish = partial(self._service._call, op, self.driver.publish, flight.attempt.batch)
+        if len(self._lanes) == 1:
+            flight.run(publish, self._service._runtime_name)
+            self._landed(flight)
+            return True
+        lane.busy = True
+        future: Future[Failures] | None = None
+        if self._service._hooks is None and self._service._rules is None:
+            try:
+                future = self.driver.begin(op, flight.attempt.batch)
+            except Exception as error:
+                future = Future()
+                future.set_exception(error)
+        if future is None:
+            if self._workers is None:
+                self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
+            future = self._workers.submit(publish)
+        future.add_done_callback(partial(self._returned, flight))
+        return False
+
+    def _returned(self, flight: _Flight, future: Future[Failures]) -> None:
+        flight.run(future.result, self._service._runtime_name)
+        self._flights.put(flight)
+        self._wake.put(None)
+
+    def _collect(self) -> None:
+        """Take in what has come back."""
+        while not self._flights.empty():
+            flight = self._flights.get_nowait()
+            flight.lane.busy = False
+            self._landed(flight)
+
+    def _landed(self, flight: _Flight) -> None:
+        """Take in what became of an attempt: the next one may be what this one has shown."""
+        lane, attempt, window, failure = flight.lane, flight.attempt, self._window, flight.error
+        front, count, expiry = lane.front, len(attempt.batch), self._expiry(lane)
+        arrived = 0
         if failure is None:
-            window.took(size, monotonic() - begun)
+            arrived, failure = count - len(flight.failures), attempt.landed(flight.failures)
+        if failure is None:
+            window.took(attempt.size, flight.ended - flight.begun)
         elif failure.code == "DEADLINE_EXCEEDED":
-            window.ran_out(size, size * arrived // count, alone=count == 1)
-            repeated(
-                f"publisher {name}",
+            window.ran_out(attempt.size, attempt.size * arrived // count, alone=count == 1)
+            self._say(
                 "publishing to %s: the broker took %s of %s events in %.3g s; trying again with at most %s bytes for %.3g s. "
                 "If this goes on, send more slowly, or raise delivery_timeout",
-                name,
                 f"{arrived:,}",
                 f"{count:,}",
-                op.timeout,
+                flight.op.timeout,
                 f"{window.size:,}",
                 window.seconds,
             )
-        elif passing(failure):
+        elif is_passing(failure):
             if failure.code == "RESOURCE_EXHAUSTED":
-                window.refused(size, size * arrived // count)
-            repeated(f"publisher {name}", "publishing to %s: %s; trying again", name, failure)
-        return failure, arrived
+                window.refused(attempt.size, attempt.size * arrived // count)
+            self._say("publishing to %s: %s; trying again", failure)
+        lane.advance()
+        goes_on = arrived > 0 and (not lane or lane.front != front)
+        if goes_on:
+            lane.delivered, lane.pause = monotonic(), 0.01
+        if failure is None:
+            return
+        if not is_passing(failure):
+            if attempt.parts == 1:
+                lane.give_up(count, failure)
+            else:  # one of them may be what the broker does not take: find out which
+                lane.alone = attempt.parts
+        elif not goes_on and monotonic() >= expiry:
+            lane.give_up(None, failure)
+        else:
+            lane.again = monotonic() + min(lane.pause, max(0.0, expiry - monotonic()))
+            lane.pause = min(lane.pause * 2, 1.0)
+            return
+        lane.advance()
 
-    def _settle(self, batches: list[Batch]) -> list[Batch]:
-        """Settle the batches at the front of which nothing is left, and return the others.
+    def _say(self, message: str, *arguments: object) -> None:
+        name = f"{self._pubsub_name}/{self._topic}"
+        repeated(f"publisher {name}", message, name, *arguments)
+
+    def _settle(self) -> None:
+        """Settle the chunks at the front of which every event is.
 
         Count, report, and wake who waits: without ``on_delivery`` once for all, since every waiter wants the GIL too.
         """
-        done = list(takewhile(lambda batch: not batch.left, batches))
         reports: list[DeliveryReport] = []
-        for batch in done:
-            self.buffer.settle(batch.chunk.count, len(batch.chunk.body), len(batch.failed))
-            reports.append(batch.report())
+        while self._chunks and not self._chunks[0].open:
+            chunk = self._chunks.popleft()
+            size = len(chunk.chunk.body)
+            self._queued -= size
+            self.buffer.settle(chunk.chunk.count, size, len(chunk.failed))
+            reports.append(chunk.report())
         slowly = self._on_delivery is not None
         if slowly and reports:
             self.changes.announce()  # there is room, however long the reports take
@@ -265,7 +352,6 @@ class Sender:
             self.settled = report.last
             if slowly or report is reports[-1]:
                 self.changes.announce()  # a flush returns after its report
-        return batches[len(done) :]
 
     def _report(self, report: DeliveryReport) -> None:
         if self._on_delivery is not None:

@@ -271,7 +271,7 @@ class Publisher(Handle):
         sender = self._flushing()
         if sender is None:
             return
-        target = sender.hurry()
+        target = sender.request_flush()
         while True:
             ticket = sender.changes.ticket()
             if sender.settled >= target:
@@ -286,7 +286,7 @@ class Publisher(Handle):
         sender = self._flushing()
         if sender is None:
             return
-        target = sender.hurry()
+        target = sender.request_flush()
         while True:
             future = sender.changes.future()
             if sender.settled >= target:

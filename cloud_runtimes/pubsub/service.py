@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._native import events as kernel
 from .._service import Service, placed
+from ..errors import CloudRuntimesError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
-from ..spi.pubsub import EventSource, PubSubDriver, SubscribeRequest, Verdict
-from ._outgoing import EVENT_TYPE, OutgoingBulk, check_topic, make_record
-from ._pump import Pump
+from ..spi.pubsub import AsyncEventSource, EventSource, OutgoingBatch, PubSubDriver, Settlement, SubscribeRequest
+from ._fetcher import Fetcher
+from ._outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
 from .publisher import PUBLISHER, OnFull, Publisher
 from .subscription import Subscription
@@ -59,7 +61,7 @@ class PubSubService(Service):
         raw: bool,
         timeout: float | None,
         metadata: Mapping[str, str] | None,
-    ) -> tuple[Operation, PubSubDriver, bytes, int | None, str]:
+    ) -> tuple[Operation, PubSubDriver, OutgoingBatch, str]:
         op, driver = self._publishing(_PUBLISH, pubsub_name, topic, timeout, metadata)
         expires_us = delay_ms = None
         if ttl is not None:
@@ -92,7 +94,7 @@ class PubSubService(Service):
         if made is not None:
             op.span.set_attribute("messaging.message.id", id)
         frame = kernel.build_frame(self._client._settings.app_id, EVENT_TYPE, topic, (record,))
-        return op, driver, frame, delay_ms, id
+        return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms), id
 
     @placed(_PUBLISH)
     def publish(
@@ -129,10 +131,10 @@ class PubSubService(Service):
             PayloadError: the data cannot be encoded.
             ResourceExhaustedError: the disk or the log is full, or the event too large.
         """
-        op, driver, frame, delay_ms, id = self._one(
+        op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        for error in self._call(op, driver.publish, topic, (frame,), delay_ms).values():
+        for error in self._call(op, driver.publish, batch).values():
             raise error
         return id
 
@@ -153,10 +155,10 @@ class PubSubService(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> str:
         """Asynchronous `publish`."""
-        op, driver, frame, delay_ms, id = self._one(
+        op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
-        for error in (await self._call_async(op, driver.publish_async, topic, (frame,), delay_ms)).values():
+        for error in (await self._call_async(op, driver.publish_async, batch)).values():
             raise error
         return id
 
@@ -174,6 +176,23 @@ class PubSubService(Service):
         if made is not None:
             op.span.set_attribute("messaging.batch.message_count", len(bulk.ids))
         return op, driver, bulk
+
+    def _publish_all(self, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
+        """Publish batches in order; every event is tried."""
+        while (batch := batches.next()) is not None:
+            try:
+                batches.landed(self._call(op, driver.publish, batch))
+            except CloudRuntimesError as error:
+                batches.stopped(error)
+            op = op.following()
+
+    async def _publish_all_async(self, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
+        while (batch := batches.next()) is not None:
+            try:
+                batches.landed(await self._call_async(op, driver.publish_async, batch))
+            except CloudRuntimesError as error:
+                batches.stopped(error)
+            op = op.following()
 
     @placed(_PUBLISH_BULK)
     def publish_bulk(
@@ -195,8 +214,8 @@ class PubSubService(Service):
             BulkError: ``failed`` maps the index of each event that failed to its error; ``result`` is the list of all ids.
         """
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
-        found = self._call(op, driver.publish, topic, bulk.frames, None) if bulk.frames else {}
-        return bulk.finish(pubsub_name, found)
+        self._publish_all(op, driver, bulk.batches)
+        return bulk.finish(pubsub_name)
 
     @placed(_PUBLISH_BULK)
     async def publish_bulk_async(
@@ -210,8 +229,8 @@ class PubSubService(Service):
     ) -> list[str]:
         """Asynchronous `publish_bulk`."""
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
-        found = await self._call_async(op, driver.publish_async, topic, bulk.frames, None) if bulk.frames else {}
-        return bulk.finish(pubsub_name, found)
+        await self._publish_all_async(op, driver, bulk.batches)
+        return bulk.finish(pubsub_name)
 
     @placed(PUBLISHER)
     def publisher(
@@ -276,7 +295,7 @@ class PubSubService(Service):
 
     def _subscription(
         self,
-        source: EventSource,
+        source: EventSource | AsyncEventSource,
         pubsub_name: str,
         driver: PubSubDriver,
         request: SubscribeRequest,
@@ -286,31 +305,33 @@ class PubSubService(Service):
         options: SubscribeOptions,
         loop: Any,
     ) -> Subscription[Any]:
-        """Make a source live; an interrupt leaves no member behind that nobody has."""
+        """Make a source live."""
         # eight batches let the next ones be fetched while one is worked on; twice one is needed for that at least
         ahead = 0 if batch is None else max(2 * batch, min(8 * batch, 1000))
         in_flight = options.get("max_in_flight") or max(256, ahead)
-        subscription: Subscription[Any] | None = None
+        fetcher = Fetcher(
+            source,
+            name=f"{pubsub_name}/{request.topic} (group {request.group})",
+            pubsub_name=pubsub_name,
+            type=type,
+            raw=request.raw,
+            max_in_flight=in_flight,
+            ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
+            poison=Settlement.DROP if request.dead_letter_topic else Settlement.RETRY,
+            run_task=self._run_task,
+        )
+        subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
         try:
-            pump = Pump(
-                source,
-                name=f"{pubsub_name}/{request.topic} (group {request.group})",
-                pubsub_name=pubsub_name,
-                type=type,
-                raw=request.raw,
-                max_in_flight=in_flight,
-                ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
-                poison=Verdict.DROP if request.dead_letter_topic else Verdict.RETRY,
-            )
-            subscription = Subscription(self, pump, request, handler=handler, batch=batch)
             subscription._begin(options.get("workers", 1), loop)
         except BaseException:
-            if subscription is not None:
-                subscription._abandon()
-            else:
-                source.close(())
+            subscription._abandon()
             raise
         return subscription
+
+    def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(task, self._client._own_loop())
 
     @overload
     def subscribe(

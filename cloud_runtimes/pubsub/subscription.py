@@ -16,9 +16,9 @@ from .._core.handles import Handle
 from .._core.logs import repeated
 from .._core.threads import Background
 from ..errors import ClosedError, InvalidArgumentError
-from ..spi.pubsub import SubscribeRequest, Verdict
+from ..spi.pubsub import Settlement, SubscribeRequest
+from ._fetcher import Fetcher
 from ._letters import cause_of
-from ._pump import Pump
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Subscription(Handle, Generic[I_co]):
     def __init__(
         self,
         service: PubSubService,
-        pump: Pump,
+        fetcher: Fetcher,
         request: SubscribeRequest,
         *,
         handler: Callable[[Any], Any] | None,
@@ -49,7 +49,7 @@ class Subscription(Handle, Generic[I_co]):
     ) -> None:
         super().__init__()
         self._service = service
-        self._pump = pump
+        self._fetcher = fetcher
         self._request = request
         self._handler = handler
         self._batch = batch
@@ -64,23 +64,23 @@ class Subscription(Handle, Generic[I_co]):
         fork.register(self)
         if self._handler is None:
             client._loose_handles.add(self)
-            self._finalizer = weakref.finalize(self, self._pump.abandon)
+            self._finalizer = weakref.finalize(self, self._fetcher.abandon)
             self._finalizer.atexit = False
         else:
             client._handles.add(self)
-        self._pump.start()
+        self._fetcher.start()
         if self._handler is not None:
             self._start(self._handler, workers, loop)
 
     def _abandon(self) -> None:
         """Leave the group without waiting."""
         self._service._client._handles.discard(self)
-        self._pump.abandon()
-        self._pump.start()  # its thread does the leaving
+        self._fetcher.abandon()
+        self._fetcher.start()  # its thread does the leaving
 
     def forked(self) -> None:
         """In a forked child: the member is the parent's; using it here raises `ClosedError`."""
-        self._pump.error = ClosedError(
+        self._fetcher.error = ClosedError(
             "this subscription was opened before fork and belongs to the parent: open another"
         )
 
@@ -102,12 +102,12 @@ class Subscription(Handle, Generic[I_co]):
             InvalidArgumentError: it has a handler.
         """
         limit = self._receiving(timeout)
-        return self._item(self._pump.take(limit, timeout))
+        return self._item(self._fetcher.take(limit, timeout))
 
     async def receive_async(self, timeout: float | None = None) -> I_co | None:
         """Asynchronous `receive`."""
         limit = self._receiving(timeout)
-        return self._item(await self._pump.take_async(limit, timeout))
+        return self._item(await self._fetcher.take_async(limit, timeout))
 
     def _receiving(self, timeout: float | None) -> int:
         self._check_process()
@@ -129,12 +129,12 @@ class Subscription(Handle, Generic[I_co]):
             CloudRuntimesError: it ended with an error that will not pass.
         """
         self._check_process()
-        self._pump.wait()
+        self._fetcher.wait()
 
     async def wait_async(self) -> None:
         """Asynchronous `wait`."""
         self._check_process()
-        await self._pump.wait_async()
+        await self._fetcher.wait_async()
 
     # -- handlers ---------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Subscription(Handle, Generic[I_co]):
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
         hooks = self._service._hooks
         if hooks is not None:
-            return hooks.processing(self._pump.pubsub_name, self._request, events, batch=self._batch is not None)
+            return hooks.processing(self._fetcher.pubsub_name, self._request, events, batch=self._batch is not None)
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
@@ -165,7 +165,7 @@ class Subscription(Handle, Generic[I_co]):
         limit = self._batch or 1
         while True:
             try:
-                events = self._pump.take(limit, None)
+                events = self._fetcher.take(limit, None)
             except Exception as error:
                 self._ended(error)
                 return
@@ -180,7 +180,7 @@ class Subscription(Handle, Generic[I_co]):
                 failure = error
                 self._failed(events, error)
             else:
-                self._pump.settle(events, Verdict.ACK, None)
+                self._fetcher.settle(events, Settlement.ACK, None)
             finally:
                 if entered is not None:
                     entered.leave(failure)
@@ -192,7 +192,7 @@ class Subscription(Handle, Generic[I_co]):
         limit = self._batch or 1
         while True:
             try:
-                events = await self._pump.take_async(limit, None)
+                events = await self._fetcher.take_async(limit, None)
             except Exception as error:
                 self._ended(error)
                 return
@@ -210,25 +210,25 @@ class Subscription(Handle, Generic[I_co]):
                 failure = error
                 self._failed(events, error)
             else:
-                self._pump.settle(events, Verdict.ACK, None)
+                self._fetcher.settle(events, Settlement.ACK, None)
             finally:
                 if entered is not None:
                     entered.leave(failure)
 
     def _failed(self, events: list[Event[Any]], error: BaseException) -> None:
         if isinstance(error, DropEvent):
-            self._pump.settle(events, Verdict.DROP, None, cause_of("dropped", error))
+            self._fetcher.settle(events, Settlement.DROP, None, cause_of("dropped", error))
             return
         repeated(
-            f"handler {self._pump.name}",
+            f"handler {self._fetcher.name}",
             "the handler of %s failed for event %s, %s: %r",
-            self._pump.name,
+            self._fetcher.name,
             events[0].id,
             self._next(),
             error,
             exc_info=error,
         )
-        self._pump.settle(events, Verdict.RETRY, None, cause_of("deliveries", error))
+        self._fetcher.settle(events, Settlement.RETRY, None, cause_of("deliveries", error))
 
     def _next(self) -> str:
         """Tell what happens to an event whose handler failed."""
@@ -240,7 +240,7 @@ class Subscription(Handle, Generic[I_co]):
 
     def _ended(self, error: Exception) -> None:
         """Tell what ended the subscription; `wait` raises it, for which nobody need wait."""
-        repeated(f"ended {self._pump.name}", "the subscription to %s has ended: %s", self._pump.name, error)
+        repeated(f"ended {self._fetcher.name}", "the subscription to %s has ended: %s", self._fetcher.name, error)
 
     # -- closing ----------------------------------------------------------
 
@@ -258,14 +258,14 @@ class Subscription(Handle, Generic[I_co]):
         if self._closed or self._generation != fork.generation():
             return
         # each step may be repeated, by another thread or after an interrupt
-        self._pump.stop()
+        self._fetcher.stop()
         for thread in self._threads:
             thread.join(_left(end))
         if self._tasks and threading.current_thread().name != "cloud-runtimes-loop":
             from concurrent.futures import wait
 
             wait(self._tasks, _left(end))
-        self._pump.end(_left(end))
+        self._fetcher.end(_left(end))
         self._closed = True
         self._service._client._handles.discard(self)
         self._service._client._loose_handles.discard(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from .._native import events as kernel
 from ..codec.payload import JSON, decode_payload
 from ..errors import CloudRuntimesError
-from ..spi.pubsub import Cause, Verdict
+from ..spi.pubsub import Cause, Settlement
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -82,7 +82,7 @@ class Event(ReceivedEvent, Generic[T]):
 
     def ack(self) -> None:
         """Queue the answer "done"; of several answers the first counts. Never waits."""
-        self._settle(Verdict.ACK, None)
+        self._settle(Settlement.ACK, None)
 
     def retry(self, delay: float | None = None) -> None:
         """Queue the answer "again", after ``delay`` seconds; ``None``: the component backs off. Never waits."""
@@ -90,15 +90,15 @@ class Event(ReceivedEvent, Generic[T]):
             from ..errors import InvalidArgumentError
 
             raise InvalidArgumentError(f"delay must be seconds ≥ 0 or None, got {delay!r}")
-        self._settle(Verdict.RETRY, delay)
+        self._settle(Settlement.RETRY, delay)
 
     def drop(self) -> None:
         """Queue the answer "never again": to the dead-letter topic, without one away. Never waits."""
-        self._settle(Verdict.DROP, None)
+        self._settle(Settlement.DROP, None)
 
-    def _settle(self, verdict: Verdict, delay: float | None, cause: Cause | None = None) -> None:
-        if self._pump is not None:
-            self._pump.settle((self,), verdict, delay, cause)
+    def _settle(self, settlement: Settlement, delay: float | None, cause: Cause | None = None) -> None:
+        if self._fetcher is not None:
+            self._fetcher.settle((self,), settlement, delay, cause)
 
 
 kernel.receive_as(Event)
@@ -111,19 +111,19 @@ class EventBatch(list[Event[T]], Generic[T]):
 
     def ack(self) -> None:
         """As `Event.ack`, for every unsettled member."""
-        self._settle(Verdict.ACK, None)
+        self._settle(Settlement.ACK, None)
 
     def retry(self, delay: float | None = None) -> None:
         """As `Event.retry`, for every unsettled member."""
-        self._settle(Verdict.RETRY, delay)
+        self._settle(Settlement.RETRY, delay)
 
     def drop(self) -> None:
         """As `Event.drop`, for every unsettled member."""
-        self._settle(Verdict.DROP, None)
+        self._settle(Settlement.DROP, None)
 
-    def _settle(self, verdict: Verdict, delay: float | None) -> None:
-        if self and self[0]._pump is not None:
-            self[0]._pump.settle(self, verdict, delay)
+    def _settle(self, settlement: Settlement, delay: float | None) -> None:
+        if self and self[0]._fetcher is not None:
+            self[0]._fetcher.settle(self, settlement, delay)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,13 @@ from .types import RpcRequest, RpcResponse, decode_body
 if TYPE_CHECKING:
     import asyncio
 
-    from ._workers import Workers
+    from .._core.workers import Workers
     from .service import RpcService
 
 __all__ = ["Handler", "Host", "Incoming", "hosts"]
+
+WORKERS: Final = 64
+"""Plain handlers of one client that run at once; further calls wait, within their deadlines."""
 
 _new_tuple = tuple.__new__
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -168,9 +171,9 @@ class Host:
         workers = self._workers
         if workers is None:
             with fork.importing:
-                from ._workers import Workers
+                from .._core.workers import Workers
 
-                workers = self._workers = self._workers or Workers()
+                workers = self._workers = self._workers or Workers("cloud-runtimes-rpc-worker", WORKERS)
         return workers
 
     @property

@@ -19,6 +19,7 @@ from .._core.handles import Handle
 from .._core.logs import logger, repeated
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
+from .._core.workers import Workers
 from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 from ..spi.operation import Method, Operation
@@ -39,6 +40,7 @@ _FIRST_LIMIT: Final = 64
 _MAX_LIMIT: Final = 1024
 _PATIENCE: Final = 1.0
 """Seconds that a claimed run waits for a worker; then it is given back, for another process."""
+_WORKERS: Final = 64
 _LOOK: Final = 1.0
 _MAX_BACKOFF: Final = 5.0
 _MAX_ERROR: Final = 300
@@ -140,10 +142,8 @@ class JobRunner(Handle):
         return frozenset(self._service._handlers)
 
     def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        with fork.importing:
-            from ..rpc._workers import Workers
         self._source, self._loop = source, loop
-        self._workers = Workers("cloud-runtimes-job")
+        self._workers = Workers("cloud-runtimes-job", _WORKERS)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
         if not self._owned:  # else its server closes it
             self._service._client._handles.add(self)

@@ -126,6 +126,12 @@ class Operation:
         made.one_attempt = True
         return made
 
+    def following(self) -> Operation:
+        """Return the next step of a call of several: it has the same deadline, and attempts of its own."""
+        made = Operation(self.method, self.component, None, self.metadata)
+        made.timeout, made.deadline, made.repeatable = self.timeout, self.deadline, self.repeatable
+        return made
+
     def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:
         """Return the error of a failed attempt as one of ours: itself, else wrapped; it says where it happened, and whether any attempt may have been applied."""
         mapped = error if isinstance(error, CloudRuntimesError) else self._wrap(error)

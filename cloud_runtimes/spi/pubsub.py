@@ -1,18 +1,22 @@
-"""The SPI of the pub/sub service."""
+"""The SPI of the pub/sub service: batches of events go to a broker, an `EventSource` brings them back.
+
+An event is an `EventRecord`. Inside a batch the records stand in frames (``docs/log-format.md``), which a driver may store as they are. A driver that speaks a broker's protocol has them rendered instead.
+"""
 
 from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
+from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from .driver import Driver
 from .operation import Operation
 
-if TYPE_CHECKING:
-    from .._native.events_py import Record
+EventRecord = kernel.Record
 
 __all__ = [
     "ACK_WAIT",
@@ -27,15 +31,20 @@ __all__ = [
     "START",
     "SUBSCRIBE",
     "TTL",
-    "Answer",
-    "Answers",
+    "AsyncEventSource",
+    "BatchLimits",
     "Cause",
     "Deliveries",
     "Delivery",
+    "EventRecord",
     "EventSource",
+    "Failures",
+    "OutgoingBatch",
     "PubSubDriver",
+    "Settled",
+    "Settlement",
+    "Settlements",
     "SubscribeRequest",
-    "Verdict",
 ]
 
 TTL: Final = "ttl"
@@ -54,15 +63,72 @@ DELIVERY_COUNT: Final = "delivery_count"
 KEY_ORDER: Final = "key_order"
 """Events of one key reach one member of a group at a time, in order."""
 
+# -- publishing ---------------------------------------------------------------
 
-class Verdict(enum.Enum):
+
+class BatchLimits(NamedTuple):
+    """What one `PubSubDriver.publish` takes, and how many may be under way. A publisher keeps to them.
+
+    Attributes:
+        events: of one batch.
+        bytes: of one batch's frames. A single event may have more, up to ``max_event_bytes``.
+        in_flight: batches at once. With more than one, a publisher deals events out by key, so that those of one key are never in two batches at once.
+    """
+
+    events: int = 1_000_000
+    bytes: int = 8 * 1024 * 1024
+    in_flight: int = 1
+
+
+class OutgoingBatch:
+    """Events of one topic, in order. It is immutable, and an event's id does not change when it is sent again.
+
+    Attributes:
+        topic: they are published to.
+        frames: the events as they lie in memory, without a copy.
+        count: of events.
+        delay_ms: milliseconds until they may be delivered; ``None``: at once.
+    """
+
+    __slots__ = ("count", "delay_ms", "frames", "topic")
+
+    def __init__(self, topic: str, frames: Sequence[bytes], count: int, delay_ms: int | None = None) -> None:
+        self.topic = topic
+        self.frames = frames
+        self.count = count
+        self.delay_ms = delay_ms
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[EventRecord]:
+        for frame in map(kernel.Frame, self.frames):
+            for index in range(len(frame)):
+                yield frame[index]
+
+    def __repr__(self) -> str:
+        return f"<OutgoingBatch of {self.count:,} to {self.topic!r}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its frames."""
+        return sum(map(len, self.frames))
+
+
+Failures: TypeAlias = Mapping[int, CloudRuntimesError]
+"""Place of an event in its batch → why this event failed and others did not."""
+
+# -- consuming ----------------------------------------------------------------
+
+
+class Settlement(enum.Enum):
     """What a consumer says of an event."""
 
     ACK = "ack"
     RETRY = "retry"
     DROP = "drop"
-    RETURN = "return"
-    """Given back when the member leaves: at once, in its old place, and counted as a delivery."""
+    RELEASE = "release"
+    """Give it back, since the member leaves: it is delivered again, where and when the broker likes."""
 
 
 class Delivery(NamedTuple):
@@ -70,11 +136,11 @@ class Delivery(NamedTuple):
 
     Attributes:
         record: the event.
-        token: what the driver needs to settle it.
+        token: what its source needs to settle it. Nobody else looks into it.
         deliveries: how often the group has got it, this time included; ``None``: not known.
     """
 
-    record: Record
+    record: EventRecord
     token: Any
     deliveries: int | None
 
@@ -91,18 +157,18 @@ class Cause(NamedTuple):
     error: str | None = None
 
 
-class Answer(NamedTuple):
+class Settled(NamedTuple):
     """What a member says of a delivery.
 
     Attributes:
         token: of the delivery.
-        verdict: what to do.
+        settlement: what to do.
         delay: for a retry, seconds; ``None``: the component backs off.
         cause: why, where it is known.
     """
 
     token: Any
-    verdict: Verdict
+    settlement: Settlement
     delay: float | None = None
     cause: Cause | None = None
 
@@ -136,7 +202,7 @@ class Deliveries(_Grouped[Delivery]):
     __slots__ = ("groups",)
 
     def __init__(self) -> None:
-        self.groups: list[tuple[Sequence[Record], int | None]] = []
+        self.groups: list[tuple[Sequence[EventRecord], int | None]] = []
 
     def __len__(self) -> int:
         return sum(len(records) for records, _ in self.groups)
@@ -145,36 +211,34 @@ class Deliveries(_Grouped[Delivery]):
         return (Delivery(record, record, count) for records, count in self.groups for record in records)
 
 
-class Answers(_Grouped[Answer]):
-    """Answers, a group of tokens at a time.
+class Settlements(_Grouped[Settled]):
+    """What a member says of deliveries, a group of tokens at a time.
 
     Attributes:
-        groups: (tokens, verdict, ``delay``, ``cause``).
+        groups: (tokens, settlement, ``delay``, ``cause``).
     """
 
     __slots__ = ("groups",)
 
-    def __init__(self, answers: Iterable[Answer] = ()) -> None:
-        self.groups: list[tuple[Sequence[Any], Verdict, float | None, Cause | None]] = []
-        if isinstance(answers, Answers):
-            self.groups += answers.groups
+    def __init__(self, settled: Iterable[Settled] = ()) -> None:
+        self.groups: list[tuple[Sequence[Any], Settlement, float | None, Cause | None]] = []
+        if isinstance(settled, Settlements):
+            self.groups += settled.groups
         else:
-            self.groups += [((token,), verdict, delay, cause) for token, verdict, delay, cause in answers]
+            self.groups += [((token,), what, delay, cause) for token, what, delay, cause in settled]
 
     def __len__(self) -> int:
         return sum(len(group[0]) for group in self.groups)
 
-    def __iter__(self) -> Iterator[Answer]:
-        return (
-            Answer(token, verdict, delay, cause) for tokens, verdict, delay, cause in self.groups for token in tokens
-        )
+    def __iter__(self) -> Iterator[Settled]:
+        return (Settled(token, what, delay, cause) for tokens, what, delay, cause in self.groups for token in tokens)
 
     def add(
-        self, tokens: Sequence[Any], verdict: Verdict, delay: float | None = None, cause: Cause | None = None
+        self, tokens: Sequence[Any], settlement: Settlement, delay: float | None = None, cause: Cause | None = None
     ) -> None:
-        """Append an answer for each token."""
+        """Append a settlement for each token."""
         if tokens:
-            self.groups.append((tokens, verdict, delay, cause))
+            self.groups.append((tokens, settlement, delay, cause))
 
 
 class SubscribeRequest(NamedTuple):
@@ -204,64 +268,90 @@ class SubscribeRequest(NamedTuple):
 
 
 class EventSource(ABC):
-    """One member of a group, driven by one thread (`wake` excepted).
+    """One member of a group, driven by one thread of the service.
 
-    The service asks with `exchange` for as many events as it has room for, waits with `wait`, and answers with the next `exchange`. What a living member holds stays its own: the source renews it, whatever the component calls that.
+    Only `wake` may be called from other threads. What a living member holds stays its own: the source renews its leases, whatever the component calls them.
     """
 
     @abstractmethod
-    def exchange(self, answers: Sequence[Answer], want: int, /) -> Sequence[Delivery]:
-        """Land answers, then return up to ``want`` events that are there now. Does not wait for events.
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Sequence[Delivery]:
+        """Settle deliveries, then wait for events and return them.
 
-        The service gives `Answers`; a source that has many events at a time returns `Deliveries`.
+        The wait ends when there are events, by `wake`, or after ``timeout`` seconds. So an idle member makes no call to its broker, unless the driver has to. A settlement for a delivery that has gone to another member is ignored.
 
-        An answer for a delivery that has gone to another member is ignored.
+        Args:
+            settled: what became of earlier deliveries; the service gives `Settlements`.
+            want: how many events there is room for; 0: only settle and wait.
+            timeout: seconds to wait for events; ``None``: no limit.
+
+        Returns:
+            1 to ``want`` deliveries, or none; `Deliveries` from a source that has many at a time.
+
+        Raises:
+            CloudRuntimesError: one that is ``retryable`` is followed by another poll with the same settlements, after a pause; any other ends the subscription.
         """
 
     @abstractmethod
-    def wait(self, timeout: float, /) -> None:
-        """Return when there may be events, when woken, or after ``timeout`` seconds."""
+    def wake(self) -> None:
+        """End a `poll` that waits, or the next one that would. Thread-safe."""
+
+    @abstractmethod
+    def close(self, settled: Sequence[Settled], /) -> None:
+        """Settle for the last time, give back all that is still held, and leave the group."""
+
+
+class AsyncEventSource(ABC):
+    """An `EventSource` whose connection belongs to an event loop: a task of the client's own loop drives it, and no thread."""
+
+    @abstractmethod
+    async def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Sequence[Delivery]:
+        """See `EventSource.poll`."""
 
     @abstractmethod
     def wake(self) -> None:
-        """End a `wait`, from any thread; one that comes before the wait counts."""
+        """See `EventSource.wake`. Thread-safe."""
 
     @abstractmethod
-    def close(self, answers: Sequence[Answer], /) -> None:
-        """Land the last answers, give back all that is still held, and leave the group."""
+    async def close(self, settled: Sequence[Settled], /) -> None:
+        """See `EventSource.close`."""
 
 
 class PubSubDriver(Driver, ABC):
-    """Topics of one broker. Events come and go as frames of records (``docs/log-format.md``).
+    """Topics of one broker.
 
     Attributes:
+        limits: of one batch, and of batches under way.
         max_event_bytes: largest payload.
         larger_events: what lets larger ones through, for the message that refuses one.
     """
 
     __spi__ = ("publish", "subscribe")
 
+    limits: BatchLimits = BatchLimits()
     max_event_bytes: int = 16 * 1024 * 1024
     larger_events: str = "send a reference to it instead"
 
     @abstractmethod
-    def publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        """Store frames in order; returns once the broker has them.
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        """Store a batch's events in order; return once the broker has them.
 
         Returns:
-            (frame, record) → error of those that failed alone. What concerns all raises. A publisher's call (`Operation.repeatable` is unset) that ends in the middle returns the error for all that was not reached: a publisher sends only those again.
+            Those that failed alone. What concerns all raises.
         """
 
     @abstractmethod
-    async def publish_async(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]: ...
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures: ...
+
+    def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
+        """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
+
+        Only called where ``limits.in_flight`` is more than one. ``None``, the default: the service calls `publish` in a thread for each batch under way.
+        """
+        return None
 
     @abstractmethod
-    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
+    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
         """Join a group; from the return on it exists and misses nothing."""
 
     @abstractmethod
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource: ...
+    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource: ...

@@ -6,10 +6,10 @@ Names and attributes are OpenTelemetry's semantic conventions (1.44, `_describe.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import propagation
-from .._native import events as event_kernel
 from .._native import telemetry as kernel
 from .._service import MAX_NAMES
 from ..errors import CloudRuntimesError
@@ -17,6 +17,7 @@ from ..rpc._failures import ERROR_HEADER
 from ..rpc._prepare import carrying
 from ..spi.driver import Driver
 from ..spi.operation import Operation
+from ..spi.pubsub import OutgoingBatch
 from ..spi.rpc import RpcCall, RpcReply
 from ._describe import UNKNOWN, Description, Place, described, messaging, place
 
@@ -137,7 +138,7 @@ class Calls:
         op.begun = True
         span = self._span(op, args)
         if op.method.name == "publisher":
-            for link in _links(args[1]):
+            for link in _links(args[0]):
                 span.add_link(link)
         token = kernel.current.set(span)
         if args and isinstance(args[0], RpcCall):
@@ -241,15 +242,11 @@ def _judge(span: kernel.Span, result: Any) -> None:
             _failed(span, first)
 
 
-def _links(frames: Sequence[bytes]) -> list[Any]:
+def _links(batch: OutgoingBatch) -> list[Any]:
     """Return the contexts in which the events of a publisher's batch were made, each once."""
     texts: dict[str, None] = {}
-    for frame in frames:
-        records = event_kernel.Frame(frame)
-        for number in range(min(len(records), MAX_LINKS)):
-            if (text := records[number].traceparent) is not None:
-                texts[text] = None
-                if len(texts) == MAX_LINKS:
-                    break
+    for record in islice(batch, MAX_LINKS):
+        if (text := record.traceparent) is not None:
+            texts[text] = None
     found = (propagation.extract({"traceparent": text}) for text in texts)
-    return [context for context in found if context is not None][:MAX_LINKS]
+    return [context for context in found if context is not None]

@@ -6,11 +6,11 @@ RPC: "Semantic conventions for RPC spans"; pub/sub: "… for messaging spans"; d
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from ..spi import database as sql
 from ..spi.operation import Operation
+from ..spi.pubsub import OutgoingBatch
 
 __all__ = ["UNKNOWN", "Description", "Place", "described", "messaging", "place"]
 
@@ -62,8 +62,8 @@ def described(op: Operation, at: Place, args: tuple[Any, ...]) -> Description:
     if service == "rpc" and op.method.name in ("invoke", "invoke_method"):
         name = f"{op.component}/{args[0].method}"
         return Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
-    if service == "pubsub" and op.method.name == "publisher":
-        return messaging(op, at, args[0], args[1])
+    if args and isinstance(args[0], OutgoingBatch):
+        return messaging(op, at, args[0].topic, len(args[0]))
     if service == "database":
         return _database(op, at, args[0] if args else None)
     attributes = {
@@ -74,7 +74,7 @@ def described(op: Operation, at: Place, args: tuple[Any, ...]) -> Description:
     return Description(str(op.method), "client", attributes)
 
 
-def messaging(op: Operation, at: Place, topic: str, frames: Sequence[bytes] | None = None) -> Description:
+def messaging(op: Operation, at: Place, topic: str, count: int | None = None) -> Description:
     """Return the description of a call that publishes; of a batch with the count of its events."""
     attributes: dict[str, Any] = {
         "messaging.system": at.vendor,
@@ -83,9 +83,8 @@ def messaging(op: Operation, at: Place, topic: str, frames: Sequence[bytes] | No
         "messaging.destination.name": topic,
         "cloud_runtimes.component": op.component,
     }
-    if frames is not None:
-        # of a frame's head (docs/log-format.md)
-        attributes["messaging.batch.message_count"] = sum(int.from_bytes(frame[4:8], "little") for frame in frames)
+    if count is not None:
+        attributes["messaging.batch.message_count"] = count
     return Description(f"publish {topic}", "producer", attributes)
 
 

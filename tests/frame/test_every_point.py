@@ -180,8 +180,8 @@ def test_taking_and_settling(client: CloudRuntimesClient) -> None:
             event.ack()
         # acknowledged by an interrupted run that then did not return its data: those are not missing
         assert len(done) > 300
-        assert not sub._pump._handed
-        assert sub._pump._open == 0
+        assert not sub._fetcher._handed
+        assert sub._fetcher._open == 0
     # nothing is left to anybody else
     with client.pubsub.subscribe("bus", "t") as sub:
         assert sub.receive(0.3) is None

@@ -347,8 +347,8 @@ def test_waiters_that_give_up_are_forgotten(client: CloudRuntimesClient) -> None
         asyncio.run(poll())
         for _ in range(50):
             assert sub.receive(0.001) is None
-        assert len(sub._pump._changes._futures) <= 1
-        assert len(sub._pump._changes._tickets) <= 1
+        assert len(sub._fetcher._changes._futures) <= 1
+        assert len(sub._fetcher._changes._tickets) <= 1
 
 
 @pytest.mark.parametrize("timeout", [None, 10])
@@ -360,7 +360,7 @@ def test_a_cancellation_beside_an_arrival_is_not_swallowed(client: CloudRuntimes
             task = asyncio.create_task(sub.receive_async(timeout))
             await asyncio.sleep(0.01)
             # taken first: the pump announces, and forgets, as soon as the event is there
-            (future,) = sub._pump._changes._futures
+            (future,) = sub._fetcher._changes._futures
             client.pubsub.publish("bus", "t", 1)
             future.set_result(None)
             task.cancel()

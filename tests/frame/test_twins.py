@@ -69,7 +69,7 @@ EXEMPT: dict[str, set[str]] = {
     "RowStream": set(),
     "StateTransaction": {"delete", "save"},
     "DatabaseDriver": set(),
-    "PubSubDriver": set(),
+    "PubSubDriver": {"begin"},  # both APIs can wait for a future
     "SecretDriver": set(),
     "RpcDriver": set(),
     "ScheduleService": {"job", "running"},
@@ -217,7 +217,7 @@ def test_no_orphans(cls: type[Any]) -> None:
 
 @pytest.mark.parametrize("cls", drivers(), ids=lambda cls: cls.__name__)
 def test_the_bridges_know_every_method_of_the_spi(cls: type[Any]) -> None:
-    assert set(cls.__spi__) == set(methods(cls))
+    assert set(cls.__spi__) == set(methods(cls)) - EXEMPT[cls.__name__]
     assert cls.__abstractmethods__ == {*cls.__spi__, *(f"{name}_async" for name in cls.__spi__)}
 
 

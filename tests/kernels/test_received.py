@@ -51,12 +51,12 @@ def test_receive_and_settle(kernel: ModuleType) -> None:
 
     given: list[Any] = []
     frame(kernel, [None] * 4).deliver(0, range(4), 0, kernel.Marks(4), given)
-    pump = object()
-    events = kernel.receive_events(Event, given, 2, pump, "bus", dict, True)
+    fetcher = object()
+    events = kernel.receive_events(Event, given, 2, fetcher, "bus", dict, True)
     assert [type(event) for event in events] == [Event] * 4
     first = events[0]
-    assert (first._pump, first._token, first._type, first._raw) == (pump, given[0], dict, True)
-    assert (first.pubsub_name, first.delivery_count, first._verdict, first._decoded) == ("bus", 2, None, False)
+    assert (first._fetcher, first._token, first._type, first._raw) == (fetcher, given[0], dict, True)
+    assert (first.pubsub_name, first.delivery_count, first._settlement, first._decoded) == ("bus", 2, None, False)
     assert [event.type for event in events] == ["t", "own", "t", "own"]
     assert [event.topic for event in events] == ["top"] * 4
     assert not kernel.all_settled(events)
@@ -65,7 +65,7 @@ def test_receive_and_settle(kernel: ModuleType) -> None:
     assert kernel.settle_events(events, "done") == []
     assert kernel.all_settled(events)
     assert kernel.all_settled([])
-    assert [event._verdict for event in events] == ["again", "drop", "again", "again"]
+    assert [event._settlement for event in events] == ["again", "drop", "again", "again"]
 
 
 def test_only_events_are_events(kernel: ModuleType) -> None:
@@ -85,10 +85,10 @@ def test_a_cycle_through_an_event_is_collected(kernel: ModuleType) -> None:
     class Pump:
         pass
 
-    pump = Pump()
-    pump.events = kernel.receive_events(kernel.ReceivedEvent, [None], 1, pump, "", None, False)  # type: ignore[attr-defined]
-    seen = weakref.ref(pump)
-    del pump
+    fetcher = Pump()
+    fetcher.events = kernel.receive_events(kernel.ReceivedEvent, [None], 1, fetcher, "", None, False)  # type: ignore[attr-defined]
+    seen = weakref.ref(fetcher)
+    del fetcher
     gc.collect()
     assert seen() is None
 

@@ -26,21 +26,21 @@ class Ahead(Clocks):
 
 
 def test_who_has_no_room_sleeps(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    inner = StreamSubscription.wait
+    looks: list[None] = []
+    inner = StreamSubscription._look
 
-    def counted(self: StreamSubscription, timeout: float, /) -> None:
-        waits.append(timeout)
-        inner(self, timeout)
+    def counted(self: StreamSubscription) -> float | None:
+        looks.append(None)
+        return inner(self)
 
-    monkeypatch.setattr(StreamSubscription, "wait", counted)
+    monkeypatch.setattr(StreamSubscription, "_look", counted)
     with client.pubsub.subscribe("bus", "t", max_in_flight=10) as sub:
         for number in range(200):
             client.pubsub.publish("bus", "t", number)
         first = sub.receive(SOON)
         assert first is not None
-        # about one for each event, each answer and each 50 ms; a loop without a sleep would be at tens of thousands
-        assert len(waits) < 2000
+        # about one for each event, each settlement and each 50 ms; a loop without a sleep would be at tens of thousands
+        assert len(looks) < 2000
         assert first.data == 0
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core import logs
-from cloud_runtimes._native import events
 from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
@@ -22,9 +21,9 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.pubsub import DeliveryReport
 from cloud_runtimes.pubsub._attempts import ATTEMPT, Window
 from cloud_runtimes.spi.operation import Operation
+from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch
 from cloud_runtimes.testing.suites._slow_broker import SlowBroker
 
-Found = Mapping[tuple[int, int], CloudRuntimesError]
 SOON = 10.0
 
 
@@ -44,18 +43,13 @@ class Scripted:
         self.gate.set()
         monkeypatch.setattr(client.pubsub._driver("bus"), "publish", self._publish)
 
-    def _publish(self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None) -> Found:
-        read = [events.Frame(frame) for frame in frames]
-        places = {
-            (number, index): int(frame[index].payload)
-            for number, frame in enumerate(read)
-            for index in range(len(frame))
-        }
-        self.attempts.append(list(places.values()))
+    def _publish(self, op: Operation, batch: OutgoingBatch) -> Failures:
+        sent = [int(record.payload) for record in batch]
+        self.attempts.append(sent)
         self.began.set()
         assert self.gate.wait(SOON)
-        failed = self.script.pop(0)(list(places.values())) if self.script else {}
-        return {place: failed[data] for place, data in places.items() if data in failed}
+        failed = self.script.pop(0)(sent) if self.script else {}
+        return {place: failed[data] for place, data in enumerate(sent) if data in failed}
 
 
 def fails(*numbers: int, error: type[CloudRuntimesError] = UnavailableError) -> Callable[[list[int]], Any]:

@@ -345,7 +345,7 @@ def test_a_full_subscription_does_not_spin() -> None:
         for number in range(50):
             server.say.put(str(number))
         held = [sub.receive(SOON) for _ in range(2)]
-        source = sub._pump._source
+        source = sub._fetcher._source
         while len(source._events) < 48:
             time.sleep(0.01)
         before = time.process_time()

@@ -18,8 +18,7 @@ from cloud_runtimes.components.sqlite.log import Claimed
 from cloud_runtimes.components.sqlite.state import sweep_expired
 from cloud_runtimes.components.sqlite.sweep import sweep_frames
 from cloud_runtimes.errors import UnavailableError
-from cloud_runtimes.pubsub import Answer
-from cloud_runtimes.spi.pubsub import SubscribeRequest, Verdict
+from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
 
 DAY = 86400.0
 
@@ -76,8 +75,8 @@ def data(deliveries: list[Any]) -> list[int]:
     return [json.loads(delivery.record.payload) for delivery in deliveries]
 
 
-def answers(deliveries: list[Any], verdict: Verdict = Verdict.ACK, delay: float | None = None) -> list[Answer]:
-    return [Answer(delivery.token, verdict, delay) for delivery in deliveries]
+def answers(deliveries: list[Any], verdict: Settlement = Settlement.ACK, delay: float | None = None) -> list[Settled]:
+    return [Settled(delivery.token, verdict, delay) for delivery in deliveries]
 
 
 def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
@@ -124,20 +123,20 @@ def rows(home: Path, sql: str) -> list[Any]:
 def test_a_dead_members_events_go_to_another(client: CloudRuntimesClient, clocks: SetClocks) -> None:
     client.pubsub.publish_bulk("bus", "t", list(range(10)))
     dead, other = member(client), member(client)
-    first = dead.exchange([], 6)
+    first = dead.poll([], 6, 0.0)
     assert data(first) == [0, 1, 2, 3, 4, 5]
-    dead.exchange(answers(first[:2]), 0)
-    assert data(other.exchange([], 100)) == [6, 7, 8, 9]
+    dead.poll(answers(first[:2]), 0, 0.0)
+    assert data(other.poll([], 100, 0.0)) == [6, 7, 8, 9]
     clocks.advance(29)
-    assert not other.exchange([], 100)
+    assert not other.poll([], 100, 0.0)
     clocks.advance(2)
-    taken = other.exchange([], 100)
+    taken = other.poll([], 100, 0.0)
     assert data(taken) == [2, 3, 4, 5]
     assert {delivery.deliveries for delivery in taken} == {2}
     # the dead one wakes up: its answers come too late and change nothing
-    dead.exchange(answers(first[2:]), 0)
+    dead.poll(answers(first[2:]), 0, 0.0)
     clocks.advance(40)
-    assert sorted(data(dead.exchange([], 100))) == list(range(2, 10))
+    assert sorted(data(dead.poll([], 100, 0.0))) == list(range(2, 10))
     dead.close([])
     other.close([])
 
@@ -145,14 +144,14 @@ def test_a_dead_members_events_go_to_another(client: CloudRuntimesClient, clocks
 def test_a_living_member_keeps_what_it_holds(client: CloudRuntimesClient, clocks: SetClocks) -> None:
     client.pubsub.publish_bulk("bus", "t", list(range(4)))
     living, other = member(client), member(client)
-    held = living.exchange([], 10)
+    held = living.poll([], 10, 0.0)
     for _ in range(20):
         clocks.advance(11)
-        assert not living.exchange([], 0)  # renews every third of ack_wait
-        assert not other.exchange([], 10)
-    living.exchange(answers(held), 0)
+        assert not living.poll([], 0, 0.0)  # renews every third of ack_wait
+        assert not other.poll([], 10, 0.0)
+    living.poll(answers(held), 0, 0.0)
     clocks.advance(100)
-    assert not other.exchange([], 10)
+    assert not other.poll([], 10, 0.0)
     living.close([])
     other.close([])
 
@@ -160,15 +159,15 @@ def test_a_living_member_keeps_what_it_holds(client: CloudRuntimesClient, clocks
 def test_a_take_over_takes_no_more_than_asked(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -> None:
     client.pubsub.publish_bulk("bus", "t", list(range(20)))
     dead, other = member(client), member(client)
-    held = dead.exchange([], 20)
-    dead.exchange(answers(held[3:5] + held[17:18]), 0)
+    held = dead.poll([], 20, 0.0)
+    dead.poll(answers(held[3:5] + held[17:18]), 0, 0.0)
     clocks.advance(31)
     got: list[int] = []
     for _ in range(9):
-        part = other.exchange([], 2)
+        part = other.poll([], 2, 0.0)
         assert len(part) <= 2
         got += data(part)
-        other.exchange(answers(part), 0)
+        other.poll(answers(part), 0, 0.0)
     assert got == [n for n in range(20) if n not in (3, 4, 17)]
     assert rows(home, "SELECT * FROM claims") == []
     dead.close([])
@@ -178,11 +177,11 @@ def test_a_take_over_takes_no_more_than_asked(client: CloudRuntimesClient, clock
 def test_a_reboot_ends_all_leases(client: CloudRuntimesClient, clocks: SetClocks) -> None:
     client.pubsub.publish_bulk("bus", "t", [1, 2])
     dead = member(client)
-    held = dead.exchange([], 10)
-    dead.exchange(answers(held[:1], Verdict.RETRY, 3600), 0)
+    held = dead.poll([], 10, 0.0)
+    dead.poll(answers(held[:1], Settlement.RETRY, 3600), 0, 0.0)
     clocks.boot, clocks.boot_name = 5, "boot-2"
     after = member(client)
-    again = after.exchange([], 10)
+    again = after.poll([], 10, 0.0)
     assert sorted(data(again)) == [1, 2]
     assert {delivery.deliveries for delivery in again} == {2}
     after.close([])
@@ -194,11 +193,11 @@ def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks
     letters = member(client, topic="dead")
     for _ in range(3):
         dying = member(client, max_deliveries=3, dead_letter_topic="dead")
-        assert data(dying.exchange([], 10)) == ["poison"]
+        assert data(dying.poll([], 10, 0.0)) == ["poison"]
         clocks.advance(31)
     last = member(client, max_deliveries=3, dead_letter_topic="dead")
-    assert not last.exchange([], 10)
-    found = letters.exchange([], 10)
+    assert not last.poll([], 10, 0.0)
+    found = letters.poll([], 10, 0.0)
     assert data(found) == ["poison"]
     # nobody who is left knows of an error, or when the dead had it
     says = {"dlreason": "deliveries", "dlcount": 3, "dltopic": "t", "dlgroup": "g"}
@@ -211,7 +210,7 @@ def test_deliveries_run_out_when_members_die(client: CloudRuntimesClient, clocks
 def test_what_is_dropped_is_counted(client: CloudRuntimesClient, home: Path) -> None:
     client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
     one = member(client)
-    one.exchange(answers(one.exchange([], 10), Verdict.DROP), 0)
+    one.poll(answers(one.poll([], 10, 0.0), Settlement.DROP), 0, 0.0)
     one.close([])
     assert rows(home, "SELECT value FROM counters WHERE name = 'dropped:bus/t/g'") == [(3,)]
 
@@ -223,24 +222,24 @@ def test_retention(client: CloudRuntimesClient, clocks: SetClocks, home: Path) -
     one, two = member(client, group="one"), member(client, group="two")
     for number in range(100):
         client.pubsub.publish("bus", "t", number)
-    one.exchange(answers(one.exchange([], 100)), 0)
-    held = two.exchange([], 60)
-    two.exchange(answers(held[:50]), 0)
+    one.poll(answers(one.poll([], 100, 0.0)), 0, 0.0)
+    held = two.poll([], 60, 0.0)
+    two.poll(answers(held[:50]), 0, 0.0)
     settle_sweeps(client)
     assert frames() == 100  # settled or not, retention has not passed
     clocks.advance(DAY + 1)
-    one.exchange(answers(one.exchange([], 100)), 0)
+    one.poll(answers(one.poll([], 100, 0.0)), 0, 0.0)
     settle_sweeps(client)
     assert frames() == 50  # the slow group holds what it has not settled
-    two.exchange(answers(held[50:]), 0)
+    two.poll(answers(held[50:]), 0, 0.0)
     settle_sweeps(client)
     assert frames() == 40
     clocks.advance(8 * DAY)
     client.pubsub.publish("bus", "t", "new")
-    one.exchange(answers(one.exchange([], 100)), 0)
+    one.poll(answers(one.poll([], 100, 0.0)), 0, 0.0)
     settle_sweeps(client)
     assert frames() == 1  # a group unseen for a week holds nothing
-    assert data(two.exchange([], 100)) == ["new"]
+    assert data(two.poll([], 100, 0.0)) == ["new"]
     one.close([])
     two.close([])
 
@@ -282,11 +281,11 @@ def test_cuts_keep_every_bit(length: int) -> None:
 def test_no_row_per_event_on_the_good_path(client: CloudRuntimesClient, home: Path) -> None:
     client.pubsub.publish_bulk("bus", "t", list(range(1000)))
     one = member(client)
-    held = one.exchange([], 1000)
+    held = one.poll([], 1000, 0.0)
     assert rows(home, "SELECT start, count FROM claims") == [(0, 1000)]
-    one.exchange(answers(held[:300]), 0)
+    one.poll(answers(held[:300]), 0, 0.0)
     assert rows(home, "SELECT count(*) FROM claims") == [(1,)]
-    one.exchange(answers(held[300:]), 0)
+    one.poll(answers(held[300:]), 0, 0.0)
     assert rows(home, "SELECT count(*) FROM claims") == [(0,)]
     one.close([])
 
@@ -324,8 +323,12 @@ def test_answers_survive_a_failed_round(
 ) -> None:
     client.pubsub.publish_bulk("bus", "t", ["again", "done", "away"])
     one = member(client)
-    again, done, away = one.exchange([], 10)
-    given = [Answer(again.token, Verdict.RETRY, 0.0), Answer(done.token, Verdict.ACK), Answer(away.token, Verdict.DROP)]
+    again, done, away = one.poll([], 10, 0.0)
+    given = [
+        Settled(again.token, Settlement.RETRY, 0.0),
+        Settled(done.token, Settlement.ACK),
+        Settled(away.token, Settlement.DROP),
+    ]
     engine = client.pubsub._driver("bus").engine
 
     def failing(*arguments: Any) -> Any:
@@ -334,9 +337,9 @@ def test_answers_survive_a_failed_round(
     with monkeypatch.context() as patch:
         patch.setattr(engine, "run", failing)
         with pytest.raises(UnavailableError):
-            one.exchange(given, 10)
+            one.poll(given, 10, 0.0)
     # the round that lands it may take it again
-    assert data([*one.exchange([], 10), *one.exchange([], 10)]) == ["again"]
+    assert data([*one.poll([], 10, 0.0), *one.poll([], 10, 0.0)]) == ["again"]
     assert rows(home, "SELECT value FROM counters WHERE name = 'dropped:bus/t/g'") == [(1,)]
     one.close([])
 
@@ -351,8 +354,8 @@ def test_claims_survive_an_unreadable_frame(client: CloudRuntimesClient, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(one, "_frame", failing)
         with pytest.raises(UnavailableError):
-            one.exchange([], 10)
-    assert data(one.exchange([], 10)) == [1, 2]
+            one.poll([], 10, 0.0)
+    assert data(one.poll([], 10, 0.0)) == [1, 2]
     one.close([])
 
 
@@ -361,9 +364,9 @@ def test_expired_events_are_counted(client: CloudRuntimesClient, clocks: SetCloc
     client.pubsub.publish("bus", "t", "long", ttl=500)
     clocks.advance(6)
     one = member(client)
-    held = one.exchange([], 10)
+    held = one.poll([], 10, 0.0)
     assert data(held) == ["long"]
-    one.exchange(answers(held), 0)
+    one.poll(answers(held), 0, 0.0)
     assert rows(home, "SELECT value FROM counters WHERE name = 'expired:bus/t/g'") == [(1,)]
     assert rows(home, "SELECT * FROM claims") == []
     one.close([])
@@ -372,9 +375,9 @@ def test_expired_events_are_counted(client: CloudRuntimesClient, clocks: SetCloc
 def test_one_member_sees_order_across_a_close(client: CloudRuntimesClient) -> None:
     client.pubsub.publish_bulk("bus", "t", list(range(6)))
     one = member(client)
-    held = one.exchange([], 6)
-    one.close([*answers(held[:2]), *answers(held[2:4], Verdict.RETURN)])
+    held = one.poll([], 6, 0.0)
+    one.close([*answers(held[:2]), *answers(held[2:4], Settlement.RELEASE)])
     two = member(client)
-    rest = two.exchange([], 10)
+    rest = two.poll([], 10, 0.0)
     assert list(zip(data(rest), [each.deliveries for each in rest], strict=True)) == [(2, 2), (3, 2), (4, 1), (5, 1)]
     two.close([])

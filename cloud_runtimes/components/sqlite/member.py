@@ -1,4 +1,4 @@
-"""A member of a consumer group on the log: claims slices of frames, holds them, answers for them.
+"""A member of a consumer group on the log: claims slices of frames, holds them, settles them.
 
 It belongs to the thread of its subscription; only `wake` may be called from others.
 """
@@ -17,7 +17,7 @@ from ..._native import events as kernel
 from ...errors import CloudRuntimesError, UnavailableError
 from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
-from ...spi.pubsub import Answer, Answers, Cause, Deliveries, EventSource, SubscribeRequest, Verdict
+from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
 from .bell import Waiter
 from .job import Job
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Member"]
 
-_EXCHANGE: Final = Method("pubsub", "receive", repeatable=False)
+_POLL: Final = Method("pubsub", "receive", repeatable=False)
 _TIMEOUT: Final = 30.0
 _FRAMES_KEPT: Final = 8
 _SEEN_EVERY: Final = 60.0
@@ -77,10 +77,10 @@ class _Letter(NamedTuple):
 
 
 class _Landing(NamedTuple):
-    """What one round writes of answers: claims with their bitmaps (``None``: all settled), answers other than "done", whose tokens are records; how many expired."""
+    """What one round writes: claims with their bitmaps (``None``: all settled), settlements other than ACK, whose tokens are records; how many expired."""
 
     bitmaps: list[tuple[int, bytes | None]]
-    answers: list[Answer]
+    settled: list[Settled]
     expired: int
 
 
@@ -104,9 +104,9 @@ class Member(EventSource):
     def _begin(self) -> None:
         """Hold nothing."""
         self._held: dict[int, _Held] = {}
-        # claimed and not yet handed on; answers, and events found expired, not yet written
+        # claimed and not yet handed on; settlements, and events found expired, not yet written
         self._claimed: list[Claimed] = []
-        self._unlanded: list[Answer] = []
+        self._unlanded: list[Settled] = []
         self._expired = 0
         # of events that were retried, by frame and place; only where there is a dead-letter topic to tell
         self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
@@ -156,29 +156,35 @@ class Member(EventSource):
 
     # -- the source -------------------------------------------------------
 
-    def wait(self, timeout: float, /) -> None:
-        assert self._waiter is not None
-        limit = min(timeout, self._waiter.net)
-        if self._next_due is not None:
-            limit = min(limit, max(0.001, self._next_due))
-        self._waiter.wait(limit)
-
-    def wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.ring()
-
-    def exchange(self, answers: Sequence[Answer], want: int, /) -> Deliveries:
+    def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
         if self._engine.gone is None:
             try:
-                return self._exchange(answers, want)
+                deliveries = self._poll(settled, want)
+                if not deliveries:
+                    self._wait(timeout)
+                return deliveries
             except UnavailableError:
                 if self._engine.gone is None:
                     raise
         self._rejoin()
         return Deliveries()
 
-    def _exchange(self, answers: Sequence[Answer], want: int) -> Deliveries:
-        self._mark(answers)
+    def _wait(self, timeout: float | None) -> None:
+        """Return when there may be events, when woken, or after ``timeout`` seconds."""
+        assert self._waiter is not None
+        limits = [self._waiter.net]
+        if timeout is not None:
+            limits.append(timeout)
+        if self._next_due is not None:
+            limits.append(max(0.001, self._next_due))
+        self._waiter.wait(min(limits))
+
+    def wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.ring()
+
+    def _poll(self, settled: Sequence[Settled], want: int) -> Deliveries:
+        self._mark(settled)
         touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
@@ -193,7 +199,7 @@ class Member(EventSource):
         return self._deliver()
 
     def _round(self, want: int, renew: bool, seen: bool) -> None:
-        """Land, renew and claim in one transaction; what failed is tried again with the next exchange."""
+        """Land, renew and claim in one transaction; what failed is tried again with the next poll."""
         landing = self._landing()
 
         def body(connection: sqlite3.Connection) -> tuple[list[int], list[Claimed]]:
@@ -210,7 +216,7 @@ class Member(EventSource):
 
         # what only moves claims may be lost with the power: it is delivered again then. A dead letter is a publish.
         durable = self._driver.component.durable and (
-            self._max_deliveries is not None or any(answer.verdict is Verdict.DROP for answer in landing.answers)
+            self._max_deliveries is not None or any(each.settlement is Settlement.DROP for each in landing.settled)
         )
         idle = not self._held
         self._next_due = None
@@ -228,8 +234,8 @@ class Member(EventSource):
                 held.void = True
                 del self._held[id]
 
-    def close(self, answers: Sequence[Answer], /) -> None:
-        self._mark(answers)
+    def close(self, settled: Sequence[Settled], /) -> None:
+        self._mark(settled)
         landing = self._landing()
         left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         left += self._claimed
@@ -250,7 +256,7 @@ class Member(EventSource):
             self.unhang()
 
     def _operation(self) -> Operation:
-        return Operation(_EXCHANGE, self._driver.name, _TIMEOUT)
+        return Operation(_POLL, self._driver.name, _TIMEOUT)
 
     def _look(self) -> bool:
         """Tell whether there is anything to take; else note when there will be."""
@@ -355,13 +361,13 @@ class Member(EventSource):
             number = rows[0][0] if rows else None
         return () if number is None else (bell(number),)
 
-    def _mark(self, answers: Sequence[Answer]) -> None:
-        """Mark what is settled; answers other than "done" are kept for the round."""
-        for tokens, verdict, delay, cause in Answers(answers).groups:
+    def _mark(self, settled: Sequence[Settled]) -> None:
+        """Mark what is settled; settlements other than ACK are kept for the round."""
+        for tokens, settlement, delay, cause in Settlements(settled).groups:
             marked = kernel.mark_records(tokens)
-            if verdict is not Verdict.ACK:
-                self._unlanded += [Answer(token, verdict, delay, cause) for token in marked]
-                if self._request.dead_letter_topic and verdict is not Verdict.RETURN:
+            if settlement is not Settlement.ACK:
+                self._unlanded += [Settled(token, settlement, delay, cause) for token in marked]
+                if self._request.dead_letter_topic and settlement is not Settlement.RELEASE:
                     for record in marked:
                         self._remember(record, cause)
 
@@ -371,26 +377,26 @@ class Member(EventSource):
         return _Landing(bitmaps, list(self._unlanded), self._expired)
 
     def _land(self, connection: sqlite3.Connection, landing: _Landing, now: int) -> list[int]:
-        """Write answers; returns the claims that had gone to others, whose answers are void."""
+        """Write settlements; returns the claims that had gone to others, whose settlements are void."""
         lost = [id for id, settled in landing.bitmaps if not log.settle_claim(connection, id, self._name, settled)]
         if landing.expired:
             log.count(connection, f"expired:{self._label}", landing.expired)
         again: list[tuple[int, int, int, int]] = []
         away: list[_Letter] = []
-        for record, verdict, delay, cause in landing.answers:
+        for record, settlement, delay, cause in landing.settled:
             claim: Claimed = record.held.claim
             if claim.id in lost:
                 continue
             event = (claim.frame, claim.start + record.place)
-            if verdict is Verdict.DROP:
+            if settlement is Settlement.DROP:
                 away.append(_Letter(*event, cause or Cause("dropped"), claim.deliveries))
             elif (
-                verdict is Verdict.RETRY
+                settlement is Settlement.RETRY
                 and self._max_deliveries is not None
                 and claim.deliveries >= self._max_deliveries
             ):
                 away.append(_Letter(*event, cause or Cause("deliveries"), claim.deliveries))
-            elif verdict is Verdict.RETRY:
+            elif settlement is Settlement.RETRY:
                 seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
                 again.append((*event, now + int(seconds * 1000), claim.deliveries))
             else:
@@ -420,7 +426,7 @@ class Member(EventSource):
             for place in gone:
                 held.settle(place)  # expired, or dropped from a full log
             if claim.id in self._held:
-                # overdue, and taken over from ourselves: only answers to the later delivery count
+                # overdue, and taken over from ourselves: only settlements of the later delivery count
                 self._held[claim.id].void = True
             self._held[claim.id] = held
             del self._claimed[0]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import CloudRuntimesError, ResourceExhaustedError
+from ...errors import ResourceExhaustedError
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import EventSource, PubSubDriver, SubscribeRequest
+from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from . import log
 from .job import Job
 from .member import Member
@@ -64,22 +63,20 @@ class SqlitePubSub(PubSubDriver):
 
     # -- publishing -------------------------------------------------------
 
-    def publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
             number = self._know(topic, self.engine.query(op, _TOPIC, (self.name, topic)))
             if number is None:
                 number = self._remember(topic, self.engine.run(self._making(topic), op))
         if self.component.settings.max_bytes is not None:
-            self._check_room(op, sum(map(len, frames)))
-        self.engine.run(self._storing(number, frames, delay_ms), op)
+            self._check_room(op, batch.size)
+        self.engine.run(self._storing(number, batch), op)
         return {}
 
-    async def publish_async(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
             number = self._know(topic, await self.engine.query_async(op, _TOPIC, (self.name, topic)))
@@ -88,8 +85,8 @@ class SqlitePubSub(PubSubDriver):
         if self.component.settings.max_bytes is not None:
             import asyncio
 
-            await asyncio.to_thread(self._check_room, op, sum(map(len, frames)))
-        await self.engine.run_async(self._storing(number, frames, delay_ms), op)
+            await asyncio.to_thread(self._check_room, op, batch.size)
+        await self.engine.run_async(self._storing(number, batch), op)
         return {}
 
     def _know(self, topic: str, rows: list[Any]) -> int | None:
@@ -104,14 +101,14 @@ class SqlitePubSub(PubSubDriver):
     def _making(self, topic: str) -> Job:
         return Job(lambda connection: log.find_topic(connection, self.name, topic), durable=self.component.durable)
 
-    def _storing(self, topic: int, frames: Sequence[bytes], delay_ms: int | None) -> Job:
+    def _storing(self, topic: int, batch: OutgoingBatch) -> Job:
         self.component.sweeping()
         now = self.engine.clocks.wall_ms()
-        size = sum(map(len, frames))
-        if delay_ms is None:
-            rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in frames]
+        size = batch.size
+        if batch.delay_ms is None:
+            rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
             return Job(None, durable=self.component.durable, rows=rows, size=size, bells=(bell(topic),))
-        delayed = [(topic, now + delay_ms, log.count_in(frame), frame) for frame in frames]
+        delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
 
         def body(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)

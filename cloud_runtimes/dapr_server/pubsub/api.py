@@ -13,7 +13,7 @@ from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import DaprError
-from ...pubsub._outgoing import EVENT_TYPE, check_topic, make_record
+from ...pubsub._outgoing import OutgoingBatches, check_topic, make_record
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import RAW, TTL, PubSubDriver
 from ..context import Context
@@ -110,17 +110,14 @@ class PubSubApi:
         records: list[tuple[str, bytes]],
         metadata: Mapping[str, str],
     ) -> dict[str, str]:
-        groups = [records[first : first + _FRAME_EVENTS] for first in range(0, len(records), _FRAME_EVENTS)]
+        batches = OutgoingBatches(self._app_id, topic, driver.limits, records)
         try:
             check_topic(topic)
-            frames = [
-                kernel.build_frame(self._app_id, EVENT_TYPE, topic, [record for _, record in group]) for group in groups
-            ]
             op = Operation(_BULK, pubsub_name, self._context.client._timeout, passed_on(metadata))
-            found = await self._pubsub._call_async(op, driver.publish_async, topic, frames, None)
+            await self._pubsub._publish_all_async(op, driver, batches)
         except CloudRuntimesError as error:
             return {entry_id: error.message for entry_id, _ in records}
-        return {groups[frame][place][0]: error.message for (frame, place), error in found.items()}
+        return {entry_id: error.message for entry_id, error in batches.failed.items()}
 
     def _record(self, driver: PubSubDriver, outgoing: Outgoing, metadata: Mapping[str, str]) -> bytes:
         ttl = self._ttl(driver, outgoing)

@@ -15,7 +15,7 @@ from ...protocols.dapr.messages import messages
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
 from ...pubsub._letters import cause_of
-from ...spi.pubsub import Verdict
+from ...spi.pubsub import Settlement
 from ..context import Context
 from ..limits import MAX_OPEN, no_more
 from .delivery import Place
@@ -149,7 +149,7 @@ class _Stream:
                     message = event_message(self._place, envelope)
                 except PayloadError as error:
                     repeated(f"stream {subscription.topic}", "event %s is dropped: %s", event.id, error)
-                    event._settle(Verdict.DROP, None, cause_of("undecodable", error))
+                    event._settle(Settlement.DROP, None, cause_of("undecodable", error))
                     continue
                 if envelope.expired:
                     event.drop()

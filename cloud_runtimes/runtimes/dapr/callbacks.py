@@ -79,7 +79,7 @@ class DaprCallbacks(Callbacks):
 
     async def _deliver(self, route: str, content_type: str | None, data: bytes) -> RpcReply:
         sources = self._sources.get(route)
-        return await answer_events(min(sources, key=lambda each: each.load) if sources else None, data)
+        return await answer_events(min(sources, key=lambda each: each.waiting) if sources else None, data)
 
     # -- jobs ---------------------------------------------------------------
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import EventSource, SubscribeRequest
+from ...spi.pubsub import EventRecord, EventSource, SubscribeRequest
 from .._sidecar.pubsub import SidecarPubSub
 from .._sidecar.subscription import StreamSubscription
 from .._sidecar.transport import Flow
@@ -15,9 +14,6 @@ from .events import CLOUD_EVENT, outgoing
 from .posted import PostedSubscription
 from .subscription import DaprSubscription
 from .transport import DaprTransport, Entry
-
-if TYPE_CHECKING:
-    from ..._native.events_py import Record
 
 __all__ = ["DaprPubSub"]
 
@@ -33,7 +29,7 @@ class DaprPubSub(SidecarPubSub):
         super().__init__(link, name)
         self._dapr = link
 
-    def _one(self, op: Operation, topic: str, record: Record) -> Flow[None]:
+    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         metadata = self.metadata(op, record)
         if record.raw:
             metadata["rawPayload"] = "true"
@@ -42,7 +38,7 @@ class DaprPubSub(SidecarPubSub):
         else:
             yield from self._link.publish(self._name, topic, outgoing(record), CLOUD_EVENT, metadata)
 
-    def _many(self, op: Operation, topic: str, records: Sequence[Record]) -> Flow[None]:
+    def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
         entries = [
             Entry(str(number), outgoing(record), self.metadata(op, record)) for number, record in enumerate(records)
         ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...protocols.dapr.messages import messages
-from ...spi.pubsub import SubscribeRequest, Verdict
+from ...spi.pubsub import EventRecord, Settlement, SubscribeRequest
 from .._sidecar.subscription import STATUS, StreamSubscription
 from .events import incoming
-
-if TYPE_CHECKING:
-    from ..._native.events_py import Record
 
 __all__ = ["DaprSubscription"]
 
@@ -29,13 +26,13 @@ class DaprSubscription(StreamSubscription):
             )
         )
 
-    def _record(self, event: Any) -> Record:
+    def _record(self, event: Any) -> EventRecord:
         return incoming(event, raw=self._raw)
 
-    def _says(self, id: str, verdict: Verdict) -> Any:
+    def _says(self, id: str, settlement: Settlement) -> Any:
         kinds = messages()
         return kinds.SubscribeTopicEventsRequestAlpha1(
             event_processed=kinds.SubscribeTopicEventsRequestProcessedAlpha1(
-                id=id, status=kinds.TopicEventResponse(status=STATUS[verdict])
+                id=id, status=kinds.TopicEventResponse(status=STATUS[settlement])
             )
         )

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...codec.payload import OCTETS
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import SubscribeRequest
+from ...spi.pubsub import EventRecord, SubscribeRequest
 from .._sidecar.pubsub import SidecarPubSub
 from .._sidecar.subscription import StreamSubscription
 from .._sidecar.transport import Flow
 from .events import outgoing
 from .subscription import LayottoSubscription
-
-if TYPE_CHECKING:
-    from ..._native.events_py import Record
 
 __all__ = ["LayottoPubSub"]
 
@@ -27,7 +22,7 @@ class LayottoPubSub(SidecarPubSub):
     bulk = 1
     table = "[layotto]"
 
-    def _one(self, op: Operation, topic: str, record: Record) -> Flow[None]:
+    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         yield from self._link.publish(self._name, topic, outgoing(record), OCTETS, self.metadata(op, record))
 
     def _source(self, request: SubscribeRequest) -> StreamSubscription:

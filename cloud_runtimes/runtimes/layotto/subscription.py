@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..._core.logs import repeated
 from ...codec.payload import OCTETS
@@ -11,14 +11,11 @@ from ...errors import CloudRuntimesError, ComponentNotFoundError
 from ...protocols.layotto.messages import messages
 from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
-from ...spi.pubsub import Cause, SubscribeRequest, Verdict
+from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.failures import Refused
 from .._sidecar.subscription import STATUS, StreamSubscription, Token
 from .._sidecar.transport import Transport
 from .events import framed, incoming, outgoing
-
-if TYPE_CHECKING:
-    from ..._native.events_py import Record
 
 __all__ = ["LayottoSubscription"]
 
@@ -43,7 +40,7 @@ class LayottoSubscription(StreamSubscription):
         self._dead = request.dead_letter_topic
         self._topic, self._group = request.topic, request.group
         # of what is not answered for: only where there is a dead-letter topic
-        self._held: dict[str, tuple[Any, Record | None, int]] = {}
+        self._held: dict[str, tuple[Any, EventRecord | None, int]] = {}
 
     def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
         kinds = messages()
@@ -53,7 +50,7 @@ class LayottoSubscription(StreamSubscription):
             )
         )
 
-    def _record(self, event: Any) -> Record:
+    def _record(self, event: Any) -> EventRecord:
         if self._dead is None:
             return incoming(event)
         now_us = time.time_ns() // 1000
@@ -65,32 +62,32 @@ class LayottoSubscription(StreamSubscription):
     def _received(self, connection: int, message: Any) -> None:
         if message.HasField("event_message") and not message.event_message.id:
             # of what has expired, or is no event at all, a sidecar tells nothing; any answer but this one is its end (mosn/layotto ``retryStrategy``)
-            self._answer(Token(connection, ""), Verdict.ACK)
+            self._answer(Token(connection, ""), Settlement.ACK)
         else:
             super()._received(connection, message)
 
-    def _says(self, id: str, verdict: Verdict) -> Any:
+    def _says(self, id: str, settlement: Settlement) -> Any:
         kinds = messages()
         return kinds.SubscribeTopicEventsRequest(
             event_processed=kinds.SubscribeTopicEventsRequestProcessed(
-                id=id, status=kinds.TopicEventResponse(status=STATUS[verdict])
+                id=id, status=kinds.TopicEventResponse(status=STATUS[settlement])
             )
         )
 
-    def _answer(self, token: Token, verdict: Verdict, cause: Cause | None = None) -> None:
+    def _answer(self, token: Token, settlement: Settlement, cause: Cause | None = None) -> None:
         held = self._held.pop(token.id, None)
-        if verdict is Verdict.DROP and self._dead is not None and held is not None:
+        if settlement is Settlement.DROP and self._dead is not None and held is not None:
             try:
                 op = Operation(_DEAD, self._pubsub, _PATIENCE)
                 letter = self._letter(*held, cause or Cause("dropped"))
                 self._link.run(op, self._link.publish(self._pubsub, self._dead, *letter, {}))
-                verdict = Verdict.ACK
+                settlement = Settlement.ACK
             except CloudRuntimesError as error:
                 repeated(f"dead letter {self._name}", "%s: a dead letter is tried again: %s", self._name, error)
-                verdict = Verdict.RETRY
-        super()._answer(token, verdict)
+                settlement = Settlement.RETRY
+        super()._answer(token, settlement)
 
-    def _letter(self, event: Any, record: Record | None, came_us: int, cause: Cause) -> tuple[bytes, str]:
+    def _letter(self, event: Any, record: EventRecord | None, came_us: int, cause: Cause) -> tuple[bytes, str]:
         """Return the data and content type of a dead letter. What is no event goes as it came."""
         if record is None:
             return bytes(event.data), event.data_content_type or OCTETS

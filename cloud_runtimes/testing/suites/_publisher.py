@@ -12,13 +12,16 @@ from ...client import CloudRuntimesClient
 from ...errors import (
     BulkError,
     ClosedError,
+    CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
     PayloadError,
     ResourceExhaustedError,
     UnavailableError,
 )
-from ...pubsub import DeliveryReport, PubSubDriver
+from ...pubsub import DeliveryReport
+from ...spi.operation import Operation
+from ...spi.pubsub import Failures, OutgoingBatch, PubSubDriver
 from ..faces import Face
 from ..harness import Harness
 from ._base import as_sent
@@ -248,15 +251,14 @@ class PublisherTests:
         driver = client.pubsub._driver(store)
         inner = driver.publish
 
-        def slow(op: Any, topic: str, frames: Any, *more: Any) -> Any:
-            failed: dict[Any, Any] = {}
-            for number, frame in enumerate(frames):
-                if op.remaining() < 0.7:  # a few get through each time
-                    failed[number, 0] = DeadlineExceededError("slow")
+        def slow(op: Operation, batch: OutgoingBatch) -> Failures:
+            failed: dict[int, CloudRuntimesError] = {}
+            for place, frame in enumerate(batch.frames):  # each of one event
+                if (op.remaining() or 0.0) < 0.7:  # a few get through each time
+                    failed[place] = DeadlineExceededError("slow")
                 else:
                     time.sleep(0.04)
-                    for (_, index), error in inner(op, topic, [frame], *more).items():
-                        failed[number, index] = error
+                    assert not inner(op, OutgoingBatch(batch.topic, [frame], 1))
             return failed
 
         monkeypatch.setattr(driver, "publish", slow)

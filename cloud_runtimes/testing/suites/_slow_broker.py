@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from ..._native import events as kernel
 from ...client import CloudRuntimesClient
-from ...errors import CloudRuntimesError
-from ...pubsub import PubSubDriver, _sender
+from ...pubsub import _sender
 from ...spi.operation import Method, Operation
+from ...spi.pubsub import Failures, OutgoingBatch, PubSubDriver
 from ..faces import Face
 from ._publisher import drain
 
@@ -47,17 +46,23 @@ class SlowBroker:
         self._inner = driver.publish
         monkeypatch.setattr(driver, "publish", self._publish)
         monkeypatch.setattr(_sender, "monotonic", lambda: self.now)
+        inner = _sender.Sender._wait
 
-    def _publish(
-        self, op: Operation, topic: str, frames: Sequence[bytes], delay_ms: int | None, /
-    ) -> Mapping[tuple[int, int], CloudRuntimesError]:
-        begun, size = self.now - self.begun, sum(map(len, frames))
+        def wait(sender: _sender.Sender, seconds: float | None) -> None:
+            if seconds is None or seconds > 1.0:  # for events, which are real
+                inner(sender, seconds)
+            else:  # for another attempt
+                self.now += seconds
+
+        monkeypatch.setattr(_sender.Sender, "_wait", wait)
+
+    def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        begun, size = self.now - self.begun, batch.size
         needs = self._latency + size / self._rate(begun)
         assert op.timeout is not None
         self.attempts.append((begun, size, needs <= op.timeout))
-        for frame in map(kernel.Frame, frames):
-            self.stored += [frame[index].id for index in range(len(frame))]
-        found = self._inner(Operation(_STORE, op.component, None), topic, frames, delay_ms)
+        self.stored += [record.id for record in batch]
+        found = self._inner(Operation(_STORE, op.component, None), batch)
         self.now += min(needs, op.timeout)
         if needs > op.timeout:
             raise op.timed_out("a slow broker")
@@ -108,7 +113,10 @@ class SlowBrokerTests:
     def test_a_broker_that_recovers_gets_more_again(
         self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        broker = SlowBroker(monkeypatch, client.pubsub._driver(store), lambda at: 1_000 if at < 60 else 1_000_000)
+        driver = client.pubsub._driver(store)
+        if driver.limits.events < 200:
+            pytest.skip("its batches are small anyway")
+        broker = SlowBroker(monkeypatch, driver, lambda at: 1_000 if at < 60 else 1_000_000)
         with face.opened(client.pubsub.publisher(store, "t", linger=60)) as publisher:
             for number in range(200):
                 face.call(publisher, "send", {"n": number, "text": "x" * 900})

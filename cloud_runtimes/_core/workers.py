@@ -1,4 +1,4 @@
-"""Threads for plain handlers. They are daemons: a handler that hangs holds up neither the process's end nor its client's."""
+"""A pool of daemon threads: a call that hangs holds up neither the process's end nor its client's."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-from .._core import fork
-from .._core.threads import Background, Mutex
+from . import fork
+from .threads import Background, Mutex
 
-__all__ = ["WORKERS", "Workers"]
+__all__ = ["Workers"]
 
 _Item: TypeAlias = tuple[Future[Any], Callable[[], Any]]
-WORKERS: Final = 64
-"""Plain handlers of one client that run at once; further calls wait, within their deadlines."""
 
 
 class Workers:
-    """A pool that grows to `WORKERS` threads as calls need them."""
+    """A pool that grows to ``most`` threads as calls need them; further calls wait for one."""
 
-    def __init__(self, name: str = "cloud-runtimes-rpc-worker") -> None:
+    def __init__(self, name: str, most: int) -> None:
         self._name = name
+        self._most = most
         fork.register(self)
         self.forked()
 
@@ -38,7 +37,7 @@ class Workers:
         """Have a thread run ``body``; a future that nobody has begun can be cancelled."""
         future: Future[Any] = Future()
         with self._lock:
-            if not self._idle.acquire(blocking=False) and len(self._threads) < WORKERS:
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
                 run = partial(self._run, self._queue, self._idle)
                 thread = Background(run, self._name)
                 self._threads.append(thread)

@@ -1,50 +1,72 @@
-"""The thread of a subscription: between an `EventSource` and those who take its events.
+"""What stands between an `EventSource` and those who take its events.
 
-It fetches ahead up to ``max_in_flight`` unsettled events, lands answers in groups, and gives what was handed out and not settled within ``ack_wait`` back to be delivered again.
+It fetches ahead up to ``max_in_flight`` unsettled events, settles in groups, and gives what was handed out and not settled within ``ack_wait`` back to be delivered again. A thread drives it, or for an `AsyncEventSource` a task.
 
-Takers and answers share no lock with it, only deques whose operations are whole: a ``KeyboardInterrupt`` at any point leaves an event in one of them, and a signal handler may receive, settle and close.
+Takers and settlements share no lock with it, only deques whose operations are whole: a ``KeyboardInterrupt`` at any point leaves an event in one of them, and a signal handler may receive, settle and close.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from itertools import repeat, starmap
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
 from ..errors import CloudRuntimesError, InternalError, PayloadError
-from ..spi.pubsub import Answers, Cause, Deliveries, Delivery, EventSource, Verdict
+from ..spi.pubsub import AsyncEventSource, Cause, Deliveries, Delivery, EventSource, Settlement, Settlements
 from ._letters import cause_of
 from .types import Event
 
-__all__ = ["Pump"]
+__all__ = ["Fetcher"]
 
 LANDING: Final = 0.05
-"""Seconds within which an answer lands (docs/architecture.md, "The log")."""
-_IDLE: Final = 5.0
-"""Seconds between looks at a source that says nothing."""
+"""Seconds within which a settlement reaches the source."""
 _MAX_BACKOFF: Final = 5.0
+RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 
 
-class Pump:
+class _Poll(NamedTuple):
+    """What is asked of the source next."""
+
+    settled: Settlements
+    want: int
+    timeout: float | None
+
+
+class _Pause(NamedTuple):
+    """Seconds before the source is asked again."""
+
+    seconds: float
+
+
+class _Close(NamedTuple):
+    """The source is to be left."""
+
+    settled: Settlements
+
+
+class Fetcher:
     """See the module.
 
     Args:
-        source: driven by this pump's thread only.
+        source: driven by this fetcher alone.
         name: of the subscription, for messages.
         pubsub_name, type, raw: of its events.
         max_in_flight: unsettled events at most, those fetched ahead included.
         ack_wait: seconds from hand-out to redelivery; ``None``: the broker counts them itself.
         poison: what becomes of data that does not fit ``type``.
+        run_task: starts a coroutine in the client's own loop, for an `AsyncEventSource`.
     """
 
     def __init__(
         self,
-        source: EventSource,
+        source: EventSource | AsyncEventSource,
         *,
         name: str,
         pubsub_name: str,
@@ -52,7 +74,8 @@ class Pump:
         raw: bool,
         max_in_flight: int,
         ack_wait: float | None,
-        poison: Verdict,
+        poison: Settlement,
+        run_task: RunTask,
     ) -> None:
         self._source = source
         self.name = name
@@ -66,24 +89,29 @@ class Pump:
         self._ack_wait = ack_wait
         self._poison = poison
         self._changes = Changes()
-        # fetched; handed out, with the time to give them up; settled, as they were answered
+        # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()
         self._handed: deque[tuple[float, Sequence[Event[Any]]]] = deque()
-        self._settled: deque[tuple[Sequence[Event[Any]], Verdict, float | None, Cause | None]] = deque()
-        # the thread's own: answers to land, and events without one
-        self._answers = Answers()
+        self._settled: deque[tuple[Sequence[Event[Any]], Settlement, float | None, Cause | None]] = deque()
+        # of the thread or task alone: what the source is told next, and how many events are not settled
+        self._telling = Settlements()
         self._open = 0
         # about how many events `_settled` holds
         self._waiting = 0
         self._woken = False
         self._closing = False
         self._ending = self._abandoned = False
+        self._pauses = Changes()
         self.error: CloudRuntimesError | None = None
-        self._thread = Background(self._run, "cloud-runtimes-subscription")
+        self._runner: Background | _Task = (
+            Background(partial(self._run, source), "cloud-runtimes-subscription")
+            if isinstance(source, EventSource)
+            else _Task(partial(self._run_async, source), run_task)
+        )
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread or task."""
+        self._runner.start()
 
     def hold(self, seconds: float) -> None:
         """Give what is handed out up only after so long, however short the lease at the broker is, which a living member renews."""
@@ -137,7 +165,7 @@ class Pump:
                     events = []
         except BaseException:
             if events:
-                self.settle(events, Verdict.RETURN, None)
+                self.settle(events, Settlement.RELEASE, None)
             raise
         return [] if self._over() else None
 
@@ -156,7 +184,7 @@ class Pump:
             try:
                 event.data  # noqa: B018
             except PayloadError as error:
-                next = "becomes a dead letter" if self._poison is Verdict.DROP else "is delivered again"
+                next = "becomes a dead letter" if self._poison is Settlement.DROP else "is delivered again"
                 repeated(
                     f"poison {self.name}", "%s: event %s does not fit and %s: %s", self.name, event.id, next, error
                 )
@@ -182,61 +210,106 @@ class Pump:
             await self._changes.wait_async(future, None)
 
     def settle(
-        self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None, cause: Cause | None = None
+        self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
     ) -> None:
-        """Queue an answer for those of ``events`` that have none; waits for nobody."""
+        """Queue a settlement for those of ``events`` that have none; waits for nobody."""
         count = len(events)
-        self._settled.append((events, verdict, delay, cause))
+        self._settled.append((events, settlement, delay, cause))
         self._waiting += count
         if not self._woken and (self._waiting >= self._flush_at or self._waiting >= self._open):
-            self._woken = True
-            self._source.wake()
+            self._wake()
 
-    # -- the thread -------------------------------------------------------
+    def _wake(self) -> None:
+        self._woken = True
+        self._source.wake()
+        self._pauses.announce()
 
-    def _run(self) -> None:
+    # -- the thread or task -----------------------------------------------
+
+    def _run(self, source: EventSource) -> None:
+        steps = self._steps()
+        step = next(steps)
+        while True:
+            try:
+                result: Sequence[Delivery] = ()
+                if isinstance(step, _Poll):
+                    result = source.poll(*step)
+                elif isinstance(step, _Close):
+                    source.close(step.settled)
+                else:
+                    ticket = self._pauses.ticket()
+                    self._pauses.wait(ticket, 0.0 if self._woken else step.seconds)
+            except Exception as error:
+                step = steps.throw(error)
+                continue
+            try:
+                step = steps.send(result)
+            except StopIteration:
+                return
+
+    async def _run_async(self, source: AsyncEventSource) -> None:
+        steps = self._steps()
+        step = next(steps)
+        while True:
+            try:
+                result: Sequence[Delivery] = ()
+                if isinstance(step, _Poll):
+                    result = await source.poll(*step)
+                elif isinstance(step, _Close):
+                    await source.close(step.settled)
+                else:
+                    future = self._pauses.future()
+                    await self._pauses.wait_async(future, 0.0 if self._woken else step.seconds)
+            except Exception as error:
+                step = steps.throw(error)
+                continue
+            try:
+                step = steps.send(result)
+            except StopIteration:
+                return
+
+    def _steps(self) -> Generator[_Poll | _Pause | _Close, Sequence[Delivery], None]:
+        """Yield what is done next with the source, and be sent what it gives or raises."""
         backoff = 0.0
-        answers = Answers()
+        settled = Settlements()
         while True:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
-            self._take_answers()
+            self._take_settled()
             self._give_up_overdue()
             if self._abandoned and not ending:
-                self._settle(self._drain(), Verdict.RETURN, None)
+                self._settle(self._drain(), Settlement.RELEASE, None)
                 ending = not self._handed
-            answers.groups += self._answers.groups
-            self._answers = Answers()
+            settled.groups += self._telling.groups
+            self._telling = Settlements()
             if ending:
                 self._drain()  # the source gives it back
-                # what was handed out and has no answer was delivered; what was not goes back uncounted
-                held = [event for _, events in self._handed for event in events if event._verdict is None]
-                answers.add([event._token for event in held], Verdict.RETURN)
+                # what was handed out and is not settled was delivered; what was not goes back uncounted
+                held = [event for _, events in self._handed for event in events if event._settlement is None]
+                settled.add([event._token for event in held], Settlement.RELEASE)
                 break
             want = 0 if self._closing else self._max_in_flight - self._open
             if want < self._low and self._ready:
                 want = 0
             try:
-                if answers or want:
-                    deliveries = self._source.exchange(answers, want)
-                    answers = Answers()
-                    self._admit(deliveries)
-                    backoff = 0.0
-                self._source.wait(LANDING if self._open else _IDLE)
-                continue
+                deliveries = yield _Poll(settled, want, LANDING if self._open else None)
             except Exception as error:
                 ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
-            if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
-                self._end(ours)
-                break
-            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-            repeated(f"pump {self.name}", "%s: %s; trying again", self.name, ours)
-            self._source.wait(backoff)
+                if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
+                    self._end(ours)
+                    break
+                backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
+                repeated(f"subscription {self.name}", "%s: %s; trying again", self.name, ours)
+                yield _Pause(backoff)
+            else:
+                settled = Settlements()
+                self._admit(deliveries)
+                backoff = 0.0
         try:
-            self._source.close(answers)
+            yield _Close(settled)
         except Exception as error:
             # nothing is lost by this: what was not given back comes again after ack_wait
-            repeated(f"pump {self.name}", "%s: leaving the group failed: %s", self.name, error)
+            repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)
         self._end(None)
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
@@ -250,26 +323,26 @@ class Pump:
         else:
             for record, token, count in deliveries:
                 events.append(
-                    Event(record, pump=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
+                    Event(record, fetcher=self, token=token, pubsub_name=name, delivery_count=count, type=type, raw=raw)
                 )
         self._open += len(events)
         if not self._closing:  # else: unhanded, given back by the source's close
             self._ready.extend(events)
             self._changes.announce()
 
-    def _take_answers(self) -> None:
-        """Turn what was settled into answers; of several for one event the first counts."""
+    def _take_settled(self) -> None:
+        """Gather what was settled; of several settlements of one event the first counts."""
         settled = self._settled
         while settled:
-            events, verdict, delay, cause = settled.popleft()
+            events, settlement, delay, cause = settled.popleft()
             self._waiting -= len(events)
-            self._settle(events, verdict, delay, cause)
+            self._settle(events, settlement, delay, cause)
 
     def _settle(
-        self, events: Sequence[Event[Any]], verdict: Verdict, delay: float | None, cause: Cause | None = None
+        self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
     ) -> None:
-        tokens = kernel.settle_events(events, verdict)
-        self._answers.add(tokens, verdict, delay, cause)
+        tokens = kernel.settle_events(events, settlement)
+        self._telling.add(tokens, settlement, delay, cause)
         self._open -= len(tokens)
 
     def _drain(self) -> list[Event[Any]]:
@@ -282,10 +355,10 @@ class Pump:
         return events
 
     def _give_up_overdue(self) -> None:
-        """Have events delivered again that were handed out ``ack_wait`` ago and have no answer."""
+        """Have events delivered again that were handed out ``ack_wait`` ago and are not settled."""
         now = monotonic()
         while self._handed and self._handed[0][0] <= now:
-            self._settle(self._handed.popleft()[1], Verdict.RETRY, 0.0)
+            self._settle(self._handed.popleft()[1], Settlement.RETRY, 0.0)
         while self._handed and kernel.all_settled(self._handed[0][1]):
             self._handed.popleft()
 
@@ -303,18 +376,41 @@ class Pump:
         """Nobody can take events any more: leave the group once what was handed out is settled or given up."""
         self.stop()
         self._abandoned = True
-        self._source.wake()
+        self._wake()
 
     def end(self, timeout: float | None) -> bool:
-        """Land the answers, give the rest back, and wait for the thread; tells whether it ended in time."""
+        """Settle, give the rest back, and wait for the end; tells whether it ended in time."""
         self._ending = True
-        if not self._thread.started:  # its start was interrupted: let it do the leaving
-            self._thread.start()
-        self._source.wake()
-        return self._thread.join(timeout)
+        if not self._runner.started:  # its start was interrupted: let it do the leaving
+            self._runner.start()
+        self._wake()
+        return self._runner.join(timeout)
 
 
 def _unexpected(name: str, error: Exception) -> CloudRuntimesError:
     wrapped = InternalError(f"{name}: {type(error).__name__}: {error}", service="pubsub", operation="subscribe")
     wrapped.__cause__ = error
     return wrapped
+
+
+class _Task:
+    """A coroutine in the client's own loop, with the methods of `Background` that are needed here."""
+
+    def __init__(self, target: Callable[[], Coroutine[Any, Any, None]], run_task: RunTask) -> None:
+        self._target = target
+        self._run_task = run_task
+        self._future: Future[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` has been called."""
+        return self._future is not None
+
+    def start(self) -> None:
+        """Start it, once."""
+        if self._future is None:
+            self._future = self._run_task(self._target())
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for its end at most ``timeout`` seconds; tells whether it has ended, or never began."""
+        return self._future is None or bool(wait((self._future,), timeout).done)

@@ -1,0 +1,222 @@
+"""What a publisher has still to send: chunks of its buffer, dealt out to lanes.
+
+A lane has one batch under way at a time and sends its events in order. All events of a key go to one lane, so their order holds through retries however many lanes there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+from .._native import batch as kernel
+from .._native import events
+from ..errors import CloudRuntimesError
+from ..spi.pubsub import BatchLimits, OutgoingBatch
+from ._attempts import is_passing
+from .types import DeliveryReport, FailedEvent
+
+__all__ = ["Attempt", "Chunk", "Lane", "deal"]
+
+
+class Chunk:
+    """Events that left the buffer together, and are reported together.
+
+    Attributes:
+        chunk: as it was taken from the buffer.
+        since: `time.monotonic` at which its last event was accepted.
+        open: how many of its events are neither delivered nor given up.
+        failed: place → error of those that were given up.
+    """
+
+    def __init__(self, chunk: kernel.Chunk, since: float) -> None:
+        self.chunk = chunk
+        self.since = since
+        self.open: int = chunk.count
+        self.failed: dict[int, CloudRuntimesError] = {}
+
+    @property
+    def last(self) -> int:
+        """The sequence number of its last event."""
+        return self.chunk.first + self.chunk.count - 1
+
+    @cached_property
+    def records(self) -> events.Frame:
+        """Its events."""
+        return events.Frame(self.chunk.body)
+
+    def report(self) -> DeliveryReport:
+        """Return what became of it."""
+        failed = []
+        for place, error in sorted(self.failed.items()):
+            record = self.records[place]
+            failed.append(FailedEvent(self.chunk.first + place, record.id, record.to_json(), error))
+        return DeliveryReport(self.chunk.first, self.last, failed)
+
+
+class _Part:
+    """Those events of a chunk that a lane has still to send.
+
+    Attributes:
+        left: their places in the chunk, in order.
+    """
+
+    def __init__(self, chunk: Chunk, left: Sequence[int]) -> None:
+        self.chunk = chunk
+        self.left = left
+
+    def fitting(self, room: int, most: int) -> tuple[Sequence[int], int]:
+        """Return as many places of ``left``, ``most`` of them, as ``room`` bytes hold, and their size."""
+        whole = self.chunk.chunk
+        if len(self.left) == whole.count <= most and len(whole.body) <= room:
+            return self.left, len(whole.body)
+        size = 0
+        for number, place in enumerate(self.left[:most]):
+            needs = len(self.chunk.records.record_bytes(place))
+            if size + needs > room:
+                return self.left[:number], size
+            size += needs
+        return self.left[:most], size
+
+    def frame(self, places: Sequence[int]) -> bytes:
+        """Return a frame of these events, under their ids."""
+        whole = self.chunk.chunk
+        return whole.body if len(places) == whole.count else self.chunk.records.select(places)
+
+    def settle(self, left: Sequence[int]) -> None:
+        """Take what is not in ``left`` for settled."""
+        self.chunk.open -= len(self.left) - len(left)
+        self.left = left
+
+
+_Chosen: TypeAlias = list[tuple[_Part, Sequence[int]]]
+
+
+class Attempt:
+    """A batch on its way.
+
+    Attributes:
+        batch: for the driver.
+        size: bytes of it.
+        parts: of how many chunks it has events.
+    """
+
+    def __init__(self, topic: str, chosen: _Chosen) -> None:
+        self._chosen = chosen
+        self.parts = len(chosen)
+        frames = [part.frame(places) for part, places in chosen]
+        self.batch = OutgoingBatch(topic, frames, sum(len(places) for _, places in chosen))
+        self.size = self.batch.size
+
+    def landed(self, failures: Mapping[int, CloudRuntimesError]) -> CloudRuntimesError | None:
+        """Take in what became of it.
+
+        An event that arrived while an earlier one of its key failed is sent again behind that one. So the last event of a key stays the last.
+
+        Returns:
+            Why something is to be tried again; ``None``: nothing is.
+        """
+        why: CloudRuntimesError | None = None
+        keys: set[str] = set()
+        number = -1
+        for part, places in self._chosen:
+            again: list[int] = []
+            if failures:
+                for place in places:
+                    number += 1
+                    error = failures.get(number)
+                    if error is None:
+                        if keys and part.chunk.records[place].key in keys:
+                            again.append(place)
+                    elif is_passing(error):
+                        why = why or error
+                        again.append(place)
+                        if (key := part.chunk.records[place].key) is not None:
+                            keys.add(key)
+                    else:
+                        part.chunk.failed[place] = error
+            rest = part.left[len(places) :]
+            part.settle([*again, *rest] if again else rest)
+        return why
+
+
+class Lane:
+    """A queue of events of which one batch is under way at a time.
+
+    Attributes:
+        again: `time.monotonic` before which there is no other attempt.
+        pause: seconds until the attempt after the next one that fails.
+        delivered: when the last events of it were delivered; until then, those behind them were not tried but waited.
+        alone: how many parts to send one by one, since one of them may be what the broker does not take.
+        busy: a batch is under way.
+    """
+
+    def __init__(self) -> None:
+        self._parts: deque[_Part] = deque()
+        self.again = self.delivered = 0.0
+        self.pause = 0.01
+        self.alone = 0
+        self.busy = False
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, chunk: Chunk, places: Sequence[int]) -> None:
+        """Queue events of a chunk."""
+        self._parts.append(_Part(chunk, places))
+
+    def next(self, topic: str, limits: BatchLimits, room: int) -> Attempt:
+        """Return the first events that are left, as many as ``room`` bytes hold; one at least."""
+        chosen: _Chosen = []
+        most = limits.events
+        for part in self._parts:
+            places, size = part.fitting(room, most)
+            if not chosen and not places:
+                places = part.left[:1]
+            if places:
+                chosen.append((part, places))
+            if len(places) < len(part.left) or self.alone:
+                break
+            room -= size
+            most -= len(places)
+        return Attempt(topic, chosen)
+
+    @property
+    def front(self) -> tuple[Chunk, int]:
+        """The event that goes first: its chunk, and its place there."""
+        part = self._parts[0]
+        return part.chunk, part.left[0]
+
+    def advance(self) -> None:
+        """Let go of the parts at the front of which nothing is left."""
+        while self._parts and not self._parts[0].left:
+            self._parts.popleft()
+            self.alone = max(0, self.alone - 1)
+
+    def give_up(self, count: int | None, error: CloudRuntimesError) -> None:
+        """Fail the first ``count`` events of the part at the front, or all of it."""
+        part = self._parts[0]
+        part.chunk.failed.update(dict.fromkeys(part.left[:count], error))
+        part.settle([] if count is None else part.left[count:])
+
+
+def deal(chunk: Chunk, lanes: Sequence[Lane], turn: int, limits: BatchLimits) -> int:
+    """Queue a chunk's events: those of one key in one lane, those without a key a batch to each lane in turn.
+
+    Returns:
+        The lane whose turn is next.
+    """
+    if len(lanes) == 1:
+        lanes[0].add(chunk, range(chunk.chunk.count))
+        return 0
+    *keyed, keyless = chunk.records.partition(len(lanes))
+    for lane, places in zip(lanes, keyed, strict=True):
+        if places:
+            lane.add(chunk, places)
+    batches = max(1, -(-len(keyless) // limits.events), -(-len(chunk.chunk.body) // limits.bytes))
+    step = max(1, -(-len(keyless) // batches))
+    for start in range(0, len(keyless), step):
+        lanes[turn].add(chunk, keyless[start : start + step])
+        turn = (turn + 1) % len(lanes)
+    return turn

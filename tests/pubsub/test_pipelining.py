@@ -1,0 +1,193 @@
+"""Batches in flight, and sources that push, over brokers of `fake_broker`."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._native import events as kernel
+from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
+from cloud_runtimes.pubsub import PublisherStats
+from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
+from cloud_runtimes.testing import Face
+from tests.support.fake_broker import AcknowledgingBroker, AsyncBroker, FakeBroker, FakeRuntime, PushingBroker
+
+SOON = 10.0
+KINDS = [FakeBroker, AcknowledgingBroker]
+
+
+def publish(broker: FakeBroker, count: int, keys: int | None) -> tuple[float, PublisherStats]:
+    """Publish numbers; return the seconds from the first batch to the last acknowledgement."""
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        with client.pubsub.publisher("bus", "t", linger=60, batch_events=count) as publisher:
+            for number in range(count):
+                publisher.send(number, key=None if keys is None else f"k{number % keys}")
+            begun = time.perf_counter()
+            publisher.flush()
+            return time.perf_counter() - begun, publisher.stats()
+
+
+def record(number: int) -> Any:
+    body = kernel.build_frame("app", "t", "t", (kernel.encode_record(b"%d" % number, "application/json"),))
+    return kernel.Frame(body)[0]
+
+
+@pytest.mark.parametrize("keys", [None, 1000], ids=["no keys", "1000 keys"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_batches_in_flight_are_six_times_as_fast(
+    kind: type[FakeBroker], keys: int | None, figure: Callable[[str, str], None]
+) -> None:
+    seconds = []
+    for in_flight in (1, 8):
+        broker = kind(BatchLimits(events=10, in_flight=in_flight), latency=0.005)
+        if in_flight == 1 and kind is AcknowledgingBroker:
+            broker = FakeBroker(broker.limits, latency=0.005)
+        took, stats = publish(broker, 2000, keys)
+        assert stats.delivered == 2000 == len(broker.stored)
+        assert broker.most <= in_flight
+        seconds.append(took)
+    ratio = seconds[0] / seconds[1]
+    figure(f"8 batches in flight, {kind.__name__}, keys: {keys}", f"{ratio:.1f} times one")
+    assert ratio >= 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("in_flight", [2, 8])
+def test_the_order_of_a_key_holds_through_failures(kind: type[FakeBroker], in_flight: int) -> None:
+    rng = random.Random(3)
+    broker = kind(BatchLimits(events=20, in_flight=in_flight), latency=0.001)
+    failed = 0
+
+    def fails(id: str) -> CloudRuntimesError | None:
+        nonlocal failed
+        if rng.random() < 0.02:
+            failed += 1
+            return UnavailableError("away")
+        return None
+
+    broker.fails = fails
+    _, stats = publish(broker, 3000, 40)
+    assert stats.delivered == 3000
+    assert failed > 20
+    last: dict[Any, int] = {}
+    first: dict[Any, list[int]] = {}
+    for key, number in broker.stored:
+        last[key] = number
+        if number not in (seen := first.setdefault(key, [])):
+            seen.append(number)
+    assert last == {f"k{key}": 2960 + key for key in range(40)}
+    assert sum(map(len, first.values())) == 3000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_that_fail_as_a_whole_keep_the_order(kind: type[FakeBroker]) -> None:
+    broker = kind(BatchLimits(events=20, in_flight=8), latency=0.001)
+    inner = broker.store
+    calls = 0
+
+    def store(batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return dict.fromkeys(range(len(batch)), UnavailableError("away")) if calls % 3 == 0 else inner(batch)
+
+    broker.store = store  # type: ignore[method-assign]
+    _, stats = publish(broker, 2000, 16)
+    assert stats.delivered == 2000 == len(broker.stored)  # nothing twice
+    for key in range(16):
+        assert [number for of, number in broker.stored if of == f"k{key}"] == list(range(key, 2000, 16))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_can_never_be_taken_fails_alone(kind: type[FakeBroker]) -> None:
+    broker = kind(BatchLimits(events=20, in_flight=4))
+    broker.fails = lambda id: InvalidArgumentError("never") if rng.random() < 0.01 else None
+    rng = random.Random(4)
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        reports: list[Any] = []
+        with client.pubsub.publisher("bus", "t", on_delivery=reports.append, batch_events=100) as publisher:
+            for number in range(1000):
+                publisher.send(number, key=str(number % 7))
+            publisher.flush()
+            stats = publisher.stats()
+    assert stats.failed == sum(len(report.failed) for report in reports) > 0
+    assert stats.delivered == 1000 - stats.failed == len(broker.stored)
+    assert [report.first for report in reports] == [1] + [report.last + 1 for report in reports[:-1]]
+
+
+def test_a_driver_that_raises_when_it_begins() -> None:
+    class Raising(FakeBroker):
+        calls = 0
+
+        def begin(self, op: Any, batch: Any, /) -> Any:
+            self.calls += 1
+            if self.calls < 5:
+                raise UnavailableError("not connected")
+            return super().begin(op, batch)
+
+    broker = Raising(BatchLimits(events=20, in_flight=2))
+    _, stats = publish(broker, 100, 3)
+    assert stats.delivered == 100 == len(broker.stored)
+
+
+# -- sources -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
+def test_an_idle_subscription_is_not_polled(kind: type[PushingBroker], face: Face) -> None:
+    broker = kind()
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+            time.sleep(0.2)
+            before = broker.source.polls
+            time.sleep(1.0)
+            assert broker.source.polls == before <= 1
+            broker.source.push(Delivery(record(7), 7, None))
+            event = face.call(sub, "receive", SOON)
+            assert event.data == 7
+            event.ack()
+            end = time.monotonic() + SOON
+            while not broker.settled and time.monotonic() < end:
+                time.sleep(0.01)
+            assert broker.settled == [(7, "ack")]
+            time.sleep(0.2)
+            before = broker.source.polls
+            time.sleep(0.5)
+            assert broker.source.polls == before
+
+
+@pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
+def test_a_source_that_pushes(kind: type[PushingBroker], face: Face) -> None:
+    broker = kind()
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        got: list[int] = []
+        done = threading.Event()
+
+        def handle(event: Any) -> None:
+            got.append(event.data)
+            if event.data == 13:
+                raise ValueError("unlucky")
+            if len(got) == 500:
+                done.set()
+
+        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", handle, max_in_flight=10)):
+            for number in range(500):
+                broker.source.push(Delivery(record(number), number, None))
+            assert done.wait(SOON)
+    assert got == list(range(500))
+    assert sorted(broker.settled) == [(number, "retry" if number == 13 else "ack") for number in range(500)]
+
+
+def test_an_asyncio_source_needs_no_thread() -> None:
+    broker = AsyncBroker()
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        before = threading.active_count()
+        with client.pubsub.subscribe("bus", "t"), client.pubsub.subscribe("bus", "u"):
+            time.sleep(0.1)
+            assert broker.source.threads == {"cloud-runtimes-loop"}
+            assert threading.active_count() == before + 1
