@@ -103,7 +103,9 @@ class Service:
                 if driver is None:
                     if len(self._drivers) >= MAX_NAMES:
                         del self._drivers[next(iter(self._drivers))]
-                    driver = self._drivers[name] = runtime.driver(self.name, name)
+                    driver = runtime.driver(self.name, name)
+                    driver.executor = runtime.executor
+                    self._drivers[name] = driver
         return driver
 
     def _no_name(self, name: Any) -> InvalidArgumentError:

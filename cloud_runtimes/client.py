@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from .rpc import RpcService
     from .schedule import ScheduleService
     from .secret import SecretService
-    from .spi.blocking import Bridge
     from .spi.component import Runtime
+    from .spi.executor import Executor
     from .state import StateService
     from .telemetry import TelemetryService
 
@@ -113,7 +113,7 @@ class CloudRuntimesClient:
         self._given_runtime = None if isinstance(runtime, str) else runtime
         self._settings_: Any = None
         self._runtime: Runtime | None = None
-        self._bridge: Bridge | None = None
+        self._executor: Executor | None = None
         self._services: dict[str, Service] = {}
         self._rules: Rules | None = None
         # what close() must end first: publishers and subscriptions; those that end by themselves once nobody has them
@@ -175,17 +175,17 @@ class CloudRuntimesClient:
             if self._closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
             if self._runtime is None:
-                from .spi.blocking import Bridge
+                from .spi.executor import Executor
 
                 settings = self._settings
-                if self._bridge is None:
-                    self._bridge = Bridge()
+                if self._executor is None:
+                    self._executor = Executor()
                 if self._given_runtime is not None:
-                    self._given_runtime.attach(settings, self._bridge)
+                    self._given_runtime.attach(settings, self._executor)
                     self._runtime = self._given_runtime
                 else:
                     made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
-                    self._runtime = made(settings, self._bridge)
+                    self._runtime = made(settings, self._executor)
             if service is not None and self._settings.resiliency is not None and service.name != "telemetry":
                 service._rules = self._rules_of(self._settings)
             if service is not None and service._hooks is None and self._settings.telemetry.get("instrument"):
@@ -207,8 +207,8 @@ class CloudRuntimesClient:
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own loop, for async handlers of a sync subscription."""
         self._runtime_for()
-        assert self._bridge is not None
-        return self._bridge.loop()
+        assert self._executor is not None
+        return self._executor.loop()
 
     # -- the client's own methods -----------------------------------------
 
@@ -305,8 +305,8 @@ class CloudRuntimesClient:
         left = None if end is None else max(0.05, end - time.monotonic())
         if self._runtime is not None:
             self._runtime.close(left)
-        if self._bridge is not None:
-            self._bridge.close(left)
+        if self._executor is not None:
+            self._executor.close(left)
         _open_clients.discard(self)
         if failure is not None:
             raise failure

@@ -129,12 +129,12 @@ def _component(name: str) -> dict[str, Any]:
     try:
         made = registry.find(registry.COMPONENTS, name)
         found["services"] = dict.fromkeys(made.services)
-        from ..spi.blocking import Bridge
+        from ..spi.executor import Executor
 
         plain = config.load(
             {}, services=SERVICES, endpoint=None, timeout=None, runtime="capa", app_id="doctor", api_token=None
         )
-        component = made(config.build(made.Settings, {}, name), plain, Bridge())
+        component = made(config.build(made.Settings, {}, name), plain, Executor())
         try:
             for service in made.services:
                 found["services"][service] = sorted(component.driver(service, "doctor").features)

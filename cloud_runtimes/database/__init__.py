@@ -1,16 +1,6 @@
 """Database (alpha): SQL with bound parameters, typed rows, streams and transactions."""
 
-from ..spi.database import (
-    Column,
-    ColumnInfo,
-    ColumnKind,
-    DatabaseCursor,
-    DatabaseDriver,
-    DatabaseSession,
-    ExecuteResult,
-    Isolation,
-    TableSchema,
-)
+from ..spi.database import Column, ColumnInfo, ColumnKind, ExecuteResult, Isolation, TableSchema
 from ._rows import RowStream
 from .service import DatabaseService
 from .transaction import DatabaseTransaction
@@ -20,10 +10,7 @@ __all__ = [
     "Column",
     "ColumnInfo",
     "ColumnKind",
-    "DatabaseCursor",
-    "DatabaseDriver",
     "DatabaseService",
-    "DatabaseSession",
     "DatabaseTransaction",
     "ExecuteResult",
     "Isolation",

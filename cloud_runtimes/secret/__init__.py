@@ -1,6 +1,6 @@
 """Secrets: read by store and key, and shown by nothing that shows things."""
 
-from ..spi.secret import Secret, SecretDriver
+from ..spi.secret import Secret
 from .service import SecretService
 
-__all__ = ["Secret", "SecretDriver", "SecretService"]
+__all__ = ["Secret", "SecretService"]

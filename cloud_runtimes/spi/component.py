@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..config import ClientSettings
 
 if TYPE_CHECKING:
-    from .blocking import Bridge
     from .driver import Driver
+    from .executor import Executor
 
 __all__ = ["Component", "Runtime"]
 
@@ -24,13 +24,13 @@ class Runtime(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
-        self.attach(settings, bridge)
+    def __init__(self, settings: ClientSettings, executor: Executor) -> None:
+        self.attach(settings, executor)
 
-    def attach(self, settings: ClientSettings, bridge: Bridge) -> None:
-        """Take the settings and the bridge of the client. One that is given to a client ready made gets them by this, before its first call."""
+    def attach(self, settings: ClientSettings, executor: Executor) -> None:
+        """Take the settings and the executor of the client. One that is given to a client ready made gets them by this, before its first call."""
         self.settings = settings
-        self.bridge = bridge
+        self.executor = executor
 
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:
@@ -82,10 +82,10 @@ class Component(ABC):
     Settings: ClassVar[type[Any]]
     services: ClassVar[tuple[str, ...]]
 
-    def __init__(self, settings: Any, context: ClientSettings, bridge: Bridge) -> None:
+    def __init__(self, settings: Any, context: ClientSettings, executor: Executor) -> None:
         self.settings = settings
         self.context = context
-        self.bridge = bridge
+        self.executor = executor
 
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:

@@ -123,34 +123,32 @@ class ConfigurationSource(ABC):
 class ConfigurationDriver(Driver, ABC):
     """Key-value configuration of one store."""
 
-    __spi__ = ("delete", "get", "save", "subscribe")
-
     @abstractmethod
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         """Return the items of a selection, all of one moment; absent ones are left out."""
 
-    @abstractmethod
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]: ...
+    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        return await self._in_thread(self.get, op, selection)
 
     @abstractmethod
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         """Save items in order, each under its own group and label."""
 
-    @abstractmethod
     async def save_async(
         self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None: ...
+    ) -> None:
+        return await self._in_thread(self.save, op, items, metadata)
 
     @abstractmethod
     def delete(self, op: Operation, selection: Selection, /) -> None:
         """Delete the keys of a selection; absent ones are fine."""
 
-    @abstractmethod
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None: ...
+    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
+        return await self._in_thread(self.delete, op, selection)
 
     @abstractmethod
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
         """Return a source and all that there is now; the source's next look gives every change since."""
 
-    @abstractmethod
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]: ...
+    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        return await self._in_thread(self.subscribe, op, selection)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from ..errors import ResourceExhaustedError
 from .driver import Driver
+from .executor import Blocking
 from .operation import Operation
 from .sql import Sql
 
@@ -241,7 +242,7 @@ Outcome: TypeAlias = RowSet | ExecuteResult | TableSchema | list[str] | None
 """`RowSet` for a `Query`, `ExecuteResult` for what writes rows, names for `ListTables`, `TableSchema` for `DescribeTable`, else ``None``."""
 
 
-class DatabaseCursor(ABC):
+class DatabaseCursor(Blocking, ABC):
     """Rows as they come.
 
     Obligations: it holds a constant number of rows. One call at a time comes to it, from any thread. Once it is exhausted, closed or has failed it holds nothing; one that nobody refers to lets go by itself.
@@ -256,20 +257,18 @@ class DatabaseCursor(ABC):
     def fetch(self, op: Operation, /) -> Sequence[Sequence[Any]]:
         """Return the next rows; none: that was all."""
 
-    @abstractmethod
     async def fetch_async(self, op: Operation, /) -> Sequence[Sequence[Any]]:
-        """Asynchronous `fetch`."""
+        return await self._in_thread(self.fetch, op)
 
     @abstractmethod
     def close(self, op: Operation, /) -> None:
         """Let go; again does nothing."""
 
-    @abstractmethod
     async def close_async(self, op: Operation, /) -> None:
-        """Asynchronous `close`."""
+        return await self._in_thread(self.close, op)
 
 
-class DatabaseSession(ABC):
+class DatabaseSession(Blocking, ABC):
     """An open transaction.
 
     Obligations:
@@ -284,33 +283,29 @@ class DatabaseSession(ABC):
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         """Run one statement."""
 
-    @abstractmethod
     async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        """Asynchronous `run`."""
+        return await self._in_thread(self.run, op, statement)
 
     @abstractmethod
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         """Begin to read rows; the cursor ends with the transaction at the latest."""
 
-    @abstractmethod
     async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        """Asynchronous `stream`."""
+        return await self._in_thread(self.stream, op, query)
 
     @abstractmethod
     def commit(self, op: Operation, /) -> None:
         """End it: all."""
 
-    @abstractmethod
     async def commit_async(self, op: Operation, /) -> None:
-        """Asynchronous `commit`."""
+        return await self._in_thread(self.commit, op)
 
     @abstractmethod
     def rollback(self, op: Operation, /) -> None:
         """End it: nothing. Does nothing once it has ended."""
 
-    @abstractmethod
     async def rollback_async(self, op: Operation, /) -> None:
-        """Asynchronous `rollback`."""
+        return await self._in_thread(self.rollback, op)
 
 
 class DatabaseDriver(Driver, ABC):
@@ -342,19 +337,19 @@ class DatabaseDriver(Driver, ABC):
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         """Run one statement in a transaction of its own."""
 
-    @abstractmethod
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome: ...
+    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
+        return await self._in_thread(self.run, op, statement)
 
     @abstractmethod
     def begin(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
         """Begin a transaction (`TRANSACTION`); an isolation that the database does not have is `UnsupportedError`."""
 
-    @abstractmethod
-    async def begin_async(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession: ...
+    async def begin_async(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
+        return await self._in_thread(self.begin, op, isolation)
 
     @abstractmethod
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         """Begin to read rows (`STREAM`)."""
 
-    @abstractmethod
-    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor: ...
+    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
+        return await self._in_thread(self.stream, op, query)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from .executor import Blocking
 
 __all__ = ["Driver"]
 
 
-class Driver:
+class Driver(Blocking):
     """Base of the SPI of every service.
 
     Obligations, whatever the service:
@@ -15,14 +15,11 @@ class Driver:
     * A driver does not retry, log, decode payloads or look at the client's settings. It may raise native errors; those in its component's table become ours, the rest `InternalError`.
     * Its methods take the `Operation` first and keep its deadline (`op.remaining()`): past it they raise `op.timed_out(…)` and say in ``maybe_applied`` whether the write may have happened.
     * Any number of threads and loops call it at once. Making one does no I/O; the first call connects.
-    * An ``_async`` method never blocks the loop.
+    * An ``_async`` method never blocks the loop. Those that a driver does not have run their siblings in threads.
     * It keeps none of the bytes it is given after it has returned.
 
     Attributes:
         features: what this driver can do beyond the minimum, by the service's feature names. The service refuses the rest before any I/O, so a feature that is declared must work and one that is not must not be needed.
     """
-
-    __spi__: ClassVar[tuple[str, ...]] = ()
-    """Names of the methods of the SPI that have an ``_async`` twin; the bridges read it."""
 
     features: frozenset[str] = frozenset()

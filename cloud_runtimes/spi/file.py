@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import ClassVar, Final, NamedTuple
 
 from .driver import Driver
+from .executor import Blocking
 from .operation import Operation
 
 __all__ = [
@@ -89,7 +90,7 @@ class FileWrite(NamedTuple):
     overwrite: bool = True
 
 
-class FileReader(ABC):
+class FileReader(Blocking, ABC):
     """One version of a file, open for reading. A file that is stored anew meanwhile does not change it.
 
     Attributes:
@@ -104,18 +105,18 @@ class FileReader(ABC):
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
         """Return at most ``size`` bytes from ``offset`` on, none only at the end. Offsets go forward without gaps unless the driver declares `RANGE`."""
 
-    @abstractmethod
-    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes: ...
+    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
+        return await self._in_thread(self.read, op, offset, size)
 
     @abstractmethod
     def close(self, op: Operation, /) -> None:
         """Let go; twice is fine."""
 
-    @abstractmethod
-    async def close_async(self, op: Operation, /) -> None: ...
+    async def close_async(self, op: Operation, /) -> None:
+        return await self._in_thread(self.close, op)
 
 
-class FileWriter(ABC):
+class FileWriter(Blocking, ABC):
     """A file in the making. Nobody sees it before `commit` has returned, and after `abort` nobody ever does."""
 
     __spi__: ClassVar[tuple[str, ...]] = ("write", "commit", "abort")
@@ -124,63 +125,61 @@ class FileWriter(ABC):
     def write(self, op: Operation, data: Chunk, /) -> None:
         """Append all of ``data``."""
 
-    @abstractmethod
-    async def write_async(self, op: Operation, data: Chunk, /) -> None: ...
+    async def write_async(self, op: Operation, data: Chunk, /) -> None:
+        return await self._in_thread(self.write, op, data)
 
     @abstractmethod
     def commit(self, op: Operation, /) -> FileInfo:
         """Store the file, in one step: whoever reads finds the old content with the old metadata or the new with the new."""
 
-    @abstractmethod
-    async def commit_async(self, op: Operation, /) -> FileInfo: ...
+    async def commit_async(self, op: Operation, /) -> FileInfo:
+        return await self._in_thread(self.commit, op)
 
     @abstractmethod
     def abort(self, op: Operation, /) -> None:
         """Store nothing and let go; twice, or after `commit`, is fine. May come while another thread is in `write`."""
 
-    @abstractmethod
-    async def abort_async(self, op: Operation, /) -> None: ...
+    async def abort_async(self, op: Operation, /) -> None:
+        return await self._in_thread(self.abort, op)
 
 
 class FileDriver(Driver, ABC):
     """Files of one store. Names are checked and compared byte for byte; a file and a folder may have the same name; folders are not made or deleted, they are there while they hold files."""
 
-    __spi__ = ("copy", "delete", "list_files", "move", "open_read", "open_write", "read", "stat", "write")
-
     @abstractmethod
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         """Return what is known of a file, ``None`` where it is absent."""
 
-    @abstractmethod
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None: ...
+    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
+        return await self._in_thread(self.stat, op, name)
 
     @abstractmethod
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         """Return ``length`` bytes from ``start`` on, fewer where the file ends before; ``None`` where it is absent."""
 
-    @abstractmethod
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None: ...
+    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
+        return await self._in_thread(self.read, op, name, start, length)
 
     @abstractmethod
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread; an error that they raise passes."""
 
-    @abstractmethod
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo: ...
+    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        return await self._in_thread(self.write, op, name, chunks, how)
 
     @abstractmethod
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         """Open a file, ``None`` where it is absent."""
 
-    @abstractmethod
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None: ...
+    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
+        return await self._in_thread(self.open_read, op, name)
 
     @abstractmethod
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         """Begin a file; what can be refused now is."""
 
-    @abstractmethod
-    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter: ...
+    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
+        return await self._in_thread(self.open_write, op, name, how)
 
     @abstractmethod
     def list_files(
@@ -191,28 +190,28 @@ class FileDriver(Driver, ABC):
         Not recursive: names with another ``/`` behind the prefix are shortened to end with it, each once.
         """
 
-    @abstractmethod
     async def list_files_async(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]: ...
+    ) -> list[FileInfo]:
+        return await self._in_thread(self.list_files, op, prefix, recursive, limit, after)
 
     @abstractmethod
     def delete(self, op: Operation, name: str, /) -> None:
         """Delete a file; an absent one is fine."""
 
-    @abstractmethod
-    async def delete_async(self, op: Operation, name: str, /) -> None: ...
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        return await self._in_thread(self.delete, op, name)
 
     @abstractmethod
     def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         """Store ``source`` with its metadata as ``target`` too; ``None`` where it is absent."""
 
-    @abstractmethod
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None: ...
+    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        return await self._in_thread(self.copy, op, source, target)
 
     @abstractmethod
     def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         """Rename a file, over another if need be, in one step; ``None`` where it is absent."""
 
-    @abstractmethod
-    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None: ...
+    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
+        return await self._in_thread(self.move, op, source, target)

@@ -72,8 +72,6 @@ class LockDriver(Driver, ABC):
     What an ``acquire`` or ``release`` that raises or is interrupted may have written, the driver undoes or completes by itself, without waiting; where it cannot, the lease expires.
     """
 
-    __spi__ = ("acquire", "release", "renew", "unlock")
-
     @abstractmethod
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
         """Take the lock, atomically with its token; ``None`` where others have it, or were there before.
@@ -81,26 +79,26 @@ class LockDriver(Driver, ABC):
         Not re-entrant: an owner that has it is another. With ``wait``, which is given only to a driver that declares `FAIR`, it waits for its turn until the operation's deadline. For others the service asks again after growing random pauses.
         """
 
-    @abstractmethod
-    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None: ...
+    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
+        return await self._in_thread(self.acquire, op, request, wait)
 
     @abstractmethod
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
         """Let the lease last ``expiry_ms`` from now; ``False``, with nothing changed, where it has ended."""
 
-    @abstractmethod
-    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool: ...
+    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
+        return await self._in_thread(self.renew, op, request)
 
     @abstractmethod
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         """End the lease; ``False`` where it had ended. Another's lock stays."""
 
-    @abstractmethod
-    async def release_async(self, op: Operation, request: LockRequest, /) -> bool: ...
+    async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
+        return await self._in_thread(self.release, op, request)
 
     @abstractmethod
     def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         """End whatever lease of this owner holds the lock."""
 
-    @abstractmethod
-    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus: ...
+    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
+        return await self._in_thread(self.unlock, op, resource_id, owner)

@@ -325,8 +325,6 @@ class PubSubDriver(Driver, ABC):
         larger_events: what lets larger ones through, for the message that refuses one.
     """
 
-    __spi__ = ("publish", "subscribe")
-
     limits: BatchLimits = BatchLimits()
     max_event_bytes: int = 16 * 1024 * 1024
     larger_events: str = "send a reference to it instead"
@@ -339,8 +337,8 @@ class PubSubDriver(Driver, ABC):
             Those that failed alone. What concerns all raises.
         """
 
-    @abstractmethod
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures: ...
+    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
+        return await self._in_thread(self.publish, op, batch)
 
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
@@ -353,5 +351,5 @@ class PubSubDriver(Driver, ABC):
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
         """Join a group; from the return on it exists and misses nothing."""
 
-    @abstractmethod
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource: ...
+    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
+        return await self._in_thread(self.subscribe, op, request)

@@ -130,25 +130,23 @@ class RpcDriver(Driver, ABC):
     callbacks: Callbacks | None = None
     allowed_hosts: tuple[str, ...] = ()
 
-    __spi__ = ("announce", "guard", "invoke")
-
     @abstractmethod
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         """Make a call. ``op.component`` is the service."""
 
-    @abstractmethod
-    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply: ...
+    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
+        return await self._in_thread(self.invoke, op, call)
 
     @abstractmethod
     def guard(self, op: Operation, /) -> Guard:
         """Return who may call this process."""
 
-    @abstractmethod
-    async def guard_async(self, op: Operation, /) -> Guard: ...
+    async def guard_async(self, op: Operation, /) -> Guard:
+        return await self._in_thread(self.guard, op)
 
     @abstractmethod
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         """Let others find the service at ``address`` (``http://host:port``); ``instance`` is this server's own name."""
 
-    @abstractmethod
-    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement: ...
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        return await self._in_thread(self.announce, op, instance, address)

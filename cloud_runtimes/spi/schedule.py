@@ -230,8 +230,6 @@ class ScheduleDriver(Driver, ABC):
 
     by_callback: bool = False
 
-    __spi__ = ("delete", "get", "join", "list_jobs", "list_runs", "run_now", "save")
-
     @abstractmethod
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
         """Store a job.
@@ -243,47 +241,47 @@ class ScheduleDriver(Driver, ABC):
             InvalidArgumentError: it has no occurrence.
         """
 
-    @abstractmethod
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None: ...
+    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
+        return await self._in_thread(self.save, op, spec, overwrite)
 
     @abstractmethod
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         """Return a job; ``None``: there is none, or it has had its last run."""
 
-    @abstractmethod
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None: ...
+    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
+        return await self._in_thread(self.get, op, name)
 
     @abstractmethod
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
         """Return all jobs, in the order of their names. Only if `LIST_JOBS` is declared."""
 
-    @abstractmethod
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]: ...
+    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
+        return await self._in_thread(self.list_jobs, op)
 
     @abstractmethod
     def delete(self, op: Operation, name: str, /) -> None:
         """Delete a job, if it is there. A run under way ends as it does; one that waits is cancelled."""
 
-    @abstractmethod
-    async def delete_async(self, op: Operation, name: str, /) -> None: ...
+    async def delete_async(self, op: Operation, name: str, /) -> None:
+        return await self._in_thread(self.delete, op, name)
 
     @abstractmethod
     def run_now(self, op: Operation, name: str, /) -> str | None:
         """Have a job run beside its schedule as soon as a runner is free; returns the run's id, ``None``: no such job. Only if `RUN_NOW` is declared."""
 
-    @abstractmethod
-    async def run_now_async(self, op: Operation, name: str, /) -> str | None: ...
+    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
+        return await self._in_thread(self.run_now, op, name)
 
     @abstractmethod
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         """Return the history of a name, oldest first, jobs that are gone included. Only if `LIST_RUNS` is declared."""
 
-    @abstractmethod
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]: ...
+    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
+        return await self._in_thread(self.list_runs, op, name)
 
     @abstractmethod
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         """Return a member that runs jobs; ``handlers`` names the handlers of its process, as they are at each call."""
 
-    @abstractmethod
-    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource: ...
+    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
+        return await self._in_thread(self.join, op, handlers)

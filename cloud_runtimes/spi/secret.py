@@ -152,8 +152,6 @@ class SecretDriver(Driver, ABC):
     Keys are compared byte for byte; a key is never a pattern. A changed secret is served within seconds, a half-written one never.
     """
 
-    __spi__ = ("get", "get_bulk")
-
     @abstractmethod
     def get(self, op: Operation, key: str, /) -> Secret:
         """Return a secret.
@@ -162,8 +160,8 @@ class SecretDriver(Driver, ABC):
             NotFoundError: there is none; names store, key and the remedy, e.g. the variable to set.
         """
 
-    @abstractmethod
-    async def get_async(self, op: Operation, key: str, /) -> Secret: ...
+    async def get_async(self, op: Operation, key: str, /) -> Secret:
+        return await self._in_thread(self.get, op, key)
 
     @abstractmethod
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
@@ -173,5 +171,5 @@ class SecretDriver(Driver, ABC):
             BulkError: some cannot be read; the others are its ``result``.
         """
 
-    @abstractmethod
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]: ...
+    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
+        return await self._in_thread(self.get_bulk, op)

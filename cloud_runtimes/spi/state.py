@@ -83,32 +83,28 @@ class StateWrite(NamedTuple):
 class StateDriver(Driver, ABC):
     """Key-value storage of one store. Keys are compared byte for byte; an expired key is absent."""
 
-    __spi__ = ("get", "get_bulk", "list_keys", "write")
-
     @abstractmethod
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         """Return what ``key`` holds, ``None`` where it is absent."""
 
-    @abstractmethod
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None: ...
+    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
+        return await self._in_thread(self.get, op, key, consistency)
 
     @abstractmethod
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         """Return what the keys hold; absent ones are left out."""
 
-    @abstractmethod
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]: ...
+    ) -> dict[str, StoredValue]:
+        return await self._in_thread(self.get_bulk, op, keys, consistency)
 
     @abstractmethod
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         """Return keys that begin with ``prefix`` (literally), in byte order, those behind ``after`` only, at most ``limit``."""
 
-    @abstractmethod
-    async def list_keys_async(
-        self, op: Operation, prefix: str, limit: int | None, after: str | None, /
-    ) -> list[str]: ...
+    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
+        return await self._in_thread(self.list_keys, op, prefix, limit, after)
 
     @abstractmethod
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
@@ -117,7 +113,7 @@ class StateDriver(Driver, ABC):
         Atomic: all or nothing; the first that fails raises, with nothing applied. Otherwise each is tried, and the failures come back by index; an error that concerns all of them raises.
         """
 
-    @abstractmethod
     async def write_async(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]: ...
+    ) -> Mapping[int, CloudRuntimesError]:
+        return await self._in_thread(self.write, op, writes, atomic)

@@ -1,7 +1,6 @@
 """Telemetry: traces, logs and metrics, encoded as OTLP when they end, sent in the background, every drop counted."""
 
 from .._native import telemetry as _kernel
-from ..spi.telemetry import Exporter
 from ._install import install
 from ._meter import Meter, Observation
 from .service import TelemetryService
@@ -19,7 +18,6 @@ UpDownCounter = _kernel.UpDownCounter
 
 __all__ = [
     "Counter",
-    "Exporter",
     "Gauge",
     "Histogram",
     "Logger",

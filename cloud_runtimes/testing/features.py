@@ -22,7 +22,7 @@ from typing import Any, Final
 from .. import config, registry
 from ..client import SERVICES
 from ..errors import UnsupportedError
-from ..spi.blocking import Bridge
+from ..spi.executor import Executor
 
 __all__ = [
     "BACKED",
@@ -131,7 +131,7 @@ def declared() -> dict[str, dict[str, frozenset[str]]]:
     found: dict[str, dict[str, frozenset[str]]] = {}
     for name in registry.built_in(registry.COMPONENTS):
         made = registry.find(registry.COMPONENTS, name)
-        component = made(config.build(made.Settings, _SETTINGS.get(name, {}), name), plain, Bridge())
+        component = made(config.build(made.Settings, _SETTINGS.get(name, {}), name), plain, Executor())
         try:
             found[name] = {service: component.driver(service, "features").features for service in made.services}
         finally:
@@ -170,7 +170,7 @@ def runtimes() -> dict[str, dict[str, frozenset[str]]]:
             app_id="features",
             api_token=None,
         )
-        runtime = registry.find(registry.RUNTIMES, name)(settings, Bridge())
+        runtime = registry.find(registry.RUNTIMES, name)(settings, Executor())
         found[name] = {}
         try:
             for service in BACKED:

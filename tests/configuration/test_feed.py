@@ -12,9 +12,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.configuration import SqliteConfiguration
-from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSource, ConfigurationSubscription, Update
+from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.configuration._feed import Feed
 from cloud_runtimes.errors import InternalError, PermissionDeniedError, UnavailableError
+from cloud_runtimes.spi.configuration import ConfigurationSource, Update
 
 Values = dict[str, str | None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import subprocess
@@ -20,10 +19,10 @@ from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.errors import CloudRuntimesError, ConflictError, UnsupportedError
-from cloud_runtimes.spi.blocking import BlockingDriver, Bridge, LoopDriver
 from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+from cloud_runtimes.spi.state import StateDriver, StateWrite, StoredValue
 from cloud_runtimes.testing import Harness, RpcHarness
 from cloud_runtimes.testing.suites import rpc_methods
 
@@ -296,14 +295,14 @@ class DictStore:
 _DICT_FEATURES = frozenset({"etag", "first_write", "ttl", "transaction", "transaction_etag", "list_keys"})
 
 
-class DictStateInThreads(BlockingDriver, StateDriver):
-    """A fake with the sync face only."""
+class DictStateInThreads(StateDriver):
+    """A fake without async methods of its own."""
 
     features = _DICT_FEATURES
 
-    def __init__(self, store: DictStore, bridge: Bridge) -> None:
+    def __init__(self, store: DictStore, executor: Executor) -> None:
         self.store = store
-        self.bridge = bridge
+        self.executor = executor
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         return self.store.read([key]).get(key)
@@ -318,43 +317,8 @@ class DictStateInThreads(BlockingDriver, StateDriver):
         return self.store.write(writes, atomic)
 
 
-class DictStateOnLoop(LoopDriver, StateDriver):
-    """A fake with the async face only, whose one connection, as real ones do, belongs to one loop."""
-
-    features = _DICT_FEATURES
-
-    def __init__(self, store: DictStore, bridge: Bridge) -> None:
-        self.store = store
-        self.bridge = bridge
-        self._connected: asyncio.AbstractEventLoop | None = None
-
-    async def _connection(self) -> DictStore:
-        await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
-        self._connected = self._connected or loop
-        if loop is not self._connected:
-            raise RuntimeError("the connection belongs to another loop")
-        return self.store
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return (await self._connection()).read([key]).get(key)
-
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return (await self._connection()).read(keys)
-
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return (await self._connection()).keys(prefix, limit, after)
-
-    async def write_async(
-        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return (await self._connection()).write(writes, atomic)
-
-
 class DictStateRuntime(Runtime):
-    """A fake runtime that has state only: an object passed as ``CloudRuntimesClient(runtime=…)``, with a bridge of its own."""
+    """A fake runtime that has state only: an object passed as ``CloudRuntimesClient(runtime=…)``, with an executor of its own."""
 
     name = "dict"
 
@@ -362,7 +326,7 @@ class DictStateRuntime(Runtime):
         plain = config.load(
             None, services=SERVICES, endpoint=None, timeout=None, runtime=self.name, app_id="fake", api_token=None
         )
-        super().__init__(plain, Bridge())
+        super().__init__(plain, Executor())
         self._kind = kind
         self._stores = stores
         self._clocks = clocks
@@ -370,7 +334,7 @@ class DictStateRuntime(Runtime):
     def driver(self, service: str, name: str) -> Any:
         if service != "state":
             raise UnsupportedError(f"the runtime {self.name!r} has no {service}", service=service, runtime=self.name)
-        return self._kind(self._stores.setdefault(name, DictStore(self._clocks)), self.bridge)
+        return self._kind(self._stores.setdefault(name, DictStore(self._clocks)), self.executor)
 
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {}
@@ -379,11 +343,11 @@ class DictStateRuntime(Runtime):
         pass
 
     def close(self, timeout: float | None) -> None:
-        self.bridge.close(timeout)
+        self.executor.close(timeout)
 
 
 class DictStateHarness(Harness):
-    """A fake in the process whose driver has the sync face only."""
+    """A fake in the process whose driver has no async methods of its own."""
 
     name = "dict in threads"
     kind: ClassVar[type[Any]] = DictStateInThreads
@@ -407,15 +371,8 @@ class DictStateHarness(Harness):
             client.close()
 
 
-class DictStateLoopHarness(DictStateHarness):
-    """A fake in the process whose driver has the async face only."""
-
-    name = "dict on a loop"
-    kind = DictStateOnLoop
-
-
-# not in HARNESSES, which docs/features.toml pins: what they prove is the bridges, not a component
-FAKE_STATE = {harness.name: harness for harness in (DictStateHarness, DictStateLoopHarness)}
+# not in HARNESSES, which docs/features.toml pins: what it proves is the threads of the default, not a component
+FAKE_STATE = {DictStateHarness.name: DictStateHarness}
 
 
 class FileHarness(Harness):

@@ -1,4 +1,4 @@
-"""A fake lock store in the process, beside the real one: what a sidecar can do, which is no renewal, no token, no line. It proves the service's own waiting and the bridge."""
+"""A fake lock store in the process, beside the real one: what a sidecar can do, which is no renewal, no token, no line. It proves the service's own waiting and the executor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from cloud_runtimes import CloudRuntimesClient, config
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import UnsupportedError
-from cloud_runtimes.lock import Grant, LockDriver, LockRequest, UnlockStatus
-from cloud_runtimes.spi.blocking import BlockingDriver, Bridge
+from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.spi.component import Runtime
+from cloud_runtimes.spi.executor import Executor
+from cloud_runtimes.spi.lock import Grant, LockDriver, LockRequest
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Harness
 
@@ -34,12 +35,12 @@ class DictLocks:
         return found if found is not None and found[2] > self.clocks.boot_ms() else None
 
 
-class DictLock(BlockingDriver, LockDriver):  # type: ignore[misc]
-    """Its async face comes from the bridge."""
+class DictLock(LockDriver):  # type: ignore[misc]
+    """Its async face comes from the executor."""
 
-    def __init__(self, locks: DictLocks, bridge: Bridge) -> None:
+    def __init__(self, locks: DictLocks, executor: Executor) -> None:
         self._locks = locks
-        self.bridge = bridge
+        self.executor = executor
 
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
         assert not wait
@@ -82,14 +83,14 @@ class DictLockRuntime(Runtime):
         plain = config.load(
             None, services=SERVICES, endpoint=None, timeout=None, runtime=self.name, app_id="fake", api_token=None
         )
-        super().__init__(plain, Bridge())
+        super().__init__(plain, Executor())
         self._stores = stores
         self._clocks = clocks
 
     def driver(self, service: str, name: str) -> Any:
         if service != "lock":
             raise UnsupportedError(f"the runtime {self.name!r} has no {service}", service=service, runtime=self.name)
-        return DictLock(self._stores.setdefault(name, DictLocks(self._clocks)), self.bridge)
+        return DictLock(self._stores.setdefault(name, DictLocks(self._clocks)), self.executor)
 
     def declared(self) -> Mapping[tuple[str, str], str]:
         return {}
@@ -98,7 +99,7 @@ class DictLockRuntime(Runtime):
         pass
 
     def close(self, timeout: float | None) -> None:
-        self.bridge.close(timeout)
+        self.executor.close(timeout)
 
 
 class DictLockHarness(Harness):

@@ -12,7 +12,7 @@ from lock_fakes import DictLock, DictLockHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError
-from cloud_runtimes.lock import Grant, LockRequest
+from cloud_runtimes.spi.lock import Grant, LockRequest
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
 

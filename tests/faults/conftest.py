@@ -19,7 +19,7 @@ from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 
 _THEIRS = (
     "asyncio_",
-    "cloud-runtimes-bridge",
+    "cloud-runtimes-executor",
     "cloud-runtimes-lookout",
     "cloud-runtimes-rpc-worker",
     "cloud-runtimes-scheduler",

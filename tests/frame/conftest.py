@@ -15,7 +15,7 @@ from cloud_runtimes.spi import state as spi
 from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.driver import Driver
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+from cloud_runtimes.spi.state import StateDriver, StateWrite, StoredValue
 
 STORED = StoredValue(b"1", "application/json", "e1", None)
 

@@ -23,7 +23,7 @@ from cloud_runtimes._native import events
 from cloud_runtimes.components.sqlite.gate import Gate
 from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.errors import DeadlineExceededError
-from cloud_runtimes.lock import LockRequest
+from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.spi.operation import Method, Operation
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;

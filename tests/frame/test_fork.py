@@ -21,7 +21,7 @@ from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.errors import ClosedError
 from cloud_runtimes.runtimes.capa import CapaRuntime
-from cloud_runtimes.spi.blocking import Bridge
+from cloud_runtimes.spi.executor import Executor
 
 pytestmark = [
     pytest.mark.process,
@@ -193,7 +193,7 @@ def test_a_fork_beside_a_look_at_a_file(tmp_path: Path, service: str) -> None:
     settings = config.load(
         table, services=SERVICES, endpoint=None, timeout=20.0, runtime="capa", app_id="test", api_token=None
     )
-    with CloudRuntimesClient(runtime=CapaRuntime(settings, Bridge()), config=table, timeout=5) as client:
+    with CloudRuntimesClient(runtime=CapaRuntime(settings, Executor()), config=table, timeout=5) as client:
 
         def get() -> str:
             if service == "secret":

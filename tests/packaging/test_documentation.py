@@ -15,7 +15,7 @@ from builds import ROOT, environment, run
 from cloud_runtimes import CloudRuntimesClient, config, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
-from cloud_runtimes.spi.blocking import Bridge
+from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import _settings as telemetry
 
 PAGES = [
@@ -75,7 +75,7 @@ def _check_run(text: str, program: Path, tmp_path: Path) -> None:
 def test_the_configurations_load(path: str) -> None:
     for text in _blocks(path, "toml"):
         table = tomllib.loads(text)
-        bridge = Bridge()
+        executor = Executor()
         settings = config.load(
             table,
             services=SERVICES,
@@ -86,7 +86,7 @@ def test_the_configurations_load(path: str) -> None:
             api_token=None,
         )
         assert settings.runtime == "capa"
-        runtime = registry.find(registry.RUNTIMES, "capa")(settings, bridge)
+        runtime = registry.find(registry.RUNTIMES, "capa")(settings, executor)
         try:
             for service, name in runtime.declared():
                 runtime.driver(service, name)

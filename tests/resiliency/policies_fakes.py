@@ -12,12 +12,12 @@ from cloud_runtimes.resiliency._calls import Rules
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi import rpc as rpc_spi
 from cloud_runtimes.spi import state as state_spi
-from cloud_runtimes.spi.blocking import Bridge
 from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.driver import Driver
+from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.rpc import RpcCall, RpcDriver, RpcReply
-from cloud_runtimes.state import StateDriver, StateWrite, StoredValue
+from cloud_runtimes.spi.state import StateDriver, StateWrite, StoredValue
 
 STORED = StoredValue(b"1", "application/json", "e1", None)
 
@@ -150,7 +150,7 @@ class Fake(Runtime):
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self.bridge = Bridge()
+        self.executor = Executor()
 
     def attach(self, *_: Any) -> None: ...
 
@@ -167,7 +167,7 @@ class Fake(Runtime):
     def ready(self) -> None: ...
 
     def close(self, timeout: float | None) -> None:
-        self.bridge.close(timeout)
+        self.executor.close(timeout)
 
 
 def under(client: CloudRuntimesClient, targets: Mapping[str, Any], now: Callable[[], float]) -> Rules:

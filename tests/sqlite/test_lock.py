@@ -21,7 +21,8 @@ from cloud_runtimes.components.sqlite import SqliteComponent
 from cloud_runtimes.components.sqlite import lock as locks
 from cloud_runtimes.components.sqlite.lock import SqliteLock
 from cloud_runtimes.errors import ConflictError, DeadlineExceededError, LeaseLostError, UnavailableError
-from cloud_runtimes.lock import LockRequest, UnlockStatus
+from cloud_runtimes.lock import UnlockStatus
+from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.spi.operation import Method, Operation
 
 _ANY = Method("lock", "test", repeatable=False)

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from cloud_runtimes.config import ClientSettings
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.spi import pubsub as spi
-from cloud_runtimes.spi.blocking import Bridge
 from cloud_runtimes.spi.component import Runtime
 from cloud_runtimes.spi.driver import Driver
+from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import (
     AsyncEventSource,
@@ -218,7 +218,7 @@ class FakeRuntime(Runtime):
         self._made = driver
 
     settings: ClientSettings
-    bridge: Bridge
+    executor: Executor
     services: ClassVar[tuple[str, ...]] = ("pubsub",)
 
     def driver(self, service: str, name: str) -> Driver:

@@ -153,10 +153,10 @@ class FileComponent(Component):
         if service == "secret":
             from .secret import FileSecret
 
-            return FileSecret(self, name)  # type: ignore[abstract]  # BlockingDriver has made its twins
+            return FileSecret(self, name)
         from .configuration import FileConfiguration
 
-        return FileConfiguration(self)  # type: ignore[abstract]  # the bridge gives it the other face
+        return FileConfiguration(self)
 
     def ready(self) -> None:
         service = self._service

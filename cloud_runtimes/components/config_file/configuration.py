@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..._core.threads import Changes
 from ...errors import InvalidArgumentError, UnsupportedError
-from ...spi.blocking import BlockingDriver
 from ...spi.configuration import (
     SUBSCRIBE,
     ConfigurationDriver,
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["FileConfiguration"]
 
 
-class FileConfiguration(BlockingDriver, ConfigurationDriver):
+class FileConfiguration(ConfigurationDriver):
     """The keys of one file."""
 
     features = frozenset({SUBSCRIBE})
 
     def __init__(self, component: FileComponent) -> None:
-        self.bridge = component.bridge
+        self.executor = component.executor
         self._component = component
         component.configuration  # noqa: B018  # what is wrong with the settings is told before any I/O
 

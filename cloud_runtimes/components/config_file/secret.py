@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import BulkError, NotFoundError, PayloadError
-from ...spi.blocking import BlockingDriver
 from ...spi.operation import Operation
 from ...spi.secret import BULK, Secret, SecretDriver
 from . import secret_file  # noqa: F401  # loaded with the driver, not by a call
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FileSecret"]
 
 
-class FileSecret(BlockingDriver, SecretDriver):
+class FileSecret(SecretDriver):
     """Secrets of one file."""
 
     features = frozenset({BULK})
@@ -25,7 +24,7 @@ class FileSecret(BlockingDriver, SecretDriver):
         self._component = component
         self._name = name
         component.secrets  # noqa: B018  # what is wrong with the settings is told before any I/O
-        self.bridge = component.bridge
+        self.executor = component.executor
 
     def get(self, op: Operation, key: str, /) -> Secret:
         file = self._component.secrets

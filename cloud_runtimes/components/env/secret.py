@@ -44,7 +44,7 @@ class EnvSecret(SecretDriver):
         found = self._in_process(variable, key)
         if found is not None or self._component.file is None:
             return found or self._in_file(op, variable, key)
-        return await self._component.bridge.in_thread(partial(self._in_file, op, variable, key), op)
+        return await self._component.executor.in_thread(partial(self._in_file, op, variable, key), op)
 
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
         file = self._component.file
@@ -73,7 +73,7 @@ class EnvSecret(SecretDriver):
     async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
         if self._component.file is None:
             return self.get_bulk(op)
-        return await self._component.bridge.in_thread(partial(self.get_bulk, op), op)
+        return await self._component.executor.in_thread(partial(self.get_bulk, op), op)
 
     def _variable(self, key: str) -> str:
         if not _KEY.fullmatch(key):

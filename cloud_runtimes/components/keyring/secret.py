@@ -73,10 +73,10 @@ class KeyringSecret(SecretDriver):
         return self._answer(question, key)
 
     async def get_async(self, op: Operation, key: str, /) -> Secret:
-        bridge = self._component.bridge
-        library = await bridge.in_thread(_library, op)
+        executor = self._component.executor
+        library = await executor.in_thread(_library, op)
         question = _Question(library, self._service, key)
-        await bridge.in_thread(question.ask, op)
+        await executor.in_thread(question.ask, op)
         return self._answer(question, key)
 
     def _answer(self, question: _Question, key: str) -> Secret:

@@ -17,8 +17,8 @@ from ...spi.component import Component
 from ..sqlite.place import make_home
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from .memory import Space
     from .tree import Tree
 
@@ -58,8 +58,8 @@ class LocalComponent(Component):
 
     settings: LocalSettings
 
-    def __init__(self, settings: LocalSettings, context: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, context, bridge)
+    def __init__(self, settings: LocalSettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
@@ -84,7 +84,7 @@ class LocalComponent(Component):
             tree = self._trees.get(path)
             if tree is None:
                 tree = self._trees[path] = Tree(path, make, self.durable)
-        return LocalFiles(self, tree)  # type: ignore[abstract]  # the bridge has the twins
+        return LocalFiles(self, tree)
 
     def _in_memory(self, home: str, name: str) -> Driver:
         from .memory import MemoryFiles, acquire
@@ -92,7 +92,7 @@ class LocalComponent(Component):
         with self._lock:
             if self._space is None:
                 self._space = acquire(home)
-            return MemoryFiles(self.bridge, self._space, name)  # type: ignore[abstract]  # the bridge has the twins
+            return MemoryFiles(self.executor, self._space, name)
 
     def ready(self) -> None:
         """A folder is there or can be made; only a write tells."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ...errors import AlreadyExistsError, CloudRuntimesError
 from ...spi import file as spi
-from ...spi.blocking import BlockingDriver
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .failures import explain
@@ -45,7 +44,7 @@ def _explained(
     return call
 
 
-class LocalFiles(BlockingDriver, FileDriver):
+class LocalFiles(FileDriver):
     """One store: a folder."""
 
     features = frozenset(
@@ -53,7 +52,7 @@ class LocalFiles(BlockingDriver, FileDriver):
     )
 
     def __init__(self, component: LocalComponent, tree: Tree) -> None:
-        self.bridge = component.bridge
+        self.executor = component.executor
         self.tree = tree
 
     def path_of(self, name: str) -> str:
@@ -100,7 +99,7 @@ class LocalFiles(BlockingDriver, FileDriver):
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         with self.tree.root() as root:
             opened = None if root is None else self.tree.open(root, place(name), name)
-        return None if opened is None else LocalReader(self, *opened)  # type: ignore[abstract]  # the bridge has the twins
+        return None if opened is None else LocalReader(self, *opened)
 
     @_explained
     def list_files(
@@ -122,7 +121,7 @@ class LocalFiles(BlockingDriver, FileDriver):
             with self.tree.slot(root, where) as found:
                 if found is not None and not how.overwrite:
                     raise AlreadyExistsError(f"{self.path_of(name)} exists: give overwrite=True to replace it")
-            return LocalWriter(self, root, name, where, how)  # type: ignore[abstract]  # the bridge has the twins
+            return LocalWriter(self, root, name, where, how)
 
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         return self._write(op, name, chunks, how, Guard())
@@ -130,7 +129,7 @@ class LocalFiles(BlockingDriver, FileDriver):
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         guard = Guard()
         call = functools.partial(self._write, op, name, chunks, how, guard)
-        return await guard.wait(self.bridge.in_thread(call, op))
+        return await guard.wait(self.executor.in_thread(call, op))
 
     def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
         try:
@@ -158,7 +157,7 @@ class LocalFiles(BlockingDriver, FileDriver):
 
     async def delete_async(self, op: Operation, name: str, /) -> None:
         guard = Guard()
-        await guard.wait(self.bridge.in_thread(functools.partial(self._delete, op, name, guard), op))
+        await guard.wait(self.executor.in_thread(functools.partial(self._delete, op, name, guard), op))
 
     def _delete(self, op: Operation, name: str, guard: Guard) -> None:
         where = place(name)
@@ -203,7 +202,7 @@ class LocalFiles(BlockingDriver, FileDriver):
 
     async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         guard = Guard()
-        return await guard.wait(self.bridge.in_thread(functools.partial(self._copy, op, source, target, guard), op))
+        return await guard.wait(self.executor.in_thread(functools.partial(self._copy, op, source, target, guard), op))
 
     def _copy(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
         try:
@@ -230,7 +229,7 @@ class LocalFiles(BlockingDriver, FileDriver):
 
     async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         guard = Guard()
-        return await guard.wait(self.bridge.in_thread(functools.partial(self._move, op, source, target, guard), op))
+        return await guard.wait(self.executor.in_thread(functools.partial(self._move, op, source, target, guard), op))
 
     def _move(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
         if source == target:

@@ -12,7 +12,7 @@ from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, ClosedError
 from ...spi import file as spi
-from ...spi.blocking import BlockingDriver, Bridge
+from ...spi.executor import Executor
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .streams import Guard
@@ -56,11 +56,11 @@ def acquire(home: str) -> Space:
     return space
 
 
-class MemoryReader(BlockingDriver, FileReader):
+class MemoryReader(FileReader):
     """One version."""
 
-    def __init__(self, bridge: Bridge, content: bytes, found: FileInfo) -> None:
-        self.bridge = bridge
+    def __init__(self, executor: Executor, content: bytes, found: FileInfo) -> None:
+        self.executor = executor
         self.info = found
         self._content = content
 
@@ -71,11 +71,11 @@ class MemoryReader(BlockingDriver, FileReader):
         self._content = b""
 
 
-class MemoryWriter(BlockingDriver, FileWriter):
+class MemoryWriter(FileWriter):
     """What is to be one."""
 
     def __init__(self, files: MemoryFiles, name: str, how: FileWrite) -> None:
-        self.bridge = files.bridge
+        self.executor = files.executor
         self._files = files
         self._name = name
         self._how = how
@@ -100,15 +100,15 @@ class MemoryWriter(BlockingDriver, FileWriter):
         self._content = None
 
 
-class MemoryFiles(BlockingDriver, FileDriver):
+class MemoryFiles(FileDriver):
     """One store of a space."""
 
     features = frozenset(
         {spi.CONTENT_TYPE, spi.COPY, spi.ETAG, spi.EXCLUSIVE, spi.METADATA, spi.MOVE, spi.RANGE, spi.SIZES}
     )
 
-    def __init__(self, bridge: Bridge, space: Space, store: str) -> None:
-        self.bridge = bridge
+    def __init__(self, executor: Executor, space: Space, store: str) -> None:
+        self.executor = executor
         self._space = space
         self._store = store
 
@@ -137,17 +137,19 @@ class MemoryFiles(BlockingDriver, FileDriver):
 
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         held = self._files.get(name)
-        return None if held is None else MemoryReader(self.bridge, *held)  # type: ignore[abstract]  # the bridge has the twins
+        return None if held is None else MemoryReader(self.executor, *held)
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return MemoryWriter(self, name, how)  # type: ignore[abstract]  # the bridge has the twins
+        return MemoryWriter(self, name, how)
 
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         return self._write(op, name, chunks, how, Guard())
 
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         guard = Guard()
-        return await guard.wait(self.bridge.in_thread(functools.partial(self._write, op, name, chunks, how, guard), op))
+        return await guard.wait(
+            self.executor.in_thread(functools.partial(self._write, op, name, chunks, how, guard), op)
+        )
 
     def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
         try:

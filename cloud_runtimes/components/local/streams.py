@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError
-from ...spi.blocking import BlockingDriver
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
@@ -81,11 +80,11 @@ class Guard:
             mark_interrupted(error, maybe_applied)
 
 
-class LocalReader(BlockingDriver, FileReader):
+class LocalReader(FileReader):
     """A descriptor of an inode that nobody changes: files are replaced, not rewritten."""
 
     def __init__(self, files: LocalFiles, descriptor: int, found: FileInfo) -> None:
-        self.bridge = files.bridge
+        self.executor = files.executor
         self.info = found
         self._path = files.path_of(found.name)
         self._descriptor = descriptor
@@ -113,11 +112,11 @@ class LocalReader(BlockingDriver, FileReader):
                 os.close(descriptor)
 
 
-class LocalWriter(BlockingDriver, FileWriter):
+class LocalWriter(FileWriter):
     """A temporary that gets its name in the end."""
 
     def __init__(self, files: LocalFiles, root: int, name: str, place: Place, how: FileWrite) -> None:
-        self.bridge = files.bridge
+        self.executor = files.executor
         self._tree = files.tree
         self._name = name
         self._path = files.path_of(name)
@@ -190,7 +189,7 @@ class LocalWriter(BlockingDriver, FileWriter):
 
     async def commit_async(self, op: Operation, /) -> FileInfo:
         guard = Guard()
-        return await guard.wait(self.bridge.in_thread(functools.partial(self.store, op, guard), op))
+        return await guard.wait(self.executor.in_thread(functools.partial(self.store, op, guard), op))
 
     def store(self, op: Operation, guard: Guard) -> FileInfo:
         """Make it visible."""
@@ -252,7 +251,7 @@ class LocalWriter(BlockingDriver, FileWriter):
         from ..._core.threads import Background
 
         try:
-            await self.bridge.in_thread(self.abort, Operation(op.method, op.component, None))
+            await self.executor.in_thread(self.abort, Operation(op.method, op.component, None))
         except ClosedError:  # the client's pool is gone
             Background(self.abort, "cloud-runtimes-close").start()
 

@@ -18,8 +18,8 @@ from .holds import Debts
 from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from .store import Store
 
 __all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
@@ -59,8 +59,8 @@ class SqlAlchemyComponent(Component):
 
     settings: SqlAlchemySettings
 
-    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, context, bridge)
+    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
@@ -94,7 +94,7 @@ class SqlAlchemyComponent(Component):
                 found = self._stores[name] = Store(
                     name,
                     self.settings.url or self._embedded(name),
-                    self.bridge,
+                    self.executor,
                     self._workers,
                     self._debts,
                     pool_size=self.settings.pool_size,

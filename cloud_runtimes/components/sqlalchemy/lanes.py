@@ -65,7 +65,7 @@ class Direct(Lane):
 
 class Threads(Lane):
     async def call(self, store: Store, call: Call, work: Callable[[], R]) -> R:
-        return await store.bridge.in_thread(partial(_claimed, store, call, work), call.op)
+        return await store.executor.in_thread(partial(_claimed, store, call, work), call.op)
 
 
 def _claimed(store: Store, call: Call, work: Callable[[], R]) -> R:
@@ -124,7 +124,7 @@ def run(store: Store, call: Call, flow: Callable[[Lane], Coroutine[Any, Any, R]]
     """Run a flow in the sync face; ``in_loop``: on a connection of that lane."""
     try:
         if in_loop or store.only_loop:
-            return store.bridge.in_loop(flow(LOOP), call.op)
+            return store.executor.in_loop(flow(LOOP), call.op)
         return run_sync(flow(DIRECT))
     except BaseException as error:
         _given_up(store, call, error)
@@ -137,7 +137,7 @@ async def run_async(
     """Run a flow in the async face."""
     try:
         if store.loops if in_loop is None else in_loop:
-            return await store.bridge.from_loop(flow(LOOP), call.op)
+            return await store.executor.from_loop(flow(LOOP), call.op)
         return await flow(THREADS)
     except BaseException as error:
         _given_up(store, call, error)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from ...spi.blocking import Bridge
+    from ...spi.executor import Executor
     from .link import Link
 
 __all__ = ["Store"]
@@ -70,7 +70,7 @@ class Store:
         self,
         name: str,
         url: Any,
-        bridge: Bridge,
+        executor: Executor,
         workers: Workers,
         debts: Debts,
         *,
@@ -81,7 +81,7 @@ class Store:
         import sqlalchemy as sa
 
         self.name = name
-        self.bridge = bridge
+        self.executor = executor
         self.workers = workers
         self.debts = debts
         self.keys: dict[str, str | None] = {}
@@ -308,7 +308,7 @@ class Store:
             if error is not None:
                 told("what a call of a database left behind could not be ended", error)
 
-        future = self.bridge.submit(flow)
+        future = self.executor.submit(flow)
         self.under_way[future] = None
         future.add_done_callback(done)
 
@@ -354,7 +354,7 @@ class Store:
             call.reason = "the client was closed while this call was under way"
             self.stop(call)
             if not self.grace and not call.connecting:
-                self.bridge.loop().call_soon_threadsafe(task.cancel)
+                self.executor.loop().call_soon_threadsafe(task.cancel)
 
     def close(self, timeout: float | None) -> None:
         """Close the connections that are not in use; the others close when they come back."""
@@ -370,7 +370,7 @@ class Store:
                 self.workers.run(dispose) if is_main_thread() else dispose()
                 continue
             try:
-                self.bridge.submit(engine.dispose()).result(max(0.1, end - monotonic()))
+                self.executor.submit(engine.dispose()).result(max(0.1, end - monotonic()))
             except Exception:
                 continue  # a server that does not answer: the sockets close with the loop
         if self._watch is not None:

@@ -16,8 +16,8 @@ from .place import DATABASE
 
 if TYPE_CHECKING:
     from ...rpc._peers import Peers
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from .engine import Engine
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
@@ -74,8 +74,8 @@ class SqliteComponent(Component):
     settings: SqliteSettings
     clocks = Clocks()
 
-    def __init__(self, settings: SqliteSettings, context: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, context, bridge)
+    def __init__(self, settings: SqliteSettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")

@@ -15,8 +15,8 @@ from ...errors import InvalidArgumentError, UnsupportedError
 from ...spi.component import Runtime
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from .transport import Transport
 
 __all__ = ["SidecarRuntime"]
@@ -33,8 +33,8 @@ class SidecarRuntime(Runtime):
     drivers: ClassVar[Mapping[str, tuple[str, str]]]
     package: ClassVar[str]
 
-    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, bridge)
+    def __init__(self, settings: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, executor)
         self._lock = Mutex()
         self._fallback: Runtime | None = None
         for service in settings.components:
@@ -63,7 +63,7 @@ class SidecarRuntime(Runtime):
                     runtime_settings=own.fallback_settings,
                     components={name: each for name, each in own.components.items() if name not in self.drivers},
                 )
-                self._fallback = registry.find(registry.RUNTIMES, inner.runtime)(inner, self.bridge)
+                self._fallback = registry.find(registry.RUNTIMES, inner.runtime)(inner, self.executor)
             return self._fallback
 
     def declared(self) -> Mapping[tuple[str, str], str]:

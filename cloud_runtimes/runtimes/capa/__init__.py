@@ -18,8 +18,8 @@ from ...spi.component import Component, Runtime
 if TYPE_CHECKING:
     from ..._http.http1 import Endpoint
     from ...rpc._peers import Peers
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from ...spi.rpc import RpcDriver
 
 __all__ = ["CapaRuntime", "runtime"]
@@ -91,15 +91,15 @@ class CapaRuntime(Runtime):
 
     name = "capa"
 
-    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, bridge)
+    def __init__(self, settings: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, executor)
         self.capa = build(CapaSettings, settings.runtime_settings, f"{settings.origin}: [capa]")
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
         self._peers: Peers | None = None
 
-    def attach(self, settings: ClientSettings, bridge: Bridge) -> None:
-        super().attach(settings, bridge)
+    def attach(self, settings: ClientSettings, executor: Executor) -> None:
+        super().attach(settings, executor)
         self._closed = False
 
     def declared(self) -> Mapping[tuple[str, str], str]:
@@ -190,7 +190,7 @@ class CapaRuntime(Runtime):
         )
         if made.name in AT_HOME and self.capa.home is not None and not {"path", "url"} & set(table):
             table.setdefault("home", self.capa.home)
-        return made(build(made.Settings, table, where, beside="component"), self.settings, self.bridge)
+        return made(build(made.Settings, table, where, beside="component"), self.settings, self.executor)
 
     def ready(self) -> None:
         declared = self.declared().keys()

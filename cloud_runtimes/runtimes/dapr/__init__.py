@@ -18,7 +18,7 @@ from .address import GRPC_PORT, DaprSettings, addresses
 from .callbacks import DaprCallbacks
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
+    from ...spi.executor import Executor
     from .transport import DaprTransport
 
 __all__ = ["DaprRuntime", "runtime"]
@@ -61,8 +61,8 @@ class DaprRuntime(SidecarRuntime):
         "state": (".state", "DaprState"),
     }
 
-    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, bridge)
+    def __init__(self, settings: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, executor)
         own = build(DaprSettings, settings.runtime_settings, f"{settings.origin}: [dapr]")
         found = addresses(settings, own)
         token = None if settings.api_token is None else Token(settings.api_token)

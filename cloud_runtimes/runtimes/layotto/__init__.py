@@ -14,7 +14,7 @@ from .._sidecar.runtime import SidecarRuntime
 from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
+    from ...spi.executor import Executor
     from .link import LayottoLink
 
 __all__ = ["LayottoRuntime", "runtime"]
@@ -44,8 +44,8 @@ class LayottoRuntime(SidecarRuntime):
         "state": (".state", "LayottoState"),
     }
 
-    def __init__(self, settings: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, bridge)
+    def __init__(self, settings: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, executor)
         self.own = build(LayottoSettings, settings.runtime_settings, f"{settings.origin}: [layotto]")
         if self.own.actuator is not None:
             endpoint(self.own.actuator, f"{settings.origin}: [layotto] actuator")
@@ -59,7 +59,7 @@ class LayottoRuntime(SidecarRuntime):
 
         messages()  # imported here, where a fork waits for it
         self.link = LayottoLink(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
-        self.link.bridge = bridge
+        self.link.executor = executor
 
     def way(self, service: str) -> LayottoLink:
         return self.link

@@ -12,7 +12,6 @@ from typing import IO, Any, Final
 from ...errors import ClosedError, CloudRuntimesError, UnsupportedError
 from ...protocols.layotto.messages import messages
 from ...spi import file as spi
-from ...spi.blocking import BlockingDriver
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._sidecar.transport import Flow
@@ -31,13 +30,13 @@ _SIZES: Final = ("fileSize", "filesize")
 """Of ``minio``, and of ``hdfs`` and ``qiniu.oss``: the bytes to come, without which ``minio`` sends parts of half a gibibyte out of its memory."""
 
 
-class LayottoFiles(BlockingDriver, FileDriver):
+class LayottoFiles(FileDriver):
     """The files of one store of the sidecar."""
 
     features = frozenset({spi.SIZES})
 
     def __init__(self, link: LayottoLink, name: str) -> None:
-        self.bridge = link.bridge
+        self.executor = link.executor
         self.link = link
         self.store = name
         root = (link.own.file_roots or {}).get(name, "").rstrip("/")
@@ -94,7 +93,7 @@ class LayottoFiles(BlockingDriver, FileDriver):
 
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         info = self.stat(op, name)
-        return None if info is None else _Reader(self, info)  # type: ignore[abstract]
+        return None if info is None else _Reader(self, info)
 
     # -- writing ------------------------------------------------------------
 
@@ -105,7 +104,7 @@ class LayottoFiles(BlockingDriver, FileDriver):
             return self.store_content(op, name, content)
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return _Writer(self, name)  # type: ignore[abstract]
+        return _Writer(self, name)
 
     def store_content(self, op: Operation, name: str, content: IO[bytes]) -> FileInfo:
         """Store a file whose content stands in a temporary one."""
@@ -146,11 +145,11 @@ class LayottoFiles(BlockingDriver, FileDriver):
         raise UnsupportedError("Layotto cannot move files: get, put and delete them")
 
 
-class _Reader(BlockingDriver, FileReader):
+class _Reader(FileReader):
     """A file that is read from its start on."""
 
     def __init__(self, files: LayottoFiles, info: FileInfo) -> None:
-        self.bridge = files.bridge
+        self.executor = files.executor
         self.info = info
         self._files = files
         self._down: Download | None = None
@@ -176,11 +175,11 @@ class _Reader(BlockingDriver, FileReader):
             down.leave()
 
 
-class _Writer(BlockingDriver, FileWriter):
+class _Writer(FileWriter):
     """A file in the making, in a temporary one."""
 
     def __init__(self, files: LayottoFiles, name: str) -> None:
-        self.bridge = files.bridge
+        self.executor = files.executor
         self._files = files
         self._name = name
         self._content: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115

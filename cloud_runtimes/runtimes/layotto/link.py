@@ -30,7 +30,7 @@ class LayottoLink(GrpcCalls):
         own: settings of the runtime.
 
     Attributes:
-        bridge: of the client; a copy has none.
+        executor: of the client; a copy has none.
     """
 
     # it leaves what clients may do to Go's library, which ends connections with more than one ping in five minutes (grpc-go ``keepalive.EnforcementPolicy``)
@@ -67,7 +67,7 @@ class LayottoLink(GrpcCalls):
         super().__init__(target, url, secure=secure, app_id=app_id, largest=own.max_message)
         self.own = own
         self.app_id = app_id
-        self.bridge: Any = None
+        self.executor: Any = None
 
     def copy(self) -> LayottoLink:
         """Return another link to the same sidecar, with a channel of its own."""

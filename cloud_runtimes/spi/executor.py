@@ -1,6 +1,6 @@
-"""The two bridges between faces, and the driver of flows that are written once.
+"""The threads and the event loop that belong to a client.
 
-A hop to a thread or loop costs 40 to 120 µs, a read from the embedded store 3: so a bridge stands in the class line of the driver that needs it and is nobody's default.
+A hop to a thread or loop costs 40 to 120 µs, a read from the embedded store 3. So a driver that can answer without one overrides its ``_async`` methods.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .._core import fork
 from .._core.threads import Mutex
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["BlockingDriver", "Bridge", "LoopDriver"]
+__all__ = ["Blocking", "Executor"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Bridge:
-    """What one client's bridges share: a loop in a thread and a pool of threads, each started when first needed."""
+class Executor:
+    """A loop in a thread and a pool of threads, each started when first needed."""
 
     def __init__(self, threads: int = 32) -> None:
         self._threads = threads
@@ -120,7 +121,7 @@ class Bridge:
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-bridge")
+                self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-executor")
             future = self._pool.submit(call)
         return await self._awaited(future, op, "a thread of the client's pool", withdrawable=True)
 
@@ -145,7 +146,7 @@ class Bridge:
             maybe_applied = give_up()
             waiter.cancel()
             raise op.timed_out(what, maybe_applied=maybe_applied)
-        if waiter.cancelled():  # by the bridge's end
+        if waiter.cancelled():  # by the executor's end
             raise self._refusal(maybe_applied=give_up())
         return waiter.result()
 
@@ -163,78 +164,18 @@ class Bridge:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class BlockingDriver:
-    """Base of a driver whose natural face is sync: its ``_async`` methods run the others in the client's threads.
+class Blocking:
+    """Base of what has both APIs. By default an ``_async`` method runs its sibling in one of the client's threads; whatever can do better overrides it.
 
     A cancelled task leaves its thread running to the end of that call, so whether a write was applied is not known.
+
+    Attributes:
+        executor: of the client. A driver is given it before its first call; what a driver makes takes it from the driver.
     """
 
-    bridge: Bridge
+    executor: Executor
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name in _face(cls):
-            if _is_missing(cls, f"{name}_async"):
-                setattr(cls, f"{name}_async", _threaded(name))
-
-
-class LoopDriver:
-    """Base of a driver whose natural face is async: its sync methods run the others in the client's own loop.
-
-    Its ``_async`` methods run in that loop too, whichever loop the caller has: connections belong to one loop.
-    """
-
-    bridge: Bridge
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name in _face(cls):
-            if _is_missing(cls, name):
-                setattr(cls, name, _looped(f"{name}_async"))
-            inner = getattr(cls, f"{name}_async", None)
-            # also one that comes from another base, which knows nothing of loops
-            if not _is_missing(cls, f"{name}_async") and not hasattr(inner, "__homed__"):
-                setattr(cls, f"{name}_async", _homed(cast(Any, inner)))
-
-
-def _face(cls: type) -> list[str]:
-    """Name the methods that have two faces, from the SPI classes among the bases."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        names.update(getattr(base, "__spi__", ()))
-    return sorted(names)
-
-
-def _is_missing(cls: type, name: str) -> bool:
-    """Tell whether a method is at most declared; one that a driver has of its own stands."""
-    method = getattr(cls, name, None)
-    return method is None or getattr(method, "__isabstractmethod__", False)
-
-
-def _threaded(name: str) -> Callable[..., Any]:
-    async def method(self: BlockingDriver, op: Operation, /, *args: Any) -> Any:
-        return await self.bridge.in_thread(functools.partial(getattr(self, name), op, *args), op)
-
-    method.__name__ = method.__qualname__ = f"{name}_async"
-    return method
-
-
-def _looped(name: str) -> Callable[..., Any]:
-    def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
-        return self.bridge.in_loop(getattr(self, name)(op, *args), op)
-
-    method.__name__ = method.__qualname__ = name.removesuffix("_async")
-    return method
-
-
-def _homed(inner: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    async def method(self: LoopDriver, op: Operation, /, *args: Any) -> Any:
-        import asyncio
-
-        if asyncio.get_running_loop() is self.bridge.loop():
-            return await inner(self, op, *args)
-        return await self.bridge.from_loop(inner(self, op, *args), op)
-
-    method.__homed__ = True  # type: ignore[attr-defined]
-    return method
+    async def _in_thread(
+        self, call: Callable[Concatenate[Operation, P], T], op: Operation, /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self.executor.in_thread(functools.partial(call, op, *args, **kwargs), op)
