@@ -8,7 +8,6 @@ from typing import Any
 import msgpack as peer
 import msgspec
 import orjson
-import ormsgpack
 import pytest
 
 from cloud_runtimes.codec import json, msgpack
@@ -30,10 +29,9 @@ def bench_msgpack_encode(beside: Any, payload: tuple[str, Any]) -> None:
         lambda: msgpack.encode(value),
         {
             "msgspec": lambda: encode(value),
-            "ormsgpack": lambda: ormsgpack.packb(value),
             "msgpack": lambda: peer.packb(value),
         },
-        goals={"msgspec": 1.5, "ormsgpack": 1.6, "msgpack": 3.6} if name == "small event" else None,
+        goals={"msgspec": 1.5, "msgpack": 3.6} if name == "small event" else None,
     )
 
 
@@ -47,10 +45,9 @@ def bench_msgpack_decode(beside: Any, payload: tuple[str, Any]) -> None:
         lambda: msgpack.decode(data),
         {
             "msgspec": lambda: decode(data),
-            "ormsgpack": lambda: ormsgpack.unpackb(data),
             "msgpack": lambda: peer.unpackb(data),
         },
-        goals={"msgspec": 0.95, "ormsgpack": 1.0, "msgpack": 1.7} if name == "small event" else None,
+        goals={"msgspec": 0.95, "msgpack": 1.7} if name == "small event" else None,
     )
 
 

@@ -20,7 +20,6 @@ PEERS = (
     "grpcio",
     "orjson",
     "msgpack",
-    "ormsgpack",
     "msgspec",
     "cloudevents",
     "litequeue",

@@ -25,7 +25,7 @@ from writer cimport Writer, put_bytes, put_u8, write_u8, writer_bytes, writer_in
 import datetime
 
 from cloud_runtimes.codec import _limits
-from cloud_runtimes.codec._plain import Refused, located, payload_error, plain, plain_key
+from cloud_runtimes.codec._plain import Packed, Refused, located, payload_error, plain, plain_key
 from cloud_runtimes.errors import PayloadError
 
 __all__ = ["decode", "encode", "set_limits"]
@@ -104,7 +104,7 @@ _datetime = datetime.datetime
 def encode(value) -> bytes:
     """Encode a value as MessagePack, every part in its shortest form.
 
-    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are None, bool, int, float, str or bytes. Containers nest up to 128 deep.
+    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are scalars. Containers nest up to 128 deep.
 
     Raises:
         PayloadError: an int outside -2**63 … 2**64-1, a lone surrogate, a datetime without tzinfo, a set or another type; the message gives the path. What code of the user's own raised is its cause.
@@ -302,11 +302,15 @@ cdef int write_tuple(Writer* w, tuple value, int depth) except -1:
 
 
 cdef int write_other(Writer* w, object value, int depth) except -1:
-    # What is not exactly one of the builtins above; `plain` gives one of them, or one of the three here.
+    # What is not exactly one of the builtins above; `plain` gives one of them, or one of the four here.
     cdef Py_buffer view
     kind = type(value)
     if kind is _datetime:
         return write_timestamp(w, value)
+    if kind is Packed:
+        writer_reserve(w, PyBytes_GET_SIZE(value))
+        put_bytes(w, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        return 0
     if kind is not bytearray and kind is not memoryview:
         return write_value(w, plain(value), depth)
     try:

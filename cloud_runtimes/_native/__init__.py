@@ -51,7 +51,7 @@ _status = _choose()
 if TYPE_CHECKING or not _status.native:
     from . import batch_py as batch
     from . import events_py as events
-    from . import msgpack_peer as msgpack  # the reference, msgpack_py, and what may stand in for it
+    from . import msgpack_py as msgpack
     from . import payload_py as payload
     from . import telemetry_py as telemetry
 else:
@@ -79,4 +79,4 @@ def native_status() -> NativeStatus:
     from ..codec import json
 
     reason = f"{_status.reason}; JSON by {json.backend}"
-    return _status._replace(reason=reason if _status.native else f"{reason}; MessagePack by {msgpack.backend()}")
+    return _status._replace(reason=reason if _status.native else f"{reason}; MessagePack by {msgpack.backend}")

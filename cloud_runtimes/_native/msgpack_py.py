@@ -1,185 +1,170 @@
-"""MessagePack, the reference twin of the compiled kernel `_msgpack`: what this file does, that one does, byte for byte and error for error.
+"""MessagePack over the package `msgpack`: the reference twin of the compiled kernel `_msgpack`, and what runs where that is not.
 
-Rules (github.com/msgpack/msgpack/blob/master/spec.md):
+The package writes and reads. This module adds what differs here (github.com/msgpack/msgpack/blob/master/spec.md leaves it open):
 
 * Everything is written in its shortest form. An int lies in -2**63 … 2**64-1; a float is written as 64 bits, NaN and infinities too.
-* What is no builtin is first turned into one by `codec/_plain.py`. An aware datetime is the extension type -1 (timestamp).
-* Containers that are encoded nest up to 128 deep; that also ends what contains itself. A conversion of `_plain` is no level of its own. What is decoded keeps to `codec.limits`, by default as deep.
-* A container whose size changes while its items are encoded (only code of the user's own can do that) is refused.
-* Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold. Longer input (`CHECK_BYTES`) is gone through before the first object is made: what is refused then has cost its length at most.
-* Of equal keys the last wins. A timestamp becomes an aware datetime in UTC, cut to microseconds.
+* `plain.py` turns what is no builtin into one. An aware datetime is the extension type -1 (timestamp). `msgpack.Timestamp` and `msgpack.ExtType` are what the package makes of them.
+* A key is a scalar: None, bool, int, float, str, bytes or a memoryview.
+* Containers that are encoded nest up to 128 deep, which also ends what contains itself. A conversion is no level of its own. What is decoded keeps to `codec.limits`, by default as deep.
+* A container whose size changes while its items are encoded is refused; only code of the user's own can change it.
+* Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold. Input of more than 8 KiB is checked before the first object is made.
+* Of equal keys the last wins. A timestamp becomes an aware datetime in UTC, cut to microseconds. Other extension types are refused.
+
+The short way is one call of the package. The long way, in Python, converts, and finds the path or the offset of what is refused.
 """
 
 from __future__ import annotations
 
-import struct
+import sysconfig
+from builtins import type as type_of
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, NoReturn
 
-from ..codec._plain import Refused, located, payload_error, plain, plain_key
-from .msgpack_read import CHECK_BYTES, decode_whole, set_limits, whole
+from ..codec._limits import DEFAULT, refuse
+from ..codec._plain import Packed, Refused, located, payload_error, plain, plain_key
+from ..errors import PayloadError
+from .msgpack_check import check
 
-__all__ = ["CHECK_BYTES", "decode", "encode", "set_limits"]
+__all__ = ["backend", "decode", "encode", "set_limits"]
 
+backend: str
+"""Who does the work, e.g. ``"msgpack 1.2.4"``."""
+
+try:
+    from msgpack import Packer, Timestamp, unpackb, version
+
+    backend = f"msgpack {'.'.join(map(str, version))}"
+except ImportError:  # installed without dependencies: the rest works
+
+    def _missing(*arguments: Any, **options: Any) -> NoReturn:
+        raise ImportError("MessagePack needs the package msgpack: pip install msgpack")
+
+    backend = "nothing (msgpack is not installed)"
+    Packer = Timestamp = unpackb = _missing
+
+_CHECK_BYTES = 8192  # of shorter input no value takes more than 1 MiB
 _MAX_DEPTH = 128
-_MAX_COUNT = 0xFFFFFFFF
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_double = struct.Struct(">d")
+# The package sizes a list before it reads the items. So many places a level, by the levels that there can be, stay below 1 MiB.
+_PLACES, _PLACES_IF_DEEP = 512, 64
+# bytes that begin no container: a value is at most as deep as it has others
+_NO_HEADS = bytes(byte for byte in range(256) if not (0x80 <= byte < 0xA0 or 0xDC <= byte < 0xE0))
+
+# without a GIL another thread could change a list while the package writes it
+_SHORT_WAY = not sysconfig.get_config_var("Py_GIL_DISABLED")
+_packers: list[Packer] = []  # each is used by one call at a time
+_MAX_KEPT = 65_536  # a packer keeps the memory of the longest value that it wrote
+
+_limits = DEFAULT
+# up to here input can break no limit but the depth, and with so few heads not that
+_easy = _CHECK_BYTES
+_few = DEFAULT.depth
+
+
+def set_limits(depth: int, items: int, size: int) -> None:
+    """Set what `cloud_runtimes.codec.limits` holds."""
+    global _easy, _few, _limits
+    _limits = DEFAULT._replace(depth=depth, items=items, bytes=size)
+    _easy = min(_CHECK_BYTES, items, size)
+    _few = min(DEFAULT.depth, depth)
 
 
 def encode(value: Any) -> bytes:
     """Encode a value as MessagePack, every part in its shortest form.
 
-    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are None, bool, int, float, str or bytes. Containers nest up to 128 deep.
+    Besides MessagePack's own types: dataclasses (all fields), pydantic models, enum members (their value), aware datetimes (the timestamp extension), date and time (ISO 8601), UUID and Decimal (their str), tuples. Keys are scalars. Containers nest up to 128 deep.
 
     Raises:
         PayloadError: an int outside -2**63 … 2**64-1, a lone surrogate, a datetime without tzinfo, a set or another type; the message gives the path. What code of the user's own raised is its cause.
     """
+    if _SHORT_WAY:
+        try:
+            packer = _packers.pop() if _packers else Packer(strict_types=True)
+            short: bytes = packer.pack(value)
+            if len(short) <= _MAX_KEPT:
+                _packers.append(packer)
+            if len(short.translate(None, _NO_HEADS)) <= _MAX_DEPTH or _is_shallow(value, _MAX_DEPTH):
+                return short
+        except Exception:  # the long way converts it, or says what is wrong
+            pass
     out = bytearray()
     try:
-        _write(out, value, 0)
+        _write(out, Packer(strict_types=True), value, 0)
     except Exception as error:
         refused = payload_error(error)
         raise refused from refused.__cause__
     return bytes(out)
 
 
-def _write(out: bytearray, value: Any, depth: int) -> None:
-    kind = type(value)
-    if kind is str:
-        _write_str(out, value)
-    elif value is None:
-        out.append(0xC0)
-    elif kind is bool:
-        out.append(0xC3 if value else 0xC2)
-    elif kind is int:
-        _write_int(out, value)
-    elif kind is float:
-        out.append(0xCB)
-        out += _double.pack(value)
-    elif kind is dict:
-        _write_dict(out, value, depth)
-    elif kind is list or kind is tuple:
-        _write_sequence(out, value, depth)
-    elif kind is bytes:
-        _write_bin(out, value)
+def _is_shallow(value: Any, most: int) -> bool:
+    """Whether a value nests no deeper than that; an error where it holds more than dicts, lists and leaves."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [each for each in level if type_of(each) not in _LEAVES]
+        if not level:
+            return True
+        level = [each for one in level for each in (one if type_of(one) is list else one.values())]
+    return False
+
+
+def _write(out: bytearray, packer: Packer, value: Any, depth: int) -> None:
+    kind = type_of(value)
+    if kind is dict or kind is list or kind is tuple:
+        _write_container(out, packer, value, depth)
     elif kind is datetime:
-        _write_timestamp(out, value)
-    elif kind is bytearray or kind is memoryview:
-        view = memoryview(value)
-        if not view.c_contiguous:
+        out += packer.pack(_timestamp(value))
+    elif kind is memoryview:
+        if not value.c_contiguous:
             raise Refused("a memoryview that is not contiguous cannot be encoded")
-        _write_bin(out, view.tobytes())
+        out += packer.pack(value.tobytes())
+    elif kind in _SCALARS:
+        try:
+            out += packer.pack(value)
+        except OverflowError:
+            raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded") from None
+        except UnicodeEncodeError:
+            raise Refused("a str with a lone surrogate is not valid UTF-8") from None
+        except ValueError:
+            raise Refused("longer than 2**32-1 bytes") from None
+    elif kind is Packed:
+        out += value
     else:
-        _write(out, plain(value), depth)
+        _write(out, packer, plain(value), depth)
 
 
-def _write_int(out: bytearray, value: int) -> None:
-    if -32 <= value < 128:
-        out.append(value & 0xFF)
-        return
-    # tag, bytes, lowest and highest of each form, the narrowest first
-    for tag, width, low, high in _INT_FORMS:
-        if low <= value <= high:
-            out.append(tag)
-            out += value.to_bytes(width, "big", signed=value < 0)
-            return
-    raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded")
+_SCALARS = frozenset({type_of(None), bool, int, float, str, bytes, bytearray})
+_LEAVES = _SCALARS | {datetime}
 
 
-_INT_FORMS = [(0xCC + i, 1 << i, 0, (1 << (8 << i)) - 1) for i in range(4)]
-_INT_FORMS += [(0xD0 + i, 1 << i, -(1 << ((8 << i) - 1)), -1) for i in range(4)]
-
-
-def _write_str(out: bytearray, value: str) -> None:
-    try:
-        data = value.encode()
-    except UnicodeEncodeError:
-        raise Refused("a str with a lone surrogate is not valid UTF-8") from None
-    size = len(data)
-    if size < 32:
-        out.append(0xA0 | size)
-    else:
-        _write_length(out, size, 0xD9)
-    out += data
-
-
-def _write_bin(out: bytearray, data: bytes) -> None:
-    _write_length(out, len(data), 0xC4)
-    out += data
-
-
-def _write_length(out: bytearray, size: int, tag: int) -> None:
-    # str and bin: three tags in a row, for 8, 16 and 32 bits
-    if size > _MAX_COUNT:
-        raise Refused("longer than 2**32-1 bytes")
-    index = 0 if size <= 0xFF else 1 if size <= 0xFFFF else 2
-    out.append(tag + index)
-    out += size.to_bytes(1 << index, "big")
-
-
-def _write_head(out: bytearray, count: int, fix: int, wide: int, depth: int) -> None:
+def _write_container(out: bytearray, packer: Packer, value: Any, depth: int) -> None:
+    count, written = len(value), 0
+    is_dict = type_of(value) is dict
     if depth >= _MAX_DEPTH:
         raise Refused(f"nested deeper than {_MAX_DEPTH} containers (or it contains itself)")
-    if count > _MAX_COUNT:
+    if count > 0xFFFFFFFF:
         raise Refused("more than 2**32-1 items")
-    if count < 16:
-        out.append(fix | count)
-    elif count <= 0xFFFF:
-        out.append(wide)
-        out += count.to_bytes(2, "big")
-    else:
-        out.append(wide + 1)
-        out += count.to_bytes(4, "big")
-
-
-def _write_dict(out: bytearray, value: dict[Any, Any], depth: int) -> None:
-    count = len(value)
-    written = 0
-    key: Any = None
-    _write_head(out, count, 0x80, 0xDE, depth)
+    out += packer.pack_map_header(count) if is_dict else packer.pack_array_header(count)
+    step: Any = None
     try:
-        for key, item in list(value.items()):
-            if type(key) is str:
-                _write_str(out, key)
-            else:
-                _write(out, plain_key(key), _MAX_DEPTH)
-            _write(out, item, depth + 1)
+        for step, item in list(value.items()) if is_dict else enumerate(islice(value, count)):
+            if is_dict:
+                _write(out, packer, step if type_of(step) is str else plain_key(step), _MAX_DEPTH)
+            _write(out, packer, item, depth + 1)
             written += 1
-            if len(value) != count:
+            if is_dict and len(value) != count:
                 break
     except Exception as error:
-        raise located(error, key) from error.__cause__
+        raise located(error, step) from error.__cause__
     if written != count or len(value) != count:
-        raise Refused("the dict changed its size while it was encoded")
+        raise Refused(f"the {'dict' if is_dict else 'list'} changed its size while it was encoded")
 
 
-def _write_sequence(out: bytearray, value: list[Any] | tuple[Any, ...], depth: int) -> None:
-    count = len(value)
-    index = 0
-    _write_head(out, count, 0x90, 0xDC, depth)
-    try:
-        while index < count and index < len(value):
-            _write(out, value[index], depth + 1)
-            index += 1
-    except Exception as error:
-        raise located(error, index) from error.__cause__
-    if index != count or len(value) != count:
-        raise Refused("the list changed its size while it was encoded")
-
-
-def _write_timestamp(out: bytearray, value: datetime) -> None:
+def _timestamp(value: datetime) -> Timestamp:
     if value.utcoffset() is None:
         raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
     delta = value - _EPOCH
-    seconds = delta.days * 86400 + delta.seconds
-    nanoseconds = delta.microseconds * 1000
-    if 0 <= seconds <= 0xFFFFFFFF and nanoseconds == 0:
-        out += b"\xd6\xff" + seconds.to_bytes(4, "big")
-    elif 0 <= seconds < 1 << 34:
-        out += b"\xd7\xff" + (nanoseconds << 34 | seconds).to_bytes(8, "big")
-    else:
-        out += b"\xc7\x0c\xff" + nanoseconds.to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True)
+    return Timestamp(delta.days * 86400 + delta.seconds, delta.microseconds * 1000)
 
 
 def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
@@ -193,9 +178,45 @@ def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
         PayloadError: not one whole MessagePack value (with the offset), beyond `cloud_runtimes.codec.limits`, or not of `type` (with the path).
         InvalidArgumentError: `type` is no supported annotation.
     """
-    value = decode_whole(whole(data))
+    if type_of(data) is not bytes:
+        data = _contiguous(data)
+    is_read = False
+    if len(data) <= _easy:
+        try:
+            few = len(data.translate(None, _NO_HEADS)) <= _few
+            most = _PLACES if few else _PLACES_IF_DEEP
+            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=most)
+            is_read = few or _is_shallow(value, _limits.depth)
+        except Exception:  # the check has the offset
+            pass
+    if not is_read:
+        value = _decode_long(data)
     if type is not None:
         from ..codec._convert import convert
 
         return convert(value, type)
     return value
+
+
+def _contiguous(data: Any) -> bytes:
+    try:
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise BufferError
+        return view.tobytes()
+    except (TypeError, BufferError, ValueError):
+        raise PayloadError(f"cannot decode {type_of(data).__name__}: give contiguous bytes") from None
+
+
+def _no_extension(code: int, data: bytes) -> NoReturn:
+    raise ValueError(code)
+
+
+def _decode_long(data: bytes) -> Any:
+    if len(data) > _limits.bytes:
+        refuse("MessagePack", "bytes", _limits.bytes)
+    check(data, _limits)
+    try:
+        return unpackb(data, strict_map_key=False, timestamp=3)
+    except ValueError as error:  # the package's pure form has the interpreter's stack as a limit of its own
+        raise PayloadError(f"not MessagePack: {error}") from error

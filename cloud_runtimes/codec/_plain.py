@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import enum
 import sys
@@ -14,7 +15,17 @@ from typing import Any
 
 from ..errors import PayloadError
 
-__all__ = ["NONFINITE", "Refused", "has_nonfinite", "located", "payload_error", "plain", "plain_key", "render_path"]
+__all__ = [
+    "NONFINITE",
+    "Packed",
+    "Refused",
+    "has_nonfinite",
+    "located",
+    "payload_error",
+    "plain",
+    "plain_key",
+    "render_path",
+]
 
 NONFINITE = "NaN and infinities have no form in JSON"
 _MAX_ROUNDS = 8  # an enum of an enum, a model that dumps a model: more than this is one that gives itself
@@ -22,6 +33,7 @@ _MAX_ROUNDS = 8  # an enum of an enum, a model that dumps a model: more than thi
 _BUILTIN = frozenset(
     [str, int, bool, float, type(None), dict, list, tuple, bytes, bytearray, memoryview, datetime.datetime]
 )
+_MAPS = (dict, getattr(builtins, "frozendict", dict))  # Python 3.15
 _TOO_MANY_CLASSES = 1024
 _names: dict[type, tuple[str, ...]] = {}
 
@@ -34,6 +46,13 @@ class Refused(Exception):
         self.reason = reason
         self.cause = cause
         self.steps: list[object] = []
+
+
+class Packed(bytes):
+    """MessagePack that is written as it is: a value of the package's own types."""
+
+
+_KEYS = (str, int, bool, float, type(None), bytes, memoryview, Packed)
 
 
 def _as_refused(error: Exception) -> Refused:
@@ -114,9 +133,15 @@ def plain(value: Any, *, json: bool = False) -> Any:
             return str(value)
         elif callable(getattr(kind, "model_dump", None)):
             value = _dumped(value, json)
+        elif not json and _is_packages(kind):
+            return Packed(sys.modules["msgpack"].packb(value))
         else:
             return _base(value)
     raise Refused(f"a value of type {type(value).__name__} does not come down to a builtin")
+
+
+def _is_packages(kind: type) -> bool:
+    return kind in (_loaded("msgpack", "ExtType"), _loaded("msgpack", "Timestamp"))
 
 
 def _loaded(module: str, name: str) -> Any:
@@ -131,7 +156,7 @@ def _base(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    if isinstance(value, dict):
+    if isinstance(value, _MAPS):
         return dict(value.items())  # a subclass may keep another order than dict itself (OrderedDict)
     if isinstance(value, list):
         return list.copy(value)
@@ -145,14 +170,14 @@ def _base(value: Any) -> Any:
 
 
 def plain_key(key: Any) -> Any:
-    """The builtin that stands for a key of a MessagePack map: None, bool, int, float, str or bytes.
+    """What stands for a key of a MessagePack map: a scalar.
 
     Raises:
         Refused: it has another type.
     """
-    if key is None or isinstance(key, (str, int, float, bytes)):
+    if isinstance(key, _KEYS) or _is_packages(type(key)):
         result = plain(key)
-        if result is None or type(result) in (str, int, bool, float, bytes):
+        if type(result) in _KEYS:
             return result
     raise Refused(f"a key of type {type(key).__name__} cannot be encoded")
 

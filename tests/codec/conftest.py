@@ -1,12 +1,9 @@
-"""The twins of the MessagePack kernel behind one fixture, so each test body is written once: compiled, the reference, and what runs on the fallback, with and without the ormsgpack package."""
+"""The twins of the MessagePack kernel behind one fixture, so each test body is written once."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -17,8 +14,6 @@ from cloud_runtimes import codec
 
 NATIVE = "cloud_runtimes._native._msgpack"
 PYTHON = "cloud_runtimes._native.msgpack_py"
-PEER = "cloud_runtimes._native.msgpack_peer"
-TWINS = ("python", "python and ormsgpack", "python, ormsgpack blocked")
 
 
 def load_native() -> ModuleType:
@@ -31,41 +26,16 @@ def load_native() -> ModuleType:
         pytest.skip(f"the compiled kernel cannot be loaded: {error}")
 
 
-@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), *TWINS])
+@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.native_only), "python"])
 def impl(request: pytest.FixtureRequest) -> ModuleType:
     """One of the twins."""
-    return load_native() if request.param == "native" else load_python(request.param)
+    return load_native() if request.param == "native" else importlib.import_module(PYTHON)
 
 
-@pytest.fixture(params=TWINS)
-def twins(request: pytest.FixtureRequest) -> tuple[ModuleType, ModuleType]:
-    """Two twins, the compiled one first."""
-    return load_native(), load_python(request.param)
-
-
-def load_python(name: str) -> ModuleType:
-    if name == "python":
-        return importlib.import_module(PYTHON)
-    if name == "python and ormsgpack":
-        if sysconfig.get_config_var("Py_GIL_DISABLED"):
-            pytest.importorskip("ormsgpack", reason="ormsgpack has no wheel for this build")
-        module = importlib.import_module(PEER)
-        assert module.backend().startswith("ormsgpack ")
-        return module
-    return blocked()
-
-
-def blocked() -> ModuleType:
-    """The fallback's kernel, loaded anew where `import ormsgpack` fails."""
-    spec = importlib.util.find_spec(PEER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "ormsgpack", None)
-        assert module.backend() == "Python (ormsgpack is not installed)"
-    return module
+@pytest.fixture
+def twins() -> tuple[ModuleType, ModuleType]:
+    """Both twins, the compiled one first."""
+    return load_native(), importlib.import_module(PYTHON)
 
 
 @contextmanager

@@ -18,13 +18,12 @@ import pytest
 from cloud_runtimes.errors import PayloadError
 
 from . import allocation
-from .conftest import PEER, PYTHON, load_native
+from .conftest import PYTHON, load_native
 
 MIB = 1 << 20
 KERNELS = [
     pytest.param("cloud_runtimes._native._msgpack", id="native", marks=pytest.mark.native_only),
     pytest.param(PYTHON, id="python"),
-    pytest.param(PEER, id="python and ormsgpack"),
 ]
 READERS = [
     pytest.param("cloud_runtimes._native._payload", id="native", marks=pytest.mark.native_only),
@@ -36,7 +35,7 @@ MORE = {"small maps": 180, "one map": 180}
 
 def measured(module: str, function: str, table: str, name: str) -> dict[str, Any]:
     """A process for each: memory that another case left behind would be used again unseen."""
-    if not module.endswith(("_py", "_peer")):
+    if not module.endswith("_py"):
         load_native()
     done = subprocess.run(
         [sys.executable, allocation.__file__, module, function, table, name],

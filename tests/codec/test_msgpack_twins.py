@@ -207,9 +207,7 @@ sys.exit(f"{{after - before}} blocks more" if after - before > 150 else 0)
 """
 
 
-@pytest.mark.parametrize(
-    "module", [pytest.param("_msgpack", marks=pytest.mark.native_only), "msgpack_py", "msgpack_peer"]
-)
+@pytest.mark.parametrize("module", [pytest.param("_msgpack", marks=pytest.mark.native_only), "msgpack_py"])
 def test_nothing_leaks(module: str) -> None:
     if module == "_msgpack":
         load_native()

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -259,15 +258,10 @@ def result(function: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 @pytest.mark.native_only
-@pytest.mark.parametrize("decoder", ["msgpack", "msgpack, fallback", "event", "frame"])
+@pytest.mark.parametrize("decoder", ["msgpack", "event", "frame"])
 def test_mutations_and_truncations(decoder: str, rounds: Rounds, figure: Any) -> None:
-    packed = decoder.startswith("msgpack")
+    packed = decoder == "msgpack"
     native, python = twins("msgpack" if packed else "events")
-    if decoder == "msgpack, fallback":
-        if sysconfig.get_config_var("Py_GIL_DISABLED"):
-            pytest.importorskip("ormsgpack", reason="ormsgpack has no wheel for this build")
-        python = importlib.import_module("cloud_runtimes._native.msgpack_peer")
-        assert python.backend().startswith("ormsgpack ")
     for module in (native, python):
         if not packed:
             module._set_clock(lambda: 1_700_000_000_000)

@@ -96,7 +96,7 @@ def test_the_metadata(pure: Path) -> None:
     required = [each for each in metadata.get_all("Requires-Dist") or [] if "extra ==" not in each]
     assert [re.split("[<>]", each)[0] for each in required] == [
         "orjson",
-        "ormsgpack",
+        "msgpack",
         "h11",
         "starlette",
         "uvicorn",
