@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import sysconfig
 from types import ModuleType
 from typing import Any
 
@@ -92,31 +90,3 @@ def test_spans_that_end_while_an_exception_is_on_its_way(kernel: ModuleType) -> 
             fail()
     assert (sys.getrefcount(key), sys.getrefcount(value)) == before
     assert drain(into) == b""
-
-
-COUNTING = """
-import ctypes
-from cloud_runtimes._native import _telemetry as t
-
-into = t.Buffer(buffer_bytes=1 << 20, chunk_bytes=1 << 16, ready=lambda: None)
-tracer = t.Tracer(t.Traces(into, t.Limits(), t.Sampler()), 0)
-name = "name of a span".upper()
-span = tracer.start_span(name)
-count = ctypes.c_ssize_t.from_address(id(name))
-# an immortal object whose count Py_INCREF has raised in code for the limited API of Python 3.11 and before
-count.value = (1 << 32) + 1
-del span
-assert count.value == 1 << 32, hex(count.value)
-count.value = 1000
-assert name == "NAME OF A SPAN"
-"""
-
-
-@pytest.mark.native_only
-@pytest.mark.skipif(
-    sys.version_info < (3, 12) or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-    reason="not on this Python: objects are immortal, and counts have halves, from 3.12 on and with a GIL",
-)
-def test_immortal_objects_that_older_code_counts() -> None:
-    """They live on, whatever the upper half of the count holds."""
-    subprocess.run([sys.executable, "-c", COUNTING], check=True, timeout=60)
