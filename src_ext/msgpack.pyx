@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """MessagePack, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/msgpack_py.py`, which is the contract.
 
-Encoding writes into a buffer on the stack and copies the result once: first the short way (`msgpack_builtin.pxd`), which takes exact builtins only, and where that gives up the long way below. Python decides what a value that is no builtin becomes (`codec/_plain.py`, shared with the twin). Decoding reads every head in one place (`read_head`), which has checked that what the head promises is there; nothing is allocated from a declared length.
+Encoding writes into a buffer on the stack and copies the result once: first the short way (`msgpack_builtin.pxd`), which takes exact builtins only, and where that gives up the long way below. Python decides what a value that is no builtin becomes (`plain.py`, shared with the twin). Decoding reads every head in one place (`read_head`), which has checked that what the head promises is there; nothing is allocated from a declared length.
 """
 
 cimport cython
@@ -24,8 +24,8 @@ from writer cimport Writer, put_bytes, put_u8, write_u8, writer_bytes, writer_in
 
 import datetime
 
-from cloud_runtimes.codec import _limits
-from cloud_runtimes.codec._plain import Packed, Refused, located, payload_error, plain, plain_key
+from cloud_runtimes._native import hooks, limits
+from cloud_runtimes._native.plain import Packed, Refused, located, payload_error, plain, plain_key
 from cloud_runtimes.errors import PayloadError
 
 __all__ = ["decode", "encode", "set_limits"]
@@ -339,9 +339,9 @@ cdef int write_timestamp(Writer* w, object value) except -1:
 # ---------------------------------------------------------------- decoding
 
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
-cdef Py_ssize_t most_depth = _limits.DEFAULT.depth
-cdef Py_ssize_t most_items = _limits.DEFAULT.items
-cdef Py_ssize_t most_bytes = _limits.DEFAULT.bytes
+cdef Py_ssize_t most_depth = limits.DEFAULT.depth
+cdef Py_ssize_t most_items = limits.DEFAULT.items
+cdef Py_ssize_t most_bytes = limits.DEFAULT.bytes
 cdef Py_ssize_t easy = VERIFY_BYTES  # up to here input can break no limit but the depth
 
 
@@ -372,11 +372,7 @@ def decode(data, *, type=None) -> object:
         value = read_whole(&r)
     else:
         value = read_buffer(data)
-    if type is not None:
-        from cloud_runtimes.codec._convert import convert
-
-        return convert(value, type)
-    return value
+    return value if type is None else hooks.convert(value, type)
 
 
 cdef object read_buffer(object data):
@@ -399,7 +395,7 @@ cdef object read_whole(Reader* r):
     r.position = 0
     if r.size > easy:
         if r.size > most_bytes:
-            _limits.refuse("MessagePack", "bytes", most_bytes)
+            limits.refuse("MessagePack", "bytes", most_bytes)
         verify(r)
         r.position = 0
     read_head(r, &head)
@@ -500,7 +496,7 @@ cdef object read_map(Reader* r, Head* outer, int depth):
     cdef Py_ssize_t count = outer.length
     cdef dict result = {}
     if depth >= most_depth:
-        _limits.refuse("MessagePack", "depth", most_depth, outer.start)
+        limits.refuse("MessagePack", "depth", most_depth, outer.start)
     while count > 0:
         count -= 1
         read_head(r, &head)
@@ -524,7 +520,7 @@ cdef object read_array(Reader* r, Head* outer, int depth):
     cdef Py_ssize_t i
     cdef list result
     if depth >= most_depth:
-        _limits.refuse("MessagePack", "depth", most_depth, outer.start)
+        limits.refuse("MessagePack", "depth", most_depth, outer.start)
     result = PyList_New(first)
     for i in range(count):
         read_head(r, &head)
@@ -582,10 +578,10 @@ cdef int verify(Reader* r) except -1:
             if pairs[depth] and left[depth] & 1:
                 malformed("a map or an array cannot be a key", head.start)
             if depth >= most_depth:
-                _limits.refuse("MessagePack", "depth", most_depth, head.start)
+                limits.refuse("MessagePack", "depth", most_depth, head.start)
             room -= head.length
             if room < 0:
-                _limits.refuse("MessagePack", "items", most_items, head.start)
+                limits.refuse("MessagePack", "items", most_items, head.start)
             depth += 1
             pairs[depth] = head.kind == MAP
             left[depth] = 2 * head.length if head.kind == MAP else head.length

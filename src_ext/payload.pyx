@@ -19,9 +19,8 @@ from json_text cimport DEPTH_MAX, escaped_size, put_escaped, skip_space, skip_wi
 from record cimport DrawNow, Fault, Parts, Slice
 from render cimport put
 
-from cloud_runtimes._native import _events
-from cloud_runtimes.codec import _limits
-from cloud_runtimes.codec._plain import NONFINITE, has_nonfinite
+from cloud_runtimes._native import _events, hooks, limits
+from cloud_runtimes._native.plain import NONFINITE, has_nonfinite
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = ["decode_json", "encode_event", "encode_json", "set_limits", "use"]
@@ -102,9 +101,9 @@ cdef object options = None
 cdef object explained = None
 cdef object loads = None
 cdef object long_way = None
-cdef Py_ssize_t most_depth = _limits.DEFAULT.depth
-cdef Py_ssize_t most_items = _limits.DEFAULT.items
-cdef Py_ssize_t most_bytes = _limits.DEFAULT.bytes
+cdef Py_ssize_t most_depth = limits.DEFAULT.depth
+cdef Py_ssize_t most_items = limits.DEFAULT.items
+cdef Py_ssize_t most_bytes = limits.DEFAULT.bytes
 cdef Py_ssize_t easy = 2 * most_depth  # a shorter document can break no limit
 
 
@@ -117,7 +116,7 @@ def use(dumps_, default_, options_, explained_, loads_):
 def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
     """Set what `cloud_runtimes.codec.limits` holds."""
     global most_depth, most_items, most_bytes, easy
-    if not 1 <= depth <= _limits.MAX_DEPTH:
+    if not 1 <= depth <= limits.MAX_DEPTH:
         raise ValueError(f"depth={depth}")
     most_depth, most_items, most_bytes = depth, items, size
     easy = min(2 * depth, 2 * items, size)
@@ -131,7 +130,7 @@ cdef int check_grammar(const uint8_t* text, Py_ssize_t size) except -1:
     at = skip_within(text, skip_space(text, 0, size), size, most_depth, True, &fault)
     if at < 0:
         if <bytes>fault.what == b"data nested too deep":
-            _limits.refuse("JSON", "depth", most_depth, fault.at)
+            limits.refuse("JSON", "depth", most_depth, fault.at)
         raise PayloadError(f"not JSON: {fault.what.decode()} (at byte {fault.at})")
     at = skip_space(text, at, size)
     if at != size:
@@ -143,15 +142,15 @@ cdef int check_shape(const uint8_t* text, Py_ssize_t size) except -1:
     cdef bint many = size > 2 * most_items
     cdef Py_ssize_t items = many
     if size > most_bytes:
-        _limits.refuse("JSON", "bytes", most_bytes)
+        limits.refuse("JSON", "bytes", most_bytes)
     if not many and size <= FEW_BYTES and CR_openings(text, size) <= most_depth:
         return 0
     if size > CHECK_BYTES:
         check_grammar(text, size)
     if (many or size <= CHECK_BYTES) and CR_shape_bound(text, size, most_depth, &items):
-        _limits.refuse("JSON", "depth", most_depth)
+        limits.refuse("JSON", "depth", most_depth)
     if many and items > most_items and CR_entries(text, size) > most_items:
-        _limits.refuse("JSON", "items", most_items)
+        limits.refuse("JSON", "items", most_items)
     return 0
 
 
@@ -197,11 +196,7 @@ def decode_json(data, *, type=None):
     if made == NULL:
         return refuse_json()
     value = CR_owned(made)
-    if type is None:
-        return value
-    from cloud_runtimes.codec._convert import convert
-
-    return convert(value, type)
+    return value if type is None else hooks.convert(value, type)
 
 
 cdef int nonfinite(PyObject* value, Py_ssize_t* nulls) noexcept:
@@ -325,8 +320,7 @@ def encode_event(data, source, type, *, id=None, time=None, subject=None, conten
         if long_way is None:
             from cloud_runtimes._native.payload_py import encode_event_with
             from functools import partial
-            from cloud_runtimes.codec.payload import encode_payload
-            long_way = partial(encode_event_with, _events, encode_payload)
+            long_way = partial(encode_event_with, _events, hooks.encode_payload)
         return long_way(data, source, type, id, time, subject, content_type, extensions)
     payload = written(data, &parts.payload)
     if CR_openings(parts.payload.data, parts.payload.size) > DEPTH_MAX:

@@ -291,6 +291,9 @@ cdef class ReceivedEvent:
         return self._record.to_json()
 
 
+event_class = ReceivedEvent
+
+
 def receive_as(cls):
     """Set the class of what `decode_event` returns, a subclass of `ReceivedEvent`."""
     global event_class
@@ -301,11 +304,6 @@ def receive_as(cls):
 
 def decode_event(data):
     """Decode structured JSON into an event; see the twin for the rules."""
-    global event_class
-    if event_class is None:
-        import cloud_runtimes.pubsub.types  # noqa: F401  it sets the class, unless it stands on the twin
-        if event_class is None:
-            event_class = ReceivedEvent
     cdef Document document = read_document(data)
     cdef ReceivedEvent event = new_event(event_class)
     event._record = document

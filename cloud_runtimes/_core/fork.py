@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import weakref
 from typing import Any, Protocol
 
@@ -62,6 +63,10 @@ def _after_in_child() -> None:
     global _generation, importing
     _generation += 1
     importing = Mutex()
+    # before any member draws an id; by name, since kernels may be loaded after this module, or not at all
+    kernels: Any = sys.modules.get("cloud_runtimes._native")
+    if hasattr(kernels, "forked"):
+        kernels.forked()
     members = [member for _, member in sorted(_members.items())]
     for member in members:
         member.forked()

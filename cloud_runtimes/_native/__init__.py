@@ -1,6 +1,6 @@
 """Chooses the kernels, once and loudly: compiled ones or their Python twins, never a mixture.
 
-``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch`, `payload` and `telemetry` here, and other modules take them from here. A helper that is no kernel, such as `otlp_py.varint`, is imported by its own path, and so are twins for annotations.
+``CLOUD_RUNTIMES_NATIVE`` is ``auto`` (the default), ``off`` (the twins) or ``require`` (an error where the compiled kernels cannot be loaded). The twins are the reference: a kernel does what its twin does, byte for byte and error for error. Kernels are named `msgpack`, `events`, `batch`, `payload` and `telemetry` here, and other modules take them from here. A helper that is no kernel, such as `otlp_py.varint`, is imported by its own path, and so are twins for annotations. Nothing here imports anything above but `errors`: see `hooks.py`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,19 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._core import fork
+from ..errors import InvalidArgumentError
 
-__all__ = ["NativeStatus", "batch", "events", "msgpack", "native_status", "payload", "telemetry"]
+__all__ = [
+    "NativeStatus",
+    "batch",
+    "events",
+    "forked",
+    "json_backend",
+    "msgpack",
+    "native_status",
+    "payload",
+    "telemetry",
+]
 
 
 class NativeStatus(NamedTuple):
@@ -27,8 +37,6 @@ class NativeStatus(NamedTuple):
 
 
 def _choose() -> NativeStatus:
-    from ..errors import InvalidArgumentError
-
     mode = os.environ.get("CLOUD_RUNTIMES_NATIVE", "auto").strip().lower() or "auto"
     if mode not in ("auto", "off", "require"):
         raise InvalidArgumentError(f"CLOUD_RUNTIMES_NATIVE={mode!r}: give auto, off or require")
@@ -62,21 +70,31 @@ else:
     from . import _telemetry as telemetry
 
 
-class _Ids:
-    """Ids go on from a counter and from random bytes drawn in advance: a forked child must not draw its parent's."""
+_pid = os.getpid()
 
-    def forked(self) -> None:
+
+def forked() -> None:
+    """Forget, once in a forked child, the counter and the random bytes drawn in advance that ids come from: they are the parent's."""
+    global _pid
+    if os.getpid() != _pid:
+        _pid = os.getpid()
         events.reseed()
         telemetry.reseed()
 
 
-_ids = _Ids()
-fork.register(_ids)
+os.register_at_fork(after_in_child=forked)
+
+
+def json_backend() -> str:
+    """Tell who reads and writes JSON."""
+    try:
+        import orjson
+    except ImportError:
+        return "the standard library (orjson is not installed)"
+    return f"orjson {orjson.__version__}"
 
 
 def native_status() -> NativeStatus:
     """Tell whether the compiled kernels are in use, and why or why not; whether JSON goes through orjson, and who does MessagePack where they are not."""
-    from ..codec import json
-
-    reason = f"{_status.reason}; JSON by {json.backend}"
+    reason = f"{_status.reason}; JSON by {json_backend()}"
     return _status._replace(reason=reason if _status.native else f"{reason}; MessagePack by {msgpack.backend}")

@@ -355,7 +355,7 @@ def read_cloudevent(data: bytes | bytearray | memoryview | str) -> Record:
     return Frame(parse_cloudevent(data))[0]
 
 
-_event_class: Any = None
+_event_class: Any = ReceivedEvent
 
 
 def receive_as(cls: type[ReceivedEvent]) -> None:
@@ -372,10 +372,4 @@ def decode_event(data: bytes | bytearray | memoryview | str) -> Any:
     Raises:
         PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
     """
-    global _event_class
-    if _event_class is None:
-        from ..pubsub import types  # noqa: F401  it sets the class, unless it stands on the compiled kernel
-
-        if _event_class is None:
-            _event_class = ReceivedEvent
     return _event_class(read_cloudevent(data))

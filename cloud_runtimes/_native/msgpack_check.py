@@ -8,8 +8,8 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from typing import NoReturn
 
-from ..codec._limits import Limits, refuse
 from ..errors import PayloadError
+from .limits import Limits, refuse
 
 __all__ = ["check"]
 

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NoReturn
 
-from ..codec._limits import DEFAULT, refuse
-from ..codec._plain import Packed, Refused, located, payload_error, plain, plain_key
 from ..errors import PayloadError
+from . import hooks
+from .limits import DEFAULT, Limits, refuse
 from .msgpack_check import check
+from .plain import Packed, Refused, located, payload_error, plain, plain_key
 
 __all__ = ["backend", "decode", "encode", "set_limits"]
 
@@ -65,7 +66,7 @@ _few = DEFAULT.depth
 def set_limits(depth: int, items: int, size: int) -> None:
     """Set what `cloud_runtimes.codec.limits` holds."""
     global _easy, _few, _limits
-    _limits = DEFAULT._replace(depth=depth, items=items, bytes=size)
+    _limits = Limits(depth, items, size)
     _easy = min(_CHECK_BYTES, items, size)
     _few = min(DEFAULT.depth, depth)
 
@@ -191,11 +192,7 @@ def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
             pass
     if not is_read:
         value = _decode_long(data)
-    if type is not None:
-        from ..codec._convert import convert
-
-        return convert(value, type)
-    return value
+    return value if type is None else hooks.convert(value, type)
 
 
 def _contiguous(data: Any) -> bytes:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..codec._json_limits import LOOKED_AT, check
-from ..codec._limits import DEFAULT
-from ..codec._plain import NONFINITE, has_nonfinite
 from ..errors import InvalidArgumentError, PayloadError
-from . import events_py
+from . import events_py, hooks
 from .ids_py import draw_text, now_us
+from .json_limits import LOOKED_AT, check
 from .json_py import DEPTH_MAX
+from .limits import DEFAULT
+from .plain import NONFINITE, has_nonfinite
 from .record_py import check_text, escape, format_time
 
 __all__ = ["decode_json", "encode_event", "encode_event_with", "encode_json", "set_limits", "use"]
@@ -30,7 +30,6 @@ _loads: Any = None
 _depth = DEFAULT.depth
 _easy = 2 * _depth
 _short = LOOKED_AT
-_encode_payload: Any = None
 _MANY = 256
 _heads: dict[tuple[str, str], bytes] = {}
 _join = b"".join
@@ -65,11 +64,7 @@ def decode_json(data: bytes | bytearray | memoryview | str, *, type: Any = None)
         value = _loads(data)
     except ValueError as error:
         raise PayloadError(f"not JSON: {error}") from error
-    if type is None:
-        return value
-    from ..codec._convert import convert
-
-    return convert(value, type)
+    return value if type is None else hooks.convert(value, type)
 
 
 def encode_json(value: Any) -> bytes:
@@ -133,15 +128,9 @@ def encode_event(
         InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0.2 §3.1.
         PayloadError: `data` cannot be encoded.
     """
-    global _encode_payload
     common = id is None and time is None and subject is None and content_type is None and extensions is None
-    if _encode_payload is None:
-        # it imports what chose this twin
-        from ..codec.payload import encode_payload
-
-        _encode_payload = encode_payload
     if common and type_of(data) is dict:
-        payload = _encode_payload(data)[0] if _used is None else _written(data)
+        payload = hooks.encode_payload(data, None)[0] if _used is None else _written(data)
         # else it may be too deep to be copied in as it is
         if len(payload) <= 2 * DEPTH_MAX or _openings(payload) <= DEPTH_MAX:
             head = _heads.get((source, type)) if type_of(source) is type_of(type) is str else None
@@ -160,7 +149,7 @@ def encode_event(
                 )
             )
     return encode_event_with(
-        events_py, _encode_payload, data, source, type, id, time, subject, content_type, extensions
+        events_py, hooks.encode_payload, data, source, type, id, time, subject, content_type, extensions
     )
 
 

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from ._limits import Limits, limits
 
 __all__ = ["Limits", "cloudevents", "json", "limits", "msgpack"]
 
 if TYPE_CHECKING:
     from . import cloudevents, json, msgpack
+    from ._limits import Limits, limits
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("Limits", "limits"):
+        value = globals()[name] = getattr(import_module(f"{__name__}._limits"), name)
+        return value
     if name in __all__:
-        from importlib import import_module
-
         return import_module(f"{__name__}.{name}")  # binds the name here, so this runs once
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

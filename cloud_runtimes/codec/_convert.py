@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from .._native import hooks
 from ..errors import InvalidArgumentError, PayloadError
 from ._convert_classes import Converter, Path, class_converter, expected, fail, short
 
@@ -262,3 +263,5 @@ _SEQUENCES: dict[Any, Callable[[Any], Any]] = {
     abc.MutableSet: set,
 }
 _MAPPINGS = frozenset([dict, abc.Mapping, abc.MutableMapping])
+
+hooks.convert = convert

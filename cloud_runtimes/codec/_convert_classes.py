@@ -11,8 +11,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from .._native.plain import Refused, plain, render_path
 from ..errors import InvalidArgumentError, PayloadError
-from ._plain import Refused, plain, render_path
 
 __all__ = ["Converter", "Path", "class_converter", "expected", "fail", "name_of", "short"]
 

@@ -11,9 +11,10 @@ from json.encoder import encode_basestring as _quote
 from math import isfinite
 from typing import Any, NoReturn
 
+from .._native.json_limits import check
+from .._native.plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
 from ..errors import PayloadError
-from ._json_limits import check
-from ._plain import NONFINITE, Refused, has_nonfinite, located, payload_error, plain
+from ._convert import convert
 
 __all__ = ["decode", "default", "encode"]
 
@@ -197,11 +198,7 @@ def decode(data: bytes | bytearray | memoryview | str) -> Any:
 def decode_into(data: bytes | bytearray | memoryview | str, *, type: Any = None) -> Any:
     """Decode as `json.decode` does."""
     value = decode(data)
-    if type is None:
-        return value
-    from ._convert import convert
-
-    return convert(value, type)
+    return value if type is None else convert(value, type)
 
 
 def _contiguous(data: bytes | bytearray | memoryview) -> bytes:

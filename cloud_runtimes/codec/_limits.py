@@ -1,37 +1,19 @@
-"""How much one decoded document may hold: the limits on decoding MessagePack and JSON, the same in both kernels.
+"""The limits on decoding MessagePack and JSON, handed to the kernels.
 
-They are one setting of the process and no argument of `decode`: most documents are decoded by services on their own, where no caller could hand an argument in, and what a process can bear is known by who runs it. A kernel keeps them in plain variables, so that a document too small to break any of them costs one comparison.
+They are one setting of the process. Most documents are decoded by services, where no caller could give an argument, and who runs the process knows what it can bear.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, NoReturn
+from typing import Final
 
-from ..errors import InvalidArgumentError, PayloadError
+from .._native import json_limits, msgpack, payload
+from .._native.limits import DEFAULT, MAX_DEPTH, Limits
+from ..errors import InvalidArgumentError
 
-__all__ = ["DEFAULT", "MAX_DEPTH", "Limits", "current", "limits", "refuse"]
-
-MAX_DEPTH: Final = 512
-"""The most that `depth` can be: what a stack of 128 KiB holds, which is what threads have on musl."""
+__all__ = ["Limits", "limits"]
 
 _COUNT_MAX: Final = 0x7FFF_FFFF_FFFF
-
-
-class Limits(NamedTuple):
-    """What one document may hold.
-
-    Attributes:
-        depth: containers within each other.
-        items: entries of all containers together: an element of an array counts one, a key with its value counts one.
-        bytes: length of the encoded document.
-    """
-
-    depth: int
-    items: int
-    bytes: int
-
-
-DEFAULT: Final = Limits(depth=128, items=1_000_000, bytes=64 * 1024 * 1024)
 _now = DEFAULT
 
 
@@ -55,29 +37,7 @@ def limits(*, depth: int | None = None, items: int | None = None, bytes: int | N
         if type(value) is not int or not 1 <= value <= most:
             raise InvalidArgumentError(f"limits({name}={value!r}): give an int of 1 to {most:,}")
     if given:
-        from .._native import msgpack, payload
-
         _now = _now._replace(**given)
-        msgpack.set_limits(*_now)
-        payload.set_limits(*_now)
+        for kernel in (msgpack, payload, json_limits):
+            kernel.set_limits(*_now)
     return _now
-
-
-def current() -> Limits:
-    """Return what is in force."""
-    return _now
-
-
-def refuse(kind: str, name: str, limit: int, at: int | None = None) -> NoReturn:
-    """Refuse a document of `kind` that breaks the limit of that name; what both kernels say.
-
-    Raises:
-        PayloadError: always.
-    """
-    what = {
-        "depth": f"nested deeper than {limit} containers",
-        "items": f"of more than {limit} items",
-        "bytes": f"of more than {limit} bytes",
-    }[name]
-    place = "" if at is None else f" (at byte {at})"
-    raise PayloadError(f"{kind} {what}{place}: allow it with cloud_runtimes.codec.limits({name}=...), or send less")

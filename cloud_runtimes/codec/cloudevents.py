@@ -6,6 +6,8 @@ Mechanism: the payload is encoded as everywhere (`codec.payload`), and the event
 from __future__ import annotations
 
 from .._native import events, payload
+from ..pubsub import types  # noqa: F401  what `decode` returns
+from . import payload as _payload  # noqa: F401  what encodes data of other content types
 
 __all__ = ["decode", "encode"]
 

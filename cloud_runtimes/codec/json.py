@@ -9,6 +9,7 @@ from builtins import type as _type
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .._native import json_backend
 from .._native import payload as _kernel
 from ..errors import PayloadError
 from . import _json_std
@@ -31,11 +32,9 @@ def reader() -> tuple[Any, ...]:
     return orjson.dumps, default, options, _explained, orjson.loads
 
 
-def _with_orjson() -> tuple[str, Callable[[Any], bytes], Callable[..., Any]]:
-    import orjson
-
+def _with_orjson() -> tuple[Callable[[Any], bytes], Callable[..., Any]]:
     _kernel.use(*reader())
-    return f"orjson {orjson.__version__}", _kernel.encode_json, _kernel.decode_json
+    return _kernel.encode_json, _kernel.decode_json
 
 
 def _explained(value: Any, error: Exception) -> BaseException:
@@ -52,13 +51,13 @@ def _explained(value: Any, error: Exception) -> BaseException:
     return unexplained
 
 
-backend: str
+backend = json_backend()
 """Who does the work, e.g. ``"orjson 3.13.0"``."""
 
 try:
-    backend, encode, _decode = _with_orjson()
+    encode, _decode = _with_orjson()
 except ImportError:
-    backend, encode, _decode = "the standard library (orjson is not installed)", _json_std.encode, _json_std.decode_into
+    encode, _decode = _json_std.encode, _json_std.decode_into
 
 
 if TYPE_CHECKING:

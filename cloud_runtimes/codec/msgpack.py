@@ -1,6 +1,6 @@
 """MessagePack: the kernel's bytes, with conversion into a type.
 
-The rules (forms, limits, timestamps) stand in `cloud_runtimes/_native/msgpack_py.py`, what values become in `_plain.py`.
+The rules (forms, limits, timestamps) stand in `cloud_runtimes/_native/msgpack_py.py`, what values become in `plain.py` beside it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from builtins import type as _type
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._native import msgpack as _kernel
+from . import _convert  # noqa: F401  what `type` is converted by
 
 __all__ = ["decode", "encode"]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .._native import hooks
 from ..errors import InvalidArgumentError, PayloadError
+from ._convert import convert
 from .json import _decode as _decode_json
 from .json import decode as _decode_json_into
 from .json import encode as _encode_json
@@ -141,8 +143,6 @@ def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> A
         value = data
     if type is None:
         return value
-    from ._convert import convert
-
     if kind == "text":
         return convert(value, type)
     try:
@@ -151,3 +151,6 @@ def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> A
         raise PayloadError(
             f"content_type={content_type!r} stands for bytes: {error} (give type=bytes, or send it as {JSON} or {MSGPACK})"
         ) from error
+
+
+hooks.encode_payload = encode_payload

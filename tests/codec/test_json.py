@@ -38,7 +38,7 @@ def json(request: pytest.FixtureRequest) -> Backend:
     if request.param == "std":
         return Backend(_json_std.encode, _json_std.decode)
     pytest.importorskip("orjson")
-    _, encode, decode = codec._with_orjson()
+    encode, decode = codec._with_orjson()
     return Backend(encode, decode)
 
 

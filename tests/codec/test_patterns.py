@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes._http.http1 import _HEADER
-from cloud_runtimes.codec._json_limits import check
+from cloud_runtimes._native.json_limits import check
 from cloud_runtimes.codec.payload import content_kind
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 from cloud_runtimes.runtimes._sidecar.values import is_exact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -126,3 +127,29 @@ def test_forked_child_draws_anew(events: ModuleType) -> None:
     assert theirs == sorted(theirs)
     assert not mine.intersection(theirs)
     assert len({raw[12:] for raw in mine}.intersection(raw[12:] for raw in theirs)) < 5
+
+
+FORKED = """
+import os
+from cloud_runtimes import _fork
+from cloud_runtimes._native import events
+
+class Member:
+    def forked(self):
+        os.write(writer, events.uuid7())
+        os._exit(0)
+
+member = Member()
+_fork.register(member)
+events.uuid7()
+reader, writer = os.pipe()
+os.waitpid(os.fork(), 0)
+assert os.read(reader, 16)[12:] != events.uuid7()[12:]
+"""
+
+
+@pytest.mark.process
+def test_what_is_called_in_a_forked_child_draws_anew() -> None:
+    """Where the kernels are loaded after what calls it, too."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,9 +9,9 @@ import re
 from typing import Any
 
 from ..errors import PayloadError
-from . import _limits
+from .limits import DEFAULT, Limits, refuse
 
-__all__ = ["LOOKED_AT", "check"]
+__all__ = ["LOOKED_AT", "check", "set_limits"]
 
 # Longer documents are always looked at: orjson reads into a tree of its own, up to nine times as large, before it refuses one that is cut off.
 LOOKED_AT = 131_072
@@ -22,6 +22,13 @@ _PIECE = 16_384  # `re.sub` keeps an object for each string
 _SHAPE = bytes(
     0x5B if byte in b"[{" else 0x5D if byte in b"]}" else 0x2C if byte == 0x2C else 0x30 for byte in range(256)
 )
+_limits = DEFAULT
+
+
+def set_limits(depth: int, items: int, size: int) -> None:
+    """Set what `cloud_runtimes.codec.limits` holds."""
+    global _limits
+    _limits = Limits(depth, items, size)
 
 
 def check(data: Any) -> None:
@@ -30,7 +37,7 @@ def check(data: Any) -> None:
     Raises:
         PayloadError: with the limit and the remedy.
     """
-    limits = _limits.current()
+    limits = _limits
     if isinstance(data, str):
         size = len(data)  # characters, which have one byte to four each
         if size <= limits.bytes < 4 * size and not data.isascii():
@@ -42,7 +49,7 @@ def check(data: Any) -> None:
     else:
         return
     if size > limits.bytes:
-        _limits.refuse("JSON", "bytes", limits.bytes)
+        refuse("JSON", "bytes", limits.bytes)
     if size <= 2 * min(limits.depth, limits.items):
         return
     text: Any = data
@@ -73,11 +80,11 @@ def _shape(text: bytes | bytearray) -> bytearray:
     return shape
 
 
-def _check_shape(text: bytes | bytearray, limits: _limits.Limits) -> None:
+def _check_shape(text: bytes | bytearray, limits: Limits) -> None:
     shape = _shape(text)
     # each comma is followed by an entry, each bracket too, unless it closes at once
     if shape.count(b",") + shape.count(b"[") - shape.count(b"[]") > limits.items:
-        _limits.refuse("JSON", "items", limits.items)
+        refuse("JSON", "items", limits.items)
     shape = shape.translate(None, b"0,")
     for _ in range(limits.depth):
         inner = shape.replace(b"[]", b"")
@@ -85,6 +92,6 @@ def _check_shape(text: bytes | bytearray, limits: _limits.Limits) -> None:
             break
         shape = inner
     if b"[]" in shape or shape.count(b"[") > limits.depth:
-        _limits.refuse("JSON", "depth", limits.depth)
+        refuse("JSON", "depth", limits.depth)
     if shape:
         raise PayloadError("not JSON: a bracket that is not closed, or not opened")

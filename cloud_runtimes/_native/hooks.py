@@ -1,0 +1,17 @@
+"""What the kernels call above themselves.
+
+The modules that have it hand it down when they are imported. So `_native` imports nothing above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["convert", "encode_payload"]
+
+convert: Callable[[Any, Any], Any]
+"""Gives decoded data as a value of a type; `codec._convert` sets it, which `codec.json` and `codec.msgpack` import."""
+
+encode_payload: Callable[[Any, str | None], tuple[bytes, str]]
+"""Encodes a value by its content type; `codec.payload` sets it, which `codec.cloudevents` imports."""
