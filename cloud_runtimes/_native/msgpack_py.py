@@ -114,7 +114,10 @@ def _write(out: bytearray, packer: Packer, value: Any, depth: int) -> None:
     if kind is dict or kind is list or kind is tuple:
         _write_container(out, packer, value, depth)
     elif kind is datetime:
-        out += packer.pack(_timestamp(value))
+        if value.utcoffset() is None:
+            raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
+        delta = value - _EPOCH
+        out += packer.pack(Timestamp(delta.days * 86400 + delta.seconds, delta.microseconds * 1000))
     elif kind is memoryview:
         if not value.c_contiguous:
             raise Refused("a memoryview that is not contiguous cannot be encoded")
@@ -161,13 +164,6 @@ def _write_container(out: bytearray, packer: Packer, value: Any, depth: int) -> 
         raise Refused(f"the {'dict' if is_dict else 'list'} changed its size while it was encoded")
 
 
-def _timestamp(value: datetime) -> Timestamp:
-    if value.utcoffset() is None:
-        raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
-    delta = value - _EPOCH
-    return Timestamp(delta.days * 86400 + delta.seconds, delta.microseconds * 1000)
-
-
 def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
     """Decode one MessagePack value that fills `data`.
 
@@ -179,17 +175,13 @@ def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:
         PayloadError: not one whole MessagePack value (with the offset), beyond `cloud_runtimes.codec.limits`, or not of `type` (with the path).
         InvalidArgumentError: `type` is no supported annotation.
     """
-    if type_of(data) is not bytes:
-        data = _contiguous(data)
     is_read = False
-    if len(data) <= _easy:
-        try:
-            few = len(data.translate(None, _NO_HEADS)) <= _few
-            most = _PLACES if few else _PLACES_IF_DEEP
-            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=most)
-            is_read = few or _is_shallow(value, _limits.depth)
-        except Exception:  # the check has the offset
-            pass
+    try:
+        if len(data) <= _easy and len(data.translate(None, _NO_HEADS)) <= _few:  # type: ignore[union-attr]
+            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=_PLACES)
+            is_read = True
+    except Exception:  # a memoryview, or input whose fault the long way finds
+        pass
     if not is_read:
         value = _decode_long(data)
     return value if type is None else hooks.convert(value, type)
@@ -209,8 +201,18 @@ def _no_extension(code: int, data: bytes) -> NoReturn:
     raise ValueError(code)
 
 
-def _decode_long(data: bytes) -> Any:
-    if len(data) > _limits.bytes:
+def _decode_long(data: Any) -> Any:
+    if type_of(data) is not bytes:
+        return decode(_contiguous(data))
+    if len(data) <= _easy:
+        try:
+            most = _PLACES_IF_DEEP
+            value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_no_extension, max_array_len=most)
+            if _is_shallow(value, _limits.depth):
+                return value
+        except Exception:  # the check has the offset
+            pass
+    elif len(data) > _limits.bytes:
         refuse("MessagePack", "bytes", _limits.bytes)
     check(data, _limits)
     try:
