@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, embedsignature=True, embedsignature.format=clinic
 """Events, compiled: the same bytes, values and errors as its twin `cloud_runtimes/_native/events_py.py`, which is the contract.
 
-An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `Record` points into it, or into the JSON of one event (`views.pxi`).
+An event is a record, a batch of them a frame (docs/log-format.md). A record is taken apart into slices that borrow (`record.pxd`), measured, and written once into a bytes object of exactly its size; JSON is made the same way (`json_text.pxd`, `cloudevent.pxd`). A `Frame` checks every length when it is made and keeps the offsets; a `EventRecord` points into it, or into the JSON of one event (`views.pxi`).
 """
 
 cimport cython
@@ -29,13 +29,14 @@ from record cimport (
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
 from render cimport Rendering, prepare, put_event
+from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
 from collections.abc import Mapping
 
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
-    "Frame", "Marks", "ReceivedEvent", "Record", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "parse_cloudevent",
+    "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame", "decode_event", "encode_record", "mark_records", "parse_cloudevent",
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
@@ -238,14 +239,19 @@ def render_cloudevent(record, source, type):
     return rendered(&parts, source_text, type_text)
 
 
-cdef bytes rendered(const Parts* parts, Slice source, Slice type_):
-    cdef Rendering rendering
+cdef int measure(Rendering* rendering, const Parts* parts, Slice source, Slice type_) except -1:
     cdef const char* broken
     if parts.flags & EXTENSIONS:
         read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False)
-    broken = prepare(&rendering, parts, source, type_)
+    broken = prepare(rendering, parts, source, type_)
     if broken != NULL:
         raise PayloadError(f"record: {broken[2:strlen(broken) - 3].decode()} is not UTF-8")
+    return 0
+
+
+cdef bytes rendered(const Parts* parts, Slice source, Slice type_):
+    cdef Rendering rendering
+    measure(&rendering, parts, source, type_)
     cdef bytes out = PyBytes_FromStringAndSize(NULL, rendering.size)
     put_event(&rendering, <uint8_t*>PyBytes_AS_STRING(out))
     return out
@@ -302,11 +308,12 @@ def parse_cloudevent(data, topic=""):
 
 
 def read_cloudevent(data):
-    """Check structured JSON and return a `Record` that points into it; see the twin for the rules."""
+    """Check structured JSON and return a `EventRecord` that points into it; see the twin for the rules."""
     return read_document(data)
 
 
 include "views.pxi"
+include "template.pxi"
 
 
 cdef uint32_t fnv1a(Slice text) noexcept:
@@ -320,7 +327,7 @@ cdef uint32_t fnv1a(Slice text) noexcept:
 
 @cython.final
 cdef class Frame:
-    """A checked frame; a sequence of `Record`. See the twin for the errors."""
+    """A checked frame; a sequence of `EventRecord`. See the twin for the errors."""
 
     cdef bytes body
     cdef uint32_t* offsets      # of each record, and of the end
@@ -382,7 +389,7 @@ cdef class Frame:
 
     def __getitem__(self, Py_ssize_t index):
         cdef const uint8_t* record = self.at(index)
-        cdef Record result = Record.__new__(Record)
+        cdef EventRecord result = EventRecord.__new__(EventRecord)
         result.owner = self
         result.record = record
         return result
@@ -398,11 +405,11 @@ cdef class Frame:
         parts_read(self.at(index), &parts)
         return parts.expires
 
-    def deliver(self, Py_ssize_t start, places, int64_t now_us, held, list out not None):
+    def deliver(self, Py_ssize_t start, places, int64_t now_us, marks, list out not None):
         """Append the record of each place; see the twin."""
         cdef Parts parts
         cdef const uint8_t* at
-        cdef Record record
+        cdef ClaimedRecord record
         cdef Py_ssize_t place
         cdef list expired = []
         for number in places:
@@ -413,10 +420,10 @@ cdef class Frame:
                 if parts.expires <= now_us:
                     expired.append(number)
                     continue
-            record = Record.__new__(Record)
+            record = ClaimedRecord.__new__(ClaimedRecord)
             record.owner = self
             record.record = at
-            record.held = held
+            record.marks = marks
             record.place = place
             out.append(record)
         return expired
@@ -436,6 +443,21 @@ cdef class Frame:
         if len(<list>found[parts]) == self.count:
             found[parts] = range(self.count)
         return found
+
+    def structured(self):
+        """Each record as structured JSON; see the twin."""
+        cdef const uint8_t* body = <const uint8_t*>PyBytes_AS_STRING(self.body)
+        cdef Parts parts
+        cdef Py_ssize_t index
+        cdef list out = []
+        for index in range(self.count):
+            parts_read(body + self.offsets[index], &parts)
+            out.append(rendered(&parts, self.header[0], self.header[1]))
+        return out
+
+    def render(self, template):
+        """All records in one buffer, by a template; see the twin."""
+        return render_frame(self, template)
 
     def select(self, indices):
         """A new frame with the same header and these records, in this order (`IndexError`)."""

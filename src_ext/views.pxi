@@ -3,13 +3,11 @@
 
 @cython.freelist(64)
 @cython.no_gc
-cdef class Record:
+cdef class EventRecord:
     """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
 
     cdef object owner           # the Frame; or the document, as bytes or text
     cdef const uint8_t* record
-    cdef readonly object held   # once it is delivered: the marks of its slice, and its place there
-    cdef readonly Py_ssize_t place
 
     cdef const Parts* read(self, Parts* room) except NULL:
         # Where the parts are, or in `room`.
@@ -148,8 +146,16 @@ cdef class Record:
 
 
 @cython.final
+cdef class ClaimedRecord(EventRecord):
+    """A record of a slice that a member of a group holds: what settles it is itself."""
+
+    cdef readonly object marks  # of the slice
+    cdef readonly Py_ssize_t place
+
+
+@cython.final
 @cython.no_gc
-cdef class Document(Record):
+cdef class Document(EventRecord):
     """A view of a structured CloudEvent in JSON, checked; its texts stay where they are until they are asked for."""
 
     cdef Parts parts
@@ -239,7 +245,7 @@ cdef class ReceivedEvent:
     @property
     def id(self):
         """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
-        return (<Record>self._record).id_text() if isinstance(self._record, Record) else self._record.id
+        return (<EventRecord>self._record).id_text() if isinstance(self._record, EventRecord) else self._record.id
 
     @property
     def source(self):
@@ -400,12 +406,12 @@ cdef class Marks:
 
 def mark_records(records):
     """Mark the places of delivered records as settled; see the twin."""
-    cdef Record record
+    cdef ClaimedRecord record
     cdef Marks marks
     cdef list marked = []
     for found in records:
-        record = <Record?>found
-        marks = <Marks?>record.held
+        record = <ClaimedRecord?>found
+        marks = <Marks?>record.marks
         if not marks.void and marks.mark(record.place):
             marked.append(record)
     return marked

@@ -1,6 +1,6 @@
 """Events in Python: ids, records, frames, CloudEvents; the twin and the contract of ``src_ext/events.pyx``.
 
-Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `Record` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py`, `json_py` and `cloudevents_py`.
+Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `EventRecord` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py`, `json_py` and `cloudevents_py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from .record_py import check_record, check_text, encode_record, read_varint
 
 __all__ = [
     "_set_clock",
+    "ClaimedRecord",
+    "EventRecord",
     "Frame",
     "Marks",
     "ReceivedEvent",
-    "Record",
     "all_settled",
     "build_frame",
     "decode_event",
@@ -73,7 +74,7 @@ def render_cloudevent(record: bytes, source: str, type: str) -> bytes:
 
 
 class Frame:
-    """A checked frame; a sequence of `Record`.
+    """A checked frame; a sequence of `EventRecord`.
 
     Raises:
         PayloadError: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end.
@@ -122,9 +123,9 @@ class Frame:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> EventRecord:
         self._check(index)
-        return Record(self, _Fields(self._body, self._offsets[index]))
+        return EventRecord(self, _Fields(self._body, self._offsets[index]))
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self._offsets) - 1:
@@ -145,15 +146,15 @@ class Frame:
         start: int,
         places: Iterable[int],
         now_us: int,
-        held: Any,
+        marks: Any,
         out: list[Any],
     ) -> list[int]:
-        """Append the record of each place behind `start`, with its ``held`` and ``place``; return the places that expired (`IndexError`).
+        """Append a `ClaimedRecord` of each place behind `start`; return the places that expired (`IndexError`).
 
         Args:
             start, places: record `start` + place.
             now_us: microseconds since 1970 UTC.
-            held: the `Marks` of the slice that begins with `start`.
+            marks: the `Marks` of the slice that begins with `start`.
             out: what they are appended to.
         """
         expired = []
@@ -161,9 +162,7 @@ class Frame:
             if 0 < self.expires(start + place) <= now_us:
                 expired.append(place)
             else:
-                record = self[start + place]
-                record.held, record.place = held, place
-                out.append(record)
+                out.append(ClaimedRecord(self, _Fields(self._body, self._offsets[start + place]), marks, place))
         return expired
 
     def partition(self, parts: int) -> list[Sequence[int]]:
@@ -181,11 +180,57 @@ class Frame:
             found[parts] = range(len(self))
         return found
 
+    def structured(self) -> list[bytes]:
+        """Each record as CloudEvents structured JSON."""
+        return [record.to_json() for record in map(self.__getitem__, range(len(self)))]
+
+    def render(self, template: Iterable[bytes | str | range]) -> bytes:
+        """All records in one buffer, each by a template: what a broker's protocol has around an event.
+
+        Args:
+            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one. A range is the decimal length of those parts together, none of which is a length.
+
+        Raises:
+            ValueError: the template is none.
+        """
+        parts = check_template(template)
+        out: list[bytes] = []
+        for index in range(len(self)):
+            fields = _Fields(self._body, self._offsets[index])
+            found = {"json": b"", "id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
+            if "json" in parts:
+                found["json"] = self[index].to_json()
+            pieces = [
+                part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
+            ]
+            out += [
+                b"%d" % sum(map(len, pieces[part.start : part.stop])) if isinstance(part, range) else piece
+                for part, piece in zip(parts, pieces, strict=True)
+            ]
+        return b"".join(out)
+
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
         records = [self.record_bytes(index) for index in indices]
         head = self._body[:4] + len(records).to_bytes(4, "little") + self._body[8 : self._first]
         return head + b"".join(records)
+
+
+def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str | range]:
+    """Return the parts of a template; refuse what is none (`ValueError`)."""
+    parts = list(template)
+    if len(parts) > 32:
+        raise ValueError("a template has at most 32 parts")
+    for part in parts:
+        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key"):
+            raise ValueError(f"a template has bytes, ranges, 'json', 'id' and 'key', not {part!r}")
+    for number, part in enumerate(parts):
+        if isinstance(part, range):
+            if not 0 <= part.start <= part.stop <= len(parts):
+                raise ValueError(f"part {number} of the template is the length of parts that are not there")
+            if any(isinstance(other, range) for other in parts[part.start : part.stop]):
+                raise ValueError(f"part {number} of the template is the length of a length")
+    return parts
 
 
 def fnv1a(data: bytes) -> int:
@@ -249,20 +294,14 @@ class _Fields:
         )
 
 
-class Record:
-    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched.
+class EventRecord:
+    """A view of one event in a frame. A text that is not UTF-8 raises `PayloadError` when it is touched."""
 
-    Attributes:
-        held, place: once it is delivered: the `Marks` of its slice, and its place there.
-    """
-
-    __slots__ = ("_fields", "_frame", "held", "place")
+    __slots__ = ("_fields", "_frame")
 
     def __init__(self, frame: Frame, fields: _Fields) -> None:
         self._frame = frame
         self._fields = fields
-        self.held: Any = None
-        self.place = 0
 
     @property
     def id(self) -> str:
@@ -346,7 +385,23 @@ class Record:
         return self._fields.render(self._frame.source.encode(), self._frame.type.encode())
 
 
-def read_cloudevent(data: bytes | bytearray | memoryview | str) -> Record:
+class ClaimedRecord(EventRecord):
+    """A record of a slice that a member of a group holds: what settles it is itself.
+
+    Attributes:
+        marks: of the slice.
+        place: in the slice.
+    """
+
+    __slots__ = ("marks", "place")
+
+    def __init__(self, frame: Frame, fields: _Fields, marks: Any, place: int) -> None:
+        super().__init__(frame, fields)
+        self.marks = marks
+        self.place = place
+
+
+def read_cloudevent(data: bytes | bytearray | memoryview | str) -> EventRecord:
     """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document.
 
     Raises:

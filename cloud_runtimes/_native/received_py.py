@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .events_py import Record
+    from .events_py import EventRecord
 
 __all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_records", "receive_events", "settle_events"]
 
@@ -37,7 +37,7 @@ class ReceivedEvent:
 
     def __init__(
         self,
-        record: Record,
+        record: EventRecord,
         *,
         fetcher: Any = None,
         token: Any = None,
@@ -191,4 +191,4 @@ class Marks:
 
 def mark_records(records: Iterable[Any]) -> list[Any]:
     """Mark the places of delivered records as settled; return those that were not before, and whose marks are not void (`IndexError`)."""
-    return [record for record in records if not record.held.void and record.held.settle(record.place)]
+    return [record for record in records if not record.marks.void and record.marks.settle(record.place)]

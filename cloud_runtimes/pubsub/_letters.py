@@ -9,7 +9,7 @@ from .._native import events as kernel
 from ..spi.pubsub import Cause
 
 if TYPE_CHECKING:
-    from .._native.events_py import Record
+    from .._native.events_py import EventRecord
 
 __all__ = ["cause_of", "dead_letter"]
 
@@ -30,7 +30,7 @@ def cause_of(reason: str, error: BaseException) -> Cause:
 
 
 def dead_letter(
-    record: Record,
+    record: EventRecord,
     cause: Cause,
     *,
     topic: str,

@@ -9,14 +9,14 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from .driver import Driver
 from .operation import Operation
 
-EventRecord = kernel.Record
+EventRecord = kernel.EventRecord
 
 __all__ = [
     "ACK_WAIT",
@@ -45,6 +45,7 @@ __all__ = [
     "Settlement",
     "Settlements",
     "SubscribeRequest",
+    "Template",
 ]
 
 TTL: Final = "ttl"
@@ -114,7 +115,23 @@ class OutgoingBatch:
         """Bytes of its frames."""
         return sum(map(len, self.frames))
 
+    def structured(self) -> list[bytes]:
+        """Return each event as CloudEvents structured JSON, made by the kernel."""
+        return [event for frame in self.frames for event in kernel.Frame(frame).structured()]
 
+    def render(self, template: Template) -> bytes:
+        """Return all events in one buffer, each by a template: what a broker's protocol has around an event.
+
+        With ``[b"PUB orders ", range(3, 4), b"\\r\\n", "json", b"\\r\\n"]`` each event is a message of NATS. The kernel renders a frame in one call.
+
+        Args:
+            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one. A range is the decimal length of those parts together.
+        """
+        return b"".join([kernel.Frame(frame).render(template) for frame in self.frames])
+
+
+Template: TypeAlias = Sequence[bytes | Literal["json", "id", "key"] | range]
+"""See `OutgoingBatch.render`."""
 Failures: TypeAlias = Mapping[int, CloudRuntimesError]
 """Place of an event in its batch → why this event failed and others did not."""
 

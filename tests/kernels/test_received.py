@@ -29,18 +29,17 @@ def frame(kernel: ModuleType, expires: list[int | None]) -> Any:
 
 def test_deliver(kernel: ModuleType) -> None:
     found = frame(kernel, [None, 10, 11, None, 12, None])
-    assert (found[0].held, found[0].place) == (None, 0)
     out: list[Any] = [None]
-    held = object()
-    assert found.deliver(1, [0, 1, 2, 4], 11, held, out) == [0, 1]
-    assert [type(each) for each in out[1:]] == [kernel.Record] * 2
-    assert [(each.payload, each.held, each.place) for each in out[1:]] == [(b"3", held, 2), (b"5", held, 4)]
-    assert found.deliver(0, range(6), 0, held, out) == []
+    marks = object()
+    assert found.deliver(1, [0, 1, 2, 4], 11, marks, out) == [0, 1]
+    assert [type(each) for each in out[1:]] == [kernel.ClaimedRecord] * 2
+    assert [(each.payload, each.marks, each.place) for each in out[1:]] == [(b"3", marks, 2), (b"5", marks, 4)]
+    assert found.deliver(0, range(6), 0, marks, out) == []
     assert len(out) == 9
     for start, places in ((0, [6]), (5, [1]), (-1, [0]), (0, [-1])):
         with pytest.raises(IndexError):
-            found.deliver(start, places, 0, held, [])
-    for wrong in ((0, [None], 0, held, []), (0, 5, 0, held, [])):
+            found.deliver(start, places, 0, marks, [])
+    for wrong in ((0, [None], 0, marks, []), (0, 5, 0, marks, [])):
         with pytest.raises(TypeError):
             found.deliver(*wrong)
 

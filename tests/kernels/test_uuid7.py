@@ -131,7 +131,7 @@ def test_forked_child_draws_anew(events: ModuleType) -> None:
 
 FORKED = """
 import os
-from cloud_runtimes import _fork
+from cloud_runtimes._core import fork
 from cloud_runtimes._native import events
 
 class Member:
@@ -140,7 +140,7 @@ class Member:
         os._exit(0)
 
 member = Member()
-_fork.register(member)
+fork.register(member)
 events.uuid7()
 reader, writer = os.pipe()
 os.waitpid(os.fork(), 0)

@@ -338,9 +338,9 @@ class Member(EventSource):
         except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
             return frame.record_bytes(event.place)
 
-    def _remember(self, record: kernel.Record, cause: Cause | None) -> None:
+    def _remember(self, record: kernel.ClaimedRecord, cause: Cause | None) -> None:
         """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
-        held: _Held = record.held
+        held: _Held = record.marks
         place = held.claim.frame, held.claim.start + record.place
         past = self._past.pop(place, _NO_PAST)
         first = held.at if held.claim.deliveries == 1 else past.first
@@ -384,7 +384,7 @@ class Member(EventSource):
         again: list[tuple[int, int, int, int]] = []
         away: list[_Letter] = []
         for record, settlement, delay, cause in landing.settled:
-            claim: Claimed = record.held.claim
+            claim: Claimed = record.marks.claim
             if claim.id in lost:
                 continue
             event = (claim.frame, claim.start + record.place)
@@ -419,7 +419,7 @@ class Member(EventSource):
             held = _Held(claim, now_us)
             gone: Sequence[int] = claim.open()
             if frame is not None:
-                records: list[kernel.Record] = []
+                records: list[kernel.ClaimedRecord] = []
                 gone = frame.deliver(claim.start, gone, now_us, held, records)
                 deliveries.groups.append((records, claim.deliveries))
                 self._expired += len(gone)

@@ -13,7 +13,7 @@ from ...errors import PayloadError
 from ...pubsub import Event
 
 if TYPE_CHECKING:
-    from ..._native.events_py import Record
+    from ..._native.events_py import EventRecord
 
 __all__ = [
     "ABSENT",
@@ -186,7 +186,7 @@ def read(event: Event[Any], pubsub_name: str, topic: str, raw: bool) -> Envelope
     return Envelope(attributes, whole, OCTETS, metadata=metadata)
 
 
-def _enveloped(record: Record, pubsub_name: str) -> Envelope:
+def _enveloped(record: EventRecord, pubsub_name: str) -> Envelope:
     content_type = record.content_type or "text/plain"
     extensions = {name: value for name, value in record.extensions.items() if name not in _DAPRS}
     absent = record.metadata.get(ABSENT, "").split()

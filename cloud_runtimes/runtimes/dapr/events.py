@@ -15,7 +15,7 @@ from ...errors import InvalidArgumentError
 from .._sidecar.values import is_exact
 
 if TYPE_CHECKING:
-    from ..._native.events_py import Record
+    from ..._native.events_py import EventRecord
 
 __all__ = ["CLOUD_EVENT", "incoming", "outgoing", "posted"]
 
@@ -30,7 +30,7 @@ _DAPRS: Final = frozenset(
 _OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype", "data", "data_base64"])
 
 
-def outgoing(record: Record) -> bytes:
+def outgoing(record: EventRecord) -> bytes:
     """Return a record as a CloudEvent that Dapr leaves as it is.
 
     Its ``traceid`` is set, since otherwise ``traceparent`` would be written over. JSON whose numbers Dapr would decode into floats is base64, and so is ``null``, which it would leave out.
@@ -61,7 +61,7 @@ def outgoing(record: Record) -> bytes:
     return json.encode({**event, "data_base64": base64.b64encode(payload).decode("ascii")})
 
 
-def incoming(message: Any, *, raw: bool = False) -> Record:
+def incoming(message: Any, *, raw: bool = False) -> EventRecord:
     """Return a ``TopicEventRequest`` as a record; ``raw``: its data is all there is of the event.
 
     Raises:
@@ -75,7 +75,7 @@ def incoming(message: Any, *, raw: bool = False) -> Record:
     return _record(message.id, message.type, message.source, content_type, data, told, topic, raw)
 
 
-def posted(event: Any, *, raw: bool = False) -> Record:
+def posted(event: Any, *, raw: bool = False) -> EventRecord:
     """Return an event as Dapr posts it, a CloudEvent in JSON, as a record; ``raw``: its data is all there is of the event.
 
     Raises:
@@ -105,7 +105,7 @@ def posted(event: Any, *, raw: bool = False) -> Record:
 
 def _record(
     id: str, type: str, source: str, content_type: str, data: bytes, told: Mapping[str, Any], topic: str, raw: bool
-) -> Record:
+) -> EventRecord:
     trace = told.get("traceparent")
     extensions = {
         name: _plain(value)

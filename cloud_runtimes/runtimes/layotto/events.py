@@ -13,7 +13,7 @@ from ...codec.payload import OCTETS
 from ...errors import InvalidArgumentError, PayloadError
 
 if TYPE_CHECKING:
-    from ..._native.events_py import Record
+    from ..._native.events_py import EventRecord
 
 __all__ = ["framed", "incoming", "outgoing"]
 
@@ -22,7 +22,7 @@ _TOPIC: Final = "cloudruntimestopic"
 """Attribute of a dead letter: the topic it was first published to."""
 
 
-def outgoing(record: Record, first_topic: str | None = None) -> bytes:
+def outgoing(record: EventRecord, first_topic: str | None = None) -> bytes:
     """Return a record as the bytes that are published.
 
     Args:
@@ -34,7 +34,7 @@ def outgoing(record: Record, first_topic: str | None = None) -> bytes:
     return b'{"%b":%b,%b' % (_TOPIC.encode(), json.encode(first_topic), data[1:])
 
 
-def incoming(message: Any) -> Record:
+def incoming(message: Any) -> EventRecord:
     """Return a ``TopicEventRequest`` as a record.
 
     Raises:
@@ -55,7 +55,7 @@ def incoming(message: Any) -> Record:
     return framed(record, message.topic)
 
 
-def _ours(event: Record, topic: str) -> Record:
+def _ours(event: EventRecord, topic: str) -> EventRecord:
     extensions = event.extensions
     first = extensions.pop(_TOPIC, None)
     record = kernel.encode_record(
@@ -73,6 +73,6 @@ def _ours(event: Record, topic: str) -> Record:
     return framed(record, first if isinstance(first, str) else topic)
 
 
-def framed(record: bytes, topic: str) -> Record:
+def framed(record: bytes, topic: str) -> EventRecord:
     """Return an encoded record as one that was published to a topic."""
     return kernel.Frame(kernel.build_frame("Layotto", _TYPE, topic, [record]))[0]

@@ -1,0 +1,103 @@
+"""What a driver takes of a batch: its parts by key, its events as JSON, and as the bytes of a protocol; one body for both cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_runtimes._native import events as kernel
+from cloud_runtimes._native import events_py
+from cloud_runtimes.spi.pubsub import OutgoingBatch
+
+KEYS = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), min_size=1))
+
+
+def frame(*keys: str | None) -> bytes:
+    records = [
+        kernel.encode_record(
+            b'{"n":%d}' % number, "application/json", key=key, id=None if number % 2 else f"id-{number}"
+        )
+        for number, key in enumerate(keys)
+    ]
+    return kernel.build_frame("shop", "made", "orders", records)
+
+
+@given(st.lists(KEYS), st.integers(1, 9))
+def test_partition(keys: list[Any], parts: int) -> None:
+    body = frame(*keys)
+    *keyed, keyless = kernel.Frame(body).partition(parts)
+    assert len(keyed) == parts
+    assert list(keyless) == [place for place, key in enumerate(keys) if key is None]
+    assert sorted(place for part in keyed for place in part) == [n for n, key in enumerate(keys) if key is not None]
+    homes: dict[str, int] = {}
+    for number, part in enumerate(keyed):
+        assert list(part) == sorted(part)
+        for place in part:
+            assert homes.setdefault(keys[place], number) == number
+    assert list(map(list, events_py.Frame(body).partition(parts))) == [*map(list, keyed), list(keyless)]
+
+
+def test_many_keys_are_spread() -> None:
+    *keyed, _ = kernel.Frame(frame(*[f"user-{number}" for number in range(800)])).partition(8)
+    assert all(60 < len(part) < 140 for part in keyed)
+
+
+def test_structured() -> None:
+    body = frame("a", None, "b")
+    found = kernel.Frame(body)
+    assert found.structured() == [found[place].to_json() for place in range(3)]
+    other = frame(None)
+    assert OutgoingBatch("orders", [body, other], 4).structured() == [
+        *found.structured(),
+        kernel.Frame(other)[0].to_json(),
+    ]
+
+
+def test_a_template() -> None:
+    body = frame("a", None)
+    found = kernel.Frame(body)
+    template = [
+        b"HPUB t ",
+        range(5, 8),
+        b" ",
+        range(5, 9),
+        b"\r\n",
+        b"Nats-Msg-Id: ",
+        "id",
+        b"\r\n\r\n",
+        "json",
+        b"\r\n",
+    ]
+    wanted = b""
+    for place in range(2):
+        head = b"Nats-Msg-Id: " + found[place].id.encode() + b"\r\n\r\n"
+        json = found[place].to_json()
+        wanted += b"HPUB t %d %d\r\n" % (len(head), len(head) + len(json)) + head + json + b"\r\n"
+    assert found.render(template) == wanted == OutgoingBatch("t", [body], 2).render(template)
+    assert found.render([b"<", "key", b">"]) == b"<a><>"
+    assert found.render([]) == b""
+
+
+@given(st.lists(KEYS, max_size=5), st.lists(st.sampled_from([b"", b"xy", "json", "id", "key", range(1)]), max_size=12))
+def test_a_template_is_the_same_in_both_cores(keys: list[Any], tail: list[Any]) -> None:
+    body, template = frame(*keys), [b"first", *tail]
+    assert kernel.Frame(body).render(template) == events_py.Frame(body).render(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (["data"], "not 'data'"),
+        ([1], "not 1"),
+        ([range(2)], "part 0 of the template is the length of parts that are not there"),
+        ([range(-1, 1)], "that are not there"),
+        ([b"", range(1), range(1, 2)], "part 2 of the template is the length of a length"),
+        ([b""] * 33, "at most 32"),
+    ],
+)
+def test_what_is_no_template(template: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kernel.Frame(frame("a")).render(template)
