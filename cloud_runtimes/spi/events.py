@@ -1,0 +1,115 @@
+"""Event records from and to CloudEvents, for drivers whose broker has an event a message (CloudEvents 1.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .._native import events as kernel
+from ..errors import PayloadError
+from .pubsub import EventRecord
+
+__all__ = ["make_event", "read_binary", "read_structured", "to_binary"]
+
+_TYPE: Final = "cloud_runtimes.event"
+_ATTRIBUTES: Final = ("id", "type", "source", "subject", "time")
+
+
+def make_event(
+    data: bytes,
+    content_type: str | None,
+    topic: str,
+    *,
+    source: str | None = None,
+    id: str | None = None,
+    type: str | None = None,
+    subject: str | None = None,
+    time: str | None = None,
+    key: str | None = None,
+    traceparent: str | None = None,
+    extensions: Mapping[str, Any] | None = None,
+    raw: bool = False,
+) -> EventRecord:
+    """Return an event of its parts; what is ``None`` gets a value where CloudEvents demands one.
+
+    Args:
+        data: the payload as encoded.
+        content_type: of it; ``None``: not known.
+        topic: it came from; also its source where it has none.
+        source, id, type, subject, extensions: CloudEvents attributes.
+        time: as RFC 3339.
+        key: the ordering key.
+        traceparent: W3C trace context.
+        raw: it has no envelope, so its attributes are this function's.
+
+    Raises:
+        InvalidArgumentError: an attribute breaks CloudEvents 1.0 §3.1.
+    """
+    record = kernel.encode_record(
+        data,
+        content_type,
+        id=id,
+        time=time,
+        key=key,
+        traceparent=traceparent,
+        type=type,
+        source=source,
+        subject=subject,
+        extensions=extensions or None,
+        raw=raw,
+    )
+    return kernel.Frame(kernel.build_frame(source or topic, type or _TYPE, topic, (record,)))[0]
+
+
+def read_structured(data: bytes, topic: str) -> EventRecord:
+    """Return the event of a message in structured mode.
+
+    Raises:
+        PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
+    """
+    return kernel.Frame(kernel.parse_cloudevent(data, topic))[0]
+
+
+def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: str = "ce-") -> EventRecord:
+    """Return the event of a message in binary mode.
+
+    Args:
+        headers: of the message; their names in lower case.
+        data: the payload.
+        topic: it came from.
+        prefix: of the headers that are attributes: ``"ce-"`` in HTTP and NATS, ``"ce_"`` in Kafka, ``"cloudEvents:"`` in AMQP.
+
+    Raises:
+        PayloadError: it is no CloudEvent 1.0.
+    """
+    if headers.get(f"{prefix}specversion") != "1.0":
+        raise PayloadError(f"the message has no header {prefix}specversion of 1.0, so it is no CloudEvent")
+    given = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
+    del given["specversion"]
+    known = {name: given.pop(name, None) for name in _ATTRIBUTES}
+    key, traceparent = given.pop("partitionkey", None), given.pop("traceparent", None)
+    content_type = headers.get("content-type") or given.pop("datacontenttype", None)
+    return make_event(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)
+
+
+def to_binary(record: EventRecord, *, prefix: str = "ce-") -> tuple[dict[str, str], bytes]:
+    """Return an event as the headers and the payload of a message in binary mode; see `read_binary`."""
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": record.id,
+        "source": record.source,
+        "type": record.type,
+        "subject": record.subject,
+        "time": record.time_text,
+        "partitionkey": record.key,
+        "traceparent": record.traceparent,
+        **record.extensions,
+    }
+    headers = {f"{prefix}{name}": _text(value) for name, value in attributes.items() if value is not None}
+    if record.content_type is not None:
+        headers["content-type"] = record.content_type
+    return headers, record.payload
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
