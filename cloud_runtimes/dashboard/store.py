@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._core.clocks import Clocks
-from .._core.home import is_memory
-from ..components.sqlite.failures import explain
-from ..components.sqlite.place import check_file_system, explain_os_error, make_home
+from .._core.home import check_file_system, explain_os_error, is_memory, make_home
+from .._sqlite import explain
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
 

@@ -54,9 +54,9 @@ def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntim
     assert tx.query("SELECT 1 AS a FROM pg_sleep(0.2)", type=int) == [1]
     del tx
     gc.collect()
-    store = postgres._runtime_for().driver("database", "main")._store_of()
+    pool = postgres._runtime_for().driver("database", "main")._pool_of().engine.pool
     end = time.monotonic() + 10
-    while store.links or store.places._inside:
+    while pool.checkedout():
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -285,8 +285,8 @@ def test_a_password_that_the_server_refuses(
 
     with guarded("right canary") as client:
         assert ask(client) == ["guarded"]
-        store = client._runtime_for().driver("database", "main")._store_of()
-        texts = [repr(client), repr(client.database), repr(store), repr(store.engine(store.loops and asynchronous))]
+        pool = client._runtime_for().driver("database", "main")._pool_of()
+        texts = [repr(client), repr(client.database), repr(pool), repr(pool.engine)]
     with guarded("wrong/canary") as client:
         with pytest.raises(
             UnauthenticatedError, match="does not accept the user or the password: check the url"

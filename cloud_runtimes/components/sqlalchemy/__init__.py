@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -14,13 +13,11 @@ from ..._core.threads import Mutex
 from ...config import ClientSettings, setting, without_values
 from ...errors import InvalidArgumentError
 from ...spi.component import Component
-from .holds import Debts
-from .workers import Workers, is_main_thread
 
 if TYPE_CHECKING:
+    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
-    from ...spi.executor import Executor
-    from .store import Store
+    from .pool import ConnectionPool
 
 __all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
 
@@ -51,7 +48,7 @@ class SqlAlchemySettings:
 
 
 class SqlAlchemyComponent(Component):
-    """One store per URL; without one, per store name."""
+    """One pool of connections per store name."""
 
     name = "sqlalchemy"
     Settings = SqlAlchemySettings
@@ -59,44 +56,33 @@ class SqlAlchemyComponent(Component):
 
     settings: SqlAlchemySettings
 
-    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, executor: Executor) -> None:
-        super().__init__(settings, context, executor)
+    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, bridge: Bridge) -> None:
+        super().__init__(settings, context, bridge)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
         self._durable = durability == "full"
         self._lock = Mutex()
-        self._stores: dict[str, Store] = {}
-        self._workers = Workers("cloud-runtimes-sql")
-        self._debts = Debts("cloud-runtimes-sql-debts")
+        self._pools: dict[str, ConnectionPool] = {}
 
     def driver(self, service: str, name: str) -> Driver:
         from .driver import SqlDatabase
 
-        return SqlDatabase(lambda: self._store(name), self.settings.url or "sqlite:")
-
-    def _store(self, name: str) -> Store:
-        found = self._stores.get(name)
-        if found is None:
-            # the first one imports SQLAlchemy
-            found = self._workers.run(partial(self._make, name)) if is_main_thread() else self._make(name)
-        return found
+        return SqlDatabase(lambda: self._pools.get(name) or self._make(name), self.settings.url or "sqlite:")
 
     @without_values
-    def _make(self, name: str) -> Store:
+    def _make(self, name: str) -> ConnectionPool:
         from ..._core import fork
 
         with fork.importing, self._lock:
-            found = self._stores.get(name)
+            found = self._pools.get(name)
             if found is None:
-                from .store import Store
+                from .pool import ConnectionPool
 
-                found = self._stores[name] = Store(
+                found = self._pools[name] = ConnectionPool(
                     name,
                     self.settings.url or self._embedded(name),
-                    self.executor,
-                    self._workers,
-                    self._debts,
+                    self.bridge,
                     pool_size=self.settings.pool_size,
                     durable=self._durable,
                     embedded=self.settings.url is None,
@@ -119,15 +105,13 @@ class SqlAlchemyComponent(Component):
 
         if self.settings.url is not None:
             op = Operation(Method("database", "wait_ready", repeatable=True, writes=False), self.name, 5.0)
-            SqlDatabase(lambda: self._store("ready"), "").run(op, ListTables())
+            SqlDatabase(lambda: self._make("ready"), "").run(op, ListTables())
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
-            stores, self._stores = self._stores, {}
-        for store in stores.values():
-            store.close(timeout)
-        self._debts.close()
-        self._workers.close()
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close(timeout)
 
 
 def _file_name(name: str) -> str:

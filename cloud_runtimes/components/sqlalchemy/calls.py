@@ -1,91 +1,58 @@
-"""One call of a database that can be interrupted until it commits, and how a database is interrupted."""
+"""A call that can be stopped until it commits, and the thread that interrupts what a database does for it."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final
 
-from ..._core.threads import Background, Changes, Mutex
+from ..._core.threads import Background, Mutex
 from ...errors import ClosedError
 from ...spi.operation import Operation
 
-__all__ = ["Call", "Interrupter", "SqliteInterrupter", "Watch", "WatchedInterrupter"]
+__all__ = ["Call", "Interrupter", "Watchdog"]
 
 _GRACE: Final = 1.0
-"""Seconds between asking a server to cancel and cutting its connection."""
+"""Seconds between the first request to cancel and the cut of the connection."""
 _AGAIN: Final = 0.05
-"""Seconds after which a server is asked again: one that has not begun the statement yet takes no notice."""
-_TICK: Final = 10_000
-"""Instructions of SQLite's machine between two looks: about half a millisecond."""
+"""Seconds between two requests to cancel. A server ignores one that arrives before its statement."""
 
 
 class Call:
-    """What is known of one call by the thread that runs it and by whoever waits for it.
+    """One call, shared by its caller and the thread that works for it.
 
     Attributes:
         op: the operation.
-        committing: whether it has passed the point behind which it may be applied.
-        connecting: whether a connection is being made for it; a driver that is cancelled then may drop it without closing it.
+        committing: whether it may be applied from now on.
+        connecting: whether a connection is being made for it.
         reason: why it was stopped.
-        abandon: what is still to be done once its caller has given up; may come at any time, and again.
+        on_stop: wakes or interrupts the thread that works for it; may be called at any time, and again.
     """
 
-    __slots__ = (
-        "_claimed",
-        "_lock",
-        "_next",
-        "_stopped",
-        "_working",
-        "abandon",
-        "committing",
-        "connecting",
-        "op",
-        "reason",
-    )
+    __slots__ = ("__weakref__", "_lock", "_stopped", "committing", "connecting", "on_stop", "op", "reason")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
         self.connecting = False
         self.reason = "given up by its caller"
-        self.abandon: Callable[[Call], None] | None = None
-        self._claimed = False
-        self._working = False
+        self.on_stop: Callable[[], Any] | None = None
         self._stopped = False
-        self._next: Call | None = None
         self._lock = Mutex()
 
-    def follow(self, other: Call) -> None:
-        """Have ``other``, a later part of the same call, be stopped with this one."""
-        with self._lock:
-            self._next = other
-            if self._stopped:
-                other.stop()
-
-    def claim(self, *, working: bool = False) -> bool:
-        """Tell whether the caller is the first to come: the thread that begins the work (``working``), or whoever gave up before."""
-        with self._lock:
-            if not self._claimed:
-                self._claimed, self._working = True, working
-                return True
-            return False
-
-    def is_forgone(self) -> bool:
-        """See to it that nobody begins the work, and tell whether nobody has."""
-        with self._lock:
-            self._claimed = True
-            return not self._working
-
     def stop(self) -> bool:
-        """Have it end soon; tells whether it may have been applied. Once it has answered no, nothing is committed."""
+        """End it soon, and tell whether it may be applied. After ``False`` nothing is committed."""
         with self._lock:
             self._stopped = True
-            return self.committing or (self._next is not None and self._next.stop())
+            committing, on_stop = self.committing, self.on_stop
+        if on_stop is not None:
+            on_stop()
+        return committing
 
     @property
     def is_stopped(self) -> bool:
@@ -104,97 +71,78 @@ class Call:
         if self.is_due():
             raise self.op.timed_out("the database")
 
-    def end(self) -> bool:
-        """Pass the point behind which stopping it comes too late; ``True``."""
-        with self._lock:
-            self.check()
-            return True
-
     def commit(self) -> None:
-        """Pass the point behind which it may be applied."""
+        """Note that it may be applied from now on; raises where it must end before."""
         with self._lock:
             self.check()
-            self.committing = self.op.method.writes or self.op.method.name == "commit"
+            self.committing = self.op.method.writes
 
 
 class Interrupter:
-    """How work on one connection is interrupted; this one cannot."""
+    """Interrupts the work of one connection: asks the database to cancel, then cuts the connection.
 
-    def begin(self, call: Call) -> None:
-        """The connection works for ``call`` from now on."""
+    Args:
+        watchdog: calls `fire`.
+        connection: of the driver.
+    """
 
-    def end(self, call: Call) -> bool:
-        """It no longer does; tells whether it was interrupted, after which nobody else may have the connection."""
-        return False
-
-
-class SqliteInterrupter(Interrupter):
-    """SQLite asks every so often whether to go on (sqlite.org/c3ref/progress_handler.html)."""
-
-    def __init__(self, connection: Any) -> None:
-        self._call: Call | None = None
-        connection.set_progress_handler(self._tick, _TICK)
-
-    def begin(self, call: Call) -> None:
-        self._call = call
-
-    def end(self, call: Call) -> bool:
-        self._call = None
-        return False
-
-    def _tick(self) -> int:
-        call = self._call
-        return int(call is not None and call.is_due())
-
-
-class WatchedInterrupter(Interrupter):
-    """A server is asked by another thread to cancel; one that does not answer has its connection cut."""
-
-    def __init__(self, watch: Watch, connection: Any) -> None:
-        self._watch = watch
+    def __init__(self, watchdog: Watchdog, connection: Any) -> None:
+        self._watchdog = watchdog
         self._connection = connection
         self._lock = Mutex()
         self._call: Call | None = None
         self._fired = 0.0
+        self.again: float | None = None
 
     def begin(self, call: Call) -> None:
-        self._call = call
-        self._watch.add(call, self)
+        """The connection works for ``call`` from now on."""
+        self._call, self.again = call, call.op.deadline
+        call.on_stop = self._watchdog.wake
+        self._watchdog.add(call, self)
 
     def end(self, call: Call) -> bool:
-        self._watch.remove(call)
-        with self._lock:
+        """It no longer does; tells whether it was interrupted. Then nobody else may have the connection."""
+        self._watchdog.remove(call)
+        with self._lock:  # a request to cancel must not meet the next statement
             self._call = None
             fired, self._fired = self._fired, 0.0
             return fired > 0.0
 
-    def fire(self, call: Call) -> float | None:
-        """Interrupt; returns the seconds after which to come again."""
+    def fire(self, call: Call) -> None:
+        """Interrupt; sets ``again``, the time of the next request."""
         with self._lock:
+            self.again = None
             if self._call is not call:
-                return None
+                return
             now = monotonic()
             self._fired = self._fired or now
             left = self._fired + _GRACE - now
             if left <= 0.0 or call.committing:  # a commit cannot be taken back, but its answer may never come
                 self._cut()
-                return None
+                return
             try:
-                cancel = getattr(self._connection, "cancel_safe", None)
-                if cancel is None or inspect.iscoroutinefunction(cancel):
-                    self._connection.cancel()
-                else:
-                    cancel(timeout=left)
+                self._cancel(left)
             except Exception:  # it cannot be reached
                 self._cut()
-                return None
-            return _AGAIN
+                return
+            self.again = monotonic() + _AGAIN
+
+    @property
+    def is_fired(self) -> bool:
+        """Whether the call of this moment was interrupted."""
+        return self._fired > 0.0
+
+    def _cancel(self, seconds: float) -> None:
+        for name, arguments in (("interrupt", {}), ("cancel_safe", {"timeout": seconds}), ("cancel", {})):
+            if hasattr(self._connection, name):
+                getattr(self._connection, name)(**arguments)
+                return
 
     def _cut(self) -> None:
         try:
             copy = socket.socket(fileno=os.dup(self._connection.fileno()))
         except Exception:
-            return  # closed already, or no socket that we know of
+            return  # closed already, or without a socket
         try:
             copy.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -203,61 +151,72 @@ class WatchedInterrupter(Interrupter):
             copy.close()
 
 
-@dataclass(slots=True)
-class _Watched:
-    """A call that is watched; ``at``: when it is to be interrupted, or interrupted again."""
+class Watchdog:
+    """The thread that interrupts calls whose time is up, and hands over what nobody refers to any longer.
 
-    interrupter: WatchedInterrupter
-    at: float | None
-    fired: bool = False
+    Args:
+        reap: is given the resources of each owner that was forgotten.
+    """
 
-
-class Watch:
-    """The thread that interrupts calls whose time is up; started by the first call that has a limit."""
-
-    def __init__(self) -> None:
-        self._calls: dict[Call, _Watched] = {}
-        self._changes = Changes()
+    def __init__(self, reap: Callable[[ExitStack], None]) -> None:
+        self._reap = reap
+        self._calls: dict[Call, Interrupter] = {}
+        self._next = float("inf")
+        # the put of a SimpleQueue is safe in a garbage collection (docs.python.org, queue)
+        self._queue: SimpleQueue[ExitStack | None] = SimpleQueue()
         self._thread = Background(self._run, "cloud-runtimes-watch")
         self._closed = False
 
-    def add(self, call: Call, interrupter: WatchedInterrupter) -> None:
+    def add(self, call: Call, interrupter: Interrupter) -> None:
         """Watch a call."""
-        self._calls[call] = _Watched(interrupter, call.op.deadline)
-        self._changes.announce()
+        self._calls[call] = interrupter
         self._thread.start()
+        deadline = call.op.deadline
+        if deadline is not None and deadline < self._next:  # else the thread looks in time
+            self._next = deadline
+            self.wake()
 
     def remove(self, call: Call) -> None:
         """Watch it no longer."""
         self._calls.pop(call, None)
 
     def wake(self) -> None:
-        """A call was stopped: look at once."""
-        self._changes.announce()
+        """Look at once."""
+        self._queue.put(None)
+
+    def own(self, owner: object, resources: ExitStack) -> None:
+        """Have ``resources`` reaped once nobody refers to their owner any longer; closing them ends that."""
+        self._thread.start()
+        reaping = weakref.finalize(owner, self._queue.put, resources)
+        reaping.atexit = False
+        resources.callback(reaping.detach)
 
     def _run(self) -> None:
-        while not self._closed:
-            ticket = self._changes.ticket()
-            self._changes.wait(ticket, self._look())
+        while not (self._closed and self._queue.empty()):
+            self._look()
+            try:
+                found = self._queue.get(timeout=min(max(0.001, self._next - monotonic()), 3600.0))
+            except Empty:
+                continue
+            if found is not None:
+                self._reap(found)
+                del found
 
-    def _look(self) -> float | None:
-        """Interrupt what is due; returns the seconds to the next look, ``None``: when something changes.
+    def _look(self) -> None:
+        """Interrupt what is due, and set the time of the next look.
 
-        In a frame of its own: one that waits would keep the last call it saw, and with it a transaction that nobody else refers to.
+        In a frame of its own: one that waits would keep the last call it saw, and all that this refers to.
         """
-        now, earliest = monotonic(), float("inf")
-        for call, watched in list(self._calls.items()):
-            if call.is_stopped and not call.committing and not watched.fired:
-                watched.at = now
-            if watched.at is not None and watched.at <= now:
-                watched.fired = True
-                again = watched.interrupter.fire(call)
-                watched.at = None if again is None else monotonic() + again
-            if watched.at is not None:
-                earliest = min(earliest, watched.at)
-        return None if earliest == float("inf") else max(0.001, earliest - monotonic())
+        self._next = float("inf")  # a call that comes meanwhile wakes the thread
+        for call, interrupter in list(self._calls.items()):
+            stopped = call.is_stopped and not call.committing and not interrupter.is_fired
+            if stopped or (interrupter.again is not None and interrupter.again <= monotonic()):
+                interrupter.fire(call)
+            if interrupter.again is not None:
+                self._next = min(self._next, interrupter.again)
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, timeout: float) -> None:
+        """Reap what is left, and end the thread."""
         self._closed = True
-        self._changes.announce()
+        self.wake()
+        self._thread.join(timeout)

@@ -1,9 +1,9 @@
-"""The driver: a call is a place, a turn, a connection, and one hop where the lane has one."""
+"""The driver: a call waits for a permit, takes a connection, runs its statement and commits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,12 +14,11 @@ from ...spi import database as spi
 from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ...spi.operation import Operation
 from .calls import Call
-from .holds import Holds
-from .lanes import Lane, run, run_async
-from .session import Cursor, Session, enter
+from .runners import Executor
+from .session import Cursor, Session
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .pool import ConnectionPool
 
 __all__ = ["FEATURES", "SqlDatabase"]
 
@@ -29,18 +28,13 @@ _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 _READING: Final = (spi.ListTables, spi.DescribeTable)
 
 
-def _leave_unless_working(holds: Holds, call: Call) -> None:
-    if call.is_forgone():
-        holds.leave()
-
-
 class SqlDatabase(DatabaseDriver):
     """A database of SQLAlchemy's."""
 
     features = FEATURES
 
-    def __init__(self, store: Callable[[], Store], url: str) -> None:
-        self._store_of = store
+    def __init__(self, pool: Callable[[], ConnectionPool], url: str) -> None:
+        self._pool_of = pool
         dialect, _, driver = url.partition(":")[0].partition("+")
         self.mysql = dialect in ("mysql", "mariadb")
         self.system = _SYSTEMS.get(dialect, dialect)
@@ -56,64 +50,60 @@ class SqlDatabase(DatabaseDriver):
 
     # -- one statement ----------------------------------------------------
 
-    async def _run(self, store: Store, call: Call, statement: Statement, lane: Lane) -> Outcome:
-        holds = store.holds(in_loop=lane.in_loop)
-        call.abandon = partial(_leave_unless_working, holds)
-        writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
-        try:
-            await enter(store, lane, call.op, holds, writing=writing)
-            return await lane.call(
-                store, call, partial(self._once, store, call, holds, statement, writing, lane.in_loop)
-            )
-        except BaseException:
-            _leave_unless_working(holds, call)
-            raise
-
     @staticmethod
-    def _once(store: Store, call: Call, holds: Holds, statement: Statement, writing: bool, in_loop: bool) -> Outcome:
-        try:
-            link = store.connect(call, holds, in_loop=in_loop)
+    async def _run(pool: ConnectionPool, call: Call, statement: Statement, executor: Executor) -> Outcome:
+        resources = ExitStack()
+        writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
+
+        def work() -> Outcome:
+            connection = pool.connect(call, resources)
             if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
-                link.autocommit(call)
+                connection.autocommit(call)
             elif writing:
-                link.begin(call, None, writing=True)
-            outcome = link.run(call, statement)
+                connection.begin(call, None, writing=True)
+            outcome = connection.run(call, statement)
             if writing:
-                link.commit(call)
+                connection.commit(call)
             return outcome
-        finally:
-            holds.leave()
+
+        try:
+            await pool.enter(executor, call, resources, writing=writing)
+        except BaseException:
+            resources.close()
+            raise
+        return await executor.call(call, work, resources.close)
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
-        store, call = self._store_of(), Call(op)
-        return run(store, call, lambda lane: self._run(store, call, statement, lane))
+        pool, call = self._pool_of(), Call(op)
+        return pool.runner.run(call, partial(self._run, pool, call, statement))
 
     async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        store, call = self._store_of(), Call(op)
-        return await run_async(store, call, lambda lane: self._run(store, call, statement, lane))
+        pool, call = self._pool_of(), Call(op)
+        return await pool.runner.run_async(call, partial(self._run, pool, call, statement))
 
     # -- several ----------------------------------------------------------
 
     def begin(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
-        store, call = self._store_of(), Call(op)
-        return run(store, call, lambda lane: Session(store).open(lane, call, isolation, writing=True))
+        session = self._session(isolation, writing=True)
+        session.call(op, session.open)
+        return session
 
     async def begin_async(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
-        store, call = self._store_of(), Call(op)
-        return await run_async(store, call, lambda lane: Session(store).open(lane, call, isolation, writing=True))
-
-    @staticmethod
-    async def _stream(store: Store, call: Call, query: Query, lane: Lane) -> DatabaseCursor:
-        session = Session(store)
-        await session.open(lane, call, None, writing=not query.sql.reads)
-        second = Call(call.op)
-        call.follow(second)
-        return await Cursor(session, owns=True).open(lane, second, query)
+        session = self._session(isolation, writing=True)
+        await session.call_async(op, session.open)
+        return session
 
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        store, call = self._store_of(), Call(op)
-        return run(store, call, lambda lane: self._stream(store, call, query, lane))
+        session = self._session(None, writing=not query.sql.reads)
+        cursor = Cursor(session, query, owns=True)
+        session.call(op, cursor.open)
+        return cursor
 
     async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        store, call = self._store_of(), Call(op)
-        return await run_async(store, call, lambda lane: self._stream(store, call, query, lane))
+        session = self._session(None, writing=not query.sql.reads)
+        cursor = Cursor(session, query, owns=True)
+        await session.call_async(op, cursor.open)
+        return cursor
+
+    def _session(self, isolation: Isolation | None, *, writing: bool) -> Session:
+        return Session(self._pool_of(), isolation, writing=writing)

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from typing import Any, Final
 
+from ..._sqlite import explain as explain_sqlite
 from ...database._states import SILENT, STATES, by_state
 from ...errors import (
     AlreadyExistsError,
@@ -22,9 +23,8 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ..sqlite.failures import explain as explain_sqlite
 
-__all__ = ["explain", "forget_password", "is_busy"]
+__all__ = ["explain", "forget_password", "is_busy", "is_interrupted"]
 
 _CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY KEY) constraint failed")
 
@@ -33,6 +33,16 @@ def is_busy(error: BaseException) -> bool:
     """Tell whether SQLite said that somebody else has a lock."""
     native = getattr(error, "orig", error)
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_interrupted(error: BaseException) -> bool:
+    """Tell whether the database ended a statement since it was asked to."""
+    native = getattr(error, "orig", error)
+    return getattr(native, "sqlite_errorname", None) == "SQLITE_INTERRUPT" or _state(native) == "57014"
+
+
+def _state(native: Any) -> Any:
+    return getattr(native, "sqlstate", None) or getattr(native, "pgcode", None)
 
 
 def forget_password(error: BaseException, password: Any) -> None:
@@ -88,7 +98,7 @@ def explain(error: Exception, name: str, path: str | None, *, maybe_applied: boo
 def _native(native: Any, name: str, path: str | None) -> CloudRuntimesError | None:
     if isinstance(native, sqlite3.Error):
         return _sqlite(native, name, path or "the database")
-    state = getattr(native, "sqlstate", None) or getattr(native, "pgcode", None)
+    state = _state(native)
     if not state:
         # a connection that could not be made has no state, but psycopg's text says why
         text = str(native)

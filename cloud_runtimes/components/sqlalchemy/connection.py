@@ -1,14 +1,14 @@
-"""One connection and what is done on it; plain blocking code, which the lanes of ``lanes.py`` run."""
+"""One connection and what is done on it; blocking code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ...spi import database as spi
 from ...spi.database import ColumnInfo, ExecuteResult, Isolation, Outcome, RowSet, Statement, TableSchema
 from ...spi.sql import Sql
@@ -16,10 +16,7 @@ from .calls import Call, Interrupter
 from .failures import is_busy
 from .values import bound, column, quoted
 
-if TYPE_CHECKING:
-    from .store import Store
-
-__all__ = ["Link"]
+__all__ = ["Connection"]
 
 R = TypeVar("R")
 
@@ -35,33 +32,47 @@ _KEPT: Final = 8192
 """Characters of the longest text that is kept compiled."""
 
 
-class Link:
+class Pool(Protocol):
+    """What a connection asks of its pool (``pool.py``)."""
+
+    name: str
+    memory: bool
+    closed: bool
+    keys: dict[str, str | None]
+
+    def explained(self, error: Exception, call: Call) -> CloudRuntimesError: ...
+
+
+class Connection:
     """A connection of a pool, in the hands of one call or transaction."""
 
-    def __init__(self, store: Store, connection: sa.Connection, interrupter: Interrupter) -> None:
-        self._store = store
+    def __init__(self, pool: Pool, connection: sa.Connection, interrupter: Interrupter | None) -> None:
+        self._pool = pool
         self._connection = connection
         self._interrupter = interrupter
         self._dialect = connection.dialect.name
         self._results: list[sa.CursorResult[Any]] = []
-        self._left = False
-        self.soiled = False
+        self._soiled = False
 
     def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
         """Do something for a call, which can be interrupted meanwhile; every error is ours."""
-        call.check()
-        self._interrupter.begin(call)
+        if self._interrupter is not None:
+            self._interrupter.begin(call)
         try:
+            call.check()
             return work(*arguments)
         except Exception as error:
-            self.soiled = self.soiled or getattr(error, "connection_invalidated", False)
-            raise self._store.explained(error, call) from error
+            self._soiled = self._soiled or getattr(error, "connection_invalidated", False)
+            found = self._pool.explained(error, call)
+            if found is error:
+                raise
+            raise found from error
         except BaseException:
-            self.soiled = True
+            self._soiled = True
             raise
         finally:
-            if self._interrupter.end(call):
-                self.soiled = True
+            if self._interrupter is not None and self._interrupter.end(call):
+                self._soiled = True
 
     # -- transactions -----------------------------------------------------
 
@@ -110,36 +121,27 @@ class Link:
         self._connection.commit()
 
     def rollback(self) -> None:
-        """Roll back, and close what is read; never raises."""
+        """Roll back, and close what is read; no error comes out of it."""
         try:
             while self._results:
                 self._results.pop().close()
             self._connection.rollback()
         except Exception:
-            self.soiled = True
+            self._soiled = True
         except BaseException:
-            self.soiled = True
+            self._soiled = True
             raise
 
-    def leave(self, token: object) -> None:
-        """Roll back what was not committed, and close; again does nothing."""
-        if not self._left:
-            self.rollback()
-            self.close()
-            self._left = True
-
     def close(self) -> None:
-        """Give the connection back, or close it where it is not as it was."""
-        self._store.links.discard(self)
+        """Roll back what was not committed, and give the connection back; close it where it is not as it was."""
         try:
-            if self.soiled and not self._store.memory:
-                self._connection.invalidate()
-        except Exception:
-            pass  # it is gone
-        try:
-            self._connection.close()
-        except Exception:
-            return  # it is gone: the pool makes another
+            self.rollback()
+        finally:
+            with suppress(Exception):  # it is gone
+                if (self._soiled or self._pool.closed) and not self._pool.memory:
+                    self._connection.invalidate()
+            with suppress(Exception):  # the pool makes another
+                self._connection.close()
 
     # -- statements -------------------------------------------------------
 
@@ -150,7 +152,7 @@ class Link:
 
     def _text(self, sql: Sql, rows: Any, **options: Any) -> sa.CursorResult[Any]:
         if sql.soils:
-            self.soiled = True
+            self._soiled = True
         if len(sql.text) > _KEPT:
             options["compiled_cache"] = None
         return self._connection.execute(sa.text(sql.template), rows, execution_options=options)
@@ -161,9 +163,8 @@ class Link:
             return nullcontext()
         from .confined import confined
 
-        self.soiled = self.soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
-        native: Any = self._connection.connection.driver_connection
-        return confined(getattr(native, "_conn", native), limits)
+        self._soiled = self._soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
+        return confined(self._connection.connection.driver_connection, limits)
 
     def _query(self, statement: spi.Query) -> RowSet:
         with self._confined(statement):
@@ -206,7 +207,7 @@ class Link:
             found = inspector.get_columns(name, schema)
             key = set(inspector.get_pk_constraint(name, schema)["constrained_columns"])
         except sa.exc.NoSuchTableError as error:
-            raise NotFoundError(f"database {self._store.name!r}: there is no table {statement.table!r}") from error
+            raise NotFoundError(f"database {self._pool.name!r}: there is no table {statement.table!r}") from error
         return TableSchema(
             name=statement.table,
             columns=tuple(
@@ -226,12 +227,12 @@ class Link:
         key = [each for each, made in statement.columns.items() if made.primary_key]
         columns = [column(each, made, key == [each]) for each, made in statement.columns.items()]
         sa.Table(name, sa.MetaData(), *columns, schema=schema).create(self._connection, checkfirst=False)
-        self._store.keys.clear()
+        self._pool.keys.clear()
 
     def _droptable(self, statement: spi.DropTable) -> None:
         schema, name = _split(statement.table)
         self._connection.execute(sa.schema.DropTable(sa.Table(name, sa.MetaData(), schema=schema), if_exists=True))
-        self._store.keys.clear()
+        self._pool.keys.clear()
 
     def _insert(self, statement: spi.Insert) -> ExecuteResult:
         table = self._table(statement.table, statement.values)
@@ -260,14 +261,14 @@ class Link:
 
     def _key(self, table: str) -> str | None:
         """Return the single column of a table's primary key; looked up once."""
-        if table not in self._store.keys:
+        if table not in self._pool.keys:
             schema, name = _split(table)
             try:
                 key = sa.inspect(self._connection).get_pk_constraint(name, schema)["constrained_columns"]
             except sa.exc.NoSuchTableError as error:
-                raise NotFoundError(f"database {self._store.name!r}: there is no table {table!r}") from error
-            self._store.keys[table] = key[0] if len(key) == 1 else None
-        return self._store.keys[table]
+                raise NotFoundError(f"database {self._pool.name!r}: there is no table {table!r}") from error
+            self._pool.keys[table] = key[0] if len(key) == 1 else None
+        return self._pool.keys[table]
 
     # -- streams ----------------------------------------------------------
 
@@ -276,7 +277,7 @@ class Link:
 
         def work() -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
             sql = statement.sql
-            self.soiled = self.soiled or sql.soils
+            self._soiled = self._soiled or sql.soils
             text = sa.text(sql.template).execution_options(stream_results=sql.reads, max_row_buffer=CHUNK)
             result = self._connection.execute(text, bound(statement.params, self._dialect))
             self._results.append(result)
