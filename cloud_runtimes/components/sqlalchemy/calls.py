@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import weakref
@@ -29,17 +30,15 @@ class Call:
     Attributes:
         op: the operation.
         committing: whether it may be applied from now on.
-        connecting: whether a connection is being made for it.
         reason: why it was stopped.
         on_stop: wakes or interrupts the thread that works for it; may be called at any time, and again.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_stopped", "committing", "connecting", "on_stop", "op", "reason")
+    __slots__ = ("__weakref__", "_lock", "_stopped", "committing", "on_stop", "op", "reason")
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.committing = False
-        self.connecting = False
         self.reason = "given up by its caller"
         self.on_stop: Callable[[], Any] | None = None
         self._stopped = False
@@ -79,24 +78,26 @@ class Call:
 
 
 class Interrupter:
-    """Interrupts the work of one connection: asks the database to cancel, then cuts the connection.
+    """Interrupts the work of one connection: asks the database to cancel, then cuts the connection. The task of an async driver is cancelled.
 
-    Args:
-        watchdog: calls `fire`.
-        connection: of the driver.
+    Attributes:
+        fired: when the call of this moment was interrupted first; 0.0: not yet.
     """
 
-    def __init__(self, watchdog: Watchdog, connection: Any) -> None:
+    def __init__(self, watchdog: Watchdog, connection: Any, *, is_async: bool) -> None:
         self._watchdog = watchdog
         self._connection = connection
+        self._is_async = is_async
         self._lock = Mutex()
         self._call: Call | None = None
-        self._fired = 0.0
-        self.again: float | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self.fired = 0.0
 
     def begin(self, call: Call) -> None:
         """The connection works for ``call`` from now on."""
-        self._call, self.again = call, call.op.deadline
+        self._call = call
+        if self._is_async:
+            self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         call.on_stop = self._watchdog.wake
         self._watchdog.add(call, self)
 
@@ -105,38 +106,33 @@ class Interrupter:
         self._watchdog.remove(call)
         with self._lock:  # a request to cancel must not meet the next statement
             self._call = None
-            fired, self._fired = self._fired, 0.0
+            fired, self.fired = self.fired, 0.0
+            self._task = None
             return fired > 0.0
 
     def fire(self, call: Call) -> None:
-        """Interrupt; sets ``again``, the time of the next request."""
+        """Interrupt; comes again until the call ends."""
         with self._lock:
-            self.again = None
             if self._call is not call:
                 return
             now = monotonic()
-            self._fired = self._fired or now
-            left = self._fired + _GRACE - now
-            if left <= 0.0 or call.committing:  # a commit cannot be taken back, but its answer may never come
+            self.fired = self.fired or now
+            left = self.fired + _GRACE - now
+            if self._task is not None:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            elif left <= 0.0 or call.committing:  # a commit cannot be taken back, but its answer may never come
                 self._cut()
-                return
-            try:
+            else:
                 self._cancel(left)
-            except Exception:  # it cannot be reached
-                self._cut()
-                return
-            self.again = monotonic() + _AGAIN
-
-    @property
-    def is_fired(self) -> bool:
-        """Whether the call of this moment was interrupted."""
-        return self._fired > 0.0
 
     def _cancel(self, seconds: float) -> None:
-        for name, arguments in (("interrupt", {}), ("cancel_safe", {"timeout": seconds}), ("cancel", {})):
-            if hasattr(self._connection, name):
-                getattr(self._connection, name)(**arguments)
-                return
+        try:
+            for name, arguments in (("interrupt", {}), ("cancel_safe", {"timeout": seconds}), ("cancel", {})):
+                if hasattr(self._connection, name):
+                    getattr(self._connection, name)(**arguments)
+                    return
+        except Exception:  # it cannot be reached
+            self._cut()
 
     def _cut(self) -> None:
         try:
@@ -152,11 +148,7 @@ class Interrupter:
 
 
 class Watchdog:
-    """The thread that interrupts calls whose time is up, and hands over what nobody refers to any longer.
-
-    Args:
-        reap: is given the resources of each owner that was forgotten.
-    """
+    """The thread that interrupts calls whose time is up, and gives what nobody refers to any longer to ``reap``."""
 
     def __init__(self, reap: Callable[[ExitStack], None]) -> None:
         self._reap = reap
@@ -209,11 +201,12 @@ class Watchdog:
         """
         self._next = float("inf")  # a call that comes meanwhile wakes the thread
         for call, interrupter in list(self._calls.items()):
-            stopped = call.is_stopped and not call.committing and not interrupter.is_fired
-            if stopped or (interrupter.again is not None and interrupter.again <= monotonic()):
+            deadline, now = call.op.deadline, monotonic()
+            if (call.is_stopped and not call.committing) or (deadline is not None and deadline <= now):
                 interrupter.fire(call)
-            if interrupter.again is not None:
-                self._next = min(self._next, interrupter.again)
+                deadline = now + _AGAIN
+            if deadline is not None:
+                self._next = min(self._next, deadline)
 
     def close(self, timeout: float) -> None:
         """Reap what is left, and end the thread."""

@@ -39,6 +39,7 @@ class Pool(Protocol):
     memory: bool
     closed: bool
     keys: dict[str, str | None]
+    working: AbstractContextManager[None]
 
     def explained(self, error: Exception, call: Call) -> CloudRuntimesError: ...
 
@@ -46,7 +47,7 @@ class Pool(Protocol):
 class Connection:
     """A connection of a pool, in the hands of one call or transaction."""
 
-    def __init__(self, pool: Pool, connection: sa.Connection, interrupter: Interrupter | None) -> None:
+    def __init__(self, pool: Pool, connection: sa.Connection, interrupter: Interrupter) -> None:
         self._pool = pool
         self._connection = connection
         self._interrupter = interrupter
@@ -56,22 +57,24 @@ class Connection:
 
     def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
         """Do something for a call, which can be interrupted meanwhile; every error is ours."""
-        if self._interrupter is not None:
-            self._interrupter.begin(call)
+        self._interrupter.begin(call)
         try:
             call.check()
-            return work(*arguments)
+            with self._pool.working:
+                return work(*arguments)
         except Exception as error:
             self._soiled = self._soiled or getattr(error, "connection_invalidated", False)
             found = self._pool.explained(error, call)
             if found is error:
                 raise
             raise found from error
-        except BaseException:
+        except BaseException as error:
             self._soiled = True
+            if self._interrupter.fired and not isinstance(error, KeyboardInterrupt):
+                raise self._pool.explained(InterruptedError(), call) from None  # the task of an async driver
             raise
         finally:
-            if self._interrupter is not None and self._interrupter.end(call):
+            if self._interrupter.end(call):
                 self._soiled = True
 
     # -- transactions -----------------------------------------------------
@@ -120,8 +123,7 @@ class Connection:
             self._results.pop().close()
         self._connection.commit()
 
-    def rollback(self) -> None:
-        """Roll back, and close what is read; no error comes out of it."""
+    def _rollback(self) -> None:
         try:
             while self._results:
                 self._results.pop().close()
@@ -134,14 +136,15 @@ class Connection:
 
     def close(self) -> None:
         """Roll back what was not committed, and give the connection back; close it where it is not as it was."""
-        try:
-            self.rollback()
-        finally:
-            with suppress(Exception):  # it is gone
-                if (self._soiled or self._pool.closed) and not self._pool.memory:
-                    self._connection.invalidate()
-            with suppress(Exception):  # the pool makes another
-                self._connection.close()
+        with self._pool.working:
+            try:
+                self._rollback()
+            finally:
+                with suppress(Exception):  # it is gone
+                    if (self._soiled or self._pool.closed) and not self._pool.memory:
+                        self._connection.invalidate()
+                with suppress(Exception):  # the pool makes another
+                    self._connection.close()
 
     # -- statements -------------------------------------------------------
 

@@ -51,59 +51,52 @@ class SqlDatabase(DatabaseDriver):
     # -- one statement ----------------------------------------------------
 
     @staticmethod
-    async def _run(pool: ConnectionPool, call: Call, statement: Statement, executor: Executor) -> Outcome:
-        resources = ExitStack()
+    async def _run(pool: ConnectionPool, statement: Statement, executor: Executor, call: Call) -> Outcome:
         writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
 
         def work() -> Outcome:
-            connection = pool.connect(call, resources)
-            if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
-                connection.autocommit(call)
-            elif writing:
-                connection.begin(call, None, writing=True)
-            outcome = connection.run(call, statement)
-            if writing:
-                connection.commit(call)
-            return outcome
+            with ExitStack() as resources:
+                connection = pool.connect(call, resources, writing=writing)
+                if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
+                    connection.autocommit(call)
+                elif writing:
+                    connection.begin(call, None, writing=True)
+                outcome = connection.run(call, statement)
+                if writing:
+                    connection.commit(call)
+                return outcome
 
-        try:
-            await pool.enter(executor, call, resources, writing=writing)
-        except BaseException:
-            resources.close()
-            raise
-        return await executor.call(call, work, resources.close)
+        await pool.permits.acquire(executor.wait, call)
+        return await executor.call(call, work, pool.permits.release)
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
-        pool, call = self._pool_of(), Call(op)
-        return pool.runner.run(call, partial(self._run, pool, call, statement))
+        pool = self._pool_of()
+        return pool.runner.run(op, partial(self._run, pool, statement))
 
     async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        pool, call = self._pool_of(), Call(op)
-        return await pool.runner.run_async(call, partial(self._run, pool, call, statement))
+        pool = self._pool_of()
+        return await pool.runner.run_async(op, partial(self._run, pool, statement))
 
     # -- several ----------------------------------------------------------
 
     def begin(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
-        session = self._session(isolation, writing=True)
-        session.call(op, session.open)
+        session = Session(self._pool_of(), isolation, writing=True)
+        session.runner.run(op, session.open, session)
         return session
 
     async def begin_async(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
-        session = self._session(isolation, writing=True)
-        await session.call_async(op, session.open)
+        session = Session(self._pool_of(), isolation, writing=True)
+        await session.runner.run_async(op, session.open, session)
         return session
 
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        session = self._session(None, writing=not query.sql.reads)
+        session = Session(self._pool_of(), None, writing=not query.sql.reads)
         cursor = Cursor(session, query, owns=True)
-        session.call(op, cursor.open)
+        session.runner.run(op, cursor.open, session)
         return cursor
 
     async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        session = self._session(None, writing=not query.sql.reads)
+        session = Session(self._pool_of(), None, writing=not query.sql.reads)
         cursor = Cursor(session, query, owns=True)
-        await session.call_async(op, cursor.open)
+        await session.runner.run_async(op, cursor.open, session)
         return cursor
-
-    def _session(self, isolation: Isolation | None, *, writing: bool) -> Session:
-        return Session(self._pool_of(), isolation, writing=writing)

@@ -38,7 +38,8 @@ def is_busy(error: BaseException) -> bool:
 def is_interrupted(error: BaseException) -> bool:
     """Tell whether the database ended a statement since it was asked to."""
     native = getattr(error, "orig", error)
-    return getattr(native, "sqlite_errorname", None) == "SQLITE_INTERRUPT" or _state(native) == "57014"
+    sqlite = getattr(native, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
+    return sqlite or _state(native) == "57014" or isinstance(error, InterruptedError)
 
 
 def _state(native: Any) -> Any:

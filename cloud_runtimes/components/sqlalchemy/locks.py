@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import os
 import weakref
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
-from typing import Final
+from time import sleep
+from typing import Any, Final, TypeAlias
 
 from ..._core import fork
 from ..._core.threads import Mutex
+from ...spi.flow import run_sync
 from .calls import Call
-from .runners import Executor
 
-__all__ = ["FairSemaphore", "FileLock", "file_lock"]
+__all__ = ["FairSemaphore", "FileLock", "Wait", "file_lock", "wait_in_task", "wait_in_thread"]
 
 _POLL: Final = 0.0005
 _MAX_POLL: Final = 0.004
+
+Wait: TypeAlias = Callable[[Future[Any], float | None], Coroutine[Any, Any, None]]
+"""Waits for a future, at most so many seconds."""
+
+
+async def wait_in_thread(future: Future[Any], seconds: float | None) -> None:
+    """Block the thread."""
+    with suppress(TimeoutError, CancelledError):
+        future.exception(seconds)
+
+
+async def wait_in_task(future: Future[Any], seconds: float | None) -> None:
+    """Let the running loop go on."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def wake(future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # that loop is closed
+            loop.call_soon_threadsafe(done.set)
+
+    future.add_done_callback(wake)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await done.wait()
 
 
 class FairSemaphore:
@@ -30,12 +57,17 @@ class FairSemaphore:
     """
 
     def __init__(self, permits: int, what: str) -> None:
-        self._free = permits
+        self._permits = self._free = permits
         self._what = what
         self._waiters: deque[Future[None]] = deque()
         self._lock = Mutex()
 
-    async def acquire(self, executor: Executor, call: Call) -> None:
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody has a permit."""
+        return self._free == self._permits
+
+    async def acquire(self, wait: Wait, call: Call) -> None:
         """Wait for a permit."""
         with self._lock:
             if self._free:
@@ -46,9 +78,10 @@ class FairSemaphore:
         call.on_stop = waiter.cancel
         try:
             call.check()
-            await executor.wait(waiter, call.op.remaining())
+            await wait(waiter, call.op.remaining())
         except BaseException:
-            self._give_up(waiter)
+            if not waiter.cancel():  # a permit came all the same
+                self.release()
             raise
         if not waiter.cancel():  # a permit came
             return
@@ -56,10 +89,6 @@ class FairSemaphore:
         if call.is_stopped:
             call.check()
         raise call.op.timed_out(self._what)
-
-    def _give_up(self, waiter: Future[None]) -> None:
-        if not waiter.cancel():
-            self.release()
 
     def release(self) -> None:
         """Give a permit to the next."""
@@ -84,9 +113,9 @@ class FileLock:
         self._files: tuple[int, ...] = ()
         fork.register(self)
 
-    async def acquire(self, executor: Executor, call: Call) -> None:
+    def acquire(self, call: Call) -> None:
         """Wait for it, at most to the deadline of the call."""
-        await self._threads.acquire(executor, call)
+        run_sync(self._threads.acquire(wait_in_thread, call))
         try:
             for name in ("turn", "gate")[len(self._files) :]:
                 self._files += (os.open(f"{self._path}-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600),)
@@ -96,7 +125,7 @@ class FileLock:
                     if call.op.remaining() == 0.0:
                         raise call.op.timed_out("a writer in another process")
                     call.check()
-                    await executor.sleep(pause)
+                    sleep(pause)
                     pause = min(pause * 1.5, _MAX_POLL)
             flock(self._files[0], LOCK_UN)
         except BaseException:
@@ -125,9 +154,7 @@ class FileLock:
 def _try(file: int) -> bool:
     try:
         flock(file, LOCK_EX | LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
+    except BlockingIOError:
         return False
     return True
 

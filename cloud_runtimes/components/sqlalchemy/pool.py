@@ -6,10 +6,11 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -17,12 +18,11 @@ import sqlalchemy as sa
 from ..._core import fork
 from ..._core.home import check_file_system, make_home, make_private
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
-from ...spi.operation import Method, Operation
 from .calls import Call, Interrupter, Watchdog
 from .connection import Connection
 from .failures import explain, forget_password, is_busy, is_interrupted
 from .locks import FairSemaphore, FileLock, file_lock
-from .runners import Executor, LoopRunner, Runner, ThreadRunner
+from .runners import Runner
 
 if TYPE_CHECKING:
     from ...spi.blocking import Bridge
@@ -31,7 +31,6 @@ __all__ = ["ConnectionPool"]
 
 R = TypeVar("R")
 
-_ROLLBACK: Final = Method("database", "rollback", repeatable=False, writes=False)
 _REST: Final = 1.0
 """Seconds that a fork waits for calls under way."""
 _CLOSING: Final = 1.0
@@ -42,6 +41,7 @@ _LOOK_MS: Final = 500
 """How long a server may go on working for a client that is gone."""
 # the same databases by an async driver and by a blocking one that is always there: threads do for both
 _BLOCKING: Final = {"sqlite+aiosqlite": "sqlite", "postgresql+psycopg_async": "postgresql+psycopg"}
+_connecting: ContextVar[Call] = ContextVar("connecting")
 # a forked child must not close what it inherited
 _inherited: list[Any] = []
 
@@ -62,7 +62,9 @@ class ConnectionPool:
     Attributes:
         path: of the file, where it is SQLite.
         memory: whether it is a database in the process, behind one connection.
+        permits: to have a connection.
         keys: table → the single column of its primary key.
+        working: held around the use of a library with locks of its own.
         closed: whether connections that come back are closed.
     """
 
@@ -71,7 +73,7 @@ class ConnectionPool:
         self.keys: dict[str, str | None] = {}
         self.closed = False
         self._durable = durable
-        self._connecting = threading.local()
+        self.working: AbstractContextManager[None] = _Working()
         try:
             self._url = sa.make_url(url)
             self._url = self._url.set(drivername=_BLOCKING.get(self._url.drivername, self._url.drivername))
@@ -85,14 +87,14 @@ class ConnectionPool:
             raise InvalidArgumentError(f"database {name!r}: give a path in the url, not a URI of SQLite")
         self.path = os.path.abspath(database) if sqlite and not self.memory else None
         self._size = 1 if self.memory else pool_size
-        self._permits = FairSemaphore(self._size, "a free connection")
+        self.permits = FairSemaphore(self._size, "a free connection")
         self._writer: FileLock | None = None
         self._fresh = self.path is not None
         if self.path is not None:
             if embedded:
                 _make_place(Path(self.path))
             self._writer = file_lock(self.path)
-        self.runner: Runner = LoopRunner(bridge) if made.is_async else ThreadRunner(self._size)
+        self.runner = Runner(self._size, bridge if made.is_async else None)
         try:
             self._engine = self._create(made.name, made.is_async)
         except Exception as error:
@@ -115,7 +117,10 @@ class ConnectionPool:
                 options["poolclass"] = sa.pool.QueuePool
                 options["connect_args"] = {"check_same_thread": False, "timeout": _BUSY}
         if is_async:
-            made = _async_engine(self._url, options)
+            import greenlet  # noqa: F401  its absence is told as that of a driver
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            made: Any = create_async_engine(self._url, **options)
             engine: sa.Engine = made.sync_engine
         else:
             made = engine = sa.create_engine(self._url, **options)
@@ -123,8 +128,7 @@ class ConnectionPool:
             sa.event.listen(engine, "connect", self._set_up)
         elif dialect == "postgresql":
             sa.event.listen(engine, "connect", _ends_with_its_client)
-            if engine.driver in ("psycopg", "psycopg2"):
-                sa.event.listen(engine, "do_connect", self._limit_connecting)
+            sa.event.listen(engine, "do_connect", self._limit_connecting)
         self.engine = engine
         return made
 
@@ -139,84 +143,75 @@ class ConnectionPool:
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 
-    def _limit_connecting(self, dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+    @staticmethod
+    def _limit_connecting(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
         """Connect at most to the deadline of the call, since nothing interrupts that."""
-        left: float | None = self._connecting.call.op.remaining()
-        if left is not None:
-            options.setdefault("connect_timeout", math.ceil(left) or 1)
+        name = {"asyncpg": "timeout", "psycopg": "connect_timeout", "psycopg2": "connect_timeout"}.get(dialect.driver)
+        left: float | None = _connecting.get().op.remaining()
+        if name is not None and left is not None:
+            options.setdefault(name, math.ceil(left) or 1)
 
     # -- connections ------------------------------------------------------
 
-    async def enter(self, executor: Executor, call: Call, resources: ExitStack, *, writing: bool) -> None:
-        """Wait for a permit and, to write an SQLite file, for its lock; ``resources`` releases them."""
-        await self._permits.acquire(executor, call)
-        resources.callback(self._permits.release)
-        if self._fresh:
-            await self._make_log(executor, call)
-        if writing and self._writer is not None:
-            await self._writer.acquire(executor, call)
-            resources.callback(self._writer.release)
-
-    async def _make_log(self, executor: Executor, call: Call) -> None:
+    def _make_log(self, call: Call, writer: FileLock) -> None:
         """See that a file of SQLite has a write-ahead log; who makes it is the only writer."""
-        if not await executor.call(call, partial(self._has_log, call, make=False)):
-            assert self._writer is not None
-            await self._writer.acquire(executor, call)
-            await executor.call(call, partial(self._has_log, call, make=True), self._writer.release)
+        if not self._connected(call, partial(self._has_log, make=False)):
+            writer.acquire(call)
+            try:
+                self._connected(call, partial(self._has_log, make=True))
+            finally:
+                writer.release()
         self._fresh = False
 
-    def _has_log(self, call: Call, *, make: bool) -> bool:
-        def look() -> bool:
-            with closing(self.engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
-                cursor.execute("PRAGMA journal_mode")
-                if cursor.fetchall()[0][0] == "wal":
-                    return True
-                if make:
-                    try:
-                        cursor.execute("PRAGMA journal_mode=WAL")
-                    except Exception as error:
-                        if is_busy(error):
-                            raise
-                        # else it may only be read: its journal stays as it is
-                return make
+    def _has_log(self, *, make: bool) -> bool:
+        with closing(self.engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            if make and cursor.fetchall()[0][0] != "wal":
+                try:
+                    cursor.execute("PRAGMA journal_mode=WAL")
+                except Exception as error:
+                    if is_busy(error):
+                        raise
+                    # else it may only be read: its journal stays as it is
+            return make or cursor.fetchall()[0][0] == "wal"
 
-        return self._connected(call, look)
-
-    def connect(self, call: Call, resources: ExitStack) -> Connection:
-        """Take a connection out of the pool; ``resources`` rolls back and gives it back."""
+    def connect(self, call: Call, resources: ExitStack, *, writing: bool) -> Connection:
+        """Take a connection out of the pool and, to write an SQLite file, its lock; ``resources`` rolls back and gives them back."""
+        if self._writer is not None:
+            if self._fresh:
+                self._make_log(call, self._writer)
+            if writing:
+                self._writer.acquire(call)
+                resources.callback(self._writer.release)
         connection = self._connected(call, self.engine.connect)
         made = Connection(self, connection, self._interrupter(connection))
         resources.callback(made.close)
         return made
 
     def _connected(self, call: Call, connect: Callable[[], R]) -> R:
-        call.connecting = True
-        self._connecting.call = call
-        try:
-            while True:
-                if self.closed:
-                    raise ClosedError(f"database {self.name!r}: its client is closed")
-                call.check()
-                try:
+        while True:
+            if self.closed:
+                raise ClosedError(f"database {self.name!r}: its client is closed")
+            call.check()
+            _connecting.set(call)
+            try:
+                with self.working:
                     return connect()
-                except Exception as error:
-                    # behind a program that died in the middle of a write one connection makes the file whole, and the others wait
-                    if self.path is None or not is_busy(error):
-                        found = self.explained(error, call)
-                        if found is error:
-                            raise
-                        forget_password(error, self._url.password)
-                        raise found from error
-        finally:
-            call.connecting = False
+            except Exception as error:
+                # behind a program that died in the middle of a write one connection makes the file whole, and the others wait
+                if self.path is None or not is_busy(error):
+                    found = self.explained(error, call)
+                    if found is error:
+                        raise
+                    forget_password(error, self._url.password)
+                    raise found from error
 
-    def _interrupter(self, connection: sa.Connection) -> Interrupter | None:
-        if isinstance(self.runner, LoopRunner):
-            return None  # which cancels what an async driver does
+    def _interrupter(self, connection: sa.Connection) -> Interrupter:
         found: Interrupter | None = connection.info.get("cloud_runtimes")
         if found is None:
             native: Any = connection.connection.driver_connection
-            found = connection.info["cloud_runtimes"] = Interrupter(self.watchdog, native)
+            found = Interrupter(self.watchdog, native, is_async=connection.dialect.is_async)
+            connection.info["cloud_runtimes"] = found
         return found
 
     def explained(self, error: Exception, call: Call) -> CloudRuntimesError:
@@ -232,23 +227,10 @@ class ConnectionPool:
             return call.op.timed_out("the database", maybe_applied=call.committing)
         return found
 
-    def rollback(self) -> Call:
-        """Return a call for what ends without its caller."""
-        return Call(Operation(_ROLLBACK, self.name, None))
-
     def _reap(self, resources: ExitStack) -> None:
-        self.runner.post(lambda executor: executor.call(self.rollback(), resources.close))
+        self.runner.post(lambda executor, call: executor.call(call, resources.close, _nothing))
 
-    # -- rest and end -----------------------------------------------------
-
-    def before_fork(self) -> None:
-        """Let nothing begin, and wait for what runs."""
-        self._rests = isinstance(self.runner, ThreadRunner) and self.runner.rest(_REST)
-
-    def after_fork(self) -> None:
-        """In the parent: go on."""
-        if self._rests and isinstance(self.runner, ThreadRunner):
-            self.runner.go_on()
+    # -- the end -----------------------------------------------------
 
     def forked(self) -> None:
         """In a forked child: keep what belongs to the parent, and close nothing of it."""
@@ -259,14 +241,53 @@ class ConnectionPool:
         """End what is under way, and close the connections."""
         end = monotonic() + (5.0 if timeout is None else timeout)
         self.closed = True
-        self.runner.wait_idle(min(end, monotonic() + _CLOSING))
+        self._wait(min(end, monotonic() + _CLOSING))
         for call in list(self.runner.calls):
             call.reason = "the client was closed while this call was under way"
             call.stop()
-        self.runner.wait_idle(end)
+        self._wait(end)
         self.watchdog.close(max(0.1, end - monotonic()))
-        self.runner.wait_idle(end)
-        self.runner.close(self._engine, end)
+        self._wait(end)
+        self.runner.close(self._engine, max(0.1, end - monotonic()))
+
+    def _wait(self, end: float) -> None:
+        while not self.permits.is_unused and monotonic() < end:
+            sleep(0.001)
+
+
+class _Working:
+    """What a fork waits for: code of libraries whose locks a child would inherit as they are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: set[int] = set()
+        fork.register(self)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads.add(threading.get_ident())
+
+    def __exit__(self, *error: object) -> None:
+        self._threads.discard(threading.get_ident())
+
+    def before_fork(self) -> None:
+        """Let nothing begin, and wait for what runs."""
+        end = monotonic() + _REST
+        self._rests = self._lock.acquire(timeout=_REST)
+        while self._threads and monotonic() < end:
+            sleep(0.0002)
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        if self._rests:
+            self._lock.release()
+
+    def forked(self) -> None:
+        """In a forked child: nothing, since it makes a pool of its own."""
+
+
+def _nothing() -> None:
+    pass
 
 
 def _make_place(path: Path) -> None:
@@ -275,16 +296,6 @@ def _make_place(path: Path) -> None:
     make_home(path.parent)
     check_file_system(path.parent)
     make_private(str(path))
-
-
-def _async_engine(url: sa.URL, options: dict[str, Any]) -> Any:
-    try:
-        import greenlet  # noqa: F401
-    except ImportError as error:
-        raise InvalidArgumentError('async drivers need greenlet: pip install "SQLAlchemy[asyncio]"') from error
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    return create_async_engine(url, **options)
 
 
 def _ends_with_its_client(connection: Any, record: Any) -> None:

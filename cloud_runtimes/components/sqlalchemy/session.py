@@ -12,7 +12,7 @@ from ...spi.database import DatabaseCursor, DatabaseSession, Isolation, Outcome,
 from ...spi.operation import Operation
 from .calls import Call
 from .locks import FairSemaphore
-from .runners import Executor
+from .runners import Executor, Flow
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -30,6 +30,7 @@ class Session(DatabaseSession):
     """
 
     def __init__(self, pool: ConnectionPool, isolation: Isolation | None, *, writing: bool) -> None:
+        self.runner = pool.runner
         self._pool = pool
         self._isolation = isolation
         self._writing = writing
@@ -44,22 +45,23 @@ class Session(DatabaseSession):
 
     async def open(self, executor: Executor, call: Call) -> None:
         """Begin."""
-        await self._turn.acquire(executor, call)
+        await self._turn.acquire(executor.wait, call)
         try:
-            await self._pool.enter(executor, call, self._resources, writing=self._writing)
+            await self._pool.permits.acquire(executor.wait, call)
         except BaseException:
             self._end("its beginning failed")
             self._turn.release()
             raise
+        self._resources.callback(self._pool.permits.release)
         await executor.call(call, partial(self._guarded, call, self._begin), self._turn.release)
 
     def _begin(self, call: Call, connection: None) -> None:
-        self._connection = self._pool.connect(call, self._resources)
+        self._connection = self._pool.connect(call, self._resources, writing=self._writing)
         self._connection.begin(call, self._isolation, writing=self._writing)
 
     async def step(self, executor: Executor, call: Call, work: Callable[[Call, Any], R]) -> R:
         """Do something in it, after what is under way."""
-        await self._turn.acquire(executor, call)
+        await self._turn.acquire(executor.wait, call)
         return await executor.call(call, partial(self._guarded, call, work), self._turn.release)
 
     def _guarded(self, call: Call, work: Callable[[Call, Any], R]) -> R:
@@ -95,62 +97,42 @@ class Session(DatabaseSession):
 
     # -- calls ------------------------------------------------------------
 
-    def call(self, op: Operation, flow: Callable[[Executor, Call], Any]) -> Any:
-        """Make a call of the sync API."""
-        call = Call(op)
-        try:
-            return self._pool.runner.run(call, lambda executor: flow(executor, call))
-        except BaseException:
-            self._give_up()
-            raise
-
-    async def call_async(self, op: Operation, flow: Callable[[Executor, Call], Any]) -> Any:
-        """Make a call of the async API."""
-        call = Call(op)
-        try:
-            return await self._pool.runner.run_async(call, lambda executor: flow(executor, call))
-        except BaseException:
-            self._give_up()
-            raise
-
-    def _give_up(self) -> None:
-        """End it behind what is under way, also where the caller gave up a step that was done just then."""
+    def give_up(self) -> None:
+        """End it behind what is under way: the caller of a step got an error, perhaps when that was done already."""
         if self._ended is None:
             self._given_up = True
-            self._pool.runner.post(lambda executor: self._rollback(executor, self._pool.rollback()))
+            self.runner.post(self._rollback)
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
-        outcome: Outcome = self.call(op, self._statement(statement))
-        return outcome
+        return self.runner.run(op, self._statement(statement), self)
 
     async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        outcome: Outcome = await self.call_async(op, self._statement(statement))
-        return outcome
+        return await self.runner.run_async(op, self._statement(statement), self)
 
-    def _statement(self, statement: Statement) -> Callable[[Executor, Call], Any]:
+    def _statement(self, statement: Statement) -> Flow[Outcome]:
         return partial(self.step, work=lambda call, connection: connection.run(call, statement))
 
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         cursor = Cursor(self, query, owns=False)
-        self.call(op, cursor.open)
+        self.runner.run(op, cursor.open, self)
         return cursor
 
     async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
         cursor = Cursor(self, query, owns=False)
-        await self.call_async(op, cursor.open)
+        await self.runner.run_async(op, cursor.open, self)
         return cursor
 
     def commit(self, op: Operation, /) -> None:
-        self.call(op, partial(self.step, work=self.commit_step))
+        self.runner.run(op, partial(self.step, work=self.commit_step), self)
 
     async def commit_async(self, op: Operation, /) -> None:
-        await self.call_async(op, partial(self.step, work=self.commit_step))
+        await self.runner.run_async(op, partial(self.step, work=self.commit_step), self)
 
     def rollback(self, op: Operation, /) -> None:
-        self.call(op, self._rollback)
+        self.runner.run(op, self._rollback, self)
 
     async def rollback_async(self, op: Operation, /) -> None:
-        await self.call_async(op, self._rollback)
+        await self.runner.run_async(op, self._rollback, self)
 
 
 class Cursor(DatabaseCursor):
@@ -197,15 +179,13 @@ class Cursor(DatabaseCursor):
                 return  # the transaction has ended meanwhile, and this with it
 
     def fetch(self, op: Operation, /) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._session.call(op, self._fetch)
-        return rows
+        return self._session.runner.run(op, self._fetch, self._session)
 
     async def fetch_async(self, op: Operation, /) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = await self._session.call_async(op, self._fetch)
-        return rows
+        return await self._session.runner.run_async(op, self._fetch, self._session)
 
     def close(self, op: Operation, /) -> None:
-        self._session.call(op, self._close)
+        self._session.runner.run(op, self._close, self._session)
 
     async def close_async(self, op: Operation, /) -> None:
-        await self._session.call_async(op, self._close)
+        await self._session.runner.run_async(op, self._close, self._session)
