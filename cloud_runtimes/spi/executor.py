@@ -86,11 +86,18 @@ class Executor:
             flow.close()
             raise self._refusal() from error
 
+    def check_outside(self) -> None:
+        """Refuse to wait in the client's loop for that loop."""
+        if threading.current_thread() is self._loop_thread:
+            raise InternalError("a sync method would wait in the client's own loop for itself: use its _async twin")
+
     def in_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
         """Run a coroutine in the client's loop and wait for it."""
-        if threading.current_thread() is self._loop_thread:
+        try:
+            self.check_outside()
+        except InternalError:
             flow.close()
-            raise InternalError("a sync method would wait in the client's own loop for itself: use its _async twin")
+            raise
         future = self.submit(flow)
         from concurrent.futures import CancelledError
 

@@ -7,7 +7,6 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final
@@ -148,14 +147,14 @@ class Interrupter:
 
 
 class Watchdog:
-    """The thread that interrupts calls whose time is up, and gives what nobody refers to any longer to ``reap``."""
+    """The thread that interrupts calls whose time is up, and gives ``reap`` what its owner left behind."""
 
-    def __init__(self, reap: Callable[[ExitStack], None]) -> None:
+    def __init__(self, reap: Callable[[Any], None]) -> None:
         self._reap = reap
         self._calls: dict[Call, Interrupter] = {}
         self._next = float("inf")
         # the put of a SimpleQueue is safe in a garbage collection (docs.python.org, queue)
-        self._queue: SimpleQueue[ExitStack | None] = SimpleQueue()
+        self._queue: SimpleQueue[Any] = SimpleQueue()
         self._thread = Background(self._run, "cloud-runtimes-watch")
         self._closed = False
 
@@ -176,12 +175,12 @@ class Watchdog:
         """Look at once."""
         self._queue.put(None)
 
-    def own(self, owner: object, resources: ExitStack) -> None:
-        """Have ``resources`` reaped once nobody refers to their owner any longer; closing them ends that."""
+    def own(self, owner: object, resource: object) -> Callable[[], Any]:
+        """Have a resource reaped once nobody refers to its owner any longer; what is returned ends that."""
         self._thread.start()
-        reaping = weakref.finalize(owner, self._queue.put, resources)
+        reaping = weakref.finalize(owner, self._queue.put, resource)
         reaping.atexit = False
-        resources.callback(reaping.detach)
+        return reaping.detach
 
     def _run(self) -> None:
         while not (self._closed and self._queue.empty()):

@@ -14,6 +14,7 @@ from ...spi.database import ColumnInfo, ExecuteResult, Isolation, Outcome, RowSe
 from ...spi.sql import Sql
 from .calls import Call, Interrupter
 from .failures import is_busy
+from .locks import FileLock
 from .values import bound, column, quoted
 
 __all__ = ["Connection"]
@@ -47,8 +48,11 @@ class Pool(Protocol):
 class Connection:
     """A connection of a pool, in the hands of one call or transaction."""
 
-    def __init__(self, pool: Pool, connection: sa.Connection, interrupter: Interrupter) -> None:
+    def __init__(
+        self, pool: Pool, connection: sa.Connection, interrupter: Interrupter, writer: FileLock | None
+    ) -> None:
         self._pool = pool
+        self._writer = writer
         self._connection = connection
         self._interrupter = interrupter
         self._dialect = connection.dialect.name
@@ -145,6 +149,8 @@ class Connection:
                         self._connection.invalidate()
                 with suppress(Exception):  # the pool makes another
                     self._connection.close()
+                if self._writer is not None:
+                    self._writer.release()
 
     # -- statements -------------------------------------------------------
 

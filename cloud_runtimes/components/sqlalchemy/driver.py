@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -55,8 +55,8 @@ class SqlDatabase(DatabaseDriver):
         writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
 
         def work() -> Outcome:
-            with ExitStack() as resources:
-                connection = pool.connect(call, resources, writing=writing)
+            connection = pool.connect(call, writing=writing)
+            try:
                 if isinstance(statement, (spi.Query, spi.Execute, spi.ExecuteMany)) and statement.sql.alone:
                     connection.autocommit(call)
                 elif writing:
@@ -65,6 +65,8 @@ class SqlDatabase(DatabaseDriver):
                 if writing:
                     connection.commit(call)
                 return outcome
+            finally:
+                connection.close()
 
         await pool.permits.acquire(executor.wait, call)
         return await executor.call(call, work, pool.permits.release)

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, closing
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ class ConnectionPool:
             if embedded:
                 _make_place(Path(self.path))
             self._writer = file_lock(self.path)
-        self.runner = Runner(self._size, bridge if made.is_async else None)
+        self.runner = Runner(bridge if made.is_async else None)
         try:
             self._engine = self._create(made.name, made.is_async)
         except Exception as error:
@@ -175,18 +175,20 @@ class ConnectionPool:
                     # else it may only be read: its journal stays as it is
             return make or cursor.fetchall()[0][0] == "wal"
 
-    def connect(self, call: Call, resources: ExitStack, *, writing: bool) -> Connection:
-        """Take a connection out of the pool and, to write an SQLite file, its lock; ``resources`` rolls back and gives them back."""
-        if self._writer is not None:
-            if self._fresh:
-                self._make_log(call, self._writer)
-            if writing:
-                self._writer.acquire(call)
-                resources.callback(self._writer.release)
-        connection = self._connected(call, self.engine.connect)
-        made = Connection(self, connection, self._interrupter(connection))
-        resources.callback(made.close)
-        return made
+    def connect(self, call: Call, *, writing: bool) -> Connection:
+        """Take a connection out of the pool and, to write an SQLite file, its lock."""
+        if self._fresh and self._writer is not None:
+            self._make_log(call, self._writer)
+        writer = self._writer if writing else None
+        if writer is not None:
+            writer.acquire(call)
+        try:
+            connection = self._connected(call, self.engine.connect)
+            return Connection(self, connection, self._interrupter(connection), writer)
+        except BaseException:
+            if writer is not None:
+                writer.release()
+            raise
 
     def _connected(self, call: Call, connect: Callable[[], R]) -> R:
         while True:
@@ -227,8 +229,8 @@ class ConnectionPool:
             return call.op.timed_out("the database", maybe_applied=call.committing)
         return found
 
-    def _reap(self, resources: ExitStack) -> None:
-        self.runner.post(lambda executor, call: executor.call(call, resources.close, _nothing))
+    def _reap(self, connection: Connection) -> None:
+        self.runner.post(lambda executor, call: executor.call(call, connection.close, self.permits.release))
 
     # -- the end -----------------------------------------------------
 
@@ -284,10 +286,6 @@ class _Working:
 
     def forked(self) -> None:
         """In a forked child: nothing, since it makes a pool of its own."""
-
-
-def _nothing() -> None:
-    pass
 
 
 def _make_place(path: Path) -> None:

@@ -1,24 +1,24 @@
 """Where calls run. A call is a flow, written once as a coroutine; its executor waits for it and runs its blocking code.
 
-* The sync API runs a flow in the caller's thread. The main thread waits for a thread of a pool instead: a ``KeyboardInterrupt`` ends its waiting and stops the call, and never hits SQLAlchemy or a driver between two steps.
-* The async API runs a flow in the caller's task, and its blocking code in the pool.
-* The blocking code over an async driver runs in the client's own loop, for both APIs: SQLAlchemy's greenlets switch to the loop while the driver awaits.
+* The sync API runs a flow in the caller's thread. The main thread waits for another instead: a ``KeyboardInterrupt`` ends its waiting and stops the call, and never hits SQLAlchemy or a driver between two steps.
+* The async API runs a flow in the caller's task, and its blocking code in threads.
+* An async driver has the client's own loop instead of threads, for both APIs: SQLAlchemy's greenlets switch to the loop while the driver awaits.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
-from ..._core.logs import repeated
 from ...errors import ClosedError, DeadlineExceededError
 from ...spi.flow import run_sync
 from ...spi.operation import Method, Operation, mark_interrupted
 from .calls import Call
 from .locks import Wait, wait_in_task, wait_in_thread
+from .threads import Threads
 
 if TYPE_CHECKING:
     from ...spi.blocking import Bridge
@@ -97,33 +97,30 @@ class Runner:
     """Runs the flows of one pool of connections.
 
     Args:
-        size: of the pool. A flow of the async API holds a thread only while it has a connection.
         bridge: of the client, where the driver is async.
 
     Attributes:
         calls: whose caller waits.
     """
 
-    def __init__(self, size: int, bridge: Bridge | None) -> None:
+    def __init__(self, bridge: Bridge | None) -> None:
         self.calls: set[Call] = set()
-        self._pool = ThreadPoolExecutor(size + 4, "cloud-runtimes-sql")
+        self._threads = Threads("cloud-runtimes-sql")
         self._bridge = bridge
         in_loop = None if bridge is None else self._submit_in_loop
         self._in_thread = Executor(wait_in_thread, in_loop)
-        self._in_task = Executor(wait_in_task, in_loop or self._submit)
+        self._in_task = Executor(wait_in_task, in_loop or self._threads.submit)
 
     def run(self, op: Operation, flow: Flow[R], owner: Owner | None = None) -> R:
         """Run a flow of the sync API."""
+        if self._bridge is not None:
+            self._bridge.check_outside()
         call = Call(op)
         self.calls.add(call)
         try:
             if threading.get_ident() != threading.main_thread().ident:
                 return run_sync(flow(self._in_thread, call))
-            future = self._start(call, flow)
-            try:
-                return future.result()
-            finally:
-                del future  # or its error and this frame would keep each other
+            return self._threads.run(lambda: run_sync(flow(self._in_thread, call)))
         except BaseException as error:
             _give_up(call, error, owner)
             raise
@@ -143,25 +140,9 @@ class Runner:
             self.calls.discard(call)
 
     def post(self, flow: Flow[None]) -> None:
-        """Start a flow that nobody waits for; its error is logged."""
-        self._start(Call(Operation(_BEHIND, "", None)), flow).add_done_callback(_log_error)
-
-    def _start(self, call: Call, flow: Flow[R]) -> Future[R]:
-        return self._submit(lambda: run_sync(flow(self._in_thread, call)))
-
-    def _submit(self, work: Callable[[], R]) -> Future[R]:
-        """Run something in the pool; here, where the interpreter or the client has ended that."""
-        try:
-            return self._pool.submit(work)
-        except RuntimeError as error:
-            if "cannot schedule" not in str(error):  # it is no end, but a lack of threads
-                raise
-        future: Future[R] = Future()
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        """Start a flow that nobody waits for."""
+        call = Call(Operation(_BEHIND, "", None))
+        self._threads.post(lambda: run_sync(flow(self._in_thread, call)))
 
     def _submit_in_loop(self, job: _Job) -> Future[Any]:
         from sqlalchemy.util import greenlet_spawn
@@ -176,7 +157,7 @@ class Runner:
         else:
             with suppress(Exception):  # a server that does not answer: the sockets close with the loop
                 self._bridge.submit(engine.dispose()).result(timeout)
-        self._pool.shutdown(wait=False)
+        self._threads.close()
 
 
 def _give_up(call: Call, error: BaseException, owner: Owner | None) -> None:
@@ -186,11 +167,3 @@ def _give_up(call: Call, error: BaseException, owner: Owner | None) -> None:
         mark_interrupted(error, call.stop())
     if owner is not None:
         owner.give_up()
-
-
-def _log_error(future: Future[Any]) -> None:
-    # by its class alone, since its text may be a driver's
-    error = future.exception()
-    if error is not None:
-        what = "what a call of a database left behind could not be ended"
-        repeated(f"sqlalchemy {type(error).__name__}", "%s: %s", what, type(error).__name__)

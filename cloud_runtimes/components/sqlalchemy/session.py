@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,12 +33,12 @@ class Session(DatabaseSession):
         self._pool = pool
         self._isolation = isolation
         self._writing = writing
-        self._resources = ExitStack()
         self._connection: Connection | None = None
+        self._disown: Callable[[], Any] | None = None
+        self._has_permit = False
         self._turn = FairSemaphore(1, "another call of this transaction")
         self._given_up = False
         self._ended: str | None = None
-        pool.watchdog.own(self, self._resources)
 
     # -- flows ------------------------------------------------------------
 
@@ -47,16 +46,19 @@ class Session(DatabaseSession):
         """Begin."""
         await self._turn.acquire(executor.wait, call)
         try:
+            if self._ended is not None:  # given up before it began
+                raise ClosedError(call.reason)
             await self._pool.permits.acquire(executor.wait, call)
         except BaseException:
-            self._end("its beginning failed")
+            self._ended = "its beginning failed"
             self._turn.release()
             raise
-        self._resources.callback(self._pool.permits.release)
+        self._has_permit = True
         await executor.call(call, partial(self._guarded, call, self._begin), self._turn.release)
 
     def _begin(self, call: Call, connection: None) -> None:
-        self._connection = self._pool.connect(call, self._resources, writing=self._writing)
+        self._connection = self._pool.connect(call, writing=self._writing)
+        self._disown = self._pool.watchdog.own(self, self._connection)
         self._connection.begin(call, self._isolation, writing=self._writing)
 
     async def step(self, executor: Executor, call: Call, work: Callable[[Call, Any], R]) -> R:
@@ -79,8 +81,14 @@ class Session(DatabaseSession):
         """Roll back, unless it was committed, and give the connection back; does nothing once it has ended."""
         if self._ended is None:
             self._ended = reason
-            self._connection = None
-            self._resources.close()
+            try:
+                if self._connection is not None and self._disown is not None:
+                    self._disown()
+                    self._connection.close()
+            finally:
+                self._connection = None
+                if self._has_permit:  # also one that never began is ended
+                    self._pool.permits.release()
 
     async def _rollback(self, executor: Executor, call: Call) -> None:
         if self._ended is None:
