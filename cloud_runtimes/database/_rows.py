@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypedDict, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
@@ -13,7 +13,6 @@ from ..spi.operation import Method, Operation
 from ._typed import maker
 
 if TYPE_CHECKING:
-    from ._session import Transaction
     from .service import DatabaseService
 
 __all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
@@ -39,6 +38,14 @@ def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
     return [make(number, values) for number, values in enumerate(found.rows)]
 
 
+class _Transaction(Protocol):
+    """What a stream asks of the transaction that it is in."""
+
+    def _stream(self, op: Operation, query: Query) -> DatabaseCursor: ...
+
+    async def _stream_async(self, op: Operation, query: Query) -> DatabaseCursor: ...
+
+
 class RowStream(Handle, Generic[T]):
     """Rows as they come; made by ``stream``.
 
@@ -54,7 +61,7 @@ class RowStream(Handle, Generic[T]):
         type: Any,
         timeout: float | None,
         metadata: Mapping[str, str] | None,
-        transaction: Transaction | None,
+        transaction: _Transaction | None,
     ) -> None:
         super().__init__()
         self._service = service

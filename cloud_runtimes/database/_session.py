@@ -192,13 +192,7 @@ class Transaction(Handle):
         if self._ended:
             return
         if error is None:
-            session = self._session
-            try:
-                self.commit(timeout=self._timeout, metadata=self._metadata)
-            except BaseException as interrupt:
-                if session is not None and not isinstance(interrupt, Exception):
-                    session.rollback(self._operation(_ROLLBACK, _CLOSING, None))  # nothing, where it has ended
-                raise
+            self.commit(timeout=self._timeout, metadata=self._metadata)
         else:
             self.rollback(timeout=self._timeout, metadata=self._metadata)
 
