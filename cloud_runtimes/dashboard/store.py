@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .._core.clocks import Clocks
 from .._core.home import check_file_system, explain_os_error, is_memory, make_home
-from .._sqlite import explain
+from ..components._sqlite_errors import explain
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
 

@@ -86,7 +86,7 @@ def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: 
         raise PayloadError(f"the message has no header {prefix}specversion of 1.0, so it is no CloudEvent")
     given = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
     del given["specversion"]
-    known = {name: given.pop(name, None) for name in _ATTRIBUTES}
+    known: dict[str, Any] = {name: given.pop(name, None) for name in _ATTRIBUTES}
     key, traceparent = given.pop("partitionkey", None), given.pop("traceparent", None)
     content_type = headers.get("content-type") or given.pop("datacontenttype", None)
     return make_event(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)

@@ -91,35 +91,6 @@ class Executor:
         if threading.current_thread() is self._loop_thread:
             raise InternalError("a sync method would wait in the client's own loop for itself: use its _async twin")
 
-    def in_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
-        """Run a coroutine in the client's loop and wait for it."""
-        try:
-            self.check_outside()
-        except InternalError:
-            flow.close()
-            raise
-        future = self.submit(flow)
-        from concurrent.futures import CancelledError
-
-        try:
-            return future.result(op.remaining())
-        except TimeoutError as error:
-            if future.done():  # its own
-                raise
-            future.cancel()
-            raise op.timed_out("the client's loop", maybe_applied=op.method.writes) from error
-        except CancelledError:
-            raise self._refusal(maybe_applied=op.method.writes) from None
-        except BaseException as error:
-            future.cancel()
-            if not isinstance(error, Exception):
-                mark_interrupted(error, op.method.writes)
-            raise
-
-    async def from_loop(self, flow: Coroutine[Any, Any, T], op: Operation) -> T:
-        """Run a coroutine in the client's loop and await it in another."""
-        return await self._awaited(self.submit(flow), op, "the client's loop", withdrawable=False)
-
     async def in_thread(self, call: Callable[[], T], op: Operation) -> T:
         """Run a blocking call in the pool and await it."""
         with self._lock:
@@ -130,17 +101,11 @@ class Executor:
 
                 self._pool = ThreadPoolExecutor(self._threads, "cloud-runtimes-executor")
             future = self._pool.submit(call)
-        return await self._awaited(future, op, "a thread of the client's pool", withdrawable=True)
-
-    async def _awaited(self, future: Future[T], op: Operation, what: str, *, withdrawable: bool) -> T:
-        """Await what runs elsewhere; giving up tells whether it had begun.
-
-        A future of the pool that was cancelled has not begun. One of a loop says nothing of the kind: it can always be cancelled.
-        """
         import asyncio
 
         def give_up() -> bool:
-            return not (future.cancel() and withdrawable) and op.method.writes
+            """Tell whether it may be applied: a future that was cancelled has not begun."""
+            return not future.cancel() and op.method.writes
 
         waiter = asyncio.wrap_future(future)
         try:
@@ -152,7 +117,7 @@ class Executor:
         if not done:
             maybe_applied = give_up()
             waiter.cancel()
-            raise op.timed_out(what, maybe_applied=maybe_applied)
+            raise op.timed_out("a thread of the client's pool", maybe_applied=maybe_applied)
         if waiter.cancelled():  # by the executor's end
             raise self._refusal(maybe_applied=give_up())
         return waiter.result()

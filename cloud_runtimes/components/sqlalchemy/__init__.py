@@ -15,8 +15,8 @@ from ...errors import InvalidArgumentError
 from ...spi.component import Component
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
     from ...spi.driver import Driver
+    from ...spi.executor import Executor
     from .pool import ConnectionPool
 
 __all__ = ["SqlAlchemyComponent", "SqlAlchemySettings", "component"]
@@ -56,8 +56,8 @@ class SqlAlchemyComponent(Component):
 
     settings: SqlAlchemySettings
 
-    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, bridge: Bridge) -> None:
-        super().__init__(settings, context, bridge)
+    def __init__(self, settings: SqlAlchemySettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
             raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
@@ -82,7 +82,7 @@ class SqlAlchemyComponent(Component):
                 found = self._pools[name] = ConnectionPool(
                     name,
                     self.settings.url or self._embedded(name),
-                    self.bridge,
+                    self.executor,
                     pool_size=self.settings.pool_size,
                     durable=self._durable,
                     embedded=self.settings.url is None,

@@ -14,7 +14,7 @@ from ...spi import database as spi
 from ...spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ...spi.operation import Operation
 from .calls import Call
-from .runners import Executor
+from .runners import FlowContext
 from .session import Cursor, Session
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class SqlDatabase(DatabaseDriver):
     # -- one statement ----------------------------------------------------
 
     @staticmethod
-    async def _run(pool: ConnectionPool, statement: Statement, executor: Executor, call: Call) -> Outcome:
+    async def _run(pool: ConnectionPool, statement: Statement, context: FlowContext, call: Call) -> Outcome:
         writing = not (statement.sql.reads if isinstance(statement, Query) else isinstance(statement, _READING))
 
         def work() -> Outcome:
@@ -68,8 +68,8 @@ class SqlDatabase(DatabaseDriver):
             finally:
                 connection.close()
 
-        await pool.permits.acquire(executor.wait, call)
-        return await executor.call(call, work, pool.permits.release)
+        await pool.permits.acquire(context.wait, call)
+        return await context.call(call, work, pool.permits.release)
 
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         pool = self._pool_of()

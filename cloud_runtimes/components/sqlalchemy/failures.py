@@ -9,7 +9,6 @@ import re
 import sqlite3
 from typing import Any, Final
 
-from ..._sqlite import explain as explain_sqlite
 from ...database._states import SILENT, STATES, by_state
 from ...errors import (
     AlreadyExistsError,
@@ -23,6 +22,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
+from .._sqlite_errors import explain as explain_sqlite
 
 __all__ = ["explain", "forget_password", "is_busy", "is_interrupted"]
 

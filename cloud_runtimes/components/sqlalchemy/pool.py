@@ -25,7 +25,7 @@ from .locks import FairSemaphore, FileLock, file_lock
 from .runners import Runner
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
+    from ...spi.executor import Executor
 
 __all__ = ["ConnectionPool"]
 
@@ -54,7 +54,7 @@ class ConnectionPool:
     Args:
         name: of the store, for messages.
         url: as SQLAlchemy has it.
-        bridge: of the client.
+        executor: of the client.
         pool_size: connections at most.
         durable: whether a commit to SQLite survives a power cut.
         embedded: whether the component made the name of the file.
@@ -68,7 +68,9 @@ class ConnectionPool:
         closed: whether connections that come back are closed.
     """
 
-    def __init__(self, name: str, url: Any, bridge: Bridge, *, pool_size: int, durable: bool, embedded: bool) -> None:
+    def __init__(
+        self, name: str, url: Any, executor: Executor, *, pool_size: int, durable: bool, embedded: bool
+    ) -> None:
         self.name = name
         self.keys: dict[str, str | None] = {}
         self.closed = False
@@ -94,7 +96,7 @@ class ConnectionPool:
             if embedded:
                 _make_place(Path(self.path))
             self._writer = file_lock(self.path)
-        self.runner = Runner(bridge if made.is_async else None)
+        self.runner = Runner(executor if made.is_async else None)
         try:
             self._engine = self._create(made.name, made.is_async)
         except Exception as error:
@@ -230,7 +232,7 @@ class ConnectionPool:
         return found
 
     def _reap(self, connection: Connection) -> None:
-        self.runner.post(lambda executor, call: executor.call(call, connection.close, self.permits.release))
+        self.runner.post(lambda context, call: context.call(call, connection.close, self.permits.release))
 
     # -- the end -----------------------------------------------------
 

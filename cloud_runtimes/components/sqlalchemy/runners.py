@@ -21,9 +21,9 @@ from .locks import Wait, wait_in_task, wait_in_thread
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from ...spi.blocking import Bridge
+    from ...spi.executor import Executor
 
-__all__ = ["Executor", "Flow", "Runner"]
+__all__ = ["Flow", "Runner", "FlowContext"]
 
 R = TypeVar("R")
 
@@ -52,7 +52,7 @@ class _Job:
             self._release()
 
 
-class Executor:
+class FlowContext:
     """How a flow waits, and where its blocking code runs.
 
     Args:
@@ -83,7 +83,7 @@ class Executor:
             del future  # or its error and this frame would keep each other
 
 
-Flow: TypeAlias = Callable[[Executor, Call], Coroutine[Any, Any, R]]
+Flow: TypeAlias = Callable[[FlowContext, Call], Coroutine[Any, Any, R]]
 
 
 class Owner(Protocol):
@@ -97,24 +97,24 @@ class Runner:
     """Runs the flows of one pool of connections.
 
     Args:
-        bridge: of the client, where the driver is async.
+        executor: of the client, where the driver is async.
 
     Attributes:
         calls: whose caller waits.
     """
 
-    def __init__(self, bridge: Bridge | None) -> None:
+    def __init__(self, executor: Executor | None) -> None:
         self.calls: set[Call] = set()
         self._threads = Threads("cloud-runtimes-sql")
-        self._bridge = bridge
-        in_loop = None if bridge is None else self._submit_in_loop
-        self._in_thread = Executor(wait_in_thread, in_loop)
-        self._in_task = Executor(wait_in_task, in_loop or self._threads.submit)
+        self._executor = executor
+        in_loop = None if executor is None else self._submit_in_loop
+        self._in_thread = FlowContext(wait_in_thread, in_loop)
+        self._in_task = FlowContext(wait_in_task, in_loop or self._threads.submit)
 
     def run(self, op: Operation, flow: Flow[R], owner: Owner | None = None) -> R:
         """Run a flow of the sync API."""
-        if self._bridge is not None:
-            self._bridge.check_outside()
+        if self._executor is not None:
+            self._executor.check_outside()
         call = Call(op)
         self.calls.add(call)
         try:
@@ -147,16 +147,16 @@ class Runner:
     def _submit_in_loop(self, job: _Job) -> Future[Any]:
         from sqlalchemy.util import greenlet_spawn
 
-        assert self._bridge is not None
-        return self._bridge.submit(greenlet_spawn(job))
+        assert self._executor is not None
+        return self._executor.submit(greenlet_spawn(job))
 
     def close(self, engine: Any, timeout: float) -> None:
         """Dispose of the engine, and end the threads."""
-        if self._bridge is None:
+        if self._executor is None:
             engine.dispose()
         else:
             with suppress(Exception):  # a server that does not answer: the sockets close with the loop
-                self._bridge.submit(engine.dispose()).result(timeout)
+                self._executor.submit(engine.dispose()).result(timeout)
         self._threads.close()
 
 

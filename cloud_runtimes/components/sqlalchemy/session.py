@@ -11,7 +11,7 @@ from ...spi.database import DatabaseCursor, DatabaseSession, Isolation, Outcome,
 from ...spi.operation import Operation
 from .calls import Call
 from .locks import FairSemaphore
-from .runners import Executor, Flow
+from .runners import Flow, FlowContext
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -42,29 +42,29 @@ class Session(DatabaseSession):
 
     # -- flows ------------------------------------------------------------
 
-    async def open(self, executor: Executor, call: Call) -> None:
+    async def open(self, context: FlowContext, call: Call) -> None:
         """Begin."""
-        await self._turn.acquire(executor.wait, call)
+        await self._turn.acquire(context.wait, call)
         try:
             if self._ended is not None:  # given up before it began
                 raise ClosedError(call.reason)
-            await self._pool.permits.acquire(executor.wait, call)
+            await self._pool.permits.acquire(context.wait, call)
         except BaseException:
             self._ended = "its beginning failed"
             self._turn.release()
             raise
         self._has_permit = True
-        await executor.call(call, partial(self._guarded, call, self._begin), self._turn.release)
+        await context.call(call, partial(self._guarded, call, self._begin), self._turn.release)
 
     def _begin(self, call: Call, connection: None) -> None:
         self._connection = self._pool.connect(call, writing=self._writing)
         self._disown = self._pool.watchdog.own(self, self._connection)
         self._connection.begin(call, self._isolation, writing=self._writing)
 
-    async def step(self, executor: Executor, call: Call, work: Callable[[Call, Any], R]) -> R:
-        """Do something in it, after what is under way."""
-        await self._turn.acquire(executor.wait, call)
-        return await executor.call(call, partial(self._guarded, call, work), self._turn.release)
+    async def step(self, context: FlowContext, call: Call, work: Callable[[Call, Any], R]) -> R:
+        """Do something in it, after what is under context."""
+        await self._turn.acquire(context.wait, call)
+        return await context.call(call, partial(self._guarded, call, work), self._turn.release)
 
     def _guarded(self, call: Call, work: Callable[[Call, Any], R]) -> R:
         if self._given_up:
@@ -90,10 +90,10 @@ class Session(DatabaseSession):
                 if self._has_permit:  # also one that never began is ended
                     self._pool.permits.release()
 
-    async def _rollback(self, executor: Executor, call: Call) -> None:
+    async def _rollback(self, context: FlowContext, call: Call) -> None:
         if self._ended is None:
             try:
-                await self.step(executor, call, lambda call, connection: self._end("it was rolled back"))
+                await self.step(context, call, lambda call, connection: self._end("it was rolled back"))
             except ClosedError:
                 if self._ended is None:  # else it has ended meanwhile
                     raise
@@ -106,7 +106,7 @@ class Session(DatabaseSession):
     # -- calls ------------------------------------------------------------
 
     def give_up(self) -> None:
-        """End it behind what is under way: the caller of a step got an error, perhaps when that was done already."""
+        """End it behind what is under context: the caller of a step got an error, perhaps when that was done already."""
         if self._ended is None:
             self._given_up = True
             self.runner.post(self._rollback)
@@ -152,19 +152,19 @@ class Cursor(DatabaseCursor):
         self._owns = owns
         self._result: Any = None
 
-    async def open(self, executor: Executor, call: Call) -> None:
+    async def open(self, context: FlowContext, call: Call) -> None:
         """Begin to read."""
         if self._owns:
-            await self._session.open(executor, call)
-        await self._session.step(executor, call, self._begin)
+            await self._session.open(context, call)
+        await self._session.step(context, call, self._begin)
 
     def _begin(self, call: Call, connection: Connection) -> None:
         self._result, self.columns = connection.open_cursor(call, self._query)
 
-    async def _fetch(self, executor: Executor, call: Call) -> list[tuple[Any, ...]]:
+    async def _fetch(self, context: FlowContext, call: Call) -> list[tuple[Any, ...]]:
         if self._result is None:
             return []
-        return await self._session.step(executor, call, self._next)
+        return await self._session.step(context, call, self._next)
 
     def _next(self, call: Call, connection: Connection) -> list[tuple[Any, ...]]:
         found = [] if self._result is None else connection.fetch(call, self._result)
@@ -176,13 +176,13 @@ class Cursor(DatabaseCursor):
                 self._session._end("all rows were read")
         return found
 
-    async def _close(self, executor: Executor, call: Call) -> None:
+    async def _close(self, context: FlowContext, call: Call) -> None:
         result, self._result = self._result, None
         if self._owns:
-            await self._session._rollback(executor, call)
+            await self._session._rollback(context, call)
         elif result is not None and self._session._ended is None:
             try:
-                await self._session.step(executor, call, lambda call, connection: connection.step(call, result.close))
+                await self._session.step(context, call, lambda call, connection: connection.step(call, result.close))
             except ClosedError:
                 return  # the transaction has ended meanwhile, and this with it
 

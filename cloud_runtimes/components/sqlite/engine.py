@@ -19,9 +19,9 @@ from ..._core.clocks import Clocks
 from ..._core.home import check_file_system, explain_os_error, is_memory, make_home
 from ..._core.logs import logger, repeated
 from ..._core.threads import Mutex
-from ..._sqlite import explain
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
+from .._sqlite_errors import explain
 from . import schema
 from .bell import Bells
 from .gate import Gate, NoGate

@@ -16,9 +16,9 @@ from typing import Any, Final
 from ..._core.heap import keep_freed
 from ..._core.logs import logger
 from ..._core.threads import Background, Mutex
-from ..._sqlite import explain
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
+from .._sqlite_errors import explain
 from .gate import Gate, NoGate
 from .job import Job
 

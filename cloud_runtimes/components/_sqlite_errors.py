@@ -9,7 +9,7 @@ import os
 import sqlite3
 from typing import Final
 
-from .errors import (
+from ..errors import (
     CloudRuntimesError,
     InternalError,
     PermissionDeniedError,
@@ -17,7 +17,7 @@ from .errors import (
     UnavailableError,
     UnsupportedError,
 )
-from .spi.operation import out_of_files
+from ..spi.operation import out_of_files
 
 __all__ = ["explain"]
 
