@@ -3,6 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# what depends on the kernels
+FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py
+# tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
+PARALLEL = $(BIN)/python -m pytest -n auto --dist worksteal
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
@@ -28,13 +32,14 @@ demo: setup ## publish and consume 336,776 flights on the embedded default
 	$(BIN)/python -m cloud_runtimes.demo
 
 test: setup ## run all tests, or those of TESTS=…
-	$(BIN)/python -m pytest $(TESTS)
+	$(PARALLEL) $(TESTS) -m "not timing" || test $$? -eq 5
+	$(BIN)/python -m pytest $(TESTS) -m timing || test $$? -eq 5
 
-test-fallback: setup ## run the tests that the fallback must pass, or those of TESTS=…, on the fallback
-	CLOUD_RUNTIMES_NATIVE=off $(BIN)/python -m pytest $(TESTS) -m "not native_only and not process"
+test-fallback: setup ## run what depends on the kernels, or TESTS=…, on the fallback
+	CLOUD_RUNTIMES_NATIVE=off $(PARALLEL) $(or $(TESTS),$(FALLBACK)) -m "not native_only and not process and not timing"
 
 soak: setup ## run the long proofs at full length and write docs/soak.md
-	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
+	$(BIN)/python -m pytest --soak -o faulthandler_timeout=7200 tests/sqlite tests/configuration tests/database tests/files tests/schedule tests/secret tests/codec/test_msgpack_twins.py tests/codec/test_json_backends.py tests/kernels/test_cloudevents.py tests/kernels/test_record.py tests/frame/test_fork.py tests/frame/test_interrupts.py tests/frame/test_every_point.py tests/frame/test_config_secrets.py tests/rpc/test_processes.py tests/kernels/test_hot_path.py tests/telemetry/test_load.py tests/faults tests/sidecar/test_load.py tests/sidecar/test_limits.py
 
 bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
@@ -63,7 +68,7 @@ protos: setup ## compile the .proto files of Layotto anew
 
 docs: setup ## rewrite the generated tables of the documentation
 	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md
-	$(BIN)/python tests/sidecar/table.py
+	$(BIN)/python -m tests.sidecar.table
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from bench_producer import rows
 
+from benches.bench_producer import rows
 from cloud_runtimes import CloudRuntimesClient
 
 COUNT = 20_000

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
-from dapr_callers import CALLS, Slice, async_calls, sync_calls
-from dapr_servers import beside_application, kind
-from rpc_callers import DATA, Loop
-from running import Addresses
 
+from benches.dapr_callers import CALLS, Slice, async_calls, sync_calls
+from benches.dapr_servers import beside_application, kind
+from benches.rpc_callers import DATA, Loop
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.running import Addresses
 
 FLIGHT = 50
 COUNT = 200

@@ -7,8 +7,8 @@ from typing import Any
 import msgpack as peer
 import orjson
 import pytest
-from bench_envelope import by_hand
 
+from benches.bench_envelope import by_hand
 from cloud_runtimes._native import msgpack_py, payload_py
 from cloud_runtimes.codec import cloudevents, json, msgpack
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounded import bounded
 
+from benches.bounded import bounded
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
 

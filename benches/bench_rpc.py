@@ -1,6 +1,6 @@
 """RPC beside the clients that users would take, all on one uvicorn application; and the call that never leaves the process.
 
-``python benches/bench_rpc.py`` measures ratios instead: slices of all callers, interleaved, so that what else runs on the machine meets all of them.
+``python -m benches.bench_rpc`` measures ratios instead: slices of all callers, interleaved, so that what else runs on the machine meets all of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rpc_callers import ASYNC, DATA, SYNC, Loop
 
+from benches.rpc_callers import ASYNC, DATA, SYNC, Loop
 from cloud_runtimes import CloudRuntimesClient
 
 FLIGHT = 50

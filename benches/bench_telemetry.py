@@ -1,6 +1,6 @@
 """Telemetry beside OpenTelemetry's SDK, ddtrace and prometheus_client (extra ``[bench]``).
 
-``python benches/bench_telemetry.py`` measures ratios: slices of all callers, interleaved and in turning order, in CPU time of the calling thread; a ratio is the median of those of each round.
+``python -m benches.bench_telemetry`` measures ratios: slices of all callers, interleaved and in turning order, in CPU time of the calling thread; a ratio is the median of those of each round.
 
 Ours is a client of its own with the default exporter, files: recorded, encoded, and written by the sender's thread (whose time is not the caller's; ``whole`` counts that of the process). The SDK has its batch processor before an exporter that does nothing, so its spans are recorded and not yet encoded; its encoder is timed apart.
 """

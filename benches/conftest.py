@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 import pytest
-from race import Call, calibrate, ratio, run, timed
-from report import Row, write
 
 import cloud_runtimes
+from benches.race import Call, calibrate, ratio, run, timed
+from benches.report import Row, write
 
 DATA = Path(__file__).parent / "data"
 ROUNDS = 51

@@ -12,9 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from dapr_servers import bus
-from rpc_callers import DATA, Loop
-
+from benches.dapr_servers import bus
+from benches.rpc_callers import DATA, Loop
 from cloud_runtimes import CloudRuntimesClient
 
 __all__ = ["CALLS", "Slice", "async_calls", "sync_calls"]

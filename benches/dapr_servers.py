@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from bench_rpc import served
-from running import Addresses, sidecar_process
+from benches.bench_rpc import served
+from tests.support.ports import free_port
+from tests.support.running import Addresses, sidecar_process
 
 __all__ = ["beside_application", "bus", "kind"]
 
@@ -45,7 +45,7 @@ def beside_application(folder: Path) -> Iterator[Addresses]:
 def _daprd(binary: str, folder: Path, app_port: int) -> Iterator[Addresses]:
     for name, type_ in (("store", "state.in-memory"), (bus(), "pubsub.in-memory")):
         (folder / f"{name}.yaml").write_text(_COMPONENT.format(name=name, type=type_), encoding="utf-8")
-    http, grpc, inner = _free_ports(3)
+    http, grpc, inner = (free_port() for _ in range(3))
     command = [binary, "--app-id", "app", "--app-port", str(app_port), "--resources-path", str(folder)]
     command += ["--dapr-http-port", str(http), "--dapr-grpc-port", str(grpc), "--dapr-internal-grpc-port", str(inner)]
     command += ["--dapr-listen-addresses", "127.0.0.1", "--enable-metrics=false", "--log-level", "error"]
@@ -68,9 +68,3 @@ def _wait(url: str) -> None:
             if time.monotonic() > end:
                 raise
         time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in listeners]

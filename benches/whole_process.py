@@ -1,6 +1,6 @@
 """Processor time of a whole process for a span: ours, recorded, encoded and delivered to a process that counts, beside OpenTelemetry's SDK, recording alone and end to end.
 
-``python benches/whole_process.py [ROUNDS]``: every measurement in a process of its own, in turning order; a ratio is the median of those of each round. The time is that of all threads, from the first span to the last answer; what a process takes to start is no part of it. End to end, the SDK is measured with the settings that serve it best: a queue that holds everything, since it drops otherwise, and a batch of 512 (its default) or of 8,192.
+``python -m benches.whole_process [ROUNDS]``: every measurement in a process of its own, in turning order; a ratio is the median of those of each round. The time is that of all threads, from the first span to the last answer; what a process takes to start is no part of it. End to end, the SDK is measured with the settings that serve it best: a queue that holds everything, since it drops otherwise, and a batch of 512 (its default) or of 8,192.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from bench_telemetry import _api_spans, _spans, say
+from benches.bench_telemetry import _api_spans, _spans, say
 
 COUNT = 100_000
 WARM_UP = 2_000
@@ -118,7 +118,7 @@ def end_to_end_wide(url: str) -> None:
 
 
 def _measure(who: Callable[[str], None]) -> float:
-    command = [sys.executable, "-W", "ignore", __file__]
+    command = [sys.executable, "-W", "ignore", "-m", "benches.whole_process"]
     with subprocess.Popen([*command, "sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         url = other.stdout.readline().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -10,15 +11,17 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import cloud_runtimes
+from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 
 # a secret that leaks anywhere in a run fails it
 pytest_plugins = ["cloud_runtimes.testing.canary"]
 
+_FIGURE = "figure"
 SOAK = Path(__file__).parent.parent / "docs" / "soak.md"
-_figures: dict[str, tuple[str, str]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,12 +34,25 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "requires(*features): needs features that the component declares")
     if os.environ.get("CLOUD_RUNTIMES_NATIVE") == "require":
         assert cloud_runtimes.native_status().native
+    hypothesis.settings.register_profile("length", max_examples=2000 if config.getoption("--soak") else 200)
+    hypothesis.settings.load_profile("length")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # a shell's background job ignores it, and every child that a test interrupts would inherit that
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers ``-n auto`` starts: tests wait more than they compute, and each worker needs some 300 MB."""
+    return min(16, 2 * (os.cpu_count() or 1) + 2)
+
+
+def pytest_collection_finish() -> None:
+    """Spare whatever collects garbage in a test the way through all that pytest has made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +65,20 @@ def _no_configuration_above(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder that is not there yet."""
+    return tmp_path / "home"
+
+
+@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """Both APIs in turn."""
+    made: Face = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """Return the length of a proof: short in CI, full with ``--soak``."""
     soak = request.config.getoption("--soak")
@@ -58,7 +88,7 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of this run."""
-    from postgres import Missing, serve
+    from tests.support.postgres import Missing, serve
 
     try:
         server = serve()
@@ -74,16 +104,24 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Note a measured figure; ``--soak`` writes them down."""
 
     def note(what: str, value: str) -> None:
-        _figures[what] = (value, request.node.nodeid.split("::", 1)[0])
+        # in the report, so that it also comes from a worker
+        request.node.user_properties.append((_FIGURE, (what, value)))
 
     return note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for what, (value, _) in sorted(_figures.items()):
+    figures = {
+        value[0]: (value[1], report.nodeid.split("::", 1)[0])
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == _FIGURE
+    }
+    for what, (value, _) in sorted(figures.items()):
         terminalreporter.write_line(f"figure: {what}: {value}")
-    if config.getoption("--soak") and _figures:
-        SOAK.write_text("".join(_page()), encoding="utf-8")
+    if config.getoption("--soak") and figures:
+        SOAK.write_text("".join(_page(figures)), encoding="utf-8")
 
 
 # what may be skipped where nothing may be missing: a feature that a component does not declare, a trait that this Python has not,
@@ -108,7 +146,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _page() -> Iterator[str]:
+def _page(figures: dict[str, tuple[str, str]]) -> Iterator[str]:
     status = cloud_runtimes.native_status()
     yield "# Long proofs\n\nWritten by `make soak`: the process tests at full length. A run of some of them (`pytest --soak PATH`) renews their rows and leaves the others.\n\n"
     yield (
@@ -117,16 +155,16 @@ def _page() -> Iterator[str]:
         f"{os.cpu_count()} cores, {'native' if status.native else 'fallback'} kernels.\n\n"
     )
     today = date.today().isoformat()
-    rows = {what: f"| {what} | {value} | `{test}` | {today} |\n" for what, (value, test) in _figures.items()}
+    rows = {what: f"| {what} | {value} | `{test}` | {today} |\n" for what, (value, test) in figures.items()}
     yield "| proof | figure | test | run on |\n|---|---|---|---|\n"
-    for _, row in sorted({**_earlier(), **rows}.items()):
+    for _, row in sorted({**_earlier(figures), **rows}.items()):
         yield row
 
 
-def _earlier() -> dict[str, str]:
+def _earlier(figures: dict[str, tuple[str, str]]) -> dict[str, str]:
     """Return the rows of the page, without those of tests that are run now."""
     lines = SOAK.read_text(encoding="utf-8").splitlines(keepends=True) if SOAK.exists() else []
-    run = {f"`{test}`" for _, test in _figures.values()}
+    run = {f"`{test}`" for _, test in figures.values()}
     cells = {line: [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line[0] == "|"}
     return {
         cell[0]: line

@@ -181,6 +181,13 @@ class _Plugin:
             self.canary.search(self.folder)
         if self.canary.leaks:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output[_PLUGIN] = self.canary.leaks
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over the leaks that a worker of pytest-xdist found; it has secrets of its own."""
+        self.canary.leaks += getattr(node, "workeroutput", {}).get(_PLUGIN, ())
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for leak in dict.fromkeys(self.canary.leaks):

@@ -1,6 +1,6 @@
 """A pytest plugin that is there once the package is installed: a client in memory, and a sidecar for whatever speaks Dapr.
 
-It does nothing but offer fixtures, and imports nothing of the package until one is used. See ``docs/testing.md``.
+It offers fixtures and the markers of the conformance suites, and imports nothing of the package until one is used. See ``docs/testing.md``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from .sidecar import RunningSidecar
 
 __all__: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers of the conformance suites."""
+    config.addinivalue_line("markers", "requires(*features): needs features that the component declares")
+    config.addinivalue_line("markers", "timing: measures time, so nothing may run beside it")
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
-from ports import reserved_port
 
 from cloud_runtimes.cli._daprd import Daprd, taken_out
 from cloud_runtimes.cli._serve import _merged, _Signals
+from tests.support.ports import reserved_port
 
 CLI = [sys.executable, "-W", "error", "-m", "cloud_runtimes"]
 FREE = ("--dapr-http-port", "0", "--dapr-grpc-port", "0")

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes.errors import PayloadError
-
-from . import allocation
-from .conftest import PYTHON, load_native
+from tests.codec import allocation
+from tests.codec.conftest import PYTHON, load_native
 
 MIB = 1 << 20
 KERNELS = [
@@ -121,7 +120,7 @@ def test_short_input_that_ends_badly(impl: Any, size: int, unit: bytes) -> None:
 def test_the_process_measures() -> None:
     """A decoder that keeps ten times its input is seen."""
     program = """
-import allocation
+from tests.codec import allocation
 kept = []
 print(*allocation.peak(lambda data: kept.append(data * 10) or 1, b"x" * (1 << 20)))
 """

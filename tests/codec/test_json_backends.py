@@ -17,7 +17,6 @@ from cloud_runtimes.errors import PayloadError
 pytest.importorskip("orjson")
 
 QUICK = settings(
-    max_examples=400,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -72,13 +71,13 @@ def outcome(function: Callable[[Any], Any], argument: Any) -> Any:
         return PayloadError if function in (_json_std.decode, codec.decode) else str(error)
 
 
-@settings(QUICK, max_examples=1000)
+@QUICK
 @given(value=wild)
 def test_both_write_the_same_or_refuse_alike(value: Any) -> None:
     assert outcome(codec.encode, value) == outcome(_json_std.encode, value)
 
 
-@settings(QUICK, max_examples=1000)
+@QUICK
 @given(value=st.floats(allow_nan=False, allow_infinity=False))
 @example(9.5e-5)
 @example(1e22)
@@ -86,7 +85,7 @@ def test_both_write_floats_alike(value: float) -> None:
     assert codec.encode(value) == _json_std.encode(value)
 
 
-@settings(QUICK, max_examples=1000)
+@QUICK
 @given(data=st.binary(max_size=20) | st.text('[]{}:,"\\u0dD8eE+-.1 ntrulfase', max_size=20))
 @example("[]\x0c")
 def test_both_read_the_same_or_refuse_alike(data: Any) -> None:

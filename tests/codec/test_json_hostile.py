@@ -12,8 +12,7 @@ import pytest
 
 from cloud_runtimes.codec import json as codec
 from cloud_runtimes.errors import PayloadError
-
-from .conftest import load_native
+from tests.codec.conftest import load_native
 
 Decode = Callable[[Any], Any]
 SPACES = b" " * 131_072  # from here on a document is looked at first

@@ -15,8 +15,7 @@ import pytest
 
 from cloud_runtimes.codec import Limits, _json_std, limits
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
-
-from .conftest import codec_limits, load_native
+from tests.codec.conftest import codec_limits, load_native
 
 Decode = Callable[[Any], Any]
 

@@ -73,11 +73,11 @@ def test_bad_input(impl: ModuleType, data: str, match: str) -> None:
             impl.decode(bytes.fromhex("dc2001") + b"\x01" * 0x2000 + bytes.fromhex(data))
 
 
-@pytest.mark.parametrize("code", [code for code in range(-128, 128) if code != -1])
-def test_no_other_extension_is_known(impl: ModuleType, code: int) -> None:
-    for data in (b"\xd6" + struct.pack("b", code) + bytes(4), b"\xc7\x04" + struct.pack("b", code) + bytes(4)):
-        with pytest.raises(PayloadError, match=f"extension type {code} "):
-            impl.decode(data)
+def test_no_other_extension_is_known(impl: ModuleType) -> None:
+    for code in set(range(-128, 128)) - {-1}:
+        for data in (b"\xd6" + struct.pack("b", code) + bytes(4), b"\xc7\x04" + struct.pack("b", code) + bytes(4)):
+            with pytest.raises(PayloadError, match=f"extension type {code} "):
+                impl.decode(data)
 
 
 def test_truncated_anywhere(impl: ModuleType) -> None:

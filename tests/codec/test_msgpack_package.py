@@ -17,11 +17,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from silence import silence
 
 from cloud_runtimes.errors import PayloadError
-
-from .conftest import PYTHON
+from tests.codec.conftest import PYTHON
+from tests.support.silence import silence
 
 EVENT: dict[str, Any] = {
     "id": "01J9ZQ4T8W3N5V6X7Y8Z9A0B1C",

@@ -17,12 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloud_runtimes.errors import PayloadError
-
-from .conftest import load_native
+from tests.codec.conftest import load_native
 
 UTC = datetime.UTC
 QUICK = settings(
-    max_examples=400,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -93,7 +91,7 @@ def test_same_bytes_as_the_oracle(impl: ModuleType, value: Any) -> None:
 
 
 @pytest.mark.native_only
-@settings(QUICK, max_examples=1000)
+@QUICK
 @given(value=wild)
 def test_same_bytes_or_the_same_error(twins: tuple[ModuleType, ModuleType], value: Any) -> None:
     native, python = twins
@@ -101,7 +99,7 @@ def test_same_bytes_or_the_same_error(twins: tuple[ModuleType, ModuleType], valu
 
 
 @pytest.mark.native_only
-@settings(QUICK, max_examples=1000)
+@QUICK
 @given(data=st.binary(max_size=64))
 def test_same_value_or_the_same_error(twins: tuple[ModuleType, ModuleType], data: bytes) -> None:
     native, python = twins

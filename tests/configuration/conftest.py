@@ -49,11 +49,6 @@ def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on the embedded store."""
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:

@@ -16,6 +16,7 @@ from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscri
 from cloud_runtimes.configuration._feed import Feed
 from cloud_runtimes.errors import InternalError, PermissionDeniedError, UnavailableError
 from cloud_runtimes.spi.configuration import ConfigurationSource, Update
+from tests.support.waiting import until
 
 Values = dict[str, str | None]
 
@@ -109,13 +110,6 @@ def test_a_deleted_key_that_came_back(stage: Stage) -> None:
         until(lambda: not stage.source.script and stage.source.looks >= 3)
         # the taker knows this very value
         assert sub.receive(0.1) is None
-
-
-def until(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.002)
 
 
 def test_a_lost_connection_and_a_hundred_updates(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_bindings import Bindings
-from dapr_harnesses import Beside
-from daprd import Beneath, daprd_process, databases
-from harnesses import HARNESSES
-from layotto_harnesses import BesideLayotto
 
 from cloud_runtimes.testing import Harness
+from tests.support.daprd import Beneath, daprd_process, databases
+from tests.support.harnesses.dapr import Beside
+from tests.support.harnesses.dapr_bindings import Bindings
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.layotto import BesideLayotto
 
 
 @pytest.fixture(params=sorted(HARNESSES))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dapr_harnesses import DAPR
-from harness_rows import rows
-from harnesses import FILES, HARNESSES
-from layotto_harnesses import LAYOTTO
-
 from cloud_runtimes.testing import ConfigurationSuite
+from tests.support.harnesses.dapr import DAPR
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.files import FILES
+from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.rows import rows
 
 
 class TestConfiguration(ConfigurationSuite):

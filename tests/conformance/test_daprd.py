@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from daprd import Beneath
-from daprd_harnesses import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError, UnsupportedError
@@ -27,8 +25,12 @@ from cloud_runtimes.testing import (
     StateSuite,
 )
 from cloud_runtimes.testing.canary import Canary
+from tests.support.daprd import Beneath
+from tests.support.harnesses.daprd import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
+pytestmark = pytest.mark.process
+if not os.environ.get("DAPRD"):
+    pytest.skip("DAPRD names no daprd", allow_module_level=True)
 SOON = 20.0
 
 

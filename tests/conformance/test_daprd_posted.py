@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,13 +12,17 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from daprd import Daprd, component, free_port, redis_component, redis_process, tried_again
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import DropEvent
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing import Face
+from tests.support.daprd import Daprd, component, redis_component, redis_process, tried_again
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
+pytestmark = pytest.mark.process
+if not os.environ.get("DAPRD"):
+    pytest.skip("DAPRD names no daprd", allow_module_level=True)
 SOON = 30.0
 SENT = [b"", b"\x00\xff", 1, 2**63 - 1, 0.1, 1e300, 2.0, None, "", "text", "ünïcødé 🎉", {"a": [1.5, None]}, []]
 Beside = Callable[..., AbstractContextManager[tuple[Daprd, CloudRuntimesClient]]]
@@ -31,13 +34,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         if port is None:
             pytest.skip("there is no redis-server")
         yield port
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -66,13 +62,6 @@ def beside(tmp_path: Path, request: pytest.FixtureRequest) -> Beside:
 def topic(tmp_path: Path) -> str:
     """A topic of the test's own."""
     return f"{tmp_path.name}/x y"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def subscribed(daprd: Daprd, count: int = 1) -> None:

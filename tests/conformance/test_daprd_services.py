@@ -7,23 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from daprd import Beneath, redis_call
-from daprd_harnesses import DAPRD, DaprdGrpc, DaprdHttp
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ComponentNotFoundError, LeaseLostError, UnsupportedError
 from cloud_runtimes.lock import UnlockStatus
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing import Face
+from tests.support.daprd import Beneath, redis_call
+from tests.support.harnesses.daprd import DAPRD, DaprdGrpc, DaprdHttp
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
+pytestmark = pytest.mark.process
+if not os.environ.get("DAPRD"):
+    pytest.skip("DAPRD names no daprd", allow_module_level=True)
 SOON = 20.0
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 @pytest.fixture(params=sorted(DAPRD))

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_bindings import DAPR_DATABASES, DAPR_FILES
-from harnesses import DATABASES, HARNESSES
 
 from cloud_runtimes.testing import DatabaseSuite, Harness
+from tests.support.harnesses.dapr_bindings import DAPR_DATABASES, DAPR_FILES
+from tests.support.harnesses.databases import DATABASES
+from tests.support.harnesses.embedded import HARNESSES
 
 _DATABASES = {**DATABASES, **DAPR_DATABASES}
 

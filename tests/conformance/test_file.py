@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dapr_bindings import DAPR_FILES
-from harness_rows import rows
-from harnesses import HARNESSES
-from layotto_harnesses import LAYOTTO
-
 from cloud_runtimes.testing import FileSuite
+from tests.support.harnesses.dapr_bindings import DAPR_FILES
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.rows import rows
 
 
 class TestFile(FileSuite):

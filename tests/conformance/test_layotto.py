@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
-from layotto import SERVICE, Layotto, LayottoFiles, LayottoProcess, LayottoRpc, layotto_process
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -26,7 +24,6 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
 from cloud_runtimes.testing import (
-    AsyncFace,
     ConfigurationSuite,
     Face,
     FileSuite,
@@ -35,13 +32,16 @@ from cloud_runtimes.testing import (
     PubSubSuite,
     RpcSuite,
     StateSuite,
-    SyncFace,
 )
 from cloud_runtimes.testing.suites import _file_names as suite
 from cloud_runtimes.testing.suites import rpc_methods
 from cloud_runtimes.testing.suites._pubsub import collect, nothing
+from tests.support.fault_proxy import FaultProxy
+from tests.support.layotto import SERVICE, Layotto, LayottoFiles, LayottoProcess, LayottoRpc, layotto_process
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("LAYOTTO"), reason="LAYOTTO names no Layotto")]
+pytestmark = pytest.mark.process
+if not os.environ.get("LAYOTTO"):
+    pytest.skip("LAYOTTO names no Layotto", allow_module_level=True)
 SOON = 30.0
 _buckets = itertools.count()
 
@@ -187,13 +187,6 @@ class TestRpc(RpcSuite):
         harness = LayottoRpc(layotto, tmp_path)
         yield harness
         harness.close()
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 @pytest.fixture

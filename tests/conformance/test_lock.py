@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dapr_harnesses import DAPR
-from harness_rows import rows
-from harnesses import HARNESSES
-from layotto_harnesses import LAYOTTO
-from lock_fakes import DictLockHarness
-
 from cloud_runtimes.testing import LockSuite
+from tests.support.harnesses.dapr import DAPR
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.lock_fakes import DictLockHarness
+from tests.support.harnesses.rows import rows
 
 
 class TestLock(LockSuite):

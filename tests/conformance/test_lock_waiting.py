@@ -8,22 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lock_fakes import DictLock, DictLockHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.spi.lock import Grant, LockRequest
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.faces import Face
+from tests.support.harnesses.lock_fakes import DictLock, DictLockHarness
 
 Acquire = Callable[[DictLock, Operation, LockRequest, bool], Grant | None]
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dapr_harnesses import DaprGrpc
-from harness_rows import rows
-from harnesses import HARNESSES
-from layotto_harnesses import LAYOTTO
-
 from cloud_runtimes.testing import PubSubSuite
+from tests.support.harnesses.dapr import DaprGrpc
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.rows import rows
 
 
 class TestPubSub(PubSubSuite):

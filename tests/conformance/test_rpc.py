@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dapr_harnesses import DAPR_RPC
-from harnesses import RPC, HereRpc
-from layotto_harnesses import LAYOTTO_RPC
 
 from cloud_runtimes.testing import Harness, RpcSuite
+from tests.support.harnesses.dapr import DAPR_RPC
+from tests.support.harnesses.layotto import LAYOTTO_RPC
+from tests.support.harnesses.rpc import RPC, HereRpc
 
 _ROWS = {**RPC, **DAPR_RPC, **LAYOTTO_RPC}
 _HERE = (HereRpc, *DAPR_RPC.values(), *LAYOTTO_RPC.values())

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_jobs import DAPR_JOBS, Jobs
-from harnesses import HARNESSES, MemoryHarness
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
 from cloud_runtimes.testing.suites._schedule_jobs import OPTIONAL
+from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
+from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 
 
 @pytest.fixture(scope="module")

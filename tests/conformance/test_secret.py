@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dapr_secret_harnesses import DAPR_SECRETS, SecretsBeside
-from layotto_secret_harnesses import LAYOTTO_SECRETS, SecretsBesideLayotto
-from secret_harnesses import SECRET_HARNESSES
 
 from cloud_runtimes.testing import SecretHarness, SecretSuite
 from cloud_runtimes.testing.canary import Canary
+from tests.support.harnesses.dapr_secrets import DAPR_SECRETS, SecretsBeside
+from tests.support.harnesses.layotto_secrets import LAYOTTO_SECRETS, SecretsBesideLayotto
+from tests.support.harnesses.secrets import SECRET_HARNESSES
 
 
 @pytest.fixture(scope="module")

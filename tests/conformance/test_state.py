@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dapr_harnesses import DAPR_STATE
-from harness_rows import rows
-from harnesses import FAKE_STATE, HARNESSES
-from layotto_harnesses import LAYOTTO
-
 from cloud_runtimes.testing import StateSuite
+from tests.support.harnesses.dapr import DAPR_STATE
+from tests.support.harnesses.embedded import HARNESSES
+from tests.support.harnesses.layotto import LAYOTTO
+from tests.support.harnesses.rows import rows
+from tests.support.harnesses.state_fakes import FAKE_STATE
 
 
 class TestState(StateSuite):

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -25,6 +24,7 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from tests.support.ports import reserved_port
 
 
 def configured(url: str, **settings: Any) -> CloudRuntimesClient:
@@ -249,7 +249,7 @@ def test_no_password_is_told(postgres_url: str, unused: int) -> None:
 def guarded(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Callable[[str], CloudRuntimesClient]]:
     """Makes a client of a user whose password is ``right canary``, with any password."""
     psycopg, _ = pytest.importorskip("psycopg"), pytest.importorskip("asyncpg")
-    from postgres import GUARDED
+    from tests.support.postgres import GUARDED
 
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'right canary'")

@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ports import reserved_port
 
 from cloud_runtimes.demo import _flights as flights
 from cloud_runtimes.demo._home import HomeError, prepare, remove
 from cloud_runtimes.demo._report import Outcome, report
 from cloud_runtimes.demo._settings import Settings, sign
+from tests.support.ports import reserved_port
 
 HEADER = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,"

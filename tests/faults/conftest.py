@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fault_harnesses import FAULTS, Beneath
-from fault_proxy import FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import server
 from cloud_runtimes.runtimes._sidecar.channel import Channel
 from cloud_runtimes.runtimes.layotto.link import LayottoLink
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing import Face
+from tests.faults.fault_harnesses import FAULTS, Beneath
+from tests.support.fault_proxy import FaultProxy
 
 _THEIRS = (
     "asyncio_",
@@ -47,13 +47,6 @@ def quick() -> Iterator[None]:
 def beneath(request: pytest.FixtureRequest, quick: None) -> Iterator[Beneath]:
     """A sidecar for all tests of a module."""
     made = FAULTS[request.param]()
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = SyncFace() if request.param == "sync" else AsyncFace()
     yield made
     made.close()
 

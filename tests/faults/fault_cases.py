@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fault_proxy import FaultProxy
-
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing.faces import Face
+from tests.support.fault_proxy import FaultProxy
 
 __all__ = ["BREAKS", "SOON", "Connect", "Consumer", "publish_through", "wait_for_value"]
 

@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import pytest
-from fake_layotto import FakeLayotto, Quirks
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.pubsub import Event
 from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
+from tests.support.fake_layotto import FakeLayotto, Quirks
+from tests.support.ports import reserved_port
 
 __all__ = ["FAULTS", "LIMIT", "TOKEN", "Beneath", "DaprGrpcFaults", "DaprHttpFaults", "LayottoFaults"]
 

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daprd import Daprd, component, redis_call, redis_component, redis_process, tried_again
-from fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
-from fault_harnesses import TOKEN, Beneath
-from fault_proxy import FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Face
+from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
+from tests.faults.fault_harnesses import TOKEN, Beneath
+from tests.support.daprd import Daprd, component, redis_call, redis_component, redis_process, tried_again
+from tests.support.fault_proxy import FaultProxy
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not os.environ.get("DAPRD"), reason="DAPRD names no daprd")]
+pytestmark = pytest.mark.process
+if not os.environ.get("DAPRD"):
+    pytest.skip("DAPRD names no daprd", allow_module_level=True)
 LOUD = [name for name in BREAKS if name != "answers are lost" and not name.startswith("half-open")]
 _topics = (f"topic-{number}" for number in itertools.count())
 

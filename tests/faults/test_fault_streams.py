@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
-from fault_harnesses import FAULTS, Beneath, LayottoFaults
-from fault_proxy import FaultProxy
-from ports import reserved_port
-from running import declared, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import _attempts
 from cloud_runtimes.testing import Face, SyncFace
+from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
+from tests.faults.fault_harnesses import FAULTS, Beneath, LayottoFaults
+from tests.support.fault_proxy import FaultProxy
+from tests.support.ports import reserved_port
+from tests.support.running import declared, sidecar_process
 
 streaming = pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.streams], indirect=True)
 

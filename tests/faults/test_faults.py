@@ -6,12 +6,9 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fault_harnesses import FAULTS, LIMIT, Beneath
-from fault_proxy import End, FaultProxy
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import sync_client
@@ -24,8 +21,10 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.testing import Face
+from tests.faults.fault_harnesses import FAULTS, LIMIT, Beneath
+from tests.support import PEM
+from tests.support.fault_proxy import End, FaultProxy
 
-PEM = Path(__file__).parent.parent / "rpc" / "localhost.pem"
 TIMEOUT = 0.25
 """Seconds of calls that run into it."""
 SOON = 20.0

@@ -110,11 +110,6 @@ def scripted(runtime: ScriptedRuntime) -> Iterator[CloudRuntimesClient]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     """A client on an embedded store."""
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:

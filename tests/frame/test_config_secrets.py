@@ -261,7 +261,7 @@ def test_no_value_is_shown(
     monkeypatch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
     path = tmp_path / f"c.{kind}" if kind != "resources" else tmp_path / "c.yaml"
     refused = total = 0
-    for number in range(rounds(700, 25_000)):
+    for number in range(rounds(250, 25_000)):
         total += 1
         maker = Maker(number, canary.value())
         if kind == "resources":

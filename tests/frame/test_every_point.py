@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from points import every_point
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
@@ -25,6 +24,7 @@ from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.spi.operation import Method, Operation
+from tests.support.points import every_point
 
 # an object that is interrupted while it is made is left to the garbage collector, which complains of its socket;
 # an interrupt in the callback of a weak reference is swallowed by the interpreter, with a word about it

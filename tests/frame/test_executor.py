@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from harnesses import DictStateInThreads, DictStateRuntime, DictStore
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
@@ -18,6 +17,7 @@ from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.flow import run_sync
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.state import StateWrite, StoredValue
+from tests.support.harnesses.state_fakes import DictStateInThreads, DictStateRuntime, DictStore
 
 READ = Method("state", "get", repeatable=True, writes=False)
 WRITE = Method("state", "save", repeatable=False)

@@ -31,11 +31,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def client(home: Path) -> Iterator[CloudRuntimesClient]:
     with CloudRuntimesClient(config={"capa": {"home": str(home)}}, app_id="test") as made:
         made.state.save("store", "parent", 1)

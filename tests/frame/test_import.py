@@ -68,6 +68,7 @@ def test_making_a_client_loads_no_service() -> None:
     assert not modules & set(HEAVY)
 
 
+@pytest.mark.timing
 def test_import_time(figure: Callable[[str, str], None]) -> None:
     def seconds(statement: str) -> float:
         return float(run(TIMED.format(statement=statement)))

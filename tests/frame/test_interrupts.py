@@ -22,16 +22,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from silence import silence
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.gate import Gate
 from cloud_runtimes.errors import ClosedError, UnavailableError
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+from tests.support.silence import silence
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
-from harnesses import DictStateRuntime
-from policies_fakes import ConstantState
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
@@ -24,7 +22,10 @@ from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.telemetry._calls import Calls
 from cloud_runtimes.telemetry._describe import Description
+from tests.support.harnesses.state_fakes import DictStateRuntime
+from tests.support.policies_fakes import ConstantState
 
+pytestmark = pytest.mark.timing
 T = TypeVar("T")
 
 CALLS = 500

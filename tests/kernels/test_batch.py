@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from silence import silence
 
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
+from tests.support.silence import silence
 
 HEADER = 8 + 2 + 2 + 2  # a frame of source "s", type "t", topic "o"
 RECORD = 32  # one without key, trace context and payload

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 QUICK = settings(
-    max_examples=200,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -16,17 +16,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import held_memory
 import pytest
-import through_the_log
-from held_memory import EVENT, buffer_and_send
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import batch, events
 from cloud_runtimes.codec import cloudevents, json, msgpack
 from cloud_runtimes.errors import CloudRuntimesError, PayloadError
+from tests.kernels import held_memory
+from tests.kernels.held_memory import EVENT, buffer_and_send
 
 Rounds = Callable[[int, int], int]
+THROUGH_THE_LOG = Path(__file__).with_name("through_the_log.py")
 needs_orjson = pytest.mark.skipif(find_spec("orjson") is None, reason="orjson is not installed: JSON has no short way")
 
 
@@ -69,7 +69,7 @@ def test_volume_through_the_log(rounds: Rounds, tmp_path: Path, figure: Any) -> 
     """Send, log, consume, in a process that does nothing else: none lost, none twice, and nothing left behind in memory."""
     count = rounds(400_000, 10_000_000)
     done = subprocess.run(
-        [sys.executable, through_the_log.__file__, str(tmp_path), str(count)],
+        [sys.executable, THROUGH_THE_LOG, str(tmp_path), str(count)],
         capture_output=True,
         text=True,
         timeout=1800,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import load, outcome
+from tests.kernels.conftest import load, outcome
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from race import Call, race, ratio
 
+from benches.race import Call, race, ratio
 from cloud_runtimes.codec import cloudevents, json, msgpack
 
 orjson = pytest.importorskip("orjson")
@@ -34,6 +34,7 @@ CASES: dict[str, tuple[Call, Call, float]] = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.native_only
 @pytest.mark.parametrize("case", CASES)
 def test_ratio(case: str) -> None:

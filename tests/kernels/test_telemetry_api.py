@@ -27,11 +27,11 @@ from opentelemetry.trace import (
     TraceFlags,
     TraceState,
 )
-from race import race, ratio
-from test_telemetry import CLOCK, buffer, drain, logs, spans, tracer
 
+from benches.race import race, ratio
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.telemetry._otel import Known
+from tests.kernels.test_telemetry import CLOCK, buffer, drain, logs, spans, tracer
 
 REMOTE = SpanContext(0xABC, 0xDEF, True, TraceFlags(1), TraceState([("vendor", "1")]))
 

@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from test_telemetry import buffer, drain, pairs, spans, tracer
+
+from tests.kernels.test_telemetry import buffer, drain, pairs, spans, tracer
 
 VALUES: list[Any] = [True, False, 0, 1, -1, 127, 128, 2**30 - 1, 2**30, -(2**30), 2**63 - 1, -(2**63), 2**63, 0.0, -1.5]
 

@@ -11,8 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from test_telemetry import buffer, drain, spans, tracer
-from test_telemetry_api import bridged, tracer_of
+
+from tests.kernels.test_telemetry import buffer, drain, spans, tracer
+from tests.kernels.test_telemetry_api import bridged, tracer_of
 
 Entered = tuple[Callable[[], Any], Any, ModuleType]
 

@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_layotto import FakeLayotto, Quirks
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+from tests.support.fake_layotto import FakeLayotto, Quirks
 
 Clients = Callable[..., CloudRuntimesClient]
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    """Both faces in turn."""
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 @pytest.fixture

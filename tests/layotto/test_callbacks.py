@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from fake_layotto import FakeLayotto
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import AlreadyExistsError, UnavailableError
 from cloud_runtimes.testing import Face
+from tests.support.fake_layotto import FakeLayotto
+from tests.support.ports import reserved_port
 
 SOON = 20.0
 

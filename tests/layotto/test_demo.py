@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_layotto import FakeLayotto
-from layotto import layotto_process
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.demo import _flights as flights
+from tests.support.fake_layotto import FakeLayotto
+from tests.support.layotto import layotto_process
+from tests.support.ports import reserved_port
 
 pytestmark = pytest.mark.process
 EVENTS = 1500

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 
-import forked
 import pytest
-from fake_layotto import FakeLayotto
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support import forked
+from tests.support.fake_layotto import FakeLayotto
 
 pytestmark = pytest.mark.process
 SOON = 20.0

@@ -8,11 +8,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from fake_layotto import FakeLayotto
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import _attempts
 from cloud_runtimes.testing import Face
+from tests.support.fake_layotto import FakeLayotto
 
 SOON = 20.0
 

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from fake_layotto import FakeLayotto
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -25,6 +24,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
 from cloud_runtimes.testing import Face, features
+from tests.support.fake_layotto import FakeLayotto
 
 SOON = 20.0
 NAMES = ("LAYOTTO_GRPC_ENDPOINT", "LAYOTTO_SIDECAR_IP", "LAYOTTO_GRPC_PORT", "runtime_GRPC_PORT")

@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import pytest
-from fake_layotto import FakeLayotto, Quirks
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
@@ -14,6 +13,7 @@ from cloud_runtimes.errors import ComponentNotFoundError
 from cloud_runtimes.protocols.layotto.messages import messages
 from cloud_runtimes.runtimes._sidecar.subscription import StreamSubscription
 from cloud_runtimes.testing import Face
+from tests.support.fake_layotto import FakeLayotto, Quirks
 
 SOON = 20.0
 

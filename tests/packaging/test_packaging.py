@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from builds import ROOT, run, tool
+
+from tests.packaging.builds import ROOT, run, tool
 
 pytestmark = pytest.mark.process
 

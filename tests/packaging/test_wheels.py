@@ -12,7 +12,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from builds import ROOT, built, compiler, copied, doctor, environment, installed, pip_wheel, run, tool
+
+from tests.packaging.builds import ROOT, built, compiler, copied, doctor, environment, installed, pip_wheel, run, tool
 
 pytestmark = pytest.mark.process
 

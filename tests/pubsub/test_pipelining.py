@@ -38,6 +38,7 @@ def record(number: int) -> Any:
     return kernel.Frame(body)[0]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("keys", [None, 1000], ids=["no keys", "1000 keys"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_batches_in_flight_are_six_times_as_fast(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from policies_fakes import Answers, Clock, Fake, under
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.resiliency import _calls
 from cloud_runtimes.spi import operation
+from tests.support.policies_fakes import Answers, Clock, Fake, under
 
 
 @pytest.fixture

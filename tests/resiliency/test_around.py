@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from points import Interrupted
-from policies_fakes import Fake
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.telemetry._calls import Calls
+from tests.support.points import Interrupted
+from tests.support.policies_fakes import Fake
 
 Ruled = Callable[..., CloudRuntimesClient]
 Face = Callable[..., Any]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from policies_fakes import Clock
 
 from cloud_runtimes.resiliency.breaker import Breaker
 from cloud_runtimes.resiliency.policies import BreakerPolicy
 from cloud_runtimes.resiliency.settings import BreakerSettings
 from cloud_runtimes.resiliency.trip import Counts, read_trip
+from tests.support.policies_fakes import Clock
 
 Made = Callable[..., Breaker]
 

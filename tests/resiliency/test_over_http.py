@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from apps import App, Got, Reply
-from running import declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.resiliency import stats
+from tests.support.apps import App, Got, Reply
+from tests.support.running import declared, serving
 
 IN_MEMORY = {"capa": {"home": ":memory:"}}
 RETRY = {"policy": "constant", "duration": 0.01, "repeat": "all", "budget_reserve": 100}

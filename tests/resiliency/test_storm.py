@@ -11,12 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from policies_fakes import Answers, Fake, under
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.spi import operation
+from tests.support.policies_fakes import Answers, Fake, under
 
 CLIENTS = 50
 
@@ -190,6 +190,7 @@ def test_a_breaker_spares_it_and_closes_within_one_interval_of_its_recovery(skip
     skipping(main)
 
 
+@pytest.mark.timing
 def test_threads_in_real_time() -> None:
     """50 threads, 0.5 s: the same rules under real clocks and real concurrency."""
     answers = Answers()

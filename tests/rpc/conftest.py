@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_peers import Hostile, Raw
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.proof import TOKEN_HEADER, call_token
@@ -16,21 +15,7 @@ from cloud_runtimes.components.sqlite.secret_file import home_secret
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.rpc._host import hosts
 from cloud_runtimes.testing.suites import rpc_methods
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Both faces."""
-    from cloud_runtimes.testing import AsyncFace, SyncFace
-
-    made = SyncFace() if request.param == "sync" else AsyncFace()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+from tests.rpc.http_peers import Hostile, Raw
 
 
 @pytest.fixture

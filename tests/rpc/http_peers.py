@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 
@@ -128,9 +129,9 @@ class Relay:
             return
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._open:
+        for each in (self._listener, *self._open):
+            with suppress(OSError):  # which has gone already
+                each.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits on it
             each.close()
         for thread in self._threads:
             thread.join(5)

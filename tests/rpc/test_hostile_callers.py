@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from http_peers import Raw
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import asgi_server
 from cloud_runtimes._http.limits import MAX_BODY, MAX_HEAD
 from cloud_runtimes.rpc import RpcServer, _asgi
+from tests.rpc.http_peers import Raw
 
 HIDDEN = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 """The request that would be smuggled."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_peers import Hostile
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.limits import MAX_BODY
@@ -20,6 +19,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.testing import Face
+from tests.rpc.http_peers import Hostile
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
 Make = Callable[..., Hostile]

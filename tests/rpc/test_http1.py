@@ -128,7 +128,7 @@ def test_limits() -> None:
             parser.feed(b"")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=6), st.binary(max_size=60))
 def test_garbage_only_raises_what_is_meant(pieces: list[bytes], tail: bytes) -> None:
     for begin in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
-from silence import silence
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.rpc import RpcServer
+from tests.support.silence import silence
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_peers import Raw
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Face
+from tests.rpc.http_peers import Raw
 
 
 def _pools(client: CloudRuntimesClient) -> list[Any]:

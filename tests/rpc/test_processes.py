@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from harnesses import RegistryRpc
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import CloudRuntimesError, UnavailableError
+from tests.support.harnesses.rpc import RegistryRpc
+from tests.support.ports import reserved_port
 
 pytestmark = pytest.mark.process
 
@@ -197,6 +197,7 @@ while True:  # each a byte every two seconds; who is dropped comes back
 """
 
 
+@pytest.mark.timing
 def test_slow_callers_do_not_slow_a_good_one(
     there: RegistryRpc, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harnesses import ShiftedClocks
-from http_peers import Hostile
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema, secret_file
@@ -23,6 +21,8 @@ from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, U
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Face
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.rpc.http_peers import Hostile
+from tests.support.harnesses.embedded import ShiftedClocks
 
 
 def rows(home: Path) -> list[Any]:

@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from http_peers import Raw, Relay
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import proof
@@ -19,6 +17,8 @@ from cloud_runtimes.errors import UnauthenticatedError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Face
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.rpc.http_peers import Raw, Relay
+from tests.support.ports import reserved_port
 
 TOKEN = "what the callers of this application know"
 Make = Callable[..., CloudRuntimesClient]

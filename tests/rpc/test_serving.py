@@ -429,6 +429,7 @@ def test_nothing_is_left_running(closing: Make, home: Path, apart: None) -> None
     assert not left
 
 
+@pytest.mark.timing
 def test_a_call_in_the_process_costs_microseconds(
     serving: CloudRuntimesClient, figure: Callable[[str, str], None]
 ) -> None:

@@ -14,8 +14,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import sync_client
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.testing import Face
+from tests.support import PEM
 
-PEM = Path(__file__).parent / "localhost.pem"
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
 
 

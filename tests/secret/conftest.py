@@ -13,7 +13,6 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
 from cloud_runtimes.testing.canary import Canary
 
 ENVIRONMENT = (
@@ -53,13 +52,6 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> AheadClocks:
     monkeypatch.setattr(FileComponent, "clocks", clocks)
     monkeypatch.setattr(EnvComponent, "clocks", clocks)
     return clocks
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    face: Face = SyncFace() if request.param == "sync" else AsyncFace()
-    yield face
-    face.close()
 
 
 @pytest.fixture

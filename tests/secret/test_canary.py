@@ -133,8 +133,9 @@ def test_a_leak_is_found(leaky: subprocess.CompletedProcess[str], leak: str) -> 
 
 
 @pytest.mark.process
-def test_a_leak_of_a_passing_test_fails_the_run(tmp_path: Path) -> None:
-    done = _run(tmp_path, CLEAN, "def test_leak(canary):\n    print(canary.value())\n")
+@pytest.mark.parametrize("how", ["-q", "-n1"])
+def test_a_leak_of_a_passing_test_fails_the_run(tmp_path: Path, how: str) -> None:
+    done = _run(tmp_path, CLEAN, "def test_leak(canary):\n    print(canary.value())\n", how=how)
     assert done.returncode == 1
     assert "2 passed" in done.stdout
     assert done.stdout.count("a secret leaked") == 1

@@ -1,6 +1,6 @@
 """Send the requests of `recorded` to a real daprd and to a sidecar of ours, and show each difference.
 
-``python tests/sidecar/against_daprd.py PATH_OF_DAPRD [--scheduler PATH] [--redis HOST:PORT] [--texts] [--all]``
+``python -m tests.sidecar.against_daprd PATH_OF_DAPRD [--scheduler PATH] [--redis HOST:PORT] [--texts] [--all]``
 
 Both read the same resource files, but for the stores of state, locks and configuration in Redis, which ours has in memory. What is published must reach the application alike too. What is random or of the machine (etags, ids, times, ports, traces) is masked, and so are the words of refusals without ``--texts``. Whatever is left is a difference; those known are told in docs/sidecar.md.
 """
@@ -22,13 +22,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from apps import App, Got, Reply, until
 from google.protobuf.json_format import MessageToDict
-from raw import Answer, call, send
-from recorded import DELIVERIES, HTTP, LOCKS, RPC, SUBSCRIPTIONS
-from rows import Http
 
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import Answer, call, send
+from tests.sidecar.recorded import DELIVERIES, HTTP, LOCKS, RPC, SUBSCRIPTIONS
+from tests.sidecar.rows import Http
+from tests.support.apps import App, Got, Reply
+from tests.support.waiting import until
 
 COMPONENT = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {}}}\nspec:\n  type: {}\n  version: v1\n  metadata: {}\n"
 _HEADERS = ("content-type", "etag", "metadata.ttlexpiretime", "dapr-http-status", "dapr-status", "allow", "x-mine")

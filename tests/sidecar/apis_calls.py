@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rows import Api, Case, Http, Rpc
-
 from cloud_runtimes import CloudRuntimesClient
+from tests.sidecar.rows import Api, Case, Http, Rpc
 
 PUBSUB, INVOKE, JOBS = "Publish and subscribe", "Service invocation", "Jobs"
 CLOUD_EVENT = {"content-type": "application/cloudevents+json"}

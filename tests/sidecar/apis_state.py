@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rows import Api, Case, Http, Rpc
-
 from cloud_runtimes import CloudRuntimesClient
+from tests.sidecar.rows import Api, Case, Http, Rpc
 
 STATE = "State"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from rows import Api, Case, Http, Rpc
-
 from cloud_runtimes import CloudRuntimesClient
+from tests.sidecar.rows import Api, Case, Http, Rpc
 
 SECRETS = "Secrets"
 CONFIGURATION = "Configuration"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rows import Api, Case, Http, Rpc
+from tests.sidecar.rows import Api, Case, Http, Rpc
 
 SYSTEM = "The sidecar"
 ABSENT = "Not served"

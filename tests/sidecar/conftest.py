@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from apps import App, Got, Reply
-from official import Sdk, aio_sdk, sync_sdk
-from running import BINDINGS, SECRET, SIDECARS, declared, serving
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar
+from tests.sidecar.official import Sdk, aio_sdk, sync_sdk
+from tests.support import running
+from tests.support.apps import App, Got, Reply
+from tests.support.running import BINDINGS, SECRET, SIDECARS, declared, serving
 
 
 def _answer(got: Got) -> Reply | None:
@@ -57,25 +54,11 @@ def sidecar_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     Two loops with grpc.aio in one process disturb each other: their wake-ups share one pipe.
     """
     home = str(tmp_path_factory.mktemp("sidecar-process"))
-    settings = {"app_id": "app", "http_port": 0, "grpc_port": 0, "bindings": BINDINGS}
-    command = [sys.executable, str(Path(__file__).with_name("serve_one.py"))]
-    with subprocess.Popen(
-        [*command, json.dumps(declared(home)), json.dumps(settings)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, SECRET: "a value"},
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            http, grpc = json.loads(process.stdout.readline())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET, "a value")
+        with running.sidecar_process(home, bindings=BINDINGS) as at:
             with CloudRuntimesClient(config=declared(home), app_id="app") as ours:
-                yield http, grpc, ours
-        finally:
-            process.stdin.close()
-            process.wait(60)
-    assert process.returncode == 0
+                yield at.http, at.grpc, ours
 
 
 @pytest.fixture(params=["sync", pytest.param("aio", marks=pytest.mark.process)])

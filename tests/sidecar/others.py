@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import load
 import pytest
+
+from tests.sidecar import load
 
 LINE = re.compile(r"(http://\S+) for HTTP, (\S+) for gRPC: the sidecar of shop\n")
 PATIENCE = 120

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rows import Http
+from tests.sidecar.rows import Http
 
 __all__ = ["DELIVERIES", "HTTP", "LOCKS", "RPC", "SUBSCRIPTIONS", "Step"]
 

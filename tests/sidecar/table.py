@@ -1,4 +1,4 @@
-"""Each API of Dapr, what the sidecar answers over HTTP and gRPC; ``python tests/sidecar/table.py`` writes docs/sidecar-apis.md from it.
+"""Each API of Dapr, what the sidecar answers over HTTP and gRPC; ``python -m tests.sidecar.table`` writes docs/sidecar-apis.md from it.
 
 Rows stand in ``apis_<block>.py``. `test_table.py` sends all cases and compares the document.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import apis_calls
-import apis_state
-import apis_stores
-import apis_system
-from rows import Api, Case
+from tests.sidecar import apis_calls, apis_state, apis_stores, apis_system
+from tests.sidecar.rows import Api, Case
 
 APIS: tuple[Api, ...] = (*apis_state.APIS, *apis_calls.APIS, *apis_stores.APIS, *apis_system.APIS)
 

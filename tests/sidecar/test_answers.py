@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from raw import Answer, call, send
-from running import BINDINGS, declared, serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.dapr_server.limits import Limits
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import Answer, call, send
+from tests.support.running import BINDINGS, declared, serving
 
 SIZE = 100_000
 STORE = "/v1.0/state/store"

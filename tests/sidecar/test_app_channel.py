@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from apps import App, GrpcApp, Reply, serving_grpc
-from fault_proxy import FaultProxy
 from grpc import StatusCode
 
 from cloud_runtimes.dapr_server import SidecarSettings
@@ -19,6 +17,8 @@ from cloud_runtimes.dapr_server.app.channel import AppCall, NotReached, passed_o
 from cloud_runtimes.dapr_server.app.grpc import GrpcChannel
 from cloud_runtimes.dapr_server.app.http import HttpChannel
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.support.apps import App, GrpcApp, Reply, serving_grpc
+from tests.support.fault_proxy import FaultProxy
 
 
 def settings(port: int, **more: Any) -> SidecarSettings:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from official import Sdk
-from raw import Answer, call, send
-from running import BINDINGS, declared, serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.dapr_server.bindings.positional import named
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.official import Sdk
+from tests.sidecar.raw import Answer, call, send
+from tests.support.running import BINDINGS, declared, serving
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import App
-from browsing import FOREIGN, OtherOrigin, chrome
-from running import SECRET, declared, serving
 from selenium.webdriver import Chrome
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar
+from tests.support.apps import App
+from tests.support.browsing import FOREIGN, OtherOrigin, chrome
+from tests.support.running import SECRET, declared, serving
 
 pytestmark = pytest.mark.process
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from raw import call, send
-from running import serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import call, send
+from tests.support.running import serving
 
 WRONG = {
     "capa": {"home": ":memory:wrong"},

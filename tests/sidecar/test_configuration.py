@@ -9,15 +9,16 @@ from typing import Any
 
 import grpc
 import pytest
-from apps import App, Got, Reply, until
-from official import Sdk
-from raw import TIMEOUT, call, send, stream
-from running import declared, serving
 
 from cloud_runtimes.configuration import ConfigurationItem
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.dapr_server.app.channel import AppAnswer, AppCall, NotReached
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.official import Sdk
+from tests.sidecar.raw import TIMEOUT, call, send, stream
+from tests.support.apps import App, Got, Reply
+from tests.support.running import declared, serving
+from tests.support.waiting import until
 
 STORE = "/v1.0/configuration/store"
 

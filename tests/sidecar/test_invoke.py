@@ -15,13 +15,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import grpc
 import pytest
-from apps import App, Got, GrpcApp, Reply, serving_grpc, until
-from raw import call, send
-from running import declared
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import call, send
+from tests.support.apps import App, Got, GrpcApp, Reply, serving_grpc
+from tests.support.running import declared
+from tests.support.waiting import until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

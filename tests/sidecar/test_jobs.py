@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import App, Got, GrpcApp, Reply, serving_grpc, until
 from google.protobuf import json_format
 from grpc import StatusCode
-from raw import Answer, call, send
-from running import declared, serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import Answer, call, send
+from tests.support.apps import App, Got, GrpcApp, Reply, serving_grpc
+from tests.support.running import declared, serving
+from tests.support.waiting import until
 
 VALUE = "type.googleapis.com/google.protobuf.Value"
 

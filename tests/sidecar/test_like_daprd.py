@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from apps import App, until
-from raw import call, send
-from running import declared, serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import call, send
+from tests.support.apps import App
+from tests.support.running import declared, serving
+from tests.support.waiting import until
 
 MIB = 1 << 20
 

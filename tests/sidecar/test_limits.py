@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from apps import App, Got, Reply, until
-from load import BIG
-from others import PATIENCE, Other, other, run, times
-from ports import reserved_port
-from raw import call, send
 
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.load import BIG
+from tests.sidecar.others import PATIENCE, Other, other, run, times
+from tests.sidecar.raw import call, send
+from tests.support.apps import App, Got, Reply
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 

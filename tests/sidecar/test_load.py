@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 
 import grpc
 import pytest
-from apps import App, Got, Reply, until
-from others import command, other, run, times
-from raw import SERVICE, send
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.others import command, other, run, times
+from tests.sidecar.raw import SERVICE, send
+from tests.support.apps import App, Got, Reply
+from tests.support.waiting import until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]

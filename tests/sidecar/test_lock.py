@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from official import Sdk
-from raw import Answer, call, send
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.official import Sdk
+from tests.sidecar.raw import Answer, call, send
 
 
 def try_lock(sidecar: Sidecar, owner: str, **more: Any) -> Answer:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from apps import App, until
-from official import Sdk, sync_sdk
-from raw import call, send
-from running import BINDINGS, declared, serving
 
 import cloud_runtimes
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.dapr_server.pubsub.types import Subscription
 from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.official import Sdk, sync_sdk
+from tests.sidecar.raw import call, send
+from tests.support.apps import App
+from tests.support.running import BINDINGS, declared, serving
+from tests.support.waiting import until
 
 
 def metadata(sidecar: Sidecar) -> object:

@@ -14,12 +14,13 @@ from typing import Any
 
 import grpc
 import pytest
-from apps import App, Reply, until
 from dapr.common.pubsub.subscription import SubscriptionMessage
-from official import Sdk, aio_sdk, sync_sdk
-from running import declared, serving, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.sidecar.official import Sdk, aio_sdk, sync_sdk
+from tests.support.apps import App, Reply
+from tests.support.running import declared, serving, sidecar_process
+from tests.support.waiting import until
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from raw import call, send
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import call, send
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -7,11 +7,11 @@ import threading
 import time
 
 import pytest
-from apps import App, Got, Reply
-from raw import send
-from running import declared, serving
 
 from cloud_runtimes.resiliency.policies import Policy, Resiliency, Retries
+from tests.sidecar.raw import send
+from tests.support.apps import App, Got, Reply
+from tests.support.running import declared, serving
 
 PATH = "/v1.0/invoke/app/method/m"
 

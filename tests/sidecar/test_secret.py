@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from official import Sdk
-from raw import call, send
-from running import serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.testing.canary import Canary
+from tests.sidecar.official import Sdk
+from tests.sidecar.raw import call, send
+from tests.support.running import serving
 
 
 @pytest.fixture

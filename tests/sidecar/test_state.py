@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from official import Sdk
-from raw import Answer, call, send
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.official import Sdk
+from tests.sidecar.raw import Answer, call, send
 
 STORE = "/v1.0/state/store"
 

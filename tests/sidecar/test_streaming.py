@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 import pytest
-from apps import until
-from raw import SERVICE, call, send
-from running import declared, serving
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import SERVICE, call, send
+from tests.support.running import declared, serving
+from tests.support.waiting import until
 
 
 class Stream:

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import App, Got, GrpcApp, Reply, serving_grpc, until
 from google.protobuf import json_format
 from grpc import StatusCode
-from raw import send
-from running import declared, serving, sidecar_process
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
@@ -26,6 +23,10 @@ from cloud_runtimes.dapr_server.pubsub.types import BulkSubscribe, Subscription
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.spi.operation import Method, Operation
+from tests.sidecar.raw import send
+from tests.support.apps import App, Got, GrpcApp, Reply, serving_grpc
+from tests.support.running import declared, serving, sidecar_process
+from tests.support.waiting import until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

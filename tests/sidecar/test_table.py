@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from raw import Answer, call, refusal, send, stream
-from rows import Api, Case
-from table import APIS, DOCUMENT, render
 
 from cloud_runtimes.dapr_server import Sidecar
 from cloud_runtimes.protocols.dapr.messages import messages
+from tests.sidecar.raw import Answer, call, refusal, send, stream
+from tests.sidecar.rows import Api, Case
+from tests.sidecar.table import APIS, DOCUMENT, render
 
 CASES = [(api, case) for api in APIS for case in api.cases]
 OVER_HTTP = [pytest.param(api, case, id=f"{api.name}: {case.what}") for api, case in CASES if case.http is not None]
@@ -72,5 +72,5 @@ def test_each_case_is_sent_over_each_protocol_of_its_api() -> None:
 
 
 def test_document() -> None:
-    """``python tests/sidecar/table.py`` (or ``make docs``) writes it."""
+    """``python -m tests.sidecar.table`` (or ``make docs``) writes it."""
     assert DOCUMENT.read_text(encoding="utf-8") == render()

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from dapr_peer import Peer, both, call, client, peer
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -21,6 +20,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer
 
 __all__ = ["client", "peer"]
 

@@ -5,31 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from dapr_peer import both, call
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.pubsub import DropEvent
+from tests.sidecar_client.dapr_peer import both, call
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
 SOON = 20.0
 _homes = count()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @contextmanager

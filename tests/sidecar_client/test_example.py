@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import reserved_port
+
+from tests.support.ports import reserved_port
 
 pytestmark = pytest.mark.process
 

@@ -14,10 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import forked
 import grpc
 import pytest
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient, errors
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
@@ -33,14 +31,9 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.rpc import RpcRequest
-
-both = pytest.mark.parametrize("face", ["sync", "async"])
-
-
-def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
-    if face == "sync":
-        return getattr(client, method)(*arguments, **options)
-    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
+from tests.sidecar_client.dapr_peer import both, call
+from tests.support import PEM, forked
+from tests.support.ports import reserved_port
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -281,14 +274,13 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_tls_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = Path(__file__).parent.parent / "rpc" / "localhost.pem"
-    peer = Peer("0.0.0.0:0", file.read_bytes())
+    peer = Peer("0.0.0.0:0", PEM.read_bytes())
     port = peer.url.rpartition(":")[2]
     try:
         with CloudRuntimesClient(f"grpcs://localhost:{port}") as client, pytest.raises(UnavailableError):
             client.state.get("s", "k")
         assert peer.asked == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
         with CloudRuntimesClient(f"grpcs://localhost:{port}") as client:
             assert client.state.get("s", "k") is None
         with CloudRuntimesClient(f"grpcs://127.0.0.2:{port}") as client, pytest.raises(UnavailableError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-import forked
 import grpc
 import pytest
 
@@ -29,15 +27,10 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.protocols.dapr.messages import messages
 from cloud_runtimes.pubsub import OutgoingEvent
+from tests.sidecar_client.dapr_peer import both, call
+from tests.support import forked
 
-both = pytest.mark.parametrize("face", ["sync", "async"])
 SOON = 20.0
-
-
-def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
-    if face == "sync":
-        return getattr(client, method)(*arguments, **options)
-    return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
 
 
 def take(sub: Any, count: int) -> list[Any]:
@@ -340,6 +333,7 @@ def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytes
         assert 3 <= len(opened) <= 15
 
 
+@pytest.mark.timing
 def test_a_full_subscription_does_not_spin() -> None:
     with streams() as (server, client), client.pubsub.subscribe("bus", "t", max_in_flight=2) as sub:
         for number in range(50):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dapr_peer import Peer, both, call, client, peer
 
 from cloud_runtimes import CloudRuntimesClient, errors
 from cloud_runtimes.codec.payload import JSON, MSGPACK, OCTETS
@@ -30,6 +29,7 @@ from cloud_runtimes.runtimes._sidecar.failures import Refusal
 from cloud_runtimes.runtimes._sidecar.values import unwrap, wrap
 from cloud_runtimes.runtimes.dapr.failures import error
 from cloud_runtimes.testing.canary import Canary
+from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer
 
 __all__ = ["client", "peer"]
 

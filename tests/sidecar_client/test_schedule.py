@@ -6,13 +6,12 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.asgi_server import make_server
@@ -20,16 +19,11 @@ from cloud_runtimes._http.listen import listen
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from cloud_runtimes.schedule import JobRun, Retry, RpcTarget, TopicTarget
+from tests.sidecar_client.dapr_peer import both
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
 
-both = pytest.mark.parametrize("face", ["sync", "async"])
 SOON = 20.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

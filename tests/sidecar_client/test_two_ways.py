@@ -9,12 +9,12 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from dapr_peer import both
-from running import declared
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import UnavailableError
+from tests.sidecar_client.dapr_peer import both
+from tests.support.running import declared
 
 NOBODY = "127.0.0.1:1"
 

@@ -26,6 +26,7 @@ async def heartbeat(gaps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.timing
 def test_the_loop_beats_while_another_process_writes(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -65,6 +66,7 @@ def test_the_loop_beats_while_another_process_writes(
     assert gap <= limit
 
 
+@pytest.mark.timing
 def test_first_use_does_not_block_the_loop(
     start: Callable[..., Any], client: CloudRuntimesClient, home: Any, rounds: Callable[[int, int], int]
 ) -> None:
@@ -85,6 +87,7 @@ def test_first_use_does_not_block_the_loop(
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.timing
 def test_the_deadline_of_a_first_call_is_kept(
     start: Callable[..., Any], client: CloudRuntimesClient, face: str
 ) -> None:
@@ -104,6 +107,7 @@ def test_the_deadline_of_a_first_call_is_kept(
 
 @pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
 @pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.timing
 def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:
     client.state.save("store", "k", "old")
     child = start(holder, 1.5).ready()

@@ -300,6 +300,7 @@ def test_two_hundred_saves_of_another_process(start: Callable[..., Any], client:
 
 
 @pytest.mark.process
+@pytest.mark.timing
 def test_a_change_is_heard_of_in_another_process(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -327,6 +328,7 @@ def test_a_change_is_heard_of_in_another_process(
 
 
 @pytest.mark.process
+@pytest.mark.timing
 def test_an_idle_subscriber_costs_little(
     start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -19,6 +19,7 @@ from cloud_runtimes import CloudRuntimesClient
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.timing
 def test_writers_take_turns(
     start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
@@ -42,6 +43,7 @@ def test_writers_take_turns(
     assert len(found["data"]) == sum(calls) + 3  # each warmed up with one
 
 
+@pytest.mark.timing
 def test_threads_take_turns(home: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]) -> None:
     seconds = rounds(1, 8)
     calls, longest = [0, 0], [0.0, 0.0]
@@ -92,6 +94,7 @@ def test_first_starts(
     figure(f"first starts of two processes on an empty folder, {count} rounds", "no error")
 
 
+@pytest.mark.timing
 def test_a_waiting_process_wakes(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -120,6 +123,7 @@ def test_a_waiting_process_wakes(
     assert p99 <= 20
 
 
+@pytest.mark.timing
 def test_an_idle_waiter_costs_little(
     start: Callable[..., Any], rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

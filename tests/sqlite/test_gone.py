@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.sqlite.watch import Watch
 from cloud_runtimes.errors import InternalError, LeaseLostError, UnavailableError
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.faces import Face, SyncFace
 
 DATABASE = "cloud_runtimes.db"
 
@@ -62,13 +62,6 @@ def remove_the_gate(home: Path) -> None:
 
 LOSING = [remove, empty, move, put_another_in_its_place, replace_the_database]
 KEEPING = [remove_the_log, remove_the_log_and_its_index, remove_the_gate]
-
-
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
-    made: Face = request.param()
-    yield made
-    made.close()
 
 
 def refused(face: Face, target: Any, method: str, *arguments: Any) -> UnavailableError:

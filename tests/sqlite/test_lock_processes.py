@@ -55,6 +55,7 @@ class _Contender:
         self.child.process.wait()
 
 
+@pytest.mark.timing
 def test_contention_with_kills(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -184,6 +185,7 @@ def test_wall_clock_steps(
     figure(f"wall clock by 1 h and 10 d, to and fro, under a lock ({kind})", "no early loss, no double hold")
 
 
+@pytest.mark.timing
 def test_a_waiting_process_wakes(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -215,6 +217,7 @@ def test_a_waiting_process_wakes(
     assert statistics.median(latencies) <= 50
 
 
+@pytest.mark.timing
 def test_an_idle_waiter_costs_little(
     start: Callable[..., Any],
     client: CloudRuntimesClient,

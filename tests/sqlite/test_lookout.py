@@ -16,13 +16,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite.lookout import EVERY, Lookout
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from tests.support.waiting import until
 
 
 def engine_of(client: CloudRuntimesClient) -> Any:
@@ -50,6 +44,7 @@ def test_idle_subscriptions_do_not_ask_the_tables(client: CloudRuntimesClient, m
         each.close()
 
 
+@pytest.mark.timing  # threads at once
 def test_readers_that_many_calls_left_are_let_go(client: CloudRuntimesClient) -> None:
     client.state.save_bulk("store", {f"k{number}": number for number in range(100)})
     engine = engine_of(client)
@@ -101,7 +96,8 @@ def test_a_bell_that_was_removed_is_hung_up_again(
     client.configuration.save_configuration("app", {"k": "1"})
     with client.configuration.subscribe_configuration("app", ["k"]) as sub:
         assert sub.receive(10)
-        until(lambda: (home / "wake").is_dir() and any((home / "wake").iterdir()))
+        # with its mode it is whole: one that goes before is given up
+        until(lambda: any(each.stat().st_mode & 0o777 == 0o600 for each in (home / "wake").glob("*")))
         for each in (home / "wake").iterdir():
             each.unlink()  # nobody can ring
         child = start("configure", 1).ready()

@@ -17,6 +17,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.schedule import RunRecord
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -58,13 +59,6 @@ class Runner:
         self._thread.join(60)
         assert not self._thread.is_alive()
         self.child.process.wait()
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 
 orjson = pytest.importorskip("orjson")
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timing]
 
 
 def test_a_read_costs_at_most_twice_the_select(

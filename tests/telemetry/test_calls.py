@@ -14,7 +14,6 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes as
 from opentelemetry.semconv._incubating.attributes import rpc_attributes as rpc
 from opentelemetry.semconv.attributes import db_attributes as db
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import (
@@ -26,6 +25,7 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.rpc._host import hosts
 from cloud_runtimes.spi.operation import Operation
+from tests.telemetry.otlp_receiver import Receiver
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)
 ERROR = 2

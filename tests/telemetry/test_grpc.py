@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc_receiver
 import pytest
-from emitting import exact_at_any_time, record
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from grpc_receiver import GrpcReceiver, Refusal
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.telemetry import _grpc
+from tests.support import PEM
+from tests.support.ports import reserved_port
+from tests.support.waiting import until
+from tests.telemetry import grpc_receiver
+from tests.telemetry.emitting import exact_at_any_time, record
+from tests.telemetry.grpc_receiver import GrpcReceiver, Refusal
 
 Make = Callable[..., CloudRuntimesClient]
 
@@ -42,13 +44,6 @@ def over(client: Make) -> Callable[..., Any]:
         return client(endpoint=url, protocol="grpc", home=":memory:", **settings).telemetry
 
     return make
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def retry_info(seconds: int, nanos: int = 0) -> bytes:
@@ -172,7 +167,7 @@ def test_given_up_after_retry_timeout(over: Callable[..., Any]) -> None:
         (b"\x18\x01", None),
         (b"\x1a\x02\x08\x01", None),
         (retry_info(1)[:-3], None),
-        (os.urandom(64), ...),
+        pytest.param(os.urandom(64), ..., id="random"),
     ],
 )
 def test_details_of_a_status(details: bytes, seconds: Any) -> None:
@@ -299,7 +294,7 @@ def test_counters_are_exact_at_any_time(over: Callable[..., Any], rounds: Callab
 
 
 def test_tls_by_scheme(over: Callable[..., Any], tmp_path: Path) -> None:
-    pem = (Path(__file__).parents[1] / "rpc" / "localhost.pem").read_bytes()
+    pem = PEM.read_bytes()
     at = pem.index(b"-----BEGIN CERTIFICATE-----")
     certificate = tmp_path / "ca.pem"
     certificate.write_bytes(pem[at:])

@@ -18,7 +18,6 @@ from opentelemetry.instrumentation.starlette import StarletteInstrumentor
 from opentelemetry.instrumentation.urllib import URLLibInstrumentor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from otlp_receiver import Receiver
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -26,6 +25,7 @@ from starlette.routing import Route
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.telemetry import TelemetryService
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import telemetry_load
 
 from cloud_runtimes import native_status
+from tests.support import PEM
+from tests.telemetry import telemetry_load
 
-pytestmark = [pytest.mark.process, pytest.mark.native_only]
+pytestmark = [pytest.mark.process, pytest.mark.native_only, pytest.mark.timing]
 
-PEM = Path(__file__).parent.parent / "rpc" / "localhost.pem"
 Rounds = Callable[[int, int], int]
 Figure = Callable[[str, str], None]
 

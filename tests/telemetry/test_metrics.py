@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 

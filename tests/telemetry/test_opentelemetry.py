@@ -19,12 +19,12 @@ from opentelemetry import trace
 from opentelemetry._logs import NoOpLogger
 from opentelemetry.propagate import extract
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import telemetry as kernel
 from cloud_runtimes.errors import InvalidArgumentError, UnsupportedError
 from cloud_runtimes.telemetry import _install, _otel
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 

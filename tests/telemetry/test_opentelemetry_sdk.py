@@ -33,9 +33,9 @@ from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 HEADERS = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "one=1,two=2"}

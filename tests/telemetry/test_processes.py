@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from otlp_receiver import Receiver
+
+from tests.telemetry.otlp_receiver import Receiver
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from otlp_receiver import Receiver
+
+from tests.telemetry.otlp_receiver import Receiver
 
 PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,9 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core import logs
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError
 from cloud_runtimes.telemetry._sampling import parse
+from tests.support.waiting import until
 
 KEY = "telemetry.sampler"
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from emitting import exact, exact_at_any_time, record
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.telemetry import _pipeline
 from cloud_runtimes.telemetry._http import HttpExporter
+from tests.telemetry.emitting import exact, exact_at_any_time, record
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 OK = (200, {}, b"")
@@ -111,6 +111,7 @@ def black_hole() -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("endpoint", [refused, black_hole])
+@pytest.mark.timing
 def test_flush_and_close_keep_their_word(client: Make, endpoint: Callable[[], tuple[str, Any]]) -> None:
     url, listener = endpoint()
     made = client(endpoint=url)

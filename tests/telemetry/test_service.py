@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from otlp_receiver import Receiver
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
 from cloud_runtimes.telemetry._file import read_batches
+from tests.telemetry.otlp_receiver import Receiver
 
 Make = Callable[..., CloudRuntimesClient]
 

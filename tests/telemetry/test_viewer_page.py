@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import OtherOrigin, chrome
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, until, viewing
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dashboard.server import Viewer
+from tests.support.browsing import OtherOrigin, chrome
+from tests.support.waiting import until
+from tests.telemetry.viewing import START, TRACE, ask, attributes, gauge, logs, metrics, send, spans, text, viewing
 
 pytestmark = pytest.mark.process
 
@@ -85,7 +86,7 @@ class Page:
     def press(self, *keys: str) -> None:
         """Press keys, wherever the focus is."""
         for key in keys:
-            self.browser.switch_to.active_element.send_keys(key)
+            ActionChains(self.browser).send_keys(key).perform()
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.browser.execute_script(script, *arguments)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from viewing import START, TRACE, gauge, logs, metrics, spans, text
 
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.dashboard import otlp_json, queries, rows
 from cloud_runtimes.dashboard import store as store_module
 from cloud_runtimes.dashboard.store import LEAST_BYTES, Store
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
+from tests.telemetry.viewing import START, TRACE, gauge, logs, metrics, spans, text
 
 Open = Callable[..., Store]
 

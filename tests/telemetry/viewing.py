@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -95,12 +94,3 @@ def gauge(name: str, *values: float) -> dict[str, Any]:
 def text(value: str) -> dict[str, Any]:
     """Return the body of a log record."""
     return {"body": {"stringValue": value}}
-
-
-def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    """Wait for a condition and return what it gave."""
-    end = monotonic() + timeout
-    while not (found := condition()):
-        assert monotonic() < end, "it did not happen in time"
-        sleep(0.02)
-    return found

@@ -314,10 +314,10 @@ class PublisherTests:
             started = time.monotonic()
             with pytest.raises(ResourceExhaustedError, match="full"):
                 while True:
-                    face.call(publisher, "send", data, timeout=0.2)
+                    face.call(publisher, "send", data, timeout=0.2 if on_full == "block" else 30)
                     sent += 1
             waited = time.monotonic() - started
-            assert waited < 0.15 if on_full == "raise" else waited > 0.15
+            assert waited > 0.15 if on_full == "block" else waited < 10
         assert 10 <= sent <= 20
         assert publisher.stats().bytes <= 20_000
         broken.gate.set()
@@ -327,6 +327,7 @@ class PublisherTests:
         face.call(publisher, "close")
         assert publisher.stats().delivered == sent
 
+    @pytest.mark.timing
     def test_a_running_loop_is_not_blocked(
         self, client: CloudRuntimesClient, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -189,6 +189,7 @@ class AnswerTests(Suite):
         face.call(dead, "close")
 
     @requires("pubsub.ack_wait")
+    @pytest.mark.timing
     def test_unsettled_comes_again(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         with face.opened(face.call(client.pubsub, "subscribe", store, "t", ack_wait=0.4)) as sub:
             face.call(client.pubsub, "publish", store, "t", 1)

@@ -239,6 +239,7 @@ class EventTests(Suite):
             face.call(client.pubsub, "publish", store, "t", 1, delay=-1)
 
     @requires("pubsub.delay")
+    @pytest.mark.timing
     def test_delay_in_real_time(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
             started = time.monotonic()

@@ -317,6 +317,7 @@ class RpcSuite(Suite):
     # -- time -------------------------------------------------------------
 
     @pytest.mark.parametrize("method", ["sleep-async", "deaf"])
+    @pytest.mark.timing
     def test_a_deadline(self, client: CloudRuntimesClient, face: Face, store: str, method: str) -> None:
         begin = time.monotonic()
         with pytest.raises(DeadlineExceededError) as caught:

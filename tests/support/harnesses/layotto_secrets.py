@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dapr_secret_harnesses import DaprSecrets
-from fake_layotto import FakeLayotto
-from layotto_harnesses import client_of
-from secret_harnesses import MultipleHarness
 
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.fake_layotto import FakeLayotto
+from tests.support.harnesses.dapr_secrets import DaprSecrets
+from tests.support.harnesses.layotto import client_of
+from tests.support.harnesses.secrets import MultipleHarness
 
 
 class SecretsBesideLayotto:

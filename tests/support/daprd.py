@@ -15,6 +15,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.support.ports import free_port
+
 STORES = 800
 """Components of state: a test has one of its own, as in memory nothing empties them."""
 FILES = 700
@@ -265,9 +267,3 @@ def redis_call(port: int, *words: str, database: int = 0) -> bytes:
             answer = connection.recv(65536)
         assert not answer.startswith(b"-"), answer
         return answer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from dapr_harnesses import MAX_BODY, Beside, DaprGrpc, DaprHttp, client_of
-from harnesses import PostgresHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.dapr_server.settings import ComponentInfo
+from tests.support.harnesses.dapr import MAX_BODY, Beside, DaprGrpc, DaprHttp, client_of
+from tests.support.harnesses.databases import PostgresHarness
 
 STORES = 1000
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from glob import glob
 from pathlib import Path
 
-from ports import reserved_port
+from tests.support.ports import reserved_port
 
 __all__ = ["GUARDED", "Missing", "serve"]
 

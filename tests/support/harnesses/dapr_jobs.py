@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dapr_harnesses import Beside, DaprGrpc, DaprHttp
-from ports import reserved_port
-
 from cloud_runtimes import CloudRuntimesClient
+from tests.support.harnesses.dapr import Beside, DaprGrpc, DaprHttp
+from tests.support.ports import reserved_port
 
 
 class Jobs(Beside):

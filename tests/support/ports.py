@@ -15,3 +15,9 @@ def reserved_port() -> Iterator[int]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+def free_port() -> int:
+    """Return a port that is free now, for a program that would not share one that is reserved."""
+    with reserved_port() as port:
+        return port

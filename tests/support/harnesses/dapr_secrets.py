@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from dapr_harnesses import client_of
-from secret_harnesses import MultipleHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.testing import SecretHarness
+from tests.support.harnesses.dapr import client_of
+from tests.support.harnesses.secrets import MultipleHarness
 
 
 class SecretsBeside:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from daprd import free_port, redis_call, redis_process
-from harnesses import HereRpc
-
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.daprd import redis_call, redis_process
+from tests.support.harnesses.rpc import HereRpc
+from tests.support.ports import free_port
 
 SERVICE = "beside"
 """The application that a route leads to, at the port `Layotto.app`."""

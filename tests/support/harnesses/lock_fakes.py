@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harnesses import ShiftedClocks
 
 from cloud_runtimes import CloudRuntimesClient, config
 from cloud_runtimes._core.clocks import Clocks
@@ -20,6 +19,7 @@ from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.spi.lock import Grant, LockDriver, LockRequest
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.testing import Harness
+from tests.support.harnesses.embedded import ShiftedClocks
 
 
 class DictLocks:

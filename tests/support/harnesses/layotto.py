@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_layotto import FakeLayotto, Quirks
-from fake_layotto.files import BUCKET
-from harnesses import HereRpc, MemoryHarness
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.fake_layotto import FakeLayotto, Quirks
+from tests.support.fake_layotto.files import BUCKET
+from tests.support.harnesses.embedded import MemoryHarness
+from tests.support.harnesses.rpc import HereRpc
 
 
 class BesideLayotto:

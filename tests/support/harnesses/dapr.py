@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from harnesses import HereRpc, MemoryHarness
-from ports import reserved_port
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.testing import Harness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.harnesses.embedded import MemoryHarness
+from tests.support.harnesses.rpc import HereRpc
+from tests.support.ports import reserved_port
 
 MAX_BODY = 64 << 20
 

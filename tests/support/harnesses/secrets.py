@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from harnesses import ShiftedClocks
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.components.config_file import FileComponent
 from cloud_runtimes.components.env import EnvComponent
 from cloud_runtimes.testing import SecretHarness
+from tests.support.harnesses.embedded import ShiftedClocks
 
 
 class _Harness(SecretHarness):

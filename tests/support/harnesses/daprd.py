@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import pytest
-from daprd import Beneath, Daprd, component, redis_call
-from harnesses import HereRpc
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.runtimes.dapr import DaprRuntime
@@ -21,6 +19,8 @@ from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import EventSource, SubscribeRequest
 from cloud_runtimes.testing import Harness, SecretHarness
 from cloud_runtimes.testing.suites import rpc_methods
+from tests.support.daprd import Beneath, Daprd, component, redis_call
+from tests.support.harnesses.rpc import HereRpc
 
 MAX_MESSAGE = 64 << 20
 _SOONER = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,3 +74,4 @@ def sidecar_process(home: str, **settings: Any) -> Iterator[Addresses]:
         finally:
             process.stdin.close()
             process.wait(60)
+    assert process.returncode in (0, -signal.SIGKILL)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import monotonic, sleep
 from typing import Any
 
 import grpc
@@ -17,15 +16,6 @@ import grpc
 from cloud_runtimes.protocols.dapr.messages import messages
 
 PATIENCE = 60.0
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Wait until a condition holds, and return what it gave."""
-    end = monotonic() + PATIENCE
-    while not (found := condition()):
-        assert monotonic() < end, f"waited in vain for {what or condition}"
-        sleep(0.01)
-    return found
 
 
 @dataclass(frozen=True)

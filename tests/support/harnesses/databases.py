@@ -1,0 +1,89 @@
+"""Databases by their URLs, beside the embedded default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import Harness
+
+
+class UrlHarness(Harness):
+    """A database by its URL; two store names are declared."""
+
+    stores: ClassVar[tuple[str, ...]] = ("first", "second")
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        tables = {name: {"component": "sqlalchemy", "url": url} for name, url in zip(self.stores, urls, strict=True)}
+        self._config = {"database": tables}
+        self._free = list(self.stores)
+        self._clients: list[CloudRuntimesClient] = []
+
+    def store(self, kind: str = "store") -> str:
+        return self._free.pop(0)
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        client = CloudRuntimesClient(config=self._config, **arguments)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class AiosqliteHarness(UrlHarness):
+    """SQLite in a file, by an async driver."""
+
+    name = "sqlite+aiosqlite"
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        pytest.importorskip("aiosqlite")
+        super().__init__([f"sqlite+aiosqlite:///{folder / name}.db" for name in self.stores])
+
+
+class PostgresHarness(UrlHarness):
+    """PostgreSQL, by psycopg in both faces."""
+
+    name = "postgresql"
+    driver: ClassVar[str] = "psycopg"
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        psycopg = pytest.importorskip("psycopg")
+        pytest.importorskip(self.driver)
+        url: str = request.getfixturevalue("postgres_url")
+        with psycopg.connect(url, autocommit=True) as connection:
+            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+            for name in {*self.stores} - there:
+                connection.execute(f"CREATE DATABASE {name}")
+        urls = [url.rpartition("/")[0] + f"/{name}" for name in self.stores]
+        for each in urls:
+            with psycopg.connect(each, autocommit=True) as connection:
+                # a lock that a test before left behind fails here
+                connection.execute("SET lock_timeout = '10s'")
+                connection.execute("DROP SCHEMA public CASCADE")
+                connection.execute("CREATE SCHEMA public")
+        super().__init__([each.replace("postgresql", self._scheme(), 1) for each in urls])
+
+    def _scheme(self) -> str:
+        return "postgresql+psycopg"
+
+
+class AsyncpgHarness(PostgresHarness):
+    """PostgreSQL, by an async driver."""
+
+    name = "postgresql+asyncpg"
+    driver = "asyncpg"
+
+    def _scheme(self) -> str:
+        return "postgresql+asyncpg"
+
+
+# databases beside the embedded default, which is in HARNESSES
+DATABASES: dict[str, type[Any]] = {
+    harness.name: harness for harness in (AiosqliteHarness, AsyncpgHarness, PostgresHarness)
+}

@@ -1,0 +1,89 @@
+"""Methods in this process and in others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.testing import RpcHarness
+from cloud_runtimes.testing.suites import rpc_methods
+
+
+class HereRpc(RpcHarness):
+    """Methods in the caller's own process."""
+
+    name = "in the process"
+    service = "here"
+
+    def __init__(self, folder: Path) -> None:
+        self.home = str(folder / "home")
+        self._clients: list[CloudRuntimesClient] = []
+        self._start()
+
+    def _start(self) -> None:
+        rpc_methods.register(self.client(app_id=self.service))
+
+    def config(self) -> dict[str, Any]:
+        return {"capa": {"home": self.home}}
+
+    def client(self, **arguments: Any) -> CloudRuntimesClient:
+        arguments.setdefault("app_id", "suite")
+        client = CloudRuntimesClient(config=self.config(), **arguments)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class RegistryRpc(HereRpc):
+    """Methods in another process with the same home; nothing is configured."""
+
+    name = "another process, by the registry"
+    service = "there"
+    token = ""
+
+    def _start(self) -> None:
+        program = "from cloud_runtimes.testing.suites.rpc_methods import main; main()"
+        command = [sys.executable, "-W", "error", "-c", program]
+        self._process = subprocess.Popen(
+            [*command, self.server_home(), self.service, self.token],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().strip()
+        assert self.address.startswith("http://127.0.0.1:")
+
+    def server_home(self) -> str:
+        return self.home
+
+    def close(self) -> None:
+        super().close()
+        try:
+            self._process.communicate("", timeout=20)
+        finally:
+            self._process.kill()
+        assert self._process.returncode == 0
+
+
+class ConfiguredRpc(RegistryRpc):
+    """Methods in another process with a home of its own, at a configured address; the first address answers nobody."""
+
+    name = "another process, by configuration"
+    token = "a token of sixteen and more characters"
+
+    def server_home(self) -> str:
+        return f"{self.home}-of-the-other"
+
+    def config(self) -> dict[str, Any]:
+        addresses = ["http://127.0.0.1:1", self.address]
+        return {**super().config(), "rpc": {self.service: {"address": addresses, "token": self.token}}}
+
+
+RPC = {harness.name: harness for harness in (HereRpc, RegistryRpc, ConfiguredRpc)}

@@ -1,0 +1,18 @@
+"""Waiting for what a test brought about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["until"]
+
+
+def until(condition: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
+    """Wait until a condition holds, and return what it gave."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what or condition}"
+        time.sleep(0.005)
+    return found
