@@ -232,6 +232,25 @@ class CloudRuntimesClient:
             return False
         return all(not wanted or wanted in driver.features for driver in drivers)
 
+    def native(self, service: str, name: str) -> Any:
+        """Return the vendor's client or connection behind a component, for what no service offers (docs/how-to/native-clients.md).
+
+        Args:
+            service: such as ``"state"``.
+            name: of the component.
+
+        Raises:
+            InvalidArgumentError: there is no such service.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnsupportedError: no client of a vendor stands behind it.
+        """
+        if service not in SERVICES:
+            raise InvalidArgumentError(f"{service!r} is no service; there are {', '.join(sorted(SERVICES))}")
+        return self._runtime_for().native(service, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *SERVICES})
+
     def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Return once the runtime answers, and what ``[resiliency]`` refers to is there.
 

@@ -7,12 +7,20 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config import ClientSettings
+from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .executor import Executor
 
 __all__ = ["Component", "Runtime"]
+
+
+def no_native(service: str, name: str) -> UnsupportedError:
+    """Return the error where nothing of a vendor stands behind a component."""
+    return UnsupportedError(
+        f"{service} {name!r} has no client or connection of a vendor", service=service, component=name
+    )
 
 
 class Runtime(ABC):
@@ -40,6 +48,10 @@ class Runtime(ABC):
             ComponentNotFoundError: no such component is configured.
             UnsupportedError: the runtime does not have this service.
         """
+
+    def native(self, service: str, name: str) -> Any:
+        """Return the vendor's client or connection behind a component; see `Component.native`."""
+        raise no_native(service, name)
 
     @abstractmethod
     def ready(self) -> None:
@@ -94,6 +106,14 @@ class Component(ABC):
         Raises:
             InvalidArgumentError: settings that do not fit the service.
         """
+
+    def native(self, service: str, name: str) -> Any:
+        """Return the vendor's client or connection that a driver stands on, for what no service offers.
+
+        Raises:
+            UnsupportedError: there is none.
+        """
+        raise no_native(service, name)
 
     def ready(self) -> None:
         """Return once it answers; raise `UnavailableError` where it does not."""

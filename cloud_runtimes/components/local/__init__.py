@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,7 @@ from ..._core.home import home_folder, is_memory, make_home
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
-from ...spi.component import Component
+from ...spi.component import Component, no_native
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
@@ -68,22 +69,30 @@ class LocalComponent(Component):
         self._space: Space | None = None
 
     def driver(self, service: str, name: str) -> Driver:
-        home = home_folder(self.settings.path or self.settings.home)
+        home, path = self._folders(name)
         if is_memory(home):
             return self._in_memory(home, name)
         from .files import LocalFiles
         from .tree import Tree
 
-        if self.settings.path is not None:
-            path, make = home, lambda: _make_path(home)
-        else:
-            path = os.path.join(home, FILES, folder_name(name))
-            make = lambda: _make_store(home, path)  # noqa: E731
+        make = partial(_make_store, home, path) if self.settings.path is None else partial(_make_path, path)
         with self._lock:
             tree = self._trees.get(path)
             if tree is None:
                 tree = self._trees[path] = Tree(path, make, self.durable)
         return LocalFiles(self, tree)
+
+    def native(self, service: str, name: str) -> Path:
+        """Return the folder of a store, which may not be there yet."""
+        home, path = self._folders(name)
+        if is_memory(home):
+            raise no_native(service, name)
+        return Path(path)
+
+    def _folders(self, name: str) -> tuple[str, str]:
+        """Return the home, and the folder of a store."""
+        home = home_folder(self.settings.path or self.settings.home)
+        return home, home if self.settings.path is not None else os.path.join(home, FILES, folder_name(name))
 
     def _in_memory(self, home: str, name: str) -> Driver:
         from .memory import MemoryFiles, acquire

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from ..._core.home import home_folder, is_memory
@@ -69,6 +69,10 @@ class SqlAlchemyComponent(Component):
         from .driver import SqlDatabase
 
         return SqlDatabase(lambda: self._pools.get(name) or self._make(name), self.settings.url or "sqlite:")
+
+    def native(self, service: str, name: str) -> Any:
+        """Return SQLAlchemy's ``Engine``."""
+        return (self._pools.get(name) or self._make(name)).engine
 
     @without_values
     def _make(self, name: str) -> ConnectionPool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..._core.clocks import Clocks
@@ -11,7 +13,7 @@ from ..._core.home import home_folder, is_memory
 from ..._core.threads import Mutex
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError, InvalidArgumentError
-from ...spi.component import Component
+from ...spi.component import Component, no_native
 from .place import DATABASE
 
 if TYPE_CHECKING:
@@ -111,6 +113,13 @@ class SqliteComponent(Component):
 
                 self._engine = acquire(self.path, self.clocks)
             return self._engine
+
+    def native(self, service: str, name: str) -> sqlite3.Connection:
+        """Return a new connection to the database that reads only. Its caller closes it."""
+        if is_memory(self.path):
+            raise no_native(service, name)
+        self.ready()
+        return sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
 
     def driver(self, service: str, name: str) -> Driver:
         if service == "configuration":

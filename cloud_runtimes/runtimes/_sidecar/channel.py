@@ -149,6 +149,9 @@ class Channel(Transport):
         self._made = None
         self._methods = {}
 
+    def native(self) -> grpc.Channel:
+        return self._channel()
+
     def _channel(self) -> grpc.Channel:
         if (channel := self._made) is not None:
             return channel

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import registry
 from ..._core.threads import Mutex
@@ -85,6 +85,12 @@ class SidecarRuntime(Runtime):
         module, kind = self.drivers[service]
         driver: Driver = getattr(import_module(module, self.package), kind)(self.way(service), name)
         return driver
+
+    def native(self, service: str, name: str) -> Any:
+        if service not in self.drivers and (fallback := self.fallback) is not None:
+            return fallback.native(service, name)
+        found = self.way(service).native()
+        return super().native(service, name) if found is None else found
 
     @abstractmethod
     def way(self, service: str) -> Transport:

@@ -141,6 +141,10 @@ class Transport(ABC):
         error.maybe_applied = error.maybe_applied or wrote
         return error
 
+    def native(self) -> Any:
+        """Return the client library's object; ``None``: there is none, as with HTTP."""
+        return None
+
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("this client is closed: make another")

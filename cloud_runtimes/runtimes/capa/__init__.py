@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ... import registry
 from ..._core.threads import Mutex
@@ -123,6 +123,11 @@ class CapaRuntime(Runtime):
                 runtime=self.name,
             )
         return component.driver(service, name)
+
+    def native(self, service: str, name: str) -> Any:
+        if service == "rpc":
+            return super().native(service, name)
+        return self._component(service, name).native(service, name)
 
     # -- rpc --------------------------------------------------------------
 

@@ -36,6 +36,9 @@ class TwoWays(DaprTransport):
     def _send(self, op: Operation, request: Any) -> Any:
         return self._way(request)._send(op, request)
 
+    def native(self) -> Any:
+        return self._grpc.native()
+
     async def _send_async(self, op: Operation, request: Any) -> Any:
         return await self._way(request)._send_async(op, request)
 
