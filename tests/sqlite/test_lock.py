@@ -282,11 +282,11 @@ def test_giving_up_wakes_the_next(client: CloudRuntimesClient, driver: SqliteLoc
     assert driver.release(operation(), request("a"))
     job = driver._releasing(request("head"), queued=True)
     driver._engine.run(job, operation())
-    assert job.bells == (f"lock-{second}",)
+    assert job.channels == (f"lock-{second}",)
     assert take(driver, "second", second) is not None
     job = driver._releasing(request("third"), queued=True)
     driver._engine.run(job, operation())
-    assert job.bells == ()  # it is held
+    assert job.channels == ()  # it is held
 
 
 def test_what_is_left_behind_is_swept(client: CloudRuntimesClient, driver: SqliteLock, clocks: SetClocks) -> None:

@@ -38,13 +38,13 @@ def test_idle_subscriptions_do_not_ask_the_tables(client: CloudRuntimesClient, m
     looks: list[bool] = []
     query, wrote = engine.query, engine._rounds.others_wrote
     # who has joined looks once more before it waits
-    until(lambda: sum(map(len, engine.bells._local.values())) == len(subscriptions))
+    until(lambda: sum(map(len, engine.notifier._local.values())) == len(subscriptions))
     until(lambda: engine._rounds._jobs.empty())
     time.sleep(2 * EVERY)
     monkeypatch.setattr(engine, "query", lambda op, sql, parameters=(): asked.append(sql) or query(op, sql, parameters))
     monkeypatch.setattr(engine._rounds, "others_wrote", lambda: looks.append(True) or wrote())
     until(lambda: len(looks) >= 6)
-    # each looks by itself once in 2 s: without the lookout it would be six times in this time
+    # each looks by itself once in 2 s: without it it would be six times in this time
     assert len(asked) < 3 * len(subscriptions)
     for each in subscriptions:
         each.close()
@@ -80,12 +80,12 @@ def test_more_readers_than_that_are_made_for_long_queries(client: CloudRuntimesC
     assert client.state.get("store", "k") == 1
 
 
-def test_other_processes_are_noticed_without_a_bell(home: Path, client: CloudRuntimesClient) -> None:
+def test_other_processes_are_noticed_without_a_notification(home: Path, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
     rounds = engine_of(client)._rounds
     rounds.others_wrote()
     client.state.save("store", "k", 2)
-    assert not rounds.others_wrote(), "our own bells ring for that"
+    assert not rounds.others_wrote(), "our own writers notify"
     other = sqlite3.connect(home / "cloud_runtimes.db")
     with other:
         other.execute("UPDATE stores SET name = name")
@@ -95,7 +95,7 @@ def test_other_processes_are_noticed_without_a_bell(home: Path, client: CloudRun
 
 
 @pytest.mark.process
-def test_a_bell_that_was_removed_is_hung_up_again(
+def test_a_socket_that_was_removed_is_made_again(
     home: Path, client: CloudRuntimesClient, start: Callable[..., Any]
 ) -> None:
     client.configuration.save_configuration("app", {"k": "1"})
@@ -103,13 +103,13 @@ def test_a_bell_that_was_removed_is_hung_up_again(
         assert sub.receive(10)
         until(lambda: (home / "wake").is_dir() and any((home / "wake").iterdir()))
         for each in (home / "wake").iterdir():
-            each.unlink()  # nobody can ring
+            each.unlink()  # nobody can notify it
         child = start("configure", 1).ready()
         child.go()
         changed = sub.receive(30)
         assert changed is not None
         assert changed["k"].value == "0"
-        until(lambda: any((home / "wake").iterdir()))  # it can be rung again
+        until(lambda: any((home / "wake").iterdir()))  # it can be notified again
 
 
 class JumpingClocks(Clocks):
@@ -133,11 +133,11 @@ def test_a_clock_that_jumps_wakes_all(clock: str, by: int) -> None:
     clocks = JumpingClocks()
     looks: list[bool] = []
 
-    def ring(news: bool) -> bool:
+    def wake(news: bool) -> bool:
         looks.append(news)
         return True
 
-    lookout = Lookout(clocks, lambda: False, ring)
+    lookout = Lookout(clocks, lambda: False, wake)
     lookout.start()
     until(lambda: len(looks) >= 2)
     setattr(clocks, clock, by)
@@ -153,12 +153,12 @@ def test_it_rests_while_nobody_waits() -> None:
     looks: list[bool] = []
     looked = threading.Event()
 
-    def ring(news: bool) -> bool:
+    def wake(news: bool) -> bool:
         looks.append(news)
         looked.set()
         return waiting[0]
 
-    lookout = Lookout(Clocks(), lambda: True, ring)
+    lookout = Lookout(Clocks(), lambda: True, wake)
     lookout.start()
     assert looked.wait(10)
     until(lambda: lookout._rests and bool(lookout._changes._tickets))

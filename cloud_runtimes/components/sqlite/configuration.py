@@ -18,8 +18,8 @@ from .job import Job
 
 if TYPE_CHECKING:
     from . import SqliteComponent
-    from .bell import Waiter
     from .engine import Engine
+    from .notifier import Waiter
 
 __all__ = ["SqliteConfiguration"]
 
@@ -63,8 +63,8 @@ _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=Tru
 _TIMEOUT: Final = 30.0
 
 
-def bell(store: str) -> str:
-    """Return the name of a store's bell. It is made of the name, since a subscriber may be there before the store is."""
+def channel(store: str) -> str:
+    """Return the channel of a store. It is made of the name, since a subscriber may come before the store exists."""
     from hashlib import blake2s
 
     return f"configuration-{blake2s(store.encode(), digest_size=8).hexdigest()}"
@@ -79,7 +79,7 @@ class SqliteConfiguration(ConfigurationDriver):
         self._component = component
         self._engine: Engine = component.engine
         self._name = name
-        self._bell = bell(name)
+        self._channel = channel(name)
         self._max_value = component.settings.max_value_bytes
 
     # -- reading ----------------------------------------------------------
@@ -135,7 +135,7 @@ class SqliteConfiguration(ConfigurationDriver):
             before = version
             for row in rows:
                 version += connection.execute(_SAVE, (store, *row[:3], version + 1, *row[3:])).rowcount
-            job.bells = (self._bell,) if version != before else ()
+            job.channels = (self._channel,) if version != before else ()
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
@@ -164,7 +164,7 @@ class SqliteConfiguration(ConfigurationDriver):
 
     def _job(self, body: Any, size: int) -> Job:
         self._component.sweeping()
-        return Job(body, durable=self._component.durable, size=size, bells=(self._bell,))
+        return Job(body, durable=self._component.durable, size=size, channels=(self._channel,))
 
     def _version(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Return the store's number, made if need be, and the version of its last change."""
@@ -176,11 +176,11 @@ class SqliteConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._bell, selection)
+        source = _Source(self._component, self._name, self._channel, selection)
         return source, source.first(self._engine.query(op, _SINCE, source.since(0)))
 
     async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._bell, selection)
+        source = _Source(self._component, self._name, self._channel, selection)
         rows = await self._engine.query_async(op, _SINCE, source.since(0), inline=False)
         return source, source.first(rows)
 
@@ -188,11 +188,11 @@ class SqliteConfiguration(ConfigurationDriver):
 class _Source(ConfigurationSource):
     """What changed since the version it has seen."""
 
-    def __init__(self, component: SqliteComponent, name: str, bell: str, selection: Selection) -> None:
+    def __init__(self, component: SqliteComponent, name: str, channel: str, selection: Selection) -> None:
         self._component = component
         self._engine: Engine = component.engine
         self._name = name
-        self._bell = bell
+        self._channel = channel
         self._selection = selection
         self._keys = frozenset(selection.keys)
         self._seen = 0
@@ -238,19 +238,19 @@ class _Source(ConfigurationSource):
 
     def wait(self, timeout: float, /) -> None:
         if self._waiter is None:
-            self._waiter = self._hang_up()
+            self._waiter = self._subscribe()
             return
         self._waiter.wait(min(timeout, self._waiter.net))
 
-    def _hang_up(self) -> Waiter:
-        from .bell import Waiter
+    def _subscribe(self) -> Waiter:
+        from .notifier import Waiter
 
         try:
-            return self._engine.bells.waiter(self._bell)
+            return self._engine.notifier.subscribe(self._channel)
         except OSError:  # a folder that cannot be written: it looks by itself
             pass
         try:
-            return Waiter(self._engine.bells, self._bell, None)
+            return Waiter(self._engine.notifier, self._channel, None)
         except OSError as error:
             raise ResourceExhaustedError(
                 f"no socket to be woken by ({error.strerror}): raise the limit on open files (ulimit -n)",
@@ -259,7 +259,7 @@ class _Source(ConfigurationSource):
 
     def wake(self) -> None:
         if self._waiter is not None:
-            self._waiter.ring()
+            self._waiter.wake()
 
     def close(self) -> None:
         if self._waiter is not None:

@@ -1,4 +1,4 @@
-"""One engine per (process, file): connections, rounds, bells. All clients of the process share it.
+"""One engine per (process, file): connections, rounds, notifier. All clients of the process share it.
 
 Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)), so a second SQLite handle opened and closed beside the first could let another process delete the write-ahead log. Hence one engine, connections closed only together, under the gate; and a forked child never closes what it inherited.
 """
@@ -9,7 +9,7 @@ import gc
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
@@ -22,10 +22,10 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
 from . import schema
-from .bell import Bells
 from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
+from .notifier import Notifier
 from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .rounds import Rounds
 from .watch import Watch
@@ -94,7 +94,7 @@ class Engine:
         memory: whether it lives in this process only.
         clocks: that rules about time use.
         gone: what happened to the database's files, once they were removed or replaced. The engine is of no use then; `acquire` makes another.
-        bells: wake-up of waiters.
+        notifier: wakes waiters after a commit.
         sweepers: called on the writer thread now and then; each does a little tidying and tells whether there is more.
     """
 
@@ -106,7 +106,7 @@ class Engine:
         self.read_only = False
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
-        self.bells = Bells(None if self.memory else Path(path).parent / "wake", clocks, self._news)
+        self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._news)
         self._lock = Mutex()
         self._rounds: Rounds | None = None
         self._gate: Gate | NoGate = NoGate()
@@ -206,7 +206,7 @@ class Engine:
             raise
 
     def _make_rounds(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> Rounds:
-        return Rounds(connection, gate, self.path, gone=self._look, ring=self.bells.ring, sweep=self._sweep)
+        return Rounds(connection, gate, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep)
 
     def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate, watch: Watch | None) -> None:
         """Become open; no call in here, so that an interrupt finds all of it or nothing."""
@@ -302,7 +302,7 @@ class Engine:
                 for connection in readers:
                     connection.close()
             self._gate = NoGate()
-        self.bells.close()
+        self.notifier.close()
 
     def _close_connections(self, rounds: Rounds, readers: list[_Reader], timeout: float | None) -> None:
         """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
@@ -398,7 +398,7 @@ class Engine:
         self._resting, self._held = [], []
         self._all_readers = weakref.WeakSet()
         self._is_open, self._closed = False, True
-        self.bells.forked()
+        self.notifier.forked()
         global _engines_lock
         _engines_lock = Mutex()
         _engines.pop(self.path, None)
@@ -538,10 +538,6 @@ class Engine:
             return  # others have taken them
         finally:
             self._lock.release()
-
-    def ring(self, bells: Iterable[str]) -> None:
-        """Wake waiters of this and other processes."""
-        self.bells.ring(bells)
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

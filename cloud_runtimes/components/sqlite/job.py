@@ -22,13 +22,13 @@ class Job:
         single: the body is one statement, so that its failure leaves nothing behind.
         rows: instead of a body: rows of ``frames``, stored together with those of other such jobs.
         size: bytes it writes, roughly.
-        bells: whom to wake once it is committed.
+        channels: those to notify once it is committed.
     """
 
     __slots__ = (
         "_token",
-        "bells",
         "body",
+        "channels",
         "done",
         "durable",
         "error",
@@ -48,14 +48,14 @@ class Job:
         single: bool = False,
         rows: list[tuple[Any, ...]] | None = None,
         size: int = 0,
-        bells: tuple[str, ...] = (),
+        channels: tuple[str, ...] = (),
     ) -> None:
         self.body = body
         self.durable = durable
         self.single = single
         self.rows = rows
         self.size = size
-        self.bells = bells
+        self.channels = channels
         self.result: Any = None
         self.error: Exception | None = None
         self.done: threading.Lock | None = None

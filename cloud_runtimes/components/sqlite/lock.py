@@ -4,7 +4,7 @@
 
 *Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. It is at least the wall clock's milliseconds, so it outlives the file too: where that was removed or put back from a copy, new tokens are still higher than those given before. A grant is always synced, whatever the durability: a token that came again after a power cut would fence nothing. Renewals and releases need no sync, since after a power cut all leases have ended.
 
-*Line.* Who waits has a numbered row in ``lock_line`` and is served in that order; the head of the line alone is rung when the lock becomes free. A lock that has been free for a while means that the head has died: whoever is n-th may take it n times `_TURN` after it became free, and so may one who does not wait, after all of them. One that was skipped alive, having been too slow, comes back with its old number. So the dead cost a moment each, once, and nobody writes only to show that he lives.
+*Line.* Who waits has a numbered row in ``lock_line`` and is served in that order; the head of the line alone is notified when the lock becomes free. A lock that has been free for a while means that the head has died: whoever is n-th may take it n times `_TURN` after it became free, and so may one who does not wait, after all of them. One that was skipped alive, having been too slow, comes back with its old number. So the dead cost a moment each, once, and nobody writes only to show that he lives.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ...spi import lock as spi
 from ...spi.flow import run_sync
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .bell import Waiter
 from .job import Job
+from .notifier import Waiter
 from .place import explain_os_error
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ __all__ = ["SqliteLock", "sweep_locks"]
 _TURN: Final = 500
 """Milliseconds that who is next has to take a free lock before the one behind may."""
 _LOOK_EVERY: Final = 0.25
-"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost ring does not cost its place."""
+"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost notification does not cost its place."""
 _FORGET: Final = 60_000
 """Milliseconds after which an expired lock leaves no trace."""
 
@@ -103,8 +103,8 @@ class SqliteLock(LockDriver):
             try:
                 return await self._take_turn(op, request, wait, face, waiting)
             finally:
-                waiting.unhang()
-        except BaseException as error:  # also one that comes while the bell is taken down
+                waiting.unsubscribe()
+        except BaseException as error:  # also one that comes while it unsubscribes
             if isinstance(error, Exception):
                 applied = not isinstance(error, CloudRuntimesError) or error.maybe_applied
             else:
@@ -132,13 +132,13 @@ class SqliteLock(LockDriver):
                 waiting.asked = False
                 if ticket is not None:  # others were faster: in line behind them
                     waiting.ticket = ticket
-                    waiting.hang(self._engine)
+                    waiting.subscribe(self._engine)
             elif not wait:
                 return None
             elif not queued:
                 waiting.queued = True
                 waiting.ticket = await face.run(op, self._queueing(request, waiting.ticket))
-                waiting.hang(self._engine)
+                waiting.subscribe(self._engine)
             else:
                 left = op.remaining()
                 if left == 0.0:
@@ -236,14 +236,14 @@ class SqliteLock(LockDriver):
 
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim)
-            job.bells = ()
+            job.channels = ()
             if queued:
                 connection.execute(_LEAVE, names)
             row = connection.execute(_MINE, names).fetchone()
             if row is not None:
-                job.bells = self._freed(connection, names)
+                job.channels = self._freed(connection, names)
             elif queued and not connection.execute(_OWNED, names).fetchone():
-                job.bells = _head(connection, names)  # it was perhaps this one's turn
+                job.channels = _head(connection, names)  # it was perhaps this one's turn
             return row is not None and row[0] > names["now"]
 
         job = Job(body, durable=False)
@@ -252,23 +252,23 @@ class SqliteLock(LockDriver):
     def _unlocking(self, resource_id: str, owner: str) -> Job:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
-            job.bells = ()
+            job.channels = ()
             row = connection.execute(_OWNED, names).fetchone()
             if row is None:
                 return UnlockStatus.NOT_FOUND
             if row[0] != owner:
                 return UnlockStatus.NOT_OWNER
-            job.bells = self._freed(connection, names)
+            job.channels = self._freed(connection, names)
             return UnlockStatus.SUCCESS
 
         job = Job(body, durable=False)
         return job
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
-        """Free a lock; returns whom to ring. While others wait the row tells since when it is free."""
-        bells = _head(connection, names)
-        connection.execute(_FREE if bells else _DELETE, names)
-        return bells
+        """Free a lock; returns the channels to notify. While others wait the row tells since when it is free."""
+        channels = _head(connection, names)
+        connection.execute(_FREE if channels else _DELETE, names)
+        return channels
 
     # -- after errors and interrupts --------------------------------------
 
@@ -298,15 +298,15 @@ class _Waiting:
         self.asked = self.queued = False
         self.waiter: Waiter | None = None
 
-    def hang(self, engine: Engine) -> None:
-        """Hang up the bell of this place in the line, if it does not hang yet."""
+    def subscribe(self, engine: Engine) -> None:
+        """Subscribe to the channel of this place in the line, once."""
         if self.waiter is None:
             try:
-                self.waiter = engine.bells.waiter(f"lock-{self.ticket}")
+                self.waiter = engine.notifier.subscribe(f"lock-{self.ticket}")
             except OSError as error:
                 raise explain_os_error(error, Path(engine.path)) from error
 
-    def unhang(self) -> None:
+    def unsubscribe(self) -> None:
         """Take it down again."""
         if self.waiter is not None:
             self.waiter.close()
@@ -344,7 +344,7 @@ class _Awaits(_Waits):
 
 
 def _head(connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the bell of who is next, if anybody waits."""
+    """Return the channel of whoever is next, if anybody waits."""
     ticket = connection.execute(_HEAD, names).fetchone()[0]
     return () if ticket is None else (f"lock-{ticket}",)
 

@@ -1,4 +1,4 @@
-"""One thread of an engine that looks for what no doorbell tells, so that its waiters need not look themselves, each at the same tables.
+"""One thread of an engine that looks for what nobody is notified of, so that its waiters need not look themselves, each at the same tables.
 
 Four times a second it asks whether another process has written, whether the database's files are gone, and whether a clock has jumped (a step of the wall clock, or a suspended machine). Then all waiters look.
 """
@@ -24,14 +24,14 @@ class Lookout:
 
     Args:
         clocks: of the engine.
-        news: tells whether there may be something that no bell has rung for.
-        ring: wakes all waiters; returns whether there are any.
+        news: tells whether there may be a change that nobody was notified of.
+        wake: wakes all waiters; returns whether there are any.
     """
 
-    def __init__(self, clocks: Clocks, news: Callable[[], bool], ring: Callable[[bool], bool]) -> None:
+    def __init__(self, clocks: Clocks, news: Callable[[], bool], wake: Callable[[bool], bool]) -> None:
         self._clocks = clocks
         self._news = news
-        self._ring = ring
+        self._wake = wake
         self._changes = Changes()
         self._closed = self._rests = False
         self._offsets = self._read()
@@ -53,7 +53,7 @@ class Lookout:
         while not self._closed:
             ticket = self._changes.ticket()
             self._rests = True  # whoever comes from here on announces it
-            self._rests = not self._ring(self._look())
+            self._rests = not self._wake(self._look())
             if not self._closed:
                 self._changes.wait(ticket, None if self._rests else EVERY)
 

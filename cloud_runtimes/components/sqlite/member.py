@@ -19,9 +19,9 @@ from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
-from .bell import Waiter
 from .job import Job
 from .log import Claimed
+from .notifier import Waiter
 
 if TYPE_CHECKING:
     from .pubsub import SqlitePubSub
@@ -130,13 +130,13 @@ class Member(EventSource):
         return Job(body, durable=self._driver.component.durable)
 
     def join(self, joined: tuple[int, int]) -> None:
-        """Take up the group's number and hang up the bell."""
-        from .pubsub import bell
+        """Take up the group's number and subscribe to its topic."""
+        from .pubsub import channel
 
         self._topic, self._group = joined
-        self._waiter = self._engine.bells.waiter(bell(self._topic))
+        self._waiter = self._engine.notifier.subscribe(channel(self._topic))
         if self._gone:
-            self.unhang()
+            self.unsubscribe()
 
     def _rejoin(self) -> None:
         """Join the group in the database that is there now, since the files of the last one are gone. What was held is void."""
@@ -148,8 +148,8 @@ class Member(EventSource):
         self._begin()
         self.join(self._engine.run(self.joining(again=True), self._operation()))
 
-    def unhang(self) -> None:
-        """Take the bell down again; also one that another thread is just hanging up."""
+    def unsubscribe(self) -> None:
+        """Unsubscribe, also while another thread is just subscribing."""
         self._gone = True
         if self._waiter is not None:
             self._waiter.close()
@@ -181,7 +181,7 @@ class Member(EventSource):
 
     def wake(self) -> None:
         if self._waiter is not None:
-            self._waiter.ring()
+            self._waiter.wake()
 
     def _poll(self, settled: Sequence[Settled], want: int) -> Deliveries:
         self._mark(settled)
@@ -220,7 +220,9 @@ class Member(EventSource):
         )
         idle = not self._held
         self._next_due = None
-        lost, claimed = self._engine.run(Job(body, durable=durable, bells=self._dead_bells()), self._operation())
+        lost, claimed = self._engine.run(
+            Job(body, durable=durable, channels=self._dead_letter_channels()), self._operation()
+        )
         self._claimed += claimed
         if renew or idle:
             self._renewed = self._clocks.boot_ms()
@@ -246,14 +248,16 @@ class Member(EventSource):
                 if claim.id not in lost:
                     log.hand_back(connection, claim, self._name)
 
-        from .pubsub import bell
+        from .pubsub import channel
 
         try:
             if self._group:
-                bells = (bell(self._topic), *self._dead_bells())
-                self._engine.run(Job(body, durable=self._driver.component.durable, bells=bells), self._operation())
+                channels = (channel(self._topic), *self._dead_letter_channels())
+                self._engine.run(
+                    Job(body, durable=self._driver.component.durable, channels=channels), self._operation()
+                )
         finally:
-            self.unhang()
+            self.unsubscribe()
 
     def _operation(self) -> Operation:
         return Operation(_POLL, self._driver.name, _TIMEOUT)
@@ -349,8 +353,8 @@ class Member(EventSource):
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
 
-    def _dead_bells(self) -> tuple[str, ...]:
-        from .pubsub import bell
+    def _dead_letter_channels(self) -> tuple[str, ...]:
+        from .pubsub import channel
 
         target = self._request.dead_letter_topic
         number = None if target is None else self._driver._topics.get(target)
@@ -359,7 +363,7 @@ class Member(EventSource):
                 None, "SELECT id FROM topics WHERE pubsub = ? AND name = ?", (self._driver.name, target)
             )
             number = rows[0][0] if rows else None
-        return () if number is None else (bell(number),)
+        return () if number is None else (channel(number),)
 
     def _mark(self, settled: Sequence[Settled]) -> None:
         """Mark what is settled; settlements other than ACK are kept for the round."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqlitePubSub", "bell"]
+__all__ = ["SqlitePubSub", "channel"]
 
 _MAX_TOPICS: Final = 10_000
 """Whose numbers are remembered: callers of a sidecar may publish to any."""
@@ -27,8 +27,8 @@ _SIZE: Final = (
 )
 
 
-def bell(topic: int) -> str:
-    """Return the name of a topic's bell."""
+def channel(topic: int) -> str:
+    """Return the channel of a topic."""
     return f"topic-{topic}"
 
 
@@ -107,13 +107,13 @@ class SqlitePubSub(PubSubDriver):
         size = batch.size
         if batch.delay_ms is None:
             rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
-            return Job(None, durable=self.component.durable, rows=rows, size=size, bells=(bell(topic),))
+            return Job(None, durable=self.component.durable, rows=rows, size=size, channels=(channel(topic),))
         delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
 
         def body(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)
 
-        return Job(body, durable=self.component.durable, size=size, bells=(bell(topic),))
+        return Job(body, durable=self.component.durable, size=size, channels=(channel(topic),))
 
     def _check_room(self, op: Operation, more: int) -> None:
         """Keep the log of this name below ``max_bytes``."""
@@ -161,7 +161,7 @@ class SqlitePubSub(PubSubDriver):
         try:
             member.join(joined)
         except BaseException:
-            member.unhang()
+            member.unsubscribe()
             raise
         return member
 
@@ -173,6 +173,6 @@ class SqlitePubSub(PubSubDriver):
         try:
             await asyncio.to_thread(member.join, joined)
         except BaseException:
-            member.unhang()
+            member.unsubscribe()
             raise
         return member

@@ -41,7 +41,7 @@ class Rounds:
         gate: before other processes.
         path: for messages.
         gone: returns the error to refuse with where the database's files are not in their places any more.
-        ring: wakes the waiters of committed jobs.
+        notify: wakes waiters on the channels of committed jobs.
         sweep: called now and then on the writer thread, outside a round; returns seconds until the next time.
     """
 
@@ -52,7 +52,7 @@ class Rounds:
         path: str,
         *,
         gone: Callable[[], CloudRuntimesError | None],
-        ring: Callable[[Iterable[str]], None],
+        notify: Callable[[Iterable[str]], None],
         sweep: Callable[[], float],
     ) -> None:
         self.connection = connection
@@ -60,7 +60,7 @@ class Rounds:
         self._gate = gate
         self._path = path
         self._gone = gone
-        self._ring = ring
+        self._notify = notify
         self._sweep = sweep
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = Background(self._write, "cloud-runtimes-writer")
@@ -94,8 +94,8 @@ class Rounds:
         try:
             if not self._write_alone(job):
                 self._wait(job, op)
-            elif job.bells:
-                self._ring(job.bells)
+            elif job.channels:
+                self._notify(job.channels)
             self._thread.start()  # who writes also sweeps
         except BaseException as error:
             self._heal(job, error)
@@ -184,7 +184,7 @@ class Rounds:
     def others_wrote(self) -> bool:
         """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
         if not self.mutex.acquire(timeout=0.05):
-            return False  # asked again soon; whoever writes here rings its bells
+            return False  # asked again soon; writers here notify by themselves
         try:
             with self.working:
                 if self._closed:
@@ -347,11 +347,11 @@ class Rounds:
     def _finish(self, jobs: list[Job]) -> None:
         """Tell the callers; the futures of one loop in one hop."""
         by_loop: dict[Any, list[Job]] = {}
-        bells: set[str] = set()
+        channels: set[str] = set()
         for job in jobs:
             job.rows = None
             if job.error is None:
-                bells.update(job.bells)
+                channels.update(job.channels)
             if job.done is not None:
                 if job.done.locked():
                     job.done.release()
@@ -364,8 +364,8 @@ class Rounds:
                 loop.call_soon_threadsafe(_resolve, members)
             except RuntimeError:
                 continue  # that loop is closed: nobody waits any more
-        if bells:
-            self._ring(bells)
+        if channels:
+            self._notify(channels)
 
     # -- the writer thread ------------------------------------------------
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["BELL", "COLUMNS", "SqliteSchedule", "following", "stored"]
+__all__ = ["CHANNEL", "COLUMNS", "SqliteSchedule", "following", "stored"]
 
-BELL: Final = "schedule"
+CHANNEL: Final = "schedule"
 COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created"
 
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"
@@ -171,7 +171,7 @@ class SqliteSchedule(ScheduleDriver):
             else:
                 connection.execute(_REPLACE, names)
 
-        return Job(body, durable=self._component.durable, size=len(spec.data or b""), bells=(BELL,))
+        return Job(body, durable=self._component.durable, size=len(spec.data or b""), channels=(CHANNEL,))
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         rows = self._engine.query(op, _GET, (self._app, name))
@@ -229,7 +229,7 @@ class SqliteSchedule(ScheduleDriver):
             connection.execute(_RUN_NOW, names)
             return run
 
-        return Job(body, durable=self._component.durable, bells=(BELL,))
+        return Job(body, durable=self._component.durable, channels=(CHANNEL,))
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         return [record(row) for row in self._engine.query(op, LIST, (self._app, name))]

@@ -18,12 +18,12 @@ from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
 from .job import Job
 from .rpc import _lives, process_name
-from .schedule import BELL, COLUMNS, following, stored
+from .schedule import CHANNEL, COLUMNS, following, stored
 
 if TYPE_CHECKING:
     from . import SqliteComponent
-    from .bell import Waiter
     from .engine import Engine
+    from .notifier import Waiter
 
 __all__ = ["GRACE_MS", "LEASE_MS", "SqliteRuns", "run_id"]
 
@@ -177,7 +177,7 @@ class SqliteRuns(RunSource):
         wall, boot = clocks.wall_ms(), clocks.boot_ms()
         if self._waiter is None:
             engine.open()
-            self._waiter = engine.bells.waiter(BELL)
+            self._waiter = engine.notifier.subscribe(CHANNEL)
         offset = wall - boot
         set_back = self._offset is None or offset < self._offset - _STEP_MS
         names = self._names(want)
@@ -202,7 +202,7 @@ class SqliteRuns(RunSource):
             return _Claims(runs, renewed, lease)
 
         given_back = any(not outcome.begun for outcome in outcomes)
-        job = Job(body, durable=False, bells=(BELL,) if given_back else ())
+        job = Job(body, durable=False, channels=(CHANNEL,) if given_back else ())
         claims: _Claims = engine.run(job, Operation(_EXCHANGE, "schedule", _TIMEOUT))
         self._offset = offset
         for outcome in outcomes:
@@ -363,7 +363,7 @@ class SqliteRuns(RunSource):
 
     def wake(self) -> None:
         if self._waiter is not None:
-            self._waiter.ring()
+            self._waiter.wake()
 
     def close(self, outcomes: Sequence[Outcome], /) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Doorbells: after a commit the writer wakes who waits for it, in this process and in others.
+"""Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``BELL.PID-N``; ringing sends each of that bell one byte. A lost ring costs at most a quarter of a second, by the `Lookout` of the engine.
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the `Lookout` of the engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .lookout import Lookout
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Bells", "Waiter"]
+__all__ = ["Notifier", "Waiter"]
 
 _MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
 _NET: Final = 2.0
@@ -28,15 +28,15 @@ _numbers = itertools.count()
 
 
 class Waiter:
-    """One that waits for a bell. Only one thread waits; any thread may `ring` it.
+    """A subscriber of a channel. One thread waits; any thread may `wake` it.
 
     Attributes:
-        net: seconds after which it should look by itself, however quiet the bell is: where nobody else would wake it.
+        net: seconds after which it should look by itself, in case a notification was lost.
     """
 
-    def __init__(self, bells: Bells, bell: str, path: str | None) -> None:
-        self._bells = bells
-        self.bell = bell
+    def __init__(self, notifier: Notifier, channel: str, path: str | None) -> None:
+        self._notifier = notifier
+        self.channel = channel
         self.path = path
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
@@ -44,7 +44,7 @@ class Waiter:
         self.net = _NET
         try:
             self._open()
-            bells.remember(self)
+            notifier.add(self)
         except BaseException:
             self.close()
             raise
@@ -53,8 +53,8 @@ class Waiter:
         if self.path is not None:
             try:
                 self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._receiver.bind(self._bells.address(self.path))
-                os.chmod(self._bells.address(self.path), 0o600)
+                self._receiver.bind(self._notifier.address(self.path))
+                os.chmod(self._notifier.address(self.path), 0o600)
                 self._receiver.setblocking(False)
                 return
             except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
@@ -82,18 +82,18 @@ class Waiter:
         if self._closed:  # meanwhile
             self.close()
 
-    def ring(self) -> None:
-        """Wake it; a ring before the wait is kept."""
+    def wake(self) -> None:
+        """Wake it. A call before the wait counts."""
         try:
             if self._sender is not None:
                 self._sender.send(b"!")
             elif self.path is not None:
-                self._bells.send(self.path)
+                self._notifier.send(self.path)
         except OSError:  # full: it will wake anyway; closed: nobody waits
             return
 
     def wait(self, timeout: float) -> bool:
-        """Return when rung (``True``) or after ``timeout`` seconds (``False``)."""
+        """Return when woken (``True``) or after ``timeout`` seconds (``False``)."""
         receiver = self._receiver
         assert receiver is not None
         try:
@@ -116,14 +116,14 @@ class Waiter:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        rung = loop.create_future()
+        woken = loop.create_future()
         descriptor = -1 if self._receiver is None else self._receiver.fileno()
         if descriptor < 0:  # closed under us
             return True
-        loop.add_reader(descriptor, _resolve, rung)
+        loop.add_reader(descriptor, _resolve, woken)
         try:
             async with asyncio.timeout(timeout):
-                await rung
+                await woken
         except TimeoutError:
             return False
         finally:
@@ -133,7 +133,7 @@ class Waiter:
     def close(self, *, unlink: bool = True) -> None:
         """Stop waiting."""
         self._closed = True
-        self._bells.forget(self)
+        self._notifier.remove(self)
         if self._receiver is not None:
             self._receiver.close()
         if self._sender is not None:
@@ -145,23 +145,23 @@ class Waiter:
                 return
 
 
-def _resolve(rung: asyncio.Future[None]) -> None:
-    if not rung.done():
-        rung.set_result(None)
+def _resolve(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
 
 
-class Bells:
-    """The bells of one database.
+class Notifier:
+    """The channels of one database.
 
     Args:
         folder: of the sockets; ``None`` where no other process can wait.
         clocks: of the engine.
-        news: tells now and then whether there may be something that no bell has rung for.
+        news: tells now and then whether there may be something that nobody was notified of.
     """
 
     def __init__(self, folder: Path | None, clocks: Clocks, news: Callable[[], bool]) -> None:
         self._folder = folder
-        self._lookout = None if folder is None else Lookout(clocks, news, self._ring_all)
+        self._lookout = None if folder is None else Lookout(clocks, news, self._wake_all)
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
         self._sender: socket.socket | None = None
@@ -170,53 +170,53 @@ class Bells:
         self._listing: list[str] = []
         self._listed = -1
 
-    def waiter(self, bell: str) -> Waiter:
-        """Return a new waiter for a bell: letters, digits and dashes."""
+    def subscribe(self, channel: str) -> Waiter:
+        """Return a new waiter on a channel, whose name is letters, digits and dashes."""
         path = None
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = str(self._folder / f"{bell}.{os.getpid()}-{next(_numbers)}")
-        return Waiter(self, bell, path)
+            path = str(self._folder / f"{channel}.{os.getpid()}-{next(_numbers)}")
+        return Waiter(self, channel, path)
 
-    def remember(self, waiter: Waiter) -> None:
-        """Hang a waiter on its bell."""
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter to its channel."""
         with self._lock:
-            self._local.setdefault(waiter.bell, set()).add(waiter)
+            self._local.setdefault(waiter.channel, set()).add(waiter)
         if self._lookout is not None:
             self._lookout.start()
 
-    def forget(self, waiter: Waiter) -> None:
-        """Take a waiter off its bell."""
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter from its channel."""
         with self._lock:
-            waiters = self._local.get(waiter.bell)
+            waiters = self._local.get(waiter.channel)
             if waiters is not None:
                 waiters.discard(waiter)
                 if not waiters:
-                    del self._local[waiter.bell]
+                    del self._local[waiter.channel]
 
-    def _ring_all(self, news: bool) -> bool:
+    def _wake_all(self, news: bool) -> bool:
         """Wake all waiters of this process, if there is news; tells whether there are any."""
         with self._lock:
             waiters = [waiter for each in self._local.values() for waiter in each]
         if news:
             for waiter in waiters:
-                waiter.ring()
+                waiter.wake()
         return bool(waiters)
 
-    def ring(self, bells: Iterable[str]) -> None:
-        """Wake all waiters of these bells, here and in other processes."""
-        bells = frozenset(bells)
+    def notify(self, channels: Iterable[str]) -> None:
+        """Wake all waiters on these channels, here and in other processes."""
+        channels = frozenset(channels)
         if self._local:
             with self._lock:
-                local = [waiter for bell in bells for waiter in self._local.get(bell, ())]
+                local = [waiter for channel in channels for waiter in self._local.get(channel, ())]
             for waiter in local:
-                waiter.ring()
+                waiter.wake()
         if self._folder is not None:
             mine = f"{os.getpid()}-"
             for name in self._list():
-                bell, _, owner = name.rpartition(".")
-                if bell in bells and not owner.startswith(mine):
-                    self._ring_other(name)
+                channel, _, owner = name.rpartition(".")
+                if channel in channels and not owner.startswith(mine):
+                    self._notify_other(name)
 
     def _list(self) -> list[str]:
         """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
@@ -230,7 +230,7 @@ class Bells:
             return []
         return self._listing
 
-    def _ring_other(self, name: str) -> None:
+    def _notify_other(self, name: str) -> None:
         path = str(self._folder / name) if self._folder is not None else name
         try:
             self.send(path)
@@ -247,7 +247,7 @@ class Bells:
         """Send one byte to a waiter's socket, without waiting."""
         sender = self._sender
         if sender is None:
-            with self._lock:  # several threads may ring first; after the close nobody does
+            with self._lock:  # several threads may come first; after the close nobody sends
                 if self._closed:
                     return
                 if self._sender is None:
