@@ -53,7 +53,7 @@ def stored(home: Path) -> list[Any]:
 
 
 def assert_free(home: Path) -> None:
-    """Nothing of ours holds the gate: another handle gets it at once, or after the writer thread's round."""
+    """Nothing of ours holds the gate: another handle gets it at once, or after the writer thread's commit batch."""
     gate = Gate(str(home / "cloud_runtimes.db"))
     end = time.monotonic() + 2
     while not (entered := gate.try_enter()) and time.monotonic() < end:
@@ -78,16 +78,16 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
     call = WRITES[name]
     call(client, 0)
     told: dict[int, bool | None] = {}
-    rounds = client.state._drivers["store"]._engine._rounds
+    commits = client.state._drivers["store"]._engine._group_commit
 
     def write(number: int) -> None:
         if queued:
-            rounds._turn = True  # as if the writer thread had jobs in hand
+            commits._turn = True  # as if the writer thread had jobs in hand
         call(client, number)
 
     for run in every_point(write):
         told[len(told) + 1] = None if run.error is None else getattr(run.error, "maybe_applied", False)
-        assert not rounds.mutex._is_owned(), run.where
+        assert not commits.mutex._is_owned(), run.where
         assert_free(home)
     client.state.save("store", "later", 1)  # what was left to the writer thread came before this
     data = stored(home) if name == "publish" else []
@@ -301,11 +301,11 @@ def test_acquiring(client: CloudRuntimesClient, name: str, queued: bool) -> None
     warm = client.lock.try_lock("locks", "r")
     assert warm is not None
     warm.release()
-    rounds = client.lock._drivers["locks"]._engine._rounds
+    commits = client.lock._drivers["locks"]._engine._group_commit
 
     def acquire(number: int) -> None:
         if queued:
-            rounds._turn = True  # as if the writer thread had jobs in hand
+            commits._turn = True  # as if the writer thread had jobs in hand
         if name == "hold":
             had.append(client.lock.hold("locks", "r", expiry=3600, wait=30).__enter__())
         else:
@@ -324,8 +324,8 @@ def test_acquiring(client: CloudRuntimesClient, name: str, queued: bool) -> None
         else:
             had[0].release()  # the interrupt came after it was had
         had.clear()
-        rounds._turn = False
-        assert not rounds.mutex._is_owned(), run.where
+        commits._turn = False
+        assert not commits.mutex._is_owned(), run.where
     assert said == {False, True}
     assert_unlocked(client, "the last")
     assert client.lock._keeper._look() is None  # nothing is renewed that nobody has
@@ -403,7 +403,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
         sys.setprofile(None)
         if name == "delete_job":
             service.schedule_job("j", schedule="@yearly")
-        engine._rounds._turn = queued  # as if the writer thread had jobs in hand
+        engine._group_commit._turn = queued  # as if the writer thread had jobs in hand
         sys.setprofile(profile)
         if name == "schedule_job":
             service.schedule_job("j", schedule="@every 1h", data={"n": number})
@@ -413,12 +413,12 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
             service.run_now("there")
 
     for run in every_point(call):
-        engine._rounds._turn = False
+        engine._group_commit._turn = False
         maybe = getattr(run.error, "maybe_applied", False) if run.error is not None else True
         if run.error is not None:
             said.add(maybe)
         run.error = None
-        assert not engine._rounds.mutex._is_owned(), run.where
+        assert not engine._group_commit.mutex._is_owned(), run.where
         # what is still in hand of the writer lands before this
         service.schedule_job("after", schedule="@yearly", overwrite=True)
         jobs = {job.name for job in service.list_jobs()}

@@ -163,13 +163,13 @@ def test_a_grant_is_synced_though_the_store_is_relaxed(home: Path, monkeypatch: 
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "relaxed")
     with CloudRuntimesClient() as client:
         client.state.save("s", "k", 1)
-        rounds = client.state._driver("s")._engine._rounds
-        assert rounds._synchronous is False
+        commits = client.state._driver("s")._engine._group_commit
+        assert commits._synchronous is False
         lease = client.lock.try_lock("locks", "r")
         assert lease is not None
-        assert rounds._synchronous is True
+        assert commits._synchronous is True
         lease.release()
-        assert rounds._synchronous is False
+        assert commits._synchronous is False
 
 
 # -- the line -----------------------------------------------------------------
@@ -318,11 +318,11 @@ def test_a_look_writes_nothing(client: CloudRuntimesClient, driver: SqliteLock) 
     lease = client.lock.try_lock("locks", "r")
     assert lease is not None
     before = driver._engine.query(None, "PRAGMA data_version")
-    changes = driver._engine._rounds.connection.total_changes  # type: ignore[union-attr]
+    changes = driver._engine._group_commit.connection.total_changes  # type: ignore[union-attr]
     for _ in range(100):
         assert client.lock.try_lock("locks", "r") is None
     assert driver._engine.query(None, "PRAGMA data_version") == before
-    assert driver._engine._rounds.connection.total_changes == changes  # type: ignore[union-attr]
+    assert driver._engine._group_commit.connection.total_changes == changes  # type: ignore[union-attr]
 
 
 # -- renewing -----------------------------------------------------------------

@@ -36,13 +36,13 @@ def test_idle_subscriptions_do_not_ask_the_tables(client: CloudRuntimesClient, m
     subscriptions += [client.configuration.subscribe_configuration("app", [f"k{number}"]) for number in range(50)]  # type: ignore[misc]
     asked: list[str] = []
     looks: list[bool] = []
-    query, wrote = engine.query, engine._rounds.others_wrote
+    query, wrote = engine.query, engine._group_commit.others_wrote
     # who has joined looks once more before it waits
     until(lambda: sum(map(len, engine.notifier._local.values())) == len(subscriptions))
-    until(lambda: engine._rounds._jobs.empty())
+    until(lambda: engine._group_commit._jobs.empty())
     time.sleep(2 * EVERY)
     monkeypatch.setattr(engine, "query", lambda op, sql, parameters=(): asked.append(sql) or query(op, sql, parameters))
-    monkeypatch.setattr(engine._rounds, "others_wrote", lambda: looks.append(True) or wrote())
+    monkeypatch.setattr(engine._group_commit, "others_wrote", lambda: looks.append(True) or wrote())
     until(lambda: len(looks) >= 6)
     # each looks by itself once in 2 s: without it it would be six times in this time
     assert len(asked) < 3 * len(subscriptions)
@@ -82,16 +82,16 @@ def test_more_readers_than_that_are_made_for_long_queries(client: CloudRuntimesC
 
 def test_other_processes_are_noticed_without_a_notification(home: Path, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
-    rounds = engine_of(client)._rounds
-    rounds.others_wrote()
+    commits = engine_of(client)._group_commit
+    commits.others_wrote()
     client.state.save("store", "k", 2)
-    assert not rounds.others_wrote(), "our own writers notify"
+    assert not commits.others_wrote(), "our own writers notify"
     other = sqlite3.connect(home / "cloud_runtimes.db")
     with other:
         other.execute("UPDATE stores SET name = name")
     other.close()
-    assert rounds.others_wrote()
-    assert not rounds.others_wrote()
+    assert commits.others_wrote()
+    assert not commits.others_wrote()
 
 
 @pytest.mark.process

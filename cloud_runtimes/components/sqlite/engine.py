@@ -1,4 +1,4 @@
-"""One engine per (process, file): connections, rounds, notifier. All clients of the process share it.
+"""One engine per (process, file): connections, group_commit, notifier. All clients of the process share it.
 
 Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)), so a second SQLite handle opened and closed beside the first could let another process delete the write-ahead log. Hence one engine, connections closed only together, under the gate; and a forked child never closes what it inherited.
 """
@@ -24,10 +24,10 @@ from ...spi.operation import Operation
 from . import schema
 from .failures import explain
 from .gate import Gate, NoGate
+from .group_commit import GroupCommit
 from .job import Job
 from .notifier import Notifier
 from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
-from .rounds import Rounds
 from .watch import Watch
 
 __all__ = ["Engine", "acquire"]
@@ -108,7 +108,7 @@ class Engine:
         self.sweepers: list[Callable[[], bool]] = []
         self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._news)
         self._lock = Mutex()
-        self._rounds: Rounds | None = None
+        self._group_commit: GroupCommit | None = None
         self._gate: Gate | NoGate = NoGate()
         self._readers: list[_Reader] = []
         self._immutable = False
@@ -161,7 +161,7 @@ class Engine:
     def _open_memory(self) -> None:
         connection = self._connect("file::memory:")
         schema.migrate(connection, 0)
-        self._set_open(self._make_rounds(connection, self._gate), self._gate, None)
+        self._set_open(self._make_group_commit(connection, self._gate), self._gate, None)
 
     def _open_file(self, op: Operation | None) -> None:
         folder = Path(self.path).parent
@@ -194,9 +194,9 @@ class Engine:
             schema.migrate(connection, version)
             gate.database = os.stat(self.path).st_ino
             watch = Watch(self.path)
-            rounds = self._make_rounds(connection, gate)
+            group_commit = self._make_group_commit(connection, gate)
             gate.leave()
-            self._set_open(rounds, gate, watch)
+            self._set_open(group_commit, gate, watch)
         except BaseException:
             if not self._is_open:
                 gate.try_enter()  # who else is in it has the file open, so that ours is not the last to close it
@@ -205,14 +205,14 @@ class Engine:
                 gate.close()
             raise
 
-    def _make_rounds(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> Rounds:
-        return Rounds(connection, gate, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep)
+    def _make_group_commit(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> GroupCommit:
+        return GroupCommit(connection, gate, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep)
 
-    def _set_open(self, rounds: Rounds | None, gate: Gate | NoGate, watch: Watch | None) -> None:
+    def _set_open(self, group_commit: GroupCommit | None, gate: Gate | NoGate, watch: Watch | None) -> None:
         """Become open; no call in here, so that an interrupt finds all of it or nothing."""
         self._gate = gate
         self._watch = watch
-        self._rounds = rounds
+        self._group_commit = group_commit
         self._is_open = True
 
     def _open_read_only(self) -> None:
@@ -268,7 +268,7 @@ class Engine:
 
     def is_inside(self) -> bool:
         """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
-        return self._rounds is not None and self._rounds.is_inside()
+        return self._group_commit is not None and self._group_commit.is_inside()
 
     def release(self, timeout: float | None) -> None:
         """Give up one use; the last one closes the engine."""
@@ -283,19 +283,19 @@ class Engine:
     def _close(self, timeout: float | None) -> None:
         with self._lock:
             first, self._closed, self._is_open = not self._closed, True, False
-            rounds = self._rounds
+            group_commit = self._group_commit
         if first and self.gone is not None:
             logger().warning("%s while %s was in use: it is opened anew", self.gone, self.path)
-        if rounds is not None:
+        if group_commit is not None:
             # without the lock, for which the writer thread may be waiting: its sweep wants a reader
-            rounds.close(timeout)
+            group_commit.close(timeout)
         with self._lock:
-            if self._rounds is not rounds:
+            if self._group_commit is not group_commit:
                 return  # another thread has closed it meanwhile
-            self._rounds = None
+            self._group_commit = None
             readers, self._readers = self._readers, []
-            if rounds is not None:
-                self._close_connections(rounds, readers, timeout)
+            if group_commit is not None:
+                self._close_connections(group_commit, readers, timeout)
                 if self._watch is not None:
                     self._watch.closed()
             else:
@@ -304,26 +304,28 @@ class Engine:
             self._gate = NoGate()
         self.notifier.close()
 
-    def _close_connections(self, rounds: Rounds, readers: list[_Reader], timeout: float | None) -> None:
+    def _close_connections(self, group_commit: GroupCommit, readers: list[_Reader], timeout: float | None) -> None:
         """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
         end = None if timeout is None else monotonic() + timeout
-        if rounds.is_inside() or not rounds.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if group_commit.is_inside() or not group_commit.mutex.acquire(
+            timeout=-1 if timeout is None else max(0.0, timeout)
+        ):
             repeated(f"close {self.path}", "%s: a write is still waiting for its turn; left open to the end", self.path)
-            _inherited.extend((*readers, rounds.connection))
+            _inherited.extend((*readers, group_commit.connection))
             return
         # whoever holds the gate so long has the file open, so that nothing of ours is the last
         while not (entered := self._gate.try_enter()) and (end is None or monotonic() < end):
             sleep(0.005)
         try:
             if self.gone is not None and self._watch is not None and entered and self._watch.log_is_ours():
-                rounds.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            for connection in (*readers, rounds.connection):
+                group_commit.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for connection in (*readers, group_commit.connection):
                 connection.close()
         finally:
             if entered:
                 self._gate.leave()
             self._gate.close()
-            rounds.mutex.release()
+            group_commit.mutex.release()
 
     # -- files that went away -----------------------------------------------
 
@@ -361,8 +363,10 @@ class Engine:
     def before_fork(self) -> None:
         """Bring SQLite to rest: a child inherits its mutexes, and one that a thread holds is locked there for ever."""
         locks: list[Any] = [self._lock]
-        if self._rounds is not None:
-            locks += [self._rounds.mutex, self._rounds.working] if self.memory else [self._rounds.working]
+        if self._group_commit is not None:
+            locks += (
+                [self._group_commit.mutex, self._group_commit.working] if self.memory else [self._group_commit.working]
+            )
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
@@ -389,12 +393,12 @@ class Engine:
         """In a forked child: forget everything; close only the gate's descriptors, which would keep the parent's lock alive."""
         if isinstance(self._gate, Gate):
             self._gate.close()
-        if self._rounds is not None:
-            _keep_forever(self._rounds.connection)
+        if self._group_commit is not None:
+            _keep_forever(self._group_commit.connection)
         for reader in (*self._readers, *self._held):
             _keep_forever(reader)
         self._gate = NoGate()
-        self._rounds, self._readers, self._lock = None, [], Mutex()
+        self._group_commit, self._readers, self._lock = None, [], Mutex()
         self._resting, self._held = [], []
         self._all_readers = weakref.WeakSet()
         self._is_open, self._closed = False, True
@@ -438,9 +442,9 @@ class Engine:
 
     def _query(self, op: Operation | None, sql: str, parameters: Parameters) -> list[Any]:
         if self.memory:
-            rounds = self._rounds or self._opened(op)
-            with rounds.mutex:
-                return rounds.connection.execute(sql, parameters).fetchall()
+            group_commit = self._group_commit or self._opened(op)
+            with group_commit.mutex:
+                return group_commit.connection.execute(sql, parameters).fetchall()
         if monotonic() >= self._look_at:
             if self._look() is not None:
                 raise _Gone
@@ -475,20 +479,20 @@ class Engine:
 
     # -- writing ----------------------------------------------------------
 
-    def _opened(self, op: Operation | None = None) -> Rounds:
+    def _opened(self, op: Operation | None = None) -> GroupCommit:
         self.open(op)
-        if self._rounds is None and self._can_be_written():
+        if self._group_commit is None and self._can_be_written():
             self._reopen(op)
-        if self._rounds is None:
+        if self._group_commit is None:
             raise PermissionDeniedError(
                 f"{self.path} can only be read: set CLOUD_RUNTIMES_HOME to a folder that can be written"
             )
-        return self._rounds
+        return self._group_commit
 
     def run(self, job: Job, op: Operation) -> Any:
-        """Run a write; see `Rounds.run`."""
+        """Run a write; see `GroupCommit.run`."""
         try:
-            return (self._rounds or self._opened(op)).run(job, op)
+            return (self._group_commit or self._opened(op)).run(job, op)
         except UnavailableError:
             if self.gone is not None:
                 self._leave()
@@ -496,13 +500,13 @@ class Engine:
 
     async def run_async(self, job: Job, op: Operation) -> Any:
         """Asynchronous `run`."""
-        rounds = self._rounds
-        if rounds is None:
+        group_commit = self._group_commit
+        if group_commit is None:
             import asyncio
 
-            rounds = await asyncio.to_thread(self._opened, op)
+            group_commit = await asyncio.to_thread(self._opened, op)
         try:
-            return await rounds.run_async(job, op)
+            return await group_commit.run_async(job, op)
         except UnavailableError:
             if self.gone is not None:
                 import asyncio
@@ -512,7 +516,7 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Leave a write to the writer thread and do not wait; its error is logged."""
-        (self._rounds or self._opened()).submit(job)
+        (self._group_commit or self._opened()).submit(job)
 
     def _sweep(self) -> float:
         self._trim()
@@ -524,8 +528,8 @@ class Engine:
     def _news(self) -> bool:
         """Tell whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
         self._trim()
-        rounds = self._rounds
-        return rounds is None or self._look() is not None or rounds.others_wrote()
+        group_commit = self._group_commit
+        return group_commit is None or self._look() is not None or group_commit.others_wrote()
 
     def _trim(self) -> None:
         """Close some of the readers that many calls at once have left."""

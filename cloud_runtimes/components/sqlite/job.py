@@ -1,4 +1,4 @@
-"""One write of a database, as it waits for its round."""
+"""One write of a database, as it waits for its commit batch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The SQL of the log: topics, frames, cursors, claims. What it means is in ``docs/architecture.md``, "The log".
 
-Functions that take a connection run inside a round; they change nothing outside the database.
+Functions that take a connection run inside a commit batch; they change nothing outside the database.
 """
 
 from __future__ import annotations

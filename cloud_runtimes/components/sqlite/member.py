@@ -77,7 +77,7 @@ class _Letter(NamedTuple):
 
 
 class _Landing(NamedTuple):
-    """What one round writes: claims with their bitmaps (``None``: all settled), settlements other than ACK, whose tokens are records; how many expired."""
+    """What one commit batch writes: claims with their bitmaps (``None``: all settled), settlements other than ACK, whose tokens are records; how many expired."""
 
     bitmaps: list[tuple[int, bytes | None]]
     settled: list[Settled]
@@ -190,15 +190,15 @@ class Member(EventSource):
         seen = monotonic() >= self._seen + _SEEN_EVERY
         wanting = want > 0 and not self._claimed
         if touched or self._unlanded or self._expired or renew or seen:
-            # what is there is found by the round that has to be made anyway
-            self._round(want if wanting else 0, renew, seen)
+            # what is there is found by the write that has to be made anyway
+            self._write(want if wanting else 0, renew, seen)
             if wanting and not self._claimed:
                 self._look()  # for when there will be
         elif wanting and self._look():
-            self._round(want, renew, seen)
+            self._write(want, renew, seen)
         return self._deliver()
 
-    def _round(self, want: int, renew: bool, seen: bool) -> None:
+    def _write(self, want: int, renew: bool, seen: bool) -> None:
         """Land, renew and claim in one transaction; what failed is tried again with the next poll."""
         landing = self._landing()
 
@@ -366,7 +366,7 @@ class Member(EventSource):
         return () if number is None else (channel(number),)
 
     def _mark(self, settled: Sequence[Settled]) -> None:
-        """Mark what is settled; settlements other than ACK are kept for the round."""
+        """Mark what is settled; settlements other than ACK are kept for the next write."""
         for tokens, settlement, delay, cause in Settlements(settled).groups:
             marked = kernel.mark_records(tokens)
             if settlement is not Settlement.ACK:
@@ -376,7 +376,7 @@ class Member(EventSource):
                         self._remember(record, cause)
 
     def _landing(self) -> _Landing:
-        """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
+        """Gather what is to be written, so that the write reads nothing that may change meanwhile."""
         bitmaps = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
         return _Landing(bitmaps, list(self._unlanded), self._expired)
 

@@ -1,6 +1,6 @@
-"""Writes of one database: jobs gather into rounds, a round is one transaction and one fsync.
+"""Group commit: writes that wait share a commit batch, which is one transaction and one fsync.
 
-A caller that finds nobody writing and nobody waiting writes its own job on its own thread. Everything else goes to the writer thread, which takes all that waits as one round: so an interrupt in a caller's thread concerns that caller's job alone. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+A caller that finds nobody writing and nobody waiting writes its own job on its own thread. Everything else goes to the writer thread, which takes all that waits as one commit batch: so an interrupt in a caller's thread concerns that caller's job alone. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
 
-__all__ = ["Rounds"]
+__all__ = ["GroupCommit"]
 
 MAX_JOBS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -33,7 +33,7 @@ _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-class Rounds:
+class GroupCommit:
     """The write side of an engine.
 
     Args:
@@ -42,7 +42,7 @@ class Rounds:
         path: for messages.
         gone: returns the error to refuse with where the database's files are not in their places any more.
         notify: wakes waiters on the channels of committed jobs.
-        sweep: called now and then on the writer thread, outside a round; returns seconds until the next time.
+        sweep: called now and then on the writer thread, between commit batches; returns seconds until the next time.
     """
 
     def __init__(
@@ -215,10 +215,10 @@ class Rounds:
         if not isinstance(error, Exception):
             mark_interrupted(error, not job.take())
 
-    # -- rounds -----------------------------------------------------------
+    # -- commit batches ---------------------------------------------------
 
     def _gather(self, first: Job) -> list[Job]:
-        """Take a job and what waits behind it, up to one round's worth."""
+        """Take a job and what waits behind it, up to the limits of a commit batch."""
         jobs: list[Job] = []
         size = 0
         job: Job | None = first
@@ -232,7 +232,7 @@ class Rounds:
                 job = self._jobs.get_nowait()
             except Empty:
                 return jobs
-            if job is None:  # the end mark, for after this round
+            if job is None:  # the end mark, for after this commit batch
                 self._jobs.put(None)
                 return jobs
 
@@ -384,7 +384,7 @@ class Rounds:
             with self.mutex:
                 self._gate.enter()
                 try:
-                    self._write_round(job)
+                    self._write_batch(job)
                 finally:
                     self._gate.leave()
                     self._turn = not self._jobs.empty()
@@ -399,7 +399,7 @@ class Rounds:
             logger().warning("sweeping %s failed: %s", self._path, error)
             return 60.0
 
-    def _write_round(self, job: Job) -> None:
+    def _write_batch(self, job: Job) -> None:
         jobs = self._gather(job)
         pause = 0.001
         while jobs:
