@@ -21,7 +21,7 @@ from points import every_point
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
 from cloud_runtimes.components.sqlite.gate import Gate
-from cloud_runtimes.components.sqlite.job import Job
+from cloud_runtimes.components.sqlite.write_task import WriteTask
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.spi.lock import LockRequest
 from cloud_runtimes.spi.operation import Method, Operation
@@ -432,7 +432,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
         assert maybe or not applied, run.where
         service.delete_job("j")
         engine.run(
-            Job(lambda connection: connection.execute("DELETE FROM schedule_runs"), durable=False),
+            WriteTask(lambda connection: connection.execute("DELETE FROM schedule_runs"), durable=False),
             Operation(Method("schedule", "test", repeatable=False), "default", 5.0),
         )
     assert said == {False, True}

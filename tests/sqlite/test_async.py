@@ -153,7 +153,7 @@ def test_callers_at_once_share_commits_and_hops(client: CloudRuntimesClient, mon
     client.state.save("store", "k", 0)
     sizes: list[int] = []
     commit = GroupCommit._commit
-    monkeypatch.setattr(GroupCommit, "_commit", lambda self, jobs: (sizes.append(len(jobs)), commit(self, jobs))[1])
+    monkeypatch.setattr(GroupCommit, "_commit", lambda self, tasks: (sizes.append(len(tasks)), commit(self, tasks))[1])
 
     async def run() -> int:
         hops = 0

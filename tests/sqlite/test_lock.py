@@ -256,7 +256,7 @@ def test_a_waiter_that_was_skipped_waits_on(client: CloudRuntimesClient, driver:
     _until(lambda: len(rows(driver, "lock_line")) == 1)
     (before,) = rows(driver, "lock_line")
     driver._engine.run(
-        locks.Job(lambda connection: connection.execute("DELETE FROM lock_line"), durable=False), operation()
+        locks.WriteTask(lambda connection: connection.execute("DELETE FROM lock_line"), durable=False), operation()
     )
     _until(lambda: rows(driver, "lock_line") == [before])  # it sees that when it looks by itself
     lease.release()
@@ -280,13 +280,13 @@ def test_giving_up_wakes_the_next(client: CloudRuntimesClient, driver: SqliteLoc
     stand(driver, "head")
     second = stand(driver, "second")
     assert driver.release(operation(), request("a"))
-    job = driver._releasing(request("head"), queued=True)
-    driver._engine.run(job, operation())
-    assert job.channels == (f"lock-{second}",)
+    task = driver._releasing(request("head"), queued=True)
+    driver._engine.run(task, operation())
+    assert task.channels == (f"lock-{second}",)
     assert take(driver, "second", second) is not None
-    job = driver._releasing(request("third"), queued=True)
-    driver._engine.run(job, operation())
-    assert job.channels == ()  # it is held
+    task = driver._releasing(request("third"), queued=True)
+    driver._engine.run(task, operation())
+    assert task.channels == ()  # it is held
 
 
 def test_what_is_left_behind_is_swept(client: CloudRuntimesClient, driver: SqliteLock, clocks: SetClocks) -> None:

@@ -39,7 +39,7 @@ def test_idle_subscriptions_do_not_ask_the_tables(client: CloudRuntimesClient, m
     query, wrote = engine.query, engine._group_commit.others_wrote
     # who has joined looks once more before it waits
     until(lambda: sum(map(len, engine.notifier._local.values())) == len(subscriptions))
-    until(lambda: engine._group_commit._jobs.empty())
+    until(lambda: engine._group_commit._tasks.empty())
     time.sleep(2 * EVERY)
     monkeypatch.setattr(engine, "query", lambda op, sql, parameters=(): asked.append(sql) or query(op, sql, parameters))
     monkeypatch.setattr(engine._group_commit, "others_wrote", lambda: looks.append(True) or wrote())

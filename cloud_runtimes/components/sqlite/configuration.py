@@ -14,7 +14,7 @@ from ...errors import ResourceExhaustedError, UnavailableError
 from ...spi import configuration as spi
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
-from .job import Job
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -108,7 +108,7 @@ class SqliteConfiguration(ConfigurationDriver):
     ) -> None:
         await self._engine.run_async(self._saving(items), op)
 
-    def _saving(self, items: Sequence[ConfigurationItem]) -> Job:
+    def _saving(self, items: Sequence[ConfigurationItem]) -> WriteTask:
         size = 0
         for item in items:
             length = len(item.value.encode())
@@ -135,12 +135,12 @@ class SqliteConfiguration(ConfigurationDriver):
             before = version
             for row in rows:
                 version += connection.execute(_SAVE, (store, *row[:3], version + 1, *row[3:])).rowcount
-            job.channels = (self._channel,) if version != before else ()
+            task.channels = (self._channel,) if version != before else ()
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
-        job = self._job(body, size)
-        return job
+        task = self._task(body, size)
+        return task
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
         self._engine.run(self._deleting(selection), op)
@@ -148,7 +148,7 @@ class SqliteConfiguration(ConfigurationDriver):
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
         await self._engine.run_async(self._deleting(selection), op)
 
-    def _deleting(self, selection: Selection) -> Job:
+    def _deleting(self, selection: Selection) -> WriteTask:
         now = self._engine.clocks.wall_ms()
         place = (selection.group or _DEFAULT, selection.label or _DEFAULT)
 
@@ -160,11 +160,11 @@ class SqliteConfiguration(ConfigurationDriver):
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
-        return self._job(body, 300 * len(selection.keys))
+        return self._task(body, 300 * len(selection.keys))
 
-    def _job(self, body: Any, size: int) -> Job:
+    def _task(self, body: Any, size: int) -> WriteTask:
         self._component.sweeping()
-        return Job(body, durable=self._component.durable, size=size, channels=(self._channel,))
+        return WriteTask(body, durable=self._component.durable, size=size, channels=(self._channel,))
 
     def _version(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Return the store's number, made if need be, and the version of its last change."""

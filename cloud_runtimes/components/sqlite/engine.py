@@ -25,10 +25,10 @@ from . import schema
 from .failures import explain
 from .gate import Gate, NoGate
 from .group_commit import GroupCommit
-from .job import Job
 from .notifier import Notifier
 from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .watch import Watch
+from .write_task import WriteTask
 
 __all__ = ["Engine", "acquire"]
 
@@ -489,16 +489,16 @@ class Engine:
             )
         return self._group_commit
 
-    def run(self, job: Job, op: Operation) -> Any:
+    def run(self, task: WriteTask, op: Operation) -> Any:
         """Run a write; see `GroupCommit.run`."""
         try:
-            return (self._group_commit or self._opened(op)).run(job, op)
+            return (self._group_commit or self._opened(op)).run(task, op)
         except UnavailableError:
             if self.gone is not None:
                 self._leave()
             raise
 
-    async def run_async(self, job: Job, op: Operation) -> Any:
+    async def run_async(self, task: WriteTask, op: Operation) -> Any:
         """Asynchronous `run`."""
         group_commit = self._group_commit
         if group_commit is None:
@@ -506,7 +506,7 @@ class Engine:
 
             group_commit = await asyncio.to_thread(self._opened, op)
         try:
-            return await group_commit.run_async(job, op)
+            return await group_commit.run_async(task, op)
         except UnavailableError:
             if self.gone is not None:
                 import asyncio
@@ -514,9 +514,9 @@ class Engine:
                 await asyncio.to_thread(self._leave)
             raise
 
-    def submit(self, job: Job) -> None:
+    def submit(self, task: WriteTask) -> None:
         """Leave a write to the writer thread and do not wait; its error is logged."""
-        (self._group_commit or self._opened()).submit(job)
+        (self._group_commit or self._opened()).submit(task)
 
     def _sweep(self) -> float:
         self._trim()

@@ -1,6 +1,6 @@
 """Group commit: writes that wait share a commit batch, which is one transaction and one fsync.
 
-A caller that finds nobody writing and nobody waiting writes its own job on its own thread. Everything else goes to the writer thread, which takes all that waits as one commit batch: so an interrupt in a caller's thread concerns that caller's job alone. A job that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+A caller that finds nobody writing and nobody waiting writes its own task on its own thread. Everything else goes to the writer thread, which takes all that waits as one commit batch: so an interrupt in a caller's thread concerns that caller's task alone. A task that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ...errors import ClosedError, CloudRuntimesError, InternalError, Unavailabl
 from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
 from .gate import Gate, NoGate
-from .job import Job
+from .write_task import WriteTask
 
 __all__ = ["GroupCommit"]
 
-MAX_JOBS: Final = 1000
+MAX_TASKS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _COLUMNS: Final = 5
 _KEPT: Final = 64 * 1024
@@ -41,7 +41,7 @@ class GroupCommit:
         gate: before other processes.
         path: for messages.
         gone: returns the error to refuse with where the database's files are not in their places any more.
-        notify: wakes waiters on the channels of committed jobs.
+        notify: wakes waiters on the channels of committed tasks.
         sweep: called now and then on the writer thread, between commit batches; returns seconds until the next time.
     """
 
@@ -62,25 +62,25 @@ class GroupCommit:
         self._gone = gone
         self._notify = notify
         self._sweep = sweep
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._tasks: SimpleQueue[WriteTask | None] = SimpleQueue()
         self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = self._ended = False
         self._synchronous: bool | None = None
         self._version: int | None = None
         # held while SQLite works, so that a fork can wait for its end
         self.working = Mutex()
-        # what an interrupted caller needs to know: whether its job was being written, and how far that was
-        self._writing: Job | None = None
+        # what an interrupted caller needs to know: whether its task was being written, and how far that was
+        self._writing: WriteTask | None = None
         self._stage = _IDLE
         self._changes = 0
-        # the writer thread has jobs in hand: callers queue behind it, or one thread would take every turn
+        # the writer thread has tasks in hand: callers queue behind it, or one thread would take every turn
         self._turn = False
         keep_freed(MAX_BYTES)
 
     # -- callers ----------------------------------------------------------
 
-    def run(self, job: Job, op: Operation) -> Any:
-        """Run a job and return its result, within the operation's deadline.
+    def run(self, task: WriteTask, op: Operation) -> Any:
+        """Run a task and return its result, within the operation's deadline.
 
         Raises:
             DeadlineExceededError: time was up; ``maybe_applied`` tells whether the write had begun.
@@ -92,31 +92,31 @@ class GroupCommit:
                 retryable=False,  # its thread goes on once it has returned
             )
         try:
-            if not self._write_alone(job):
-                self._wait(job, op)
-            elif job.channels:
-                self._notify(job.channels)
+            if not self._write_alone(task):
+                self._wait(task, op)
+            elif task.channels:
+                self._notify(task.channels)
             self._thread.start()  # who writes also sweeps
         except BaseException as error:
-            self._heal(job, error)
+            self._heal(task, error)
             raise
-        job.rows = None  # the last job stays in hand until the next one, its frames need not
-        if job.error is not None:
-            raise job.error
-        return job.result
+        task.rows = None  # the last task stays in hand until the next one, its frames need not
+        if task.error is not None:
+            raise task.error
+        return task.result
 
-    def _write_alone(self, job: Job) -> bool:
-        """Write a job on its caller's thread, if nobody writes or waits; tells whether it was done."""
+    def _write_alone(self, task: WriteTask) -> bool:
+        """Write a task on its caller's thread, if nobody writes or waits; tells whether it was done."""
         if self._turn or not self.mutex.acquire(blocking=False):
             return False
         done = False
-        if self._jobs.empty() and not self._closed and self._gate.try_enter():
-            job.take()
+        if self._tasks.empty() and not self._closed and self._gate.try_enter():
+            task.take()
             try:
-                self._commit([job])
+                self._commit([task])
                 done = True
             except sqlite3.OperationalError:  # a stranger has the database locked
-                job.give_back()
+                task.give_back()
             self._stage = _DONE if done else _IDLE
             self._gate.leave()
         self.mutex.release()
@@ -126,60 +126,60 @@ class GroupCommit:
         """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
         return bool(self.mutex._is_owned())
 
-    def _wait(self, job: Job, op: Operation) -> None:
-        """Leave the job to the writer thread and wait for it."""
+    def _wait(self, task: WriteTask, op: Operation) -> None:
+        """Leave the task to the writer thread and wait for it."""
         if self._thread.is_current():
             raise UnavailableError(
                 f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
                 retryable=False,
             )
-        done = job.done = threading.Lock()
+        done = task.done = threading.Lock()
         done.acquire()
-        self._put(job)
+        self._put(task)
         remaining = op.remaining()
         if not done.acquire(timeout=-1 if remaining is None else remaining):
-            if job.take():
+            if task.take():
                 raise op.timed_out(f"the turn to write {self._path}")
             # it has begun, so it ends with the commit: a moment more tells how
-            if not done.acquire(timeout=job.grace):
+            if not done.acquire(timeout=task.grace):
                 raise op.timed_out(f"the disk of {self._path}", maybe_applied=True)
 
-    async def run_async(self, job: Job, op: Operation) -> Any:
+    async def run_async(self, task: WriteTask, op: Operation) -> Any:
         """Asynchronous `run`: never waits on the loop's thread."""
         import asyncio
 
-        loop = job.loop = asyncio.get_running_loop()
-        future = job.future = loop.create_future()
+        loop = task.loop = asyncio.get_running_loop()
+        future = task.future = loop.create_future()
         timer = None
         if op.deadline is not None:
-            timer = loop.call_later(max(0.0, op.deadline - monotonic()), self._expire, job, op)
-        self._put(job)
+            timer = loop.call_later(max(0.0, op.deadline - monotonic()), self._expire, task, op)
+        self._put(task)
         try:
             return await future
         except asyncio.CancelledError as error:
-            mark_interrupted(error, not job.take())
+            mark_interrupted(error, not task.take())
             raise
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, job: Job, op: Operation) -> None:
-        future = job.future
+    def _expire(self, task: WriteTask, op: Operation) -> None:
+        future = task.future
         if future is None or future.done():
             return
-        if job.take():
+        if task.take():
             future.set_exception(op.timed_out(f"the turn to write {self._path}"))
-        elif job.loop is not None:
+        elif task.loop is not None:
             # it has begun, so it ends with the commit: a moment more tells how
-            job.loop.call_later(job.grace, self._give_up, job, op)
+            task.loop.call_later(task.grace, self._give_up, task, op)
 
-    def _give_up(self, job: Job, op: Operation) -> None:
-        if job.future is not None and not job.future.done():
-            job.future.set_exception(op.timed_out(f"the disk of {self._path}", maybe_applied=True))
+    def _give_up(self, task: WriteTask, op: Operation) -> None:
+        if task.future is not None and not task.future.done():
+            task.future.set_exception(op.timed_out(f"the disk of {self._path}", maybe_applied=True))
 
-    def submit(self, job: Job) -> None:
-        """Hand a job to the writer thread and do not wait; its error is logged."""
-        self._put(job)
+    def submit(self, task: WriteTask) -> None:
+        """Hand a task to the writer thread and do not wait; its error is logged."""
+        self._put(task)
 
     def others_wrote(self) -> bool:
         """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
@@ -197,76 +197,76 @@ class GroupCommit:
         before, self._version = self._version, version
         return bool(version != before)
 
-    def _put(self, job: Job) -> None:
+    def _put(self, task: WriteTask) -> None:
         if self._closed:
             raise self._gone() or ClosedError(f"{self._path} is closed")
-        self._jobs.put(job)
+        self._tasks.put(task)
         self._thread.start()
         if self._ended:  # closed meanwhile: nobody else takes it
             self._drain()
 
-    def _heal(self, job: Job, error: BaseException) -> None:
+    def _heal(self, task: WriteTask, error: BaseException) -> None:
         """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
         if self.is_inside():
-            if not self._applied(job):
-                job.give_back()
+            if not self._applied(task):
+                task.give_back()
             self._gate.reset()
             self.mutex.release()
         if not isinstance(error, Exception):
-            mark_interrupted(error, not job.take())
+            mark_interrupted(error, not task.take())
 
     # -- commit batches ---------------------------------------------------
 
-    def _gather(self, first: Job) -> list[Job]:
-        """Take a job and what waits behind it, up to the limits of a commit batch."""
-        jobs: list[Job] = []
+    def _gather(self, first: WriteTask) -> list[WriteTask]:
+        """Take a task and what waits behind it, up to the limits of a commit batch."""
+        tasks: list[WriteTask] = []
         size = 0
-        job: Job | None = first
+        task: WriteTask | None = first
         while True:
-            if job is not None and job.take():
-                jobs.append(job)
-                size += job.size
-            if len(jobs) >= MAX_JOBS or size >= MAX_BYTES:
-                return jobs
+            if task is not None and task.take():
+                tasks.append(task)
+                size += task.size
+            if len(tasks) >= MAX_TASKS or size >= MAX_BYTES:
+                return tasks
             try:
-                job = self._jobs.get_nowait()
+                task = self._tasks.get_nowait()
             except Empty:
-                return jobs
-            if job is None:  # the end mark, for after this commit batch
-                self._jobs.put(None)
-                return jobs
+                return tasks
+            if task is None:  # the end mark, for after this commit batch
+                self._tasks.put(None)
+                return tasks
 
-    def _commit(self, jobs: list[Job]) -> None:
-        """Run jobs in one transaction; sets their results and errors.
+    def _commit(self, tasks: list[WriteTask]) -> None:
+        """Run tasks in one transaction; sets their results and errors.
 
         Raises:
             sqlite3.OperationalError: locked by a stranger; nothing was applied.
         """
         with self.working:
-            self._commit_jobs(jobs)
+            self._commit_tasks(tasks)
 
-    def _commit_jobs(self, jobs: list[Job]) -> None:
+    def _commit_tasks(self, tasks: list[WriteTask]) -> None:
         connection = self.connection
         if connection.in_transaction:  # left by an interrupted call whose cleaning was interrupted too
             connection.execute("ROLLBACK")
-        durable = any(job.durable for job in jobs)
+        durable = any(task.durable for task in tasks)
         if durable is not self._synchronous:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._synchronous = durable
-        self._stage, self._changes, self._writing = _STATEMENT, connection.total_changes, jobs[0]
-        if self._refused(jobs):
+        self._stage, self._changes, self._writing = _STATEMENT, connection.total_changes, tasks[0]
+        if self._refused(tasks):
             return
         try:
-            if all(job.rows is not None for job in jobs):
-                _insert(connection, [row for job in jobs for row in job.rows or ()])
-            elif len(jobs) == 1 and jobs[0].single and jobs[0].body is not None:
-                jobs[0].result = jobs[0].body(connection)
+            if all(task.rows is not None for task in tasks):
+                _insert(connection, [row for task in tasks for row in task.rows or ()])
+            elif len(tasks) == 1 and tasks[0].single and tasks[0].body is not None:
+                tasks[0].result = tasks[0].body(connection)
             else:
                 self._stage = _TRANSACTION
                 connection.execute("BEGIN IMMEDIATE")
-                for job in jobs:
-                    self._step(connection, job, alone=len(jobs) == 1)
-                if self._refused(jobs):  # it may have taken a while
+                for task in tasks:
+                    self._step(connection, task, alone=len(tasks) == 1)
+                if self._refused(tasks):  # it may have taken a while
                     self._rollback()
                     return
                 self._stage = _COMMIT
@@ -275,41 +275,41 @@ class GroupCommit:
             self._rollback()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
                 raise
-            self._fail(jobs, error)
+            self._fail(tasks, error)
         except Exception as error:
             self._rollback()
-            self._fail(jobs, error)
+            self._fail(tasks, error)
 
-    def _refused(self, jobs: list[Job]) -> bool:
+    def _refused(self, tasks: list[WriteTask]) -> bool:
         """Refuse to write to files that nobody else would find."""
         error = self._gone()
         if error is None:
             return False
-        for job in jobs:
-            job.error = error
+        for task in tasks:
+            task.error = error
             error = self._gone()  # an exception each: its caller may change it
         return True
 
-    def _step(self, connection: sqlite3.Connection, job: Job, alone: bool) -> None:
-        """Run one job of several; its failure is its own, unless SQLite gave up the whole transaction."""
-        job.error = None
-        if job.rows is not None:
-            _insert(connection, job.rows)
+    def _step(self, connection: sqlite3.Connection, task: WriteTask, alone: bool) -> None:
+        """Run one task of several; its failure is its own, unless SQLite gave up the whole transaction."""
+        task.error = None
+        if task.rows is not None:
+            _insert(connection, task.rows)
             return
-        assert job.body is not None
-        guarded = not job.single and not alone
+        assert task.body is not None
+        guarded = not task.single and not alone
         if guarded:
-            connection.execute("SAVEPOINT job")
+            connection.execute("SAVEPOINT task")
         try:
-            job.result = job.body(connection)
+            task.result = task.body(connection)
         except Exception as error:
             if alone or not connection.in_transaction:
                 raise
             if guarded:
-                connection.execute("ROLLBACK TO job")
-            job.error = self._explained(error)
+                connection.execute("ROLLBACK TO task")
+            task.error = self._explained(error)
         if guarded:
-            connection.execute("RELEASE job")
+            connection.execute("RELEASE task")
 
     def _rollback(self) -> None:
         """Undo an open transaction, if there is one."""
@@ -317,16 +317,16 @@ class GroupCommit:
             self.connection.execute("ROLLBACK")
 
     def _committed(self) -> bool:
-        """Tell whether the write of a job alone, wherever it was interrupted, is in the file."""
+        """Tell whether the write of a task alone, wherever it was interrupted, is in the file."""
         if self.connection.in_transaction:
             return False
         if self._stage == _STATEMENT:
             return self.connection.total_changes != self._changes
         return self._stage in (_COMMIT, _DONE)
 
-    def _applied(self, job: Job) -> bool:
-        """Tell whether an interrupted write of a job alone was committed; if not, undo it."""
-        applied = self._writing is job and self._committed()
+    def _applied(self, task: WriteTask) -> bool:
+        """Tell whether an interrupted write of a task alone was committed; if not, undo it."""
+        applied = self._writing is task and self._committed()
         self._rollback()
         return applied
 
@@ -337,28 +337,28 @@ class GroupCommit:
             return explained
         return error
 
-    def _fail(self, jobs: list[Job], error: Exception) -> None:
-        for job in jobs:  # an exception each: its caller may change it
-            job.error = self._explained(error)
-            if job.error is error and len(jobs) > 1:
-                job.error = InternalError(f"writing to {self._path} failed: {type(error).__name__}: {error}")
-                job.error.__cause__ = error
+    def _fail(self, tasks: list[WriteTask], error: Exception) -> None:
+        for task in tasks:  # an exception each: its caller may change it
+            task.error = self._explained(error)
+            if task.error is error and len(tasks) > 1:
+                task.error = InternalError(f"writing to {self._path} failed: {type(error).__name__}: {error}")
+                task.error.__cause__ = error
 
-    def _finish(self, jobs: list[Job]) -> None:
+    def _finish(self, tasks: list[WriteTask]) -> None:
         """Tell the callers; the futures of one loop in one hop."""
-        by_loop: dict[Any, list[Job]] = {}
+        by_loop: dict[Any, list[WriteTask]] = {}
         channels: set[str] = set()
-        for job in jobs:
-            job.rows = None
-            if job.error is None:
-                channels.update(job.channels)
-            if job.done is not None:
-                if job.done.locked():
-                    job.done.release()
-            elif job.loop is not None:
-                by_loop.setdefault(job.loop, []).append(job)
-            elif job.error is not None:
-                logger().warning("a background write to %s failed: %s", self._path, job.error)
+        for task in tasks:
+            task.rows = None
+            if task.error is None:
+                channels.update(task.channels)
+            if task.done is not None:
+                if task.done.locked():
+                    task.done.release()
+            elif task.loop is not None:
+                by_loop.setdefault(task.loop, []).append(task)
+            elif task.error is not None:
+                logger().warning("a background write to %s failed: %s", self._path, task.error)
         for loop, members in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, members)
@@ -375,19 +375,19 @@ class GroupCommit:
             if monotonic() >= next_sweep:  # however much waits: under a load that never ends too
                 next_sweep = monotonic() + self._swept()
             try:
-                job = self._jobs.get(timeout=max(0.0, next_sweep - monotonic()))
+                task = self._tasks.get(timeout=max(0.0, next_sweep - monotonic()))
             except Empty:
                 continue
-            if job is None:
+            if task is None:
                 return
             self._turn = True
             with self.mutex:
                 self._gate.enter()
                 try:
-                    self._write_batch(job)
+                    self._write_batch(task)
                 finally:
                     self._gate.leave()
-                    self._turn = not self._jobs.empty()
+                    self._turn = not self._tasks.empty()
 
     def _swept(self) -> float:
         """Sweep; returns seconds until the next time."""
@@ -399,30 +399,30 @@ class GroupCommit:
             logger().warning("sweeping %s failed: %s", self._path, error)
             return 60.0
 
-    def _write_batch(self, job: Job) -> None:
-        jobs = self._gather(job)
+    def _write_batch(self, task: WriteTask) -> None:
+        tasks = self._gather(task)
         pause = 0.001
-        while jobs:
+        while tasks:
             try:
-                self._commit(jobs)
-                self._finish(jobs)
+                self._commit(tasks)
+                self._finish(tasks)
                 return
             except sqlite3.OperationalError as error:
                 # a stranger without manners holds the database: ask again, and let callers withdraw meanwhile
                 if self._closed:
-                    self._fail(jobs, error)
-                    self._finish(jobs)
+                    self._fail(tasks, error)
+                    self._finish(tasks)
                     return
-                for each in jobs:
+                for each in tasks:
                     each.give_back()
                 sleep(pause)
                 pause = min(pause * 2, 0.05)
-                jobs = [each for each in jobs if each.take()]
+                tasks = [each for each in tasks if each.take()]
 
     def close(self, timeout: float | None) -> None:
         """End the writer thread; what waits is still written, what comes later is refused."""
         self._closed = True
-        self._jobs.put(None)
+        self._tasks.put(None)
         if self.is_inside():
             return  # a signal handler in the middle of a write, for which the writer thread may be waiting
         self._thread.join(timeout)
@@ -433,12 +433,12 @@ class GroupCommit:
         """Refuse what was not begun when it was closed."""
         while True:
             try:
-                job = self._jobs.get_nowait()
+                task = self._tasks.get_nowait()
             except Empty:
                 return
-            if job is not None and job.take():
-                job.error = self._gone() or ClosedError(f"{self._path} was closed before this write began")
-                self._finish([job])
+            if task is not None and task.take():
+                task.error = self._gone() or ClosedError(f"{self._path} was closed before this write began")
+                self._finish([task])
 
 
 def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
@@ -468,11 +468,11 @@ def _insertion(rows: int) -> str:
     )
 
 
-def _resolve(jobs: list[Job]) -> None:
-    for job in jobs:
-        future = job.future
+def _resolve(tasks: list[WriteTask]) -> None:
+    for task in tasks:
+        future = task.future
         if future is not None and not future.done():
-            if job.error is not None:
-                future.set_exception(job.error)
+            if task.error is not None:
+                future.set_exception(task.error)
             else:
-                future.set_result(job.result)
+                future.set_result(task.result)

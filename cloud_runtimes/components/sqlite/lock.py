@@ -19,9 +19,9 @@ from ...spi import lock as spi
 from ...spi.flow import run_sync
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .job import Job
 from .notifier import Waiter
 from .place import explain_os_error
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -168,7 +168,7 @@ class SqliteLock(LockDriver):
         # the clock's milliseconds are rounded down, the end of a lease up
         return self._engine.clocks.boot_ms() + request.expiry_ms + 1
 
-    def _taking(self, request: LockRequest, ticket: int | None, wait: bool) -> Job:
+    def _taking(self, request: LockRequest, ticket: int | None, wait: bool) -> WriteTask:
         """Take the lock if it is this one's turn, or enter the line if that is wanted; the result is the token, and the place's number."""
 
         def body(connection: sqlite3.Connection) -> tuple[int | None, int | None]:
@@ -182,11 +182,11 @@ class SqliteLock(LockDriver):
             connection.execute(_SERVED, names)
             return token, ticket
 
-        return Job(body, durable=True)
+        return WriteTask(body, durable=True)
 
-    def _queueing(self, request: LockRequest, ticket: int | None) -> Job:
+    def _queueing(self, request: LockRequest, ticket: int | None) -> WriteTask:
         """Enter the line; the result is the place's number."""
-        return Job(lambda connection: self._enter(connection, request, ticket), durable=False)
+        return WriteTask(lambda connection: self._enter(connection, request, ticket), durable=False)
 
     def _enter(self, connection: sqlite3.Connection, request: LockRequest, ticket: int | None) -> int:
         """Take a place at the end of the line, or come back to one's own."""
@@ -202,12 +202,12 @@ class SqliteLock(LockDriver):
     async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
         return self._engine.holds() and bool(await self._engine.run_async(self._renewing(request), op))
 
-    def _renewing(self, request: LockRequest) -> Job:
+    def _renewing(self, request: LockRequest) -> WriteTask:
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim, deadline=self._deadline(request))
             return connection.execute(_RENEW, names).rowcount > 0
 
-        return Job(body, durable=False)
+        return WriteTask(body, durable=False)
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:
@@ -231,38 +231,38 @@ class SqliteLock(LockDriver):
         status: UnlockStatus = await self._engine.run_async(self._unlocking(resource_id, owner), op)
         return status
 
-    def _releasing(self, request: LockRequest, *, queued: bool = False) -> Job:
+    def _releasing(self, request: LockRequest, *, queued: bool = False) -> WriteTask:
         """End a lease, or what there may be of it and of a wait for it; the result tells whether it lasted until now."""
 
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim)
-            job.channels = ()
+            task.channels = ()
             if queued:
                 connection.execute(_LEAVE, names)
             row = connection.execute(_MINE, names).fetchone()
             if row is not None:
-                job.channels = self._freed(connection, names)
+                task.channels = self._freed(connection, names)
             elif queued and not connection.execute(_OWNED, names).fetchone():
-                job.channels = _head(connection, names)  # it was perhaps this one's turn
+                task.channels = _head(connection, names)  # it was perhaps this one's turn
             return row is not None and row[0] > names["now"]
 
-        job = Job(body, durable=False)
-        return job
+        task = WriteTask(body, durable=False)
+        return task
 
-    def _unlocking(self, resource_id: str, owner: str) -> Job:
+    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
-            job.channels = ()
+            task.channels = ()
             row = connection.execute(_OWNED, names).fetchone()
             if row is None:
                 return UnlockStatus.NOT_FOUND
             if row[0] != owner:
                 return UnlockStatus.NOT_OWNER
-            job.channels = self._freed(connection, names)
+            task.channels = self._freed(connection, names)
             return UnlockStatus.SUCCESS
 
-        job = Job(body, durable=False)
-        return job
+        task = WriteTask(body, durable=False)
+        return task
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
         """Free a lock; returns the channels to notify. While others wait the row tells since when it is free."""
@@ -283,9 +283,9 @@ class SqliteLock(LockDriver):
         if not isinstance(error, Exception):
             mark_interrupted(error, True)
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, task: WriteTask) -> None:
         try:
-            self._engine.submit(job)
+            self._engine.submit(task)
         except CloudRuntimesError:  # closed: the lease expires, the place in the line lapses
             return
 
@@ -321,8 +321,8 @@ class _Waits:
     async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
         return self.engine.query(op, sql, names)
 
-    async def run(self, op: Operation, job: Job) -> Any:
-        return self.engine.run(job, op)
+    async def run(self, op: Operation, task: WriteTask) -> Any:
+        return self.engine.run(task, op)
 
     async def wait(self, waiting: _Waiting, seconds: float) -> None:
         assert waiting.waiter is not None
@@ -335,8 +335,8 @@ class _Awaits(_Waits):
     async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
         return await self.engine.query_async(op, sql, names)
 
-    async def run(self, op: Operation, job: Job) -> Any:
-        return await self.engine.run_async(job, op)
+    async def run(self, op: Operation, task: WriteTask) -> Any:
+        return await self.engine.run_async(task, op)
 
     async def wait(self, waiting: _Waiting, seconds: float) -> None:
         assert waiting.waiter is not None
@@ -361,4 +361,4 @@ def sweep_locks(engine: Engine) -> None:
         connection.execute(f"DELETE FROM locks WHERE {_OLD}", names)
         connection.execute(f"DELETE FROM lock_line WHERE {_ORPHANS}", names)
 
-    engine.submit(Job(body, durable=False))
+    engine.submit(WriteTask(body, durable=False))

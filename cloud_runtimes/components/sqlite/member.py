@@ -19,9 +19,9 @@ from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
-from .job import Job
 from .log import Claimed
 from .notifier import Waiter
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from .pubsub import SqlitePubSub
@@ -118,8 +118,8 @@ class Member(EventSource):
 
     # -- joining ----------------------------------------------------------
 
-    def joining(self, *, again: bool = False) -> Job:
-        """Return the job that makes the group; its result goes to `join`. One that joins ``again`` has heard all there was."""
+    def joining(self, *, again: bool = False) -> WriteTask:
+        """Return the task that makes the group; its result goes to `join`. One that joins ``again`` has heard all there was."""
 
         def body(connection: sqlite3.Connection) -> tuple[int, int]:
             topic = log.find_topic(connection, self._driver.name, self._request.topic)
@@ -127,7 +127,7 @@ class Member(EventSource):
             wall = self._clocks.wall_ms()
             return topic, log.join_group(connection, topic, self._request.group, latest, self._boot, wall)
 
-        return Job(body, durable=self._driver.component.durable)
+        return WriteTask(body, durable=self._driver.component.durable)
 
     def join(self, joined: tuple[int, int]) -> None:
         """Take up the group's number and subscribe to its topic."""
@@ -221,7 +221,7 @@ class Member(EventSource):
         idle = not self._held
         self._next_due = None
         lost, claimed = self._engine.run(
-            Job(body, durable=durable, channels=self._dead_letter_channels()), self._operation()
+            WriteTask(body, durable=durable, channels=self._dead_letter_channels()), self._operation()
         )
         self._claimed += claimed
         if renew or idle:
@@ -254,7 +254,7 @@ class Member(EventSource):
             if self._group:
                 channels = (channel(self._topic), *self._dead_letter_channels())
                 self._engine.run(
-                    Job(body, durable=self._driver.component.durable, channels=channels), self._operation()
+                    WriteTask(body, durable=self._driver.component.durable, channels=channels), self._operation()
                 )
         finally:
             self.unsubscribe()

@@ -10,8 +10,8 @@ from ...spi import pubsub as spi
 from ...spi.operation import Operation
 from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from . import log
-from .job import Job
 from .member import Member
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -98,22 +98,24 @@ class SqlitePubSub(PubSubDriver):
         self._topics[topic] = number
         return number
 
-    def _making(self, topic: str) -> Job:
-        return Job(lambda connection: log.find_topic(connection, self.name, topic), durable=self.component.durable)
+    def _making(self, topic: str) -> WriteTask:
+        return WriteTask(
+            lambda connection: log.find_topic(connection, self.name, topic), durable=self.component.durable
+        )
 
-    def _storing(self, topic: int, batch: OutgoingBatch) -> Job:
+    def _storing(self, topic: int, batch: OutgoingBatch) -> WriteTask:
         self.component.sweeping()
         now = self.engine.clocks.wall_ms()
         size = batch.size
         if batch.delay_ms is None:
             rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
-            return Job(None, durable=self.component.durable, rows=rows, size=size, channels=(channel(topic),))
+            return WriteTask(None, durable=self.component.durable, rows=rows, size=size, channels=(channel(topic),))
         delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
 
         def body(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)
 
-        return Job(body, durable=self.component.durable, size=size, channels=(channel(topic),))
+        return WriteTask(body, durable=self.component.durable, size=size, channels=(channel(topic),))
 
     def _check_room(self, op: Operation, more: int) -> None:
         """Keep the log of this name below ``max_bytes``."""
@@ -127,7 +129,7 @@ class SqlitePubSub(PubSubDriver):
             if self._size + more <= limit:
                 return
         if self.component.settings.when_full == "drop_oldest" and more < limit:
-            self.engine.run(Job(lambda c: self._drop_oldest(c, limit - more), durable=False), op)
+            self.engine.run(WriteTask(lambda c: self._drop_oldest(c, limit - more), durable=False), op)
             self._size, self._size_to = 0, 0
             return
         raise ResourceExhaustedError(

@@ -21,8 +21,8 @@ from ...rpc._peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .job import Job
 from .secret_file import SECRET, home_secret, known, restore_secret
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -232,7 +232,7 @@ class _Registration(Announcement):
 
         # a registration is worth nothing after a power cut
         engine = self._component.engine
-        engine.run(Job(body, durable=False), op)
+        engine.run(WriteTask(body, durable=False), op)
         if engine is not self._engine:  # the home was removed or emptied, and with it what callers know the service by
             restore_secret(Path(engine.path).parent)
             self._engine = engine
@@ -260,4 +260,4 @@ class _Registration(Announcement):
         def body(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
 
-        self._component.engine.run(Job(body, durable=False), Operation(_RENEW, "rpc", timeout))
+        self._component.engine.run(WriteTask(body, durable=False), Operation(_RENEW, "rpc", timeout))

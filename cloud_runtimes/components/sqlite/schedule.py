@@ -13,8 +13,8 @@ from ...schedule._times import occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, RunSource, ScheduleDriver, StoredJob, TopicTarget
-from .job import Job
 from .schedule_history import LIST, record
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -131,7 +131,7 @@ class SqliteSchedule(ScheduleDriver):
     async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
         await self._engine.run_async(self._saving(spec, overwrite), op)
 
-    def _saving(self, spec: JobSpec, overwrite: bool) -> Job:
+    def _saving(self, spec: JobSpec, overwrite: bool) -> WriteTask:
         self._component.sweeping()
         limit = self._component.settings.max_value_bytes
         if spec.data is not None and len(spec.data) > limit:
@@ -171,7 +171,7 @@ class SqliteSchedule(ScheduleDriver):
             else:
                 connection.execute(_REPLACE, names)
 
-        return Job(body, durable=self._component.durable, size=len(spec.data or b""), channels=(CHANNEL,))
+        return WriteTask(body, durable=self._component.durable, size=len(spec.data or b""), channels=(CHANNEL,))
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         rows = self._engine.query(op, _GET, (self._app, name))
@@ -193,12 +193,12 @@ class SqliteSchedule(ScheduleDriver):
     async def delete_async(self, op: Operation, name: str, /) -> None:
         await self._engine.run_async(self._deleting(name), op)
 
-    def _deleting(self, name: str) -> Job:
+    def _deleting(self, name: str) -> WriteTask:
         def body(connection: sqlite3.Connection) -> None:
             if connection.execute(_DELETE, (self._app, name)).rowcount:
                 connection.execute(_CANCEL, (self._engine.clocks.wall_ms(), self._app, name))
 
-        return Job(body, durable=self._component.durable)
+        return WriteTask(body, durable=self._component.durable)
 
     # -- runs -------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class SqliteSchedule(ScheduleDriver):
         run: str | None = await self._engine.run_async(self._running_now(name), op)
         return run
 
-    def _running_now(self, name: str) -> Job:
+    def _running_now(self, name: str) -> WriteTask:
         run = str(uuid4())
         clocks = self._engine.clocks
 
@@ -229,7 +229,7 @@ class SqliteSchedule(ScheduleDriver):
             connection.execute(_RUN_NOW, names)
             return run
 
-        return Job(body, durable=self._component.durable, channels=(CHANNEL,))
+        return WriteTask(body, durable=self._component.durable, channels=(CHANNEL,))
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         return [record(row) for row in self._engine.query(op, LIST, (self._app, name))]

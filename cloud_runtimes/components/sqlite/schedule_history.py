@@ -8,7 +8,7 @@ from typing import Any, Final
 from ...schedule._times import from_ms
 from ...spi.schedule import RunRecord
 from .engine import Engine
-from .job import Job
+from .write_task import WriteTask
 
 __all__ = ["LIST", "record", "sweep_runs"]
 
@@ -54,5 +54,5 @@ def sweep_runs(engine: Engine, keep_for: float, keep: int) -> bool:
         for app, name in names:
             connection.execute(_MORE, {"app": app, "name": name, "keep": keep})
 
-    engine.submit(Job(body, durable=False))
+    engine.submit(WriteTask(body, durable=False))
     return True

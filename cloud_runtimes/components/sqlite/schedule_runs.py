@@ -16,9 +16,9 @@ from ...errors import UnavailableError
 from ...schedule._times import QUARTER_MS, Interval, occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
-from .job import Job
 from .rpc import _lives, process_name
 from .schedule import CHANNEL, COLUMNS, following, stored
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -202,8 +202,8 @@ class SqliteRuns(RunSource):
             return _Claims(runs, renewed, lease)
 
         given_back = any(not outcome.begun for outcome in outcomes)
-        job = Job(body, durable=False, channels=(CHANNEL,) if given_back else ())
-        claims: _Claims = engine.run(job, Operation(_EXCHANGE, "schedule", _TIMEOUT))
+        task = WriteTask(body, durable=False, channels=(CHANNEL,) if given_back else ())
+        claims: _Claims = engine.run(task, Operation(_EXCHANGE, "schedule", _TIMEOUT))
         self._offset = offset
         for outcome in outcomes:
             self._held.pop(outcome.token, None)  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .job import Job
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -165,9 +165,9 @@ class SqliteState(StateDriver):
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        failed, job = self._job(op, writes, atomic)
-        if job is not None:
-            failed.update(self._engine.run(job, op))
+        failed, task = self._task(op, writes, atomic)
+        if task is not None:
+            failed.update(self._engine.run(task, op))
             if self._store is None:
                 self._find_store(op)
         return failed
@@ -175,16 +175,16 @@ class SqliteState(StateDriver):
     async def write_async(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Mapping[int, CloudRuntimesError]:
-        failed, job = self._job(op, writes, atomic)
-        if job is not None:
-            failed.update(await self._engine.run_async(job, op))
+        failed, task = self._task(op, writes, atomic)
+        if task is not None:
+            failed.update(await self._engine.run_async(task, op))
             if self._store is None:
                 await self._find_store_async(op)
         return failed
 
-    def _job(
+    def _task(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool
-    ) -> tuple[dict[int, CloudRuntimesError], Job | None]:
+    ) -> tuple[dict[int, CloudRuntimesError], WriteTask | None]:
         failed: dict[int, CloudRuntimesError] = {}
         size = 0
         for index, write in enumerate(writes):
@@ -207,7 +207,7 @@ class SqliteState(StateDriver):
 
         # a plain save or delete is one statement once the store has its number
         single = len(writes) == 1 and self._store is not None and writes[0].fence is None
-        return failed, Job(body, durable=self._component.durable, single=single, size=size + 200 * len(writes))
+        return failed, WriteTask(body, durable=self._component.durable, single=single, size=size + 200 * len(writes))
 
     def _apply(
         self, connection: sqlite3.Connection, writes: Sequence[StateWrite], atomic: bool, skipped: Mapping[int, Any]
@@ -269,7 +269,7 @@ def sweep_expired(engine: Engine, durable: bool) -> bool:
     now = engine.clocks.wall_ms()
     if not engine.query(None, "SELECT 1 FROM state WHERE expires <= ? LIMIT 1", (now,)):
         return False
-    engine.submit(Job(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
+    engine.submit(WriteTask(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
     return True
 
 

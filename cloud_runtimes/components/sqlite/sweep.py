@@ -9,10 +9,10 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from .job import Job
 from .lock import sweep_locks
 from .schedule_history import sweep_runs
 from .state import sweep_expired
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
     from . import SqliteComponent
@@ -68,7 +68,7 @@ def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable:
         connection.executemany("DELETE FROM claims WHERE frame = ?", ids)
         connection.executemany("DELETE FROM frames WHERE id = ?", ids)
 
-    engine.submit(Job(body, durable=durable))
+    engine.submit(WriteTask(body, durable=durable))
     return True
 
 
@@ -86,5 +86,5 @@ def sweep_tombstones(engine: Engine, durable: bool) -> bool:
         )
         connection.executemany("DELETE FROM configuration WHERE id = ?", [(row[0],) for row in rows])
 
-    engine.submit(Job(body, durable=durable))
+    engine.submit(WriteTask(body, durable=durable))
     return True

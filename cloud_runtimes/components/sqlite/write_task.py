@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Job"]
+__all__ = ["WriteTask"]
 
 
-class Job:
+class WriteTask:
     """One write.
 
     Args:
-        body: does it, inside a transaction; its result is the job's.
+        body: does it, inside a transaction; its result is that of the task.
         durable: commit with ``synchronous=FULL``.
         single: the body is one statement, so that its failure leaves nothing behind.
-        rows: instead of a body: rows of ``frames``, stored together with those of other such jobs.
+        rows: instead of a body: rows of ``frames``, stored together with those of other such tasks.
         size: bytes it writes, roughly.
         channels: those to notify once it is committed.
     """
@@ -64,7 +64,7 @@ class Job:
         self._token = [None]
 
     def take(self) -> bool:
-        """Take the job, to run it or to withdraw it; only one of all who try succeeds."""
+        """Take the task, to run it or to withdraw it; only one of all who try succeeds."""
         try:
             self._token.pop()
         except IndexError:
@@ -72,10 +72,10 @@ class Job:
         return True
 
     def give_back(self) -> None:
-        """Make a job that was taken and then not applied free again."""
+        """Make a task that was taken and then not applied free again."""
         self._token = [None]
 
     @property
     def grace(self) -> float:
-        """Seconds that a job under way may take beyond its deadline: almost always it ends at once, later with much data."""
+        """Seconds that a task under way may take beyond its deadline: almost always it ends at once, later with much data."""
         return 0.1 + self.size / (2 * 1024 * 1024)
