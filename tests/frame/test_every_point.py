@@ -20,7 +20,7 @@ from points import every_point
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
-from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.components.sqlite.write_lock import WriteLock
 from cloud_runtimes.components.sqlite.write_task import WriteTask
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.spi.lock import LockRequest
@@ -53,14 +53,14 @@ def stored(home: Path) -> list[Any]:
 
 
 def assert_free(home: Path) -> None:
-    """Nothing of ours holds the gate: another handle gets it at once, or after the writer thread's commit batch."""
-    gate = Gate(str(home / "cloud_runtimes.db"))
+    """Nothing of ours holds the write lock: another handle gets it at once, or after the writer thread's commit batch."""
+    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
     end = time.monotonic() + 2
-    while not (entered := gate.try_enter()) and time.monotonic() < end:
+    while not (entered := write_lock.try_acquire()) and time.monotonic() < end:
         time.sleep(0.001)
-    assert entered, "the gate stays locked"
-    gate.leave()
-    gate.close()
+    assert entered, "the write lock stays held"
+    write_lock.release()
+    write_lock.close()
 
 
 WRITES: dict[str, Callable[[CloudRuntimesClient, int], Any]] = {
@@ -82,7 +82,7 @@ def test_writes(client: CloudRuntimesClient, tmp_path: Path, name: str, queued: 
 
     def write(number: int) -> None:
         if queued:
-            commits._turn = True  # as if the writer thread had jobs in hand
+            commits._busy = True  # as if the writer thread had jobs in hand
         call(client, number)
 
     for run in every_point(write):
@@ -305,7 +305,7 @@ def test_acquiring(client: CloudRuntimesClient, name: str, queued: bool) -> None
 
     def acquire(number: int) -> None:
         if queued:
-            commits._turn = True  # as if the writer thread had jobs in hand
+            commits._busy = True  # as if the writer thread had jobs in hand
         if name == "hold":
             had.append(client.lock.hold("locks", "r", expiry=3600, wait=30).__enter__())
         else:
@@ -324,7 +324,7 @@ def test_acquiring(client: CloudRuntimesClient, name: str, queued: bool) -> None
         else:
             had[0].release()  # the interrupt came after it was had
         had.clear()
-        commits._turn = False
+        commits._busy = False
         assert not commits.mutex._is_owned(), run.where
     assert said == {False, True}
     assert_unlocked(client, "the last")
@@ -403,7 +403,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
         sys.setprofile(None)
         if name == "delete_job":
             service.schedule_job("j", schedule="@yearly")
-        engine._group_commit._turn = queued  # as if the writer thread had jobs in hand
+        engine._group_commit._busy = queued  # as if the writer thread had jobs in hand
         sys.setprofile(profile)
         if name == "schedule_job":
             service.schedule_job("j", schedule="@every 1h", data={"n": number})
@@ -413,7 +413,7 @@ def test_jobs(client: CloudRuntimesClient, name: str, queued: bool) -> None:
             service.run_now("there")
 
     for run in every_point(call):
-        engine._group_commit._turn = False
+        engine._group_commit._busy = False
         maybe = getattr(run.error, "maybe_applied", False) if run.error is not None else True
         if run.error is not None:
             said.add(maybe)

@@ -25,7 +25,7 @@ import pytest
 from silence import silence
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.components.sqlite.write_lock import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 
 
@@ -105,7 +105,7 @@ def applied(client: CloudRuntimesClient, home: Path, name: str, number: int) -> 
     return first is not None
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["free", "gate-held"])
+@pytest.mark.parametrize("held", [False, True], ids=["free", "lock-held"])
 @pytest.mark.parametrize("name", CALLS)
 def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: str, held: bool) -> None:
     call = CALLS[name]
@@ -153,15 +153,15 @@ def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: 
             number += 1
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
-    gate = Gate(str(home / "cloud_runtimes.db"))
+    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
     if held:
-        gate.enter()
+        write_lock.acquire()
     try:
         asyncio.run(run())
     finally:
         if held:
-            gate.leave()
-        gate.close()
+            write_lock.release()
+        write_lock.close()
     client.state.save("store", "later", 1)  # whatever was left to the writer thread came before this
     time.sleep(0.05)
     for number, maybe in said:
@@ -334,13 +334,13 @@ def test_interrupted_writes(
         if beside:
             writer.join(30)
             assert not writer.is_alive(), "the other writer hangs"
-    gate = Gate(str(home / "cloud_runtimes.db"))
+    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
     end = time.monotonic() + 2  # the writer thread may be in it for what waits
-    while not (entered := gate.try_enter()) and time.monotonic() < end:
+    while not (entered := write_lock.try_acquire()) and time.monotonic() < end:
         time.sleep(0.001)
-    assert entered, "an interrupted call left the gate locked"
-    gate.leave()
-    gate.close()
+    assert entered, "an interrupted call left the write lock held"
+    write_lock.release()
+    write_lock.close()
     client.state.save("store", "later", 1)
     interrupted = [each for each in said if each[1] is not None]
     for number, maybe in said:

@@ -25,7 +25,7 @@ async def heartbeat(gaps: list[float]) -> None:
         last = now
 
 
-@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 def test_the_loop_beats_while_another_process_writes(
     start: Callable[..., Any],
     client: CloudRuntimesClient,
@@ -80,7 +80,7 @@ def test_first_use_does_not_block_the_loop(
         beat.cancel()
         return max(gaps)
 
-    start("hold_gate", 1).ready()
+    start("hold_write_lock", 1).ready()
     assert asyncio.run(run()) <= rounds(500, 50) / 1000
 
 
@@ -90,7 +90,7 @@ def test_the_deadline_of_a_first_call_is_kept(
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
-    child = start("hold_gate", 1.5).ready()
+    child = start("hold_write_lock", 1.5).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn to open"):
         if face == "sync":
@@ -102,7 +102,7 @@ def test_the_deadline_of_a_first_call_is_kept(
     assert client.state.get("store", "k") == 1
 
 
-@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 @pytest.mark.parametrize("face", ["sync", "async"])
 def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:
     client.state.save("store", "k", "old")

@@ -1,6 +1,6 @@
 """One engine per (process, file): connections, group_commit, notifier. All clients of the process share it.
 
-Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)), so a second SQLite handle opened and closed beside the first could let another process delete the write-ahead log. Hence one engine, connections closed only together, under the gate; and a forked child never closes what it inherited.
+Closing any descriptor of a file drops the process's POSIX locks on it (fcntl(2)), so a second SQLite handle opened and closed beside the first could let another process delete the write-ahead log. Hence one engine, connections closed only together, under the write lock; and a forked child never closes what it inherited.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, Un
 from ...spi.operation import Operation
 from . import schema
 from .failures import explain
-from .gate import Gate, NoGate
 from .group_commit import GroupCommit
 from .notifier import Notifier
 from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .watch import Watch
+from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
 
 __all__ = ["Engine", "acquire"]
@@ -109,7 +109,7 @@ class Engine:
         self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._news)
         self._lock = Mutex()
         self._group_commit: GroupCommit | None = None
-        self._gate: Gate | NoGate = NoGate()
+        self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
         self._readers: list[_Reader] = []
         self._immutable = False
         self._watch: Watch | None = None
@@ -124,7 +124,7 @@ class Engine:
     # -- opening and closing ----------------------------------------------
 
     def open(self, op: Operation | None = None) -> None:
-        """Open the database, making and migrating it if need be. Waits for the gate, at most to the operation's deadline.
+        """Open the database, making and migrating it if need be. Waits for the write lock, at most to the operation's deadline.
 
         Raises:
             CloudRuntimesError: it cannot be used; names the path and the remedy.
@@ -161,14 +161,14 @@ class Engine:
     def _open_memory(self) -> None:
         connection = self._connect("file::memory:")
         schema.migrate(connection, 0)
-        self._set_open(self._make_group_commit(connection, self._gate), self._gate, None)
+        self._set_open(self._make_group_commit(connection, self._write_lock), self._write_lock, None)
 
     def _open_file(self, op: Operation | None) -> None:
         folder = Path(self.path).parent
         make_home(folder)
         check_file_system(folder)
         try:
-            gate = Gate(self.path)
+            write_lock = WriteLock(self.path)
         except OSError as error:
             refusal = explain_os_error(error, Path(self.path))
             if isinstance(refusal, PermissionDeniedError) and os.path.exists(self.path):
@@ -177,12 +177,12 @@ class Engine:
             raise refusal from error
         connection = None
         try:
-            # asked again and again, since a wait for the gate cannot be given up
-            while not gate.try_enter():
+            # asked again and again, since a wait for the write lock cannot be given up
+            while not write_lock.try_acquire():
                 if op is not None and op.remaining() == 0.0:
                     raise op.timed_out(f"the turn to open {self.path}")
                 sleep(0.005)
-            prepare(self.path, gate)
+            prepare(self.path, write_lock)
             connection = self._connect(Path(self.path).as_uri() + "?mode=rwc")
             version = schema.check(connection, self.path)
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -192,25 +192,29 @@ class Engine:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
             schema.migrate(connection, version)
-            gate.database = os.stat(self.path).st_ino
+            write_lock.database = os.stat(self.path).st_ino
             watch = Watch(self.path)
-            group_commit = self._make_group_commit(connection, gate)
-            gate.leave()
-            self._set_open(group_commit, gate, watch)
+            group_commit = self._make_group_commit(connection, write_lock)
+            write_lock.release()
+            self._set_open(group_commit, write_lock, watch)
         except BaseException:
             if not self._is_open:
-                gate.try_enter()  # who else is in it has the file open, so that ours is not the last to close it
+                write_lock.try_acquire()  # another holder has the file open, so that ours is not the last to close it
                 if connection is not None:
                     connection.close()
-                gate.close()
+                write_lock.close()
             raise
 
-    def _make_group_commit(self, connection: sqlite3.Connection, gate: Gate | NoGate) -> GroupCommit:
-        return GroupCommit(connection, gate, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep)
+    def _make_group_commit(self, connection: sqlite3.Connection, write_lock: WriteLock | NoWriteLock) -> GroupCommit:
+        return GroupCommit(
+            connection, write_lock, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep
+        )
 
-    def _set_open(self, group_commit: GroupCommit | None, gate: Gate | NoGate, watch: Watch | None) -> None:
+    def _set_open(
+        self, group_commit: GroupCommit | None, write_lock: WriteLock | NoWriteLock, watch: Watch | None
+    ) -> None:
         """Become open; no call in here, so that an interrupt finds all of it or nothing."""
-        self._gate = gate
+        self._write_lock = write_lock
         self._watch = watch
         self._group_commit = group_commit
         self._is_open = True
@@ -228,7 +232,7 @@ class Engine:
             reader.close()
             raise
         self._readers.append(reader)
-        self._set_open(None, self._gate, watch)
+        self._set_open(None, self._write_lock, watch)
 
     def _connect(self, uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -301,11 +305,11 @@ class Engine:
             else:
                 for connection in readers:
                     connection.close()
-            self._gate = NoGate()
+            self._write_lock = NoWriteLock()
         self.notifier.close()
 
     def _close_connections(self, group_commit: GroupCommit, readers: list[_Reader], timeout: float | None) -> None:
-        """Close all, under the gate: the last one to close checkpoints and deletes the log, never beside another writer."""
+        """Close all, under the write lock: the last one to close checkpoints and deletes the log, never beside another writer."""
         end = None if timeout is None else monotonic() + timeout
         if group_commit.is_inside() or not group_commit.mutex.acquire(
             timeout=-1 if timeout is None else max(0.0, timeout)
@@ -313,8 +317,8 @@ class Engine:
             repeated(f"close {self.path}", "%s: a write is still waiting for its turn; left open to the end", self.path)
             _inherited.extend((*readers, group_commit.connection))
             return
-        # whoever holds the gate so long has the file open, so that nothing of ours is the last
-        while not (entered := self._gate.try_enter()) and (end is None or monotonic() < end):
+        # whoever holds the write lock so long has the file open, so that nothing of ours is the last
+        while not (entered := self._write_lock.try_acquire()) and (end is None or monotonic() < end):
             sleep(0.005)
         try:
             if self.gone is not None and self._watch is not None and entered and self._watch.log_is_ours():
@@ -323,8 +327,8 @@ class Engine:
                 connection.close()
         finally:
             if entered:
-                self._gate.leave()
-            self._gate.close()
+                self._write_lock.release()
+            self._write_lock.close()
             group_commit.mutex.release()
 
     # -- files that went away -----------------------------------------------
@@ -390,14 +394,14 @@ class Engine:
         self._resting = []
 
     def forked(self) -> None:
-        """In a forked child: forget everything; close only the gate's descriptors, which would keep the parent's lock alive."""
-        if isinstance(self._gate, Gate):
-            self._gate.close()
+        """In a forked child: forget everything; close only the descriptors of the write lock, which would keep the parent's lock alive."""
+        if isinstance(self._write_lock, WriteLock):
+            self._write_lock.close()
         if self._group_commit is not None:
             _keep_forever(self._group_commit.connection)
         for reader in (*self._readers, *self._held):
             _keep_forever(reader)
-        self._gate = NoGate()
+        self._write_lock = NoWriteLock()
         self._group_commit, self._readers, self._lock = None, [], Mutex()
         self._resting, self._held = [], []
         self._all_readers = weakref.WeakSet()

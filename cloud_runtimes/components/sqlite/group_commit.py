@@ -19,7 +19,7 @@ from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
-from .gate import Gate, NoGate
+from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
 
 __all__ = ["GroupCommit"]
@@ -38,7 +38,7 @@ class GroupCommit:
 
     Args:
         connection: for writing only, autocommit; nobody else uses it.
-        gate: before other processes.
+        write_lock: excludes other processes.
         path: for messages.
         gone: returns the error to refuse with where the database's files are not in their places any more.
         notify: wakes waiters on the channels of committed tasks.
@@ -48,7 +48,7 @@ class GroupCommit:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        gate: Gate | NoGate,
+        write_lock: WriteLock | NoWriteLock,
         path: str,
         *,
         gone: Callable[[], CloudRuntimesError | None],
@@ -57,7 +57,7 @@ class GroupCommit:
     ) -> None:
         self.connection = connection
         self.mutex = Mutex()
-        self._gate = gate
+        self._write_lock = write_lock
         self._path = path
         self._gone = gone
         self._notify = notify
@@ -73,8 +73,8 @@ class GroupCommit:
         self._writing: WriteTask | None = None
         self._stage = _IDLE
         self._changes = 0
-        # the writer thread has tasks in hand: callers queue behind it, or one thread would take every turn
-        self._turn = False
+        # the writer thread has tasks in hand: callers queue behind it, or one thread would take every batch
+        self._busy = False
         keep_freed(MAX_BYTES)
 
     # -- callers ----------------------------------------------------------
@@ -107,10 +107,10 @@ class GroupCommit:
 
     def _write_alone(self, task: WriteTask) -> bool:
         """Write a task on its caller's thread, if nobody writes or waits; tells whether it was done."""
-        if self._turn or not self.mutex.acquire(blocking=False):
+        if self._busy or not self.mutex.acquire(blocking=False):
             return False
         done = False
-        if self._tasks.empty() and not self._closed and self._gate.try_enter():
+        if self._tasks.empty() and not self._closed and self._write_lock.try_acquire():
             task.take()
             try:
                 self._commit([task])
@@ -118,7 +118,7 @@ class GroupCommit:
             except sqlite3.OperationalError:  # a stranger has the database locked
                 task.give_back()
             self._stage = _DONE if done else _IDLE
-            self._gate.leave()
+            self._write_lock.release()
         self.mutex.release()
         return done
 
@@ -210,7 +210,7 @@ class GroupCommit:
         if self.is_inside():
             if not self._applied(task):
                 task.give_back()
-            self._gate.reset()
+            self._write_lock.reset()
             self.mutex.release()
         if not isinstance(error, Exception):
             mark_interrupted(error, not task.take())
@@ -380,14 +380,14 @@ class GroupCommit:
                 continue
             if task is None:
                 return
-            self._turn = True
+            self._busy = True
             with self.mutex:
-                self._gate.enter()
+                self._write_lock.acquire()
                 try:
                     self._write_batch(task)
                 finally:
-                    self._gate.leave()
-                    self._turn = not self._tasks.empty()
+                    self._write_lock.release()
+                    self._busy = not self._tasks.empty()
 
     def _swept(self) -> float:
         """Sweep; returns seconds until the next time."""
