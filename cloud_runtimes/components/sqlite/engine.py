@@ -22,10 +22,10 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
 from . import schema
+from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .failures import explain
 from .group_commit import GroupCommit
 from .notifier import Notifier
-from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .watch import Watch
 from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
@@ -106,7 +106,7 @@ class Engine:
         self.read_only = False
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
-        self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._news)
+        self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._changed)
         self._lock = Mutex()
         self._group_commit: GroupCommit | None = None
         self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
@@ -529,7 +529,7 @@ class Engine:
             more = sweeper() or more
         return 0.05 if more else 30.0
 
-    def _news(self) -> bool:
+    def _changed(self) -> bool:
         """Tell whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
         self._trim()
         group_commit = self._group_commit

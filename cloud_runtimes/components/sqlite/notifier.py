@@ -1,6 +1,6 @@
 """Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the `Lookout` of the engine.
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the `Poller` of the engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core.clocks import Clocks
 from ..._core.threads import Mutex
-from .lookout import Lookout
+from .poller import Poller
 
 if TYPE_CHECKING:
     import asyncio
@@ -156,12 +156,12 @@ class Notifier:
     Args:
         folder: of the sockets; ``None`` where no other process can wait.
         clocks: of the engine.
-        news: tells now and then whether there may be something that nobody was notified of.
+        changed: tells now and then whether there may be something that nobody was notified of.
     """
 
-    def __init__(self, folder: Path | None, clocks: Clocks, news: Callable[[], bool]) -> None:
+    def __init__(self, folder: Path | None, clocks: Clocks, changed: Callable[[], bool]) -> None:
         self._folder = folder
-        self._lookout = None if folder is None else Lookout(clocks, news, self._wake_all)
+        self._poller = None if folder is None else Poller(clocks, changed, self._wake_all)
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
         self._sender: socket.socket | None = None
@@ -182,8 +182,8 @@ class Notifier:
         """Add a waiter to its channel."""
         with self._lock:
             self._local.setdefault(waiter.channel, set()).add(waiter)
-        if self._lookout is not None:
-            self._lookout.start()
+        if self._poller is not None:
+            self._poller.start()
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter from its channel."""
@@ -194,11 +194,11 @@ class Notifier:
                 if not waiters:
                     del self._local[waiter.channel]
 
-    def _wake_all(self, news: bool) -> bool:
-        """Wake all waiters of this process, if there is news; tells whether there are any."""
+    def _wake_all(self, changed: bool) -> bool:
+        """Wake all waiters of this process if something ``changed``; returns whether there are any."""
         with self._lock:
             waiters = [waiter for each in self._local.values() for waiter in each]
-        if news:
+        if changed:
             for waiter in waiters:
                 waiter.wake()
         return bool(waiters)
@@ -274,8 +274,8 @@ class Notifier:
         self._close(unlink=False)
 
     def _close(self, *, unlink: bool) -> None:
-        if self._lookout is not None:
-            self._lookout.close()
+        if self._poller is not None:
+            self._poller.close()
         for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
             waiter.close(unlink=unlink)
         self._local = {}

@@ -15,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite.lookout import EVERY, Lookout
+from cloud_runtimes.components.sqlite.poller import EVERY, Poller
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -133,19 +133,19 @@ def test_a_clock_that_jumps_wakes_all(clock: str, by: int) -> None:
     clocks = JumpingClocks()
     looks: list[bool] = []
 
-    def wake(news: bool) -> bool:
-        looks.append(news)
+    def wake(changed: bool) -> bool:
+        looks.append(changed)
         return True
 
-    lookout = Lookout(clocks, lambda: False, wake)
-    lookout.start()
+    poller = Poller(clocks, lambda: False, wake)
+    poller.start()
     until(lambda: len(looks) >= 2)
     setattr(clocks, clock, by)
     until(lambda: True in looks)
     seen = len(looks)
     until(lambda: len(looks) >= seen + 2)
     assert looks.count(True) == 1
-    lookout.close()
+    poller.close()
 
 
 def test_it_rests_while_nobody_waits() -> None:
@@ -153,18 +153,18 @@ def test_it_rests_while_nobody_waits() -> None:
     looks: list[bool] = []
     looked = threading.Event()
 
-    def wake(news: bool) -> bool:
-        looks.append(news)
+    def wake(changed: bool) -> bool:
+        looks.append(changed)
         looked.set()
         return waiting[0]
 
-    lookout = Lookout(Clocks(), lambda: True, wake)
-    lookout.start()
+    poller = Poller(Clocks(), lambda: True, wake)
+    poller.start()
     assert looked.wait(10)
-    until(lambda: lookout._rests and bool(lookout._changes._tickets))
+    until(lambda: poller._idle and bool(poller._changes._tickets))
     seen = len(looks)
     waiting[0] = True
-    lookout.start()
+    poller.start()
     until(lambda: len(looks) >= seen + 3)
-    lookout.close()
-    assert lookout._thread.join(10)
+    poller.close()
+    assert poller._thread.join(10)
