@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from .._core.clocks import Clocks
 from .._core.home import is_memory
+from ..components.sqlite.data_folder import check_file_system, explain_os_error, make_home
 from ..components.sqlite.failures import explain
-from ..components.sqlite.place import check_file_system, explain_os_error, make_home
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
 

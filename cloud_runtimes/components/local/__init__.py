@@ -14,7 +14,7 @@ from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.component import Component
-from ..sqlite.place import make_home
+from ..sqlite.data_folder import make_home
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver

@@ -12,7 +12,7 @@ from ..._core.threads import Mutex
 from ...config import ClientSettings, duration, setting
 from ...errors import ClosedError, InvalidArgumentError
 from ...spi.component import Component
-from .place import DATABASE
+from .data_folder import DATABASE
 
 if TYPE_CHECKING:
     from ...rpc._peers import Peers

@@ -22,7 +22,7 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
 from . import schema
-from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
+from .data_folder import check_emptied, check_file_system, explain_os_error, make_home, prepare
 from .failures import explain
 from .group_commit import GroupCommit
 from .notifier import Notifier

@@ -19,8 +19,8 @@ from ...spi import lock as spi
 from ...spi.flow import run_sync
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
+from .data_folder import explain_os_error
 from .notifier import Waiter
-from .place import explain_os_error
 from .write_task import WriteTask
 
 if TYPE_CHECKING:

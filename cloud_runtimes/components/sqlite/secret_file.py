@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import PermissionDeniedError
-from .place import explain_os_error
+from .data_folder import explain_os_error
 
 __all__ = ["SECRET", "home_secret", "known", "restore_secret"]
 
