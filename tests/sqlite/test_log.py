@@ -84,7 +84,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
     swept = 0
     with CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}) as client:
         client.pubsub.publish("bus", "t", 1)
-        engine = client.pubsub._driver("bus").engine
+        engine = client.pubsub._driver("bus")._engine
 
         def sweeper() -> bool:
             nonlocal swept
@@ -106,7 +106,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
 
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
-    engine = client.pubsub._driver("bus").engine
+    engine = client.pubsub._driver("bus")._engine
     end = time.monotonic() + 5
     while sweep_frames(engine, retention, group_expiry, True) and time.monotonic() < end:
         time.sleep(0.01)
@@ -329,7 +329,7 @@ def test_answers_survive_a_failed_round(
         Settled(done.token, Settlement.ACK),
         Settled(away.token, Settlement.DROP),
     ]
-    engine = client.pubsub._driver("bus").engine
+    engine = client.pubsub._driver("bus")._engine
 
     def failing(*arguments: Any) -> Any:
         raise UnavailableError("for a moment")

@@ -10,14 +10,14 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import ResourceExhaustedError, UnavailableError
+from ...errors import ResourceExhaustedError
 from ...spi import configuration as spi
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
 from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
     from .notifier import Waiter
 
@@ -75,12 +75,12 @@ class SqliteConfiguration(ConfigurationDriver):
 
     features = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
 
-    def __init__(self, component: SqliteComponent, name: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
         self._channel = channel(name)
-        self._max_value = component.settings.max_value_bytes
+        self._max_value = context.settings.max_value_bytes
 
     # -- reading ----------------------------------------------------------
 
@@ -88,9 +88,10 @@ class SqliteConfiguration(ConfigurationDriver):
         return _items(self._engine.query(op, *self._reading(selection)), selection)
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        if not 0 < len(selection.keys) <= _POINT_READS:
+            return await self._in_thread(self.get, op, selection)
         sql, parameters = self._reading(selection)
-        few = 0 < len(selection.keys) <= _POINT_READS
-        return _items(await self._engine.query_async(op, sql, parameters, inline=few), selection)
+        return _items(await self._engine.query_async(op, sql, parameters), selection)
 
     def _reading(self, selection: Selection) -> tuple[str, dict[str, Any]]:
         parameters = _place(self._name, selection)
@@ -163,8 +164,8 @@ class SqliteConfiguration(ConfigurationDriver):
         return self._task(body, 300 * len(selection.keys))
 
     def _task(self, body: Any, size: int) -> WriteTask:
-        self._component.sweeping()
-        return WriteTask(body, durable=self._component.durable, size=size, channels=(self._channel,))
+        self._context.sweeping()
+        return WriteTask(body, durable=self._context.durable, size=size, channels=(self._channel,))
 
     def _version(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Return the store's number, made if need be, and the version of its last change."""
@@ -176,90 +177,68 @@ class SqliteConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._channel, selection)
-        return source, source.first(self._engine.query(op, _SINCE, source.since(0)))
-
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._channel, selection)
-        rows = await self._engine.query_async(op, _SINCE, source.since(0), inline=False)
-        return source, source.first(rows)
+        source = _Source(self._context, self._name, selection)
+        return source, source.read_all(op)
 
 
 class _Source(ConfigurationSource):
     """What changed since the version it has seen."""
 
-    def __init__(self, component: SqliteComponent, name: str, channel: str, selection: Selection) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str, selection: Selection) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
-        self._channel = channel
         self._selection = selection
         self._keys = frozenset(selection.keys)
         self._seen = 0
         self._waiter: Waiter | None = None
 
-    def since(self, version: int) -> dict[str, Any]:
-        """Return the parameters that ask for what is newer than a version."""
-        return {**_place(self._name, self._selection), "since": version}
-
-    def first(self, rows: list[Any]) -> Update:
-        """Take the answer to ``since(0)``: all that there is."""
+    def read_all(self, op: Operation) -> Update:
+        """Return all that there is."""
+        rows = self._since(op, 0)
         self._seen = rows[0][0] if rows else 0
         return Update({key: item for key, item in self._taken(rows).items() if not item.deleted}, True)
 
     def look(self) -> Update | None:
-        if self._engine.gone is None:
-            try:
-                return self._changed()
-            except UnavailableError:
-                if self._engine.gone is None:
-                    raise
-        # its files were removed or replaced: what is there now is all that counts
-        self._engine = self._component.engine
+        return self._engine.unless_gone(self._changed, self._begin)
+
+    def _begin(self) -> Update:
+        """Read the database that is there now."""
         self.close()
-        self._waiter = None
-        return self.first(self._engine.query(Operation(_LOOK, self._name, _TIMEOUT), _SINCE, self.since(0)))
+        self._engine, self._waiter = self._context.engine, None
+        return self.read_all(self._operation())
 
     def _changed(self) -> Update | None:
-        op = Operation(_LOOK, self._name, _TIMEOUT)
+        op = self._operation()
         head = self._engine.query(op, _HEAD, {"name": self._name})
         if (head[0][0] if head else 0) == self._seen:
             return None
-        rows = self._engine.query(op, _SINCE, self.since(self._seen))
+        rows = self._since(op, self._seen)
         # tombstones it never saw are gone, or (an older copy of the file) versions went back
         if not rows or rows[0][1] > self._seen or rows[0][0] < self._seen:
-            return self.first(self._engine.query(op, _SINCE, self.since(0)))
+            return self.read_all(op)
         self._seen = rows[0][0]
         return Update(self._taken(rows), False)
+
+    def _operation(self) -> Operation:
+        return Operation(_LOOK, self._name, _TIMEOUT)
+
+    def _since(self, op: Operation, version: int) -> list[Any]:
+        return self._engine.query(op, _SINCE, {**_place(self._name, self._selection), "since": version})
 
     def _taken(self, rows: list[Any]) -> dict[str, ConfigurationItem]:
         changed = [row[2:] for row in rows if row[2] is not None and (not self._keys or row[2] in self._keys)]
         return _items(changed, self._selection)
 
     def wait(self, timeout: float, /) -> None:
-        if self._waiter is None:
-            self._waiter = self._subscribe()
-            return
-        self._waiter.wait(min(timeout, self._waiter.net))
-
-    def _subscribe(self) -> Waiter:
-        from .notifier import Waiter
-
-        try:
-            return self._engine.notifier.subscribe(self._channel)
-        except OSError:  # a folder that cannot be written: it looks by itself
-            pass
-        try:
-            return Waiter(self._engine.notifier, self._channel, None)
-        except OSError as error:
-            raise ResourceExhaustedError(
-                f"no socket to be woken by ({error.strerror}): raise the limit on open files (ulimit -n)",
-                retryable=True,
-            ) from error
+        if self._waiter is not None:
+            self._waiter.wait(timeout)
+        else:  # something may have changed before it was there: look first
+            self._waiter = self._engine.notifier.subscribe(channel(self._name))
 
     def wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.wake()
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
 
     def close(self) -> None:
         if self._waiter is not None:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..._core import fork
 from ..._core.clocks import Clocks
@@ -32,6 +32,7 @@ from .write_task import WriteTask
 
 __all__ = ["Engine", "acquire"]
 
+T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 _PRAGMAS: Final = (
@@ -359,6 +360,16 @@ class Engine:
             if _engines.get(self.path) is self:
                 del _engines[self.path]
         self._close(_LEAVING)
+
+    def unless_gone(self, call: Callable[[], T], again: Callable[[], T]) -> T:
+        """Return ``call()``, or ``again()`` once the database's files are gone, and with them what the caller had in there."""
+        if self.gone is None:
+            try:
+                return call()
+            except UnavailableError:
+                if self.gone is None:
+                    raise
+        return again()
 
     def holds(self) -> bool:
         """Tell whether what was stored by this engine is still where other processes find it."""

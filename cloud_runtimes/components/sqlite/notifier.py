@@ -1,6 +1,6 @@
 """Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the `Poller` of the engine.
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the engine's `Poller`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core.clocks import Clocks
 from ..._core.threads import Mutex
+from .data_folder import explain_os_error
 from .poller import Poller
 
 if TYPE_CHECKING:
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Notifier", "Waiter"]
 
 _MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
+_GRAIN_NS: Final = 50_000_000
 _NET: Final = 2.0
 _numbers = itertools.count()
 
 
 class Waiter:
-    """A subscriber of a channel. One thread waits; any thread may `wake` it.
-
-    Attributes:
-        net: seconds after which it should look by itself, in case a notification was lost.
-    """
+    """A subscriber of a channel. One thread waits; any thread may `wake` it."""
 
     def __init__(self, notifier: Notifier, channel: str, path: str | None) -> None:
         self._notifier = notifier
@@ -41,27 +39,21 @@ class Waiter:
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
         self._closed = False
-        self.net = _NET
-        try:
-            self._open()
-            notifier.add(self)
-        except BaseException:
-            self.close()
-            raise
+        self._open()
+        notifier.add(self)
 
     def _open(self) -> None:
         if self.path is not None:
+            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._receiver.bind(self._notifier.address(self.path))
+                receiver.bind(self._notifier.address(self.path))
                 os.chmod(self._notifier.address(self.path), 0o600)
-                self._receiver.setblocking(False)
+                receiver.setblocking(False)
+                self._receiver = receiver
                 return
-            except OSError:  # no room for the name, no such sockets: other processes are then seen by looking
-                if self._receiver is not None:
-                    self._receiver.close()
+            except OSError:  # no room for the name, say: other processes are then seen by polling
+                receiver.close()
                 self.path = None
-                self.net = 0.02
         self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
@@ -75,7 +67,6 @@ class Waiter:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             self._open()
         except OSError:  # it looks by itself, and tries again
-            self._receiver = before
             return
         if before is not None:
             before.close()
@@ -93,12 +84,12 @@ class Waiter:
             return
 
     def wait(self, timeout: float) -> bool:
-        """Return when woken (``True``) or after ``timeout`` seconds (``False``)."""
+        """Return when woken (``True``) or after ``timeout`` seconds (``False``), 2 s at most: then look, in case a notification was lost."""
         receiver = self._receiver
         assert receiver is not None
         try:
             if timeout > 0:
-                receiver.settimeout(timeout)
+                receiver.settimeout(min(timeout, _NET))
                 receiver.recv(16)
                 receiver.setblocking(False)
             while True:
@@ -106,9 +97,7 @@ class Waiter:
         except TimeoutError:
             self._renew()
             return False
-        except BlockingIOError:
-            return True
-        except OSError:  # closed under us
+        except OSError:  # nothing more, or closed under us
             return True
 
     async def wait_async(self, timeout: float) -> bool:
@@ -122,7 +111,7 @@ class Waiter:
             return True
         loop.add_reader(descriptor, _resolve, woken)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(min(timeout, _NET)):
                 await woken
         except TimeoutError:
             return False
@@ -131,18 +120,14 @@ class Waiter:
         return self.wait(0)  # takes what was sent
 
     def close(self, *, unlink: bool = True) -> None:
-        """Stop waiting."""
+        """Unsubscribe."""
         self._closed = True
         self._notifier.remove(self)
-        if self._receiver is not None:
-            self._receiver.close()
-        if self._sender is not None:
-            self._sender.close()
+        for each in (self._receiver, self._sender):
+            if each is not None:
+                each.close()
         if self.path is not None and unlink:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                return
+            _unlink(self.path)
 
 
 def _resolve(woken: asyncio.Future[None]) -> None:
@@ -156,7 +141,7 @@ class Notifier:
     Args:
         folder: of the sockets; ``None`` where no other process can wait.
         clocks: of the engine.
-        changed: tells now and then whether there may be something that nobody was notified of.
+        changed: tells now and then whether there may be a change that nobody was notified of.
     """
 
     def __init__(self, folder: Path | None, clocks: Clocks, changed: Callable[[], bool]) -> None:
@@ -171,12 +156,22 @@ class Notifier:
         self._listed = -1
 
     def subscribe(self, channel: str) -> Waiter:
-        """Return a new waiter on a channel, whose name is letters, digits and dashes."""
+        """Return a new waiter on a channel, whose name is letters, digits and dashes.
+
+        Raises:
+            ResourceExhaustedError: the process has too many files open.
+        """
         path = None
         if self._folder is not None:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = str(self._folder / f"{channel}.{os.getpid()}-{next(_numbers)}")
-        return Waiter(self, channel, path)
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                path = str(self._folder / f"{channel}.{os.getpid()}-{next(_numbers)}")
+            except OSError:  # a folder that cannot be written: it is woken by the poller
+                pass
+        try:
+            return Waiter(self, channel, path)
+        except OSError as error:
+            raise explain_os_error(error, self._folder or Path("a socket")) from error
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter to its channel."""
@@ -216,7 +211,7 @@ class Notifier:
             for name in self._list():
                 channel, _, owner = name.rpartition(".")
                 if channel in channels and not owner.startswith(mine):
-                    self._notify_other(name)
+                    self._notify_other(str(self._folder / name))
 
     def _list(self) -> list[str]:
         """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
@@ -225,21 +220,16 @@ class Notifier:
             changed = os.stat(self._folder).st_mtime_ns
             if changed != self._listed:
                 self._listing = os.listdir(self._folder)
-                self._listed = changed if time.time_ns() - changed > 50_000_000 else -1
+                self._listed = changed if time.time_ns() - changed > _GRAIN_NS else -1
         except OSError:
             return []
         return self._listing
 
-    def _notify_other(self, name: str) -> None:
-        path = str(self._folder / name) if self._folder is not None else name
+    def _notify_other(self, path: str) -> None:
         try:
             self.send(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            # its owner died without unlinking
-            try:
-                os.unlink(path)
-            except OSError:
-                return
+            _unlink(path)  # its owner died without doing so
         except OSError:
             return
 
@@ -264,16 +254,13 @@ class Notifier:
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         return f"/proc/self/fd/{self._descriptor}/{os.path.basename(path)}"
 
-    def close(self) -> None:
-        """Close everything."""
-        self._close(unlink=True)
-
     def forked(self) -> None:
-        """In a forked child: let go of the parent's sockets without taking them down."""
+        """In a forked child: let go of the parent's sockets without removing them."""
         self._lock = Mutex()
-        self._close(unlink=False)
+        self.close(unlink=False)
 
-    def _close(self, *, unlink: bool) -> None:
+    def close(self, *, unlink: bool = True) -> None:
+        """Close everything."""
         if self._poller is not None:
             self._poller.close()
         for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
@@ -287,3 +274,10 @@ class Notifier:
                 os.close(self._descriptor)
             self._sender = self._descriptor = None
         self._listed = -1
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
