@@ -64,7 +64,7 @@ def test_readers_that_many_calls_left_are_let_go(client: CloudRuntimesClient) ->
         assert all(len(keys) == 100 for keys in pool.map(read, range(64)))
     # of 64 readers there would be two each, of the database and its log
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * 32
-    while len(engine._readers) > 4:
+    while len(engine._readers.idle) > 4:
         engine._sweep()  # the writer thread does, every half minute
     assert client.state.get("store", "k1") == 1
 
@@ -73,10 +73,10 @@ def test_more_readers_than_that_are_made_for_long_queries(client: CloudRuntimesC
     client.state.save("store", "k", 1)
     engine = engine_of(client)
     assert engine.query(None, "SELECT 1")
-    taken = [engine._readers.pop()]
-    taken += [engine._reader() for _ in range(15)]
+    taken = [engine._readers.idle.pop()]
+    taken += [engine._readers.open() for _ in range(15)]
     assert client.state.get("store", "k") == 1
-    engine._readers.extend(taken)
+    engine._readers.idle.extend(taken)
     assert client.state.get("store", "k") == 1
 
 

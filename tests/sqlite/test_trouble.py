@@ -349,8 +349,8 @@ def test_closing_does_not_wait_for_a_sweep_that_waits_for_it(
         begun.set()
         while not engine._closed:
             time.sleep(0.001)
-        while engine._readers:
-            engine._readers.pop().close()
+        while engine._readers.idle:
+            engine._readers.idle.pop().close()
         try:
             engine.query(None, "SELECT 1")
         except ClosedError:

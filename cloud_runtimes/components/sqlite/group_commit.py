@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
 from ..._core.heap import keep_freed
-from ..._core.logs import logger
+from ..._core.logs import logger, repeated
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
+from .connections import keep_forever
 from .failures import explain
+from .log import insert_frames
 from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
 
@@ -26,9 +27,6 @@ __all__ = ["GroupCommit"]
 
 MAX_TASKS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
-_COLUMNS: Final = 5
-_KEPT: Final = 64 * 1024
-_UNBOUND: Final = object()
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -127,55 +125,25 @@ class GroupCommit:
         return bool(self.mutex._is_owned())
 
     def _wait(self, task: WriteTask, op: Operation) -> None:
-        """Leave the task to the writer thread and wait for it."""
+        """Leave a task to the writer thread and wait for it."""
         if self._thread.is_current():
             raise UnavailableError(
                 f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
                 retryable=False,
             )
-        done = task.done = threading.Lock()
-        done.acquire()
+        task.done = threading.Lock()
+        task.done.acquire()
         self._put(task)
-        remaining = op.remaining()
-        if not done.acquire(timeout=-1 if remaining is None else remaining):
-            if task.take():
-                raise op.timed_out(f"the turn to write {self._path}")
-            # it has begun, so it ends with the commit: a moment more tells how
-            if not done.acquire(timeout=task.grace):
-                raise op.timed_out(f"the disk of {self._path}", maybe_applied=True)
+        task.wait(op, self._path)
 
     async def run_async(self, task: WriteTask, op: Operation) -> Any:
-        """Asynchronous `run`: never waits on the loop's thread."""
+        """Asynchronous `run`; always by the writer thread."""
         import asyncio
 
-        loop = task.loop = asyncio.get_running_loop()
-        future = task.future = loop.create_future()
-        timer = None
-        if op.deadline is not None:
-            timer = loop.call_later(max(0.0, op.deadline - monotonic()), self._expire, task, op)
+        task.loop = asyncio.get_running_loop()
+        task.future = task.loop.create_future()
         self._put(task)
-        try:
-            return await future
-        except asyncio.CancelledError as error:
-            mark_interrupted(error, not task.take())
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _expire(self, task: WriteTask, op: Operation) -> None:
-        future = task.future
-        if future is None or future.done():
-            return
-        if task.take():
-            future.set_exception(op.timed_out(f"the turn to write {self._path}"))
-        elif task.loop is not None:
-            # it has begun, so it ends with the commit: a moment more tells how
-            task.loop.call_later(task.grace, self._give_up, task, op)
-
-    def _give_up(self, task: WriteTask, op: Operation) -> None:
-        if task.future is not None and not task.future.done():
-            task.future.set_exception(op.timed_out(f"the disk of {self._path}", maybe_applied=True))
+        return await task.wait_async(op, self._path)
 
     def submit(self, task: WriteTask) -> None:
         """Hand a task to the writer thread and do not wait; its error is logged."""
@@ -258,7 +226,7 @@ class GroupCommit:
             return
         try:
             if all(task.rows is not None for task in tasks):
-                _insert(connection, [row for task in tasks for row in task.rows or ()])
+                insert_frames(connection, [row for task in tasks for row in task.rows or ()])
             elif len(tasks) == 1 and tasks[0].single and tasks[0].body is not None:
                 tasks[0].result = tasks[0].body(connection)
             else:
@@ -294,7 +262,7 @@ class GroupCommit:
         """Run one task of several; its failure is its own, unless SQLite gave up the whole transaction."""
         task.error = None
         if task.rows is not None:
-            _insert(connection, task.rows)
+            insert_frames(connection, task.rows)
             return
         assert task.body is not None
         guarded = not task.single and not alone
@@ -429,6 +397,33 @@ class GroupCommit:
         self._ended = True
         self._drain()
 
+    def close_connections(
+        self, readers: Sequence[sqlite3.Connection], timeout: float | None, checkpoint: Callable[[], bool]
+    ) -> None:
+        """Close all, under the write lock: the last one to close checkpoints and deletes the log, never beside another writer."""
+        end = None if timeout is None else monotonic() + timeout
+        connections = (*readers, self.connection)
+        if self.is_inside() or not self.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            repeated(
+                f"close {self._path}", "%s: a write is still waiting for its turn; left open to the end", self._path
+            )
+            for connection in connections:
+                keep_forever(connection)
+            return
+        # whoever holds the write lock so long has the file open, so that nothing of ours is the last
+        while not (entered := self._write_lock.try_acquire()) and (end is None or monotonic() < end):
+            sleep(0.005)
+        try:
+            if entered and checkpoint():
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for connection in connections:
+                connection.close()
+        finally:
+            if entered:
+                self._write_lock.release()
+            self._write_lock.close()
+            self.mutex.release()
+
     def _drain(self) -> None:
         """Refuse what was not begun when it was closed."""
         while True:
@@ -441,38 +436,6 @@ class GroupCommit:
                 self._finish([task])
 
 
-def _insert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
-    """Store frames by one statement, so that the GIL is handed over once.
-
-    It is one of a few, of 1, 2, 4, 8 … rows, filled up with empty ones: `sqlite3` keeps statements, and each keeps what was bound last until something else is.
-    """
-    size = 1 << (len(rows) - 1).bit_length()
-    parameters = [field for row in rows for field in row]
-    parameters += [None] * (_COLUMNS * (size - len(rows)) + 1)
-    connection.execute(_insertion(size), parameters)
-    if sum(len(row[-1]) for row in rows) > _KEPT:
-        parameters = [None] * (_COLUMNS * size)
-        try:
-            # what cannot be bound comes last: all else is bound anew, and nothing is run
-            connection.execute(_insertion(size), [*parameters, _UNBOUND])
-        except sqlite3.Error:
-            pass
-
-
-@cache
-def _insertion(rows: int) -> str:
-    values = ",".join(["(?,?,?,?,?)"] * rows)
-    return (
-        "INSERT INTO frames (topic, count, size, created, body)"
-        f" SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL AND ? IS NULL"
-    )
-
-
 def _resolve(tasks: list[WriteTask]) -> None:
     for task in tasks:
-        future = task.future
-        if future is not None and not future.done():
-            if task.error is not None:
-                future.set_exception(task.error)
-            else:
-                future.set_result(task.result)
+        task.resolve()

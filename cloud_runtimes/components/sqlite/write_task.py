@@ -1,11 +1,14 @@
-"""One write of a database, as it waits for its commit batch."""
+"""One write of a database, and how its caller waits for it."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from ...spi.operation import Operation, mark_interrupted
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,7 +25,7 @@ class WriteTask:
         single: the body is one statement, so that its failure leaves nothing behind.
         rows: instead of a body: rows of ``frames``, stored together with those of other such tasks.
         size: bytes it writes, roughly.
-        channels: those to notify once it is committed.
+        channels: those to notify once it is committed; the body may set them.
     """
 
     __slots__ = (
@@ -72,10 +75,60 @@ class WriteTask:
         return True
 
     def give_back(self) -> None:
-        """Make a task that was taken and then not applied free again."""
+        """Make a task that was taken and not applied free again."""
         self._token = [None]
 
     @property
     def grace(self) -> float:
-        """Seconds that a task under way may take beyond its deadline: almost always it ends at once, later with much data."""
+        """Seconds that a task under way may take beyond its deadline. It ends with the commit, so a moment more mostly tells how."""
         return 0.1 + self.size / (2 * 1024 * 1024)
+
+    # -- waiting ----------------------------------------------------------
+
+    def wait(self, op: Operation, path: str) -> None:
+        """Wait for the writer thread, at most to the deadline; withdraws the task if it has not begun by then."""
+        assert self.done is not None
+        remaining = op.remaining()
+        if not self.done.acquire(timeout=-1 if remaining is None else remaining):
+            if self.take():
+                raise op.timed_out(f"the turn to write {path}")
+            if not self.done.acquire(timeout=self.grace):
+                raise op.timed_out(f"the disk of {path}", maybe_applied=True)
+
+    async def wait_async(self, op: Operation, path: str) -> Any:
+        """Asynchronous `wait`; returns the result."""
+        import asyncio
+
+        assert self.future is not None
+        assert self.loop is not None
+        timer = None
+        if op.deadline is not None:
+            timer = self.loop.call_later(max(0.0, op.deadline - monotonic()), self._expire, op, path)
+        try:
+            return await self.future
+        except asyncio.CancelledError as error:
+            mark_interrupted(error, not self.take())
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, op: Operation, path: str) -> None:
+        if self.future is None or self.future.done() or self.loop is None:
+            return
+        if self.take():
+            self.future.set_exception(op.timed_out(f"the turn to write {path}"))
+        else:
+            self.loop.call_later(self.grace, self._give_up, op, path)
+
+    def _give_up(self, op: Operation, path: str) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(op.timed_out(f"the disk of {path}", maybe_applied=True))
+
+    def resolve(self) -> None:
+        """Hand the outcome to the caller's future; in its loop."""
+        if self.future is not None and not self.future.done():
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
