@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.group_commit import GroupCommit
+from cloud_runtimes.components.sqlite.batches import Batches
 from cloud_runtimes.errors import DeadlineExceededError
 
 pytestmark = pytest.mark.process
@@ -152,8 +152,8 @@ def test_two_loops_share_a_client(client: CloudRuntimesClient) -> None:
 def test_callers_at_once_share_commits_and_hops(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client.state.save("store", "k", 0)
     sizes: list[int] = []
-    commit = GroupCommit._commit
-    monkeypatch.setattr(GroupCommit, "_commit", lambda self, tasks: (sizes.append(len(tasks)), commit(self, tasks))[1])
+    commit = Batches.commit
+    monkeypatch.setattr(Batches, "commit", lambda self, tasks: (sizes.append(len(tasks)), commit(self, tasks))[1])
 
     async def run() -> int:
         hops = 0

@@ -163,7 +163,7 @@ def test_a_grant_is_synced_though_the_store_is_relaxed(home: Path, monkeypatch: 
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "relaxed")
     with CloudRuntimesClient() as client:
         client.state.save("s", "k", 1)
-        commits = client.state._driver("s")._engine._group_commit
+        commits = client.state._driver("s")._engine._group_commit._batches
         assert commits._synchronous is False
         lease = client.lock.try_lock("locks", "r")
         assert lease is not None

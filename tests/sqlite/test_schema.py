@@ -84,7 +84,7 @@ def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.Mon
 
     make(path, 1)
     before = path.read_bytes()
-    monkeypatch.setattr("cloud_runtimes.components.sqlite.engine.WriteLock", refuse)
+    monkeypatch.setattr("cloud_runtimes.components.sqlite.connections.WriteLock", refuse)
     with CloudRuntimesClient() as client:
         assert client.state.get("store", "k") == 5
         for call in (client.configuration.get_configuration, client.configuration.subscribe_configuration):

@@ -254,7 +254,9 @@ def test_a_folder_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_home_is_private(home: Path, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
-    with client.pubsub.subscribe("bus", "t"):
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert sub.receive(0.2) is None
+        assert list((home / "wake").iterdir())
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE((home / "wake").stat().st_mode) == 0o700
         assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in (home / "wake").iterdir())

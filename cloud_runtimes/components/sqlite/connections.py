@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from . import schema
-from .data_folder import prepare
+from .data_folder import check_file_system, explain_os_error, make_home, prepare
 from .watch import Watch
 from .write_lock import WriteLock
 
@@ -71,8 +71,18 @@ def open_memory() -> sqlite3.Connection:
     return connection
 
 
-def open_file(path: str, write_lock: WriteLock, op: Operation | None) -> tuple[sqlite3.Connection, Watch]:
-    """Open a database for writing, making and migrating it if need be. Closes the lock if that fails."""
+def open_file(path: str, op: Operation | None) -> tuple[sqlite3.Connection, WriteLock, Watch]:
+    """Open a database for writing, making and migrating it if need be.
+
+    Raises:
+        PermissionDeniedError: it cannot be written, perhaps read.
+    """
+    make_home(Path(path).parent)
+    check_file_system(Path(path).parent)
+    try:
+        write_lock = WriteLock(path)
+    except OSError as error:
+        raise explain_os_error(error, Path(path)) from error
     connection = None
     try:
         # asked again and again, since a wait for the write lock cannot be given up
@@ -93,7 +103,7 @@ def open_file(path: str, write_lock: WriteLock, op: Operation | None) -> tuple[s
         write_lock.database = os.stat(path).st_ino
         watch = Watch(path)
         write_lock.release()
-        return connection, watch
+        return connection, write_lock, watch
     except BaseException:
         write_lock.try_acquire()  # another holder has the file open, so that ours is not the last to close it
         if connection is not None:

@@ -21,7 +21,7 @@ from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, Un
 from ...spi.operation import Operation
 from . import schema
 from .connections import Readers, keep_forever, open_file, open_memory
-from .data_folder import check_emptied, check_file_system, explain_os_error, make_home
+from .data_folder import check_emptied, explain_os_error
 from .failures import explain
 from .group_commit import GroupCommit
 from .notifier import Notifier
@@ -129,18 +129,14 @@ class Engine:
                 self._lock.release()
 
     def _open_file(self, op: Operation | None) -> None:
-        make_home(Path(self.path).parent)
-        check_file_system(Path(self.path).parent)
         try:
-            write_lock = WriteLock(self.path)
-        except OSError as error:
-            refusal = explain_os_error(error, Path(self.path))
-            if isinstance(refusal, PermissionDeniedError) and os.path.exists(self.path):
-                self._open_read_only()
-                return
-            raise refusal from error
-        connection, watch = open_file(self.path, write_lock, op)
-        self._set_open(connection, write_lock, watch)
+            connection, write_lock, watch = open_file(self.path, op)
+        except PermissionDeniedError:
+            if not os.path.exists(self.path):
+                raise
+            self._open_read_only()
+        else:
+            self._set_open(connection, write_lock, watch)
 
     def _set_open(
         self, connection: sqlite3.Connection | None, write_lock: WriteLock | NoWriteLock, watch: Watch | None
@@ -219,18 +215,18 @@ class Engine:
             self._group_commit = None
             readers = self._readers.take_all()
             if group_commit is not None:
-                group_commit.close_connections(readers, timeout, self._is_log_left)
-                if self._watch is not None:
-                    self._watch.closed()
+                watch = self._watch
+                # where the files went away, what the log holds is saved
+                group_commit.close_connections(
+                    readers, timeout, lambda: self.gone is not None and watch is not None and watch.log_is_ours()
+                )
+                if watch is not None:
+                    watch.closed()
             else:
                 for connection in readers:
                     connection.close()
             self._write_lock = NoWriteLock()
         self.notifier.close()
-
-    def _is_log_left(self) -> bool:
-        """Tell whether the files went away, and left what the log holds to be saved."""
-        return self.gone is not None and self._watch is not None and self._watch.log_is_ours()
 
     # -- files that went away ---------------------------------------------
 
@@ -363,6 +359,7 @@ class Engine:
     # -- writing ----------------------------------------------------------
 
     def _opened(self, op: Operation | None = None) -> GroupCommit:
+        """Return the write side, opened now."""
         self.open(op)
         if self._group_commit is None and self._can_be_written():
             self._reopen(op)

@@ -15,11 +15,10 @@ from typing import Any, Final
 from ..._core.heap import keep_freed
 from ..._core.logs import logger, repeated
 from ..._core.threads import Background, Mutex
-from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
+from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
+from .batches import Batches
 from .connections import keep_forever
-from .failures import explain
-from .log import insert_frames
 from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
 
@@ -27,8 +26,6 @@ __all__ = ["GroupCommit"]
 
 MAX_TASKS: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
-_IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
-_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class GroupCommit:
@@ -38,7 +35,7 @@ class GroupCommit:
         connection: for writing only, autocommit; nobody else uses it.
         write_lock: excludes other processes.
         path: for messages.
-        gone: returns the error to refuse with where the database's files are not in their places any more.
+        gone: see `Batches`.
         notify: wakes waiters on the channels of committed tasks.
         sweep: called now and then on the writer thread, between commit batches; returns seconds until the next time.
     """
@@ -63,14 +60,9 @@ class GroupCommit:
         self._tasks: SimpleQueue[WriteTask | None] = SimpleQueue()
         self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = self._ended = False
-        self._synchronous: bool | None = None
         self._version: int | None = None
-        # held while SQLite works, so that a fork can wait for its end
-        self.working = Mutex()
-        # what an interrupted caller needs to know: whether its task was being written, and how far that was
-        self._writing: WriteTask | None = None
-        self._stage = _IDLE
-        self._changes = 0
+        self._batches = Batches(connection, path, gone)
+        self.working = self._batches.working
         # the writer thread has tasks in hand: callers queue behind it, or one thread would take every batch
         self._busy = False
         keep_freed(MAX_BYTES)
@@ -111,11 +103,10 @@ class GroupCommit:
         if self._tasks.empty() and not self._closed and self._write_lock.try_acquire():
             task.take()
             try:
-                self._commit([task])
+                self._batches.commit([task])
                 done = True
             except sqlite3.OperationalError:  # a stranger has the database locked
                 task.give_back()
-            self._stage = _DONE if done else _IDLE
             self._write_lock.release()
         self.mutex.release()
         return done
@@ -133,7 +124,7 @@ class GroupCommit:
             )
         task.done = threading.Lock()
         task.done.acquire()
-        self._put(task)
+        self.submit(task)
         task.wait(op, self._path)
 
     async def run_async(self, task: WriteTask, op: Operation) -> Any:
@@ -142,12 +133,8 @@ class GroupCommit:
 
         task.loop = asyncio.get_running_loop()
         task.future = task.loop.create_future()
-        self._put(task)
+        self.submit(task)
         return await task.wait_async(op, self._path)
-
-    def submit(self, task: WriteTask) -> None:
-        """Hand a task to the writer thread and do not wait; its error is logged."""
-        self._put(task)
 
     def others_wrote(self) -> bool:
         """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
@@ -165,7 +152,8 @@ class GroupCommit:
         before, self._version = self._version, version
         return bool(version != before)
 
-    def _put(self, task: WriteTask) -> None:
+    def submit(self, task: WriteTask) -> None:
+        """Hand a task to the writer thread and do not wait; its error is logged."""
         if self._closed:
             raise self._gone() or ClosedError(f"{self._path} is closed")
         self._tasks.put(task)
@@ -176,7 +164,7 @@ class GroupCommit:
     def _heal(self, task: WriteTask, error: BaseException) -> None:
         """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
         if self.is_inside():
-            if not self._applied(task):
+            if not self._batches.applied(task):
                 task.give_back()
             self._write_lock.reset()
             self.mutex.release()
@@ -203,114 +191,6 @@ class GroupCommit:
             if task is None:  # the end mark, for after this commit batch
                 self._tasks.put(None)
                 return tasks
-
-    def _commit(self, tasks: list[WriteTask]) -> None:
-        """Run tasks in one transaction; sets their results and errors.
-
-        Raises:
-            sqlite3.OperationalError: locked by a stranger; nothing was applied.
-        """
-        with self.working:
-            self._commit_tasks(tasks)
-
-    def _commit_tasks(self, tasks: list[WriteTask]) -> None:
-        connection = self.connection
-        if connection.in_transaction:  # left by an interrupted call whose cleaning was interrupted too
-            connection.execute("ROLLBACK")
-        durable = any(task.durable for task in tasks)
-        if durable is not self._synchronous:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._synchronous = durable
-        self._stage, self._changes, self._writing = _STATEMENT, connection.total_changes, tasks[0]
-        if self._refused(tasks):
-            return
-        try:
-            if all(task.rows is not None for task in tasks):
-                insert_frames(connection, [row for task in tasks for row in task.rows or ()])
-            elif len(tasks) == 1 and tasks[0].single and tasks[0].body is not None:
-                tasks[0].result = tasks[0].body(connection)
-            else:
-                self._stage = _TRANSACTION
-                connection.execute("BEGIN IMMEDIATE")
-                for task in tasks:
-                    self._step(connection, task, alone=len(tasks) == 1)
-                if self._refused(tasks):  # it may have taken a while
-                    self._rollback()
-                    return
-                self._stage = _COMMIT
-                connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self._rollback()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
-                raise
-            self._fail(tasks, error)
-        except Exception as error:
-            self._rollback()
-            self._fail(tasks, error)
-
-    def _refused(self, tasks: list[WriteTask]) -> bool:
-        """Refuse to write to files that nobody else would find."""
-        error = self._gone()
-        if error is None:
-            return False
-        for task in tasks:
-            task.error = error
-            error = self._gone()  # an exception each: its caller may change it
-        return True
-
-    def _step(self, connection: sqlite3.Connection, task: WriteTask, alone: bool) -> None:
-        """Run one task of several; its failure is its own, unless SQLite gave up the whole transaction."""
-        task.error = None
-        if task.rows is not None:
-            insert_frames(connection, task.rows)
-            return
-        assert task.body is not None
-        guarded = not task.single and not alone
-        if guarded:
-            connection.execute("SAVEPOINT task")
-        try:
-            task.result = task.body(connection)
-        except Exception as error:
-            if alone or not connection.in_transaction:
-                raise
-            if guarded:
-                connection.execute("ROLLBACK TO task")
-            task.error = self._explained(error)
-        if guarded:
-            connection.execute("RELEASE task")
-
-    def _rollback(self) -> None:
-        """Undo an open transaction, if there is one."""
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
-
-    def _committed(self) -> bool:
-        """Tell whether the write of a task alone, wherever it was interrupted, is in the file."""
-        if self.connection.in_transaction:
-            return False
-        if self._stage == _STATEMENT:
-            return self.connection.total_changes != self._changes
-        return self._stage in (_COMMIT, _DONE)
-
-    def _applied(self, task: WriteTask) -> bool:
-        """Tell whether an interrupted write of a task alone was committed; if not, undo it."""
-        applied = self._writing is task and self._committed()
-        self._rollback()
-        return applied
-
-    def _explained(self, error: Exception) -> Exception:
-        if isinstance(error, sqlite3.Error):
-            explained = explain(error, self._path)
-            explained.__cause__ = error
-            return explained
-        return error
-
-    def _fail(self, tasks: list[WriteTask], error: Exception) -> None:
-        for task in tasks:  # an exception each: its caller may change it
-            task.error = self._explained(error)
-            if task.error is error and len(tasks) > 1:
-                task.error = InternalError(f"writing to {self._path} failed: {type(error).__name__}: {error}")
-                task.error.__cause__ = error
 
     def _finish(self, tasks: list[WriteTask]) -> None:
         """Tell the callers; the futures of one loop in one hop."""
@@ -372,13 +252,13 @@ class GroupCommit:
         pause = 0.001
         while tasks:
             try:
-                self._commit(tasks)
+                self._batches.commit(tasks)
                 self._finish(tasks)
                 return
             except sqlite3.OperationalError as error:
                 # a stranger without manners holds the database: ask again, and let callers withdraw meanwhile
                 if self._closed:
-                    self._fail(tasks, error)
+                    self._batches.fail(tasks, error)
                     self._finish(tasks)
                     return
                 for each in tasks:
