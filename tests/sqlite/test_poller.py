@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite.poller import EVERY, Poller
 
 
@@ -94,60 +93,6 @@ def test_other_processes_are_noticed_without_a_notification(home: Path, client: 
     assert not commits.others_wrote()
 
 
-@pytest.mark.process
-def test_a_socket_that_was_removed_is_made_again(
-    home: Path, client: CloudRuntimesClient, start: Callable[..., Any]
-) -> None:
-    client.configuration.save_configuration("app", {"k": "1"})
-    with client.configuration.subscribe_configuration("app", ["k"]) as sub:
-        assert sub.receive(10)
-        until(lambda: (home / "wake").is_dir() and any((home / "wake").iterdir()))
-        for each in (home / "wake").iterdir():
-            each.unlink()  # nobody can notify it
-        child = start("configure", 1).ready()
-        child.go()
-        changed = sub.receive(30)
-        assert changed is not None
-        assert changed["k"].value == "0"
-        until(lambda: any((home / "wake").iterdir()))  # it can be notified again
-
-
-class JumpingClocks(Clocks):
-    """Clocks of a machine that was suspended, or whose wall clock was set."""
-
-    __slots__ = ("boot", "wall")
-
-    def __init__(self) -> None:
-        self.boot = self.wall = 0
-
-    def boot_ms(self) -> int:
-        return super().boot_ms() + self.boot
-
-    def wall_ms(self) -> int:
-        return super().wall_ms() + self.wall
-
-
-@pytest.mark.parametrize("clock", ["boot", "wall"])
-@pytest.mark.parametrize("by", [-5000, 5000])
-def test_a_clock_that_jumps_wakes_all(clock: str, by: int) -> None:
-    clocks = JumpingClocks()
-    looks: list[bool] = []
-
-    def wake(changed: bool) -> bool:
-        looks.append(changed)
-        return True
-
-    poller = Poller(clocks, lambda: False, wake)
-    poller.start()
-    until(lambda: len(looks) >= 2)
-    setattr(clocks, clock, by)
-    until(lambda: True in looks)
-    seen = len(looks)
-    until(lambda: len(looks) >= seen + 2)
-    assert looks.count(True) == 1
-    poller.close()
-
-
 def test_it_rests_while_nobody_waits() -> None:
     waiting = [False]
     looks: list[bool] = []
@@ -158,7 +103,7 @@ def test_it_rests_while_nobody_waits() -> None:
         looked.set()
         return waiting[0]
 
-    poller = Poller(Clocks(), lambda: True, wake)
+    poller = Poller(lambda: True, wake)
     poller.start()
     assert looked.wait(10)
     until(lambda: poller._idle and bool(poller._changes._tickets))

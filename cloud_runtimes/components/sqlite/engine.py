@@ -79,7 +79,7 @@ class Engine:
         self.read_only = False
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
-        self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", clocks, self._changed)
+        self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", self._changed)
         self._readers = Readers(path)
         self._lock = self._readers.lock
         self._group_commit: GroupCommit | None = None

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..._core.clocks import Clocks
 from ..._core.threads import Mutex
 from .data_folder import explain_os_error
 from .poller import Poller
@@ -38,7 +37,6 @@ class Waiter:
         self.path = path
         self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
-        self._closed = False
         self._open()
         notifier.add(self)
 
@@ -57,21 +55,6 @@ class Waiter:
         self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
-
-    def _renew(self) -> None:
-        """Make its socket again, if somebody has removed it."""
-        if self._closed or self.path is None or os.path.exists(self.path):
-            return
-        before = self._receiver
-        try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            self._open()
-        except OSError:  # it looks by itself, and tries again
-            return
-        if before is not None:
-            before.close()
-        if self._closed:  # meanwhile
-            self.close()
 
     def wake(self) -> None:
         """Wake it. A call before the wait counts."""
@@ -95,7 +78,6 @@ class Waiter:
             while True:
                 receiver.recv(16)
         except TimeoutError:
-            self._renew()
             return False
         except OSError:  # nothing more, or closed under us
             return True
@@ -121,7 +103,6 @@ class Waiter:
 
     def close(self, *, unlink: bool = True) -> None:
         """Unsubscribe."""
-        self._closed = True
         self._notifier.remove(self)
         for each in (self._receiver, self._sender):
             if each is not None:
@@ -140,13 +121,12 @@ class Notifier:
 
     Args:
         folder: of the sockets; ``None`` where no other process can wait.
-        clocks: of the engine.
         changed: tells now and then whether there may be a change that nobody was notified of.
     """
 
-    def __init__(self, folder: Path | None, clocks: Clocks, changed: Callable[[], bool]) -> None:
+    def __init__(self, folder: Path | None, changed: Callable[[], bool]) -> None:
         self._folder = folder
-        self._poller = None if folder is None else Poller(clocks, changed, self._wake_all)
+        self._poller = None if folder is None else Poller(changed, self._wake_all)
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
         self._sender: socket.socket | None = None
