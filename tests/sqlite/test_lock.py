@@ -344,24 +344,24 @@ def test_renewal_goes_on_after_errors(
 
     monkeypatch.setattr(driver, "renew", failing)
     with client.lock.hold("locks", "r", expiry=30, renew=False) as lease:
-        keeper = client.lock._keeper
-        keeper._leases[id(lease)] = weakref.ref(lease)  # without its thread, which would look too
-        assert keeper._look() == pytest.approx(10.0)
+        renewer = client.lock._renewer
+        renewer._leases[id(lease)] = weakref.ref(lease)  # without its thread, which would look too
+        assert renewer._renew_due() == pytest.approx(10.0)
         assert calls == []
         now[0] += 10.5
-        assert keeper._look() == pytest.approx(1.0)  # tried again soon
+        assert renewer._renew_due() == pytest.approx(1.0)  # tried again soon
         now[0] += 1.0
-        keeper._look()
+        renewer._renew_due()
         now[0] += 1.0
-        assert keeper._look() == pytest.approx(10.0)
+        assert renewer._renew_due() == pytest.approx(10.0)
         assert len(calls) == 3
         now[0] += 29.0
         lease.check()
         now[0] += 0.5
-        keeper._look()
+        renewer._renew_due()
         lease.check()
         now[0] += 30.0
-        assert keeper._look() is None  # too late: it is lost, and not renewed any more
+        assert renewer._renew_due() is None  # too late: it is lost, and not renewed any more
         assert len(calls) == 4
         assert lease.lost
         with pytest.raises(LeaseLostError):
@@ -424,10 +424,10 @@ def test_one_thread_renews_all(client: CloudRuntimesClient) -> None:
 def test_what_nobody_has_is_not_renewed(client: CloudRuntimesClient) -> None:
     hold = client.lock.hold("locks", "r", expiry=60)
     hold.__enter__()
-    assert client.lock._keeper._look() is not None
+    assert client.lock._renewer._renew_due() is not None
     del hold
     end = time.monotonic() + 10
-    while client.lock._keeper._look() is not None:  # the renewing thread may be looking at it just now
+    while client.lock._renewer._renew_due() is not None:  # the renewing thread may be looking at it just now
         assert time.monotonic() < end
 
 
