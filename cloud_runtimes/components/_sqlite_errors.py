@@ -22,7 +22,7 @@ from ..spi.operation import out_of_files
 __all__ = ["explain"]
 
 _FILES: Final = 6
-"""The database, its journal, its log, the index of that, and the two of the gate."""
+"""The database, its journal, its log, the index of that, and the two of the write lock."""
 
 
 def _cannot_open_files() -> CloudRuntimesError | None:

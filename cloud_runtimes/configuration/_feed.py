@@ -1,6 +1,6 @@
-"""The thread of a subscription: between a `ConfigurationSource` and those who take what changed.
+"""The thread of a subscription, between a `ConfigurationSource` and those who take what changed.
 
-It keeps what there is (`current`) and what was handed out; a taker gets the difference. So changes coalesce by themselves, and whatever a reconnect brings, old or new, the last value is what arrives.
+It keeps what there is (`current`) and what was handed out; a taker gets the difference. So changes coalesce, and the last value arrives whatever a reconnect brings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IDLE: Final = 5.0
 """Seconds between looks, where the source does not want more of them."""
 _MAX_BACKOFF: Final = 1.0
 
-# sources that a forked child inherited: what they hold is the parent's and must not be let go here
+# sources that a forked child inherited: what they hold is the parent's and must not be released here
 _inherited: list[Any] = []
 
 
@@ -62,7 +62,7 @@ class Feed:
         self._thread = Background(self._run, "cloud-runtimes-subscription")
 
     def start(self) -> None:
-        """Start the thread; again after an interrupted start."""
+        """Start the thread."""
         self._thread.start()
 
     def current(self) -> Items:
@@ -100,38 +100,32 @@ class Feed:
                 return None
 
     def _difference(self) -> Items | None:
-        """Hand out what takers do not know yet; ``None``: there is nothing. The first time it is never nothing, but perhaps empty."""
+        """Hand out what takers do not know yet; ``None``: nothing. The first time it is a dict, perhaps an empty one."""
         if not self._fresh and self._begun:
             return None
         found: Items = {}
-        begun = self._begun
-        try:
-            with self._lock:
-                if self._closing:
-                    return None
-                for key in sorted(self._fresh):
-                    now, known = self._current.get(key), self._known.get(key)
-                    if now is None and known is not None:
-                        found[key] = ConfigurationItem(key, "", None, known.group, known.label, deleted=True)
-                    elif now is not None and now != known:
-                        found[key] = now
-                self._fresh.clear()
-                if not found and self._begun:
-                    return None
-                self._begun = True
-                for key, item in found.items():
-                    if item.deleted:
-                        del self._known[key]
-                    else:
-                        self._known[key] = item
-            return found
-        except BaseException:  # an interrupt: nobody has got it
-            self.give_back(found)
-            self._begun = begun
-            raise
+        with self._lock:
+            if self._closing:
+                return None
+            for key in sorted(self._fresh):
+                now, known = self._current.get(key), self._known.get(key)
+                if now is None and known is not None:
+                    found[key] = ConfigurationItem(key, "", None, known.group, known.label, deleted=True)
+                elif now is not None and now != known:
+                    found[key] = now
+            self._fresh.clear()
+            if not found and self._begun:
+                return None
+            self._begun = True
+            for key, item in found.items():
+                if item.deleted:
+                    del self._known[key]
+                else:
+                    self._known[key] = item
+        return found
 
     def give_back(self, items: Items) -> None:
-        """Have items handed out again, or what has become of them since: their taker could not keep them."""
+        """Hand items out again, or what has become of them since, because their handler failed."""
         with self._lock:
             for key, item in items.items():
                 if item.deleted:

@@ -260,7 +260,7 @@ class ConfigurationService(Service):
         subscription = ConfigurationSubscription(self, feed, handler)
         try:
             subscription._start(loop)
-        except BaseException:  # nobody gets it: its threads end by themselves
+        except BaseException:  # the client's loop is closed, say: nobody gets it
             self._client._handles.discard(subscription)
             feed.stop()
             raise

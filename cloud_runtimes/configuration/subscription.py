@@ -100,14 +100,7 @@ class ConfigurationSubscription(Handle):
             InvalidArgumentError: it has a handler.
         """
         self._check_receive(timeout)
-        items = None
-        try:
-            items = self._feed.take(timeout)
-            return items
-        except BaseException:
-            if items is not None:  # interrupted on the way out
-                self._feed.give_back(items)
-            raise
+        return self._feed.take(timeout)
 
     async def receive_async(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
         """Asynchronous `receive`."""
@@ -209,7 +202,6 @@ class ConfigurationSubscription(Handle):
     def _close_by_client(self, end: float | None, inside: bool = False) -> None:
         if self._closed or self._generation != fork.generation():
             return
-        # each step may be repeated, by another thread or after an interrupt
         self._feed.stop()
         if self._thread is not None:
             self._thread.join(_left(end))

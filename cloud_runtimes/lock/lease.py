@@ -221,7 +221,7 @@ class Lease(Handle):
 
     def _gone(self, alive: bool, lost: bool | None) -> None:
         self._released = True
-        self._service._keeper.forget(self)
+        self._service._renewer.forget(self)
         if lost or (lost is False and not alive):
             self._lost = True
             raise self._loss()

@@ -17,7 +17,7 @@ from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ..spi.operation import Method, Operation, mark_interrupted
-from ._keeper import Keeper
+from ._renewer import LeaseRenewer
 from .lease import Lease
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = ["LockHold", "LockService"]
 _TRY: Final = Method("lock", "try_lock", repeatable=False)
 _UNLOCK: Final = Method("lock", "unlock", repeatable=False)
 _HOLD: Final = Method("lock", "hold", repeatable=False)
-_UNDO: Final = Method("lock", "release", repeatable=False)
 
 _MAX_BYTES: Final = 1024
 _MAX_EXPIRY: Final = 1e9
@@ -49,7 +48,7 @@ class LockService(Service):
     def __init__(self, client: CloudRuntimesClient) -> None:
         super().__init__(client)
         self._now = since_boot
-        self._keeper = Keeper(self)
+        self._renewer = LeaseRenewer(self)
 
     # -- one try ----------------------------------------------------------
 
@@ -81,14 +80,8 @@ class LockService(Service):
         """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
-        grant: Grant | None = None
-        try:
-            grant = self._call(op, driver.acquire, request, False)
-            return None if grant is None else Lease(self, store_name, request, grant, op.timeout)
-        except BaseException:
-            if grant is not None:
-                self._undo(driver, store_name, request)
-            raise
+        grant = self._call(op, driver.acquire, request, False)
+        return None if grant is None else Lease(self, store_name, request, grant, op.timeout)
 
     @placed(_TRY)
     async def try_lock_async(
@@ -127,13 +120,6 @@ class LockService(Service):
         driver: LockDriver = self._driver(store_name)
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
-
-    def _undo(self, driver: LockDriver, store_name: str, request: LockRequest) -> None:
-        """Give a lock back whose lease nobody has got."""
-        try:
-            driver.release(Operation(_UNDO, store_name, 5.0), request)
-        except Exception:
-            return  # it expires
 
     # -- by name ----------------------------------------------------------
 
@@ -294,7 +280,6 @@ class LockHold(Handle):
 
     def __enter__(self) -> Lease:  # type: ignore[override]
         grant: Grant | None = None
-        current: _Try | None = None
         asked = False
         try:
             for current in self._tries():
@@ -306,8 +291,6 @@ class LockHold(Handle):
                 sleep(current.rest())
             return self._take(grant)
         except BaseException as error:
-            if current is not None and grant is not None:
-                self._service._undo(current.driver, self._store_name, self._request)
             self._leaves(error, asked=asked)
             raise
 
@@ -340,7 +323,7 @@ class LockHold(Handle):
             )
         lease = Lease(self._service, self._store_name, self._request, grant, self._timeout)
         if self._renew:
-            self._service._keeper.add(lease)
+            self._service._renewer.add(lease)
         self._lease = lease
         return lease
 

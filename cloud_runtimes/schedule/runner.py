@@ -1,6 +1,6 @@
 """The handle that runs due jobs: a thread between a `RunSource` and the handlers.
 
-The thread claims, renews and lands outcomes; handlers run in worker threads or as tasks of a loop. What happened reaches the thread by a deque whose operations are whole, so an interrupt at any point leaves an outcome in it or not yet.
+The thread claims runs, renews them and reports outcomes; handlers run in worker threads or as tasks of a loop, and hand their outcomes to the thread by a deque.
 """
 
 from __future__ import annotations
@@ -147,12 +147,7 @@ class JobRunner(Handle):
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
         if not self._owned:  # else its server closes it
             self._service._client._handles.add(self)
-        try:
-            self._thread.start()
-        except BaseException:
-            self._closing = self._ending = True  # should it have come up after all
-            self._service._client._handles.discard(self)
-            raise
+        self._thread.start()
 
     # -- the thread -------------------------------------------------------
 
@@ -194,7 +189,7 @@ class JobRunner(Handle):
         try:
             source.close(outcomes)
         except Exception as error:
-            # nothing is lost by this: what did not land runs again, with the same id
+            # nothing is lost by this: what was not reported runs again, with the same id
             repeated("jobs", "leaving the jobs failed: %s", error)
         self._closing = True
         self._changes.announce()
@@ -379,11 +374,9 @@ class JobRunner(Handle):
     def _close_by_client(self, end: float | None) -> None:
         if self._closed or self._generation != fork.generation():
             return
-        # each step may be repeated, by another thread or after an interrupt
         self._closing = True
         self._changes.announce()
         if self._thread is not None and self._source is not None:
-            self._thread.start()  # should its start have been interrupted
             self._source.wake()
             if not self._thread.join(None if end is None else max(0.0, end - monotonic())):
                 if not self._thread.is_current():

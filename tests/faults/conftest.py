@@ -20,7 +20,7 @@ from tests.support.fault_proxy import FaultProxy
 _THEIRS = (
     "asyncio_",
     "cloud-runtimes-executor",
-    "cloud-runtimes-lookout",
+    "cloud-runtimes-poller",
     "cloud-runtimes-rpc-worker",
     "cloud-runtimes-scheduler",
     "cloud-runtimes-writer",

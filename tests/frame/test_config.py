@@ -164,7 +164,7 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: Keep) ->
 def test_durability(monkeypatch: pytest.MonkeyPatch, closing: Keep) -> None:
     def durable(**table: Any) -> bool:
         declared = {"state": {"s": {"component": "sqlite", "home": ":memory:", **table}}}
-        found: bool = closing(CloudRuntimesClient(config=declared)).state._driver("s")._component.durable
+        found: bool = closing(CloudRuntimesClient(config=declared)).state._driver("s")._context.durable
         return found
 
     assert durable()

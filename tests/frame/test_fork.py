@@ -242,7 +242,7 @@ def test_a_publisher_starts_empty(client: CloudRuntimesClient) -> None:
 
 
 def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: Callable[[int, int], int]) -> None:
-    """Forks fall into every moment of other threads' writes: holding the mutex, the gate, in the commit."""
+    """Forks fall into every moment of other threads' writes: holding the mutex, the write lock, in the commit."""
     stop = threading.Event()
     written = [0, 0]
     publisher = client.pubsub.publisher("bus", "p")
@@ -279,11 +279,11 @@ def test_forks_beside_writers(client: CloudRuntimesClient, home: Path, rounds: C
     assert integrity(home) == "ok"
 
 
-def test_a_dead_parents_gate_is_free(client: CloudRuntimesClient, home: Path) -> None:
+def test_a_dead_parents_write_lock_is_free(client: CloudRuntimesClient, home: Path) -> None:
     """The child does not keep alive a lock that the parent held when it forked."""
     engine = client.state._driver("store")._engine
-    gate = engine._gate
-    gate.enter()
+    write_lock = engine._write_lock
+    write_lock.acquire()
     try:
         reading, writing = os.pipe()
         child = os.fork()
@@ -296,7 +296,7 @@ def test_a_dead_parents_gate_is_free(client: CloudRuntimesClient, home: Path) ->
         assert os.read(reading, 1) == b"1"
         os.close(reading)
     finally:
-        gate.leave()
+        write_lock.release()
     began = time.monotonic()
     client.state.save("store", "k", 1, timeout=2)
     assert time.monotonic() - began < 1

@@ -11,10 +11,8 @@ import gc
 import random
 import signal
 import sqlite3
-import sys
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.components.sqlite.write_lock import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 from tests.support.silence import silence
 
@@ -100,7 +98,7 @@ def applied(client: CloudRuntimesClient, home: Path, name: str, number: int) -> 
     return first is not None
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["free", "gate-held"])
+@pytest.mark.parametrize("held", [False, True], ids=["free", "lock-held"])
 @pytest.mark.parametrize("name", CALLS)
 def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: str, held: bool) -> None:
     call = CALLS[name]
@@ -148,15 +146,15 @@ def test_cancelled_at_every_step(client: CloudRuntimesClient, home: Path, name: 
             number += 1
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
-    gate = Gate(str(home / "cloud_runtimes.db"))
+    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
     if held:
-        gate.enter()
+        write_lock.acquire()
     try:
         asyncio.run(run())
     finally:
         if held:
-            gate.leave()
-        gate.close()
+            write_lock.release()
+        write_lock.close()
     client.state.save("store", "later", 1)  # whatever was left to the writer thread came before this
     time.sleep(0.05)
     for number, maybe in said:
@@ -329,13 +327,13 @@ def test_interrupted_writes(
         if beside:
             writer.join(30)
             assert not writer.is_alive(), "the other writer hangs"
-    gate = Gate(str(home / "cloud_runtimes.db"))
+    write_lock = WriteLock(str(home / "cloud_runtimes.db"))
     end = time.monotonic() + 2  # the writer thread may be in it for what waits
-    while not (entered := gate.try_enter()) and time.monotonic() < end:
+    while not (entered := write_lock.try_acquire()) and time.monotonic() < end:
         time.sleep(0.001)
-    assert entered, "an interrupted call left the gate locked"
-    gate.leave()
-    gate.close()
+    assert entered, "an interrupted call left the write lock held"
+    write_lock.release()
+    write_lock.close()
     client.state.save("store", "later", 1)
     interrupted = [each for each in said if each[1] is not None]
     for number, maybe in said:
@@ -384,116 +382,6 @@ def test_interrupted_reads_and_waits(
     assert stats.accepted == stats.delivered
     sub.close()
     client.state.save("store", "later", 1)
-
-
-# an object that is interrupted while it is made is left to the garbage collector, which complains of its socket
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interrupted_subscribing(
-    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
-) -> None:
-    client.pubsub.publish_bulk("bus", "t", list(range(10)))
-    count = 0
-    for _ in range(rounds(100, 1000)):
-        try:
-            try:
-                interrupts.within(0.003)
-                client.pubsub.subscribe("bus", "t", ack_wait=0.2).close()
-            finally:
-                interrupts.disarm()
-        except KeyboardInterrupt:
-            count += 1
-    assert count > 10
-    for handle in list(client._handles):  # those that were made and whose close was interrupted
-        handle._close_by_client(time.monotonic() + 5)
-    got: set[int] = set()
-    with client.pubsub.subscribe("bus", "t") as sub:
-        while len(got) < 10:
-            event = sub.receive(10)
-            assert event is not None, f"only {got} came"
-            got.add(event.data)
-            event.ack()
-
-
-def test_an_interrupted_receive_loses_no_value(
-    client: CloudRuntimesClient,
-    interrupts: Interrupts,
-    rounds: Callable[[int, int], int],
-    figure: Callable[[str, str], None],
-) -> None:
-    """What `receive` had taken when it was interrupted comes again: what has been put together is what there is."""
-    stop = threading.Event()
-    mine: dict[str, str] = {}
-    count = 0
-
-    def write_beside() -> None:
-        number = 0
-        while not stop.is_set():
-            client.configuration.save_configuration("app", {f"k{number % 50}": str(number)})
-            client.configuration.delete_configuration("app", [f"k{(number + 7) % 50}"])
-            number += 1
-
-    def keep(items: dict[str, Any] | None) -> None:
-        for key, item in (items or {}).items():
-            if item.deleted:
-                mine.pop(key, None)
-            else:
-                mine[key] = item.value
-
-    writer = threading.Thread(target=write_beside)
-    with client.configuration.subscribe_configuration("app") as sub:
-        writer.start()
-        for _ in range(rounds(1000, 20_000)):
-            items = None
-            try:
-                try:
-                    interrupts.within(0.0015)
-                    items = sub.receive(0.001)
-                finally:
-                    interrupts.disarm()
-            except KeyboardInterrupt:
-                count += 1
-            keep(items)
-        stop.set()
-        writer.join(30)
-        while (items := sub.receive(0.5)) is not None:
-            keep(items)
-        assert mine == client.configuration.get_configuration("app")
-        assert mine == {key: item.value for key, item in sub.current().items()}
-    assert count > 50
-    figure("KeyboardInterrupt in receive of configuration", f"{count} times, no value lost")
-
-
-def stacks() -> list[str]:
-    """Where the threads are, of those that came to run: an interrupted ``Thread.start`` can leave one that never does."""
-    return [str(each) for frame in sys._current_frames().values() for each in traceback.extract_stack(frame)]
-
-
-# an object that is interrupted while it is made is left to the garbage collector, which complains of its socket
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interrupted_subscribing_to_configuration(
-    client: CloudRuntimesClient, interrupts: Interrupts, rounds: Callable[[int, int], int]
-) -> None:
-    client.configuration.save_configuration("app", {"k": "1"})
-    count = 0
-    for _ in range(rounds(200, 2000)):
-        try:
-            try:
-                interrupts.within(0.002)
-                client.configuration.subscribe_configuration("app").close()
-            finally:
-                interrupts.disarm()
-        except KeyboardInterrupt:
-            count += 1
-    assert count > 10
-    for handle in list(client._handles):  # those that were made and whose close was interrupted
-        handle._close_by_client(time.monotonic() + 5)
-    end = time.monotonic() + 10
-    while any("_feed.py" in line for line in stacks()):
-        assert time.monotonic() < end, "a thread of a subscription that nobody has goes on"
-        time.sleep(0.01)
-    with client.configuration.subscribe_configuration("app") as sub:
-        assert sub.receive(5)
-        assert any("_feed.py" in line for line in stacks()), "it would have been seen"
 
 
 def test_cancelled_waits_for_configuration(client: CloudRuntimesClient) -> None:

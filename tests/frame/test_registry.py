@@ -114,7 +114,7 @@ def test_a_component_by_entry_point(install: Install) -> None:
     declared = {"state": {"s": {"component": "mine", "home": ":memory:mine"}}}
     with CloudRuntimesClient(config=declared) as client:
         client.state.save("s", "k", 1)
-        assert type(client.state._driver("s")._component).__name__ == "Mine"
+        assert type(client.state._driver("s")._context).__name__ == "Mine"
     wrong = {"state": {"s": {"component": "mine", "hom": "x"}}}
     with CloudRuntimesClient(config=wrong) as client, pytest.raises(InvalidArgumentError, match="did you mean 'home'"):
         client.state.get("s", "k")

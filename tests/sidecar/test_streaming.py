@@ -102,7 +102,7 @@ def claims(sidecar: Sidecar) -> list[Any]:
     from cloud_runtimes.spi.operation import Method, Operation
 
     op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
-    found: list[Any] = sidecar.context.driver("pubsub", "store").engine.query(op, "SELECT 1 FROM claims", ())
+    found: list[Any] = sidecar.context.driver("pubsub", "store")._engine.query(op, "SELECT 1 FROM claims", ())
     return found
 
 

@@ -189,7 +189,7 @@ def test_what_settles_an_event(home: str, reply: Reply) -> None:
 
 def settled(sidecar: Sidecar) -> bool:
     """Tell whether nothing is claimed in the store."""
-    engine = sidecar.context.driver("pubsub", "store").engine
+    engine = sidecar.context.driver("pubsub", "store")._engine
     op = Operation(Method("pubsub", "look", repeatable=True, writes=False), "store", 30.0)
     return not engine.query(op, "SELECT 1 FROM claims", ())
 

@@ -159,15 +159,15 @@ def idle_configuration(seconds: str) -> None:
         say(cpu=time.process_time() - before, seconds=time.monotonic() - started)
 
 
-def hold_gate(seconds: str) -> None:
-    """Hold the write gate, as a slow writer of ours would."""
-    from cloud_runtimes.components.sqlite.gate import Gate
+def hold_write_lock(seconds: str) -> None:
+    """Hold the write lock, as a slow writer of ours would."""
+    from cloud_runtimes.components.sqlite.write_lock import WriteLock
 
-    gate = Gate(os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db"))
-    gate.enter()
+    write_lock = WriteLock(os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db"))
+    write_lock.acquire()
     say(ready=True)
     time.sleep(float(seconds))
-    gate.leave()
+    write_lock.release()
     say(done=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.rounds import Rounds
+from cloud_runtimes.components.sqlite.batches import Batches
 from cloud_runtimes.errors import DeadlineExceededError
 
 pytestmark = pytest.mark.process
@@ -25,7 +25,7 @@ async def heartbeat(gaps: list[float]) -> None:
         last = now
 
 
-@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 @pytest.mark.timing
 def test_the_loop_beats_while_another_process_writes(
     start: Callable[..., Any],
@@ -82,7 +82,7 @@ def test_first_use_does_not_block_the_loop(
         beat.cancel()
         return max(gaps)
 
-    start("hold_gate", 1).ready()
+    start("hold_write_lock", 1).ready()
     assert asyncio.run(run()) <= rounds(500, 50) / 1000
 
 
@@ -93,7 +93,7 @@ def test_the_deadline_of_a_first_call_is_kept(
 ) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
-    child = start("hold_gate", 1.5).ready()
+    child = start("hold_write_lock", 1.5).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn to open"):
         if face == "sync":
@@ -105,7 +105,7 @@ def test_the_deadline_of_a_first_call_is_kept(
     assert client.state.get("store", "k") == 1
 
 
-@pytest.mark.parametrize("holder", ["hold_gate", "hold_lock"])
+@pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
 @pytest.mark.parametrize("face", ["sync", "async"])
 @pytest.mark.timing
 def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:
@@ -156,8 +156,8 @@ def test_two_loops_share_a_client(client: CloudRuntimesClient) -> None:
 def test_callers_at_once_share_commits_and_hops(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client.state.save("store", "k", 0)
     sizes: list[int] = []
-    commit = Rounds._commit
-    monkeypatch.setattr(Rounds, "_commit", lambda self, jobs: (sizes.append(len(jobs)), commit(self, jobs))[1])
+    commit = Batches.commit
+    monkeypatch.setattr(Batches, "commit", lambda self, tasks: (sizes.append(len(tasks)), commit(self, tasks))[1])
 
     async def run() -> int:
         hops = 0

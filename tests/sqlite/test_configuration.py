@@ -224,14 +224,10 @@ def test_subscribing_writes_nothing(client: CloudRuntimesClient, home: Path) -> 
         assert told(sub.receive(5)) == {"k": "1"}
 
 
-def test_a_bell_that_cannot_be_hung_up(client: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk that cannot be written, say: then it looks."""
+def test_a_socket_that_cannot_be_made(client: CloudRuntimesClient, home: Path) -> None:
+    """On a disk that cannot be written, say: then the process wakes its own waiters."""
     client.configuration.save_configuration("app", {"k": "0"})
-
-    def refuse(bell: str) -> Any:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(engine(client).bells, "waiter", refuse)
+    (home / "wake").write_text("no folder")
     with client.configuration.subscribe_configuration("app") as sub:
         sub.receive(5)
         client.configuration.save_configuration("app", {"k": "1"})
@@ -269,7 +265,7 @@ def test_no_sockets_left(
     assert any("ulimit -n" in record.message for record in caplog.records)
 
 
-def test_a_closed_subscription_leaves_no_bell(client: CloudRuntimesClient, home: Path) -> None:
+def test_a_closed_subscription_leaves_no_socket(client: CloudRuntimesClient, home: Path) -> None:
     for _ in range(3):
         with client.configuration.subscribe_configuration("app") as sub:
             sub.receive(5)
@@ -324,7 +320,7 @@ def test_a_change_is_heard_of_in_another_process(
         "save of configuration to the value in hand in another process",
         f"median {statistics.median(took):.2f} ms, p99 {p99:.2f} ms, save (FULL) included",
     )
-    assert statistics.median(took) <= 60, "the bell, and not the look every 250 ms"
+    assert statistics.median(took) <= 60, "by a notification, not by the look every 250 ms"
 
 
 @pytest.mark.process

@@ -150,6 +150,7 @@ def test_full_means_synced(
     assert synced >= 100
 
 
+@pytest.mark.timing
 def test_a_busy_main_thread_still_stores(
     client: CloudRuntimesClient, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:

@@ -163,13 +163,13 @@ def test_a_grant_is_synced_though_the_store_is_relaxed(home: Path, monkeypatch: 
     monkeypatch.setenv("CLOUD_RUNTIMES_DURABILITY", "relaxed")
     with CloudRuntimesClient() as client:
         client.state.save("s", "k", 1)
-        rounds = client.state._driver("s")._engine._rounds
-        assert rounds._synchronous is False
+        commits = client.state._driver("s")._engine._group_commit._batches
+        assert commits._synchronous is False
         lease = client.lock.try_lock("locks", "r")
         assert lease is not None
-        assert rounds._synchronous is True
+        assert commits._synchronous is True
         lease.release()
-        assert rounds._synchronous is False
+        assert commits._synchronous is False
 
 
 # -- the line -----------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_a_waiter_that_was_skipped_waits_on(client: CloudRuntimesClient, driver:
     _until(lambda: len(rows(driver, "lock_line")) == 1)
     (before,) = rows(driver, "lock_line")
     driver._engine.run(
-        locks.Job(lambda connection: connection.execute("DELETE FROM lock_line"), durable=False), operation()
+        locks.WriteTask(lambda connection: connection.execute("DELETE FROM lock_line"), durable=False), operation()
     )
     _until(lambda: rows(driver, "lock_line") == [before])  # it sees that when it looks by itself
     lease.release()
@@ -280,13 +280,13 @@ def test_giving_up_wakes_the_next(client: CloudRuntimesClient, driver: SqliteLoc
     stand(driver, "head")
     second = stand(driver, "second")
     assert driver.release(operation(), request("a"))
-    job = driver._releasing(request("head"), queued=True)
-    driver._engine.run(job, operation())
-    assert job.bells == (f"lock-{second}",)
+    task = driver._releasing(request("head"), queued=True)
+    driver._engine.run(task, operation())
+    assert task.channels == (f"lock-{second}",)
     assert take(driver, "second", second) is not None
-    job = driver._releasing(request("third"), queued=True)
-    driver._engine.run(job, operation())
-    assert job.bells == ()  # it is held
+    task = driver._releasing(request("third"), queued=True)
+    driver._engine.run(task, operation())
+    assert task.channels == ()  # it is held
 
 
 def test_what_is_left_behind_is_swept(client: CloudRuntimesClient, driver: SqliteLock, clocks: SetClocks) -> None:
@@ -318,11 +318,11 @@ def test_a_look_writes_nothing(client: CloudRuntimesClient, driver: SqliteLock) 
     lease = client.lock.try_lock("locks", "r")
     assert lease is not None
     before = driver._engine.query(None, "PRAGMA data_version")
-    changes = driver._engine._rounds.connection.total_changes  # type: ignore[union-attr]
+    changes = driver._engine._group_commit.connection.total_changes  # type: ignore[union-attr]
     for _ in range(100):
         assert client.lock.try_lock("locks", "r") is None
     assert driver._engine.query(None, "PRAGMA data_version") == before
-    assert driver._engine._rounds.connection.total_changes == changes  # type: ignore[union-attr]
+    assert driver._engine._group_commit.connection.total_changes == changes  # type: ignore[union-attr]
 
 
 # -- renewing -----------------------------------------------------------------
@@ -344,24 +344,24 @@ def test_renewal_goes_on_after_errors(
 
     monkeypatch.setattr(driver, "renew", failing)
     with client.lock.hold("locks", "r", expiry=30, renew=False) as lease:
-        keeper = client.lock._keeper
-        keeper._leases[id(lease)] = weakref.ref(lease)  # without its thread, which would look too
-        assert keeper._look() == pytest.approx(10.0)
+        renewer = client.lock._renewer
+        renewer._leases[id(lease)] = weakref.ref(lease)  # without its thread, which would look too
+        assert renewer._renew_due() == pytest.approx(10.0)
         assert calls == []
         now[0] += 10.5
-        assert keeper._look() == pytest.approx(1.0)  # tried again soon
+        assert renewer._renew_due() == pytest.approx(1.0)  # tried again soon
         now[0] += 1.0
-        keeper._look()
+        renewer._renew_due()
         now[0] += 1.0
-        assert keeper._look() == pytest.approx(10.0)
+        assert renewer._renew_due() == pytest.approx(10.0)
         assert len(calls) == 3
         now[0] += 29.0
         lease.check()
         now[0] += 0.5
-        keeper._look()
+        renewer._renew_due()
         lease.check()
         now[0] += 30.0
-        assert keeper._look() is None  # too late: it is lost, and not renewed any more
+        assert renewer._renew_due() is None  # too late: it is lost, and not renewed any more
         assert len(calls) == 4
         assert lease.lost
         with pytest.raises(LeaseLostError):
@@ -424,10 +424,10 @@ def test_one_thread_renews_all(client: CloudRuntimesClient) -> None:
 def test_what_nobody_has_is_not_renewed(client: CloudRuntimesClient) -> None:
     hold = client.lock.hold("locks", "r", expiry=60)
     hold.__enter__()
-    assert client.lock._keeper._look() is not None
+    assert client.lock._renewer._renew_due() is not None
     del hold
     end = time.monotonic() + 10
-    while client.lock._keeper._look() is not None:  # the renewing thread may be looking at it just now
+    while client.lock._renewer._renew_due() is not None:  # the renewing thread may be looking at it just now
         assert time.monotonic() < end
 
 

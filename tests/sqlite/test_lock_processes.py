@@ -205,7 +205,7 @@ def test_a_waiting_process_wakes(
         assert waiter.line() == {"waiting": True}
         while not engine.query(None, "SELECT 1 FROM lock_line"):
             time.sleep(0.0005)
-        time.sleep(0.005)  # its bell hangs
+        time.sleep(0.005)  # it has subscribed
         released = time.monotonic_ns()
         lease.release()
         latencies.append((waiter.line()["at"] - released) / 1e6)

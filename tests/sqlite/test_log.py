@@ -13,10 +13,10 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.components.sqlite import SqliteComponent, log
-from cloud_runtimes.components.sqlite.job import Job
 from cloud_runtimes.components.sqlite.log import Claimed
 from cloud_runtimes.components.sqlite.state import sweep_expired
 from cloud_runtimes.components.sqlite.sweep import sweep_frames
+from cloud_runtimes.components.sqlite.write_task import WriteTask
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
 
@@ -84,7 +84,7 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
     swept = 0
     with CloudRuntimesClient(config={"capa": {"home": str(tmp_path)}}) as client:
         client.pubsub.publish("bus", "t", 1)
-        engine = client.pubsub._driver("bus").engine
+        engine = client.pubsub._driver("bus")._engine
 
         def sweeper() -> bool:
             nonlocal swept
@@ -95,18 +95,18 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
 
         def body(connection: sqlite3.Connection) -> None:
             if swept < 3 and time.monotonic() < end:
-                engine.submit(Job(body, durable=False))
+                engine.submit(WriteTask(body, durable=False))
 
         engine.sweepers.append(sweeper)
         for _ in range(3):
-            engine.submit(Job(body, durable=False))
+            engine.submit(WriteTask(body, durable=False))
         while swept < 3 and time.monotonic() < end:
             time.sleep(0.01)
         assert swept >= 3
 
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
-    engine = client.pubsub._driver("bus").engine
+    engine = client.pubsub._driver("bus")._engine
     end = time.monotonic() + 5
     while sweep_frames(engine, retention, group_expiry, True) and time.monotonic() < end:
         time.sleep(0.01)
@@ -329,7 +329,7 @@ def test_answers_survive_a_failed_round(
         Settled(done.token, Settlement.ACK),
         Settled(away.token, Settlement.DROP),
     ]
-    engine = client.pubsub._driver("bus").engine
+    engine = client.pubsub._driver("bus")._engine
 
     def failing(*arguments: Any) -> Any:
         raise UnavailableError("for a moment")

@@ -70,7 +70,7 @@ def test_pages(path: Path, made: int) -> None:
         connection.close()
     with CloudRuntimesClient() as client:
         client.state.save("store", "k", 5)
-        ours = client.state._drivers["store"]._engine._rounds.connection
+        ours = client.state._drivers["store"]._engine._group_commit.connection
         (size,) = ours.execute("PRAGMA page_size").fetchone()
         assert size == (made or 8192)
         assert ours.execute("PRAGMA wal_autocheckpoint").fetchone() == (16 * 1024 * 1024 // size,)
@@ -84,7 +84,7 @@ def test_an_older_file_that_can_only_be_read(path: Path, monkeypatch: pytest.Mon
 
     make(path, 1)
     before = path.read_bytes()
-    monkeypatch.setattr("cloud_runtimes.components.sqlite.engine.Gate", refuse)
+    monkeypatch.setattr("cloud_runtimes.components.sqlite.connections.WriteLock", refuse)
     with CloudRuntimesClient() as client:
         assert client.state.get("store", "k") == 5
         for call in (client.configuration.get_configuration, client.configuration.subscribe_configuration):

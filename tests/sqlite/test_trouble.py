@@ -254,7 +254,9 @@ def test_a_folder_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_home_is_private(home: Path, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
-    with client.pubsub.subscribe("bus", "t"):
+    with client.pubsub.subscribe("bus", "t") as sub:
+        assert sub.receive(0.2) is None
+        assert list((home / "wake").iterdir())
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE((home / "wake").stat().st_mode) == 0o700
         assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in (home / "wake").iterdir())
@@ -349,8 +351,8 @@ def test_closing_does_not_wait_for_a_sweep_that_waits_for_it(
         begun.set()
         while not engine._closed:
             time.sleep(0.001)
-        while engine._readers:
-            engine._readers.pop().close()
+        while engine._readers.idle:
+            engine._readers.idle.pop().close()
         try:
             engine.query(None, "SELECT 1")
         except ClosedError:

@@ -20,7 +20,9 @@ def files() -> Iterator[Path]:
 
 def _docstring(method: ast.AST) -> ast.Expr | None:
     first = getattr(method, "body", [None])[0]
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    is_text = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
     return first if is_text else None
 
 

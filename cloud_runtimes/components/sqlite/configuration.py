@@ -10,16 +10,16 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import ResourceExhaustedError, UnavailableError
+from ...errors import ResourceExhaustedError
 from ...spi import configuration as spi
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
-from .job import Job
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
-    from .bell import Waiter
+    from .context import SqliteContext
     from .engine import Engine
+    from .notifier import Waiter
 
 __all__ = ["SqliteConfiguration"]
 
@@ -63,8 +63,8 @@ _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=Tru
 _TIMEOUT: Final = 30.0
 
 
-def bell(store: str) -> str:
-    """Return the name of a store's bell. It is made of the name, since a subscriber may be there before the store is."""
+def channel(store: str) -> str:
+    """Return the channel of a store. It is made of the name, since a subscriber may come before the store exists."""
     from hashlib import blake2s
 
     return f"configuration-{blake2s(store.encode(), digest_size=8).hexdigest()}"
@@ -75,12 +75,12 @@ class SqliteConfiguration(ConfigurationDriver):
 
     features = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
 
-    def __init__(self, component: SqliteComponent, name: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
-        self._bell = bell(name)
-        self._max_value = component.settings.max_value_bytes
+        self._channel = channel(name)
+        self._max_value = context.settings.max_value_bytes
 
     # -- reading ----------------------------------------------------------
 
@@ -88,9 +88,10 @@ class SqliteConfiguration(ConfigurationDriver):
         return _items(self._engine.query(op, *self._reading(selection)), selection)
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
+        if not 0 < len(selection.keys) <= _POINT_READS:
+            return await self._in_thread(self.get, op, selection)
         sql, parameters = self._reading(selection)
-        few = 0 < len(selection.keys) <= _POINT_READS
-        return _items(await self._engine.query_async(op, sql, parameters, inline=few), selection)
+        return _items(await self._engine.query_async(op, sql, parameters), selection)
 
     def _reading(self, selection: Selection) -> tuple[str, dict[str, Any]]:
         parameters = _place(self._name, selection)
@@ -108,7 +109,7 @@ class SqliteConfiguration(ConfigurationDriver):
     ) -> None:
         await self._engine.run_async(self._saving(items), op)
 
-    def _saving(self, items: Sequence[ConfigurationItem]) -> Job:
+    def _saving(self, items: Sequence[ConfigurationItem]) -> WriteTask:
         size = 0
         for item in items:
             length = len(item.value.encode())
@@ -135,12 +136,12 @@ class SqliteConfiguration(ConfigurationDriver):
             before = version
             for row in rows:
                 version += connection.execute(_SAVE, (store, *row[:3], version + 1, *row[3:])).rowcount
-            job.bells = (self._bell,) if version != before else ()
+            task.channels = (self._channel,) if version != before else ()
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
-        job = self._job(body, size)
-        return job
+        task = self._task(body, size)
+        return task
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
         self._engine.run(self._deleting(selection), op)
@@ -148,7 +149,7 @@ class SqliteConfiguration(ConfigurationDriver):
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
         await self._engine.run_async(self._deleting(selection), op)
 
-    def _deleting(self, selection: Selection) -> Job:
+    def _deleting(self, selection: Selection) -> WriteTask:
         now = self._engine.clocks.wall_ms()
         place = (selection.group or _DEFAULT, selection.label or _DEFAULT)
 
@@ -160,11 +161,11 @@ class SqliteConfiguration(ConfigurationDriver):
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
-        return self._job(body, 300 * len(selection.keys))
+        return self._task(body, 300 * len(selection.keys))
 
-    def _job(self, body: Any, size: int) -> Job:
-        self._component.sweeping()
-        return Job(body, durable=self._component.durable, size=size, bells=(self._bell,))
+    def _task(self, body: Any, size: int) -> WriteTask:
+        self._context.sweeping()
+        return WriteTask(body, durable=self._context.durable, size=size, channels=(self._channel,))
 
     def _version(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Return the store's number, made if need be, and the version of its last change."""
@@ -176,90 +177,68 @@ class SqliteConfiguration(ConfigurationDriver):
     # -- subscribing ------------------------------------------------------
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._bell, selection)
-        return source, source.first(self._engine.query(op, _SINCE, source.since(0)))
-
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        source = _Source(self._component, self._name, self._bell, selection)
-        rows = await self._engine.query_async(op, _SINCE, source.since(0), inline=False)
-        return source, source.first(rows)
+        source = _Source(self._context, self._name, selection)
+        return source, source.read_all(op)
 
 
 class _Source(ConfigurationSource):
     """What changed since the version it has seen."""
 
-    def __init__(self, component: SqliteComponent, name: str, bell: str, selection: Selection) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str, selection: Selection) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
-        self._bell = bell
         self._selection = selection
         self._keys = frozenset(selection.keys)
         self._seen = 0
         self._waiter: Waiter | None = None
 
-    def since(self, version: int) -> dict[str, Any]:
-        """Return the parameters that ask for what is newer than a version."""
-        return {**_place(self._name, self._selection), "since": version}
-
-    def first(self, rows: list[Any]) -> Update:
-        """Take the answer to ``since(0)``: all that there is."""
+    def read_all(self, op: Operation) -> Update:
+        """Return all that there is."""
+        rows = self._since(op, 0)
         self._seen = rows[0][0] if rows else 0
         return Update({key: item for key, item in self._taken(rows).items() if not item.deleted}, True)
 
     def look(self) -> Update | None:
-        if self._engine.gone is None:
-            try:
-                return self._changed()
-            except UnavailableError:
-                if self._engine.gone is None:
-                    raise
-        # its files were removed or replaced: what is there now is all that counts
-        self._engine = self._component.engine
+        return self._engine.unless_gone(self._changed, self._begin)
+
+    def _begin(self) -> Update:
+        """Read the database that is there now."""
         self.close()
-        self._waiter = None
-        return self.first(self._engine.query(Operation(_LOOK, self._name, _TIMEOUT), _SINCE, self.since(0)))
+        self._engine, self._waiter = self._context.engine, None
+        return self.read_all(self._operation())
 
     def _changed(self) -> Update | None:
-        op = Operation(_LOOK, self._name, _TIMEOUT)
+        op = self._operation()
         head = self._engine.query(op, _HEAD, {"name": self._name})
         if (head[0][0] if head else 0) == self._seen:
             return None
-        rows = self._engine.query(op, _SINCE, self.since(self._seen))
+        rows = self._since(op, self._seen)
         # tombstones it never saw are gone, or (an older copy of the file) versions went back
         if not rows or rows[0][1] > self._seen or rows[0][0] < self._seen:
-            return self.first(self._engine.query(op, _SINCE, self.since(0)))
+            return self.read_all(op)
         self._seen = rows[0][0]
         return Update(self._taken(rows), False)
+
+    def _operation(self) -> Operation:
+        return Operation(_LOOK, self._name, _TIMEOUT)
+
+    def _since(self, op: Operation, version: int) -> list[Any]:
+        return self._engine.query(op, _SINCE, {**_place(self._name, self._selection), "since": version})
 
     def _taken(self, rows: list[Any]) -> dict[str, ConfigurationItem]:
         changed = [row[2:] for row in rows if row[2] is not None and (not self._keys or row[2] in self._keys)]
         return _items(changed, self._selection)
 
     def wait(self, timeout: float, /) -> None:
-        if self._waiter is None:
-            self._waiter = self._hang_up()
-            return
-        self._waiter.wait(min(timeout, self._waiter.net))
-
-    def _hang_up(self) -> Waiter:
-        from .bell import Waiter
-
-        try:
-            return self._engine.bells.waiter(self._bell)
-        except OSError:  # a folder that cannot be written: it looks by itself
-            pass
-        try:
-            return Waiter(self._engine.bells, self._bell, None)
-        except OSError as error:
-            raise ResourceExhaustedError(
-                f"no socket to be woken by ({error.strerror}): raise the limit on open files (ulimit -n)",
-                retryable=True,
-            ) from error
+        if self._waiter is not None:
+            self._waiter.wait(timeout)
+        else:  # something may have changed before it was there: look first
+            self._waiter = self._engine.notifier.subscribe(channel(self._name))
 
     def wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.ring()
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
 
     def close(self) -> None:
         if self._waiter is not None:

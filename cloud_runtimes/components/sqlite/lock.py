@@ -1,42 +1,40 @@
 """Locks on SQLite: one row per lock, one per waiter, one counter for all tokens of the file.
 
-*Lease.* A row of ``locks`` holds until its deadline, in milliseconds of CLOCK_BOOTTIME, which every process of the machine shares and no clock step moves; after another boot it has ended.
+*Lease.* A row of ``locks`` holds until its deadline, in milliseconds of CLOCK_BOOTTIME, which every process of the machine shares and no clock step moves. After another boot it has ended.
 
-*Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. It is at least the wall clock's milliseconds, so it outlives the file too: where that was removed or put back from a copy, new tokens are still higher than those given before. A grant is always synced, whatever the durability: a token that came again after a power cut would fence nothing. Renewals and releases need no sync, since after a power cut all leases have ended.
+*Token.* One counter for the whole file, raised in the transaction of the grant, so it outlives rows and may leave gaps. It is at least the wall clock's milliseconds, so new tokens are higher than earlier ones even where the file was removed or restored from a copy. A grant is always synced, whatever the durability, since a token that came again after a power cut would fence nothing. Renewals and releases need no sync: after a power cut all leases have ended.
 
-*Line.* Who waits has a numbered row in ``lock_line`` and is served in that order; the head of the line alone is rung when the lock becomes free. A lock that has been free for a while means that the head has died: whoever is n-th may take it n times `_TURN` after it became free, and so may one who does not wait, after all of them. One that was skipped alive, having been too slow, comes back with its old number. So the dead cost a moment each, once, and nobody writes only to show that he lives.
+*Queue.* A waiter has a numbered row in ``lock_line`` and is served in that order. A release notifies the head alone. The n-th waiter may take the lock n times `_TURN` after it became free, and a caller that does not wait after all of them. So a crashed waiter delays the queue once, by `_TURN`, and live waiters need no heartbeat. One that was skipped because it was slow comes back with its old number.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.home import explain_os_error
 from ...errors import CloudRuntimesError
 from ...spi import lock as spi
 from ...spi.flow import run_sync
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
-from .bell import Waiter
-from .job import Job
+from .notifier import Waiter
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
 
 __all__ = ["SqliteLock", "sweep_locks"]
 
 _TURN: Final = 500
-"""Milliseconds that who is next has to take a free lock before the one behind may."""
+"""Milliseconds that the next waiter has to take a free lock before the one behind it may."""
 _LOOK_EVERY: Final = 0.25
-"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost ring does not cost its place."""
+"""Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost notification does not cost its place."""
 _FORGET: Final = 60_000
 """Milliseconds after which an expired lock leaves no trace."""
 
-# the lock's deadline (none: free, and nobody remembers since when), how many wait before, whether this waiter is in the line
+# the lock's deadline (none: free, and nobody remembers since when), how many wait before, whether this waiter is in the queue
 _LOOK: Final = """
 SELECT
   (SELECT deadline FROM locks WHERE store = :store AND resource = :resource AND boot = :boot),
@@ -44,7 +42,7 @@ SELECT
   EXISTS (SELECT 1 FROM lock_line WHERE id = :ticket)
 """
 _EVERY: Final = 2**63 - 1
-"""The ticket of one who is not in the line: behind all."""
+"""The ticket of a caller outside of the queue: behind all."""
 _COUNT: Final = (
     "INSERT INTO counters (name, value) VALUES ('lock.token', ?) "
     "ON CONFLICT (name) DO UPDATE SET value = max(value + 1, excluded.value) RETURNING value"
@@ -82,73 +80,70 @@ class SqliteLock(LockDriver):
 
     features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
 
-    def __init__(self, component: SqliteComponent, name: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
 
     # -- acquiring --------------------------------------------------------
 
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return run_sync(self._acquire(op, request, wait, _Waits(self._engine)))
+        return run_sync(self._acquire(op, request, wait, _SyncCalls(self._engine)))
 
     async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return await self._acquire(op, request, wait, _Awaits(self._engine))
+        return await self._acquire(op, request, wait, _AsyncCalls(self._engine))
 
-    async def _acquire(self, op: Operation, request: LockRequest, wait: bool, face: _Waits) -> Grant | None:
-        """Take the lock, first waiting in the line if need be; written once for both faces."""
-        self._component.sweeping()
-        waiting = _Waiting()
+    async def _acquire(self, op: Operation, request: LockRequest, wait: bool, calls: _SyncCalls) -> Grant | None:
+        """Take the lock, first waiting in the queue if need be; written once for both APIs."""
+        self._context.sweeping()
+        place = _Place()
         try:
-            try:
-                return await self._take_turn(op, request, wait, face, waiting)
-            finally:
-                waiting.unhang()
-        except BaseException as error:  # also one that comes while the bell is taken down
-            if isinstance(error, Exception):
-                applied = not isinstance(error, CloudRuntimesError) or error.maybe_applied
-            else:
-                applied = True
-                if not waiting.asked:
-                    mark_interrupted(error, False)  # it was only waiting
-            if applied or waiting.queued:
-                self._undo(request, waiting)
+            return await self._wait_and_take(op, request, wait, calls, place)
+        except BaseException as error:
+            # a cancelled or refused acquire may have taken the lock
+            may_hold = not isinstance(error, CloudRuntimesError) or error.maybe_applied
+            if may_hold or place.queued:
+                self._undo(request, place)
+            if not place.asked and not isinstance(error, Exception):
+                mark_interrupted(error, False)  # it was only waiting
             raise
+        finally:
+            place.unsubscribe()
 
-    async def _take_turn(
-        self, op: Operation, request: LockRequest, wait: bool, face: _Waits, waiting: _Waiting
+    async def _wait_and_take(
+        self, op: Operation, request: LockRequest, wait: bool, calls: _SyncCalls, place: _Place
     ) -> Grant | None:
         while True:
-            names = self._names(request.resource_id, ticket=waiting.ticket or _EVERY)
-            deadline, ahead, queued = (await face.query(op, _LOOK, names))[0]
+            names = self._names(request.resource_id, ticket=place.ticket or _EVERY)
+            deadline, ahead, queued = (await calls.query(op, _LOOK, names))[0]
             pause = self._pause(deadline, ahead)
             if pause <= 0:
                 asked = request.now()
-                waiting.asked = True
-                waiting.queued = waiting.queued or wait
-                token, ticket = await face.run(op, self._taking(request, waiting.ticket, wait))
+                place.asked = True
+                place.queued = place.queued or wait
+                token, ticket = await calls.run(op, self._taking(request, place.ticket, wait))
                 if token is not None:
                     return Grant(token, asked, self._engine.holds)
-                waiting.asked = False
-                if ticket is not None:  # others were faster: in line behind them
-                    waiting.ticket = ticket
-                    waiting.hang(self._engine)
+                place.asked = False
+                if ticket is not None:  # others were faster: queue behind them
+                    place.ticket = ticket
+                    place.subscribe(self._engine)
             elif not wait:
                 return None
             elif not queued:
-                waiting.queued = True
-                waiting.ticket = await face.run(op, self._queueing(request, waiting.ticket))
-                waiting.hang(self._engine)
+                place.queued = True
+                place.ticket = await calls.run(op, self._queueing(request, place.ticket))
+                place.subscribe(self._engine)
             else:
                 left = op.remaining()
                 if left == 0.0:
-                    self._undo(request, waiting)
+                    self._undo(request, place)
                     return None
-                await face.wait(waiting, pause if left is None else min(pause, left))
-                self._component.check_open()
+                await calls.wait(place, min(pause, _LOOK_EVERY if left is None else min(left, _LOOK_EVERY)))
+                self._context.check_open()
 
     def _pause(self, deadline: int | None, ahead: int) -> float:
-        """Seconds until a place in the line may take the lock if nobody before it does and nobody renews; ≤ 0: now."""
+        """Seconds until a place in the queue may take the lock if nobody before it does and nobody renews; ≤ 0: now."""
         if deadline is None:
             return 0.0
         return (deadline + ahead * _TURN - self._engine.clocks.boot_ms()) / 1000
@@ -168,8 +163,8 @@ class SqliteLock(LockDriver):
         # the clock's milliseconds are rounded down, the end of a lease up
         return self._engine.clocks.boot_ms() + request.expiry_ms + 1
 
-    def _taking(self, request: LockRequest, ticket: int | None, wait: bool) -> Job:
-        """Take the lock if it is this one's turn, or enter the line if that is wanted; the result is the token, and the place's number."""
+    def _taking(self, request: LockRequest, ticket: int | None, wait: bool) -> WriteTask:
+        """Take the lock if it is free for this caller, or enter the queue if that is wanted; the result is the token, and the ticket."""
 
         def body(connection: sqlite3.Connection) -> tuple[int | None, int | None]:
             names = self._names(request.resource_id, ticket=ticket or _EVERY)
@@ -182,14 +177,14 @@ class SqliteLock(LockDriver):
             connection.execute(_SERVED, names)
             return token, ticket
 
-        return Job(body, durable=True)
+        return WriteTask(body, durable=True)
 
-    def _queueing(self, request: LockRequest, ticket: int | None) -> Job:
-        """Enter the line; the result is the place's number."""
-        return Job(lambda connection: self._enter(connection, request, ticket), durable=False)
+    def _queueing(self, request: LockRequest, ticket: int | None) -> WriteTask:
+        """Enter the queue; the result is the ticket."""
+        return WriteTask(lambda connection: self._enter(connection, request, ticket), durable=False)
 
     def _enter(self, connection: sqlite3.Connection, request: LockRequest, ticket: int | None) -> int:
-        """Take a place at the end of the line, or come back to one's own."""
+        """Take a place at the end of the queue, or come back to the one of before."""
         boot = self._engine.clocks.boot_id()
         row = connection.execute(_QUEUE, (ticket, self._name, request.resource_id, boot, request.claim))
         return ticket if ticket is not None else int(row.lastrowid or 0)
@@ -202,25 +197,25 @@ class SqliteLock(LockDriver):
     async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
         return self._engine.holds() and bool(await self._engine.run_async(self._renewing(request), op))
 
-    def _renewing(self, request: LockRequest) -> Job:
+    def _renewing(self, request: LockRequest) -> WriteTask:
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim, deadline=self._deadline(request))
             return connection.execute(_RENEW, names).rowcount > 0
 
-        return Job(body, durable=False)
+        return WriteTask(body, durable=False)
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:
             return self._engine.holds() and bool(self._engine.run(self._releasing(request), op))
         except BaseException as error:
-            self._complete(request, error)
+            self._release_behind(request, error)
             raise
 
     async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
         try:
             return self._engine.holds() and bool(await self._engine.run_async(self._releasing(request), op))
         except BaseException as error:
-            self._complete(request, error)
+            self._release_behind(request, error)
             raise
 
     def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
@@ -231,89 +226,85 @@ class SqliteLock(LockDriver):
         status: UnlockStatus = await self._engine.run_async(self._unlocking(resource_id, owner), op)
         return status
 
-    def _releasing(self, request: LockRequest, *, queued: bool = False) -> Job:
+    def _releasing(self, request: LockRequest, *, queued: bool = False) -> WriteTask:
         """End a lease, or what there may be of it and of a wait for it; the result tells whether it lasted until now."""
 
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim)
-            job.bells = ()
+            task.channels = ()
             if queued:
                 connection.execute(_LEAVE, names)
             row = connection.execute(_MINE, names).fetchone()
             if row is not None:
-                job.bells = self._freed(connection, names)
+                task.channels = self._freed(connection, names)
             elif queued and not connection.execute(_OWNED, names).fetchone():
-                job.bells = _head(connection, names)  # it was perhaps this one's turn
+                task.channels = _head(connection, names)  # perhaps this one was next
             return row is not None and row[0] > names["now"]
 
-        job = Job(body, durable=False)
-        return job
+        task = WriteTask(body, durable=False)
+        return task
 
-    def _unlocking(self, resource_id: str, owner: str) -> Job:
+    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
-            job.bells = ()
+            task.channels = ()
             row = connection.execute(_OWNED, names).fetchone()
             if row is None:
                 return UnlockStatus.NOT_FOUND
             if row[0] != owner:
                 return UnlockStatus.NOT_OWNER
-            job.bells = self._freed(connection, names)
+            task.channels = self._freed(connection, names)
             return UnlockStatus.SUCCESS
 
-        job = Job(body, durable=False)
-        return job
+        task = WriteTask(body, durable=False)
+        return task
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
-        """Free a lock; returns whom to ring. While others wait the row tells since when it is free."""
-        bells = _head(connection, names)
-        connection.execute(_FREE if bells else _DELETE, names)
-        return bells
+        """Free a lock; returns the channels to notify. While others wait, the row tells since when it is free."""
+        channels = _head(connection, names)
+        connection.execute(_FREE if channels else _DELETE, names)
+        return channels
 
-    # -- after errors and interrupts --------------------------------------
+    # -- in the background ------------------------------------------------
 
-    def _undo(self, request: LockRequest, waiting: _Waiting) -> None:
-        """Leave the line, and release what an acquire that gave up may have taken; on the writer thread, behind its write."""
-        if waiting.asked or waiting.queued:
-            self._submit(self._releasing(request, queued=waiting.queued))
+    def _undo(self, request: LockRequest, place: _Place) -> None:
+        """Leave the queue, and release what an acquire that gave up may have taken; on the writer thread, behind its write."""
+        if place.asked or place.queued:
+            self._submit(self._releasing(request, queued=place.queued))
 
-    def _complete(self, request: LockRequest, error: BaseException) -> None:
-        """Release in the background, after an interrupt or an error."""
+    def _release_behind(self, request: LockRequest, error: BaseException) -> None:
+        """Release in the background after all."""
         self._submit(self._releasing(request))
         if not isinstance(error, Exception):
             mark_interrupted(error, True)
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, task: WriteTask) -> None:
         try:
-            self._engine.submit(job)
-        except CloudRuntimesError:  # closed: the lease expires, the place in the line lapses
+            self._engine.submit(task)
+        except CloudRuntimesError:  # closed: the lease expires, the place in the queue lapses
             return
 
 
-class _Waiting:
-    """What an acquire under way has left in the store and in the wake folder."""
+class _Place:
+    """What an acquire under way has left in the store: a place in the queue, and perhaps a lock."""
 
     def __init__(self) -> None:
         self.ticket: int | None = None
         self.asked = self.queued = False
         self.waiter: Waiter | None = None
 
-    def hang(self, engine: Engine) -> None:
-        """Hang up the bell of this place in the line, if it does not hang yet."""
+    def subscribe(self, engine: Engine) -> None:
+        """Subscribe to the channel of this place, once."""
         if self.waiter is None:
-            try:
-                self.waiter = engine.bells.waiter(f"lock-{self.ticket}")
-            except OSError as error:
-                raise explain_os_error(error, Path(engine.path)) from error
+            self.waiter = engine.notifier.subscribe(f"lock-{self.ticket}")
 
-    def unhang(self) -> None:
-        """Take it down again."""
+    def unsubscribe(self) -> None:
         if self.waiter is not None:
             self.waiter.close()
 
 
-class _Waits:
-    """The sync face: what is awaited has been done."""
+class _SyncCalls:
+    """Calls of the sync API: what is awaited has been done."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -321,36 +312,36 @@ class _Waits:
     async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
         return self.engine.query(op, sql, names)
 
-    async def run(self, op: Operation, job: Job) -> Any:
-        return self.engine.run(job, op)
+    async def run(self, op: Operation, task: WriteTask) -> Any:
+        return self.engine.run(task, op)
 
-    async def wait(self, waiting: _Waiting, seconds: float) -> None:
-        assert waiting.waiter is not None
-        waiting.waiter.wait(min(seconds, waiting.waiter.net, _LOOK_EVERY))
+    async def wait(self, place: _Place, seconds: float) -> None:
+        assert place.waiter is not None
+        place.waiter.wait(seconds)
 
 
-class _Awaits(_Waits):
-    """The async face."""
+class _AsyncCalls(_SyncCalls):
+    """Calls of the async API."""
 
     async def query(self, op: Operation, sql: str, names: Mapping[str, Any]) -> list[Any]:
         return await self.engine.query_async(op, sql, names)
 
-    async def run(self, op: Operation, job: Job) -> Any:
-        return await self.engine.run_async(job, op)
+    async def run(self, op: Operation, task: WriteTask) -> Any:
+        return await self.engine.run_async(task, op)
 
-    async def wait(self, waiting: _Waiting, seconds: float) -> None:
-        assert waiting.waiter is not None
-        await waiting.waiter.wait_async(min(seconds, waiting.waiter.net, _LOOK_EVERY))
+    async def wait(self, place: _Place, seconds: float) -> None:
+        assert place.waiter is not None
+        await place.waiter.wait_async(seconds)
 
 
 def _head(connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the bell of who is next, if anybody waits."""
+    """Return the channel of the next waiter, if there is one."""
     ticket = connection.execute(_HEAD, names).fetchone()[0]
     return () if ticket is None else (f"lock-{ticket}",)
 
 
 def sweep_locks(engine: Engine) -> None:
-    """Drop locks that ended a while ago and the places of waiters who did not come for them."""
+    """Drop locks that ended a while ago, and the places of waiters who did not come for them."""
     clocks = engine.clocks
     names = {"boot": clocks.boot_id(), "old": clocks.boot_ms() - _FORGET}
     look = f"SELECT EXISTS (SELECT 1 FROM locks WHERE {_OLD}) OR EXISTS (SELECT 1 FROM lock_line WHERE {_ORPHANS})"
@@ -361,4 +352,4 @@ def sweep_locks(engine: Engine) -> None:
         connection.execute(f"DELETE FROM locks WHERE {_OLD}", names)
         connection.execute(f"DELETE FROM lock_line WHERE {_ORPHANS}", names)
 
-    engine.submit(Job(body, durable=False))
+    engine.submit(WriteTask(body, durable=False))

@@ -1,6 +1,6 @@
 """The SQL of the log: topics, frames, cursors, claims. What it means is in ``docs/architecture.md``, "The log".
 
-Functions that take a connection run inside a round; they change nothing outside the database.
+Functions that take a connection run inside a commit batch; they change nothing outside the database.
 """
 
 from __future__ import annotations
@@ -8,19 +8,23 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 __all__ = [
     "Claimed",
+    "append",
     "claim_new",
     "count_in",
     "find_topic",
     "hand_back",
+    "insert_frames",
     "join_group",
     "move_delayed",
     "park",
     "settle_claim",
     "take_over",
+    "topic_channel",
 ]
 
 _COUNT: Final = struct.Struct("<I")
@@ -37,6 +41,10 @@ _TAKE: Final = "UPDATE claims SET member = ?, boot = ?, deadline = ?, deliveries
 _CLAIM: Final = (
     "INSERT INTO claims (grp, frame, start, count, member, boot, deadline, deliveries, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_COLUMNS: Final = 5
+_BOUND: Final = 64 * 1024
+"""Bytes that a statement may keep bound until its next use."""
+_UNBOUND: Final = object()
 _NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER BY id LIMIT ?"
 
 
@@ -63,6 +71,11 @@ class Claimed(NamedTuple):
         if self.settled is None:
             return list(range(self.length))
         return [index for index in range(self.length) if not self.settled[index >> 3] & (1 << (index & 7))]
+
+
+def topic_channel(topic: int) -> str:
+    """Return the notifier's channel of a topic."""
+    return f"topic-{topic}"
 
 
 def count_in(frame: bytes) -> int:
@@ -211,6 +224,41 @@ def hand_back(connection: sqlite3.Connection, claim: Claimed, member: str) -> No
     )
 
 
+def append(connection: sqlite3.Connection, topic: int, count: int, body: bytes, wall_ms: int) -> None:
+    """Append one frame to a topic."""
+    connection.execute(
+        "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
+        (topic, count, len(body), wall_ms, body),
+    )
+
+
+def insert_frames(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    """Append frames by one statement, so that the GIL is handed over once.
+
+    It is one of a few, of 1, 2, 4, 8 … rows, filled up with empty ones: `sqlite3` keeps statements, and each keeps what was bound last.
+    """
+    size = 1 << (len(rows) - 1).bit_length()
+    parameters = [field for row in rows for field in row]
+    parameters += [None] * (_COLUMNS * (size - len(rows)) + 1)
+    connection.execute(_insertion(size), parameters)
+    if sum(len(row[-1]) for row in rows) > _BOUND:
+        parameters = [None] * (_COLUMNS * size)
+        try:
+            # what cannot be bound comes last: all else is bound anew, and nothing is run
+            connection.execute(_insertion(size), [*parameters, _UNBOUND])
+        except sqlite3.Error:
+            pass
+
+
+@cache
+def _insertion(rows: int) -> str:
+    values = ",".join(["(?,?,?,?,?)"] * rows)
+    return (
+        "INSERT INTO frames (topic, count, size, created, body)"
+        f" SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL AND ? IS NULL"
+    )
+
+
 def move_delayed(connection: sqlite3.Connection, topic: int, wall_ms: int) -> bool:
     """Move delayed frames that are due into the log; tells whether there were any."""
     rows = connection.execute(
@@ -218,10 +266,7 @@ def move_delayed(connection: sqlite3.Connection, topic: int, wall_ms: int) -> bo
         (topic, wall_ms, _BATCH),
     ).fetchall()
     for id, count, body in rows:
-        connection.execute(
-            "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
-            (topic, count, len(body), wall_ms, body),
-        )
+        append(connection, topic, count, body, wall_ms)
         connection.execute("DELETE FROM delayed WHERE id = ?", (id,))
     return bool(rows)
 

@@ -14,17 +14,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError, UnavailableError
+from ...errors import CloudRuntimesError
 from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
-from .bell import Waiter
-from .job import Job
 from .log import Claimed
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from .pubsub import SqlitePubSub
+    from .context import SqliteContext
+    from .notifier import Waiter
 
 __all__ = ["Member"]
 
@@ -48,7 +48,7 @@ FROM groups g WHERE g.id = :group
 
 
 class _Held(kernel.Marks):
-    """A claim of this member, in memory: what of it is settled, and when it was handed on (microseconds since 1970 UTC). Void once it is landed as a whole, or went to another member."""
+    """A claim of this member, in memory: what of it is settled, and when it was delivered (microseconds since 1970 UTC). Void once all of it is written, or another member has it."""
 
     def __init__(self, claim: Claimed, at: int) -> None:
         super().__init__(claim.length, claim.settled)
@@ -57,7 +57,7 @@ class _Held(kernel.Marks):
 
 
 class _Past(NamedTuple):
-    """What this member remembers of an event that is to come again: when it got it first and last, and the last error. Times are microseconds since 1970 UTC."""
+    """What this member remembers of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
 
     first: int | None
     last: int | None
@@ -67,8 +67,8 @@ class _Past(NamedTuple):
 _NO_PAST: Final = _Past(None, None, None)
 
 
-class _Letter(NamedTuple):
-    """An event on its way to the dead-letter topic: where it stands, why it goes there, and how often the group got it."""
+class _DeadLetter(NamedTuple):
+    """An event for the dead-letter topic: where it is, why it goes there, and how often the group got it."""
 
     frame: int
     place: int
@@ -76,8 +76,8 @@ class _Letter(NamedTuple):
     deliveries: int
 
 
-class _Landing(NamedTuple):
-    """What one round writes: claims with their bitmaps (``None``: all settled), settlements other than ACK, whose tokens are records; how many expired."""
+class _Pending(NamedTuple):
+    """What one write settles: claims with their bitmaps (``None``: all settled), settlements other than ACK, and how many events expired."""
 
     bitmaps: list[tuple[int, bytes | None]]
     settled: list[Settled]
@@ -85,28 +85,28 @@ class _Landing(NamedTuple):
 
 
 class Member(EventSource):
-    """See the module; made and joined by `SqlitePubSub.subscribe`."""
+    """See the module; made by `SqlitePubSub.subscribe`, which runs `joining` and hands its result to `join`."""
 
-    def __init__(self, driver: SqlitePubSub, request: SubscribeRequest) -> None:
-        self._driver = driver
-        self._engine = driver.engine
-        self._clocks = driver.engine.clocks
+    def __init__(self, context: SqliteContext, pubsub: str, request: SubscribeRequest) -> None:
+        self._context = context
+        self._engine = context.engine
+        self._clocks = context.clocks
+        self._pubsub = pubsub
         self._request = request
         self._boot = self._clocks.boot_id()
         self._name = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
         self._ack_wait_ms = int((request.ack_wait or _DEFAULT_ACK_WAIT) * 1000)
         self._max_deliveries = request.max_deliveries or (_DEFAULT_DELIVERIES if request.dead_letter_topic else None)
-        self._label = f"{driver.name}/{request.topic}/{request.group}"
-        self._waiter: Waiter | None = None
-        self._gone = False
+        self._label = f"{pubsub}/{request.topic}/{request.group}"
         self._begin()
 
     def _begin(self) -> None:
         """Hold nothing."""
+        self._waiter: Waiter | None = None
         self._held: dict[int, _Held] = {}
-        # claimed and not yet handed on; settlements, and events found expired, not yet written
+        # claimed and not yet delivered; settlements, and events found expired, not yet written
         self._claimed: list[Claimed] = []
-        self._unlanded: list[Settled] = []
+        self._unwritten: list[Settled] = []
         self._expired = 0
         # of events that were retried, by frame and place; only where there is a dead-letter topic to tell
         self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
@@ -118,93 +118,69 @@ class Member(EventSource):
 
     # -- joining ----------------------------------------------------------
 
-    def joining(self, *, again: bool = False) -> Job:
-        """Return the job that makes the group; its result goes to `join`. One that joins ``again`` has heard all there was."""
+    def joining(self, *, again: bool = False) -> WriteTask:
+        """Return the write that makes the group. A member that joins ``again`` has seen all events of before."""
 
         def body(connection: sqlite3.Connection) -> tuple[int, int]:
-            topic = log.find_topic(connection, self._driver.name, self._request.topic)
+            topic = log.find_topic(connection, self._pubsub, self._request.topic)
             latest = self._request.start == "latest" and not again
             wall = self._clocks.wall_ms()
             return topic, log.join_group(connection, topic, self._request.group, latest, self._boot, wall)
 
-        return Job(body, durable=self._driver.component.durable)
+        return WriteTask(body, durable=self._context.durable)
 
     def join(self, joined: tuple[int, int]) -> None:
-        """Take up the group's number and hang up the bell."""
-        from .pubsub import bell
-
+        """Take up the numbers of the topic and the group."""
         self._topic, self._group = joined
-        self._waiter = self._engine.bells.waiter(bell(self._topic))
-        if self._gone:
-            self.unhang()
 
-    def _rejoin(self) -> None:
-        """Join the group in the database that is there now, since the files of the last one are gone. What was held is void."""
+    def _rejoin(self) -> Deliveries:
+        """Join the group in the database that is there now. What was held is void."""
         for held in self._held.values():
             held.void = True
-        component = self._driver.component
-        self._driver = component.driver("pubsub", self._driver.name)  # type: ignore[assignment]
-        self._engine = self._driver.engine
+        self._unsubscribe()
+        self._engine = self._context.engine
         self._begin()
         self.join(self._engine.run(self.joining(again=True), self._operation()))
-
-    def unhang(self) -> None:
-        """Take the bell down again; also one that another thread is just hanging up."""
-        self._gone = True
-        if self._waiter is not None:
-            self._waiter.close()
+        return Deliveries()
 
     # -- the source -------------------------------------------------------
 
     def poll(self, settled: Sequence[Settled], want: int, timeout: float | None, /) -> Deliveries:
-        if self._engine.gone is None:
-            try:
-                deliveries = self._poll(settled, want)
-                if not deliveries:
-                    self._wait(timeout)
-                return deliveries
-            except UnavailableError:
-                if self._engine.gone is None:
-                    raise
-        self._rejoin()
-        return Deliveries()
+        return self._engine.unless_gone(lambda: self._poll(settled, want, timeout), self._rejoin)
 
-    def _wait(self, timeout: float | None) -> None:
-        """Return when there may be events, when woken, or after ``timeout`` seconds."""
-        assert self._waiter is not None
-        limits = [self._waiter.net]
-        if timeout is not None:
-            limits.append(timeout)
-        if self._next_due is not None:
-            limits.append(max(0.001, self._next_due))
-        self._waiter.wait(min(limits))
-
-    def wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.ring()
-
-    def _poll(self, settled: Sequence[Settled], want: int) -> Deliveries:
+    def _poll(self, settled: Sequence[Settled], want: int, timeout: float | None) -> Deliveries:
+        waiter = self._waiter
+        if waiter is None:
+            self._waiter = self._engine.notifier.subscribe(log.topic_channel(self._topic))
         self._mark(settled)
         touched = any(held.touched for held in self._held.values())
         renew = bool(self._held) and self._clocks.boot_ms() >= self._renewed + self._ack_wait_ms // 3
         seen = monotonic() >= self._seen + _SEEN_EVERY
         wanting = want > 0 and not self._claimed
-        if touched or self._unlanded or self._expired or renew or seen:
-            # what is there is found by the round that has to be made anyway
-            self._round(want if wanting else 0, renew, seen)
+        if touched or self._unwritten or self._expired or renew or seen:
+            # what is there is found by the write that has to be made anyway
+            self._write(want if wanting else 0, renew, seen)
             if wanting and not self._claimed:
                 self._look()  # for when there will be
         elif wanting and self._look():
-            self._round(want, renew, seen)
-        return self._deliver()
+            self._write(want, renew, seen)
+        deliveries = self._deliver()
+        if not deliveries and waiter is not None:  # nobody could wake it before
+            pause = 60.0 if timeout is None else timeout
+            waiter.wait(pause if self._next_due is None else min(pause, max(0.001, self._next_due)))
+        return deliveries
 
-    def _round(self, want: int, renew: bool, seen: bool) -> None:
-        """Land, renew and claim in one transaction; what failed is tried again with the next poll."""
-        landing = self._landing()
+    def wake(self) -> None:
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
+
+    def _write(self, want: int, renew: bool, seen: bool) -> None:
+        """Settle, renew and claim in one transaction; what failed is tried again with the next poll."""
+        pending = self._pending()
 
         def body(connection: sqlite3.Connection) -> tuple[list[int], list[Claimed]]:
             now, wall = self._clocks.boot_ms(), self._clocks.wall_ms()
-            lost = self._land(connection, landing, now)
+            lost = self._settle(connection, pending, now, task)
             if renew:
                 connection.execute(
                     "UPDATE claims SET deadline = ? WHERE grp = ? AND member = ?",
@@ -212,22 +188,23 @@ class Member(EventSource):
                 )
             if seen:
                 connection.execute("UPDATE groups SET seen = ? WHERE id = ?", (wall, self._group))
-            return lost, self._claim(connection, want, now, wall) if want else []
+            return lost, self._claim(connection, want, now, wall, task) if want else []
 
         # what only moves claims may be lost with the power: it is delivered again then. A dead letter is a publish.
-        durable = self._driver.component.durable and (
-            self._max_deliveries is not None or any(each.settlement is Settlement.DROP for each in landing.settled)
+        durable = self._context.durable and (
+            self._max_deliveries is not None or any(each.settlement is Settlement.DROP for each in pending.settled)
         )
         idle = not self._held
         self._next_due = None
-        lost, claimed = self._engine.run(Job(body, durable=durable, bells=self._dead_bells()), self._operation())
+        task = WriteTask(body, durable=durable)
+        lost, claimed = self._engine.run(task, self._operation())
         self._claimed += claimed
         if renew or idle:
             self._renewed = self._clocks.boot_ms()
         if seen:
             self._seen = monotonic()
-        self._unlanded, self._expired = [], 0
-        for id, _ in landing.bitmaps:
+        self._unwritten, self._expired = [], 0
+        for id, _ in pending.bitmaps:
             held = self._held[id]
             held.touched = False
             if not held.left or id in lost:
@@ -236,27 +213,28 @@ class Member(EventSource):
 
     def close(self, settled: Sequence[Settled], /) -> None:
         self._mark(settled)
-        landing = self._landing()
+        pending = self._pending()
         left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         left += self._claimed
 
         def body(connection: sqlite3.Connection) -> None:
-            lost = self._land(connection, landing, self._clocks.boot_ms())
+            lost = self._settle(connection, pending, self._clocks.boot_ms(), task)
             for claim in left:
                 if claim.id not in lost:
                     log.hand_back(connection, claim, self._name)
 
-        from .pubsub import bell
-
+        task = WriteTask(body, durable=self._context.durable, channels=(log.topic_channel(self._topic),))
         try:
-            if self._group:
-                bells = (bell(self._topic), *self._dead_bells())
-                self._engine.run(Job(body, durable=self._driver.component.durable, bells=bells), self._operation())
+            self._engine.run(task, self._operation())
         finally:
-            self.unhang()
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        if self._waiter is not None:
+            self._waiter.close()
 
     def _operation(self) -> Operation:
-        return Operation(_POLL, self._driver.name, _TIMEOUT)
+        return Operation(_POLL, self._pubsub, _TIMEOUT)
 
     def _look(self) -> bool:
         """Tell whether there is anything to take; else note when there will be."""
@@ -276,7 +254,7 @@ class Member(EventSource):
 
     # -- claims -----------------------------------------------------------
 
-    def _claim(self, connection: sqlite3.Connection, want: int, now: int, wall: int) -> list[Claimed]:
+    def _claim(self, connection: sqlite3.Connection, want: int, now: int, wall: int, task: WriteTask) -> list[Claimed]:
         deadline = now + self._ack_wait_ms
         delayed, overdue = log.due(connection, self._topic, wall, self._group, now)
         if delayed:
@@ -285,44 +263,43 @@ class Member(EventSource):
         if overdue:
             claimed = log.take_over(connection, self._group, self._name, self._boot, now, deadline, want)
         if self._max_deliveries is not None:
-            claimed = [each for each in claimed if not self._exhausted(connection, each)]
+            claimed = [each for each in claimed if not self._exhausted(connection, each, task)]
         want -= sum(len(each.open()) for each in claimed)
         if want > 0:
             claimed += log.claim_new(connection, self._topic, self._group, self._name, self._boot, deadline, want, wall)
         return claimed
 
-    def _exhausted(self, connection: sqlite3.Connection, claim: Claimed) -> bool:
-        """Put a claim away that was delivered often enough, its last holder having died with it."""
+    def _exhausted(self, connection: sqlite3.Connection, claim: Claimed, task: WriteTask) -> bool:
+        """Dead-letter a claim that was delivered often enough, its last holder having died with it."""
         assert self._max_deliveries is not None
         if claim.deliveries <= self._max_deliveries:
             return False
         cause, count = Cause("deliveries"), claim.deliveries - 1
-        self._put_away(connection, [_Letter(claim.frame, claim.start + place, cause, count) for place in claim.open()])
+        events = [_DeadLetter(claim.frame, claim.start + place, cause, count) for place in claim.open()]
+        self._dead_letter(connection, events, task)
         log.settle_claim(connection, claim.id, self._name, None)
         return True
 
-    def _put_away(self, connection: sqlite3.Connection, events: Sequence[_Letter]) -> None:
+    def _dead_letter(self, connection: sqlite3.Connection, events: Sequence[_DeadLetter], task: WriteTask) -> None:
         """Move events to the dead-letter topic, or count them as dropped."""
         target = self._request.dead_letter_topic
         if target is None:
             log.count(connection, f"dropped:{self._label}", len(events))
             return
-        topic = log.find_topic(connection, self._driver.name, target)
+        topic = log.find_topic(connection, self._pubsub, target)
         wall = self._clocks.wall_ms()
-        by_frame: dict[int, list[_Letter]] = {}
+        by_frame: dict[int, list[_DeadLetter]] = {}
         for event in events:
             by_frame.setdefault(event.frame, []).append(event)
         for number, body in log.bodies(connection, list(by_frame)).items():
             frame = kernel.Frame(body)
-            records = [self._letter(frame, event) for event in by_frame[number]]
-            letters = kernel.build_frame(frame.source, frame.type, frame.topic, records)
-            connection.execute(
-                "INSERT INTO frames (topic, count, size, created, body) VALUES (?, ?, ?, ?, ?)",
-                (topic, len(records), len(letters), wall, letters),
-            )
+            records = [self._record(frame, event) for event in by_frame[number]]
+            built = kernel.build_frame(frame.source, frame.type, frame.topic, records)
+            log.append(connection, topic, len(records), built, wall)
         log.count(connection, f"dead_lettered:{self._label}", len(events))
+        task.channels += (log.topic_channel(topic),)
 
-    def _letter(self, frame: kernel.Frame, event: _Letter) -> bytes:
+    def _record(self, frame: kernel.Frame, event: _DeadLetter) -> bytes:
         past = self._past.get((event.frame, event.place), _NO_PAST)
         cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
         try:
@@ -349,65 +326,52 @@ class Member(EventSource):
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
 
-    def _dead_bells(self) -> tuple[str, ...]:
-        from .pubsub import bell
-
-        target = self._request.dead_letter_topic
-        number = None if target is None else self._driver._topics.get(target)
-        if target is not None and number is None:
-            rows = self._engine.query(
-                None, "SELECT id FROM topics WHERE pubsub = ? AND name = ?", (self._driver.name, target)
-            )
-            number = rows[0][0] if rows else None
-        return () if number is None else (bell(number),)
+    # -- settlements ------------------------------------------------------
 
     def _mark(self, settled: Sequence[Settled]) -> None:
-        """Mark what is settled; settlements other than ACK are kept for the round."""
+        """Mark what is settled; settlements other than ACK are kept for the next write."""
         for tokens, settlement, delay, cause in Settlements(settled).groups:
             marked = kernel.mark_records(tokens)
             if settlement is not Settlement.ACK:
-                self._unlanded += [Settled(token, settlement, delay, cause) for token in marked]
+                self._unwritten += [Settled(token, settlement, delay, cause) for token in marked]
                 if self._request.dead_letter_topic and settlement is not Settlement.RELEASE:
                     for record in marked:
                         self._remember(record, cause)
 
-    def _landing(self) -> _Landing:
-        """Gather what is to be written, so that the round reads nothing that may change meanwhile."""
+    def _pending(self) -> _Pending:
+        """Gather what is to be written, so that the write reads nothing that may change meanwhile."""
         bitmaps = [(id, held.settled if held.left else None) for id, held in self._held.items() if held.touched]
-        return _Landing(bitmaps, list(self._unlanded), self._expired)
+        return _Pending(bitmaps, list(self._unwritten), self._expired)
 
-    def _land(self, connection: sqlite3.Connection, landing: _Landing, now: int) -> list[int]:
+    def _settle(self, connection: sqlite3.Connection, pending: _Pending, now: int, task: WriteTask) -> list[int]:
         """Write settlements; returns the claims that had gone to others, whose settlements are void."""
-        lost = [id for id, settled in landing.bitmaps if not log.settle_claim(connection, id, self._name, settled)]
-        if landing.expired:
-            log.count(connection, f"expired:{self._label}", landing.expired)
+        lost = [id for id, settled in pending.bitmaps if not log.settle_claim(connection, id, self._name, settled)]
+        if pending.expired:
+            log.count(connection, f"expired:{self._label}", pending.expired)
         again: list[tuple[int, int, int, int]] = []
-        away: list[_Letter] = []
-        for record, settlement, delay, cause in landing.settled:
+        dead: list[_DeadLetter] = []
+        for record, settlement, delay, cause in pending.settled:
             claim: Claimed = record.marks.claim
             if claim.id in lost:
                 continue
             event = (claim.frame, claim.start + record.place)
+            exhausted = self._max_deliveries is not None and claim.deliveries >= self._max_deliveries
             if settlement is Settlement.DROP:
-                away.append(_Letter(*event, cause or Cause("dropped"), claim.deliveries))
-            elif (
-                settlement is Settlement.RETRY
-                and self._max_deliveries is not None
-                and claim.deliveries >= self._max_deliveries
-            ):
-                away.append(_Letter(*event, cause or Cause("deliveries"), claim.deliveries))
-            elif settlement is Settlement.RETRY:
+                dead.append(_DeadLetter(*event, cause or Cause("dropped"), claim.deliveries))
+            elif settlement is Settlement.RELEASE:
+                again.append((*event, 0, claim.deliveries))
+            elif exhausted:
+                dead.append(_DeadLetter(*event, cause or Cause("deliveries"), claim.deliveries))
+            else:
                 seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
                 again.append((*event, now + int(seconds * 1000), claim.deliveries))
-            else:
-                again.append((*event, 0, claim.deliveries))
         if again:
             log.park(connection, self._group, self._boot, again)
-        if away:
-            self._put_away(connection, away)
+        if dead:
+            self._dead_letter(connection, dead, task)
         return lost
 
-    # -- handing on -------------------------------------------------------
+    # -- delivering -------------------------------------------------------
 
     def _deliver(self) -> Deliveries:
         """Turn claims into deliveries; a claim whose frame cannot be read stays for the next time."""

@@ -21,11 +21,11 @@ from ...rpc._peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .job import Job
 from .secret_file import SECRET, home_secret, known, restore_secret
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
 
 __all__ = ["LEASE", "SqliteRpc", "process_name"]
@@ -70,17 +70,17 @@ class SqliteRpc(RpcDriver):
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
-    def __init__(self, component: SqliteComponent, name: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
-        self._app_id = component.context.app_id
+        self._app_id = context.context.app_id
         self._known: tuple[Endpoint, ...] = ()
         self._known_until = 0.0
 
     @property
     def _peers(self) -> Peers:
-        return self._component.peers
+        return self._context.peers
 
     # -- calling ----------------------------------------------------------
 
@@ -169,7 +169,7 @@ class SqliteRpc(RpcDriver):
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._engine.memory:
             return Announcement()
-        return _Registration(self._component, op, instance, self._name, address)
+        return _Registration(self._context, op, instance, self._name, address)
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
         import asyncio
@@ -203,16 +203,16 @@ class SqliteRpc(RpcDriver):
 class _Registration(Announcement):
     """A row of the registry, renewed by a thread until it is closed."""
 
-    def __init__(self, component: SqliteComponent, op: Operation, instance: str, app_id: str, address: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, op: Operation, instance: str, app_id: str, address: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._instance = instance
         self._row = (
             instance,
             app_id,
             address,
             process_name(os.getpid()) or f"{os.getpid()}::",
-            component.clocks.boot_id(),
+            context.clocks.boot_id(),
         )
         self._changes = Changes()
         self._closing = False
@@ -222,7 +222,7 @@ class _Registration(Announcement):
         self._thread.start()
 
     def _renew(self, op: Operation, *, tidy: bool = False) -> None:
-        row, clocks = self._row, self._component.clocks
+        row, clocks = self._row, self._context.clocks
 
         def body(connection: sqlite3.Connection) -> None:
             now = clocks.boot_ms()
@@ -231,8 +231,8 @@ class _Registration(Announcement):
             connection.execute(_ENTER, (*row, now + int(LEASE * 1000)))
 
         # a registration is worth nothing after a power cut
-        engine = self._component.engine
-        engine.run(Job(body, durable=False), op)
+        engine = self._context.engine
+        engine.run(WriteTask(body, durable=False), op)
         if engine is not self._engine:  # the home was removed or emptied, and with it what callers know the service by
             restore_secret(Path(engine.path).parent)
             self._engine = engine
@@ -260,4 +260,4 @@ class _Registration(Announcement):
         def body(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
 
-        self._component.engine.run(Job(body, durable=False), Operation(_RENEW, "rpc", timeout))
+        self._context.engine.run(WriteTask(body, durable=False), Operation(_RENEW, "rpc", timeout))

@@ -1,29 +1,25 @@
-"""Jobs in the embedded store: rows of ``schedule_jobs``. How they are claimed and run is in `schedule_runs`."""
+"""Jobs in the embedded store. `schedule_runs` claims and settles their runs."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
-from ...schedule._times import occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
-from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, RunSource, ScheduleDriver, StoredJob, TopicTarget
-from .job import Job
-from .schedule_history import LIST, record
+from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .schedule_rows import CHANNEL, COLUMNS, LIST, following, read_spec, record, stored, written
+from .schedule_runs import SqliteRuns
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
 
-__all__ = ["BELL", "COLUMNS", "SqliteSchedule", "following", "stored"]
-
-BELL: Final = "schedule"
-COLUMNS: Final = "j.name, j.spec, j.data, j.next, j.occurrences, j.skipped, j.created"
+__all__ = ["SqliteSchedule"]
 
 _GET: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? AND name = ?"
 _ALL: Final = f"SELECT {COLUMNS} FROM schedule_jobs j WHERE app = ? ORDER BY name"
@@ -50,78 +46,15 @@ _RUN_NOW: Final = (
 )
 
 
-def _written(spec: JobSpec) -> str:
-    """Return what of a job stands in its ``spec``."""
-    target: Any = spec.target
-    if isinstance(target, RpcTarget):
-        target = {"service": target.service, "method": target.method}
-    elif isinstance(target, TopicTarget):
-        target = {"pubsub": target.pubsub_name, "topic": target.topic}
-    policy = spec.failure_policy
-    return json.dumps(
-        {
-            "schedule": spec.schedule,
-            "due": spec.due_ms,
-            "repeats": spec.repeats,
-            "expires": spec.expires_ms,
-            "content_type": spec.content_type,
-            "target": target,
-            "failure": [policy.attempts, policy.interval] if isinstance(policy, Retry) else policy,
-            "misfire": spec.misfire,
-            "timezone": spec.timezone,
-        }
-    )
-
-
-def _read(name: str, text: str, data: bytes | None) -> JobSpec:
-    fields = json.loads(text)
-    target = fields["target"]
-    if isinstance(target, dict):
-        if "service" in target:
-            target = RpcTarget(target["service"], target["method"])
-        else:
-            target = TopicTarget(target["pubsub"], target["topic"])
-    failure = fields["failure"]
-    return JobSpec(
-        name,
-        fields["schedule"],
-        fields["due"],
-        None,
-        fields["repeats"],
-        fields["expires"],
-        None,
-        data,
-        fields["content_type"],
-        target,
-        Retry(*failure) if isinstance(failure, list) else failure,
-        fields["misfire"],
-        fields["timezone"],
-    )
-
-
-def stored(row: Any) -> StoredJob:
-    """Return a row of `COLUMNS` as a job."""
-    name, spec, data, following_ms, count, skipped, created = row
-    return StoredJob(_read(name, spec, data), following_ms, count, skipped, created)
-
-
-def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
-    """Return the occurrence after one, where ``count`` have been; ``None``: that was the last."""
-    if spec.schedule is None or (spec.repeats is not None and count >= spec.repeats):
-        return None
-    found = occurrences(spec.schedule, spec.timezone).after(after_ms)
-    return None if found is None or (spec.expires_ms is not None and found > spec.expires_ms) else found
-
-
 class SqliteSchedule(ScheduleDriver):
     """The jobs of one application."""
 
     features = frozenset({spi.CLAIMS, spi.LIST_JOBS, spi.LIST_RUNS, spi.MISFIRE, spi.PROGRESS, spi.RUN_NOW})
 
-    def __init__(self, component: SqliteComponent) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
-        self._app = component.context.app_id
+    def __init__(self, context: SqliteContext) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
+        self._app = context.context.app_id
 
     # -- jobs -------------------------------------------------------------
 
@@ -131,9 +64,9 @@ class SqliteSchedule(ScheduleDriver):
     async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
         await self._engine.run_async(self._saving(spec, overwrite), op)
 
-    def _saving(self, spec: JobSpec, overwrite: bool) -> Job:
-        self._component.sweeping()
-        limit = self._component.settings.max_value_bytes
+    def _saving(self, spec: JobSpec, overwrite: bool) -> WriteTask:
+        self._context.sweeping()
+        limit = self._context.settings.max_value_bytes
         if spec.data is not None and len(spec.data) > limit:
             raise ResourceExhaustedError(
                 f"the data of job {spec.name!r} has {len(spec.data):,} bytes; the limit is {limit:,}: raise max_value_bytes"
@@ -152,7 +85,7 @@ class SqliteSchedule(ScheduleDriver):
             "app": self._app,
             "name": spec.name,
             "handler": spec.target if isinstance(spec.target, str) else None,
-            "spec": _written(spec),
+            "spec": written(spec),
             "data": spec.data,
             "next": first,
             "now": now,
@@ -166,12 +99,12 @@ class SqliteSchedule(ScheduleDriver):
                 raise AlreadyExistsError(
                     f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
                 )
-            elif row[2] is not None and _same_times(_read(spec.name, row[1], None), spec):
+            elif row[2] is not None and _same_times(read_spec(spec.name, row[1], None), spec):
                 connection.execute(_REDEFINE, names)  # what is due already stays due
             else:
                 connection.execute(_REPLACE, names)
 
-        return Job(body, durable=self._component.durable, size=len(spec.data or b""), bells=(BELL,))
+        return WriteTask(body, durable=self._context.durable, size=len(spec.data or b""), channels=(CHANNEL,))
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         rows = self._engine.query(op, _GET, (self._app, name))
@@ -184,21 +117,18 @@ class SqliteSchedule(ScheduleDriver):
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
         return [stored(row) for row in self._engine.query(op, _ALL, (self._app,))]
 
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return [stored(row) for row in await self._engine.query_async(op, _ALL, (self._app,), inline=False)]
-
     def delete(self, op: Operation, name: str, /) -> None:
         self._engine.run(self._deleting(name), op)
 
     async def delete_async(self, op: Operation, name: str, /) -> None:
         await self._engine.run_async(self._deleting(name), op)
 
-    def _deleting(self, name: str) -> Job:
+    def _deleting(self, name: str) -> WriteTask:
         def body(connection: sqlite3.Connection) -> None:
             if connection.execute(_DELETE, (self._app, name)).rowcount:
                 connection.execute(_CANCEL, (self._engine.clocks.wall_ms(), self._app, name))
 
-        return Job(body, durable=self._component.durable)
+        return WriteTask(body, durable=self._context.durable)
 
     # -- runs -------------------------------------------------------------
 
@@ -210,7 +140,7 @@ class SqliteSchedule(ScheduleDriver):
         run: str | None = await self._engine.run_async(self._running_now(name), op)
         return run
 
-    def _running_now(self, name: str) -> Job:
+    def _running_now(self, name: str) -> WriteTask:
         run = str(uuid4())
         clocks = self._engine.clocks
 
@@ -229,25 +159,14 @@ class SqliteSchedule(ScheduleDriver):
             connection.execute(_RUN_NOW, names)
             return run
 
-        return Job(body, durable=self._component.durable, bells=(BELL,))
+        return WriteTask(body, durable=self._context.durable, channels=(CHANNEL,))
 
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         return [record(row) for row in self._engine.query(op, LIST, (self._app, name))]
 
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
-        rows = await self._engine.query_async(op, LIST, (self._app, name), inline=False)
-        return [record(row) for row in rows]
-
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        from .schedule_runs import SqliteRuns
-
         self._engine.open(op)
-        return SqliteRuns(self._component, self._app, handlers)
-
-    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        import asyncio
-
-        return await asyncio.to_thread(self.join, op, handlers)
+        return SqliteRuns(self._context, self._app, handlers)
 
 
 def _same_times(old: JobSpec, new: JobSpec) -> bool:

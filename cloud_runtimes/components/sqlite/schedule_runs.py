@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
-from ...errors import UnavailableError
 from ...schedule._times import QUARTER_MS, Interval, occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
-from .job import Job
 from .rpc import _lives, process_name
-from .schedule import BELL, COLUMNS, following, stored
+from .schedule_rows import CHANNEL, COLUMNS, following, stored
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
-    from .bell import Waiter
+    from .context import SqliteContext
     from .engine import Engine
+    from .notifier import Waiter
 
 __all__ = ["GRACE_MS", "LEASE_MS", "SqliteRuns", "run_id"]
 
@@ -139,9 +139,9 @@ class _Claims(NamedTuple):
 class SqliteRuns(RunSource):
     """One member of an application's runners."""
 
-    def __init__(self, component: SqliteComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._app = app
         self._handlers = handlers
         self._member = os.urandom(16).hex()
@@ -152,24 +152,20 @@ class SqliteRuns(RunSource):
         self._offset: int | None = None
         self._dead_at = 0
         self._next: float = 0.0
-        component.sweeping()
+        context.sweeping()
 
     # -- exchange ---------------------------------------------------------
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> Sequence[DueRun]:
-        self._component.check_open()
-        if self._engine.gone is None:
-            try:
-                return self._exchange(outcomes, want)
-            except UnavailableError:
-                if self._engine.gone is None:
-                    raise
-        # the database's files were removed or replaced: what was held is gone with it
+        self._context.check_open()
+        return self._engine.unless_gone(lambda: self._exchange(outcomes, want), lambda: self._begin(want))
+
+    def _begin(self, want: int) -> Sequence[DueRun]:
+        """Claim from the database that is there now. What was held is void."""
         self._held.clear()
-        if self._waiter is not None:
-            self._waiter.close()
-        self._engine, self._waiter = self._component.engine, None
-        self._component.sweeping()
+        self._unsubscribe()
+        self._engine = self._context.engine
+        self._context.sweeping()
         return self._exchange((), want)
 
     def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Sequence[DueRun]:
@@ -177,7 +173,7 @@ class SqliteRuns(RunSource):
         wall, boot = clocks.wall_ms(), clocks.boot_ms()
         if self._waiter is None:
             engine.open()
-            self._waiter = engine.bells.waiter(BELL)
+            self._waiter = engine.notifier.subscribe(CHANNEL)
         offset = wall - boot
         set_back = self._offset is None or offset < self._offset - _STEP_MS
         names = self._names(want)
@@ -195,15 +191,15 @@ class SqliteRuns(RunSource):
             if set_back:
                 self._set_back(connection)
             for outcome in outcomes:
-                self._land(connection, outcome)
+                self._settle(connection, outcome)
             lease = clocks.boot_ms() + LEASE_MS
             renewed = [each for each in renew if self._renewed(connection, each, lease)]
             runs = self._claim(connection, names, lease) if want else []
             return _Claims(runs, renewed, lease)
 
         given_back = any(not outcome.begun for outcome in outcomes)
-        job = Job(body, durable=False, bells=(BELL,) if given_back else ())
-        claims: _Claims = engine.run(job, Operation(_EXCHANGE, "schedule", _TIMEOUT))
+        task = WriteTask(body, durable=False, channels=(CHANNEL,) if given_back else ())
+        claims: _Claims = engine.run(task, Operation(_EXCHANGE, "schedule", _TIMEOUT))
         self._offset = offset
         for outcome in outcomes:
             self._held.pop(outcome.token, None)  # type: ignore[call-overload]
@@ -261,7 +257,7 @@ class SqliteRuns(RunSource):
             if sooner is not None and job.next_ms is not None and sooner < job.next_ms:
                 connection.execute(_MOVE, (sooner, 0, 0, row[0]))
 
-    def _land(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
+    def _settle(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
         token = outcome.token
         assert isinstance(token, _Token)
         clocks = self._engine.clocks
@@ -352,27 +348,28 @@ class SqliteRuns(RunSource):
     def wait(self, seconds: float, /) -> None:
         waiter = self._waiter
         if waiter is None:  # the store could not be opened
-            import time
-
-            time.sleep(min(seconds, 0.25))
+            time.sleep(min(seconds, _LOOK_EVERY))
             return
-        pause = min(seconds, self._next, waiter.net, _LOOK_EVERY)
+        pause = min(seconds, self._next, _LOOK_EVERY)
         if self._held:
             pause = min(pause, max(0.0, (self._renew_at - self._engine.clocks.boot_ms()) / 1000))
         waiter.wait(pause)
 
     def wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.ring()
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
 
     def close(self, outcomes: Sequence[Outcome], /) -> None:
         try:
             if outcomes:
                 self.exchange(outcomes, 0)
         finally:
-            waiter, self._waiter = self._waiter, None
-            if waiter is not None:
-                waiter.close()
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        if self._waiter is not None:
+            self._waiter.close()
+            self._waiter = None
 
 
 def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], bool]:

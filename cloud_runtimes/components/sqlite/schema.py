@@ -181,7 +181,7 @@ def check(connection: sqlite3.Connection, path: str) -> int:
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring a database to the newest version in one transaction; the caller holds the gate."""
+    """Bring a database to the newest version in one transaction; the caller holds the write lock."""
     if version == len(STEPS):
         return
     connection.execute("BEGIN IMMEDIATE")

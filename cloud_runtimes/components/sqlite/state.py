@@ -11,14 +11,15 @@ from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .job import Job
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
 
 __all__ = ["SqliteState"]
 
+_FIND: Final = "SELECT id FROM stores WHERE name = ?"
 _GET: Final = "SELECT value, content_type, etag, expires FROM state WHERE store = ? AND key = ?"
 _GET_BULK: Final = "SELECT key, value, content_type, etag, expires FROM state WHERE store = ? AND key IN ({})"
 _SAVE: Final = (
@@ -60,30 +61,22 @@ class SqliteState(StateDriver):
         }
     )
 
-    def __init__(self, component: SqliteComponent, name: str) -> None:
-        self._component = component
-        self._engine: Engine = component.engine
+    def __init__(self, context: SqliteContext, name: str) -> None:
+        self._context = context
+        self._engine: Engine = context.engine
         self._name = name
         self._store: int | None = None
-        self._max_value = component.settings.max_value_bytes
+        self._max_value = context.settings.max_value_bytes
 
     # -- reading ----------------------------------------------------------
 
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        store = self._store
-        if store is None:
-            store = self._find_store(op)
-            if store is None:
-                return None
-        return self._found(self._engine.query(op, _GET, (store, key)))
+        store = self._store or self._find_store(op)
+        return None if store is None else self._found(self._engine.query(op, _GET, (store, key)))
 
     async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        store = self._store
-        if store is None:
-            store = await self._find_store_async(op)
-            if store is None:
-                return None
-        return self._found(await self._engine.query_async(op, _GET, (store, key)))
+        store = self._store or await self._find_store_async(op)
+        return None if store is None else self._found(await self._engine.query_async(op, _GET, (store, key)))
 
     def _found(self, rows: list[Any]) -> StoredValue | None:
         if not rows:
@@ -104,13 +97,13 @@ class SqliteState(StateDriver):
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
     ) -> dict[str, StoredValue]:
+        if len(keys) > _POINT_READS:
+            return await self._in_thread(self.get_bulk, op, keys, consistency)
         store = await self._find_store_async(op)
         found: dict[str, StoredValue] = {}
         if store is not None:
             for sql, parameters in _chunks(store, keys):
-                self._collect(
-                    await self._engine.query_async(op, sql, parameters, inline=len(keys) <= _POINT_READS), found
-                )
+                self._collect(await self._engine.query_async(op, sql, parameters), found)
         return found
 
     def _collect(self, rows: list[Any], found: dict[str, StoredValue]) -> None:
@@ -123,16 +116,6 @@ class SqliteState(StateDriver):
         store = self._find_store(op)
         if store is None:
             return []
-        return [row[0] for row in self._engine.query(op, *self._listing(store, prefix, limit, after))]
-
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        store = await self._find_store_async(op)
-        if store is None:
-            return []
-        sql, parameters = self._listing(store, prefix, limit, after)
-        return [row[0] for row in await self._engine.query_async(op, sql, parameters, inline=False)]
-
-    def _listing(self, store: int, prefix: str, limit: int | None, after: str | None) -> tuple[str, list[Any]]:
         sql = "SELECT key FROM state WHERE store = ? AND (expires IS NULL OR expires > ?)"
         parameters: list[Any] = [store, self._engine.clocks.wall_ms()]
         if prefix:
@@ -147,27 +130,27 @@ class SqliteState(StateDriver):
             parameters.append(after)
         sql += " ORDER BY key LIMIT ?"
         parameters.append(-1 if limit is None else limit)
-        return sql, parameters
+        return [row[0] for row in self._engine.query(op, sql, parameters)]
 
     def _find_store(self, op: Operation) -> int | None:
         """Return the store's number, ``None`` before its first write."""
         if self._store is None:
-            rows = self._engine.query(op, "SELECT id FROM stores WHERE name = ?", (self._name,))
+            rows = self._engine.query(op, _FIND, (self._name,))
             self._store = rows[0][0] if rows else None
         return self._store
 
     async def _find_store_async(self, op: Operation) -> int | None:
         if self._store is None:
-            rows = await self._engine.query_async(op, "SELECT id FROM stores WHERE name = ?", (self._name,))
+            rows = await self._engine.query_async(op, _FIND, (self._name,))
             self._store = rows[0][0] if rows else None
         return self._store
 
     # -- writing ----------------------------------------------------------
 
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        failed, job = self._job(op, writes, atomic)
-        if job is not None:
-            failed.update(self._engine.run(job, op))
+        failed, task = self._task(op, writes, atomic)
+        if task is not None:
+            failed.update(self._engine.run(task, op))
             if self._store is None:
                 self._find_store(op)
         return failed
@@ -175,16 +158,16 @@ class SqliteState(StateDriver):
     async def write_async(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
     ) -> Mapping[int, CloudRuntimesError]:
-        failed, job = self._job(op, writes, atomic)
-        if job is not None:
-            failed.update(await self._engine.run_async(job, op))
+        failed, task = self._task(op, writes, atomic)
+        if task is not None:
+            failed.update(await self._engine.run_async(task, op))
             if self._store is None:
                 await self._find_store_async(op)
         return failed
 
-    def _job(
+    def _task(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool
-    ) -> tuple[dict[int, CloudRuntimesError], Job | None]:
+    ) -> tuple[dict[int, CloudRuntimesError], WriteTask | None]:
         failed: dict[int, CloudRuntimesError] = {}
         size = 0
         for index, write in enumerate(writes):
@@ -200,14 +183,14 @@ class SqliteState(StateDriver):
                 failed[index] = error
         if len(failed) == len(writes):
             return failed, None
-        self._component.sweeping()
+        self._context.sweeping()
 
         def body(connection: sqlite3.Connection) -> dict[int, CloudRuntimesError]:
             return self._apply(connection, writes, atomic, failed)
 
         # a plain save or delete is one statement once the store has its number
         single = len(writes) == 1 and self._store is not None and writes[0].fence is None
-        return failed, Job(body, durable=self._component.durable, single=single, size=size + 200 * len(writes))
+        return failed, WriteTask(body, durable=self._context.durable, single=single, size=size + 200 * len(writes))
 
     def _apply(
         self, connection: sqlite3.Connection, writes: Sequence[StateWrite], atomic: bool, skipped: Mapping[int, Any]
@@ -215,7 +198,7 @@ class SqliteState(StateDriver):
         store = self._store
         if store is None:
             connection.execute("INSERT OR IGNORE INTO stores (name) VALUES (?)", (self._name,))
-            store = connection.execute("SELECT id FROM stores WHERE name = ?", (self._name,)).fetchone()[0]
+            store = connection.execute(_FIND, (self._name,)).fetchone()[0]
             # remembered only by a later read: this transaction may yet be undone
         now = self._engine.clocks.wall_ms()
         failed: dict[int, CloudRuntimesError] = {}
@@ -269,7 +252,7 @@ def sweep_expired(engine: Engine, durable: bool) -> bool:
     now = engine.clocks.wall_ms()
     if not engine.query(None, "SELECT 1 FROM state WHERE expires <= ? LIMIT 1", (now,)):
         return False
-    engine.submit(Job(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
+    engine.submit(WriteTask(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
     return True
 
 

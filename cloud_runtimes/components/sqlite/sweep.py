@@ -9,13 +9,12 @@ import sqlite3
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from .job import Job
 from .lock import sweep_locks
-from .schedule_history import sweep_runs
 from .state import sweep_expired
+from .write_task import WriteTask
 
 if TYPE_CHECKING:
-    from . import SqliteComponent
+    from .context import SqliteContext
     from .engine import Engine
 
 __all__ = ["TOMBSTONE_MS", "start", "sweep_frames", "sweep_tombstones"]
@@ -36,11 +35,19 @@ WHERE f.id <= coalesce((SELECT min(g.frame) FROM groups g WHERE g.topic = t.id A
 LIMIT {_BATCH}
 """
 
+_RUNS: Final = 1000
+_OLD_RUNS: Final = f"SELECT id FROM schedule_runs WHERE ended <= ? LIMIT {_RUNS}"
+_MANY_RUNS: Final = "SELECT app, name FROM schedule_runs GROUP BY app, name HAVING count(*) > ? LIMIT 32"
+_EXCESS_RUNS: Final = (
+    "DELETE FROM schedule_runs WHERE app = :app AND name = :name AND ended IS NOT NULL AND id <= "
+    "(SELECT id FROM schedule_runs WHERE app = :app AND name = :name ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+)
 
-def start(component: SqliteComponent) -> None:
-    """Have the engine sweep for a component from now on, as long as the component lives."""
-    engine = component.engine
-    alive = weakref.ref(component)
+
+def start(context: SqliteContext) -> None:
+    """Have the engine sweep for a component, as long as the component lives."""
+    engine = context.engine
+    alive = weakref.ref(context)
 
     def sweeper() -> bool:
         living = alive()
@@ -53,7 +60,7 @@ def start(component: SqliteComponent) -> None:
         return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more
 
     engine.sweepers.append(sweeper)
-    weakref.finalize(component, engine.sweepers.remove, sweeper)
+    weakref.finalize(context, engine.sweepers.remove, sweeper)
 
 
 def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable: bool) -> bool:
@@ -68,7 +75,7 @@ def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable:
         connection.executemany("DELETE FROM claims WHERE frame = ?", ids)
         connection.executemany("DELETE FROM frames WHERE id = ?", ids)
 
-    engine.submit(Job(body, durable=durable))
+    engine.submit(WriteTask(body, durable=durable))
     return True
 
 
@@ -86,5 +93,21 @@ def sweep_tombstones(engine: Engine, durable: bool) -> bool:
         )
         connection.executemany("DELETE FROM configuration WHERE id = ?", [(row[0],) for row in rows])
 
-    engine.submit(Job(body, durable=durable))
+    engine.submit(WriteTask(body, durable=durable))
+    return True
+
+
+def sweep_runs(engine: Engine, keep_for: float, keep: int) -> bool:
+    """Drop a few old records, and those of a job beyond its number; tells whether there may be more."""
+    old = engine.clocks.wall_ms() - int(keep_for * 1000)
+    names = engine.query(None, _MANY_RUNS, (keep,))
+    if not names and not engine.query(None, f"SELECT EXISTS ({_OLD_RUNS})", (old,))[0][0]:
+        return False
+
+    def body(connection: sqlite3.Connection) -> None:
+        connection.execute(f"DELETE FROM schedule_runs WHERE id IN ({_OLD_RUNS})", (old,))
+        for app, name in names:
+            connection.execute(_EXCESS_RUNS, {"app": app, "name": name, "keep": keep})
+
+    engine.submit(WriteTask(body, durable=False))
     return True

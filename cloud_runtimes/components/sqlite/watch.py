@@ -79,7 +79,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _stamper(folder: str) -> Callable[[], Any]:
-    """Return what reads a folder's inode and time of change; where the C library can be reached without handing over the GIL, which a writer would wait for (see `gate`)."""
+    """Return what reads a folder's inode and time of change; where the C library can be reached without handing over the GIL, which a writer would wait for (see `write_lock`)."""
 
     def stamp() -> Any:
         try:

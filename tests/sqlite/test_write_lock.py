@@ -1,4 +1,4 @@
-"""The turnstile before writes: who gets in, and what a refusal leaves behind."""
+"""The write lock: who gets it, and what a refusal leaves behind."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.sqlite import gate as module
-from cloud_runtimes.components.sqlite.gate import Gate
+from cloud_runtimes.components.sqlite import write_lock as module
+from cloud_runtimes.components.sqlite.write_lock import WriteLock
 
 
 @pytest.fixture(params=["with the GIL", "without a C library", "without ctypes"])
-def gates(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Gate]]:
+def locks(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WriteLock]]:
     """Two of one database, as two processes have them."""
     if request.param == "with the GIL":
         assert module._at_once is not flock, "the fast way is not in use where it could be"
@@ -32,33 +32,33 @@ def gates(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setattr(ctypes, "PyDLL", refuse)
         monkeypatch.setattr(module, "_at_once", module._with_the_gil())
         assert module._at_once is flock
-    gates = [Gate(str(tmp_path / "db")) for _ in range(2)]
-    yield gates
-    for each in gates:
+    locks = [WriteLock(str(tmp_path / "db")) for _ in range(2)]
+    yield locks
+    for each in locks:
         each.close()
 
 
-def test_one_is_inside(gates: list[Gate]) -> None:
-    first, second = gates
-    assert first.try_enter()
-    assert not second.try_enter()
-    first.leave()
-    second.enter()
-    assert not first.try_enter()
+def test_one_holds_it(locks: list[WriteLock]) -> None:
+    first, second = locks
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    first.release()
+    second.acquire()
+    assert not first.try_acquire()
     second.reset()
-    assert first.try_enter()
+    assert first.try_acquire()
 
 
-def test_a_refusal_leaves_the_turn_free(gates: list[Gate], tmp_path: Path) -> None:
-    first, second = gates
-    assert first.try_enter()
-    assert not second.try_enter()
+def test_a_refusal_leaves_the_turn_free(locks: list[WriteLock], tmp_path: Path) -> None:
+    first, second = locks
+    assert first.try_acquire()
+    assert not second.try_acquire()
     with open(tmp_path / "db-turn", "rb") as turn:
         flock(turn, LOCK_EX | LOCK_NB)
-        first.leave()
-        assert not second.try_enter(), "it passed one who waits"
+        first.release()
+        assert not second.try_acquire(), "it passed one who waits"
         flock(turn, LOCK_UN)
-    assert second.try_enter()
+    assert second.try_acquire()
 
 
 def test_an_error_is_told() -> None:

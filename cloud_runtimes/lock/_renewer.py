@@ -1,11 +1,9 @@
-"""The renewing thread of a client: one, however many leases are held.
-
-It knows leases weakly, so a lock whose block was left by a way that nobody saw, such as an interrupt between ``__enter__`` and the block, is not renewed for ever but expires.
-"""
+"""The renewing thread of a client: one, however many leases are held. It refers to leases weakly, so one that nobody has any more expires."""
 
 from __future__ import annotations
 
 import weakref
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from .._core import fork
@@ -17,13 +15,13 @@ if TYPE_CHECKING:
     from .lease import Lease
     from .service import LockService
 
-__all__ = ["Keeper"]
+__all__ = ["LeaseRenewer"]
 
 _RENEW = Method("lock", "renew", repeatable=False)
 
 
-class Keeper:
-    """Renews leases when a third of their time is over; belongs to one `LockService`."""
+class LeaseRenewer:
+    """Renews leases when a third of their time is over, for one `LockService`."""
 
     def __init__(self, service: LockService) -> None:
         self._service = service
@@ -48,15 +46,15 @@ class Keeper:
         self._changes.announce()
 
     def forget(self, lease: Lease) -> None:
-        """Renew a lease no more."""
+        """Stop renewing a lease."""
         self._leases.pop(id(lease), None)
 
     def _run(self) -> None:
         while not self._closed:
             ticket = self._changes.ticket()
-            self._changes.wait(ticket, self._look())
+            self._changes.wait(ticket, self._renew_due())
 
-    def _look(self) -> float | None:
+    def _renew_due(self) -> float | None:
         """Renew what is due; returns seconds until the next is, ``None``: there is none."""
         pauses: list[float] = []
         for key, reference in list(self._leases.items()):
@@ -80,9 +78,7 @@ class Keeper:
         return min(pauses) if pauses else None
 
     def _close_by_client(self, end: float | None) -> None:
-        """End the thread. Leases are not released: their holders may be in the middle of what they guard; they expire."""
-        from time import monotonic
-
+        """End the thread. Leases expire instead of being released, since their holders may be in the middle of what they guard."""
         self._closed = True
         self._changes.announce()
         self._thread.join(None if end is None else max(0.0, end - monotonic()))

@@ -10,22 +10,22 @@ from ..._core.logs import logger
 from ...errors import InternalError
 
 if TYPE_CHECKING:
-    from .gate import Gate
+    from .write_lock import WriteLock
 
 __all__ = ["DATABASE", "check_emptied", "prepare"]
 
 DATABASE: Final = "cloud_runtimes.db"
 
 
-def prepare(path: str, gate: Gate) -> None:
-    """See that SQLite finds a database of ours with the log that is its own, or makes one; the caller is inside the gate.
+def prepare(path: str, write_lock: WriteLock) -> None:
+    """See that SQLite finds a database of ours with the log that is its own, or makes one; the caller holds the write lock.
 
     Raises:
         InternalError: the database has lost what it held.
     """
-    made = gate.database
+    made = write_lock.database
     if not os.path.exists(path):
-        gate.database = None
+        write_lock.database = None
         make_private(path)
     elif made is not None:
         check_emptied(path)
@@ -51,7 +51,7 @@ def check_emptied(path: str) -> None:
     Raises:
         InternalError: it has lost what it held.
     """
-    # the gate's file is empty until the database has been made
+    # this file is empty until the database has been made
     if os.stat(path).st_size == 0 and os.path.exists(f"{path}-gate") and os.stat(f"{path}-gate").st_size > 0:
         raise InternalError(
             f"{path} has 0 bytes, but held a database before: restore it from a copy, or delete it to start anew",

@@ -1,8 +1,8 @@
-"""The turnstile before every write of a file, between processes.
+"""The write lock of a database: a fair lock between processes, taken before every write.
 
-SQLite lets waiting writers poll, so that of two busy processes one gets nothing. Here they queue on two ``flock`` files: whoever holds *turn* is next, whoever holds *gate* writes. The kernel lets go of both when a process dies.
+SQLite lets waiting writers poll, so that of two busy processes one starves. Here they queue on two ``flock`` files beside the database: whoever holds *turn* is next, whoever holds *gate* writes. The kernel releases both when a process dies.
 
-What cannot wait is called with the GIL held: `fcntl.flock` hands it over each time, and a thread that wants to write then waits behind all threads that compute, some milliseconds for a system call of one microsecond.
+Calls that do not wait keep the GIL. `fcntl.flock` hands it over each time, and getting it back from computing threads takes milliseconds, for a system call of one microsecond.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-__all__ = ["Gate", "NoGate"]
+__all__ = ["NoWriteLock", "WriteLock"]
 
 
 def _with_the_gil() -> Callable[[int, int], None]:
@@ -45,8 +45,8 @@ def _try(file: int) -> bool:
     return True
 
 
-class Gate:
-    """The two files beside a database. One thread of a process uses it at a time: the engine's mutex sees to that."""
+class WriteLock:
+    """The two files beside a database. One thread of a process uses it at a time, which the mutex of `GroupCommit` ensures."""
 
     def __init__(self, database: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -59,7 +59,7 @@ class Gate:
 
     @property
     def database(self) -> int | None:
-        """The inode of the database that was made here, ``None`` where there was none yet; noted for `place.prepare`, by who is inside."""
+        """The inode of the database that was made here, ``None`` where there was none yet. The holder notes it, for `data_folder.prepare`."""
         own, _, noted = os.pread(self._gate, 64, 0).partition(b" ")
         if not noted:
             return None
@@ -73,8 +73,8 @@ class Gate:
             if inode is not None:
                 os.pwrite(self._gate, b"%d %d" % (os.fstat(self._gate).st_ino, inode), 0)
 
-    def try_enter(self) -> bool:
-        """Enter if nobody is inside or waiting; never waits."""
+    def try_acquire(self) -> bool:
+        """Take it if nobody holds it or waits for it. Never waits."""
         if not _try(self._turn):
             return False
         try:
@@ -82,9 +82,9 @@ class Gate:
         finally:
             _at_once(self._turn, LOCK_UN)
 
-    def enter(self) -> None:
-        """Wait for the turn, then for the gate. Cannot be given up; only threads of ours wait here."""
-        if self.try_enter():
+    def acquire(self) -> None:
+        """Wait for it. The wait cannot be given up, so only the writer thread waits here."""
+        if self.try_acquire():
             return
         flock(self._turn, LOCK_EX)
         try:
@@ -92,31 +92,31 @@ class Gate:
         finally:
             _at_once(self._turn, LOCK_UN)
 
-    def leave(self) -> None:
-        """Let the next one in; does nothing outside."""
+    def release(self) -> None:
+        """Release it; does nothing where it is not held."""
         _at_once(self._gate, LOCK_UN)
 
     def reset(self) -> None:
-        """Let go of both, wherever an interrupt came."""
+        """Release both files, wherever an interrupt came."""
         _at_once(self._turn, LOCK_UN)
         _at_once(self._gate, LOCK_UN)
 
     def close(self) -> None:
-        """Close the descriptors. In a forked child this does not unlock: the parent has them open too."""
+        """Close the descriptors. In a forked child this does not unlock, since the parent has them open too."""
         os.close(self._turn)
         os.close(self._gate)
 
 
-class NoGate:
+class NoWriteLock:
     """For a database that no other process can reach."""
 
-    def try_enter(self) -> bool:
+    def try_acquire(self) -> bool:
         return True
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         return
 
-    def leave(self) -> None:
+    def release(self) -> None:
         return
 
     def reset(self) -> None:

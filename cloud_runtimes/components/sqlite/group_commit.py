@@ -1,0 +1,321 @@
+"""Group commit: writes that wait share a commit batch, which is one transaction and one fsync.
+
+A caller that finds nobody writing and nobody waiting writes its own task on its own thread. Everything else goes to the writer thread, which takes all that waits as one commit batch: so an interrupt in a caller's thread concerns that caller's task alone. A task that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from typing import Any, Final
+
+from ..._core.heap import keep_freed
+from ..._core.logs import logger, repeated
+from ..._core.threads import Background, Mutex
+from ...errors import ClosedError, CloudRuntimesError, UnavailableError
+from ...spi.operation import Operation, mark_interrupted
+from .batches import Batches
+from .connections import keep_forever
+from .write_lock import NoWriteLock, WriteLock
+from .write_task import WriteTask
+
+__all__ = ["GroupCommit"]
+
+MAX_TASKS: Final = 1000
+MAX_BYTES: Final = 8 * 1024 * 1024
+
+
+class GroupCommit:
+    """The write side of an engine.
+
+    Args:
+        connection: for writing only, autocommit; nobody else uses it.
+        write_lock: excludes other processes.
+        path: for messages.
+        gone: see `Batches`.
+        notify: wakes waiters on the channels of committed tasks.
+        sweep: called now and then on the writer thread, between commit batches; returns seconds until the next time.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        write_lock: WriteLock | NoWriteLock,
+        path: str,
+        *,
+        gone: Callable[[], CloudRuntimesError | None],
+        notify: Callable[[Iterable[str]], None],
+        sweep: Callable[[], float],
+    ) -> None:
+        self.connection = connection
+        self.mutex = Mutex()
+        self._write_lock = write_lock
+        self._path = path
+        self._gone = gone
+        self._notify = notify
+        self._sweep = sweep
+        self._tasks: SimpleQueue[WriteTask | None] = SimpleQueue()
+        self._thread = Background(self._write, "cloud-runtimes-writer")
+        self._closed = self._ended = False
+        self._version: int | None = None
+        self._batches = Batches(connection, path, gone)
+        self.working = self._batches.working
+        # the writer thread has tasks in hand: callers queue behind it, or one thread would take every batch
+        self._busy = False
+        keep_freed(MAX_BYTES)
+
+    # -- callers ----------------------------------------------------------
+
+    def run(self, task: WriteTask, op: Operation) -> Any:
+        """Run a task and return its result, within the operation's deadline.
+
+        Raises:
+            DeadlineExceededError: time was up; ``maybe_applied`` tells whether the write had begun.
+            CloudRuntimesError: what the write ended with.
+        """
+        if self.is_inside():
+            raise UnavailableError(
+                "a signal handler or __del__ writes while a write of its own thread is under way: write later, or by a publisher",
+                retryable=False,  # its thread goes on once it has returned
+            )
+        try:
+            if not self._write_alone(task):
+                self._wait(task, op)
+            elif task.channels:
+                self._notify(task.channels)
+            self._thread.start()  # who writes also sweeps
+        except BaseException as error:
+            self._heal(task, error)
+            raise
+        task.rows = None  # the last task stays in hand until the next one, its frames need not
+        if task.error is not None:
+            raise task.error
+        return task.result
+
+    def _write_alone(self, task: WriteTask) -> bool:
+        """Write a task on its caller's thread, if nobody writes or waits; tells whether it was done."""
+        if self._busy or not self.mutex.acquire(blocking=False):
+            return False
+        done = False
+        if self._tasks.empty() and not self._closed and self._write_lock.try_acquire():
+            task.take()
+            try:
+                self._batches.commit([task])
+                done = True
+            except sqlite3.OperationalError:  # a stranger has the database locked
+                task.give_back()
+            self._write_lock.release()
+        self.mutex.release()
+        return done
+
+    def is_inside(self) -> bool:
+        """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
+        return bool(self.mutex._is_owned())
+
+    def _wait(self, task: WriteTask, op: Operation) -> None:
+        """Leave a task to the writer thread and wait for it."""
+        if self._thread.is_current():
+            raise UnavailableError(
+                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
+                retryable=False,
+            )
+        task.done = threading.Lock()
+        task.done.acquire()
+        self.submit(task)
+        task.wait(op, self._path)
+
+    async def run_async(self, task: WriteTask, op: Operation) -> Any:
+        """Asynchronous `run`; always by the writer thread."""
+        import asyncio
+
+        task.loop = asyncio.get_running_loop()
+        task.future = task.loop.create_future()
+        self.submit(task)
+        return await task.wait_async(op, self._path)
+
+    def others_wrote(self) -> bool:
+        """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
+        if not self.mutex.acquire(timeout=0.05):
+            return False  # asked again soon; writers here notify by themselves
+        try:
+            with self.working:
+                if self._closed:
+                    return False
+                (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return True
+        finally:
+            self.mutex.release()
+        before, self._version = self._version, version
+        return bool(version != before)
+
+    def submit(self, task: WriteTask) -> None:
+        """Hand a task to the writer thread and do not wait; its error is logged."""
+        if self._closed:
+            raise self._gone() or ClosedError(f"{self._path} is closed")
+        self._tasks.put(task)
+        self._thread.start()
+        if self._ended:  # closed meanwhile: nobody else takes it
+            self._drain()
+
+    def _heal(self, task: WriteTask, error: BaseException) -> None:
+        """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
+        if self.is_inside():
+            if not self._batches.applied(task):
+                task.give_back()
+            self._write_lock.reset()
+            self.mutex.release()
+        if not isinstance(error, Exception):
+            mark_interrupted(error, not task.take())
+
+    # -- commit batches ---------------------------------------------------
+
+    def _gather(self, first: WriteTask) -> list[WriteTask]:
+        """Take a task and what waits behind it, up to the limits of a commit batch."""
+        tasks: list[WriteTask] = []
+        size = 0
+        task: WriteTask | None = first
+        while True:
+            if task is not None and task.take():
+                tasks.append(task)
+                size += task.size
+            if len(tasks) >= MAX_TASKS or size >= MAX_BYTES:
+                return tasks
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                return tasks
+            if task is None:  # the end mark, for after this commit batch
+                self._tasks.put(None)
+                return tasks
+
+    def _finish(self, tasks: list[WriteTask]) -> None:
+        """Tell the callers; the futures of one loop in one hop."""
+        by_loop: dict[Any, list[WriteTask]] = {}
+        channels: set[str] = set()
+        for task in tasks:
+            task.rows = None
+            if task.error is None:
+                channels.update(task.channels)
+            if task.done is not None:
+                if task.done.locked():
+                    task.done.release()
+            elif task.loop is not None:
+                by_loop.setdefault(task.loop, []).append(task)
+            elif task.error is not None:
+                logger().warning("a background write to %s failed: %s", self._path, task.error)
+        for loop, members in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, members)
+            except RuntimeError:
+                continue  # that loop is closed: nobody waits any more
+        if channels:
+            self._notify(channels)
+
+    # -- the writer thread ------------------------------------------------
+
+    def _write(self) -> None:
+        next_sweep = monotonic() + 1.0
+        while True:
+            if monotonic() >= next_sweep:  # however much waits: under a load that never ends too
+                next_sweep = monotonic() + self._swept()
+            try:
+                task = self._tasks.get(timeout=max(0.0, next_sweep - monotonic()))
+            except Empty:
+                continue
+            if task is None:
+                return
+            self._busy = True
+            with self.mutex:
+                self._write_lock.acquire()
+                try:
+                    self._write_batch(task)
+                finally:
+                    self._write_lock.release()
+                    self._busy = not self._tasks.empty()
+
+    def _swept(self) -> float:
+        """Sweep; returns seconds until the next time."""
+        try:
+            return self._sweep()
+        except ClosedError:
+            return 60.0  # it is being closed
+        except Exception as error:
+            logger().warning("sweeping %s failed: %s", self._path, error)
+            return 60.0
+
+    def _write_batch(self, task: WriteTask) -> None:
+        tasks = self._gather(task)
+        pause = 0.001
+        while tasks:
+            try:
+                self._batches.commit(tasks)
+                self._finish(tasks)
+                return
+            except sqlite3.OperationalError as error:
+                # a stranger without manners holds the database: ask again, and let callers withdraw meanwhile
+                if self._closed:
+                    self._batches.fail(tasks, error)
+                    self._finish(tasks)
+                    return
+                for each in tasks:
+                    each.give_back()
+                sleep(pause)
+                pause = min(pause * 2, 0.05)
+                tasks = [each for each in tasks if each.take()]
+
+    def close(self, timeout: float | None) -> None:
+        """End the writer thread; what waits is still written, what comes later is refused."""
+        self._closed = True
+        self._tasks.put(None)
+        if self.is_inside():
+            return  # a signal handler in the middle of a write, for which the writer thread may be waiting
+        self._thread.join(timeout)
+        self._ended = True
+        self._drain()
+
+    def close_connections(
+        self, readers: Sequence[sqlite3.Connection], timeout: float | None, checkpoint: Callable[[], bool]
+    ) -> None:
+        """Close all, under the write lock: the last one to close checkpoints and deletes the log, never beside another writer."""
+        end = None if timeout is None else monotonic() + timeout
+        connections = (*readers, self.connection)
+        if self.is_inside() or not self.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            repeated(
+                f"close {self._path}", "%s: a write is still waiting for its turn; left open to the end", self._path
+            )
+            for connection in connections:
+                keep_forever(connection)
+            return
+        # whoever holds the write lock so long has the file open, so that nothing of ours is the last
+        while not (entered := self._write_lock.try_acquire()) and (end is None or monotonic() < end):
+            sleep(0.005)
+        try:
+            if entered and checkpoint():
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for connection in connections:
+                connection.close()
+        finally:
+            if entered:
+                self._write_lock.release()
+            self._write_lock.close()
+            self.mutex.release()
+
+    def _drain(self) -> None:
+        """Refuse what was not begun when it was closed."""
+        while True:
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                return
+            if task is not None and task.take():
+                task.error = self._gone() or ClosedError(f"{self._path} was closed before this write began")
+                self._finish([task])
+
+
+def _resolve(tasks: list[WriteTask]) -> None:
+    for task in tasks:
+        task.resolve()

@@ -1,0 +1,263 @@
+"""Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
+
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the engine's `Poller`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ..._core.home import explain_os_error
+from ..._core.threads import Mutex
+from .poller import Poller
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Notifier", "Waiter"]
+
+_MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
+_GRAIN_NS: Final = 50_000_000
+_NET: Final = 2.0
+_numbers = itertools.count()
+
+
+class Waiter:
+    """A subscriber of a channel. One thread waits; any thread may `wake` it."""
+
+    def __init__(self, notifier: Notifier, channel: str, path: str | None) -> None:
+        self._notifier = notifier
+        self.channel = channel
+        self.path = path
+        self._receiver: socket.socket | None = None
+        self._sender: socket.socket | None = None
+        self._open()
+        notifier.add(self)
+
+    def _open(self) -> None:
+        if self.path is not None:
+            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                receiver.bind(self._notifier.address(self.path))
+                os.chmod(self._notifier.address(self.path), 0o600)
+                receiver.setblocking(False)
+                self._receiver = receiver
+                return
+            except OSError:  # no room for the name, say: other processes are then seen by polling
+                receiver.close()
+                self.path = None
+        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def wake(self) -> None:
+        """Wake it. A call before the wait counts."""
+        try:
+            if self._sender is not None:
+                self._sender.send(b"!")
+            elif self.path is not None:
+                self._notifier.send(self.path)
+        except OSError:  # full: it will wake anyway; closed: nobody waits
+            return
+
+    def wait(self, timeout: float) -> bool:
+        """Return when woken (``True``) or after ``timeout`` seconds (``False``), 2 s at most: then look, in case a notification was lost."""
+        receiver = self._receiver
+        assert receiver is not None
+        try:
+            if timeout > 0:
+                receiver.settimeout(min(timeout, _NET))
+                receiver.recv(16)
+                receiver.setblocking(False)
+            while True:
+                receiver.recv(16)
+        except TimeoutError:
+            return False
+        except OSError:  # nothing more, or closed under us
+            return True
+
+    async def wait_async(self, timeout: float) -> bool:
+        """Asynchronous `wait`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        descriptor = -1 if self._receiver is None else self._receiver.fileno()
+        if descriptor < 0:  # closed under us
+            return True
+        loop.add_reader(descriptor, _resolve, woken)
+        try:
+            async with asyncio.timeout(min(timeout, _NET)):
+                await woken
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return self.wait(0)  # takes what was sent
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Unsubscribe."""
+        self._notifier.remove(self)
+        for each in (self._receiver, self._sender):
+            if each is not None:
+                each.close()
+        if self.path is not None and unlink:
+            _unlink(self.path)
+
+
+def _resolve(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+class Notifier:
+    """The channels of one database.
+
+    Args:
+        folder: of the sockets; ``None`` where no other process can wait.
+        changed: tells now and then whether there may be a change that nobody was notified of.
+    """
+
+    def __init__(self, folder: Path | None, changed: Callable[[], bool]) -> None:
+        self._folder = folder
+        self._poller = None if folder is None else Poller(changed, self._wake_all)
+        self._local: dict[str, set[Waiter]] = {}
+        self._lock = Mutex()
+        self._sender: socket.socket | None = None
+        self._closed = False
+        self._descriptor: int | None = None
+        self._listing: list[str] = []
+        self._listed = -1
+
+    def subscribe(self, channel: str) -> Waiter:
+        """Return a new waiter on a channel, whose name is letters, digits and dashes.
+
+        Raises:
+            ResourceExhaustedError: the process has too many files open.
+        """
+        path = None
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                path = str(self._folder / f"{channel}.{os.getpid()}-{next(_numbers)}")
+            except OSError:  # a folder that cannot be written: it is woken by the poller
+                pass
+        try:
+            return Waiter(self, channel, path)
+        except OSError as error:
+            raise explain_os_error(error, self._folder or Path("a socket")) from error
+
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter to its channel."""
+        with self._lock:
+            self._local.setdefault(waiter.channel, set()).add(waiter)
+        if self._poller is not None:
+            self._poller.start()
+
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter from its channel."""
+        with self._lock:
+            waiters = self._local.get(waiter.channel)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._local[waiter.channel]
+
+    def _wake_all(self, changed: bool) -> bool:
+        """Wake all waiters of this process if something ``changed``; returns whether there are any."""
+        with self._lock:
+            waiters = [waiter for each in self._local.values() for waiter in each]
+        if changed:
+            for waiter in waiters:
+                waiter.wake()
+        return bool(waiters)
+
+    def notify(self, channels: Iterable[str]) -> None:
+        """Wake all waiters on these channels, here and in other processes."""
+        channels = frozenset(channels)
+        if self._local:
+            with self._lock:
+                local = [waiter for channel in channels for waiter in self._local.get(channel, ())]
+            for waiter in local:
+                waiter.wake()
+        if self._folder is not None:
+            mine = f"{os.getpid()}-"
+            for name in self._list():
+                channel, _, owner = name.rpartition(".")
+                if channel in channels and not owner.startswith(mine):
+                    self._notify_other(str(self._folder / name))
+
+    def _list(self) -> list[str]:
+        """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
+        assert self._folder is not None
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+            if changed != self._listed:
+                self._listing = os.listdir(self._folder)
+                self._listed = changed if time.time_ns() - changed > _GRAIN_NS else -1
+        except OSError:
+            return []
+        return self._listing
+
+    def _notify_other(self, path: str) -> None:
+        try:
+            self.send(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            _unlink(path)  # its owner died without doing so
+        except OSError:
+            return
+
+    def send(self, path: str) -> None:
+        """Send one byte to a waiter's socket, without waiting."""
+        sender = self._sender
+        if sender is None:
+            with self._lock:  # several threads may come first; after the close nobody sends
+                if self._closed:
+                    return
+                if self._sender is None:
+                    self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._sender.setblocking(False)
+                sender = self._sender
+        sender.sendto(b"!", self.address(path))
+
+    def address(self, path: str) -> str:
+        """Return a name for a socket's path that fits into ``sun_path``."""
+        if len(os.fsencode(path)) <= _MAX_PATH or self._folder is None:
+            return path
+        if self._descriptor is None:
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._descriptor}/{os.path.basename(path)}"
+
+    def forked(self) -> None:
+        """In a forked child: let go of the parent's sockets without removing them."""
+        self._lock = Mutex()
+        self.close(unlink=False)
+
+    def close(self, *, unlink: bool = True) -> None:
+        """Close everything."""
+        if self._poller is not None:
+            self._poller.close()
+        for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
+            waiter.close(unlink=unlink)
+        self._local = {}
+        with self._lock:
+            self._closed = True
+            if self._sender is not None:
+                self._sender.close()
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._sender = self._descriptor = None
+        self._listed = -1
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
