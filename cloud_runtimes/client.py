@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .lock import LockService
     from .pubsub import PubSubService
     from .resiliency._calls import Rules
+    from .resiliency.policies import Resiliency
     from .rpc import RpcService
     from .schedule import ScheduleService
     from .secret import SecretService
@@ -200,8 +201,12 @@ class CloudRuntimesClient:
             from .resiliency._calls import Rules
             from .resiliency.settings import load
 
-            found = load(settings.resiliency or {}, settings.origin, SERVICES, settings.app_id)
-            self._rules = Rules(found)
+            def read_file(path: str, where: str) -> Resiliency:
+                from .protocols.dapr.resiliency import read_file
+
+                return read_file(path, settings.app_id, where)
+
+            self._rules = Rules(load(settings.resiliency or {}, settings.origin, SERVICES, read_file))
         return self._rules
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:

@@ -13,8 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._core.logs import logger
-from ..errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
-from ..protocols.dapr.failures import GRPC_CODES
+from ..errors import GRPC_CODES, CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from ..spi.driver import Driver
 from ..spi.operation import Method, Operation, place
 from ._stats import State, TargetStats

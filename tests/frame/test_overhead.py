@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from harnesses import DictStateRuntime
-from policies_fakes import ConstantState
+from policies_fakes import ConstantState, no_file
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
@@ -130,7 +130,7 @@ def test_policies_that_are_on(constant: CloudRuntimesClient, figure: Callable[[s
     driver: ConstantState = state._driver("store")
     op = Operation(_METHOD, "store", 30.0)
     targets = {"state": {"timeout": 1, "breaker": {}}}
-    state._rules = Rules(load({"targets": targets}, "the test", SERVICES, "test"))
+    state._rules = Rules(load({"targets": targets}, "the test", SERVICES, no_file))
     best, median = difference(lambda: state.get("store", "k"), lambda: driver.get(op, "k", None))
     figure("frame of a service call, sync, policies on", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit 6)")
     assert best <= 6000 * HEADROOM

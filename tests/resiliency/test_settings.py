@@ -10,6 +10,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.protocols.dapr.resiliency import read_file
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.resiliency.settings import Policies, load
 from cloud_runtimes.resiliency.trip import Counts
@@ -44,7 +45,7 @@ spec: {topic: t, pubsubname: bus, route: /x}
 
 
 def policies(table: dict[str, Any]) -> Policies:
-    return load(table, "app.toml", SERVICES, "shop")
+    return load(table, "app.toml", SERVICES, lambda path, where: read_file(path, "shop", where))
 
 
 @pytest.fixture
