@@ -45,7 +45,7 @@ def calls(client: CloudRuntimesClient, service: Service) -> Calls | None:
     """
     if service.name == "telemetry":
         return None
-    from .. import __version__
+    from .._version import __version__
 
     return Calls(service, client.telemetry.tracer("cloud_runtimes", __version__))
 

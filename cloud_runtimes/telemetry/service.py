@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
 from .._core import propagation
 from .._core.arguments import check_timeout
 from .._core.home import home_folder, is_memory
 from .._native import telemetry as kernel
 from .._service import Service, placed
+from .._version import __version__
 from ..config import without_values
 from ..errors import InvalidArgumentError
 from ..spi.operation import Method

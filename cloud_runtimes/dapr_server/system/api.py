@@ -57,7 +57,7 @@ class SystemApi:
 
     def attributes(self) -> dict[str, str]:
         """Return what was set, and the version."""
-        from ... import __version__
+        from ..._version import __version__
 
         return {
             **self._context.attributes,
