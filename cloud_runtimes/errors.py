@@ -30,7 +30,6 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 __all__ = [
-    "GRPC_CODES",
     "AlreadyExistsError",
     "BulkError",
     "ClosedError",

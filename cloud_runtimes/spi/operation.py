@@ -61,15 +61,13 @@ class Operation:
         metadata: for the component, untouched.
         attempt: 1 for the first.
         maybe_applied: whether an earlier attempt may have been applied.
-        span: of the call; set, like `begun`, only where calls have spans.
-        begun: whether the call is inside of its span.
+        span: of the call; set only where calls have spans.
         one_attempt: set where the time is that of one attempt, not of the call.
         argument: what gave the time.
     """
 
     __slots__ = (
         "attempt",
-        "begun",
         "component",
         "deadline",
         "maybe_applied",
@@ -81,7 +79,6 @@ class Operation:
         "timeout",
     )
     argument: ClassVar[str] = "timeout"
-    begun: bool
     one_attempt: bool
     span: Any
 

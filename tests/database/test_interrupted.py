@@ -39,7 +39,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudRunt
 
 def assert_whole(client: CloudRuntimesClient, where: str) -> None:
     """The turn to write and all connections can be had, and none is left in use."""
-    store = client._runtime_for().driver("database", "main")._store_of()
+    store = client._context.runtime().driver("database", "main")._store_of()
     if store.links:
         gc.collect()  # a handle that its own opening or closing did not get to is left to it
     begin = time.monotonic()

@@ -408,7 +408,7 @@ def test_interrupted_subscribing(
         except KeyboardInterrupt:
             count += 1
     assert count > 10
-    for handle in list(client._handles):  # those that were made and whose close was interrupted
+    for handle in list(client._context.handles):  # those that were made and whose close was interrupted
         handle._close_by_client(time.monotonic() + 5)
     got: set[int] = set()
     with client.pubsub.subscribe("bus", "t") as sub:
@@ -490,7 +490,7 @@ def test_interrupted_subscribing_to_configuration(
         except KeyboardInterrupt:
             count += 1
     assert count > 10
-    for handle in list(client._handles):  # those that were made and whose close was interrupted
+    for handle in list(client._context.handles):  # those that were made and whose close was interrupted
         handle._close_by_client(time.monotonic() + 5)
     end = time.monotonic() + 10
     while any("_feed.py" in line for line in stacks()):
@@ -647,8 +647,7 @@ def test_a_signal_handler_may_close(home: Path, under_way: str) -> None:
     finally:
         silence(before)
     assert took < 10
-    if client._closer is not None:
-        assert client._closer.join(10)
+    assert client._context.join(10)
     stats = publisher.stats()
     assert stats.accepted == stats.delivered
     end = time.monotonic() + 5  # a thread that said it is over may have a step to go

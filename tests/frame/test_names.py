@@ -10,7 +10,7 @@ from cloud_runtimes.schedule._times import occurrences
 
 
 def test_components(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes._service.MAX_NAMES", 3)
+    monkeypatch.setattr("cloud_runtimes._service.base.MAX_NAMES", 3)
     with CloudRuntimesClient(config={"capa": {"home": ":memory:names"}}) as client:
         for number in range(5):
             client.state.save(f"store{number}", "k", number)

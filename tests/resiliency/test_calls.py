@@ -353,7 +353,7 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
     ruled: Ruled, answers: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
-    rules: Any = client._rules
+    rules: Any = client._policies
     breaker: Any = rules.target("state", "orders").breaker
 
     def opened_by_others(seconds: float) -> None:

@@ -26,7 +26,7 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def engine_of(client: CloudRuntimesClient) -> Any:
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     return runtime.driver("state", "store")._engine
 
 

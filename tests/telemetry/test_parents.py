@@ -286,7 +286,10 @@ def service(request: pytest.FixtureRequest, client: Make, monkeypatch: pytest.Mo
     @made.rpc.method("chain")
     def chain() -> Any:
         with made.telemetry.tracer("t").span("middle") as middle:
-            return {**made.rpc.invoke_method(made._settings.app_id, "plain"), "middle": middle.context.traceparent}
+            return {
+                **made.rpc.invoke_method(made._context.settings.app_id, "plain"),
+                "middle": middle.context.traceparent,
+            }
 
     if request.param == "process":
         yield made, made

@@ -38,7 +38,7 @@ class CapaRpc(RpcDriver):
     def _here(self) -> Host | None:
         """Return who has the service in this process."""
         version = hosts.version
-        if self._seen != version or (self._host is not None and self._host.client._closed):
+        if self._seen != version or (self._host is not None and self._host.context.closed):
             self._host = hosts.find(self._name)
             self._seen = version
         return self._host
