@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
+from ._core.os_errors import out_of_files
 from ._service import ClientContext
 from ._version import __version__
 from .errors import (
@@ -23,7 +24,6 @@ from .errors import (
     InvalidArgumentError,
     UnavailableError,
 )
-from .spi.operation import out_of_files
 
 if TYPE_CHECKING:
     from ._service import Interceptor, Service

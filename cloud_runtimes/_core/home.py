@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
-from ..config import without_values
-from ..errors import InvalidArgumentError
-from .config_discovery import HOME
+from ..errors import InvalidArgumentError, UnsupportedError
+from .config_discovery import HOME, elsewhere
+from .logs import logger
+from .os_errors import explain_os_error
+from .tracebacks import without_values
 
-__all__ = ["MEMORY", "home_folder", "is_memory"]
+__all__ = ["MEMORY", "check_file_system", "home_folder", "is_memory", "make_home", "make_private"]
 
 MEMORY: Final = ":memory:"
+
+# SQLite's WAL index is shared memory and its locks are the kernel's: neither works between machines (sqlite.org/wal.html, "Overview", item 1)
+_NETWORK: Final = frozenset(
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "ocfs2",
+        "beegfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "fuse.gcsfuse",
+        "fuse.juicefs",
+        "fuse.davfs",
+        "virtiofs",
+        "ncpfs",
+    ]
+)
 
 
 def is_memory(home: str) -> bool:
@@ -28,3 +60,69 @@ def home_folder(setting: str | None) -> str:
     if "\0" in home:
         raise InvalidArgumentError("the home folder's name holds a NUL byte")
     return os.path.abspath(os.path.expanduser(home))
+
+
+def make_home(folder: Path) -> None:
+    """Make a folder for a store: mode 0700 and a ``.gitignore`` of everything, if it is not there yet.
+
+    Raises:
+        PermissionDeniedError, ResourceExhaustedError, InvalidArgumentError: it cannot be made; each names the remedy.
+    """
+    if folder.is_dir():
+        return
+    if (other := elsewhere(folder)) is not None:
+        logger().warning(
+            "the new home %s has nothing of what is in %s: to share one from all folders, put a cloud-runtimes.toml, which may be empty, "
+            "beside the one that is meant, or set CLOUD_RUNTIMES_HOME",
+            folder,
+            other,
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise InvalidArgumentError(f"{folder} is a file: set CLOUD_RUNTIMES_HOME to a folder") from None
+            return
+        (folder / ".gitignore").write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+
+
+def make_private(path: str) -> None:
+    """Make an empty file that its owner alone can use, whatever the mode of its folder; one that exists stays as it is."""
+    try:
+        # a file that is new is open nowhere, so that closing it here drops no lock of SQLite's
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+
+
+def check_file_system(folder: Path, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a folder on a network file system.
+
+    Args:
+        folder: exists.
+        mounts: the kernel's list of mounts (proc(5)); where there is none, nothing is checked.
+
+    Raises:
+        UnsupportedError: it is on one; names its kind and the remedy.
+    """
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()
+    except OSError:
+        return
+    real = os.path.realpath(folder)
+    best, kind = "", ""
+    for line in lines:
+        # ID parent major:minor root MOUNT-POINT options … - TYPE source options
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    if kind in _NETWORK:
+        raise UnsupportedError(
+            f"{folder} is on a network file system ({kind}), where SQLite loses data: set CLOUD_RUNTIMES_HOME to a local disk"
+        )

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from .._core import fork
+from .._core.os_errors import out_of_files
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
-from ..spi.operation import Method, Operation, mark_interrupted, out_of_files, place
+from ..spi.operation import Method, Operation, mark_interrupted, place
 from .interceptor import Call, Interceptor, Target
 
 if TYPE_CHECKING:

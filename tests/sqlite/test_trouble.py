@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.place import check_file_system
+from cloud_runtimes._core.home import check_file_system
 from cloud_runtimes.errors import (
     ClosedError,
     CloudRuntimesError,

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._core.home import home_folder, is_memory
+from ..._core.home import home_folder, is_memory, make_home
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.component import Component
-from ..sqlite.place import make_home
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver

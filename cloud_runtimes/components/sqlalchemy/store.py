@@ -205,7 +205,7 @@ class Store:
         with self._lock:
             if self.writer is None:
                 if self._embedded:
-                    from ..sqlite.place import check_file_system, make_home, make_private
+                    from ..._core.home import check_file_system, make_home, make_private
 
                     folder = Path(self.path).parent
                     make_home(folder.parent)

@@ -16,17 +16,18 @@ from typing import Any, Final
 
 from ..._core import fork
 from ..._core.clocks import Clocks
-from ..._core.home import is_memory
+from ..._core.home import check_file_system, is_memory, make_home
 from ..._core.logs import logger, repeated
+from ..._core.os_errors import explain_os_error
+from ..._core.sqlite_failures import explain
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
 from . import schema
 from .bell import Bells
-from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
-from .place import check_emptied, check_file_system, explain_os_error, make_home, prepare
+from .place import check_emptied, prepare
 from .rounds import Rounds
 from .watch import Watch
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.os_errors import explain_os_error
 from ...errors import CloudRuntimesError
 from ...spi import lock as spi
 from ...spi.flow import run_sync
@@ -21,7 +22,6 @@ from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
 from .bell import Waiter
 from .job import Job
-from .place import explain_os_error
 
 if TYPE_CHECKING:
     from . import SqliteComponent

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from ..._core.heap import keep_freed
 from ..._core.logs import logger
+from ..._core.sqlite_failures import explain
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, InternalError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
-from .failures import explain
 from .gate import Gate, NoGate
 from .job import Job
 

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from ..._core.os_errors import explain_os_error
 from ...errors import PermissionDeniedError
-from .place import explain_os_error
 
 __all__ = ["SECRET", "home_secret", "known", "restore_secret"]
 

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to a caller: the one error table of this component.
+"""What SQLite's errors mean to a caller.
 
 Result codes: sqlite.org/rescode.html; the low byte of an extended code is the primary one.
 """
@@ -9,7 +9,7 @@ import os
 import sqlite3
 from typing import Final
 
-from ...errors import (
+from ..errors import (
     CloudRuntimesError,
     InternalError,
     PermissionDeniedError,
@@ -17,7 +17,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ...spi.operation import out_of_files
+from .os_errors import out_of_files
 
 __all__ = ["explain"]
 
