@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .file import FileService
     from .lock import LockService
     from .pubsub import PubSubService
-    from .resiliency._calls import PolicyInterceptor
+    from .resiliency.interceptor import PolicyInterceptor
     from .resiliency.policies import Resiliency
     from .rpc import RpcService
     from .schedule import JobRunner, ScheduleService
@@ -158,7 +158,7 @@ class CloudRuntimesClient:
         chain: list[Interceptor] = []
         settings = self._context.settings
         if service != "telemetry" and settings.telemetry.get("instrument"):
-            from .telemetry._calls import SpanInterceptor
+            from .telemetry.interceptor import SpanInterceptor
 
             tracer = self.telemetry.tracer("cloud_runtimes", __version__)
             chain.append(SpanInterceptor(find, tracer, settings.app_id))
@@ -169,7 +169,7 @@ class CloudRuntimesClient:
     def _read_policies(self) -> PolicyInterceptor:
         """Return the policies of all calls, read when first asked for."""
         if self._policies is None:
-            from .resiliency._calls import PolicyInterceptor
+            from .resiliency.interceptor import PolicyInterceptor
             from .resiliency.settings import load
 
             settings = self._context.settings

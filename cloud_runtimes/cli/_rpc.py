@@ -62,7 +62,7 @@ def invoke(
             for name, value in response.headers.items():
                 note(f"{name}: {value}")
         if response.status >= 300:
-            from ..rpc._failures import failure
+            from ..rpc.failures import failure
             from ..spi.rpc import RpcReply
 
             raise failure(

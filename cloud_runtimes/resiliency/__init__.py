@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from ._stats import TargetStats
 
 if TYPE_CHECKING:
-    from ._calls import PolicyInterceptor
+    from .interceptor import PolicyInterceptor
 
 __all__ = ["TargetStats", "stats"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._http.asgi_server import Server
-    from ._host import Lifespan
+    from .host import Lifespan
     from .service import RpcService
 
 __all__ = ["RpcServer", "callback_server"]
@@ -135,7 +135,7 @@ class RpcServer(Handle):
             made.close()
 
     def _prepare(self, guard: Guard) -> None:
-        from ._asgi import RpcApp
+        from .asgi import RpcApp
 
         with fork.importing:
             from .._http.asgi_server import make_server

@@ -11,15 +11,15 @@ from .._service import Service
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import RpcCall, RpcDriver
-from ._failures import failure
-from ._host import Host, Lifespans
 from ._inbound import deadline
-from ._prepare import carrying, check_service, prepare
+from .failures import failure
+from .host import Host, Lifespans
+from .prepare import carrying, check_service, prepare
 from .types import CallOptions, RpcResponse, decode_body
 
 if TYPE_CHECKING:
     from .._service import ClientContext
-    from ._asgi import RpcApp
+    from .asgi import RpcApp
     from .server import RpcServer
 
 __all__ = ["RpcService"]
@@ -334,7 +334,7 @@ class RpcService(Service):
 
         It asks callers for the same token as `serve` does (docs/configuration.md, "RPC"); the health check and the questions of sidecars need none. It is in no registry: callers get its address by configuration.
         """
-        from ._asgi import RpcApp
+        from .asgi import RpcApp
 
         self._host.mounted = True
         return RpcApp(self._host, self._hosting, "")

@@ -23,7 +23,7 @@ from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
-from ._times import from_ms
+from .times import from_ms
 from .types import JobRun
 
 if TYPE_CHECKING:

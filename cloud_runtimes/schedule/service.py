@@ -15,8 +15,8 @@ from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name, make_spec
-from ._times import from_ms
 from .runner import JobRunner
+from .times import from_ms
 from .types import Job, JobRun
 
 if TYPE_CHECKING:

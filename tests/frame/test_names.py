@@ -6,7 +6,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.schedule._times import occurrences
+from cloud_runtimes.schedule.times import occurrences
 
 
 def test_components(monkeypatch: pytest.MonkeyPatch) -> None:

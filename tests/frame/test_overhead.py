@@ -19,11 +19,11 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes._service import Service
 from cloud_runtimes.client import SERVICES
-from cloud_runtimes.resiliency._calls import PolicyInterceptor
+from cloud_runtimes.resiliency.interceptor import PolicyInterceptor
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi.operation import Method, Operation
-from cloud_runtimes.telemetry._calls import SpanInterceptor
 from cloud_runtimes.telemetry._describe import Description
+from cloud_runtimes.telemetry.interceptor import SpanInterceptor
 
 T = TypeVar("T")
 

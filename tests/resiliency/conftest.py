@@ -11,7 +11,7 @@ import pytest
 from policies_fakes import Answers, Clock, Fake, under
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.resiliency import _calls
+from cloud_runtimes.resiliency import interceptor
 from cloud_runtimes.spi import operation
 
 
@@ -29,8 +29,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         made.sleep(seconds)
 
     monkeypatch.setattr(operation, "monotonic", made)
-    monkeypatch.setattr(_calls, "time", types.SimpleNamespace(sleep=made.sleep))
-    monkeypatch.setattr(_calls, "asyncio", types.SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(interceptor, "time", types.SimpleNamespace(sleep=made.sleep))
+    monkeypatch.setattr(interceptor, "asyncio", types.SimpleNamespace(sleep=sleep))
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
-from cloud_runtimes.resiliency._calls import PolicyInterceptor
+from cloud_runtimes.resiliency.interceptor import PolicyInterceptor
 from cloud_runtimes.resiliency.policies import Resiliency
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi import rpc as rpc_spi

@@ -16,7 +16,7 @@ from policies_fakes import Fake
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
-from cloud_runtimes.telemetry._calls import SpanInterceptor
+from cloud_runtimes.telemetry.interceptor import SpanInterceptor
 
 Ruled = Callable[..., CloudRuntimesClient]
 Face = Callable[..., Any]
@@ -59,7 +59,7 @@ def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypat
         raise KeyboardInterrupt
 
     client = ruled({"state": {"retry": CONSTANT}})
-    monkeypatch.setattr("cloud_runtimes.resiliency._calls.time.sleep", interrupted)
+    monkeypatch.setattr("cloud_runtimes.resiliency.interceptor.time.sleep", interrupted)
     answers.script = [away(maybe_applied=True)]
     with pytest.raises(KeyboardInterrupt) as caught:
         client.state.save("orders", "k", 1)

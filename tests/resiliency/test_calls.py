@@ -361,7 +361,7 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
         for _ in range(3):
             breaker.leave(breaker.enter(), False)
 
-    monkeypatch.setattr("cloud_runtimes.resiliency._calls.time.sleep", opened_by_others)
+    monkeypatch.setattr("cloud_runtimes.resiliency.interceptor.time.sleep", opened_by_others)
     answers.script = [away(maybe_applied=True)]
     with pytest.raises(UnavailableError, match="is open") as caught:
         client.state.save("orders", "k", 1)

@@ -162,9 +162,9 @@ def test_calls_beyond_the_workers_wait_within_their_deadlines(
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from cloud_runtimes.rpc import _host
+    from cloud_runtimes.rpc import host
 
-    monkeypatch.setattr(_host, "WORKERS", 1)
+    monkeypatch.setattr(host, "WORKERS", 1)
     release = threading.Event()
     serving.rpc.register_method("hold", lambda: release.wait(10))
     with serving.rpc.serving(), ThreadPoolExecutor(1) as pool:

@@ -24,7 +24,7 @@ from cloud_runtimes.errors import (
     NotFoundError,
     UnavailableError,
 )
-from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi.operation import Operation
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = range(1, 6)

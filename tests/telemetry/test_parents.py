@@ -16,7 +16,7 @@ from cloud_runtimes._native import batch, telemetry
 from cloud_runtimes.codec import cloudevents
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.rpc import RpcRequest
-from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc.host import hosts
 
 Make = Callable[..., CloudRuntimesClient]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

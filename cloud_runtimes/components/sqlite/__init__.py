@@ -15,7 +15,7 @@ from ...spi.component import Component
 from .place import DATABASE
 
 if TYPE_CHECKING:
-    from ...rpc._peers import Peers
+    from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .engine import Engine
@@ -142,7 +142,7 @@ class SqliteComponent(Component):
         """The connections to services that the registry knows."""
         with self._lock:
             if self._peers is None:
-                from ...rpc._peers import Peers
+                from ...rpc.peers import Peers
 
                 self._peers = Peers()
             return self._peers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError
-from ...schedule._times import occurrences
+from ...schedule.times import occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, RunSource, ScheduleDriver, StoredJob, TopicTarget

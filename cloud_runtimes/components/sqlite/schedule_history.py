@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from ...schedule._times import from_ms
+from ...schedule.times import from_ms
 from ...spi.schedule import RunRecord
 from .engine import Engine
 from .job import Job

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...rpc._host import Host, hosts
-from ...rpc._local import call as call_here
-from ...rpc._local import call_async as call_here_async
+from ...rpc.host import Host, hosts
+from ...rpc.local import call as call_here
+from ...rpc.local import call_async as call_here_async
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply

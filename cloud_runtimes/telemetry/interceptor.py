@@ -13,7 +13,7 @@ from .._core import propagation
 from .._native import telemetry as kernel
 from .._service import MAX_NAMES, Call, Interceptor, Outgoing
 from ..errors import CloudRuntimesError
-from ..rpc._failures import ERROR_HEADER
+from ..rpc.failures import ERROR_HEADER
 from ..spi.driver import Driver
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch

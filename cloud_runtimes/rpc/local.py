@@ -14,8 +14,8 @@ from .._http.limits import MAX_BODY
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
-from ._failures import BARE, too_large
-from ._host import Host, Incoming
+from .failures import BARE, too_large
+from .host import Host, Incoming
 
 if TYPE_CHECKING:
     import asyncio

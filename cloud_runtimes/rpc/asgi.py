@@ -41,9 +41,9 @@ from ..errors import (
 )
 from ..spi.operation import Method, Operation
 from ..spi.rpc import Guard, RpcDriver, RpcReply
-from ._failures import BARE, error_reply, too_large
-from ._host import Handler, Host, Incoming
-from ._prepare import HOP_HEADERS
+from .failures import BARE, error_reply, too_large
+from .host import Handler, Host, Incoming
+from .prepare import HOP_HEADERS
 
 __all__ = ["RpcApp"]
 

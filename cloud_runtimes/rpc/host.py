@@ -13,9 +13,9 @@ from .._core.logs import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ..spi.rpc import RpcReply
-from ._failures import BARE, error_reply
 from ._inbound import deadline
-from ._prepare import check_registered, header_map
+from .failures import BARE, error_reply
+from .prepare import check_registered, header_map
 from .types import RpcRequest, RpcResponse, decode_body
 
 if TYPE_CHECKING:
