@@ -49,11 +49,12 @@ bench: setup ## time ours and its peers side by side; writes docs/benchmarks.md
 sanitize: setup ## the kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	benches/sanitize.sh $(BIN)/python
 
-lint: setup ## style
+lint: setup ## style, and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/black --check --quiet .
 	$(BIN)/isort --check --quiet .
 	$(BIN)/flake8
+	$(BIN)/lint-imports
 
 types: setup ## types
 	$(BIN)/mypy

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._version import __version__
+
 __all__ = ["CloudRuntimesClient", "NativeStatus", "__version__", "native_status"]
 
 if TYPE_CHECKING:

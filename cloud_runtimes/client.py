@@ -10,37 +10,35 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from . import config, registry
-from ._core import fork
+from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
-from ._core.threads import Background, Mutex
+from ._core.os_errors import out_of_files
+from ._service import ClientContext
+from ._version import __version__
 from .errors import (
-    ClosedError,
     CloudRuntimesError,
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
     UnavailableError,
 )
-from .spi.operation import out_of_files
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from ._service import Service
+    from ._service import Interceptor, Service
     from .configuration import ConfigurationService
     from .database import DatabaseService
     from .file import FileService
     from .lock import LockService
     from .pubsub import PubSubService
-    from .resiliency._calls import Rules
+    from .resiliency.interceptor import PolicyInterceptor
+    from .resiliency.policies import Resiliency
     from .rpc import RpcService
-    from .schedule import ScheduleService
+    from .schedule import JobRunner, ScheduleService
     from .secret import SecretService
     from .spi.component import Runtime
-    from .spi.executor import Executor
+    from .spi.driver import Driver
     from .state import StateService
     from .telemetry import TelemetryService
 
@@ -108,40 +106,29 @@ class CloudRuntimesClient:
             "app_id": app_id,
             "api_token": api_token,
         }
-        self._config = config
-        self._timeout = timeout
-        self._given_runtime = None if isinstance(runtime, str) else runtime
-        self._settings_: Any = None
-        self._runtime: Runtime | None = None
-        self._executor: Executor | None = None
-        self._services: dict[str, Service] = {}
-        self._rules: Rules | None = None
-        # what close() must end first: publishers and subscriptions; those that end by themselves once nobody has them
-        self._handles: set[Any] = set()
-        self._loose_handles: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = Mutex()
-        self._closed = False
-        self._closer: Background | None = None
+        self._context = ClientContext(
+            partial(_load, config, self._arguments),
+            timeout,
+            None if isinstance(runtime, str) else runtime,
+            self._make,
+            self._interceptors,
+        )
+        self._policies: PolicyInterceptor | None = None
         _open_clients.add(self)
-        fork.register(self)
 
     def __repr__(self) -> str:
-        runtime = self._arguments["runtime"] or (self._runtime.name if self._runtime else "not chosen yet")
-        return f"<CloudRuntimesClient runtime={runtime}{' closed' if self._closed else ''}>"
+        runtime = self._arguments["runtime"] or self._context.runtime_name or "not chosen yet"
+        return f"<CloudRuntimesClient runtime={runtime}{' closed' if self._context.closed else ''}>"
 
     # -- services ---------------------------------------------------------
 
-    def _service(self, name: str) -> Any:
-        with fork.importing, self._lock:
-            service = self._services.get(name)
-            if service is None:
-                try:
-                    made = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])(self)
-                except (ImportError, OSError) as error:
-                    raise out_of_files(error) or error from None
-                service = self._services[name] = made
-        self.__dict__[name] = service  # next time without a lookup
-        return service
+    def _make(self, name: str) -> Service:
+        try:
+            kind = getattr(import_module(f"cloud_runtimes.{name}"), SERVICES[name])
+            made: Service = kind(self._context, lifespan=self._run_jobs) if name == "rpc" else kind(self._context)
+        except (ImportError, OSError) as error:
+            raise out_of_files(error) or error from None
+        return made
 
     if TYPE_CHECKING:
         configuration: ConfigurationService
@@ -158,57 +145,42 @@ class CloudRuntimesClient:
 
         def __getattr__(self, name: str) -> Any:
             if name in SERVICES:
-                return self._service(name)
+                service = self.__dict__[name] = self._context.service(name)  # next time without a lookup
+                return service
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    @property
-    def _settings(self) -> config.ClientSettings:
-        with self._lock:
-            if self._settings_ is None:
-                self._settings_ = config.load(self._config, services=SERVICES, **self._arguments)
-                self._timeout = self._settings_.timeout
-            return cast("config.ClientSettings", self._settings_)
+    def _run_jobs(self, timeout: float | None) -> JobRunner | None:
+        """Return what runs due jobs while the methods are served; ``None`` where the runtime has no schedules."""
+        return self.schedule.running(timeout=timeout) if self.supports("schedule") else None
 
-    def _runtime_for(self, service: Service | None = None) -> Runtime:
-        """Return the runtime, made when first asked for."""
-        with fork.importing, self._lock:
-            if self._closed:
-                raise ClosedError("this client is closed: make another", service=service.name if service else None)
-            if self._runtime is None:
-                from .spi.executor import Executor
+    def _interceptors(self, service: str, find: Callable[[str], Driver | None]) -> tuple[Interceptor, ...]:
+        """Return what is around the calls of a service, outermost first."""
+        chain: list[Interceptor] = []
+        settings = self._context.settings
+        if service != "telemetry" and settings.telemetry.get("instrument"):
+            from .telemetry.interceptor import SpanInterceptor
 
-                settings = self._settings
-                if self._executor is None:
-                    self._executor = Executor()
-                if self._given_runtime is not None:
-                    self._given_runtime.attach(settings, self._executor)
-                    self._runtime = self._given_runtime
-                else:
-                    made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
-                    self._runtime = made(settings, self._executor)
-            if service is not None and self._settings.resiliency is not None and service.name != "telemetry":
-                service._rules = self._rules_of(self._settings)
-            if service is not None and service._hooks is None and self._settings.telemetry.get("instrument"):
-                from .telemetry._calls import calls
+            tracer = self.telemetry.tracer("cloud_runtimes", __version__)
+            chain.append(SpanInterceptor(find, tracer, settings.app_id))
+        if service != "telemetry" and settings.resiliency is not None:
+            chain.append(self._read_policies())
+        return tuple(chain)
 
-                service._hooks = calls(self, service)
-            return self._runtime
-
-    def _rules_of(self, settings: config.ClientSettings) -> Rules:
+    def _read_policies(self) -> PolicyInterceptor:
         """Return the policies of all calls, read when first asked for."""
-        if self._rules is None:
-            from .resiliency._calls import Rules
+        if self._policies is None:
+            from .resiliency.interceptor import PolicyInterceptor
             from .resiliency.settings import load
 
-            found = load(settings.resiliency or {}, settings.origin, SERVICES, settings.app_id)
-            self._rules = Rules(found)
-        return self._rules
+            settings = self._context.settings
 
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the client's own loop, for async handlers of a sync subscription."""
-        self._runtime_for()
-        assert self._executor is not None
-        return self._executor.loop()
+            def read_file(path: str, where: str) -> Resiliency:
+                from .protocols.dapr.resiliency import read_file
+
+                return read_file(path, settings.app_id, where)
+
+            self._policies = PolicyInterceptor(load(settings.resiliency or {}, settings.origin, SERVICES, read_file))
+        return self._policies
 
     # -- the client's own methods -----------------------------------------
 
@@ -222,10 +194,10 @@ class CloudRuntimesClient:
         service_name, _, wanted = feature.partition(".")
         if service_name not in SERVICES:
             return False
-        runtime = self._runtime_for()
+        runtime = self._context.runtime()
         declared = sorted(name for service, name in runtime.declared() if service == service_name)
         names = [component] if component is not None else declared or ["default"]
-        service: Service = self._service(service_name)
+        service: Service = self._context.service(service_name)
         try:
             drivers = [service._driver(name) for name in names]
         except CloudRuntimesError:
@@ -246,7 +218,7 @@ class CloudRuntimesClient:
         """
         if service not in SERVICES:
             raise InvalidArgumentError(f"{service!r} is no service; there are {', '.join(sorted(SERVICES))}")
-        return self._runtime_for().native(service, name)
+        return self._context.runtime().native(service, name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *SERVICES})
@@ -271,15 +243,15 @@ class CloudRuntimesClient:
 
     def _until_ready(self, timeout: float | None) -> Any:
         """Try, yielding the seconds to wait before the next try."""
-        runtime = self._runtime_for()
-        limit = check_timeout(timeout, self._timeout)
+        runtime = self._context.runtime()
+        limit = check_timeout(timeout, self._context.timeout)
         end = None if limit is None else time.monotonic() + limit
         delay = 0.02
         while True:
             try:
                 runtime.ready()
-                if self._settings.resiliency is not None:
-                    self._rules_of(self._settings).policies.check(runtime.stores())
+                if self._context.settings.resiliency is not None:
+                    self._read_policies().policies.check(runtime.stores())
                 return
             except UnavailableError as error:
                 if end is not None and time.monotonic() + delay >= end:
@@ -298,37 +270,8 @@ class CloudRuntimesClient:
 
         Closing twice does nothing. In a signal handler that came in the middle of a write of its own thread it only begins: a thread does the rest once that write is over, and the end of the program waits for it.
         """
-        limit = check_timeout(timeout, self._timeout)
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for service in self._services.values():
-                service._drivers = {}
-        end = None if limit is None else time.monotonic() + limit
-        if self._runtime is not None and self._runtime.is_inside():
-            self._closer = Background(partial(self._close, end), "cloud-runtimes-close")
-            self._closer.start()
-            return
-        self._close(end)
-
-    def _close(self, end: float | None) -> None:
-        failure: BaseException | None = None
-        # telemetry comes last: closing the others may record
-        handles = sorted((*self._handles, *self._loose_handles), key=lambda each: getattr(each, "closes_last", False))
-        for handle in handles:
-            try:
-                handle._close_by_client(end)
-            except Exception as error:
-                failure = failure or error
-        left = None if end is None else max(0.05, end - time.monotonic())
-        if self._runtime is not None:
-            self._runtime.close(left)
-        if self._executor is not None:
-            self._executor.close(left)
-        _open_clients.discard(self)
-        if failure is not None:
-            raise failure
+        if self._context.close(check_timeout(timeout, self._context.timeout)):
+            _open_clients.discard(self)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Asynchronous `close`."""
@@ -353,18 +296,9 @@ class CloudRuntimesClient:
     ) -> None:
         await self.close_async()
 
-    # -- process ----------------------------------------------------------
 
-    def forked(self) -> None:
-        """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""
-        self._lock = Mutex()
-        for service in self._services.values():
-            service._drivers = {}
-        self._runtime = self._given_runtime
-        if self._rules is not None:
-            self._rules.forked()
-        self._handles = {handle for handle in self._handles if getattr(handle, "outlives_fork", False)}
-        self._loose_handles = weakref.WeakSet()
+def _load(source: Any, arguments: Mapping[str, Any]) -> config.ClientSettings:
+    return config.load(source, services=SERVICES, **arguments)
 
 
 @atexit.register
@@ -372,8 +306,7 @@ def _close_forgotten() -> None:
     for client in list(_open_clients):
         try:
             client.close(timeout=5.0)
-            if client._closer is not None:
-                client._closer.join(5.0)
+            client._context.join(5.0)
         except Exception as error:
             from ._core.logs import logger
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import os
 import re
 import types
@@ -17,12 +16,13 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 from ._core.arguments import check_timeout
 from ._core.config_discovery import PYPROJECT, beside, find, table_of
 from ._core.config_formats import KINDS, load_parser, read_tables
-from .errors import CloudRuntimesError, InvalidArgumentError
+from ._core.tracebacks import without_values
+from .errors import InvalidArgumentError
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -40,8 +40,6 @@ __all__ = [
     "without_values",
 ]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 S = TypeVar("S")
 
 RUNTIMES: Final = ("capa", "dapr", "layotto")
@@ -60,28 +58,6 @@ DEFAULT_TIMEOUT: Final[float] = _Default(30.0)
 
 _TOP_LEVEL: Final = ("runtime", "fallback", "endpoint", "timeout", "app_id")
 SUFFIXES: Final = tuple(KINDS)
-
-
-def without_values(function: Callable[P, R]) -> Callable[P, R]:
-    """Cut the frames below a function from its errors, and the errors that those came from.
-
-    Their variables hold values of the configuration, which a traceback with variables would show.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except CloudRuntimesError as error:
-            failure = error
-        del args, kwargs
-        failure.__context__ = None
-        try:
-            raise failure.with_traceback(None)
-        finally:
-            del failure  # its traceback holds this frame
-
-    return call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -27,10 +27,7 @@ Codes have gRPC's names. A message names the thing (key, component, file) and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .rpc.types import RpcResponse
+from typing import Any, Final, Protocol
 
 __all__ = [
     "AlreadyExistsError",
@@ -53,7 +50,56 @@ __all__ = [
     "UnsupportedError",
 ]
 
-_CONTEXT = ("code", "retryable", "maybe_applied", "service", "operation", "runtime", "component")
+GRPC_CODES: Final[Mapping[str, int]] = {
+    name: number
+    for number, name in enumerate(
+        (
+            "OK",
+            "CANCELLED",
+            "UNKNOWN",
+            "INVALID_ARGUMENT",
+            "DEADLINE_EXCEEDED",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNIMPLEMENTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+            "UNAUTHENTICATED",
+        )
+    )
+}
+"""Name → number of a gRPC status (gRPC, "Status codes and their use in gRPC")."""
+
+_CONTEXT: Final = ("code", "retryable", "maybe_applied", "service", "operation", "runtime", "component")
+
+
+class Response(Protocol):
+    """What of an `RpcResponse` an error shows."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Values by name in lower case."""
+
+    @property
+    def content_type(self) -> str | None:
+        """How ``data`` is encoded."""
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+
+    def decode(self, type: Any = None) -> Any:
+        """Return the body decoded by its content type."""
 
 
 class CloudRuntimesError(Exception):
@@ -74,7 +120,7 @@ class CloudRuntimesError(Exception):
     operation: str | None = None
     runtime: str | None = None
     component: str | None = None
-    response: RpcResponse | None = None
+    response: Response | None = None
     # the driver that raised this serves nothing any more: the service makes another for its next call
     _ends_driver: bool = False
 

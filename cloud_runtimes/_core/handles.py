@@ -5,13 +5,15 @@ A handle that a forked child inherited belongs to the parent: using it there rai
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..errors import ClosedError
 from . import fork
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "Handles"]
 
 
 class Handle:
@@ -67,3 +69,44 @@ class Handle:
     ) -> None:
         if self._leaving(error):
             await self._exit_async(error)
+
+
+class Handles:
+    """The handles that closing a client ends."""
+
+    def __init__(self) -> None:
+        self._held: set[Any] = set()
+        self._loose: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((*self._held, *self._loose))
+
+    def add(self, handle: Any, *, loose: bool = False) -> None:
+        """Add a handle, which has a ``_close_by_client``.
+
+        Args:
+            handle: to end.
+            loose: it ends by itself once nobody has it.
+        """
+        (self._loose if loose else self._held).add(handle)
+
+    def discard(self, handle: Any) -> None:
+        """Forget a handle that has ended."""
+        self._held.discard(handle)
+        self._loose.discard(handle)
+
+    def close(self, end: float | None) -> Exception | None:
+        """End them all by a time of `time.monotonic`; return the first failure."""
+        failure: Exception | None = None
+        # telemetry comes last: closing the others may record
+        for handle in sorted(self, key=lambda each: getattr(each, "closes_last", False)):
+            try:
+                handle._close_by_client(end)
+            except Exception as error:
+                failure = failure or error
+        return failure
+
+    def forked(self) -> None:
+        """In a forked child: most are the parent's."""
+        self._held = {handle for handle in self._held if getattr(handle, "outlives_fork", False)}
+        self._loose = weakref.WeakSet()

@@ -6,24 +6,15 @@ import os
 from pathlib import Path
 from typing import Final
 
-from ..config import without_values
-from ..errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError, UnsupportedError
-from ..spi.operation import out_of_files
+from ..errors import InvalidArgumentError, UnsupportedError
 from .config_discovery import HOME, elsewhere
 from .logs import logger
+from .os_errors import explain_os_error
+from .tracebacks import without_values
 
-__all__ = [
-    "MEMORY",
-    "check_file_system",
-    "explain_os_error",
-    "home_folder",
-    "is_memory",
-    "make_home",
-    "make_private",
-]
+__all__ = ["MEMORY", "check_file_system", "home_folder", "is_memory", "make_home", "make_private"]
 
 MEMORY: Final = ":memory:"
-# SQLite's WAL index is shared memory and its locks are the kernel's: neither works between machines (sqlite.org/wal.html, "Overview", item 1)
 _NETWORK: Final = frozenset(
     [
         "nfs",
@@ -104,21 +95,6 @@ def make_private(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return
-
-
-def explain_os_error(error: OSError, path: Path) -> Exception:
-    """Return our error for what the operating system said about a path."""
-    import errno
-
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDeniedError(
-            f"{path} cannot be written ({error.strerror}): set CLOUD_RUNTIMES_HOME to a folder of yours, or to :memory:"
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhaustedError(f"the disk of {path} is full ({error.strerror}): free space, then try again")
-    if (exhausted := out_of_files(error)) is not None:
-        return exhausted
-    return InvalidArgumentError(f"{path} cannot be used: {error.strerror}: set CLOUD_RUNTIMES_HOME to another folder")
 
 
 def check_file_system(folder: Path, mounts: str = "/proc/self/mountinfo") -> None:

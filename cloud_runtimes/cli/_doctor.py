@@ -97,7 +97,7 @@ def _found(invocation: Invocation) -> dict[str, str | None]:
 
 
 def _settings(client: CloudRuntimesClient | None) -> config.ClientSettings | None:
-    return None if client is None else client._settings
+    return None if client is None else client._context.settings
 
 
 def _kernels() -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _home(runtime_settings: Any) -> str:
 def _declared(client: CloudRuntimesClient | None) -> list[dict[str, str]]:
     if client is None:
         return []
-    found = client._runtime_for().declared()
+    found = client._context.runtime().declared()
     return [{"service": service, "name": name, "component": found[service, name]} for service, name in sorted(found)]
 
 

@@ -62,7 +62,7 @@ def invoke(
             for name, value in response.headers.items():
                 note(f"{name}: {value}")
         if response.status >= 300:
-            from ..rpc._failures import failure
+            from ..rpc.failures import failure
             from ..spi.rpc import RpcReply
 
             raise failure(
@@ -119,5 +119,5 @@ def serve_app(invocation: Invocation, target: str, host: str, port: int | None) 
         raise UsageError(f"{target} is {type(found).__name__}, not a CloudRuntimesClient")
     with logging_to_stderr(), found:
         server = found.rpc.serving(host=host, port=port)
-        server._serve(lambda: note(f"{found._settings.app_id} at {server.address}"))
+        server._serve(lambda: note(f"{found._context.settings.app_id} at {server.address}"))
     return 128 + server.signal if server.signal else 0

@@ -71,7 +71,7 @@ def serve(invocation: Invocation, options: ServeOptions) -> int:
             config=_merged(tables, origin, {} if found is None else found.config),
         )
         with client:
-            client._runtime_for()  # what is wrong with the configuration is told before anything runs
+            client._context.runtime()  # what is wrong with the configuration is told before anything runs
             return _run(Sidecar(client, settings), options)
 
 

@@ -18,7 +18,7 @@ def serve(
 ) -> int:
     """Receive and show telemetry until a signal; return the exit code."""
     if home is None:
-        home = make_client(invocation)._settings.runtime_settings.get("home")
+        home = make_client(invocation)._context.settings.runtime_settings.get("home")
     viewer = Viewer(home_folder(home), host, port, allowed_hosts=allowed_hosts, max_bytes=max_bytes)
     with logging_to_stderr(), ending_signals(viewer.signalled), viewer:
         write(f"{viewer.address} for a browser, OTEL_EXPORTER_OTLP_ENDPOINT={viewer.address} for clients\n".encode())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi import configuration as spi
 from ..spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
@@ -59,7 +59,7 @@ class ConfigurationService(Service):
 
     # -- reading ----------------------------------------------------------
 
-    @placed(_GET)
+    @error_context(_GET)
     def get_configuration(
         self,
         store_name: str,
@@ -83,7 +83,7 @@ class ConfigurationService(Service):
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
         return _values(self._call(op, driver.get, wanted))
 
-    @placed(_GET)
+    @error_context(_GET)
     async def get_configuration_async(
         self,
         store_name: str,
@@ -99,7 +99,7 @@ class ConfigurationService(Service):
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
         return _values(await self._call_async(op, driver.get_async, wanted))
 
-    @placed(_GET_ITEMS)
+    @error_context(_GET_ITEMS)
     def get_configuration_items(
         self,
         store_name: str,
@@ -115,7 +115,7 @@ class ConfigurationService(Service):
         op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
         return self._call(op, driver.get, wanted)
 
-    @placed(_GET_ITEMS)
+    @error_context(_GET_ITEMS)
     async def get_configuration_items_async(
         self,
         store_name: str,
@@ -144,7 +144,7 @@ class ConfigurationService(Service):
                 self._need(driver, spi.TAGS, "an item with tags", store_name)
         return op, driver
 
-    @placed(_SAVE)
+    @error_context(_SAVE)
     def save_configuration(
         self,
         store_name: str,
@@ -173,7 +173,7 @@ class ConfigurationService(Service):
         if prepared:
             self._call(op, driver.save, prepared, metadata)
 
-    @placed(_SAVE)
+    @error_context(_SAVE)
     async def save_configuration_async(
         self,
         store_name: str,
@@ -197,7 +197,7 @@ class ConfigurationService(Service):
         self._need(driver, spi.WRITE, "deleting", store_name)
         return op, driver
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     def delete_configuration(
         self,
         store_name: str,
@@ -218,7 +218,7 @@ class ConfigurationService(Service):
         if wanted.keys:
             self._call(op, driver.delete, wanted)
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     async def delete_configuration_async(
         self,
         store_name: str,
@@ -254,19 +254,19 @@ class ConfigurationService(Service):
         source, first = made
 
         def place(error: CloudRuntimesError) -> None:
-            self._leaves(error, _SUBSCRIBE, store_name)
+            self._add_context(error, _SUBSCRIBE, store_name)
 
         feed = Feed(source, first, name=f"configuration {store_name!r}", place=place)
         subscription = ConfigurationSubscription(self, feed, handler)
         try:
             subscription._start(loop)
         except BaseException:  # the client's loop is closed, say: nobody gets it
-            self._client._handles.discard(subscription)
+            self._context.handles.discard(subscription)
             feed.stop()
             raise
         return subscription
 
-    @placed(_SUBSCRIBE)
+    @error_context(_SUBSCRIBE)
     def subscribe_configuration(
         self,
         store_name: str,
@@ -289,7 +289,7 @@ class ConfigurationService(Service):
         op, driver = self._subscribing(store_name, wanted, handler, timeout)
         return self._subscription(store_name, self._call(op, driver.subscribe, wanted), handler, None)
 
-    @placed(_SUBSCRIBE)
+    @error_context(_SUBSCRIBE)
     async def subscribe_configuration_async(
         self,
         store_name: str,

@@ -54,20 +54,20 @@ class ConfigurationSubscription(Handle):
 
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Begin; from now on it has threads, and the client closes it."""
-        client = self._service._client
+        context = self._service._context
         fork.register(self)
         if self._handler is None:
-            client._loose_handles.add(self)
+            context.handles.add(self, loose=True)
             self._finalizer = weakref.finalize(self, self._feed.stop)
             self._finalizer.atexit = False
             self._feed.start()
             return
-        client._handles.add(self)
+        context.handles.add(self)
         self._feed.start()
         if is_async_callable(self._handler):
             import asyncio
 
-            home = loop if loop is not None else client._own_loop()
+            home = loop if loop is not None else context.loop()
             self._task = asyncio.run_coroutine_threadsafe(self._work_async(self._handler), home)
         else:
             self._thread = Background(partial(self._work, self._handler), "cloud-runtimes-worker")
@@ -196,7 +196,7 @@ class ConfigurationSubscription(Handle):
             timeout: seconds; the client's by default.
         """
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None, inside: bool = False) -> None:
@@ -212,8 +212,7 @@ class ConfigurationSubscription(Handle):
             wait([self._task], _left(end))
         self._feed.end(_left(end))
         self._closed = True
-        self._service._client._handles.discard(self)
-        self._service._client._loose_handles.discard(self)
+        self._service._context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
 
@@ -222,7 +221,7 @@ class ConfigurationSubscription(Handle):
         import asyncio
 
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         end = None if limit is None else monotonic() + limit
         inside = self._running is not None and asyncio.current_task() is self._running
         await asyncio.to_thread(self._close_by_client, end, inside)

@@ -54,7 +54,7 @@ class Context:
 
         Dapr tells "none of this kind" (not configured) from "none of this name" (not found).
         """
-        declared = self.client._runtime_for().declared()
+        declared = self.client._context.runtime().declared()
         return not declared or any(kind == service for kind, _ in declared)
 
     def lack(self, service: str, store: str) -> Lack | None:
@@ -65,7 +65,7 @@ class Context:
             return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         except CloudRuntimesError:
             # what is wrong with a declared one, its first use says; else it is no name of a component
-            if (service, store) not in self.client._runtime_for().declared():
+            if (service, store) not in self.client._context.runtime().declared():
                 return Lack.NOT_FOUND if self.configured(service) else Lack.NOT_CONFIGURED
         return None
 

@@ -19,7 +19,7 @@ from .._http.request_guard import RequestGuard
 from .._native.otlp_py import bytes_field, varint
 from ..codec import json
 from ..errors import CloudRuntimesError, PayloadError, ResourceExhaustedError
-from ..rpc._asgi import _body, _other
+from ..rpc.asgi import _body, _other
 from ..spi.rpc import RpcReply
 from ..telemetry import _json
 from . import otlp_json, queries, rows

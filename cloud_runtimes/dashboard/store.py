@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._core.clocks import Clocks
-from .._core.home import check_file_system, explain_os_error, is_memory, make_home
-from ..components._sqlite_errors import explain
+from .._core.home import check_file_system, is_memory, make_home
+from .._core.os_errors import explain_os_error
+from .._core.sqlite_failures import explain
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from .rows import Batch, Point
 

@@ -93,7 +93,7 @@ class RowStream(Handle, Generic[T]):
 
     def _opened(self, cursor: DatabaseCursor) -> None:
         self._cursor = cursor
-        self._service._client._loose_handles.add(self)
+        self._service._context.handles.add(self, loose=True)
         self._make = maker(cursor.columns, self._type, self._driver.lacks)
 
     def _open(self) -> None:
@@ -125,7 +125,7 @@ class RowStream(Handle, Generic[T]):
                 raise
 
     def _failed(self, error: BaseException) -> None:
-        self._service._leaves(error, self._method, self._store_name)
+        self._service._add_context(error, self._method, self._store_name)
 
     def _received(self, batch: Sequence[Sequence[Any]]) -> None:
         make, first = self._make, self._count
@@ -138,7 +138,7 @@ class RowStream(Handle, Generic[T]):
         self._ready = (make(number, values) for number, values in enumerate(batch, first))
 
     def _let_go(self) -> None:
-        self._service._client._loose_handles.discard(self)
+        self._service._context.handles.discard(self)
         self._cursor = None
 
     def __iter__(self) -> Self:

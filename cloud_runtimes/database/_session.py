@@ -70,12 +70,12 @@ class Transaction(Handle):
         try:
             return prepare(*arguments)
         except CloudRuntimesError as error:
-            self._service._leaves(error, method, self._store_name)
+            self._service._add_context(error, method, self._store_name)
             raise
 
     def _begun(self, session: DatabaseSession) -> DatabaseSession:
         self._session = session
-        self._service._client._loose_handles.add(self)
+        self._service._context.handles.add(self, loose=True)
         return session
 
     def _open(self) -> None:
@@ -92,7 +92,7 @@ class Transaction(Handle):
             op = self._operation(_BEGIN, self._timeout, self._metadata)
             return self._begun(self._service._call(op, self._driver.begin, self._isolation))
         except BaseException as error:
-            self._service._leaves(error, _BEGIN, self._store_name)
+            self._service._add_context(error, _BEGIN, self._store_name)
             raise
 
     async def _begin_async(self) -> DatabaseSession:
@@ -103,7 +103,7 @@ class Transaction(Handle):
             op = self._operation(_BEGIN, self._timeout, self._metadata)
             return self._begun(await self._service._call_async(op, self._driver.begin_async, self._isolation))
         except BaseException as error:
-            self._service._leaves(error, _BEGIN, self._store_name)
+            self._service._add_context(error, _BEGIN, self._store_name)
             raise
 
     # -- run --------------------------------------------------------------
@@ -143,7 +143,7 @@ class Transaction(Handle):
 
     def _ending(self) -> DatabaseSession | None:
         session, self._session, self._ended = self._session, None, True
-        self._service._client._loose_handles.discard(self)
+        self._service._context.handles.discard(self)
         return session
 
     def commit(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:

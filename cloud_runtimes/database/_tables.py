@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..spi import database as spi
 from ..spi.database import Column, ColumnKind, DatabaseDriver, ExecuteResult, ListTables, TableSchema
 from ..spi.operation import Method, Operation
@@ -40,7 +40,7 @@ class TableMethods(Service):
         self._need(driver, spi.SCHEMA, method.name, store_name)
         return driver, self._operation(method, store_name, timeout, metadata)
 
-    @placed(_TABLES)
+    @error_context(_TABLES)
     def tables(
         self,
         store_name: str,
@@ -52,7 +52,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
-    @placed(_TABLES)
+    @error_context(_TABLES)
     async def tables_async(
         self,
         store_name: str,
@@ -64,7 +64,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
 
-    @placed(_TABLE_SCHEMA)
+    @error_context(_TABLE_SCHEMA)
     def table_schema(
         self,
         store_name: str,
@@ -86,7 +86,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
 
-    @placed(_TABLE_SCHEMA)
+    @error_context(_TABLE_SCHEMA)
     async def table_schema_async(
         self,
         store_name: str,
@@ -99,7 +99,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
 
-    @placed(_CREATE_TABLE)
+    @error_context(_CREATE_TABLE)
     def create_table(
         self,
         store_name: str,
@@ -123,7 +123,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.create_table(table, columns))
 
-    @placed(_CREATE_TABLE)
+    @error_context(_CREATE_TABLE)
     async def create_table_async(
         self,
         store_name: str,
@@ -137,7 +137,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
 
-    @placed(_DROP_TABLE)
+    @error_context(_DROP_TABLE)
     def drop_table(
         self,
         store_name: str,
@@ -154,7 +154,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.drop_table(table))
 
-    @placed(_DROP_TABLE)
+    @error_context(_DROP_TABLE)
     async def drop_table_async(
         self,
         store_name: str,
@@ -167,7 +167,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.drop_table(table))
 
-    @placed(_INSERT)
+    @error_context(_INSERT)
     def insert(
         self,
         store_name: str,
@@ -196,7 +196,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
 
-    @placed(_INSERT)
+    @error_context(_INSERT)
     async def insert_async(
         self,
         store_name: str,
@@ -210,7 +210,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
 
-    @placed(_UPDATE)
+    @error_context(_UPDATE)
     def update(
         self,
         store_name: str,
@@ -239,7 +239,7 @@ class TableMethods(Service):
         driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
 
-    @placed(_UPDATE)
+    @error_context(_UPDATE)
     async def update_async(
         self,
         store_name: str,

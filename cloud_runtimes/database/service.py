@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import placed
+from .._service import error_context
 from ..spi import database as spi
 from ..spi.database import ExecuteResult, Isolation, RowSet
 from ..spi.operation import Method
@@ -63,7 +63,7 @@ class DatabaseService(TableMethods):
         type: Any,
         **options: Unpack[CallOptions],
     ) -> list[Any]: ...
-    @placed(_QUERY)
+    @error_context(_QUERY)
     def query(
         self,
         store_name: str,
@@ -126,7 +126,7 @@ class DatabaseService(TableMethods):
         type: Any,
         **options: Unpack[CallOptions],
     ) -> list[Any]: ...
-    @placed(_QUERY)
+    @error_context(_QUERY)
     async def query_async(
         self,
         store_name: str,
@@ -143,7 +143,7 @@ class DatabaseService(TableMethods):
         op = self._operation(_QUERY if statement.sql.reads else _QUERY_WRITES, store_name, timeout, metadata)
         return rows(cast("RowSet", await self._call_async(op, driver.run_async, statement)), type, driver.lacks)
 
-    @placed(_EXECUTE)
+    @error_context(_EXECUTE)
     def execute(
         self,
         store_name: str,
@@ -170,7 +170,7 @@ class DatabaseService(TableMethods):
         op = self._operation(_EXECUTE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.execute(sql, params, driver.mysql)))
 
-    @placed(_EXECUTE)
+    @error_context(_EXECUTE)
     async def execute_async(
         self,
         store_name: str,
@@ -187,7 +187,7 @@ class DatabaseService(TableMethods):
             "ExecuteResult", await self._call_async(op, driver.run_async, prepare.execute(sql, params, driver.mysql))
         )
 
-    @placed(_EXECUTE_MANY)
+    @error_context(_EXECUTE_MANY)
     def execute_many(
         self,
         store_name: str,
@@ -216,7 +216,7 @@ class DatabaseService(TableMethods):
             return ExecuteResult(0)
         return cast("ExecuteResult", self._call(op, driver.run, statement))
 
-    @placed(_EXECUTE_MANY)
+    @error_context(_EXECUTE_MANY)
     async def execute_many_async(
         self,
         store_name: str,
@@ -265,7 +265,7 @@ class DatabaseService(TableMethods):
         type: Any,
         **options: Unpack[CallOptions],
     ) -> RowStream[Any]: ...
-    @placed(STREAM)
+    @error_context(STREAM)
     def stream(
         self,
         store_name: str,
@@ -291,7 +291,7 @@ class DatabaseService(TableMethods):
         check_metadata(metadata)
         return RowStream(self, store_name, driver, statement, type, timeout, metadata, None)
 
-    @placed(TRANSACTION)
+    @error_context(TRANSACTION)
     def transaction(
         self,
         store_name: str,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..errors import InvalidArgumentError, MissingFileError
 from ..spi import file as spi
 from ..spi.file import FileDriver, FileInfo, FileWrite
@@ -55,7 +55,7 @@ class FileReads(Service):
         if not how.overwrite:
             self._need(driver, spi.EXCLUSIVE, "overwrite=False", store_name)
 
-    @placed(_GET)
+    @error_context(_GET)
     def get_file(
         self,
         store_name: str,
@@ -83,7 +83,7 @@ class FileReads(Service):
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
         return self._found(self._call(op, driver.read, name, start, length), name, store_name)
 
-    @placed(_GET)
+    @error_context(_GET)
     async def get_file_async(
         self,
         store_name: str,
@@ -108,7 +108,7 @@ class FileReads(Service):
             self._need(driver, spi.RANGE, "start= and length=", store_name)
         return op, driver
 
-    @placed(OPEN_FILE)
+    @error_context(OPEN_FILE)
     def open_file(
         self,
         store_name: str,
@@ -139,7 +139,7 @@ class FileReads(Service):
             self._writing(store_name, how, None)
         return FileHandle(self, store_name, name, mode, how, timeout)
 
-    @placed(_STAT)
+    @error_context(_STAT)
     def stat_file(
         self,
         store_name: str,
@@ -157,7 +157,7 @@ class FileReads(Service):
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
         return self._found(self._call(op, driver.stat, name), name, store_name)
 
-    @placed(_STAT)
+    @error_context(_STAT)
     async def stat_file_async(
         self,
         store_name: str,
@@ -171,7 +171,7 @@ class FileReads(Service):
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
         return self._found(await self._call_async(op, driver.stat_async, name), name, store_name)
 
-    @placed(_EXISTS)
+    @error_context(_EXISTS)
     def exists(
         self,
         store_name: str,
@@ -185,7 +185,7 @@ class FileReads(Service):
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
         return self._call(op, driver.stat, name) is not None
 
-    @placed(_EXISTS)
+    @error_context(_EXISTS)
     async def exists_async(
         self,
         store_name: str,
@@ -199,7 +199,7 @@ class FileReads(Service):
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
         return await self._call_async(op, driver.stat_async, name) is not None
 
-    @placed(_LIST)
+    @error_context(_LIST)
     def list_files(
         self,
         store_name: str,
@@ -225,7 +225,7 @@ class FileReads(Service):
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
         return self._call(op, driver.list_files, prefix, recursive, limit, after)
 
-    @placed(_LIST)
+    @error_context(_LIST)
     async def list_files_async(
         self,
         store_name: str,

@@ -93,7 +93,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise self._service._missing(self.name, self._store_name)
         else:
             self._reader, self._info = found, found.info
-        self._service._client._loose_handles.add(self)
+        self._service._context.handles.add(self, loose=True)
 
     def _open(self) -> None:
         try:
@@ -122,7 +122,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
     def _fails(self, error: BaseException, maybe_applied: bool | None) -> None:
         if not isinstance(error, Exception) and maybe_applied is not None:
             mark_interrupted(error, maybe_applied)
-        self._service._leaves(error, OPEN_FILE, self._store_name)
+        self._service._add_context(error, OPEN_FILE, self._store_name)
 
     # -- reading ----------------------------------------------------------
 

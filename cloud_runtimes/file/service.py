@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.arguments import CLIENT_TIMEOUT
-from .._service import placed
+from .._service import error_context
 from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi import file as spi
 from ..spi.file import FileDriver, FileInfo, FileWrite
@@ -48,7 +48,7 @@ class FileService(FileReads):
         op.repeatable = source.repeatable and overwrite
         return op, driver, source, how
 
-    @placed(_PUT)
+    @error_context(_PUT)
     def put_file(
         self,
         store_name: str,
@@ -86,7 +86,7 @@ class FileService(FileReads):
                 raise source.failure from None
             raise
 
-    @placed(_PUT)
+    @error_context(_PUT)
     async def put_file_async(
         self,
         store_name: str,
@@ -135,7 +135,7 @@ class FileService(FileReads):
         finally:
             await writer.abort_async(op)
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     def delete_file(
         self,
         store_name: str,
@@ -149,7 +149,7 @@ class FileService(FileReads):
         op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
         self._call(op, driver.delete, name)
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     async def delete_file_async(
         self,
         store_name: str,
@@ -172,7 +172,7 @@ class FileService(FileReads):
         self._need(driver, feature, method.name, store_name)
         return op, driver
 
-    @placed(_COPY)
+    @error_context(_COPY)
     def copy_file(
         self,
         store_name: str,
@@ -190,7 +190,7 @@ class FileService(FileReads):
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
         return self._found(self._call(op, driver.copy, source, target), source, store_name)
 
-    @placed(_COPY)
+    @error_context(_COPY)
     async def copy_file_async(
         self,
         store_name: str,
@@ -204,7 +204,7 @@ class FileService(FileReads):
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
         return self._found(await self._call_async(op, driver.copy_async, source, target), source, store_name)
 
-    @placed(_MOVE)
+    @error_context(_MOVE)
     def move_file(
         self,
         store_name: str,
@@ -222,7 +222,7 @@ class FileService(FileReads):
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
         return self._found(self._call(op, driver.move, source, target), source, store_name)
 
-    @placed(_MOVE)
+    @error_context(_MOVE)
     async def move_file_async(
         self,
         store_name: str,

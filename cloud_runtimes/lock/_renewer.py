@@ -41,7 +41,7 @@ class LeaseRenewer:
     def add(self, lease: Lease) -> None:
         """Renew a lease from now on."""
         self._leases[id(lease)] = weakref.ref(lease)
-        self._service._client._handles.add(self)
+        self._service._context.handles.add(self)
         self._thread.start()
         self._changes.announce()
 
@@ -82,4 +82,4 @@ class LeaseRenewer:
         self._closed = True
         self._changes.announce()
         self._thread.join(None if end is None else max(0.0, end - monotonic()))
-        self._service._client._handles.discard(self)
+        self._service._context.handles.discard(self)

@@ -119,7 +119,7 @@ class Lease(Handle):
             op, driver, began = self._renewing(timeout, metadata)
             self._renewed(self._service._call(op, driver.renew, self._request), began)
         except BaseException as error:
-            self._service._leaves(error, _RENEW, self._store_name)
+            self._service._add_context(error, _RENEW, self._store_name)
             raise
 
     async def renew_async(
@@ -130,7 +130,7 @@ class Lease(Handle):
             op, driver, began = self._renewing(timeout, metadata)
             self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
         except BaseException as error:
-            self._service._leaves(error, _RENEW, self._store_name)
+            self._service._add_context(error, _RENEW, self._store_name)
             raise
 
     def _renewing(
@@ -193,7 +193,7 @@ class Lease(Handle):
             op, driver, lost = self._releasing(timeout, metadata)
             self._gone(self._service._call(op, driver.release, self._request), lost)
         except BaseException as error:
-            self._service._leaves(error, _RELEASE, self._store_name)
+            self._service._add_context(error, _RELEASE, self._store_name)
             raise
 
     async def release_async(
@@ -207,7 +207,7 @@ class Lease(Handle):
             op, driver, lost = self._releasing(timeout, metadata)
             self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
         except BaseException as error:
-            self._service._leaves(error, _RELEASE, self._store_name)
+            self._service._add_context(error, _RELEASE, self._store_name)
             raise
 
     def _releasing(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.clocks import since_boot
 from .._core.handles import Handle
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
@@ -21,7 +21,7 @@ from ._renewer import LeaseRenewer
 from .lease import Lease
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
+    from .._service import ClientContext
 
 __all__ = ["LockHold", "LockService"]
 
@@ -45,14 +45,14 @@ class LockService(Service):
 
     name = "lock"
 
-    def __init__(self, client: CloudRuntimesClient) -> None:
-        super().__init__(client)
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
         self._now = since_boot
         self._renewer = LeaseRenewer(self)
 
     # -- one try ----------------------------------------------------------
 
-    @placed(_TRY)
+    @error_context(_TRY)
     def try_lock(
         self,
         store_name: str,
@@ -83,7 +83,7 @@ class LockService(Service):
         grant = self._call(op, driver.acquire, request, False)
         return None if grant is None else Lease(self, store_name, request, grant, op.timeout)
 
-    @placed(_TRY)
+    @error_context(_TRY)
     async def try_lock_async(
         self,
         store_name: str,
@@ -123,7 +123,7 @@ class LockService(Service):
 
     # -- by name ----------------------------------------------------------
 
-    @placed(_UNLOCK)
+    @error_context(_UNLOCK)
     def unlock(
         self,
         store_name: str,
@@ -145,7 +145,7 @@ class LockService(Service):
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
         return self._call(op, driver.unlock, _text("resource_id", resource_id), _text("owner", owner))
 
-    @placed(_UNLOCK)
+    @error_context(_UNLOCK)
     async def unlock_async(
         self,
         store_name: str,
@@ -161,7 +161,7 @@ class LockService(Service):
 
     # -- for a block ------------------------------------------------------
 
-    @placed(_HOLD)
+    @error_context(_HOLD)
     def hold(
         self,
         store_name: str,
@@ -291,7 +291,7 @@ class LockHold(Handle):
                 sleep(current.rest())
             return self._take(grant)
         except BaseException as error:
-            self._leaves(error, asked=asked)
+            self._add_context(error, asked=asked)
             raise
 
     async def __aenter__(self) -> Lease:  # type: ignore[override]
@@ -311,7 +311,7 @@ class LockHold(Handle):
                 await asyncio.sleep(current.rest())
             return self._take(grant)
         except BaseException as error:
-            self._leaves(error, asked=asked)
+            self._add_context(error, asked=asked)
             raise
 
     def _take(self, grant: Grant | None) -> Lease:
@@ -327,10 +327,10 @@ class LockHold(Handle):
         self._lease = lease
         return lease
 
-    def _leaves(self, error: BaseException, *, asked: bool) -> None:
+    def _add_context(self, error: BaseException, *, asked: bool) -> None:
         if not asked and not isinstance(error, Exception):
             mark_interrupted(error, False)
-        self._service._leaves(error, _HOLD, self._store_name)
+        self._service._add_context(error, _HOLD, self._store_name)
 
     def _exit(self, error: BaseException | None) -> None:
         if self._lease is not None:

@@ -99,7 +99,7 @@ class Sender:
         self._delivery_timeout = delivery_timeout
         self._on_delivery = on_delivery
         self.driver: PubSubDriver = service._driver(pubsub_name)
-        source = service._client._settings.app_id
+        source = service._context.settings.app_id
         self._window = Window(min(_TAKE_BYTES, self.driver.limits.bytes))
         self.buffer = kernel.BatchBuffer(source, EVENT_TYPE, topic, ready=self._on_ready, **limits)
         # a SimpleQueue, since signal handlers may send too
@@ -260,7 +260,7 @@ class Sender:
             return True
         lane.busy = True
         future: Future[Failures] | None = None
-        if self._service._hooks is None and self._service._rules is None:
+        if not self._service._interceptors:
             try:
                 future = self.driver.begin(op, flight.attempt.batch)
             except Exception as error:

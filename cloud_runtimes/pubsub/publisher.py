@@ -88,7 +88,7 @@ class Publisher(Handle):
         self._entry = kernel.Entry(encode, self._send, self._failing, content_type, kind, constant)
         # the call is the kernel's own; the method below stands for it and documents it
         self.__dict__["send"] = self._entry.send
-        service._client._handles.add(self)
+        service._context.handles.add(self)
         fork.register(self)
 
     def forked(self) -> None:
@@ -111,7 +111,7 @@ class Publisher(Handle):
 
     def _refusal(self) -> ClosedError:
         error = ClosedError("this publisher is closed: open another")
-        self._service._leaves(error, _SEND, self._pubsub_name)
+        self._service._add_context(error, _SEND, self._pubsub_name)
         return error
 
     def _add(
@@ -144,7 +144,7 @@ class Publisher(Handle):
             raise
 
     def _failing(self, error: BaseException) -> None:
-        self._service._leaves(error, _SEND, self._pubsub_name)
+        self._service._add_context(error, _SEND, self._pubsub_name)
 
     def send(
         self,
@@ -185,7 +185,7 @@ class Publisher(Handle):
             return sequence
         if sender.is_current() or _in_loop():
             raise self._no_room("a thread that must not wait (use send_async there)")
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         end = None if limit is None else monotonic() + limit
         while True:
             ticket = sender.changes.ticket()
@@ -215,7 +215,7 @@ class Publisher(Handle):
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
             return sequence
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         end = None if limit is None else monotonic() + limit
         while True:
             future = sender.changes.future()
@@ -244,7 +244,7 @@ class Publisher(Handle):
             "broker takes them, or it is away; raise buffer_bytes, or slow down",
             retryable=True,
         )
-        self._service._leaves(error, _SEND, self._pubsub_name)
+        self._service._add_context(error, _SEND, self._pubsub_name)
         return error
 
     # -- flushing and closing ---------------------------------------------
@@ -314,7 +314,7 @@ class Publisher(Handle):
             BulkError: without ``on_delivery``: events failed that no flush has told of.
             DeadlineExceededError: the broker has not answered the attempt under way, so that its events are not settled.
         """
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
@@ -329,7 +329,7 @@ class Publisher(Handle):
         with self._lock:
             self._closed = True
             sender = self._sender
-        self._service._client._handles.discard(self)
+        self._service._context.handles.discard(self)
         if sender is not None:
             ended = sender.close(end)
             sender.raise_failures()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._native import events as kernel
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..errors import CloudRuntimesError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
@@ -73,7 +73,7 @@ class PubSubService(Service):
         if raw:
             self._need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
-        made = None if self._hooks is None else self._hooks.creating(op, topic)
+        made = self._first(lambda each: each.creating(op, topic))
         try:
             record = make_record(
                 data,
@@ -92,11 +92,11 @@ class PubSubService(Service):
         if attributes is not None:
             id = attributes.get("id") or id
         if made is not None:
-            op.span.set_attribute("messaging.message.id", id)
-        frame = kernel.build_frame(self._client._settings.app_id, EVENT_TYPE, topic, (record,))
+            made.tell("messaging.message.id", id)
+        frame = kernel.build_frame(self._context.settings.app_id, EVENT_TYPE, topic, (record,))
         return op, driver, OutgoingBatch(topic, (frame,), 1, delay_ms), id
 
-    @placed(_PUBLISH)
+    @error_context(_PUBLISH)
     def publish(
         self,
         pubsub_name: str,
@@ -138,7 +138,7 @@ class PubSubService(Service):
             raise error
         return id
 
-    @placed(_PUBLISH)
+    @error_context(_PUBLISH)
     async def publish_async(
         self,
         pubsub_name: str,
@@ -166,15 +166,15 @@ class PubSubService(Service):
         self, pubsub_name: str, topic: str, events: Iterable[Any], timeout: float | None, metadata: Any
     ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._publishing(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
-        app_id = self._client._settings.app_id
-        made = None if self._hooks is None else self._hooks.creating(op, topic)
+        app_id = self._context.settings.app_id
+        made = self._first(lambda each: each.creating(op, topic))
         try:
             bulk = OutgoingBulk(events, app_id, topic, metadata, driver)
         finally:
             if made is not None:
                 made.leave()
         if made is not None:
-            op.span.set_attribute("messaging.batch.message_count", len(bulk.ids))
+            made.tell("messaging.batch.message_count", len(bulk.ids))
         return op, driver, bulk
 
     def _publish_all(self, op: Operation, driver: PubSubDriver, batches: OutgoingBatches) -> None:
@@ -194,7 +194,7 @@ class PubSubService(Service):
                 batches.stopped(error)
             op = op.following()
 
-    @placed(_PUBLISH_BULK)
+    @error_context(_PUBLISH_BULK)
     def publish_bulk(
         self,
         pubsub_name: str,
@@ -217,7 +217,7 @@ class PubSubService(Service):
         self._publish_all(op, driver, bulk.batches)
         return bulk.finish(pubsub_name)
 
-    @placed(_PUBLISH_BULK)
+    @error_context(_PUBLISH_BULK)
     async def publish_bulk_async(
         self,
         pubsub_name: str,
@@ -232,7 +232,7 @@ class PubSubService(Service):
         await self._publish_all_async(op, driver, bulk.batches)
         return bulk.finish(pubsub_name)
 
-    @placed(PUBLISHER)
+    @error_context(PUBLISHER)
     def publisher(
         self,
         pubsub_name: str,
@@ -287,7 +287,7 @@ class PubSubService(Service):
         check_options(handler, batch, options)
         timeout = options.get("timeout", CLIENT_TIMEOUT)
         op, driver = self._publishing(_SUBSCRIBE, pubsub_name, topic, timeout, options.get("metadata"))
-        app_id = self._client._settings.app_id
+        app_id = self._context.settings.app_id
         for feature, name, given in needed_features(app_id, options):
             if given:
                 self._need(driver, feature, f"{name}=", pubsub_name)
@@ -331,7 +331,7 @@ class PubSubService(Service):
     def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         import asyncio
 
-        return asyncio.run_coroutine_threadsafe(task, self._client._own_loop())
+        return asyncio.run_coroutine_threadsafe(task, self._context.loop())
 
     @overload
     def subscribe(
@@ -377,7 +377,7 @@ class PubSubService(Service):
         batch: int,
         **options: Unpack[SubscribeOptions],
     ) -> Subscription[EventBatch[Any]]: ...
-    @placed(_SUBSCRIBE)
+    @error_context(_SUBSCRIBE)
     def subscribe(
         self,
         pubsub_name: str,
@@ -452,7 +452,7 @@ class PubSubService(Service):
         batch: int,
         **options: Unpack[SubscribeOptions],
     ) -> Subscription[EventBatch[Any]]: ...
-    @placed(_SUBSCRIBE)
+    @error_context(_SUBSCRIBE)
     async def subscribe_async(
         self,
         pubsub_name: str,

@@ -60,21 +60,20 @@ class Subscription(Handle, Generic[I_co]):
 
     def _begin(self, workers: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """Become live; after an interrupt in here call `_abandon`."""
-        client = self._service._client
         fork.register(self)
         if self._handler is None:
-            client._loose_handles.add(self)
+            self._service._context.handles.add(self, loose=True)
             self._finalizer = weakref.finalize(self, self._fetcher.abandon)
             self._finalizer.atexit = False
         else:
-            client._handles.add(self)
+            self._service._context.handles.add(self)
         self._fetcher.start()
         if self._handler is not None:
             self._start(self._handler, workers, loop)
 
     def _abandon(self) -> None:
         """Leave the group without waiting."""
-        self._service._client._handles.discard(self)
+        self._service._context.handles.discard(self)
         self._fetcher.abandon()
         self._fetcher.start()  # its thread does the leaving
 
@@ -142,7 +141,7 @@ class Subscription(Handle, Generic[I_co]):
         if is_async_callable(handler):
             import asyncio
 
-            home = loop if loop is not None else self._service._client._own_loop()
+            home = loop if loop is not None else self._service._context.loop()
             self._tasks = [asyncio.run_coroutine_threadsafe(self._work_async(handler), home) for _ in range(workers)]
             return
         for _ in range(workers):
@@ -152,9 +151,10 @@ class Subscription(Handle, Generic[I_co]):
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
-        hooks = self._service._hooks
-        if hooks is not None:
-            return hooks.processing(self._fetcher.pubsub_name, self._request, events, batch=self._batch is not None)
+        name, batch = self._fetcher.pubsub_name, self._batch is not None
+        found = self._service._first(lambda each: each.processing(name, self._request, events, batch=batch))
+        if found is not None:
+            return found
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
@@ -251,7 +251,7 @@ class Subscription(Handle, Generic[I_co]):
             timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
         """
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
@@ -267,8 +267,7 @@ class Subscription(Handle, Generic[I_co]):
             wait(self._tasks, _left(end))
         self._fetcher.end(_left(end))
         self._closed = True
-        self._service._client._handles.discard(self)
-        self._service._client._loose_handles.discard(self)
+        self._service._context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
 

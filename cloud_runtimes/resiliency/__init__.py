@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ._stats import TargetStats
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
+    from .interceptor import PolicyInterceptor
 
 __all__ = ["TargetStats", "stats"]
 
 
-def stats(client: CloudRuntimesClient) -> dict[str, TargetStats]:
+class _Client(Protocol):
+    @property
+    def _policies(self) -> PolicyInterceptor | None: ...
+
+
+def stats(client: _Client) -> dict[str, TargetStats]:
     """Return what became of a client's calls, by ``"<service>.<name>"``; only of targets that were called. Does no I/O."""
-    return {} if client._rules is None else client._rules.stats()
+    return {} if client._policies is None else client._policies.stats()

@@ -6,12 +6,14 @@ One model for ours, ``[resiliency]`` of the configuration, and for Dapr's `Resil
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .trip import CONSECUTIVE, Trip
 
-__all__ = ["BreakerPolicy", "Policy", "Ranges", "Resiliency", "Retries"]
+__all__ = ["BreakerPolicy", "Policy", "Ranges", "Resiliency", "Retries", "code_ranges"]
 
 Ranges = tuple[tuple[int, int], ...]
 """Ranges of codes, both ends included."""
@@ -125,3 +127,18 @@ class Resiliency:
             next((each.retries for each in tried if each.retries is not None), None),
             next((each.breaker for each in tried if each.breaker is not None), None),
         )
+
+
+def code_ranges(value: Any) -> Ranges:
+    """Return the ranges of a text such as ``"429,500-599"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: list[tuple[int, int]] = []
+    for part in str(value).split(",") if value not in (None, "") else ():
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError("expected codes and ranges such as 429,500-599")
+        found.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(found)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from .. import config
-from .._core.logs import logger
 from ..config import build, setting, suggest, unknown, without_values
-from ..errors import InvalidArgumentError
-from ..protocols.dapr.documents import Problems, read_all
-from ..protocols.dapr.failures import GRPC_CODES
-from .dapr import Unheld, code_ranges, read_resiliency
-from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
+from ..errors import GRPC_CODES, InvalidArgumentError
+from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges
 from .trip import Condition, Trip
 
 __all__ = ["BreakerSettings", "Policies", "ResiliencySettings", "RetrySettings", "TargetSettings", "load"]
@@ -231,14 +226,16 @@ class Policies:
 
 
 @without_values
-def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id: str) -> Policies:
+def load(
+    table: Mapping[str, Any], origin: str, services: Iterable[str], read_file: Callable[[str, str], Resiliency]
+) -> Policies:
     """Read ``[resiliency]``.
 
     Args:
         table: it.
         origin: where it came from, for messages.
         services: those there are.
-        app_id: of this application: resources with other ``scopes`` are left out.
+        read_file: reads the resources of ``file``, given its path and the place of the setting.
 
     Raises:
         InvalidArgumentError: unknown keys and targets, values that do not fit, a file that is missing or wrong.
@@ -249,7 +246,7 @@ def load(table: Mapping[str, Any], origin: str, services: Iterable[str], app_id:
         str(name): _target(number, str(name), value, origin, services)
         for number, (name, value) in enumerate((settings.targets or {}).items(), 1)
     }
-    return Policies(targets, None if settings.file is None else _resources(settings.file, app_id, where), origin)
+    return Policies(targets, None if settings.file is None else read_file(settings.file, where), origin)
 
 
 def _target(number: int, name: str, table: Any, origin: str, services: Iterable[str]) -> dict[str, Any]:
@@ -284,20 +281,3 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
 
 def _nested(key: str, value: Any) -> bool:
     return isinstance(value, Mapping) and key not in ("retry", "breaker")
-
-
-def _resources(path: str, app_id: str, where: str) -> Resiliency:
-    problems, rest = Problems(), Unheld()
-    if not os.path.exists(path):
-        raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
-    documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
-    found = read_resiliency(documents, problems, rest)
-    if not documents and not problems.errors:
-        problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
-    problems.finish()
-    unheld = [f"actor {name!r}" for name in rest.actors]
-    unheld += [f"what {name!r} delivers" for name in found.inbound]
-    unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
-    if unheld:
-        logger().warning("%s file: has no effect for a client: %s", where, "; ".join(unheld))
-    return found

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._http.asgi_server import Server
-    from ..schedule import JobRunner
+    from .host import Lifespan
     from .service import RpcService
 
-__all__ = ["RpcServer"]
+__all__ = ["RpcServer", "callback_server"]
 
 _CANCELLED: Final = 1.0
 """Seconds that handlers have to end once they are cancelled."""
@@ -38,17 +38,17 @@ class RpcServer(Handle):
     """
 
     def __init__(
-        self, service: RpcService, host: str, port: int | None, timeout: float | None, *, runs_jobs: bool = True
+        self, service: RpcService, host: str, port: int | None, timeout: float | None, *, callbacks_only: bool = False
     ) -> None:
         super().__init__()
         self._service = service
-        self._runs_jobs = runs_jobs
+        self._callbacks_only = callbacks_only
         self._bind_to = _checked(host, port)
         self._timeout = timeout
         self._instance = os.urandom(16).hex()
         self._changes = Changes()
         self._announcement: Announcement | None = None
-        self._runner: JobRunner | None = None
+        self._lifespan: Lifespan | None = None
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._thread: Background | None = None
@@ -87,9 +87,9 @@ class RpcServer(Handle):
                     raise op.timed_out("the server to start")
             self._check_started()
             self._announcement = driver.announce(op, self._instance, self.address)
-            self._runner = self._make_runner()
-            if self._runner is not None:
-                self._runner._open(self._loop)
+            self._lifespan = self._make_lifespan()
+            if self._lifespan is not None:
+                self._lifespan._open(self._loop)
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -110,21 +110,21 @@ class RpcServer(Handle):
             self._check_started()
             self._announcement = await driver.announce_async(op, self._instance, self.address)
             # in a thread, since the first time imports the service
-            self._runner = await asyncio.to_thread(self._make_runner)
-            if self._runner is not None:
-                await self._runner._open_async()
+            self._lifespan = await asyncio.to_thread(self._make_lifespan)
+            if self._lifespan is not None:
+                await self._lifespan._open_async()
         except BaseException:
             await self._close_async(monotonic() + 5.0)
             raise
 
-    def _make_runner(self) -> JobRunner | None:
-        return self._service._client.schedule._for_server(self._timeout) if self._runs_jobs else None
+    def _make_lifespan(self) -> Lifespan | None:
+        return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
 
     def _opening(self) -> Any:
         if self._address is not None or self._closed:
             raise ClosedError("this server has served: ask for another by serving()")
         driver = self._service._hosting()
-        self._service._client._handles.add(self)
+        self._service._context.handles.add(self)
         self._service._host.servers += 1
         return self._service._operation(self._timeout), driver
 
@@ -135,7 +135,7 @@ class RpcServer(Handle):
             made.close()
 
     def _prepare(self, guard: Guard) -> None:
-        from ._asgi import RpcApp
+        from .asgi import RpcApp
 
         with fork.importing:
             from .._http.asgi_server import make_server
@@ -154,7 +154,7 @@ class RpcServer(Handle):
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """Return where async handlers run."""
-        return self._service._host.loop or self._service._client._own_loop()
+        return self._service._host.loop or self._service._context.loop()
 
     def _check_started(self) -> None:
         if not self._started:
@@ -242,13 +242,13 @@ class RpcServer(Handle):
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Take no more calls, let running handlers end within ``timeout`` seconds, by default the client's."""
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Asynchronous `close`."""
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         await self._close_async(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
@@ -276,9 +276,9 @@ class RpcServer(Handle):
 
     def _stop(self, end: float | None) -> None:
         """Withdraw the announcement, so that nobody comes any more, and have the server end."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner._close_by_client(end)
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            lifespan._close_by_client(end)
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             try:
@@ -296,7 +296,7 @@ class RpcServer(Handle):
         self._closed = True
         if self._socket is not None and (self._server is None or not self._started):
             self._socket.close()
-        self._service._client._handles.discard(self)
+        self._service._context.handles.discard(self)
         self._changes.announce()
 
     def _exit(self, error: BaseException | None) -> None:
@@ -304,6 +304,21 @@ class RpcServer(Handle):
 
     async def _exit_async(self, error: BaseException | None) -> None:
         await self.close_async(timeout=self._timeout)
+
+
+def callback_server(service: RpcService, timeout: float | None) -> RpcServer | None:
+    """Return a server on ``APP_PORT`` for what a sidecar sends; ``None``: there is a server, or an application that is mounted.
+
+    Raises:
+        InvalidArgumentError: ``APP_PORT`` is not set.
+    """
+    if service._host.servers or service._host.mounted:
+        return None
+    if not os.environ.get("APP_PORT"):
+        raise InvalidArgumentError(
+            "due jobs come from the sidecar to the port that it knows: set APP_PORT as it was told, or serve by client.rpc.serving(port=…), which runs them too"
+        )
+    return RpcServer(service, "127.0.0.1", None, timeout, callbacks_only=True)
 
 
 def _left(end: float | None, least: float) -> float | None:

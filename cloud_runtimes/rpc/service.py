@@ -11,14 +11,15 @@ from .._service import Service
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import RpcCall, RpcDriver
-from ._failures import failure
-from ._host import Host
 from ._inbound import deadline
-from ._prepare import carrying, check_service, prepare
+from .failures import failure
+from .host import Host, Lifespans
+from .prepare import carrying, check_service, prepare
 from .types import CallOptions, RpcResponse, decode_body
 
 if TYPE_CHECKING:
-    from ._asgi import RpcApp
+    from .._service import ClientContext
+    from .asgi import RpcApp
     from .server import RpcServer
 
 __all__ = ["RpcService"]
@@ -39,9 +40,9 @@ class RpcService(Service):
 
     name = "rpc"
 
-    def __init__(self, client: Any) -> None:
-        super().__init__(client)
-        self._host = Host(self)
+    def __init__(self, context: ClientContext, *, lifespan: Lifespans = lambda timeout: None) -> None:
+        super().__init__(context)
+        self._host = Host(self, lifespan)
 
     def _driver(self, name: str) -> Any:
         driver = self._drivers.get(name)
@@ -79,8 +80,10 @@ class RpcService(Service):
             op.timeout = op.remaining()
             if not op.timeout:
                 raise op.timed_out("its own caller, who has given up")
-        # in a span of the call it carries that one
-        return op, driver, carrying(call) if self._hooks is None else call
+        return op, driver, call if self._interceptors else carrying(call)
+
+    def _outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (carrying(args[0]), *args[1:]) if args and isinstance(args[0], RpcCall) else args
 
     @overload
     def invoke_method(
@@ -146,7 +149,7 @@ class RpcService(Service):
                 raise failure(reply, service, method)
             return decode_body(reply[3], reply[2], type)
         except BaseException as error:
-            self._leaves(error, _INVOKE_METHOD, service)
+            self._add_context(error, _INVOKE_METHOD, service)
             raise
 
     @overload
@@ -193,7 +196,7 @@ class RpcService(Service):
                 raise failure(reply, service, method)
             return decode_body(reply[3], reply[2], type)
         except BaseException as error:
-            self._leaves(error, _INVOKE_METHOD, service)
+            self._add_context(error, _INVOKE_METHOD, service)
             raise
 
     def invoke(
@@ -221,7 +224,7 @@ class RpcService(Service):
             )
             return _response(self._call(op, driver.invoke, call))
         except BaseException as error:
-            self._leaves(error, _INVOKE, service)
+            self._add_context(error, _INVOKE, service)
             raise
 
     async def invoke_async(
@@ -244,7 +247,7 @@ class RpcService(Service):
             )
             return _response(await self._call_async(op, driver.invoke_async, call))
         except BaseException as error:
-            self._leaves(error, _INVOKE, service)
+            self._add_context(error, _INVOKE, service)
             raise
 
     # -- offering ---------------------------------------------------------
@@ -260,7 +263,7 @@ class RpcService(Service):
         Raises:
             InvalidArgumentError: the name is taken or no name, or the handler takes something else.
         """
-        self._client._runtime_for(self)  # a closed client refuses
+        self._context.runtime(self)  # a closed client refuses
         self._host.register(method, handler, type)
 
     def method(self, name: str, *, type: Any = None) -> Callable[[F], F]:
@@ -274,7 +277,7 @@ class RpcService(Service):
 
     def _hosting(self) -> RpcDriver:
         """Return the driver that lets others find this application."""
-        name = self._client._settings.app_id
+        name = self._context.settings.app_id
         driver: RpcDriver = self._driver(name)
         self._need(driver, spi.HOST, "serving methods", name)
         return driver
@@ -324,20 +327,20 @@ class RpcService(Service):
         from .server import RpcServer
 
         check_metadata(metadata)
-        return RpcServer(self, host, port, check_timeout(timeout, self._client._timeout))
+        return RpcServer(self, host, port, check_timeout(timeout, self._context.timeout))
 
     def asgi_app(self) -> RpcApp:
         """Return an ASGI application with the registered methods, to mount in Starlette, FastAPI or any server.
 
         It asks callers for the same token as `serve` does (docs/configuration.md, "RPC"); the health check and the questions of sidecars need none. It is in no registry: callers get its address by configuration.
         """
-        from ._asgi import RpcApp
+        from .asgi import RpcApp
 
         self._host.mounted = True
         return RpcApp(self._host, self._hosting, "")
 
     def _operation(self, timeout: float | None) -> Operation:
-        return Operation(_SERVE, self._client._settings.app_id, timeout)
+        return Operation(_SERVE, self._context.settings.app_id, timeout)
 
 
 def _response(reply: tuple[int, Mapping[str, str], str | None, bytes]) -> RpcResponse:

@@ -9,9 +9,9 @@ from typing import Any, Final
 from ..codec.payload import encode_payload
 from ..errors import InvalidArgumentError
 from ..pubsub._outgoing import check_topic
-from ..rpc._prepare import check_method, check_service
+from ..rpc.prepare import check_method, check_service
 from ..spi.schedule import JobSpec, Retry, RpcTarget, TopicTarget
-from ._times import find_zone, occurrences, parse_duration, to_ms
+from .times import find_zone, occurrences, parse_duration, to_ms
 
 __all__ = ["check_job_name", "make_spec"]
 

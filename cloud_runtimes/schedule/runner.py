@@ -5,7 +5,6 @@ The thread claims runs, renews them and reports outcomes; handlers run in worker
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -21,10 +20,10 @@ from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
 from .._core.workers import Workers
 from ..codec.payload import decode_payload
-from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
+from ..errors import ClosedError, CloudRuntimesError
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
-from ._times import from_ms
+from .times import from_ms
 from .types import JobRun
 
 if TYPE_CHECKING:
@@ -71,12 +70,8 @@ class _Try:
 class JobRunner(Handle):
     """Runs due jobs while it is open; made by `ScheduleService.running`."""
 
-    def __init__(
-        self, service: ScheduleService, timeout: float | None, *, owned: bool = False, served: bool = False
-    ) -> None:
+    def __init__(self, service: ScheduleService, timeout: float | None) -> None:
         super().__init__()
-        self._owned = owned
-        self._served = served or owned
         self._server: RpcServer | None = None
         self._service = service
         self._timeout = timeout
@@ -85,7 +80,7 @@ class JobRunner(Handle):
         self._open_tries: dict[object, _Try] = {}
         self._limit = _FIRST_LIMIT
         self._source: RunSource | None = None
-        self._loop: Callable[[], asyncio.AbstractEventLoop] = service._client._own_loop
+        self._loop: Callable[[], asyncio.AbstractEventLoop] = service._context.loop
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
@@ -99,7 +94,7 @@ class JobRunner(Handle):
     def _open(self, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         op, driver = self._opening()
         source = self._service._call(op, driver.join, self._names)
-        self._start(source, loop or self._service._client._own_loop)
+        self._start(source, loop or self._service._context.loop)
         self._serve(driver)
 
     async def _open_async(self) -> None:
@@ -119,21 +114,14 @@ class JobRunner(Handle):
 
     def _serve(self, driver: ScheduleDriver) -> None:
         """Open a server, where due jobs come to one and there is none."""
-        if not driver.by_callback or self._served:
+        if not driver.by_callback:
             return
-        rpc = self._service._client.rpc
-        if rpc._host.servers or rpc._host.mounted:
-            return
+        with fork.importing:
+            from ..rpc.server import callback_server
         try:
-            if not os.environ.get("APP_PORT"):
-                raise InvalidArgumentError(
-                    "due jobs come from the sidecar to the port that it knows: set APP_PORT as it was told, or serve by client.rpc.serving(port=…), which runs them too"
-                )
-            with fork.importing:
-                from ..rpc.server import RpcServer
-
-            self._server = RpcServer(rpc, "127.0.0.1", None, self._timeout, runs_jobs=False)
-            self._server.__enter__()
+            self._server = callback_server(self._service._context.service("rpc"), self._timeout)
+            if self._server is not None:
+                self._server.__enter__()
         except BaseException:
             self._close_by_client(monotonic() + _LOOK)
             raise
@@ -145,8 +133,7 @@ class JobRunner(Handle):
         self._source, self._loop = source, loop
         self._workers = Workers("cloud-runtimes-job", _WORKERS)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
-        if not self._owned:  # else its server closes it
-            self._service._client._handles.add(self)
+        self._service._context.handles.add(self)
         self._thread.start()
 
     # -- the thread -------------------------------------------------------
@@ -287,13 +274,13 @@ class JobRunner(Handle):
             "job-attempt": str(run.attempt),
         }
         data, content_type = run.spec.data, run.spec.content_type
-        self._service._client.rpc.invoke_method(
+        self._service._context.service("rpc").invoke_method(
             target.service, target.method, data, content_type=content_type, headers=headers, type=bytes
         )
 
     def _publish(self, run: DueRun, target: TopicTarget) -> None:
         data, content_type = run.spec.data, run.spec.content_type
-        self._service._client.pubsub.publish(
+        self._service._context.service("pubsub").publish(
             target.pubsub_name,
             target.topic,
             data,
@@ -362,7 +349,7 @@ class JobRunner(Handle):
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Begin no run any more, and let running handlers end within ``timeout`` seconds, by default the client's. A run that goes on longer loses its lease, and is run again."""
         self._check_process()
-        limit = check_timeout(timeout, self._service._client._timeout)
+        limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
@@ -389,7 +376,7 @@ class JobRunner(Handle):
         if self._workers is not None:
             self._workers.close()
         self._closed = True
-        self._service._client._handles.discard(self)
+        self._service._context.handles.discard(self)
 
     def _exit(self, error: BaseException | None) -> None:
         self.close(timeout=self._timeout)

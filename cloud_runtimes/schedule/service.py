@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handlers import count_arguments, is_async_callable
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..codec.payload import decode_payload
-from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError
+from ..errors import InvalidArgumentError, NotFoundError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name, make_spec
-from ._times import from_ms
 from .runner import JobRunner
+from .times import from_ms
 from .types import Job, JobRun
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
+    from .._service import ClientContext
 
 __all__ = ["Handler", "ScheduleService"]
 
@@ -56,13 +56,13 @@ class ScheduleService(Service):
 
     name = "schedule"
 
-    def __init__(self, client: CloudRuntimesClient) -> None:
-        super().__init__(client)
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
         self._handlers: dict[str, Handler] = {}
 
     # -- jobs -------------------------------------------------------------
 
-    @placed(_SCHEDULE, named=False)
+    @error_context(_SCHEDULE, named=False)
     def schedule_job(
         self,
         name: str,
@@ -119,7 +119,7 @@ class ScheduleService(Service):
         )
         self._call(op, driver.save, spec, overwrite)
 
-    @placed(_SCHEDULE, named=False)
+    @error_context(_SCHEDULE, named=False)
     async def schedule_job_async(
         self,
         name: str,
@@ -198,7 +198,7 @@ class ScheduleService(Service):
             f"target {function!r:.80} is no handler of this client: register it by @client.schedule.job('name')"
         )
 
-    @placed(_GET, named=False)
+    @error_context(_GET, named=False)
     def get_job(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> Job:
@@ -211,7 +211,7 @@ class ScheduleService(Service):
         op, driver = self._asking(_GET, timeout, metadata)
         return _job(name, self._call(op, driver.get, name))
 
-    @placed(_GET, named=False)
+    @error_context(_GET, named=False)
     async def get_job_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> Job:
@@ -220,7 +220,7 @@ class ScheduleService(Service):
         op, driver = self._asking(_GET, timeout, metadata)
         return _job(name, await self._call_async(op, driver.get_async, name))
 
-    @placed(_LIST, named=False)
+    @error_context(_LIST, named=False)
     def list_jobs(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
@@ -232,7 +232,7 @@ class ScheduleService(Service):
         op, driver = self._listing_jobs(timeout, metadata)
         return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
 
-    @placed(_LIST, named=False)
+    @error_context(_LIST, named=False)
     async def list_jobs_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
@@ -247,7 +247,7 @@ class ScheduleService(Service):
         self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
         return op, driver
 
-    @placed(_DELETE, named=False)
+    @error_context(_DELETE, named=False)
     def delete_job(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
@@ -256,7 +256,7 @@ class ScheduleService(Service):
         op, driver = self._asking(_DELETE, timeout, metadata)
         self._call(op, driver.delete, name)
 
-    @placed(_DELETE, named=False)
+    @error_context(_DELETE, named=False)
     async def delete_job_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
@@ -265,7 +265,7 @@ class ScheduleService(Service):
         op, driver = self._asking(_DELETE, timeout, metadata)
         await self._call_async(op, driver.delete_async, name)
 
-    @placed(_RUN_NOW, named=False)
+    @error_context(_RUN_NOW, named=False)
     def run_now(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> str:
@@ -278,7 +278,7 @@ class ScheduleService(Service):
         op, driver = self._running_now(name, timeout, metadata)
         return _run_id(name, self._call(op, driver.run_now, name))
 
-    @placed(_RUN_NOW, named=False)
+    @error_context(_RUN_NOW, named=False)
     async def run_now_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> str:
@@ -294,7 +294,7 @@ class ScheduleService(Service):
         self._need(driver, spi.RUN_NOW, "run_now", op.component)
         return op, driver
 
-    @placed(_LIST_RUNS, named=False)
+    @error_context(_LIST_RUNS, named=False)
     def list_runs(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[RunRecord]:
@@ -306,7 +306,7 @@ class ScheduleService(Service):
         op, driver = self._listing(name, timeout, metadata)
         return self._call(op, driver.list_runs, name)
 
-    @placed(_LIST_RUNS, named=False)
+    @error_context(_LIST_RUNS, named=False)
     async def list_runs_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[RunRecord]:
@@ -332,7 +332,7 @@ class ScheduleService(Service):
 
     def _component(self) -> tuple[str, ScheduleDriver]:
         """Return the one component: the only one that is declared, else ``default``."""
-        declared = [name for service, name in self._client._runtime_for(self).declared() if service == "schedule"]
+        declared = [name for service, name in self._context.runtime(self).declared() if service == "schedule"]
         name = declared[0] if len(declared) == 1 else "default"
         return name, self._driver(name)
 
@@ -353,7 +353,7 @@ class ScheduleService(Service):
             InvalidArgumentError: the name has a handler, or the function takes something else.
         """
         check_job_name(name)
-        self._client._runtime_for(self)  # a closed client refuses
+        self._context.runtime(self)  # a closed client refuses
 
         def register(function: F) -> F:
             if name in self._handlers:
@@ -391,15 +391,7 @@ class ScheduleService(Service):
         Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
         """
         check_metadata(metadata)
-        return JobRunner(self, check_timeout(timeout, self._client._timeout))
-
-    def _for_server(self, timeout: float | None) -> JobRunner | None:
-        """Return a handle for `RpcService.serve`, which runs jobs too; ``None`` where the runtime has no schedules."""
-        try:
-            self._component()
-        except CloudRuntimesError:
-            return None
-        return JobRunner(self, timeout, owned=True)
+        return JobRunner(self, check_timeout(timeout, self._context.timeout))
 
 
 def _job(name: str, stored: StoredJob | None) -> Job:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.keys import check_key
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..spi import secret as spi
 from ..spi.operation import Method, Operation
 from ..spi.secret import Secret, SecretDriver
@@ -35,7 +35,7 @@ class SecretService(Service):
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, store_name, limit, metadata), driver
 
-    @placed(_GET)
+    @error_context(_GET)
     def get_secret(
         self,
         store_name: str,
@@ -61,7 +61,7 @@ class SecretService(Service):
         op, driver = self._reading(_GET, store_name, timeout, metadata)
         return self._call(op, driver.get, check_key(key, bars=True))
 
-    @placed(_GET)
+    @error_context(_GET)
     async def get_secret_async(
         self,
         store_name: str,
@@ -74,7 +74,7 @@ class SecretService(Service):
         op, driver = self._reading(_GET, store_name, timeout, metadata)
         return await self._call_async(op, driver.get_async, check_key(key, bars=True))
 
-    @placed(_GET_BULK)
+    @error_context(_GET_BULK)
     def get_bulk_secret(
         self,
         store_name: str,
@@ -92,7 +92,7 @@ class SecretService(Service):
         self._need(driver, spi.BULK, "get_bulk_secret", store_name)
         return self._call(op, driver.get_bulk)
 
-    @placed(_GET_BULK)
+    @error_context(_GET_BULK)
     async def get_bulk_secret_async(
         self,
         store_name: str,

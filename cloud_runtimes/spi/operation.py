@@ -5,20 +5,18 @@ An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` 
 
 from __future__ import annotations
 
-import errno
-import os
 import random
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final
 
+from .._core.os_errors import out_of_files
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, ResourceExhaustedError
 
 __all__ = [
     "Method",
     "Operation",
     "mark_interrupted",
-    "out_of_files",
     "place",
 ]
 
@@ -61,15 +59,13 @@ class Operation:
         metadata: for the component, untouched.
         attempt: 1 for the first.
         maybe_applied: whether an earlier attempt may have been applied.
-        span: of the call; set, like `begun`, only where calls have spans.
-        begun: whether the call is inside of its span.
+        span: of the call; set only where calls have spans.
         one_attempt: set where the time is that of one attempt, not of the call.
         argument: what gave the time.
     """
 
     __slots__ = (
         "attempt",
-        "begun",
         "component",
         "deadline",
         "maybe_applied",
@@ -81,7 +77,6 @@ class Operation:
         "timeout",
     )
     argument: ClassVar[str] = "timeout"
-    begun: bool
     one_attempt: bool
     span: Any
 
@@ -171,17 +166,6 @@ class Operation:
         if (exhausted := out_of_files(error)) is not None:
             return exhausted
         return InternalError(f"{self.method} on {self.component!r} failed: {type(error).__name__}: {error}")
-
-
-def out_of_files(error: BaseException) -> ResourceExhaustedError | None:
-    """Return our error where the process has too many files open; an import that fails for that says so only in its message."""
-    if isinstance(error, OSError):
-        too_many = error.errno in (errno.EMFILE, errno.ENFILE)
-    else:
-        too_many = isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)
-    if not too_many:
-        return None
-    return ResourceExhaustedError(f"{error}: close some, or raise the limit on open files (ulimit -n)", retryable=True)
 
 
 def place(error: CloudRuntimesError, method: Method, component: str | None, runtime: str | None) -> None:

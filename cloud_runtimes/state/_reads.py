@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.keys import check_key, check_keys
-from .._service import Service, placed
+from .._service import Service, error_context
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError
 from ..spi import state as spi
@@ -86,7 +86,7 @@ class StateReads(Service):
             stored = self._call(op, driver.get, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:
-            self._leaves(error, _GET, store_name)
+            self._add_context(error, _GET, store_name)
             raise
 
     @overload
@@ -119,7 +119,7 @@ class StateReads(Service):
             stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
             return None if stored is None else decode_payload(stored[0], stored[1], type)
         except BaseException as error:
-            self._leaves(error, _GET, store_name)
+            self._add_context(error, _GET, store_name)
             raise
 
     @overload
@@ -130,7 +130,7 @@ class StateReads(Service):
     def get_item(
         self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> StateItem[Any] | None: ...
-    @placed(_GET_ITEM)
+    @error_context(_GET_ITEM)
     def get_item(
         self,
         store_name: str,
@@ -154,7 +154,7 @@ class StateReads(Service):
     async def get_item_async(
         self, store_name: str, key: str, *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> StateItem[Any] | None: ...
-    @placed(_GET_ITEM)
+    @error_context(_GET_ITEM)
     async def get_item_async(
         self,
         store_name: str,
@@ -178,7 +178,7 @@ class StateReads(Service):
     def get_bulk(
         self, store_name: str, keys: Iterable[str], *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> dict[str, StateItem[Any]]: ...
-    @placed(_GET_BULK)
+    @error_context(_GET_BULK)
     def get_bulk(
         self,
         store_name: str,
@@ -206,7 +206,7 @@ class StateReads(Service):
     async def get_bulk_async(
         self, store_name: str, keys: Iterable[str], *, type: Any = None, **options: Unpack[ReadOptions]
     ) -> dict[str, StateItem[Any]]: ...
-    @placed(_GET_BULK)
+    @error_context(_GET_BULK)
     async def get_bulk_async(
         self,
         store_name: str,
@@ -235,7 +235,7 @@ class StateReads(Service):
             raise InvalidArgumentError(f"limit must be an int ≥ 1 or None, got {limit!r}")
         return op, driver
 
-    @placed(_LIST_KEYS)
+    @error_context(_LIST_KEYS)
     def list_keys(
         self,
         store_name: str,
@@ -258,7 +258,7 @@ class StateReads(Service):
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
         return self._call(op, driver.list_keys, prefix, limit, after)
 
-    @placed(_LIST_KEYS)
+    @error_context(_LIST_KEYS)
     async def list_keys_async(
         self,
         store_name: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.keys import check_keys
-from .._service import placed
+from .._service import error_context
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
@@ -99,7 +99,7 @@ class StateService(StateReads):
             op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
             self._call(op, driver.write, (write,), True)
         except BaseException as error:
-            self._leaves(error, _SAVE, store_name)
+            self._add_context(error, _SAVE, store_name)
             raise
 
     async def save_async(
@@ -123,10 +123,10 @@ class StateService(StateReads):
             op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
             await self._call_async(op, driver.write_async, (write,), True)
         except BaseException as error:
-            self._leaves(error, _SAVE, store_name)
+            self._add_context(error, _SAVE, store_name)
             raise
 
-    @placed(_SAVE_BULK)
+    @error_context(_SAVE_BULK)
     def save_bulk(
         self,
         store_name: str,
@@ -146,7 +146,7 @@ class StateService(StateReads):
             "save_bulk", store_name, keys, failed, self._call(op, driver.write, writes, False) if writes else {}
         )
 
-    @placed(_SAVE_BULK)
+    @error_context(_SAVE_BULK)
     async def save_bulk_async(
         self,
         store_name: str,
@@ -161,7 +161,7 @@ class StateService(StateReads):
         found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("save_bulk", store_name, keys, failed, found)
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     def delete(
         self,
         store_name: str,
@@ -181,7 +181,7 @@ class StateService(StateReads):
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
         self._call(op, driver.write, (write,), True)
 
-    @placed(_DELETE)
+    @error_context(_DELETE)
     async def delete_async(
         self,
         store_name: str,
@@ -197,7 +197,7 @@ class StateService(StateReads):
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
         await self._call_async(op, driver.write_async, (write,), True)
 
-    @placed(_DELETE_BULK)
+    @error_context(_DELETE_BULK)
     def delete_bulk(
         self,
         store_name: str,
@@ -218,7 +218,7 @@ class StateService(StateReads):
             "delete_bulk", store_name, wanted, {}, self._call(op, driver.write, writes, False) if writes else {}
         )
 
-    @placed(_DELETE_BULK)
+    @error_context(_DELETE_BULK)
     async def delete_bulk_async(
         self,
         store_name: str,
@@ -234,7 +234,7 @@ class StateService(StateReads):
         found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
         finish_bulk("delete_bulk", store_name, wanted, {}, found)
 
-    @placed(TRANSACTION)
+    @error_context(TRANSACTION)
     def transaction(
         self,
         store_name: str,

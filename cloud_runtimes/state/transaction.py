@@ -63,7 +63,7 @@ class StateTransaction(Handle):
             self._open()
             self._writes.append(prepare(*arguments))
         except CloudRuntimesError as error:
-            self._service._leaves(error, TRANSACTION, self._store_name)
+            self._service._add_context(error, TRANSACTION, self._store_name)
             raise
 
     def _open(self) -> None:

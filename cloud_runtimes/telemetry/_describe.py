@@ -6,16 +6,18 @@ RPC: "Semantic conventions for RPC spans"; pub/sub: "… for messaging spans"; d
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from ..spi import database as sql
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
+from ..spi.rpc import RpcCall
 
 __all__ = ["UNKNOWN", "Description", "Place", "described", "messaging", "place"]
 
 # the first word of a statement, behind comments and parentheses
 _WORD: Final = re.compile(r"(?:\s++|\(|--[^\n]*+(?:\n|$)|/\*(?>.*?\*/))*+([A-Za-z]{1,32})", re.DOTALL)
+_STATEMENTS: Final = get_args(sql.Statement)
 _TABLE_OPERATIONS: Final[dict[type, str]] = {
     sql.Insert: "INSERT",
     sql.Update: "UPDATE",
@@ -57,15 +59,15 @@ def place(driver: Any) -> Place:
 
 
 def described(op: Operation, at: Place, args: tuple[Any, ...]) -> Description:
-    """Return the description of a call of a driver with these arguments."""
-    service = op.method.service
-    if service == "rpc" and op.method.name in ("invoke", "invoke_method"):
-        name = f"{op.component}/{args[0].method}"
+    """Return the description of a call of a driver; of its arguments only those of public types tell anything."""
+    service, subject = op.method.service, args[0] if args else None
+    if isinstance(subject, RpcCall):
+        name = f"{op.component}/{subject.method}"
         return Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
-    if args and isinstance(args[0], OutgoingBatch):
-        return messaging(op, at, args[0].topic, len(args[0]))
+    if isinstance(subject, OutgoingBatch):
+        return messaging(op, at, subject.topic, len(subject))
     if service == "database":
-        return _database(op, at, args[0] if args else None)
+        return _database(op, at, subject if isinstance(subject, _STATEMENTS) else None)
     attributes = {
         "cloud_runtimes.service": service,
         "cloud_runtimes.operation": op.method.name,
@@ -88,7 +90,7 @@ def messaging(op: Operation, at: Place, topic: str, count: int | None = None) ->
     return Description(f"publish {topic}", "producer", attributes)
 
 
-def _database(op: Operation, at: Place, statement: Any) -> Description:
+def _database(op: Operation, at: Place, statement: sql.Statement | None) -> Description:
     attributes: dict[str, Any] = {"db.system.name": at.system, "cloud_runtimes.component": op.component}
     if at.namespace:
         attributes["db.namespace"] = at.namespace

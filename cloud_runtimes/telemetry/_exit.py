@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
+    from .._service import ClientContext
     from ._pipeline import Pipeline
 
 __all__ = ["flush_on_sigterm", "keep"]
@@ -19,19 +19,19 @@ __all__ = ["flush_on_sigterm", "keep"]
 _SECONDS: Final = 2.0
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 _previous: Any = None
-_kept: list[tuple[Pipeline, weakref.ref[CloudRuntimesClient]]] = []
+_kept: list[tuple[Pipeline, weakref.ref[ClientContext]]] = []
 
 
-def keep(pipeline: Pipeline, client: CloudRuntimesClient) -> None:
+def keep(pipeline: Pipeline, context: ClientContext) -> None:
     """Have what is in a pipeline sent at exit, also if its client is collected before: tracers outlive it."""
     _kept[:] = [entry for entry in _kept if not entry[0].closed]
-    _kept.append((pipeline, weakref.ref(client)))
+    _kept.append((pipeline, weakref.ref(context)))
 
 
 @atexit.register
 def _send_orphans() -> None:
-    for pipeline, client in _kept:
-        if client() is None:
+    for pipeline, context in _kept:
+        if context() is None:
             pipeline.close(5.0)
 
 

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from .. import __version__
+from .._version import __version__
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import fields, rejected

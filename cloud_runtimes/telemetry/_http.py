@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
-from .. import __version__
+from .._version import __version__
 from ..errors import InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import rejected

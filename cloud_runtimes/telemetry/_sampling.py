@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .._core import fork
 from .._core.logs import logger, repeated
@@ -13,8 +13,7 @@ from ..config import unknown
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ..client import CloudRuntimesClient
-    from ..configuration import ConfigurationItem
+    from .._service import ClientContext
 
 __all__ = ["SAMPLERS", "LiveSampler", "parse", "sampling"]
 
@@ -74,23 +73,30 @@ def parse(text: str) -> Sampling:
     return found
 
 
+class _Item(Protocol):
+    """What of a `ConfigurationItem` matters here."""
+
+    @property
+    def value(self) -> str: ...
+    @property
+    def deleted(self) -> bool: ...
+
+
 class LiveSampler:
     """Follows a key of a configuration store; begun by the first tracer, in a thread of its own, so that nobody waits for the store.
 
     A value that is none keeps the sampler that there is, and is told in a log. Where there is no value, or no store, the sampler of the settings holds.
 
     Args:
-        client: whose configuration service is asked.
+        context: of the client whose configuration service is asked.
         traces: whose sampler is changed.
         settled: the sampler of the settings.
         store: name of the configuration store.
         key: in it.
     """
 
-    def __init__(
-        self, client: CloudRuntimesClient, traces: kernel.Traces, settled: Sampling, store: str, key: str
-    ) -> None:
-        self._client = weakref.ref(client)
+    def __init__(self, context: ClientContext, traces: kernel.Traces, settled: Sampling, store: str, key: str) -> None:
+        self._context = weakref.ref(context)
         self._traces = traces
         self._settled = self._current = settled
         self._store = store
@@ -147,14 +153,15 @@ class LiveSampler:
             delay = min(2 * delay, _MAX_RETRY)
 
     def _follow(self) -> None:
-        client = self._client()
-        if client is None:
+        context = self._context()
+        if context is None:
             return
-        with client.configuration.subscribe_configuration(self._store, (self._key,)) as subscription:
+        configuration = context.service("configuration")
+        with configuration.subscribe_configuration(self._store, (self._key,)) as subscription:
             for items in subscription:
                 self._take(items.get(self._key))
 
-    def _take(self, item: ConfigurationItem | None) -> None:
+    def _take(self, item: _Item | None) -> None:
         found = self._settled
         if item is not None and not item.deleted:
             try:

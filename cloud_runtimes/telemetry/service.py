@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
 from .._core import propagation
 from .._core.arguments import check_timeout
 from .._core.home import home_folder, is_memory
 from .._native import telemetry as kernel
-from .._service import Service, placed
+from .._service import Service, error_context
+from .._version import __version__
 from ..config import without_values
 from ..errors import InvalidArgumentError
 from ..spi.operation import Method
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from ..client import CloudRuntimesClient
+    from .._service import ClientContext
     from ._otel import Providers
 
 __all__ = ["TelemetryService"]
@@ -55,12 +55,12 @@ class TelemetryService(Service):
     closes_last = True
     outlives_fork = True
 
-    def __init__(self, client: CloudRuntimesClient) -> None:
-        super().__init__(client)
-        loaded = load(client._settings.telemetry, client._settings.origin)
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context)
+        loaded = load(context.settings.telemetry, context.settings.origin)
         settings = loaded.settings
-        self._exporters = _exporters(client, loaded)
-        self._resource = _resource(client, loaded)
+        self._exporters = _exporters(context, loaded)
+        self._resource = _resource(context, loaded)
         self._pipeline = Pipeline(
             self._exporters,
             {"traces": settings.trace_delay, "logs": settings.log_delay, "metrics": settings.metric_interval},
@@ -76,7 +76,7 @@ class TelemetryService(Service):
         self._live: LiveSampler | None = None
         if settings.sampler_store is not None and not off["traces"]:
             self._live = LiveSampler(
-                client, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
+                context, self._traces, settings.sampling, settings.sampler_store, settings.sampler_key
             )
         self._level = _OFF if off["logs"] else 1
         self._lock = threading.Lock()
@@ -90,10 +90,10 @@ class TelemetryService(Service):
         }
         self._metrics_off = off["metrics"]
         self._meters: dict[str, Meter] = {}
-        keep(self._pipeline, client)
+        keep(self._pipeline, context)
         if settings.flush_on_sigterm:
             flush_on_sigterm(self._pipeline)
-        client._handles.add(self)
+        context.handles.add(self)
 
     def _driver(self, name: str) -> Any:
         # one way out instead of named components
@@ -231,7 +231,7 @@ class TelemetryService(Service):
 
     # -- sending --
 
-    @placed(_FLUSH)
+    @error_context(_FLUSH)
     def flush(self, timeout: float | None = None) -> bool:
         """Send all that was recorded before; metrics are collected now.
 
@@ -243,7 +243,7 @@ class TelemetryService(Service):
         """
         return self._pipeline.flush(check_timeout(timeout))
 
-    @placed(_FLUSH)
+    @error_context(_FLUSH)
     async def flush_async(self, timeout: float | None = None) -> bool:
         """Asynchronous `flush`."""
         import asyncio
@@ -259,10 +259,10 @@ class TelemetryService(Service):
         if self._live is not None:
             self._live.close()
         self._pipeline.close(None if end is None else max(0.0, end - time.monotonic()))
-        self._client._handles.discard(self)
+        self._context.handles.discard(self)
 
 
-def _resource(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Any]:
+def _resource(context: ClientContext, loaded: Loaded) -> dict[str, Any]:
     given = {
         **pairs(loaded.settings.resource, "[telemetry] resource"),
         **pairs(os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""), "OTEL_RESOURCE_ATTRIBUTES"),
@@ -270,7 +270,7 @@ def _resource(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Any]:
     if loaded.settings.service_name:
         given["service.name"] = loaded.settings.service_name
     return {
-        "service.name": client._settings.app_id,
+        "service.name": context.settings.app_id,
         "telemetry.sdk.name": "cloud_runtimes",
         "telemetry.sdk.language": "python",
         "telemetry.sdk.version": __version__,
@@ -280,7 +280,7 @@ def _resource(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporter]:
+def _exporters(context: ClientContext, loaded: Loaded) -> dict[str, Exporter]:
     made: dict[str, Exporter] = {}
     for signal in SIGNALS:
         kind = loaded.exporters[signal]
@@ -289,13 +289,13 @@ def _exporters(client: CloudRuntimesClient, loaded: Loaded) -> dict[str, Exporte
         if kind == "otlp":
             kind = loaded.protocols[signal]
         if kind not in made:
-            made[kind] = _exporter(kind, client, loaded)
+            made[kind] = _exporter(kind, context, loaded)
         made[signal] = made[kind]
     return {signal: made[signal] for signal in SIGNALS}
 
 
 @without_values
-def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporter:
+def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
     settings = loaded.settings
     if kind in ("http/protobuf", "grpc"):
         made: Any
@@ -316,7 +316,7 @@ def _exporter(kind: str, client: CloudRuntimesClient, loaded: Loaded) -> Exporte
         return ConsoleExporter()
     from ._file import FileExporter, MemoryExporter
 
-    home = home_folder(client._settings.runtime_settings.get("home"))
+    home = home_folder(context.settings.runtime_settings.get("home"))
     if is_memory(home):
         return MemoryExporter(settings.file_bytes)
     return FileExporter(Path(home) / "telemetry", settings.file_bytes)

@@ -78,7 +78,7 @@ def test_events(client: CloudRuntimesClient, over_grpc: CloudRuntimesClient, fac
     events: list[Any] = []
     # by a handler, since publishing to daprd's memory waits for the answers to what came before
     handler = face.handler(events.append)
-    topic = f"t-{client._runtime_for().link.exact}-{face.name}"
+    topic = f"t-{client._context.runtime().link.exact}-{face.name}"
     with face.opened(face.call(over_grpc.pubsub, "subscribe", "bus", topic, handler)):
         for value in sent:
             face.call(client.pubsub, "publish", "bus", topic, value)

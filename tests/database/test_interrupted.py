@@ -37,7 +37,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudRunt
 
 def assert_nothing_is_held(client: CloudRuntimesClient) -> None:
     """All connections and the lock of the writer can be had, and soon none is in use."""
-    pool = client._runtime_for().driver("database", "main")._pool_of()
+    pool = client._context.runtime().driver("database", "main")._pool_of()
     if not pool.permits.is_unused:
         gc.collect()
     with client.database.transaction("main", timeout=5) as tx:

@@ -54,7 +54,7 @@ def test_a_forgotten_transaction_ends_without_another_call(postgres: CloudRuntim
     assert tx.query("SELECT 1 AS a FROM pg_sleep(0.2)", type=int) == [1]
     del tx
     gc.collect()
-    pool = postgres._runtime_for().driver("database", "main")._pool_of().engine.pool
+    pool = postgres._context.runtime().driver("database", "main")._pool_of().engine.pool
     end = time.monotonic() + 10
     while pool.checkedout():
         assert time.monotonic() < end
@@ -242,7 +242,7 @@ def test_no_password_is_told(postgres_url: str, unused: int) -> None:
             while chain is not None:
                 assert "canary" not in f"{chain!r} {chain}"
                 chain = chain.__cause__
-            assert "canary" not in repr(client._runtime_for().driver("database", "main"))
+            assert "canary" not in repr(client._context.runtime().driver("database", "main"))
 
 
 @pytest.fixture(params=["postgresql", "postgresql+asyncpg"])
@@ -285,7 +285,7 @@ def test_a_password_that_the_server_refuses(
 
     with guarded("right canary") as client:
         assert ask(client) == ["guarded"]
-        pool = client._runtime_for().driver("database", "main")._pool_of()
+        pool = client._context.runtime().driver("database", "main")._pool_of()
         texts = [repr(client), repr(client.database), repr(pool), repr(pool.engine)]
     with guarded("wrong/canary") as client:
         with pytest.raises(

@@ -25,7 +25,7 @@ Keep = Callable[[CloudRuntimesClient], CloudRuntimesClient]
 
 def settings(source: Any = None, **arguments: Any) -> ClientSettings:
     """Return what a client made with these runs with."""
-    return CloudRuntimesClient(config=source, **arguments)._settings
+    return CloudRuntimesClient(config=source, **arguments)._context.settings
 
 
 def file(folder: Path, text: str, name: str = "cloud.toml") -> Path:
@@ -132,8 +132,8 @@ def test_api_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_API_TOKEN", "s3cret-environment")
     assert settings().api_token == "s3cret-environment"
     client = CloudRuntimesClient(api_token="s3cret-argument", config={"state": {"s": {"component": "x"}}})
-    assert client._settings.api_token == "s3cret-argument"
-    for shown in (repr(client), repr(client._settings), str(client._settings)):
+    assert client._context.settings.api_token == "s3cret-argument"
+    for shown in (repr(client), repr(client._context.settings), str(client._context.settings)):
         assert "s3cret" not in shown
 
 

@@ -215,8 +215,8 @@ def written(kind: str, tables: dict[str, Any]) -> str:
 
 def steps(client: CloudRuntimesClient) -> Iterator[Callable[[], object]]:
     """Yield what reads a configuration, without reaching for anything that it names."""
-    yield client._runtime_for
-    runtime = client._runtime_for()
+    yield client._context.runtime
+    runtime = client._context.runtime()
     for service, name in runtime.declared():
         yield lambda service=service, name=name: runtime.driver(service, name)
         component: Any = getattr(runtime, "_components", {}).get((service, name))
@@ -229,7 +229,7 @@ def steps(client: CloudRuntimesClient) -> Iterator[Callable[[], object]]:
         ):
             yield lambda component=component: component._make("s")
     yield lambda: runtime.driver("rpc", "stock")
-    yield lambda: client._rules_of(client._settings)
+    yield lambda: client._read_policies()
     yield lambda: client.telemetry.stats()
 
 

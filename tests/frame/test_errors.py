@@ -57,6 +57,7 @@ def place_of(error: CloudRuntimesError) -> tuple[str | None, ...]:
 
 def test_every_error_is_in_the_table() -> None:
     assert set(errors.__all__) == {*TREE, "CloudRuntimesError"}
+    assert {code for _, code, _ in TREE.values()} <= set(errors.GRPC_CODES)
     assert (CloudRuntimesError.code, CloudRuntimesError.retryable, CloudRuntimesError.maybe_applied) == (
         "UNKNOWN",
         False,

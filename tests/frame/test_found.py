@@ -62,7 +62,7 @@ def test_the_argument_and_the_variable_go_before(project: Path, monkeypatch: pyt
     assert app_id() == "named"
     assert config.read(given)[0]["app_id"] == "given"
     assert config.read({}) == ({}, "the configuration")
-    assert closing(CloudRuntimesClient())._settings.app_id == "named"
+    assert closing(CloudRuntimesClient())._context.settings.app_id == "named"
     monkeypatch.setenv("CLOUD_RUNTIMES_CONFIG", "absent.toml")
     client = closing(CloudRuntimesClient())  # which reads nothing
     with pytest.raises(InvalidArgumentError, match=r"CLOUD_RUNTIMES_CONFIG: absent\.toml does not exist"):

@@ -319,7 +319,7 @@ def test_a_subscription_that_nobody_has_leaves_the_group(client: CloudRuntimesCl
 
     asyncio.run(run())
     gc.collect()
-    assert not client._loose_handles
+    assert not list(client._context.handles)
 
 
 def test_a_subscription_with_a_handler_lives_without_a_reference(client: CloudRuntimesClient) -> None:

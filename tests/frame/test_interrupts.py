@@ -530,8 +530,7 @@ def test_a_signal_handler_may_close(home: Path, under_way: str) -> None:
     finally:
         silence(before)
     assert took < 10
-    if client._closer is not None:
-        assert client._closer.join(10)
+    assert client._context.join(10)
     stats = publisher.stats()
     assert stats.accepted == stats.delivered
     end = time.monotonic() + 5  # a thread that said it is over may have a step to go

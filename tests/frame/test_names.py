@@ -6,11 +6,11 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.schedule._times import occurrences
+from cloud_runtimes.schedule.times import occurrences
 
 
 def test_components(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_runtimes._service.MAX_NAMES", 3)
+    monkeypatch.setattr("cloud_runtimes._service.base.MAX_NAMES", 3)
     with CloudRuntimesClient(config={"capa": {"home": ":memory:names"}}) as client:
         for number in range(5):
             client.state.save(f"store{number}", "k", number)

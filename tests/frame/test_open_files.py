@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_runtimes.spi.operation import out_of_files
+from cloud_runtimes._core.os_errors import out_of_files
 
 CHILD = """
 import asyncio, json, os, resource, sys, tempfile

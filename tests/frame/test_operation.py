@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes import CloudRuntimesClient, _service
+from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.arguments import CLIENT_TIMEOUT, check_timeout
+from cloud_runtimes._service import base, interceptor
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
@@ -70,7 +71,8 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
         sleep(seconds)
 
     monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
-    monkeypatch.setattr(_service, "time", types.SimpleNamespace(sleep=sleep))
+    for module in (base, interceptor):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
 

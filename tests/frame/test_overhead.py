@@ -17,13 +17,13 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes._service import Service
 from cloud_runtimes.client import SERVICES
-from cloud_runtimes.resiliency._calls import Rules
+from cloud_runtimes.resiliency.interceptor import PolicyInterceptor
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi.operation import Method, Operation
-from cloud_runtimes.telemetry._calls import Calls
 from cloud_runtimes.telemetry._describe import Description
+from cloud_runtimes.telemetry.interceptor import SpanInterceptor
 from tests.support.harnesses.state_fakes import DictStateRuntime
-from tests.support.policies_fakes import ConstantState
+from tests.support.policies_fakes import ConstantState, no_file
 
 pytestmark = pytest.mark.timing
 T = TypeVar("T")
@@ -94,35 +94,19 @@ def test_async(constant: CloudRuntimesClient, figure: Callable[[str, str], None]
     assert best <= 3000 * HEADROOM
 
 
-def test_hooks_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
+def test_interceptors_that_there_are_not(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
     state: Service = constant.state
-    assert state._hooks is None
+    assert state._interceptors == ()
 
     def off() -> None:
-        if state._hooks is not None:
+        if state._interceptors:
             raise AssertionError("on")
 
     def nothing() -> None:
         pass
 
     best, median = difference(off, nothing)
-    figure("hooks of a service call, off", f"{median:.0f} ns (best {best:.0f}; limit 100)")
-    assert best <= 100
-
-
-def test_policies_that_are_off(constant: CloudRuntimesClient, figure: Callable[[str, str], None]) -> None:
-    state: Service = constant.state
-    assert state._rules is None
-
-    def off() -> None:
-        if state._rules is not None:
-            raise AssertionError("on")
-
-    def nothing() -> None:
-        pass
-
-    best, median = difference(off, nothing)
-    figure("policies of a service call, off", f"{median:.0f} ns (best {best:.0f}; limit 100)")
+    figure("interceptors of a service call, none", f"{median:.0f} ns (best {best:.0f}; limit 100)")
     assert best <= 100
 
 
@@ -131,23 +115,24 @@ def test_policies_that_are_on(constant: CloudRuntimesClient, figure: Callable[[s
     driver: ConstantState = state._driver("store")
     op = Operation(_METHOD, "store", 30.0)
     targets = {"state": {"timeout": 1, "breaker": {}}}
-    state._rules = Rules(load({"targets": targets}, "the test", SERVICES, "test"))
+    policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file))
+    state._interceptors = (policies,)
     best, median = difference(lambda: state.get("store", "k"), lambda: driver.get(op, "k", None))
     figure("frame of a service call, sync, policies on", f"{median / 1000:.2f} µs (best {best / 1000:.2f}; limit 6)")
     assert best <= 6000 * HEADROOM
-    assert state._rules.stats()["state.store"].calls > CALLS
+    assert policies.stats()["state.store"].calls > CALLS
 
 
-def test_hooks_that_are_on_are_called(constant: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_that_are_on_are_made(constant: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_HOME", ":memory:")
     seen: list[str] = []
 
-    class Noted(Calls):
+    class Noted(SpanInterceptor):
         def _start(self, what: Description, links: Sequence[Any] = ()) -> Any:
             seen.append(what.name)
             return super()._start(what, links)
 
-    constant.state._hooks = Noted(constant.state, constant.telemetry.tracer("t"))
+    constant.state._interceptors = (Noted(constant.state._drivers.get, constant.telemetry.tracer("t"), "test"),)
     constant.state.get("store", "k")
     drive(constant.state.get_async("store", "k"))
     constant.state.save("store", "k", b"")

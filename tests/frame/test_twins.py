@@ -33,7 +33,7 @@ from cloud_runtimes.telemetry import TelemetryService
 
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
-    "CloudRuntimesClient": {"forked", "native", "supports"},
+    "CloudRuntimesClient": {"native", "supports"},
     "ConfigurationService": set(),
     "LockService": {"hold"},
     "FileService": {"open_file"},

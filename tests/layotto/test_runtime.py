@@ -53,7 +53,7 @@ def test_addresses(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with CloudRuntimesClient(runtime="layotto", **arguments) as client:
-        runtime: Any = client._runtime_for()
+        runtime: Any = client._context.runtime()
         assert runtime.link.url == url
 
 
@@ -246,7 +246,7 @@ def test_transactions_delete(client: CloudRuntimesClient, face: Face) -> None:
 def test_a_transaction_whose_delete_was_too_late_is_written_once_more(
     client: CloudRuntimesClient, face: Face, beneath: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     face.call(client.state, "save", "s", "a", 1)
     inner = runtime.link.transact
     tried: list[int] = []
@@ -297,7 +297,7 @@ def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
 def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, face: Face) -> None:
     one, two = clients(), clients()
     face.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "1"})
-    link: Any = two._runtime_for()
+    link: Any = two._context.runtime()
     with face.opened(face.call(one.configuration, "subscribe_configuration", "c")) as sub:
         assert {key: item.value for key, item in face.call(sub, "receive", SOON).items()} == {"a": "1", "b": "1"}
         # another process comes and goes, which silences this one's stream

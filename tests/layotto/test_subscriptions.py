@@ -96,7 +96,7 @@ def test_exact_data_and_attributes(client: CloudRuntimesClient, face: Face) -> N
 def test_events_of_others(
     client: CloudRuntimesClient, face: Face, content_type: str, data: bytes, expected: Any
 ) -> None:
-    link: Any = client._runtime_for()
+    link: Any = client._context.runtime()
     with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         from cloud_runtimes.spi.operation import Method, Operation
 
@@ -170,7 +170,7 @@ def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient,
 def test_a_stream_that_another_process_has_is_asked_for_again(
     fake: FakeLayotto, client: CloudRuntimesClient, face: Face
 ) -> None:
-    link: Any = client._runtime_for()
+    link: Any = client._context.runtime()
     kinds = messages()
     first = kinds.SubscribeTopicEventsRequest(initial_request={"pubsub_name": "bus", "topic": "t"})
     live = threading.Event()

@@ -114,7 +114,7 @@ def test_the_hooks_run_what_make_runs_and_name_no_host() -> None:
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
     assert "://" not in text
     hooks = config["repos"][0]["hooks"]
-    assert sorted(hook["id"] for hook in hooks) == ["black", "flake8", "isort", "mypy", "ruff"]
+    assert sorted(hook["id"] for hook in hooks) == ["black", "flake8", "isort", "lint-imports", "mypy", "ruff"]
     for hook in hooks:
         assert hook["language"] == "system"
         assert hook["entry"].startswith(f".venv/bin/{hook['id']}")

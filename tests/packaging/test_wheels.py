@@ -93,7 +93,7 @@ def test_the_metadata(pure: Path) -> None:
     assert metadata["License-File"] == "LICENSE"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert f'__version__ = "{metadata["Version"]}"' in (ROOT / "cloud_runtimes" / "__init__.py").read_text("utf-8")
+    assert f'__version__ = "{metadata["Version"]}"' in (ROOT / "cloud_runtimes" / "_version.py").read_text("utf-8")
     required = [each for each in metadata.get_all("Requires-Dist") or [] if "extra ==" not in each]
     assert [re.split("[<>]", each)[0] for each in required] == [
         "orjson",

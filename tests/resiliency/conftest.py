@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.resiliency import _calls
+from cloud_runtimes.resiliency import interceptor
 from cloud_runtimes.spi import operation
 from tests.support.policies_fakes import Answers, Clock, Fake, under
 
@@ -29,8 +29,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         made.sleep(seconds)
 
     monkeypatch.setattr(operation, "monotonic", made)
-    monkeypatch.setattr(_calls, "time", types.SimpleNamespace(sleep=made.sleep))
-    monkeypatch.setattr(_calls, "asyncio", types.SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(interceptor, "time", types.SimpleNamespace(sleep=made.sleep))
+    monkeypatch.setattr(interceptor, "asyncio", types.SimpleNamespace(sleep=sleep))
     return made
 
 

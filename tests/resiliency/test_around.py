@@ -14,7 +14,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InternalError, UnavailableError
 from cloud_runtimes.resiliency import stats
-from cloud_runtimes.telemetry._calls import Calls
+from cloud_runtimes.telemetry.interceptor import SpanInterceptor
 from tests.support.points import Interrupted
 from tests.support.policies_fakes import Fake
 
@@ -59,7 +59,7 @@ def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypat
         raise KeyboardInterrupt
 
     client = ruled({"state": {"retry": CONSTANT}})
-    monkeypatch.setattr("cloud_runtimes.resiliency._calls.time.sleep", interrupted)
+    monkeypatch.setattr("cloud_runtimes.resiliency.interceptor.time.sleep", interrupted)
     answers.script = [away(maybe_applied=True)]
     with pytest.raises(KeyboardInterrupt) as caught:
         client.state.save("orders", "k", 1)
@@ -73,7 +73,7 @@ def test_an_interrupt_between_two_attempts(ruled: Ruled, answers: Any, monkeypat
 def test_an_interrupt_at_every_point(ruled: Ruled, answers: Any, clock: Any, probe: bool) -> None:
     """Nothing stays locked, what is said is true, and the target is called again as if nothing had been."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT, "breaker": {**BREAKER, "consecutive_failures": 2}}})
-    rules: Any = client._rules
+    rules: Any = client._policies
     client.state.get("warm", "k")
     applied: set[str] = set()
 
@@ -154,17 +154,18 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
     client = ruled({"state": {"retry": CONSTANT}})
     seen: list[str] = []
 
-    class Noted(Calls):
+    class Noted(SpanInterceptor):
         def _start(self, what: Any, links: Any = ()) -> Any:
             seen.append(what.name)
             return super()._start(what, links)
 
-        def repeats(self, op: Any, error: Exception) -> None:
+        def retrying(self, op: Any, error: Exception) -> None:
             seen.append(f"{type(error).__name__} {op.attempt}")
-            super().repeats(op, error)
+            super().retrying(op, error)
 
     client.state.get("orders", "k")
-    client.state._hooks = Noted(client.state, client.telemetry.tracer("t"))
+    noted = Noted(client.state._drivers.get, client.telemetry.tracer("t"), "test")
+    client.state._interceptors = (noted, *client.state._interceptors)
     answers.script = [away(), away()]
     face(client.state, "get", "orders", "k")
     assert seen == ["state.get", "UnavailableError 2", "UnavailableError 3"]
@@ -173,7 +174,7 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
 def test_without_the_table_there_are_no_rules(answers: Any) -> None:
     with CloudRuntimesClient(config={"capa": {"home": ":memory:plain"}}) as client:
         client.state.save("orders", "k", 1)
-        assert client.state._rules is None
+        assert client.state._interceptors == ()
         assert stats(client) == {}
 
 
@@ -220,8 +221,9 @@ def test_a_forked_child_begins_anew(ruled: Ruled, answers: Any, clock: Any) -> N
     answers.script = [InternalError("x")]
     with pytest.raises(InternalError):
         client.state.get("orders", "k")
-    rules: Any = client._rules
+    rules: Any = client._policies
     with rules._lock:  # as if another thread held it in the moment of the fork
-        client.forked()
+        client._context.forked()
+        rules.forked()
         assert rules.stats() == {}
         assert client.state.get("orders", "k") == 1

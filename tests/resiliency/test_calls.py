@@ -353,7 +353,7 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
     ruled: Ruled, answers: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
-    rules: Any = client._rules
+    rules: Any = client._policies
     breaker: Any = rules.target("state", "orders").breaker
 
     def opened_by_others(seconds: float) -> None:
@@ -361,7 +361,7 @@ def test_a_refusal_after_an_attempt_tells_that_it_may_have_been_applied(
         for _ in range(3):
             breaker.leave(breaker.enter(), False)
 
-    monkeypatch.setattr("cloud_runtimes.resiliency._calls.time.sleep", opened_by_others)
+    monkeypatch.setattr("cloud_runtimes.resiliency.interceptor.time.sleep", opened_by_others)
     answers.script = [away(maybe_applied=True)]
     with pytest.raises(UnavailableError, match="is open") as caught:
         client.state.save("orders", "k", 1)

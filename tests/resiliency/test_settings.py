@@ -10,6 +10,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import InvalidArgumentError
+from cloud_runtimes.protocols.dapr.resiliency import read_file
 from cloud_runtimes.resiliency import stats
 from cloud_runtimes.resiliency.settings import Policies, load
 from cloud_runtimes.resiliency.trip import Counts
@@ -44,7 +45,7 @@ spec: {topic: t, pubsubname: bus, route: /x}
 
 
 def policies(table: dict[str, Any]) -> Policies:
-    return load(table, "app.toml", SERVICES, "shop")
+    return load(table, "app.toml", SERVICES, lambda path, where: read_file(path, "shop", where))
 
 
 @pytest.fixture
@@ -209,6 +210,6 @@ def test_from_files(tmp_path: Path, suffix: str, resources: str) -> None:
         assert client.state.get("orders", "k") == 1
         assert stats(client)["state.orders"].calls == 2
         assert stats(client)["state.orders"].state == "closed"
-        rules: Any = client._rules
+        rules: Any = client._policies
         assert rules.target("state", "orders").timeout == 5.0
         assert rules.target("rpc", "inventory").timeout == 0.5

@@ -13,7 +13,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.proof import TOKEN_HEADER, call_token
 from cloud_runtimes.components.sqlite.secret_file import home_secret
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile, Raw
 

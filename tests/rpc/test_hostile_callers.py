@@ -10,7 +10,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import asgi_server
 from cloud_runtimes._http.limits import MAX_BODY, MAX_HEAD
-from cloud_runtimes.rpc import RpcServer, _asgi
+from cloud_runtimes.rpc import RpcServer, asgi
 from tests.rpc.http_peers import Raw
 
 HIDDEN = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
@@ -176,7 +176,7 @@ def test_a_slow_head_behind_a_good_request(monkeypatch: pytest.MonkeyPatch, raw:
 
 
 def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, raw: Callable[[], Raw], token: str) -> None:
-    monkeypatch.setattr(_asgi, "HEAD_TIME", 0.3)
+    monkeypatch.setattr(asgi, "HEAD_TIME", 0.3)
     connection = raw()
     began = time.monotonic()
     connection.send(f"POST /echo HTTP/1.1\r\nhost: a\r\n{token}content-length: 100\r\n\r\nab".encode())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloud_runtimes._http.http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, request
 from cloud_runtimes._http.limits import MAX_BODY, MAX_HEAD
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.rpc._peers import endpoint
+from cloud_runtimes.rpc.peers import endpoint
 from cloud_runtimes.spi.rpc import RpcCall, RpcReply
 
 GOOD: dict[bytes, tuple[int, bytes, bool]] = {

@@ -221,7 +221,7 @@ def test_no_secret_is_shown(home: Path, closing: Callable[..., CloudRuntimesClie
         guard = driver.guard(client.rpc._operation(5))
         for each in (
             client,
-            client._settings,
+            client._context.settings,
             driver._runtime.capa,
             driver._configured,
             guard,

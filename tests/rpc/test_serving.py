@@ -162,9 +162,9 @@ def test_calls_beyond_the_workers_wait_within_their_deadlines(
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from cloud_runtimes.rpc import _host
+    from cloud_runtimes.rpc import host
 
-    monkeypatch.setattr(_host, "WORKERS", 1)
+    monkeypatch.setattr(host, "WORKERS", 1)
     release = threading.Event()
     serving.rpc.register_method("hold", lambda: release.wait(10))
     with serving.rpc.serving(), ThreadPoolExecutor(1) as pool:
@@ -315,7 +315,7 @@ def test_a_handler_that_does_not_heed_its_cancellation(
 
 def is_open(client: CloudRuntimesClient) -> bool:
     """Tell whether the client's server has come to the end of its opening, which is to run jobs."""
-    runners = [getattr(handle, "_runner", None) for handle in list(client._handles)]
+    runners = [getattr(handle, "_lifespan", None) for handle in list(client._context.handles)]
     return any(runner is not None and runner._thread is not None for runner in runners)
 
 
@@ -371,7 +371,7 @@ def test_opening_cancelled_at_every_step_leaves_nothing(
         left = connection.execute("SELECT * FROM services").fetchall()
         connection.close()
     assert left == []
-    assert not client._handles
+    assert not list(client._context.handles)
     gc.collect()  # a socket that was left open is a warning now
 
 

@@ -12,7 +12,7 @@ import pytest
 from cronsim import CronSim
 
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.schedule._times import from_ms, occurrences, parse_duration, to_ms
+from cloud_runtimes.schedule.times import from_ms, occurrences, parse_duration, to_ms
 
 # an hour at night both ways; half an hour; at midnight; no change at all until rules changed; months without Ramadan
 ZONES = ("America/New_York", "Australia/Lord_Howe", "America/Santiago", "Europe/London", "Africa/Casablanca")

@@ -104,7 +104,7 @@ def test_a_caller_that_goes_ends_the_subscription(sidecar: Sidecar) -> None:
         end = messages().UnsubscribeConfigurationRequest(store_name="store", id=id)
 
         # asking would end it too; the client's open handles tell
-        until(lambda: not list(sidecar.context.client._loose_handles))
+        until(lambda: not list(sidecar.context.client._context.handles._loose))
         reply = call(sidecar.grpc_address, "UnsubscribeConfiguration", end, "UnsubscribeConfigurationResponse")
         assert reply.message.ok is False
 

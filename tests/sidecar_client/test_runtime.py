@@ -55,7 +55,7 @@ def test_where_the_sidecar_is(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with CloudRuntimesClient(endpoint, runtime="dapr") as client:
-        runtime: Any = client._runtime_for()
+        runtime: Any = client._context.runtime()
         assert runtime.link.url == url
 
 
@@ -97,15 +97,15 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_HTTP_PORT", "3501")
     monkeypatch.setenv("DAPR_GRPC_PORT", "50002")
     with CloudRuntimesClient() as client:
-        runtime: Any = client._runtime_for()
+        runtime: Any = client._context.runtime()
         assert runtime.link.url == "http://127.0.0.1:3501 and grpc://127.0.0.1:50002"
         assert runtime.calls.url == "http://127.0.0.1:3501"
     config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
     with CloudRuntimesClient("http://h:2", config=config) as client:
-        runtime = client._runtime_for()
+        runtime = client._context.runtime()
         assert (runtime.link.url, runtime.calls.url) == ("http://h:2 and grpc://g:1", "http://h:2")
     with CloudRuntimesClient("grpc://g:1") as client:
-        runtime = client._runtime_for()
+        runtime = client._context.runtime()
         assert runtime.link is runtime.calls
 
 
@@ -466,7 +466,7 @@ def test_absent_keys_of_a_bulk_answer(client: CloudRuntimesClient, peer: Peer) -
 def test_a_bulk_save_that_ends_half_way_says_so(
     client: CloudRuntimesClient, peer: Peer, face: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     link = runtime.link
     real, sent = link._send, []
 

@@ -17,7 +17,7 @@ from cloud_runtimes.errors import ClosedError, UnavailableError
 @pytest.mark.parametrize("service", ["configuration", "lock", "pubsub", "rpc", "schedule", "state"])
 def test_nothing_is_opened_behind_a_close(client: CloudRuntimesClient, home: Path, service: str) -> None:
     client.state.save("store", "k", 1)
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     component: Any = runtime._component("state", "store")
     client.close()
     # a call that had looked up runtime or component before

@@ -192,7 +192,7 @@ def test_subscriptions_and_publishers_go_on(
 
 def test_a_transaction_is_refused_whole_when_the_home_goes_meanwhile(home: Path, client: CloudRuntimesClient) -> None:
     client.state.save("store", "k", 1)
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     driver: Any = runtime.driver("state", "store")
     apply = driver._apply
 

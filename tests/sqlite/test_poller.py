@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 
 def engine_of(client: CloudRuntimesClient) -> Any:
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     return runtime.driver("state", "store")._engine
 
 

@@ -343,7 +343,7 @@ def test_closing_does_not_wait_for_a_sweep_that_waits_for_it(
     client: CloudRuntimesClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.state.save("store", "k", 1)
-    runtime: Any = client._runtime_for()
+    runtime: Any = client._context.runtime()
     engine = runtime.driver("state", "store")._engine
     begun, refused = threading.Event(), threading.Event()
 

@@ -8,7 +8,8 @@ from typing import Any
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import CloudRuntimesError, UnsupportedError
-from cloud_runtimes.resiliency._calls import Rules
+from cloud_runtimes.resiliency.interceptor import PolicyInterceptor
+from cloud_runtimes.resiliency.policies import Resiliency
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi import rpc as rpc_spi
 from cloud_runtimes.spi import state as state_spi
@@ -170,7 +171,12 @@ class Fake(Runtime):
         self.executor.close(timeout)
 
 
-def under(client: CloudRuntimesClient, targets: Mapping[str, Any], now: Callable[[], float]) -> Rules:
+def no_file(path: str, where: str) -> Resiliency:
+    """Read no documents."""
+    raise AssertionError(f"{where}: {path}")
+
+
+def under(client: CloudRuntimesClient, targets: Mapping[str, Any], now: Callable[[], float]) -> PolicyInterceptor:
     """Put a client under policies whose time is the test's."""
-    client._rules = Rules(load({"targets": targets}, "the test", SERVICES, "test"), now)
-    return client._rules
+    client._policies = PolicyInterceptor(load({"targets": targets}, "the test", SERVICES, no_file), now)
+    return client._policies

@@ -23,7 +23,7 @@ from cloud_runtimes.errors import (
     NotFoundError,
     UnavailableError,
 )
-from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc.host import hosts
 from cloud_runtimes.spi.operation import Operation
 from tests.telemetry.otlp_receiver import Receiver
 
@@ -72,8 +72,8 @@ def spans(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spans]:
 def test_off_by_default(client: Callable[..., CloudRuntimesClient]) -> None:
     made = client(home=":memory:")
     made.state.save("s", "k", 1)
-    assert made.state._hooks is None
-    assert "telemetry" not in made._services
+    assert made.state._interceptors == ()
+    assert "telemetry" not in made._context._services
 
 
 def test_a_wrong_setting_is_refused(client: Callable[..., CloudRuntimesClient]) -> None:

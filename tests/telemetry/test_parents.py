@@ -16,7 +16,7 @@ from cloud_runtimes._native import batch, telemetry
 from cloud_runtimes.codec import cloudevents
 from cloud_runtimes.pubsub import OutgoingEvent
 from cloud_runtimes.rpc import RpcRequest
-from cloud_runtimes.rpc._host import hosts
+from cloud_runtimes.rpc.host import hosts
 
 Make = Callable[..., CloudRuntimesClient]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -286,7 +286,10 @@ def service(request: pytest.FixtureRequest, client: Make, monkeypatch: pytest.Mo
     @made.rpc.method("chain")
     def chain() -> Any:
         with made.telemetry.tracer("t").span("middle") as middle:
-            return {**made.rpc.invoke_method(made._settings.app_id, "plain"), "middle": middle.context.traceparent}
+            return {
+                **made.rpc.invoke_method(made._context.settings.app_id, "plain"),
+                "middle": middle.context.traceparent,
+            }
 
     if request.param == "process":
         yield made, made

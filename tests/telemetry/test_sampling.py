@@ -150,9 +150,9 @@ def test_a_value_that_is_there_counts_from_the_start(store: Store, application: 
 
 def test_nothing_is_asked_before_the_first_tracer(store: Store, application: CloudRuntimesClient) -> None:
     application.telemetry.logger("l").info("no span, no sampler")
-    assert "configuration" not in application._services
+    assert "configuration" not in application._context._services
     application.telemetry.tracer("t")
-    until(lambda: "configuration" in application._services)
+    until(lambda: "configuration" in application._context._services)
 
 
 def test_closing_ends_the_thread(store: Store, application: CloudRuntimesClient) -> None:

@@ -36,7 +36,7 @@ from cloud_runtimes._http.limits import MAX_BODY
 from cloud_runtimes.dashboard import app, queries
 from cloud_runtimes.dashboard.server import Viewer
 from cloud_runtimes.errors import UnavailableError
-from cloud_runtimes.rpc import _asgi
+from cloud_runtimes.rpc import asgi
 from tests.telemetry.viewing import JSON, PROTOBUF, TRACE, ask, gauge, logs, metrics, send, spans, text, viewing
 
 RESPONSES: dict[str, Any] = {
@@ -331,7 +331,7 @@ def test_who_announces_and_sends_nothing_holds_up_nobody(viewer: Viewer) -> None
 
 
 def test_a_body_that_comes_too_slowly(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_asgi, "HEAD_TIME", 0.2)
+    monkeypatch.setattr(asgi, "HEAD_TIME", 0.2)
     port = int(viewer.address.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from ..._core.os_errors import out_of_files
 from ...errors import (
     CloudRuntimesError,
     InternalError,
@@ -15,7 +16,6 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ...spi.operation import out_of_files
 
 __all__ = ["explain", "refusal"]
 

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from typing import Any, Final
 
+from ..._core.sqlite_failures import explain as explain_sqlite
 from ...database._states import SILENT, STATES, by_state
 from ...errors import (
     AlreadyExistsError,
@@ -22,7 +23,6 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from .._sqlite_errors import explain as explain_sqlite
 
 __all__ = ["explain", "forget_password", "is_busy", "is_interrupted"]
 

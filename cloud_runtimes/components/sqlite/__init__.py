@@ -17,7 +17,7 @@ from .context import SqliteSettings
 from .data_folder import DATABASE
 
 if TYPE_CHECKING:
-    from ...rpc._peers import Peers
+    from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .engine import Engine
@@ -110,7 +110,7 @@ class SqliteComponent(Component):
         """The connections to services that the registry knows."""
         with self._lock:
             if self._peers is None:
-                from ...rpc._peers import Peers
+                from ...rpc.peers import Peers
 
                 self._peers = Peers()
             return self._peers

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+from ..._core.sqlite_failures import explain
 from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, InternalError
-from .._sqlite_errors import explain
 from .log import insert_frames
 from .write_task import WriteTask
 

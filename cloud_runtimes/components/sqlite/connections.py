@@ -9,7 +9,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
-from ..._core.home import check_file_system, explain_os_error, make_home
+from ..._core.home import check_file_system, make_home
+from ..._core.os_errors import explain_os_error
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from . import schema

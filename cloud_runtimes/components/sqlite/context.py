@@ -9,7 +9,7 @@ from ..._core.clocks import Clocks
 from ...config import ClientSettings, duration, setting
 
 if TYPE_CHECKING:
-    from ...rpc._peers import Peers
+    from ...rpc.peers import Peers
     from .engine import Engine
 
 __all__ = ["SqliteContext", "SqliteSettings"]

@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 
 from ..._core import fork
 from ..._core.clocks import Clocks
-from ..._core.home import explain_os_error, is_memory
+from ..._core.home import is_memory
 from ..._core.logs import logger
+from ..._core.os_errors import explain_os_error
+from ..._core.sqlite_failures import explain
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
-from .._sqlite_errors import explain
 from . import schema
 from .connections import Readers, keep_forever, open_file, open_memory
 from .data_folder import check_emptied

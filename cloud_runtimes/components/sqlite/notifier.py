@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..._core.home import explain_os_error
+from ..._core.os_errors import explain_os_error
 from ..._core.threads import Mutex
 from .poller import Poller
 

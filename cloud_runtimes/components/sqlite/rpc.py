@@ -17,7 +17,7 @@ from ..._core.logs import repeated
 from ..._core.threads import Background, Changes
 from ..._http.http1 import Endpoint
 from ...errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
-from ...rpc._peers import Peers, endpoint
+from ...rpc.peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from ...schedule._times import from_ms, occurrences
+from ...schedule.times import from_ms, occurrences
 from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, StoredJob, TopicTarget
 
 __all__ = ["CHANNEL", "COLUMNS", "LIST", "following", "read_spec", "record", "stored", "written"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
-from ...schedule._times import QUARTER_MS, Interval, occurrences
+from ...schedule.times import QUARTER_MS, Interval, occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
 from .rpc import _lives, process_name

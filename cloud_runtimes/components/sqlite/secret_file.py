@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from ..._core.home import explain_os_error
+from ..._core.os_errors import explain_os_error
 from ...errors import PermissionDeniedError
 
 __all__ = ["SECRET", "home_secret", "known", "restore_secret"]

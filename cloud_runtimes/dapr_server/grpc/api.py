@@ -11,7 +11,8 @@ import grpc
 from grpc import aio
 
 from ..._core.logs import logger
-from ...protocols.dapr.failures import GRPC_CODES, DaprError
+from ...errors import GRPC_CODES
+from ...protocols.dapr.failures import DaprError
 from ...protocols.dapr.messages import messages
 from ..context import Context
 

@@ -17,9 +17,9 @@ from ..._http.listen import listen
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, NotFoundError, UnavailableError
-from ...rpc._asgi import RpcApp
-from ...rpc._failures import BARE, error_reply
-from ...rpc._host import Host, Incoming
+from ...rpc.asgi import RpcApp
+from ...rpc.failures import BARE, error_reply
+from ...rpc.host import Host, Incoming
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, RpcReply

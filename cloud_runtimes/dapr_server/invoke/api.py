@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from ..._http.limits import MAX_BODY
-from ...errors import CloudRuntimesError, InvalidArgumentError
-from ...protocols.dapr.failures import GRPC_CODES, DaprError
+from ...errors import GRPC_CODES, CloudRuntimesError, InvalidArgumentError
+from ...protocols.dapr.failures import DaprError
 from ...spi.operation import Method, Operation
 from ...spi.rpc import RpcCall, RpcDriver
 from ..app.channel import AppAnswer, AppCall, NotReached

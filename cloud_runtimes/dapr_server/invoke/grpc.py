@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from grpc import StatusCode
 
-from ...protocols.dapr.failures import GRPC_CODES, grpc_code_of_http
+from ...errors import GRPC_CODES
+from ...protocols.dapr.failures import grpc_code_of_http
 from ...protocols.dapr.messages import messages
 from ..app.channel import AppAnswer, AppCall
 from ..app.grpc import VERBS, headers_of, metadata_of

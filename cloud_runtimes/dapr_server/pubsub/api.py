@@ -113,7 +113,7 @@ class PubSubApi:
         batches = OutgoingBatches(self._app_id, topic, driver.limits, records)
         try:
             check_topic(topic)
-            op = Operation(_BULK, pubsub_name, self._context.client._timeout, passed_on(metadata))
+            op = Operation(_BULK, pubsub_name, self._context.client._context.timeout, passed_on(metadata))
             await self._pubsub._publish_all_async(op, driver, batches)
         except CloudRuntimesError as error:
             return {entry_id: error.message for entry_id, _ in records}

@@ -227,7 +227,7 @@ class Components:
         service, name = kind.service, document.name
         try:
             with CloudRuntimesClient(runtime="capa", app_id=self._app_id, config={service: {name: table}}) as client:
-                features = client._runtime_for().driver(service, name).features  # without I/O
+                features = client._context.runtime().driver(service, name).features  # without I/O
         except CloudRuntimesError as error:
             told = error.message.rpartition("]: ")[2]
             self._problems.add(

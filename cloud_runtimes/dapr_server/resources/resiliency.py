@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...protocols.dapr.documents import Document, Problems
-from ...resiliency.dapr import Unheld, read_resiliency
+from ...protocols.dapr.resiliency import Unheld, read_resiliency
 from ...resiliency.policies import Resiliency
 
 __all__ = ["resiliency"]

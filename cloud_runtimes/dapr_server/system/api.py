@@ -57,7 +57,7 @@ class SystemApi:
 
     def attributes(self) -> dict[str, str]:
         """Return what was set, and the version."""
-        from ... import __version__
+        from ..._version import __version__
 
         return {
             **self._context.attributes,
@@ -96,7 +96,7 @@ class SystemApi:
         self._shutdown()
 
     def _declared(self) -> Iterator[ComponentInfo]:
-        declared = self._context.client._runtime_for().declared()
+        declared = self._context.client._context.runtime().declared()
         for (service, name), vendor in declared.items():
             if service in _KINDS:
                 yield ComponentInfo(name, f"{_KINDS[service]}.{vendor}", capabilities=self._capabilities(service, name))

@@ -10,33 +10,7 @@ from typing import Any, Final
 
 from ...codec import json
 
-__all__ = ["GRPC_CODES", "GRPC_TO_HTTP", "HTTP_TO_GRPC", "DaprError", "grpc_code_of_http", "http_status_of_grpc"]
-
-GRPC_CODES: Final[Mapping[str, int]] = {
-    name: number
-    for number, name in enumerate(
-        (
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        )
-    )
-}
-"""Name → number of a gRPC status (gRPC, "Status codes and their use in gRPC")."""
+__all__ = ["GRPC_TO_HTTP", "HTTP_TO_GRPC", "DaprError", "grpc_code_of_http", "http_status_of_grpc"]
 
 GRPC_TO_HTTP: Final[Mapping[str, int]] = {
     "OK": 200,

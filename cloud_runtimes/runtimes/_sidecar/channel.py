@@ -10,10 +10,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from ... import __version__
 from ..._core import fork
 from ..._core.threads import Mutex
 from ..._http.proof import CALLER_HEADER, TIMEOUT_HEADER
+from ..._version import __version__
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation

@@ -17,7 +17,7 @@ from ...spi.component import Component, Runtime
 
 if TYPE_CHECKING:
     from ..._http.http1 import Endpoint
-    from ...rpc._peers import Peers
+    from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from ...spi.rpc import RpcDriver
@@ -136,7 +136,7 @@ class CapaRuntime(Runtime):
         """The connections to configured addresses."""
         with self._lock:
             if self._peers is None:
-                from ...rpc._peers import Peers
+                from ...rpc.peers import Peers
 
                 self._peers = Peers()
             return self._peers
@@ -144,7 +144,7 @@ class CapaRuntime(Runtime):
     @without_values
     def endpoints(self, name: str) -> tuple[Endpoint, ...]:
         """Return where the configuration says that a service is."""
-        from ...rpc._peers import endpoint
+        from ...rpc.peers import endpoint
 
         where = f"{self.settings.origin}: [rpc.{name}]"
         table = build(RpcTable, self.settings.addresses[name], where)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...rpc._host import Host, hosts
-from ...rpc._local import call as call_here
-from ...rpc._local import call_async as call_here_async
+from ...rpc.host import Host, hosts
+from ...rpc.local import call as call_here
+from ...rpc.local import call_async as call_here_async
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
@@ -38,7 +38,7 @@ class CapaRpc(RpcDriver):
     def _here(self) -> Host | None:
         """Return who has the service in this process."""
         version = hosts.version
-        if self._seen != version or (self._host is not None and self._host.client._closed):
+        if self._seen != version or (self._host is not None and self._host.context.closed):
             self._host = hosts.find(self._name)
             self._seen = version
         return self._host

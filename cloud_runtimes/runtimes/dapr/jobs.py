@@ -14,7 +14,7 @@ from typing import Any, Final
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
-from ...schedule._times import from_ms, parse_duration, to_ms
+from ...schedule.times import from_ms, parse_duration, to_ms
 from ...spi.schedule import JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
 from .._sidecar.values import is_exact
 from .transport import DaprJob

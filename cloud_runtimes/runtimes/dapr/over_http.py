@@ -18,7 +18,7 @@ from ...errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ...rpc._failures import ERROR_HEADER
+from ...rpc.failures import ERROR_HEADER
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret

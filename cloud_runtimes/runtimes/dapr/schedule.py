@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from ..._core.clocks import Clocks
 from ...errors import AlreadyExistsError, UnsupportedError
-from ...schedule._times import occurrences
+from ...schedule.times import occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob

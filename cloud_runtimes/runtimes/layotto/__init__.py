@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from ...config import ClientSettings, build
 from ...errors import UnavailableError, UnsupportedError
-from ...rpc._peers import endpoint
+from ...rpc.peers import endpoint
 from ...spi.operation import Method, Operation
 from .._sidecar.runtime import SidecarRuntime
 from .address import LayottoSettings, address

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from ..._service import Service, placed
+from ..._service import Service, error_context
 from ...errors import InvalidArgumentError, UnsupportedError
 from ...protocols.layotto.messages import messages
 from ...spi.operation import Method, Operation
@@ -15,7 +15,7 @@ from . import LayottoRuntime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ...client import CloudRuntimesClient
+    from ..._service import Client
     from .link import LayottoLink
 
 __all__ = ["Sequencer"]
@@ -32,10 +32,10 @@ class Sequencer(Service):
 
     name = "sequencer"
 
-    def __init__(self, client: CloudRuntimesClient) -> None:
-        super().__init__(client)
+    def __init__(self, client: Client) -> None:
+        super().__init__(client._context)
 
-    @placed(_NEXT)
+    @error_context(_NEXT)
     def next_id(
         self,
         store_name: str,
@@ -61,7 +61,7 @@ class Sequencer(Service):
         op, link = self._prepared(store_name, key, strong, timeout, metadata)
         return self._call(op, lambda each: link.run(each, _next(link, store_name, key, strong, metadata)))
 
-    @placed(_NEXT)
+    @error_context(_NEXT)
     async def next_id_async(
         self,
         store_name: str,
@@ -86,11 +86,11 @@ class Sequencer(Service):
         if not isinstance(strong, bool):
             raise InvalidArgumentError(f"strong must be True or False, got {strong!r}")
         check_metadata(metadata)
-        runtime = self._client._runtime_for()
+        runtime = self._context.runtime()
         self._runtime_name = runtime.name
         if not isinstance(runtime, LayottoRuntime):
             raise UnsupportedError(f"sequencers are Layotto's, and the runtime is {runtime.name}")
-        limit = check_timeout(timeout, self._client._timeout)
+        limit = check_timeout(timeout, self._context.timeout)
         return Operation(_NEXT, store_name, limit, metadata), runtime.link
 
 

@@ -158,11 +158,11 @@ def register(client: CloudRuntimesClient) -> None:
 
     @rpc.method("chain")
     def chain(data: Any) -> Any:
-        return rpc.invoke_method(client._settings.app_id, "describe", data)
+        return rpc.invoke_method(client._context.settings.app_id, "describe", data)
 
     @rpc.method("chain-async")
     async def chain_async(data: Any) -> Any:
-        return await rpc.invoke_method_async(client._settings.app_id, "describe", data)
+        return await rpc.invoke_method_async(client._context.settings.app_id, "describe", data)
 
     @rpc.method("die")
     def die() -> None:

@@ -174,7 +174,7 @@ class DaprdPublishing(DaprdGrpc):
         arguments.setdefault("app_id", "suite")
         table = {"max_message": MAX_MESSAGE, "http_endpoint": f"http://127.0.0.1:{self.daprd.http}"}
         client = CloudRuntimesClient(self.address.format(self.daprd), config={"dapr": table}, **arguments)
-        runtime = client._runtime_for()
+        runtime = client._context.runtime()
         assert isinstance(runtime, DaprRuntime)
         assert not runtime.calls.streams
         runtime.driver = lambda service, name: _Half(runtime, name)  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from ..errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ..spi.operation import out_of_files
+from .os_errors import out_of_files
 
 __all__ = ["explain"]
 

@@ -1,32 +1,29 @@
-"""Spans of our own calls, where ``[telemetry] instrument`` is set: what `Service._hooks` is then.
+"""Spans of our own calls, where ``[telemetry] instrument`` is set: the interceptor of each service then.
 
 Names and attributes are OpenTelemetry's semantic conventions (1.44, `_describe.py`) where there are any. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import propagation
 from .._native import telemetry as kernel
-from .._service import MAX_NAMES
+from .._service import MAX_NAMES, Call, Interceptor, Outgoing
 from ..errors import CloudRuntimesError
-from ..rpc._failures import ERROR_HEADER
-from ..rpc._prepare import carrying
+from ..rpc.failures import ERROR_HEADER
 from ..spi.driver import Driver
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
-from ..spi.rpc import RpcCall, RpcReply
+from ..spi.rpc import RpcReply
 from ._describe import UNKNOWN, Description, Place, described, messaging, place
 
 if TYPE_CHECKING:
-    from .._service import Service
-    from ..client import CloudRuntimesClient
     from ..spi.pubsub import SubscribeRequest
 
-__all__ = ["Calls", "Handled", "calls"]
+__all__ = ["Handled", "SpanInterceptor"]
 
 MAX_LINKS: Final = 128
 # a stream has one span for each of its steps that decide something, none for each piece
@@ -35,19 +32,6 @@ _PIECES: Final = frozenset({"read", "read_async", "write", "write_async", "fetch
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-
-
-def calls(client: CloudRuntimesClient, service: Service) -> Calls | None:
-    """Return the hooks of a service.
-
-    Raises:
-        InvalidArgumentError: the table ``[telemetry]`` is wrong.
-    """
-    if service.name == "telemetry":
-        return None
-    from .. import __version__
-
-    return Calls(service, client.telemetry.tracer("cloud_runtimes", __version__))
 
 
 def error_type(error: BaseException) -> str:
@@ -83,104 +67,98 @@ class Handled(propagation.Entered):
         self._span.end()
 
 
-class _Creating:
+class _Creating(Outgoing):
     """What is encoded inside belongs to the call's span."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_span", "_token")
 
     def __init__(self, span: kernel.Span) -> None:
+        self._span = span
         self._token = kernel.current.set(span)
 
     def leave(self) -> None:
         """Give back what was current before."""
         propagation.give_back(kernel.current, self._token)
 
+    def tell(self, name: str, value: Any) -> None:
+        """Set an attribute of the span."""
+        self._span.set_attribute(name, value)
 
-class Calls:
+
+class SpanInterceptor(Interceptor):
     """Makes the spans of one service.
 
     Args:
-        service: whose calls they are.
+        find: finds the driver of a component; ``None``: there is none any more.
         tracer: that makes them.
+        app_id: of the application.
     """
 
-    def __init__(self, service: Service, tracer: kernel.Tracer) -> None:
-        self._service = service
+    def __init__(self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str) -> None:
+        self._find = find
         self._tracer = tracer
-        self._app_id = service._client._settings.app_id
+        self._app_id = app_id
         # what was found out about each component: closing the client takes its drivers away, while handlers still run
         self._places: dict[str, Place] = {}
 
     def _place(self, component: str) -> Place:
-        driver = self._service._drivers.get(component)
-        if driver is not None and component not in self._places:
+        if component not in self._places and (driver := self._find(component)) is not None:
             if len(self._places) >= MAX_NAMES:
                 self._places.clear()
             self._places[component] = place(driver)
         return self._places.get(component, UNKNOWN)
 
-    # -- around calls, from `Service._call` --
-
-    def begins(self, op: Operation, method: Any) -> bool:
-        """Tell whether a call is to have a span and is not inside of it yet."""
-        return not getattr(op, "begun", False) and not _is_piece(method)
-
-    def _span(self, op: Operation, args: tuple[Any, ...]) -> kernel.Span:
-        made: kernel.Span | None = getattr(op, "span", None)
-        if made is None:
-            made = op.span = self._start(described(op, self._place(op.component), args))
-        return made
+    # -- around calls --
 
     def _start(self, what: Description, links: Sequence[Any] = ()) -> kernel.Span:
         return self._tracer.start_span(what.name, kind=what.kind, attributes=what.attributes, links=links)
 
-    def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any, tuple[Any, ...]]:
-        op.begun = True
-        span = self._span(op, args)
-        if op.method.name == "publisher":
-            for link in _links(args[0]):
-                span.add_link(link)
-        token = kernel.current.set(span)
-        if args and isinstance(args[0], RpcCall):
-            args = (carrying(args[0]), *args[1:])
-        return span, token, args
+    def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any]:
+        span: kernel.Span | None = getattr(op, "span", None)  # there is one where it began with `creating`
+        if span is None:
+            span = op.span = self._start(described(op, self._place(op.component), args))
+            if args and isinstance(args[0], OutgoingBatch):
+                for link in _links(args[0]):
+                    span.add_link(link)
+        return span, kernel.current.set(span)
 
     def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
         propagation.give_back(kernel.current, token)
         span.end()
-        op.begun = False
         op.span = None
 
-    def call(self, inner: Callable[..., Any], op: Operation, method: Any, args: tuple[Any, ...]) -> Any:
-        """Run a call, all its attempts, in a span."""
-        span, token, args = self._begin(op, args)
+    def call(self, call: Call) -> Any:
+        """Make a call, all its attempts, in a span."""
+        if _is_piece(call.method):
+            return call.proceed()
+        span, token = self._begin(call.op, call.args)
         try:
-            result = inner(op, method, *args)
+            result = call.proceed()
             _judge(span, result)
             return result
         except BaseException as error:
             _failed(span, error)
             raise
         finally:
-            self._end(op, span, token)
+            self._end(call.op, span, token)
 
-    async def call_async(
-        self, inner: Callable[..., Awaitable[Any]], op: Operation, method: Any, args: tuple[Any, ...]
-    ) -> Any:
+    async def call_async(self, call: Call) -> Any:
         """Asynchronous `call`."""
-        span, token, args = self._begin(op, args)
+        if _is_piece(call.method):
+            return await call.proceed_async()
+        span, token = self._begin(call.op, call.args)
         try:
-            result = await inner(op, method, *args)
+            result = await call.proceed_async()
             _judge(span, result)
             return result
         except BaseException as error:
             _failed(span, error)
             raise
         finally:
-            self._end(op, span, token)
+            self._end(call.op, span, token)
 
-    def repeats(self, op: Operation, error: Exception) -> None:
-        """Note that an attempt failed and is repeated."""
+    def retrying(self, op: Operation, error: Exception) -> None:
+        """Note on the span that an attempt failed and another one follows."""
         span: kernel.Span | None = getattr(op, "span", None)
         if span is not None:
             span.add_event(

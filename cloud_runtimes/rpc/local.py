@@ -14,8 +14,8 @@ from .._http.limits import MAX_BODY
 from ..errors import ClosedError, InvalidArgumentError, ResourceExhaustedError
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
-from ._failures import BARE, too_large
-from ._host import Host, Incoming
+from .failures import BARE, too_large
+from .host import Host, Incoming
 
 if TYPE_CHECKING:
     import asyncio
@@ -101,7 +101,7 @@ def _elsewhere(host: Host, op: Operation, flow: Coroutine[Any, Any, RpcReply]) -
         here = None
     loop = host.loop
     if loop is None or loop.is_closed() or loop is here:
-        loop = host.client._own_loop()
+        loop = host.context.loop()
         if loop is here:
             flow.close()
             raise InvalidArgumentError(
@@ -116,7 +116,7 @@ def _elsewhere(host: Host, op: Operation, flow: Coroutine[Any, Any, RpcReply]) -
         future.cancel()
         raise op.timed_out(_WAITING, maybe_applied=True) from error
     except CancelledError:
-        if not host.client._closed:
+        if not host.context.closed:
             return BARE  # the handler's own doing
         raise ClosedError("the client was closed while its method ran", maybe_applied=True) from None
     except BaseException as error:

@@ -41,9 +41,9 @@ from ..errors import (
 )
 from ..spi.operation import Method, Operation
 from ..spi.rpc import Guard, RpcDriver, RpcReply
-from ._failures import BARE, error_reply, too_large
-from ._host import Handler, Host, Incoming
-from ._prepare import HOP_HEADERS
+from .failures import BARE, error_reply, too_large
+from .host import Handler, Host, Incoming
+from .prepare import HOP_HEADERS
 
 __all__ = ["RpcApp"]
 
@@ -134,7 +134,7 @@ class RpcApp:
             if public is _SUBSCRIBE and (callbacks := self._hosting().callbacks) is not None:
                 return callbacks.subscriptions(), True
             return public, True
-        if self._host.client._closed:
+        if self._host.context.closed:
             return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
         guard = await self._known_guard()
         if name == HELLO:
@@ -184,16 +184,16 @@ class RpcApp:
         if isinstance(body, RpcReply):
             return body, False
         if not self._instance and callbacks.lacks_runner(name):
-            await self._run_jobs()
+            await self._open_lifespan()
         return await callback(headers.get("content-type"), body), True
 
-    async def _run_jobs(self) -> None:
-        """Have due jobs run: an application that is mounted has no server of ours that does."""
+    async def _open_lifespan(self) -> None:
+        """Begin what runs beside a server: an application that is mounted has no server of ours that does."""
         if self._opening is None:
-            from ..schedule import JobRunner
-
-            runner = JobRunner(self._host.client.schedule, self._host.client._timeout, served=True)
-            self._opening = asyncio.ensure_future(runner._open_async())
+            lifespan = self._host.lifespan(self._host.context.timeout)
+            if lifespan is None:
+                return
+            self._opening = asyncio.ensure_future(lifespan._open_async())
         await asyncio.shield(self._opening)
 
     def _hello(self, guard: Guard, query: str, scope: Scope, headers: dict[str, str]) -> RpcReply:
@@ -209,7 +209,7 @@ class RpcApp:
 
     def _deadline(self, text: str | None) -> tuple[float | None, RpcReply | None]:
         """Return when the caller, or without its word the client's own timeout, gives up."""
-        limit = self._host.client._timeout
+        limit = self._host.context.timeout
         if text is not None:
             if not text.isascii() or not text.isdigit() or len(text) > 12:
                 return None, error_reply(InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds"))

@@ -1,31 +1,29 @@
-"""Policies around the calls of a client: what `Service._rules` is where ``[resiliency]`` is configured.
+"""Policies around the calls of a client: the interceptor of all services where ``[resiliency]`` is configured.
 
-``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Only the two loops of `Call` wait, one for each face, over the same steps.
+``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Only the two loops of `PolicedCall` wait, one for each API, over the same steps.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import exp
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
+from .._core import fork
 from .._core.logs import logger
-from ..errors import CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
-from ..protocols.dapr.failures import GRPC_CODES
+from .._service import Call, Interceptor
+from ..errors import GRPC_CODES, CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from ..spi.driver import Driver
-from ..spi.operation import Method, Operation, place
+from ..spi.operation import Operation, place
 from ._stats import State, TargetStats
 from .breaker import Breaker
 from .policies import Policy, Retries
 from .settings import Policies
 
-if TYPE_CHECKING:
-    from .._service import Service
-
-__all__ = ["Rules"]
+__all__ = ["PolicyInterceptor"]
 
 _HANDLES: Final = frozenset(
     [
@@ -43,7 +41,7 @@ _HANDLES: Final = frozenset(
         ("schedule", "run"),
     ]
 )
-"""Steps of handles, which have rules of their own. What they return is let go of by the service alone, so no interrupt may come between, and there are points for one between a driver's return and `Call`'s."""
+"""Steps of handles, which have rules of their own. What they return is let go of by the service alone, so no interrupt may come between, and there are points for one between a driver's return and `PolicedCall`'s."""
 _FAULTS: Final = frozenset(["DATA_LOSS", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
 _UNASKED: Final = frozenset(
     ["CANCELLED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"]
@@ -126,7 +124,7 @@ class Target:
             logger().info("the circuit breaker of %s is %s", self.name, state)
 
 
-class Rules:
+class PolicyInterceptor(Interceptor):
     """The policies of one client.
 
     Args:
@@ -139,6 +137,7 @@ class Rules:
         self._now = now
         self._lock = Lock()
         self._targets: dict[tuple[str, str], Target] = {}
+        fork.register(self)
 
     def target(self, service: str, name: str) -> Target:
         """Return a target, made when it is first asked for."""
@@ -157,12 +156,16 @@ class Rules:
         """Return the counts of all targets that were called, by ``<service>.<name>``."""
         return {target.name: target.stats() for target in [*self._targets.values()]}
 
-    def around(self, op: Operation, method: Any, args: tuple[Any, ...]) -> Call | None:
-        """Return what holds for a call; ``None``: it is a step of a handle or stream, which has rules of its own."""
-        called: Method = op.method
-        if (called.service, called.name) in _HANDLES or not isinstance(getattr(method, "__self__", None), Driver):
-            return None
-        return Call(self.target(called.service, op.component), op, args)
+    def call(self, call: Call) -> Any:
+        """Make a call under the policies of its target."""
+        return call.proceed() if _is_step(call) else self._policed(call).run()
+
+    async def call_async(self, call: Call) -> Any:
+        """Asynchronous `call`."""
+        return await (call.proceed_async() if _is_step(call) else self._policed(call).run_async())
+
+    def _policed(self, call: Call) -> PolicedCall:
+        return PolicedCall(self.target(call.op.method.service, call.op.component), call)
 
     def forked(self) -> None:
         """Begin anew in a child: a lock may be held by a thread that is not there."""
@@ -170,32 +173,33 @@ class Rules:
         self._targets = {}
 
 
-class Call:
+class PolicedCall:
     """One call under its target's policies."""
 
-    __slots__ = ("_delays", "_generation", "_limited", "_op", "_repeatable", "_target")
+    __slots__ = ("_call", "_delays", "_generation", "_limited", "_op", "_repeatable", "_target")
 
-    def __init__(self, target: Target, op: Operation, args: tuple[Any, ...]) -> None:
+    def __init__(self, target: Target, call: Call) -> None:
         self._target = target
-        self._op = op
+        self._call = call
+        self._op = call.op
         self._delays: Iterator[float] | None = None
         self._generation: int | None = None
         self._limited = False
-        self._repeatable = op.repeatable or (target.retries.repeat_all and not _streams(args))
+        self._repeatable = call.op.repeatable or (target.retries.repeat_all and not _streams(call.args))
 
     # -- the two loops ----------------------------------------------------
 
-    def run(self, service: Service, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def run(self) -> Any:
         """Make the call."""
         try:
             while True:
-                attempt = self._begin(service)
+                attempt = self._begin()
                 try:
-                    result = method(attempt, *args)
+                    result = self._call.attempt(attempt)
                 except Exception as error:
-                    delay = self._failed(service, error)
+                    delay = self._failed(error)
                 else:
-                    again = self._ended(service, result)
+                    again = self._ended(result)
                     if again is None:
                         return result
                     delay = again
@@ -204,17 +208,17 @@ class Call:
             self._leaves(error)
             raise
 
-    async def run_async(self, service: Service, method: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
+    async def run_async(self) -> Any:
         """Asynchronous `run`."""
         try:
             while True:
-                attempt = self._begin(service)
+                attempt = self._begin()
                 try:
-                    result = await method(attempt, *args)
+                    result = await self._call.attempt(attempt)
                 except Exception as error:
-                    delay = self._failed(service, error)
+                    delay = self._failed(error)
                 else:
-                    again = self._ended(service, result)
+                    again = self._ended(result)
                     if again is None:
                         return result
                     delay = again
@@ -225,7 +229,7 @@ class Call:
 
     # -- their steps ------------------------------------------------------
 
-    def _begin(self, service: Service) -> Operation:
+    def _begin(self) -> Operation:
         """Ask the breaker; return the operation of this attempt.
 
         Raises:
@@ -241,7 +245,7 @@ class Call:
                     f"this attempt was not made, one may be in {entered:.1f} s ([resiliency])",
                     maybe_applied=op.maybe_applied,
                 )
-                place(error, op.method, op.component, service._runtime_name)
+                place(error, op.method, op.component, self._call.runtime)
                 raise error
             self._generation = entered
         target.began(again=op.attempt > 1)
@@ -251,23 +255,23 @@ class Call:
         self._limited = attempt is not op
         return attempt
 
-    def _failed(self, service: Service, error: Exception) -> float:
+    def _failed(self, error: Exception) -> float:
         """Count a failed attempt; return the seconds to wait before the next.
 
         Raises:
             CloudRuntimesError: there is none.
         """
-        mapped = self._op.mapped(error, service._runtime_name)
+        mapped = self._op.mapped(error, self._call.runtime)
         self._leave(_verdict(mapped))
         if self._takes(mapped):
-            delay = self._again(service, error)
+            delay = self._again(error)
             if delay is not None:
                 return delay
         if mapped is error:
             raise error
         raise mapped from error
 
-    def _ended(self, service: Service, result: Any) -> float | None:
+    def _ended(self, result: Any) -> float | None:
         """Count an attempt that returned; return the seconds to wait before the next, ``None``: the result stands."""
         if self._op.method.service != "rpc":
             self._leave(_judged(result))
@@ -276,13 +280,12 @@ class Call:
         self._leave(not (status >= 500 or status == 429))
         retries = self._target.retries
         if retries.takes(status) if retries.http else status in _PASSING:
-            return self._again(service, UnavailableError(f"status {status}"))
+            return self._again(UnavailableError(f"status {status}"))
         return None
 
     def _leaves(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
             self._leave(None)
-            self._op.interrupted(error)
 
     def _leave(self, good: bool | None) -> None:
         generation, self._generation = self._generation, None
@@ -304,7 +307,7 @@ class Call:
             return unharmed or self._target.retries.repeat_all
         return error.retryable
 
-    def _again(self, service: Service, error: Exception) -> float | None:
+    def _again(self, error: Exception) -> float | None:
         """Decide whether there is another attempt."""
         if not self._repeatable:
             return None
@@ -320,9 +323,14 @@ class Call:
         if (refuses is not None and refuses > delay) or not target.spend():
             return None
         op.attempt += 1
-        if service._hooks is not None:
-            service._hooks.repeats(op, error)
+        self._call.retrying(error)
         return delay
+
+
+def _is_step(call: Call) -> bool:
+    """Tell whether a call is a step of a handle or stream, which has rules of its own."""
+    method = call.op.method
+    return (method.service, method.name) in _HANDLES or not isinstance(getattr(call.method, "__self__", None), Driver)
 
 
 def _streams(args: tuple[Any, ...]) -> bool:

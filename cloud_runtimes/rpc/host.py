@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from .._core import fork, propagation
@@ -13,9 +13,9 @@ from .._core.logs import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ..spi.rpc import RpcReply
-from ._failures import BARE, error_reply
 from ._inbound import deadline
-from ._prepare import check_registered, header_map
+from .failures import BARE, error_reply
+from .prepare import check_registered, header_map
 from .types import RpcRequest, RpcResponse, decode_body
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._core.workers import Workers
     from .service import RpcService
 
-__all__ = ["Handler", "Host", "Incoming", "hosts"]
+__all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "hosts"]
 
 WORKERS: Final = 64
 """Plain handlers of one client that run at once; further calls wait, within their deadlines."""
@@ -45,6 +45,19 @@ class Incoming(NamedTuple):
     data: bytes
     caller: str | None
     deadline: float | None
+
+
+class Lifespan(Protocol):
+    """What runs while the methods of a client are served. The client closes it at the latest."""
+
+    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        """Begin; async handlers run in the loop."""
+
+    async def _open_async(self) -> None:
+        """Begin in the running loop."""
+
+    def _close_by_client(self, end: float | None) -> None:
+        """End, by a time of `time.monotonic`."""
 
 
 class Handler:
@@ -102,10 +115,11 @@ class Handler:
 
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
-        hooks = self.service._hooks
-        if hooks is not None:
-            return hooks.serving(incoming.method, incoming.headers)
         headers = incoming.headers
+        if self.service._interceptors:
+            found = self.service._first(lambda each: each.serving(incoming.method, headers))
+            if found is not None:
+                return found
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
@@ -145,11 +159,16 @@ class Handler:
         return self._failed(error)
 
 
+Lifespans = Callable[[float | None], Lifespan | None]
+"""Makes what runs beside a server, given the seconds that it has to start and to end; ``None``: nothing does."""
+
+
 class Host:
     """The methods of one client."""
 
-    def __init__(self, service: RpcService) -> None:
-        self.client = service._client
+    def __init__(self, service: RpcService, lifespan: Lifespans) -> None:
+        self.lifespan = lifespan
+        self.context = service._context
         self._service = service
         self.handlers: dict[str, Handler] = {}
         self._workers: Workers | None = None
@@ -179,7 +198,7 @@ class Host:
     @property
     def app_id(self) -> str:
         """The name that the methods are called under."""
-        return self.client._settings.app_id
+        return self.context.settings.app_id
 
     def register(self, method: str, function: Callable[..., Any], type: Any) -> None:
         """Add a method."""
@@ -190,7 +209,7 @@ class Host:
             raise InvalidArgumentError(f"method {name!r}: the handler must be callable, not {function!r:.80}")
         self.handlers[name] = Handler(self._service, f"{self.app_id}.{name}", function, type)
         hosts.add(self)
-        self.client._handles.add(self)
+        self.context.handles.add(self)
 
     outlives_fork = True
 
@@ -219,14 +238,14 @@ class _Hosts:
 
     def changed(self) -> None:
         """A client has closed."""
-        self._all = [each for each in self._all if (host := each()) is not None and not host.client._closed]
+        self._all = [each for each in self._all if (host := each()) is not None and not host.context.closed]
         self.version += 1
 
     def find(self, app_id: str) -> Host | None:
         """Return the latest open client of that name that has methods."""
         for each in reversed(self._all):
             host = each()
-            if host is not None and not host.client._closed and host.app_id == app_id:
+            if host is not None and not host.context.closed and host.app_id == app_id:
                 return host
         return None
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from ..config import unknown
-from ..protocols.dapr.documents import Document, Problems
-from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries
-from .trip import CONSECUTIVE, read_trip
+from ..._core.logs import logger
+from ...config import unknown
+from ...errors import InvalidArgumentError
+from ...resiliency.policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges
+from ...resiliency.trip import CONSECUTIVE, read_trip
+from .documents import Document, Problems, read_all
 
-__all__ = ["Unheld", "code_ranges", "go_duration", "read_resiliency"]
+__all__ = ["Unheld", "go_duration", "read_file", "read_resiliency"]
 
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -51,6 +54,33 @@ def read_resiliency(
     for document in documents:
         _Reader(document, problems, unheld, breakers).read(apps, outbound, inbound, defaults)
     return Resiliency(apps, outbound, inbound, defaults)
+
+
+def read_file(path: str, app_id: str, where: str) -> Resiliency:
+    """Return what the documents of ``[resiliency] file`` come to for a client.
+
+    Args:
+        path: a file or folder.
+        app_id: of this application; documents with other ``scopes`` are left out.
+        where: the place of the setting, for messages.
+
+    Raises:
+        InvalidArgumentError: it does not exist, is wrong, or has no `Resiliency` for the application.
+    """
+    problems, rest = Problems(), Unheld()
+    if not os.path.exists(path):
+        raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
+    documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
+    found = read_resiliency(documents, problems, rest)
+    if not documents and not problems.errors:
+        problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
+    problems.finish()
+    unheld = [f"actor {name!r}" for name in rest.actors]
+    unheld += [f"what {name!r} delivers" for name in found.inbound]
+    unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
+    if unheld:
+        logger().warning("%s file: has no effect for a client: %s", where, "; ".join(unheld))
+    return found
 
 
 class _Reader:
@@ -207,18 +237,3 @@ def go_duration(value: Any) -> float:
     if "".join(number + unit for number, unit in parts) != text or not parts:
         raise ValueError("expected a duration such as 500ms, 5s, 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def code_ranges(value: Any) -> Ranges:
-    """Return the ranges of a text such as ``"429,500-599"``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found: list[tuple[int, int]] = []
-    for part in str(value).split(",") if value not in (None, "") else ():
-        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
-        if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError("expected codes and ranges such as 429,500-599")
-        found.append((int(match[1]), int(match[2] or match[1])))
-    return tuple(found)

@@ -1,0 +1,35 @@
+"""What errors of the operating system mean to a caller."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError
+
+__all__ = ["explain_os_error", "out_of_files"]
+
+
+def explain_os_error(error: OSError, path: Path) -> Exception:
+    """Return our error for what the operating system said about a path."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionDeniedError(
+            f"{path} cannot be written ({error.strerror}): set CLOUD_RUNTIMES_HOME to a folder of yours, or to :memory:"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhaustedError(f"the disk of {path} is full ({error.strerror}): free space, then try again")
+    if (exhausted := out_of_files(error)) is not None:
+        return exhausted
+    return InvalidArgumentError(f"{path} cannot be used: {error.strerror}: set CLOUD_RUNTIMES_HOME to another folder")
+
+
+def out_of_files(error: BaseException) -> ResourceExhaustedError | None:
+    """Return our error where the process has too many files open; an import that fails for that says so only in its message."""
+    if isinstance(error, OSError):
+        too_many = error.errno in (errno.EMFILE, errno.ENFILE)
+    else:
+        too_many = isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error)
+    if not too_many:
+        return None
+    return ResourceExhaustedError(f"{error}: close some, or raise the limit on open files (ulimit -n)", retryable=True)

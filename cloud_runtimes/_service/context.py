@@ -1,0 +1,175 @@
+"""What the services of a client share: settings, the runtime, handles, and their end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import registry
+from .._core import fork
+from .._core.handles import Handles
+from .._core.threads import Background, Mutex
+from ..errors import ClosedError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..config import ClientSettings
+    from ..spi.component import Runtime
+    from ..spi.driver import Driver
+    from ..spi.executor import Executor
+    from .base import Service
+    from .interceptor import Interceptor
+
+__all__ = ["Client", "ClientContext"]
+
+
+class Client(Protocol):
+    """The client, as far as what stands below it knows it."""
+
+    @property
+    def _context(self) -> ClientContext: ...
+
+
+class ClientContext:
+    """What a client is to its services and their handles.
+
+    Attributes:
+        timeout: seconds for every call that gives none of its own; ``None``: no limit.
+        closed: whether the client is closed.
+        handles: what closing it must end first.
+
+    Args:
+        load: reads the settings.
+        timeout: until they are read.
+        runtime: one that was given to the client ready made.
+        make: makes the service of a name.
+        interceptors: returns those of a service, given its name and what finds a driver by its component.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], ClientSettings],
+        timeout: float | None,
+        runtime: Runtime | None,
+        make: Callable[[str], Service],
+        interceptors: Callable[[str, Callable[[str], Driver | None]], tuple[Interceptor, ...]],
+    ) -> None:
+        self.timeout = timeout
+        self.closed = False
+        self.handles = Handles()
+        self._load = load
+        self._make = make
+        self._find_interceptors = interceptors
+        self._settings: ClientSettings | None = None
+        self._given_runtime = runtime
+        self._runtime: Runtime | None = None
+        self._executor: Executor | None = None
+        self._services: dict[str, Service] = {}
+        self._lock = Mutex()
+        self._closer: Background | None = None
+        fork.register(self)
+
+    @property
+    def settings(self) -> ClientSettings:
+        """The settings, read when first asked for."""
+        with self._lock:
+            if self._settings is None:
+                self._settings = self._load()
+                self.timeout = self._settings.timeout
+            return self._settings
+
+    def service(self, name: str) -> Any:
+        """Return a service of the client, made when first asked for."""
+        with fork.importing, self._lock:
+            service = self._services.get(name)
+            if service is None:
+                service = self._services[name] = self._make(name)
+            return service
+
+    def runtime(self, service: Service | None = None) -> Runtime:
+        """Return the runtime, made when first asked for.
+
+        Args:
+            service: that asks; from now on it has its interceptors.
+
+        Raises:
+            ClosedError: the client is closed.
+        """
+        with fork.importing, self._lock:
+            if self.closed:
+                raise ClosedError("this client is closed: make another", service=service.name if service else None)
+            if self._runtime is None:
+                from ..spi.executor import Executor
+
+                settings = self.settings
+                if self._executor is None:
+                    self._executor = Executor()
+                if self._given_runtime is not None:
+                    self._given_runtime.attach(settings, self._executor)
+                    self._runtime = self._given_runtime
+                else:
+                    made: Callable[..., Runtime] = registry.find(registry.RUNTIMES, settings.runtime)
+                    self._runtime = made(settings, self._executor)
+            if service is not None and not service._interceptors:
+                service._interceptors = self._find_interceptors(service.name, service._drivers.get)
+            return self._runtime
+
+    @property
+    def runtime_name(self) -> str | None:
+        """The name of the runtime; ``None``: it is not made yet."""
+        return None if self._runtime is None else self._runtime.name
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the client's own loop, for async handlers of sync callers."""
+        self.runtime()
+        assert self._executor is not None
+        return self._executor.loop()
+
+    # -- the end ----------------------------------------------------------
+
+    def close(self, limit: float | None) -> bool:
+        """Refuse calls from now on, end the handles, and let go of the runtime, within ``limit`` seconds.
+
+        Returns:
+            Whether it is over; else a thread ends it, for which `join` waits.
+        """
+        with self._lock:
+            if self.closed:
+                return True
+            self.closed = True
+            self._forget_drivers()
+        end = None if limit is None else time.monotonic() + limit
+        if self._runtime is not None and self._runtime.is_inside():
+            self._closer = Background(partial(self._close, end), "cloud-runtimes-close")
+            self._closer.start()
+            return False
+        self._close(end)
+        return True
+
+    def join(self, timeout: float) -> bool:
+        """Wait for a thread that closes; return whether it is over."""
+        return self._closer is None or self._closer.join(timeout)
+
+    def _close(self, end: float | None) -> None:
+        failure = self.handles.close(end)
+        left = None if end is None else max(0.05, end - time.monotonic())
+        if self._runtime is not None:
+            self._runtime.close(left)
+        if self._executor is not None:
+            self._executor.close(left)
+        if failure is not None:
+            raise failure
+
+    def _forget_drivers(self) -> None:
+        for service in self._services.values():
+            service._drivers.clear()
+
+    def forked(self) -> None:
+        """Forget, in a forked child, all that belongs to the parent; the next call connects anew."""
+        self._lock = Mutex()
+        self._forget_drivers()
+        self._runtime = self._given_runtime
+        self.handles.forked()
