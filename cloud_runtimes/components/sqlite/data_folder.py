@@ -1,4 +1,4 @@
-"""Where the embedded store lives: the home folder, and what may not hold it."""
+"""The folder of an embedded store: making it, and refusing one that cannot hold a database."""
 
 from __future__ import annotations
 
@@ -63,8 +63,6 @@ def make_home(folder: Path) -> None:
     if folder.is_dir():
         return
     if (other := elsewhere(folder)) is not None:
-        from ..._core.logs import logger
-
         logger().warning(
             "the new home %s has nothing of what is in %s: to share one from all folders, put a cloud-runtimes.toml, which may be empty, "
             "beside the one that is meant, or set CLOUD_RUNTIMES_HOME",
@@ -85,16 +83,16 @@ def make_home(folder: Path) -> None:
 
 
 def make_private(path: str) -> None:
-    """Make an empty file that its owner alone can use, whatever the mode of its folder; one that exists stays as it is."""
+    """Make an empty file with mode 0600, unless it exists."""
     try:
-        # a file that is new is open nowhere, so that closing it here drops no lock of SQLite's
+        # a new file is open nowhere else, so closing it here drops no lock of SQLite's
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return
 
 
 def prepare(path: str, write_lock: WriteLock) -> None:
-    """See that SQLite finds a database of ours with the log that is its own, or makes one; the caller holds the write lock.
+    """Ensure that SQLite opens a database with its own log, or makes one. The caller holds the write lock.
 
     Raises:
         InternalError: the database has lost what it held.
@@ -109,7 +107,7 @@ def prepare(path: str, write_lock: WriteLock) -> None:
             return
     else:
         return
-    # what is left is another file's log: SQLite would write it into this one
+    # the log that is left is of another file: SQLite would write it into this one
     try:
         os.replace(f"{path}-wal", f"{path}-wal.left")
         logger().warning("%s was replaced and its last log left behind: that is %s-wal.left now", path, path)
@@ -122,12 +120,12 @@ def prepare(path: str, write_lock: WriteLock) -> None:
 
 
 def check_emptied(path: str) -> None:
-    """Refuse a database that is empty now and was not before. SQLite would take it as new, and delete its log.
+    """Refuse a database that was emptied. SQLite would take it as new, and delete its log.
 
     Raises:
         InternalError: it has lost what it held.
     """
-    # this file is empty until the database has been made
+    # the file ``gate`` is empty until the database has been made
     if os.stat(path).st_size == 0 and os.path.exists(f"{path}-gate") and os.stat(f"{path}-gate").st_size > 0:
         raise InternalError(
             f"{path} has 0 bytes, but held a database before: restore it from a copy, or delete it to start anew",
@@ -136,7 +134,7 @@ def check_emptied(path: str) -> None:
 
 
 def explain_os_error(error: OSError, path: Path) -> Exception:
-    """Return our error for what the operating system said about a path."""
+    """Return our error for one of the operating system about a path."""
     import errno
 
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -22,7 +22,7 @@ from ...spi.operation import Operation
 from . import schema
 from .connections import Readers, keep_forever, open_file, open_memory
 from .data_folder import check_emptied, explain_os_error
-from .failures import explain
+from .failures import explain, is_busy
 from .group_commit import GroupCommit
 from .notifier import Notifier
 from .watch import Watch
@@ -53,10 +53,6 @@ def acquire(path: str, clocks: Clocks) -> Engine:
             engine = _engines[key] = Engine(key, clocks)
         engine.users += 1
         return engine
-
-
-class _Gone(Exception):
-    """The database's files are not in their places any more."""
 
 
 class Engine:
@@ -120,9 +116,9 @@ class Engine:
                 self._open_file(op)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
-        except CloudRuntimesError:
-            raise
         except OSError as error:
+            if isinstance(error, CloudRuntimesError):
+                raise
             raise explain_os_error(error, Path(self.path)) from error
         finally:
             if self._lock._is_owned():
@@ -215,13 +211,7 @@ class Engine:
             self._group_commit = None
             readers = self._readers.take_all()
             if group_commit is not None:
-                watch = self._watch
-                # where the files went away, what the log holds is saved
-                group_commit.close_connections(
-                    readers, timeout, lambda: self.gone is not None and watch is not None and watch.log_is_ours()
-                )
-                if watch is not None:
-                    watch.closed()
+                group_commit.close_connections(readers, timeout, self._watch)
             else:
                 for connection in readers:
                     connection.close()
@@ -269,9 +259,8 @@ class Engine:
     def before_fork(self) -> None:
         """Bring SQLite to rest: a child inherits its mutexes, and one that a thread holds is locked there for ever."""
         locks: list[Any] = [self._lock]
-        if self._group_commit is not None:
-            locks += [self._group_commit.mutex] if self.memory else []
-            locks.append(self._group_commit.working)
+        if (commits := self._group_commit) is not None:
+            locks += [commits.mutex, commits.working] if self.memory else [commits.working]
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
@@ -308,12 +297,13 @@ class Engine:
         while True:
             try:
                 return self._query(op, sql, parameters)
-            except _Gone:
-                self._close(_LEAVING)
-                raise self._over() from None
+            except UnavailableError:
+                if self.gone is not None:
+                    self._close(_LEAVING)
+                raise
             except sqlite3.Error as error:
                 # a WAL reader waits for nobody but recovery after a crash
-                if not _is_busy(error) or (op is not None and op.remaining() == 0.0):
+                if not is_busy(error) or (op is not None and op.remaining() == 0.0):
                     raise self._look() or explain(error, self.path) from error
             sleep(0.002)
 
@@ -322,10 +312,11 @@ class Engine:
         if self._is_open and self._readers.is_at_once():
             try:
                 return self._query(op, sql, parameters)
-            except _Gone:
-                pass  # closing it may wait
+            except UnavailableError:
+                if self.gone is None:
+                    raise  # else it is to be closed, which may wait
             except sqlite3.Error as error:
-                if not _is_busy(error):
+                if not is_busy(error):
                     raise self._look() or explain(error, self.path) from error
         import asyncio
 
@@ -337,8 +328,8 @@ class Engine:
             with group_commit.mutex:
                 return group_commit.connection.execute(sql, parameters).fetchall()
         if monotonic() >= self._look_at:
-            if self._look() is not None:
-                raise _Gone
+            if (error := self._look()) is not None:
+                raise error
             self._look_at = monotonic() + _LOOK_EVERY
             if self._immutable and self._can_be_written():
                 self._reopen(op)  # others may write it now, which those readers would not see
@@ -411,7 +402,3 @@ class Engine:
         self._readers.trim()
         group_commit = self._group_commit
         return group_commit is None or self._look() is not None or group_commit.others_wrote()
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,6 +1,6 @@
-"""RPC by the embedded store: processes with one home find each other, and no setting is needed.
+"""RPC by the embedded store: processes with one home find each other, without settings.
 
-A server is a row of ``services``, a lease that its process renews: (boot id, CLOCK_BOOTTIME), and process id with start time, so that what has died is not called. A file beside the database holds the secret by which they know each other.
+A server is a row of ``services``: a lease that its process renews (boot id, CLOCK_BOOTTIME), with the process's name, so that a dead one is not called. A file beside the database holds the secret by which they know each other.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ...rpc._peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .processes import is_alive, process_name
 from .secret_file import SECRET, home_secret, known, restore_secret
 from .write_task import WriteTask
 
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from .context import SqliteContext
     from .engine import Engine
 
-__all__ = ["LEASE", "SqliteRpc", "process_name"]
+__all__ = ["LEASE", "SqliteRpc"]
 
 LEASE: Final = 15.0
-"""Seconds that a registration lives without a renewal; it is renewed three times as often."""
+"""Seconds that a registration lasts without a renewal. Servers renew three times as often."""
 _FRESH: Final = 1.0
-"""Seconds for which what the registry said is believed."""
+"""Seconds for which an answer of the registry is used."""
 
 _RENEW: Final = Method("rpc", "announce", repeatable=False)
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
@@ -43,30 +44,8 @@ _ENTER: Final = (
 )
 
 
-def process_name(pid: int) -> str | None:
-    """Return what tells a process from all others of this machine, ``None`` where it is gone: its id, start time (proc(5), field 22) and namespace of ids."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        # the second field, in brackets, may hold anything
-        started = stat.rpartition(b")")[2].split()[19].decode()
-        return f"{pid}:{started}:{os.readlink('/proc/self/ns/pid')}"
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    except (OSError, IndexError):  # no /proc: the lease alone has to tell
-        return f"{pid}::"
-
-
-def _lives(process: str) -> bool:
-    """Tell whether a registered process may still run; of another namespace nothing is known but its lease."""
-    pid, _, rest = process.partition(":")
-    mine = process_name(os.getpid()) or "::"
-    if not pid.isdigit() or rest.startswith(":") or rest.rpartition(":")[2] != mine.rpartition(":")[2]:
-        return True
-    return process_name(int(pid)) == process
-
-
 class SqliteRpc(RpcDriver):
-    """The way to one service, by the registry of one store."""
+    """One service, found by the registry of one store."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
@@ -113,12 +92,12 @@ class SqliteRpc(RpcDriver):
                 self._failed(error, fresh)
 
     def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
-        """Return where nothing was sent and the registry may know better by now; else raise."""
+        """Return where nothing was sent and the registry may have another answer by now; else raise."""
         self._known_until = 0.0
         if not fresh and not error.maybe_applied:
             return
         if isinstance(error, UnauthenticatedError):
-            # another process has taken over a port that is registered: for the caller the service is not there
+            # another process has taken over a registered port: the service is not there
             raise self._absent("its port belongs to another process now") from error
         raise error
 
@@ -131,7 +110,7 @@ class SqliteRpc(RpcDriver):
         return _FIND, (self._name, clocks.boot_id(), clocks.boot_ms())
 
     def _found(self, rows: list[Any]) -> None:
-        living = [row for row in rows if _lives(row[2])]
+        living = [row for row in rows if is_alive(row[2])]
         if not living:
             raise self._absent(f"no process has registered it in {self._engine.path}")
         secret = home_secret(self._folder)
@@ -161,11 +140,6 @@ class SqliteRpc(RpcDriver):
         self._engine.open(op)
         return Guard((home_secret(self._folder),))
 
-    async def guard_async(self, op: Operation, /) -> Guard:
-        import asyncio
-
-        return await asyncio.to_thread(self.guard, op)
-
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._engine.memory:
             return Announcement()
@@ -194,7 +168,7 @@ class SqliteRpc(RpcDriver):
         try:
             return await asyncio.to_thread(announce)
         except asyncio.CancelledError:
-            # the thread goes on; what it registers would be renewed for ever
+            # the thread goes on, and would renew its registration for ever
             abandoned = True
             Background(withdraw, "cloud-runtimes-rpc-lease").start()
             raise
@@ -233,7 +207,7 @@ class _Registration(Announcement):
         # a registration is worth nothing after a power cut
         engine = self._context.engine
         engine.run(WriteTask(body, durable=False), op)
-        if engine is not self._engine:  # the home was removed or emptied, and with it what callers know the service by
+        if engine is not self._engine:  # the home was removed or emptied, and the secret with it
             restore_secret(Path(engine.path).parent)
             self._engine = engine
 
