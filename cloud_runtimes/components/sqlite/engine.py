@@ -35,9 +35,7 @@ T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 _REST: Final = 1.0
-"""Seconds that a fork waits for calls under way."""
-_LEAVING: Final = 1.0
-"""Seconds to close a database whose files are gone."""
+"""Seconds that a fork waits for calls under way, as does the close of a database whose files are gone."""
 _LOOK_EVERY: Final = 0.005
 """Seconds for which readers believe that the files are in their places."""
 _engines: dict[str, Engine] = {}
@@ -77,7 +75,7 @@ class Engine:
         self.sweepers: list[Callable[[], bool]] = []
         self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", self._changed)
         self._readers = Readers(path)
-        self._lock = self._readers.lock
+        self._idle, self._lock = self._readers.idle, self._readers.lock
         self._group_commit: GroupCommit | None = None
         self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
         self._immutable = False
@@ -161,7 +159,7 @@ class Engine:
         except BaseException:
             reader.close()
             raise
-        self._readers.idle.append(reader)
+        self._idle.append(reader)
         self._set_open(None, self._write_lock, watch)
 
     def _can_be_written(self) -> bool:
@@ -222,11 +220,9 @@ class Engine:
 
     def _look(self) -> CloudRuntimesError | None:
         """Look whether the files are in their places; returns the error to refuse with if they are not."""
-        if self.gone is None:
-            if self._watch is None or (gone := self._watch.look()) is None:
-                return None
-            self.gone = gone
-        return self._over()
+        if self.gone is None and self._watch is not None:
+            self.gone = self._watch.look()
+        return None if self.gone is None else self._over()
 
     def _over(self) -> CloudRuntimesError:
         """Return why an engine that was closed takes no call."""
@@ -280,7 +276,8 @@ class Engine:
         if self._group_commit is not None:
             keep_forever(self._group_commit.connection)
         self._readers.forget()
-        self._lock = self._readers.lock
+        self._readers = Readers(self.path)
+        self._idle, self._lock = self._readers.idle, self._readers.lock
         self._write_lock = NoWriteLock()
         self._group_commit = None
         self._resting = []
@@ -299,7 +296,7 @@ class Engine:
                 return self._query(op, sql, parameters)
             except UnavailableError:
                 if self.gone is not None:
-                    self._close(_LEAVING)
+                    self._close(_REST)
                 raise
             except sqlite3.Error as error:
                 # a WAL reader waits for nobody but recovery after a crash
@@ -333,9 +330,8 @@ class Engine:
             self._look_at = monotonic() + _LOOK_EVERY
             if self._immutable and self._can_be_written():
                 self._reopen(op)  # others may write it now, which those readers would not see
-        idle = self._readers.idle
         try:
-            reader = idle.pop()
+            reader = self._idle.pop()
         except IndexError:
             self.open(op)
             reader = self._readers.another(read_only=self.read_only, immutable=self._immutable)
@@ -345,12 +341,11 @@ class Engine:
             if self._closed or reader.immutable is not self._immutable:
                 reader.close()
             else:
-                idle.append(reader)
+                self._idle.append(reader)
 
     # -- writing ----------------------------------------------------------
 
     def _opened(self, op: Operation | None = None) -> GroupCommit:
-        """Return the write side, opened now."""
         self.open(op)
         if self._group_commit is None and self._can_be_written():
             self._reopen(op)
@@ -366,7 +361,7 @@ class Engine:
             return (self._group_commit or self._opened(op)).run(task, op)
         except UnavailableError:
             if self.gone is not None:
-                self._close(_LEAVING)
+                self._close(_REST)
             raise
 
     async def run_async(self, task: WriteTask, op: Operation) -> Any:
@@ -382,7 +377,7 @@ class Engine:
             if self.gone is not None:
                 import asyncio
 
-                await asyncio.to_thread(self._close, _LEAVING)
+                await asyncio.to_thread(self._close, _REST)
             raise
 
     def submit(self, task: WriteTask) -> None:

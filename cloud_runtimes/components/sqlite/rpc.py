@@ -10,7 +10,7 @@ import random
 import sqlite3
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..._core import fork
 from ..._core.logs import repeated
@@ -143,59 +143,43 @@ class SqliteRpc(RpcDriver):
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._engine.memory:
             return Announcement()
-        return _Registration(self._context, op, instance, self._name, address)
+        registration = _Registration(self._context, instance, self._name, address)
+        registration.engine.run(registration.entering(tidy=True), op)
+        return registration.start()
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        import asyncio
-
-        made: list[Announcement] = []
-        abandoned = False
-
-        def announce() -> Announcement:
-            announcement = self.announce(op, instance, address)
-            made.append(announcement)
-            if abandoned:
-                withdraw()
-            return announcement
-
-        def withdraw() -> None:
-            try:
-                announcement = made.pop()
-            except IndexError:  # not there yet, or withdrawn by the other of the two
-                return
-            announcement.close(LEASE / 3)
-
+        if self._engine.memory:
+            return Announcement()
+        registration = _Registration(self._context, instance, self._name, address)
         try:
-            return await asyncio.to_thread(announce)
-        except asyncio.CancelledError:
-            # the thread goes on, and would renew its registration for ever
-            abandoned = True
-            Background(withdraw, "cloud-runtimes-rpc-lease").start()
+            await registration.engine.run_async(registration.entering(tidy=True), op)
+        except BaseException:
+            registration.engine.submit(registration.leaving())  # behind that write, which may go on
             raise
+        return registration.start()
 
 
 class _Registration(Announcement):
     """A row of the registry, renewed by a thread until it is closed."""
 
-    def __init__(self, context: SqliteContext, op: Operation, instance: str, app_id: str, address: str) -> None:
+    def __init__(self, context: SqliteContext, instance: str, app_id: str, address: str) -> None:
         self._context = context
-        self._engine: Engine = context.engine
+        self.engine: Engine = context.engine
         self._instance = instance
-        self._row = (
-            instance,
-            app_id,
-            address,
-            process_name(os.getpid()) or f"{os.getpid()}::",
-            context.clocks.boot_id(),
-        )
+        process = process_name(os.getpid()) or f"{os.getpid()}::"
+        self._row = (instance, app_id, address, process, context.clocks.boot_id())
         self._changes = Changes()
         self._closing = False
         self._generation = fork.generation()
-        self._renew(op, tidy=True)
         self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
-        self._thread.start()
 
-    def _renew(self, op: Operation, *, tidy: bool = False) -> None:
+    def start(self) -> Self:
+        """Renew from now on."""
+        self._thread.start()
+        return self
+
+    def entering(self, *, tidy: bool = False) -> WriteTask:
+        """Return the write that enters or renews the row."""
         row, clocks = self._row, self._context.clocks
 
         def body(connection: sqlite3.Connection) -> None:
@@ -204,12 +188,19 @@ class _Registration(Announcement):
                 connection.execute("DELETE FROM services WHERE boot <> ? OR deadline <= ?", (row[4], now))
             connection.execute(_ENTER, (*row, now + int(LEASE * 1000)))
 
-        # a registration is worth nothing after a power cut
+        return WriteTask(body, durable=False)  # a registration is worth nothing after a power cut
+
+    def leaving(self) -> WriteTask:
+        """Return the write that deletes the row."""
+        delete = "DELETE FROM services WHERE instance = ?"
+        return WriteTask(lambda connection: connection.execute(delete, (self._instance,)), durable=False)
+
+    def _renew(self, op: Operation) -> None:
         engine = self._context.engine
-        engine.run(WriteTask(body, durable=False), op)
-        if engine is not self._engine:  # the home was removed or emptied, and the secret with it
+        engine.run(self.entering(), op)
+        if engine is not self.engine:  # the home was removed or emptied, and the secret with it
             restore_secret(Path(engine.path).parent)
-            self._engine = engine
+            self.engine = engine
 
     def _run(self) -> None:
         while not self._closing:
@@ -229,9 +220,4 @@ class _Registration(Announcement):
         self._closing = True
         self._changes.announce()
         self._thread.join(timeout)
-        instance = self._instance
-
-        def body(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
-
-        self._context.engine.run(WriteTask(body, durable=False), Operation(_RENEW, "rpc", timeout))
+        self._context.engine.run(self.leaving(), Operation(_RENEW, "rpc", timeout))
