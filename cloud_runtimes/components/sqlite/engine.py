@@ -46,9 +46,7 @@ def acquire(path: str, clocks: Clocks) -> Engine:
     """Return the process's engine for a database, made without I/O; each call needs one `Engine.release`."""
     key = path if is_memory(path) else os.path.realpath(path)
     with _engines_lock:
-        engine = _engines.get(key)
-        if engine is None:
-            engine = _engines[key] = Engine(key, clocks)
+        engine = _engines[key] = _engines.get(key) or Engine(key, clocks)
         engine.users += 1
         return engine
 
@@ -78,10 +76,9 @@ class Engine:
         self._idle, self._lock = self._readers.idle, self._readers.lock
         self._group_commit: GroupCommit | None = None
         self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
-        self._immutable = False
         self._watch: Watch | None = None
         self._look_at = 0.0
-        self._is_open = self._closed = False
+        self._is_open = self._closed = self._immutable = False
         self._resting: list[Any] = []
         fork.register(self)
 
@@ -101,8 +98,7 @@ class Engine:
             )
         left = None if op is None else op.remaining()
         try:
-            if not self._lock.acquire(timeout=-1 if left is None else left):
-                assert op is not None
+            if not self._lock.acquire(timeout=-1 if left is None else left) and op is not None:
                 raise op.timed_out(f"another thread to open {self.path}")
             if self._is_open:
                 return
@@ -189,12 +185,17 @@ class Engine:
             self.users -= 1
             if self.users > 0:
                 return
+            self._forget()
         self._close(timeout)
 
-    def _close(self, timeout: float | None) -> None:
+    def _forget(self) -> None:
+        """Let the next `acquire` make another engine."""
         with _engines_lock:
             if _engines.get(self.path) is self:
                 del _engines[self.path]
+
+    def _close(self, timeout: float | None) -> None:
+        self._forget()
         with self._lock:
             first, self._closed, self._is_open = not self._closed, True, False
             group_commit = self._group_commit
@@ -207,12 +208,10 @@ class Engine:
             if self._group_commit is not group_commit:
                 return  # another thread has closed it meanwhile
             self._group_commit = None
-            readers = self._readers.take_all()
             if group_commit is not None:
-                group_commit.close_connections(readers, timeout, self._watch)
-            else:
-                for connection in readers:
-                    connection.close()
+                group_commit.close_connections(self._readers.take_all(), timeout, self._watch)
+            for reader in self._readers.take_all():
+                reader.close()
             self._write_lock = NoWriteLock()
         self.notifier.close()
 
@@ -220,9 +219,11 @@ class Engine:
 
     def _look(self) -> CloudRuntimesError | None:
         """Look whether the files are in their places; returns the error to refuse with if they are not."""
-        if self.gone is None and self._watch is not None:
-            self.gone = self._watch.look()
-        return None if self.gone is None else self._over()
+        if self.gone is None:
+            if self._watch is None or (gone := self._watch.look()) is None:
+                return None
+            self.gone = gone
+        return self._over()
 
     def _over(self) -> CloudRuntimesError:
         """Return why an engine that was closed takes no call."""
