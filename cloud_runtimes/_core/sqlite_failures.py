@@ -19,14 +19,14 @@ from ..errors import (
 )
 from .os_errors import out_of_files
 
-__all__ = ["explain"]
+__all__ = ["explain", "is_busy"]
 
 _FILES: Final = 6
 """The database, its journal, its log, the index of that, and the two of the write lock."""
 
 
 def _cannot_open_files() -> CloudRuntimesError | None:
-    """Look whether the process can open as many files as SQLite may need for a connection, since that does not say why it could not."""
+    """Return an error if the process cannot open the files of one connection. SQLite does not say why it could not."""
     opened: list[int] = []
     try:
         opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_FILES))
@@ -36,6 +36,11 @@ def _cannot_open_files() -> CloudRuntimesError | None:
         for each in opened:
             os.close(each)
     return None
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another program has the database locked."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def explain(error: sqlite3.Error, path: str, *, maybe_applied: bool = False) -> CloudRuntimesError:

@@ -1,6 +1,6 @@
-"""Threads and waiting that a ``KeyboardInterrupt`` cannot leave half-done.
+"""Locks, waiting and threads that a ``KeyboardInterrupt`` leaves whole.
 
-``Thread.start`` waits for the new thread, and an interrupt in that wait leaves the caller not knowing; ``Condition.wait`` may leave without its lock, which ``with`` then releases in vain.
+``Thread.start`` waits for the new thread; after an interrupt of that wait, the caller does not know whether it runs. ``Condition.wait`` may return without its lock, which ``with`` then releases in vain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ANNOUNCED: Final[Any] = object()
 _LOOK: Final = 0.5
 """Seconds after which a waiting main thread looks whether a signal has come.
 
-One that arrives after the interpreter's last look and before the system's wait interrupts nothing, nor does one that another thread is given, and the handler runs in the main thread alone: without a look it would not run before the wait ends, if ever.
+Handlers run in the main thread alone. A signal that another thread is given, or that comes just before the system's wait, does not end the wait.
 """
 
 
@@ -30,7 +30,7 @@ _RLock: Final[Any] = type(threading.RLock())
 class _Mutex(_RLock):  # type: ignore[misc]
     """A re-entrant lock that an interrupt on the way into its ``with`` block does not leave held.
 
-    Until Python 3.13 ``with`` takes a lock and enters its block in one step. From 3.14 on taking it is a call, and the interpreter looks for signals when the call ends, before the block begins.
+    Until Python 3.13, ``with`` takes a lock and enters its block in one step. From 3.14 on, the interpreter looks for signals between the two.
     """
 
     def __enter__(self) -> Any:
@@ -48,9 +48,9 @@ Mutex: Final[Any] = _Mutex if sys.version_info >= (3, 14) else threading.RLock
 
 
 class Changes:
-    """Where threads and tasks wait for a change that another thread announces; what changed is guarded elsewhere.
+    """Where threads and tasks wait for a change that another thread announces.
 
-    Unlike `threading.Condition` it has no lock that an interrupted wait would have to take again, so a ``KeyboardInterrupt`` leaves it whole. Take a `ticket`, look whether the change has come, then `wait` with the ticket. A task does the same with a `future` and `wait_async`. Who gives up leaves nothing behind.
+    Take a `ticket`, look whether the change has come, then `wait` with the ticket. A task does the same with a `future` and `wait_async`. Unlike `threading.Condition` it has no lock that an interrupted wait would have to take again. A waiter that gives up leaves nothing behind.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ _limbo: Final[Any] = getattr(threading, "_active_limbo_lock", None) or threading
 
 
 class Background:
-    """A daemon thread that runs its target once: `start` may be called again, and whichever thread comes first runs it."""
+    """A daemon thread that runs its target once, however often it is started."""
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         self._target = target
@@ -127,7 +127,7 @@ class Background:
         self.started = False
 
     def start(self) -> None:
-        """Start it; again after an interrupted start."""
+        """Start it; does nothing if it has started."""
         if not self.started:
             try:
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()

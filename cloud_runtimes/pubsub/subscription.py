@@ -16,9 +16,9 @@ from .._core.handles import Handle
 from .._core.logs import repeated
 from .._core.threads import Background
 from ..errors import ClosedError, InvalidArgumentError
+from ..spi.dead_letters import cause_of
 from ..spi.pubsub import Settlement, SubscribeRequest
 from ._fetcher import Fetcher
-from ._letters import cause_of
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:

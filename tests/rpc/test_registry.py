@@ -15,7 +15,8 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema, secret_file
-from cloud_runtimes.components.sqlite.rpc import LEASE, process_name
+from cloud_runtimes.components.sqlite.processes import is_alive, process_name
+from cloud_runtimes.components.sqlite.rpc import LEASE
 from cloud_runtimes.components.sqlite.secret_file import SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
@@ -118,14 +119,14 @@ def test_a_registration_that_went_away_is_made_again(
 def test_processes_are_told_apart() -> None:
     mine = process_name(os.getpid())
     assert mine is not None
-    assert rpc._lives(mine)
+    assert is_alive(mine)
     pid, started, space = mine.split(":", 2)
-    assert not rpc._lives(f"{pid}:{int(started) + 1}:{space}")  # another one, with its number
+    assert not is_alive(f"{pid}:{int(started) + 1}:{space}")  # another one, with its number
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert not rpc._lives(f"{ended.pid}:1:{space}")
-    assert rpc._lives(f"{ended.pid}:1:pid:[1]")  # of another namespace nothing is known
-    assert rpc._lives(f"{ended.pid}::")
+    assert not is_alive(f"{ended.pid}:1:{space}")
+    assert is_alive(f"{ended.pid}:1:pid:[1]")  # of another namespace nothing is known
+    assert is_alive(f"{ended.pid}::")
 
 
 def _register(home: Path, address: str, instance: str = "i") -> None:

@@ -1,12 +1,11 @@
-"""A commit batch: how write tasks become one transaction, and what is known where one was interrupted."""
+"""Commit batches: how write tasks become one transaction, and what is known of an interrupted one."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Final
 
-from ..._core.sqlite_failures import explain
+from ..._core.sqlite_failures import explain, is_busy
 from ..._core.threads import Mutex
 from ...errors import CloudRuntimesError, InternalError
 from .log import insert_frames
@@ -15,7 +14,6 @@ from .write_task import WriteTask
 __all__ = ["Batches"]
 
 _IDLE, _STATEMENT, _TRANSACTION, _COMMIT, _DONE = range(5)
-_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Batches:
@@ -38,7 +36,7 @@ class Batches:
         self._gone = gone
         self.working = Mutex()
         self._synchronous: bool | None = None
-        # what an interrupted caller needs to know: whether its task was being written, and how far that was
+        # for an interrupted caller: whose task was being written, and how far that was
         self._writing: WriteTask | None = None
         self._stage = _IDLE
         self._changes = 0
@@ -56,7 +54,7 @@ class Batches:
 
     def _commit(self, tasks: list[WriteTask]) -> None:
         connection = self._connection
-        if connection.in_transaction:  # left by an interrupted call whose cleaning was interrupted too
+        if connection.in_transaction:  # left by an interrupted call whose rollback was interrupted too
             connection.execute("ROLLBACK")
         durable = any(task.durable for task in tasks)
         if durable is not self._synchronous:
@@ -82,7 +80,7 @@ class Batches:
                 connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._rollback()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+            if is_busy(error):
                 raise
             self.fail(tasks, error)
         except Exception as error:
@@ -90,7 +88,7 @@ class Batches:
             self.fail(tasks, error)
 
     def _refused(self, tasks: list[WriteTask]) -> bool:
-        """Refuse to write to files that nobody else would find."""
+        """Refuse tasks where the database's files are gone; tells whether it did."""
         error = self._gone()
         if error is None:
             return False
@@ -100,7 +98,7 @@ class Batches:
         return True
 
     def _step(self, connection: sqlite3.Connection, task: WriteTask, alone: bool) -> None:
-        """Run one task of several; its failure is its own, unless SQLite gave up the whole transaction."""
+        """Run one task. Of several, each fails alone, unless SQLite gave up the transaction."""
         task.error = None
         if task.rows is not None:
             insert_frames(connection, task.rows)
@@ -121,12 +119,12 @@ class Batches:
             connection.execute("RELEASE task")
 
     def _rollback(self) -> None:
-        """Undo an open transaction, if there is one."""
+        """Undo the open transaction, if there is one."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def _committed(self) -> bool:
-        """Tell whether the write of a task alone, wherever it was interrupted, is in the file."""
+        """Tell whether a write that was interrupted is in the file."""
         if self._connection.in_transaction:
             return False
         if self._stage == _STATEMENT:
@@ -134,7 +132,7 @@ class Batches:
         return self._stage in (_COMMIT, _DONE)
 
     def applied(self, task: WriteTask) -> bool:
-        """Tell whether an interrupted write of a task alone was committed; if not, undo it."""
+        """Tell whether the interrupted write of a single task was committed; else undo it."""
         applied = self._writing is task and self._committed()
         self._rollback()
         return applied

@@ -1,4 +1,4 @@
-"""Configuration on SQLite: one row per store, group, label and key; a deleted one stays for a while as a tombstone.
+"""Configuration on SQLite: one row per store, group, label and key. A deleted one stays for a while as a tombstone.
 
 Every change takes the next version of its store, so a subscriber asks for what is newer than what it has seen. Sweeping tombstones (`sweep.sweep_tombstones`) raises the store's ``swept``: who has seen less than that may have missed a delete, and gets all that there is instead.
 """
@@ -47,7 +47,7 @@ _SAVE: Final = (
     "INSERT INTO configuration (store, grp, label, key, version, deleted, tags, metadata, value) "
     "VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?) ON CONFLICT (store, grp, label, key) DO UPDATE SET "
     "version = excluded.version, deleted = NULL, tags = excluded.tags, metadata = excluded.metadata, value = excluded.value "
-    # what is saved as it is already is no change
+    # saving the same again is no change
     "WHERE deleted IS NOT NULL OR value <> excluded.value OR tags IS NOT excluded.tags OR metadata IS NOT excluded.metadata"
 )
 _DELETE: Final = (
@@ -214,7 +214,7 @@ class _Source(ConfigurationSource):
         if (head[0][0] if head else 0) == self._seen:
             return None
         rows = self._since(op, self._seen)
-        # tombstones it never saw are gone, or (an older copy of the file) versions went back
+        # tombstones that it never saw were swept, or versions went back (an older copy of the file)
         if not rows or rows[0][1] > self._seen or rows[0][0] < self._seen:
             return self.read_all(op)
         self._seen = rows[0][0]
@@ -233,7 +233,7 @@ class _Source(ConfigurationSource):
     def wait(self, timeout: float, /) -> None:
         if self._waiter is not None:
             self._waiter.wait(timeout)
-        else:  # something may have changed before it was there: look first
+        else:  # what changed before has notified nobody: look first
             self._waiter = self._engine.notifier.subscribe(channel(self._name))
 
     def wake(self) -> None:

@@ -195,7 +195,6 @@ class Readers:
         self._held.clear()
 
     def forget(self) -> None:
-        """After a fork, in the child: they are the parent's."""
+        """After a fork, in the child: never close what is the parent's."""
         for reader in (*self.idle, *self._held):
             keep_forever(reader)
-        self.__init__(self._path)  # type: ignore[misc]

@@ -18,7 +18,7 @@ DATABASE: Final = "cloud_runtimes.db"
 
 
 def prepare(path: str, write_lock: WriteLock) -> None:
-    """See that SQLite finds a database of ours with the log that is its own, or makes one; the caller holds the write lock.
+    """Ensure that SQLite opens a database with its own log, or makes one. The caller holds the write lock.
 
     Raises:
         InternalError: the database has lost what it held.
@@ -33,7 +33,7 @@ def prepare(path: str, write_lock: WriteLock) -> None:
             return
     else:
         return
-    # what is left is another file's log: SQLite would write it into this one
+    # the log that is left is of another file: SQLite would write it into this one
     try:
         os.replace(f"{path}-wal", f"{path}-wal.left")
         logger().warning("%s was replaced and its last log left behind: that is %s-wal.left now", path, path)
@@ -46,12 +46,12 @@ def prepare(path: str, write_lock: WriteLock) -> None:
 
 
 def check_emptied(path: str) -> None:
-    """Refuse a database that is empty now and was not before. SQLite would take it as new, and delete its log.
+    """Refuse a database that was emptied. SQLite would take it as new, and delete its log.
 
     Raises:
         InternalError: it has lost what it held.
     """
-    # this file is empty until the database has been made
+    # the file ``gate`` is empty until the database has been made
     if os.stat(path).st_size == 0 and os.path.exists(f"{path}-gate") and os.stat(f"{path}-gate").st_size > 0:
         raise InternalError(
             f"{path} has 0 bytes, but held a database before: restore it from a copy, or delete it to start anew",

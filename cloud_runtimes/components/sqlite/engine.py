@@ -17,7 +17,7 @@ from ..._core.clocks import Clocks
 from ..._core.home import is_memory
 from ..._core.logs import logger
 from ..._core.os_errors import explain_os_error
-from ..._core.sqlite_failures import explain
+from ..._core.sqlite_failures import explain, is_busy
 from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
@@ -36,9 +36,7 @@ T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 _REST: Final = 1.0
-"""Seconds that a fork waits for calls under way."""
-_LEAVING: Final = 1.0
-"""Seconds to close a database whose files are gone."""
+"""Seconds that a fork waits for calls under way, as does the close of a database whose files are gone."""
 _LOOK_EVERY: Final = 0.005
 """Seconds for which readers believe that the files are in their places."""
 _engines: dict[str, Engine] = {}
@@ -49,15 +47,9 @@ def acquire(path: str, clocks: Clocks) -> Engine:
     """Return the process's engine for a database, made without I/O; each call needs one `Engine.release`."""
     key = path if is_memory(path) else os.path.realpath(path)
     with _engines_lock:
-        engine = _engines.get(key)
-        if engine is None:
-            engine = _engines[key] = Engine(key, clocks)
+        engine = _engines[key] = _engines.get(key) or Engine(key, clocks)
         engine.users += 1
         return engine
-
-
-class _Gone(Exception):
-    """The database's files are not in their places any more."""
 
 
 class Engine:
@@ -82,13 +74,12 @@ class Engine:
         self.sweepers: list[Callable[[], bool]] = []
         self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", self._changed)
         self._readers = Readers(path)
-        self._lock = self._readers.lock
+        self._idle, self._lock = self._readers.idle, self._readers.lock
         self._group_commit: GroupCommit | None = None
         self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
-        self._immutable = False
         self._watch: Watch | None = None
         self._look_at = 0.0
-        self._is_open = self._closed = False
+        self._is_open = self._closed = self._immutable = False
         self._resting: list[Any] = []
         fork.register(self)
 
@@ -108,8 +99,7 @@ class Engine:
             )
         left = None if op is None else op.remaining()
         try:
-            if not self._lock.acquire(timeout=-1 if left is None else left):
-                assert op is not None
+            if not self._lock.acquire(timeout=-1 if left is None else left) and op is not None:
                 raise op.timed_out(f"another thread to open {self.path}")
             if self._is_open:
                 return
@@ -121,9 +111,9 @@ class Engine:
                 self._open_file(op)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
-        except CloudRuntimesError:
-            raise
         except OSError as error:
+            if isinstance(error, CloudRuntimesError):
+                raise
             raise explain_os_error(error, Path(self.path)) from error
         finally:
             if self._lock._is_owned():
@@ -166,7 +156,7 @@ class Engine:
         except BaseException:
             reader.close()
             raise
-        self._readers.idle.append(reader)
+        self._idle.append(reader)
         self._set_open(None, self._write_lock, watch)
 
     def _can_be_written(self) -> bool:
@@ -196,12 +186,17 @@ class Engine:
             self.users -= 1
             if self.users > 0:
                 return
+            self._forget()
         self._close(timeout)
 
-    def _close(self, timeout: float | None) -> None:
+    def _forget(self) -> None:
+        """Let the next `acquire` make another engine."""
         with _engines_lock:
             if _engines.get(self.path) is self:
                 del _engines[self.path]
+
+    def _close(self, timeout: float | None) -> None:
+        self._forget()
         with self._lock:
             first, self._closed, self._is_open = not self._closed, True, False
             group_commit = self._group_commit
@@ -214,18 +209,10 @@ class Engine:
             if self._group_commit is not group_commit:
                 return  # another thread has closed it meanwhile
             self._group_commit = None
-            readers = self._readers.take_all()
             if group_commit is not None:
-                watch = self._watch
-                # where the files went away, what the log holds is saved
-                group_commit.close_connections(
-                    readers, timeout, lambda: self.gone is not None and watch is not None and watch.log_is_ours()
-                )
-                if watch is not None:
-                    watch.closed()
-            else:
-                for connection in readers:
-                    connection.close()
+                group_commit.close_connections(self._readers.take_all(), timeout, self._watch)
+            for reader in self._readers.take_all():
+                reader.close()
             self._write_lock = NoWriteLock()
         self.notifier.close()
 
@@ -270,9 +257,8 @@ class Engine:
     def before_fork(self) -> None:
         """Bring SQLite to rest: a child inherits its mutexes, and one that a thread holds is locked there for ever."""
         locks: list[Any] = [self._lock]
-        if self._group_commit is not None:
-            locks += [self._group_commit.mutex] if self.memory else []
-            locks.append(self._group_commit.working)
+        if (commits := self._group_commit) is not None:
+            locks += [commits.mutex, commits.working] if self.memory else [commits.working]
         end = monotonic() + _REST
         # whoever forks in the middle of a call of ours (a signal handler) would wait for itself: not for long
         self._resting = [lock for lock in locks if lock.acquire(timeout=max(0.0, end - monotonic()))]
@@ -292,7 +278,8 @@ class Engine:
         if self._group_commit is not None:
             keep_forever(self._group_commit.connection)
         self._readers.forget()
-        self._lock = self._readers.lock
+        self._readers = Readers(self.path)
+        self._idle, self._lock = self._readers.idle, self._readers.lock
         self._write_lock = NoWriteLock()
         self._group_commit = None
         self._resting = []
@@ -309,12 +296,13 @@ class Engine:
         while True:
             try:
                 return self._query(op, sql, parameters)
-            except _Gone:
-                self._close(_LEAVING)
-                raise self._over() from None
+            except UnavailableError:
+                if self.gone is not None:
+                    self._close(_REST)
+                raise
             except sqlite3.Error as error:
                 # a WAL reader waits for nobody but recovery after a crash
-                if not _is_busy(error) or (op is not None and op.remaining() == 0.0):
+                if not is_busy(error) or (op is not None and op.remaining() == 0.0):
                     raise self._look() or explain(error, self.path) from error
             sleep(0.002)
 
@@ -323,10 +311,11 @@ class Engine:
         if self._is_open and self._readers.is_at_once():
             try:
                 return self._query(op, sql, parameters)
-            except _Gone:
-                pass  # closing it may wait
+            except UnavailableError:
+                if self.gone is None:
+                    raise  # else it is to be closed, which may wait
             except sqlite3.Error as error:
-                if not _is_busy(error):
+                if not is_busy(error):
                     raise self._look() or explain(error, self.path) from error
         import asyncio
 
@@ -338,14 +327,13 @@ class Engine:
             with group_commit.mutex:
                 return group_commit.connection.execute(sql, parameters).fetchall()
         if monotonic() >= self._look_at:
-            if self._look() is not None:
-                raise _Gone
+            if (error := self._look()) is not None:
+                raise error
             self._look_at = monotonic() + _LOOK_EVERY
             if self._immutable and self._can_be_written():
                 self._reopen(op)  # others may write it now, which those readers would not see
-        idle = self._readers.idle
         try:
-            reader = idle.pop()
+            reader = self._idle.pop()
         except IndexError:
             self.open(op)
             reader = self._readers.another(read_only=self.read_only, immutable=self._immutable)
@@ -355,12 +343,11 @@ class Engine:
             if self._closed or reader.immutable is not self._immutable:
                 reader.close()
             else:
-                idle.append(reader)
+                self._idle.append(reader)
 
     # -- writing ----------------------------------------------------------
 
     def _opened(self, op: Operation | None = None) -> GroupCommit:
-        """Return the write side, opened now."""
         self.open(op)
         if self._group_commit is None and self._can_be_written():
             self._reopen(op)
@@ -376,7 +363,7 @@ class Engine:
             return (self._group_commit or self._opened(op)).run(task, op)
         except UnavailableError:
             if self.gone is not None:
-                self._close(_LEAVING)
+                self._close(_REST)
             raise
 
     async def run_async(self, task: WriteTask, op: Operation) -> Any:
@@ -392,7 +379,7 @@ class Engine:
             if self.gone is not None:
                 import asyncio
 
-                await asyncio.to_thread(self._close, _LEAVING)
+                await asyncio.to_thread(self._close, _REST)
             raise
 
     def submit(self, task: WriteTask) -> None:
@@ -412,7 +399,3 @@ class Engine:
         self._readers.trim()
         group_commit = self._group_commit
         return group_commit is None or self._look() is not None or group_commit.others_wrote()
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

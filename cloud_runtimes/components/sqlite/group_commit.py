@@ -1,6 +1,6 @@
 """Group commit: writes that wait share a commit batch, which is one transaction and one fsync.
 
-A caller that finds nobody writing and nobody waiting writes its own task on its own thread. Everything else goes to the writer thread, which takes all that waits as one commit batch: so an interrupt in a caller's thread concerns that caller's task alone. A task that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
+A caller that finds nobody writing and nobody waiting writes its own task on its own thread. Everything else goes to the writer thread, which takes all waiting tasks as one commit batch. So an interrupt in a caller concerns its own task alone. A task that has not begun can be withdrawn, so a caller that gives up knows whether its write may happen.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
 from .batches import Batches
 from .connections import keep_forever
+from .watch import Watch
 from .write_lock import NoWriteLock, WriteLock
 from .write_task import WriteTask
 
@@ -63,7 +64,7 @@ class GroupCommit:
         self._version: int | None = None
         self._batches = Batches(connection, path, gone)
         self.working = self._batches.working
-        # the writer thread has tasks in hand: callers queue behind it, or one thread would take every batch
+        # the writer thread has tasks in hand: callers queue behind it, or one of them would starve the others
         self._busy = False
         keep_freed(MAX_BYTES)
 
@@ -86,17 +87,17 @@ class GroupCommit:
                 self._wait(task, op)
             elif task.channels:
                 self._notify(task.channels)
-            self._thread.start()  # who writes also sweeps
+            self._thread.start()  # it sweeps
         except BaseException as error:
             self._heal(task, error)
             raise
-        task.rows = None  # the last task stays in hand until the next one, its frames need not
+        task.rows = None  # the last task is referred to until the next one; free its frames now
         if task.error is not None:
             raise task.error
         return task.result
 
     def _write_alone(self, task: WriteTask) -> bool:
-        """Write a task on its caller's thread, if nobody writes or waits; tells whether it was done."""
+        """Write a task on its caller's thread if nobody writes or waits; tells whether it did."""
         if self._busy or not self.mutex.acquire(blocking=False):
             return False
         done = False
@@ -105,14 +106,14 @@ class GroupCommit:
             try:
                 self._batches.commit([task])
                 done = True
-            except sqlite3.OperationalError:  # a stranger has the database locked
+            except sqlite3.OperationalError:  # another program has the database locked
                 task.give_back()
             self._write_lock.release()
         self.mutex.release()
         return done
 
     def is_inside(self) -> bool:
-        """Tell whether the thread is in a write already: this is a signal handler or a ``__del__``."""
+        """Tell whether this thread is in a write already, as in a signal handler or a ``__del__``."""
         return bool(self.mutex._is_owned())
 
     def _wait(self, task: WriteTask, op: Operation) -> None:
@@ -139,7 +140,7 @@ class GroupCommit:
     def others_wrote(self) -> bool:
         """Tell whether another process has written since the last time. A connection's data version counts only what others commit (sqlite.org/pragma.html)."""
         if not self.mutex.acquire(timeout=0.05):
-            return False  # asked again soon; writers here notify by themselves
+            return False  # the poller asks again soon; writers of this process notify
         try:
             with self.working:
                 if self._closed:
@@ -153,7 +154,7 @@ class GroupCommit:
         return bool(version != before)
 
     def submit(self, task: WriteTask) -> None:
-        """Hand a task to the writer thread and do not wait; its error is logged."""
+        """Hand a task to the writer thread without waiting; its error is logged."""
         if self._closed:
             raise self._gone() or ClosedError(f"{self._path} is closed")
         self._tasks.put(task)
@@ -162,7 +163,7 @@ class GroupCommit:
             self._drain()
 
     def _heal(self, task: WriteTask, error: BaseException) -> None:
-        """Leave nothing locked behind an interrupted call, and tell whether its write may have happened."""
+        """Unlock after an interrupted call, and say on its error whether the write may have happened."""
         if self.is_inside():
             if not self._batches.applied(task):
                 task.give_back()
@@ -174,7 +175,7 @@ class GroupCommit:
     # -- commit batches ---------------------------------------------------
 
     def _gather(self, first: WriteTask) -> list[WriteTask]:
-        """Take a task and what waits behind it, up to the limits of a commit batch."""
+        """Take a task and those behind it, up to the limits of a commit batch."""
         tasks: list[WriteTask] = []
         size = 0
         task: WriteTask | None = first
@@ -193,7 +194,7 @@ class GroupCommit:
                 return tasks
 
     def _finish(self, tasks: list[WriteTask]) -> None:
-        """Tell the callers; the futures of one loop in one hop."""
+        """Hand outcomes to the callers; all futures of a loop in one call to it."""
         by_loop: dict[Any, list[WriteTask]] = {}
         channels: set[str] = set()
         for task in tasks:
@@ -220,7 +221,7 @@ class GroupCommit:
     def _write(self) -> None:
         next_sweep = monotonic() + 1.0
         while True:
-            if monotonic() >= next_sweep:  # however much waits: under a load that never ends too
+            if monotonic() >= next_sweep:  # under a load that never ends too
                 next_sweep = monotonic() + self._swept()
             try:
                 task = self._tasks.get(timeout=max(0.0, next_sweep - monotonic()))
@@ -256,7 +257,7 @@ class GroupCommit:
                 self._finish(tasks)
                 return
             except sqlite3.OperationalError as error:
-                # a stranger without manners holds the database: ask again, and let callers withdraw meanwhile
+                # another program holds the database: ask again, and let callers withdraw meanwhile
                 if self._closed:
                     self._batches.fail(tasks, error)
                     self._finish(tasks)
@@ -268,7 +269,7 @@ class GroupCommit:
                 tasks = [each for each in tasks if each.take()]
 
     def close(self, timeout: float | None) -> None:
-        """End the writer thread; what waits is still written, what comes later is refused."""
+        """End the writer thread. Waiting tasks are still written, later ones refused."""
         self._closed = True
         self._tasks.put(None)
         if self.is_inside():
@@ -278,9 +279,9 @@ class GroupCommit:
         self._drain()
 
     def close_connections(
-        self, readers: Sequence[sqlite3.Connection], timeout: float | None, checkpoint: Callable[[], bool]
+        self, readers: Sequence[sqlite3.Connection], timeout: float | None, watch: Watch | None
     ) -> None:
-        """Close all, under the write lock: the last one to close checkpoints and deletes the log, never beside another writer."""
+        """Close all connections under the write lock, since the last one to close checkpoints and deletes the log."""
         end = None if timeout is None else monotonic() + timeout
         connections = (*readers, self.connection)
         if self.is_inside() or not self.mutex.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
@@ -290,11 +291,12 @@ class GroupCommit:
             for connection in connections:
                 keep_forever(connection)
             return
-        # whoever holds the write lock so long has the file open, so that nothing of ours is the last
+        # another holder of the write lock has the file open, so that ours is not the last to close it
         while not (entered := self._write_lock.try_acquire()) and (end is None or monotonic() < end):
             sleep(0.005)
         try:
-            if entered and checkpoint():
+            # where the files went away, what the log holds is saved
+            if entered and watch is not None and self._gone() is not None and watch.log_is_ours():
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             for connection in connections:
                 connection.close()
@@ -303,9 +305,11 @@ class GroupCommit:
                 self._write_lock.release()
             self._write_lock.close()
             self.mutex.release()
+        if watch is not None:
+            watch.closed()
 
     def _drain(self) -> None:
-        """Refuse what was not begun when it was closed."""
+        """Refuse tasks that had not begun at the close."""
         while True:
             try:
                 task = self._tasks.get_nowait()

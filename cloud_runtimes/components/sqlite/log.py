@@ -1,4 +1,4 @@
-"""The SQL of the log: topics, frames, cursors, claims. What it means is in ``docs/architecture.md``, "The log".
+"""The SQL of the log: topics, frames, cursors, claims. ``docs/architecture.md``, "The log", explains it.
 
 Functions that take a connection run inside a commit batch; they change nothing outside the database.
 """
@@ -113,7 +113,7 @@ def join_group(connection: sqlite3.Connection, topic: int, name: str, latest: bo
 
 
 def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, now: int) -> tuple[int, int]:
-    """Tell whether there are delayed frames for `move_delayed` and claims for `take_over`: mostly there are none, and one question costs less than two."""
+    """Tell whether there are delayed frames for `move_delayed` and claims for `take_over`, by one query."""
     found: tuple[int, int] = connection.execute(_DUE, (topic, wall_ms, group, now)).fetchone()
     return found
 
@@ -121,7 +121,7 @@ def due(connection: sqlite3.Connection, topic: int, wall_ms: int, group: int, no
 def take_over(
     connection: sqlite3.Connection, group: int, member: str, boot: str, now: int, deadline: int, want: int
 ) -> list[Claimed]:
-    """Take claims whose deadline has passed: dead members' and retries that are due. At most ``want`` unsettled events."""
+    """Take claims whose deadline has passed: those of dead members, and due retries. At most ``want`` unsettled events."""
     taken: list[Claimed] = []
     while want > 0:
         rows = connection.execute(OVERDUE, (group, now, _BATCH)).fetchall()
@@ -207,14 +207,14 @@ def settle_claim(connection: sqlite3.Connection, claim: int, member: str, settle
 
 
 def park(connection: sqlite3.Connection, group: int, boot: str, events: Iterable[tuple[int, int, int, int]]) -> None:
-    """Have single events come again: (frame, position, deadline, deliveries so far)."""
+    """Store events to be delivered again: (frame, position, deadline, deliveries so far)."""
     connection.executemany(
         _CLAIM, [(group, frame, place, 1, "", boot, deadline, count, None) for frame, place, deadline, count in events]
     )
 
 
 def hand_back(connection: sqlite3.Connection, claim: Claimed, member: str) -> None:
-    """Give up a claim: anyone may take the rest at once, in its old place, and it does not count as a delivery."""
+    """Give up a claim: any member may take the rest at once, and it does not count as a delivery."""
     first = claim.open()[0]
     _, settled = _cut(claim.settled, first, claim.length)
     connection.execute(

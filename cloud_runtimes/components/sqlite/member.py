@@ -14,11 +14,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
-from ...errors import CloudRuntimesError
-from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
+from .dead_letters import DeadLetter, DeadLetters
 from .log import Claimed
 from .write_task import WriteTask
 
@@ -34,7 +33,6 @@ _FRAMES_KEPT: Final = 8
 _SEEN_EVERY: Final = 60.0
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
-_PAST_KEPT: Final = 4096
 _numbers = counter()
 
 # one look, without writing: is there anything to take, and if not, when will there be
@@ -54,26 +52,6 @@ class _Held(kernel.Marks):
         super().__init__(claim.length, claim.settled)
         self.claim = claim
         self.at = at
-
-
-class _Past(NamedTuple):
-    """What this member remembers of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
-
-    first: int | None
-    last: int | None
-    error: str | None
-
-
-_NO_PAST: Final = _Past(None, None, None)
-
-
-class _DeadLetter(NamedTuple):
-    """An event for the dead-letter topic: where it is, why it goes there, and how often the group got it."""
-
-    frame: int
-    place: int
-    cause: Cause
-    deliveries: int
 
 
 class _Pending(NamedTuple):
@@ -108,8 +86,7 @@ class Member(EventSource):
         self._claimed: list[Claimed] = []
         self._unwritten: list[Settled] = []
         self._expired = 0
-        # of events that were retried, by frame and place; only where there is a dead-letter topic to tell
-        self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
+        self._dead_letters = DeadLetters(self._pubsub, self._request, self._clocks)
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
         self._renewed = 0
@@ -275,56 +252,10 @@ class Member(EventSource):
         if claim.deliveries <= self._max_deliveries:
             return False
         cause, count = Cause("deliveries"), claim.deliveries - 1
-        events = [_DeadLetter(claim.frame, claim.start + place, cause, count) for place in claim.open()]
-        self._dead_letter(connection, events, task)
+        events = [DeadLetter(claim.frame, claim.start + place, cause, count) for place in claim.open()]
+        self._dead_letters.store(connection, events, task)
         log.settle_claim(connection, claim.id, self._name, None)
         return True
-
-    def _dead_letter(self, connection: sqlite3.Connection, events: Sequence[_DeadLetter], task: WriteTask) -> None:
-        """Move events to the dead-letter topic, or count them as dropped."""
-        target = self._request.dead_letter_topic
-        if target is None:
-            log.count(connection, f"dropped:{self._label}", len(events))
-            return
-        topic = log.find_topic(connection, self._pubsub, target)
-        wall = self._clocks.wall_ms()
-        by_frame: dict[int, list[_DeadLetter]] = {}
-        for event in events:
-            by_frame.setdefault(event.frame, []).append(event)
-        for number, body in log.bodies(connection, list(by_frame)).items():
-            frame = kernel.Frame(body)
-            records = [self._record(frame, event) for event in by_frame[number]]
-            built = kernel.build_frame(frame.source, frame.type, frame.topic, records)
-            log.append(connection, topic, len(records), built, wall)
-        log.count(connection, f"dead_lettered:{self._label}", len(events))
-        task.channels += (log.topic_channel(topic),)
-
-    def _record(self, frame: kernel.Frame, event: _DeadLetter) -> bytes:
-        past = self._past.get((event.frame, event.place), _NO_PAST)
-        cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
-        try:
-            return dead_letter(
-                frame[event.place],
-                cause,
-                topic=self._request.topic,
-                group=self._request.group,
-                count=event.deliveries,
-                first_us=past.first,
-                last_us=past.last,
-            )
-        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
-            return frame.record_bytes(event.place)
-
-    def _remember(self, record: kernel.ClaimedRecord, cause: Cause | None) -> None:
-        """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
-        held: _Held = record.marks
-        place = held.claim.frame, held.claim.start + record.place
-        past = self._past.pop(place, _NO_PAST)
-        first = held.at if held.claim.deliveries == 1 else past.first
-        error = past.error if cause is None else cause.error
-        self._past[place] = _Past(first, held.at, error)
-        if len(self._past) > _PAST_KEPT:
-            self._past.popitem(last=False)
 
     # -- settlements ------------------------------------------------------
 
@@ -336,7 +267,7 @@ class Member(EventSource):
                 self._unwritten += [Settled(token, settlement, delay, cause) for token in marked]
                 if self._request.dead_letter_topic and settlement is not Settlement.RELEASE:
                     for record in marked:
-                        self._remember(record, cause)
+                        self._dead_letters.remember(record, cause)
 
     def _pending(self) -> _Pending:
         """Gather what is to be written, so that the write reads nothing that may change meanwhile."""
@@ -349,7 +280,7 @@ class Member(EventSource):
         if pending.expired:
             log.count(connection, f"expired:{self._label}", pending.expired)
         again: list[tuple[int, int, int, int]] = []
-        dead: list[_DeadLetter] = []
+        dead: list[DeadLetter] = []
         for record, settlement, delay, cause in pending.settled:
             claim: Claimed = record.marks.claim
             if claim.id in lost:
@@ -357,18 +288,18 @@ class Member(EventSource):
             event = (claim.frame, claim.start + record.place)
             exhausted = self._max_deliveries is not None and claim.deliveries >= self._max_deliveries
             if settlement is Settlement.DROP:
-                dead.append(_DeadLetter(*event, cause or Cause("dropped"), claim.deliveries))
+                dead.append(DeadLetter(*event, cause or Cause("dropped"), claim.deliveries))
             elif settlement is Settlement.RELEASE:
                 again.append((*event, 0, claim.deliveries))
             elif exhausted:
-                dead.append(_DeadLetter(*event, cause or Cause("deliveries"), claim.deliveries))
+                dead.append(DeadLetter(*event, cause or Cause("deliveries"), claim.deliveries))
             else:
                 seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
                 again.append((*event, now + int(seconds * 1000), claim.deliveries))
         if again:
             log.park(connection, self._group, self._boot, again)
         if dead:
-            self._dead_letter(connection, dead, task)
+            self._dead_letters.store(connection, dead, task)
         return lost
 
     # -- delivering -------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pub/sub on SQLite: the publishing side of the log, and how a member joins."""
+"""Pub/sub on SQLite: publishing to the log, and joining a group."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SqlitePubSub(PubSubDriver):
         self.max_event_bytes = context.settings.max_value_bytes
         self.larger_events = "raise max_value_bytes, or send a reference to it instead"
         self._topics: dict[str, int] = {}
-        # an upper bound of the log's size, and the frame up to which it counts
+        # an upper bound of the log's size, and the last frame that it counts
         self._size, self._size_to = 0, 0
 
     # -- publishing -------------------------------------------------------

@@ -1,6 +1,6 @@
-"""RPC by the embedded store: processes with one home find each other, and no setting is needed.
+"""RPC by the embedded store: processes with one home find each other, without settings.
 
-A server is a row of ``services``, a lease that its process renews: (boot id, CLOCK_BOOTTIME), and process id with start time, so that what has died is not called. A file beside the database holds the secret by which they know each other.
+A server is a row of ``services``: a lease that its process renews (boot id, CLOCK_BOOTTIME), with the process's name, so that a dead one is not called. A file beside the database holds the secret by which they know each other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import sqlite3
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..._core import fork
 from ..._core.logs import repeated
@@ -21,6 +21,7 @@ from ...rpc.peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .processes import is_alive, process_name
 from .secret_file import SECRET, home_secret, known, restore_secret
 from .write_task import WriteTask
 
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from .context import SqliteContext
     from .engine import Engine
 
-__all__ = ["LEASE", "SqliteRpc", "process_name"]
+__all__ = ["LEASE", "SqliteRpc"]
 
 LEASE: Final = 15.0
-"""Seconds that a registration lives without a renewal; it is renewed three times as often."""
+"""Seconds that a registration lasts without a renewal. Servers renew three times as often."""
 _FRESH: Final = 1.0
-"""Seconds for which what the registry said is believed."""
+"""Seconds for which an answer of the registry is used."""
 
 _RENEW: Final = Method("rpc", "announce", repeatable=False)
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
@@ -43,30 +44,8 @@ _ENTER: Final = (
 )
 
 
-def process_name(pid: int) -> str | None:
-    """Return what tells a process from all others of this machine, ``None`` where it is gone: its id, start time (proc(5), field 22) and namespace of ids."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        # the second field, in brackets, may hold anything
-        started = stat.rpartition(b")")[2].split()[19].decode()
-        return f"{pid}:{started}:{os.readlink('/proc/self/ns/pid')}"
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    except (OSError, IndexError):  # no /proc: the lease alone has to tell
-        return f"{pid}::"
-
-
-def _lives(process: str) -> bool:
-    """Tell whether a registered process may still run; of another namespace nothing is known but its lease."""
-    pid, _, rest = process.partition(":")
-    mine = process_name(os.getpid()) or "::"
-    if not pid.isdigit() or rest.startswith(":") or rest.rpartition(":")[2] != mine.rpartition(":")[2]:
-        return True
-    return process_name(int(pid)) == process
-
-
 class SqliteRpc(RpcDriver):
-    """The way to one service, by the registry of one store."""
+    """One service, found by the registry of one store."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
@@ -113,12 +92,12 @@ class SqliteRpc(RpcDriver):
                 self._failed(error, fresh)
 
     def _failed(self, error: UnauthenticatedError | UnavailableError, fresh: bool) -> None:
-        """Return where nothing was sent and the registry may know better by now; else raise."""
+        """Return where nothing was sent and the registry may have another answer by now; else raise."""
         self._known_until = 0.0
         if not fresh and not error.maybe_applied:
             return
         if isinstance(error, UnauthenticatedError):
-            # another process has taken over a port that is registered: for the caller the service is not there
+            # another process has taken over a registered port: the service is not there
             raise self._absent("its port belongs to another process now") from error
         raise error
 
@@ -131,7 +110,7 @@ class SqliteRpc(RpcDriver):
         return _FIND, (self._name, clocks.boot_id(), clocks.boot_ms())
 
     def _found(self, rows: list[Any]) -> None:
-        living = [row for row in rows if _lives(row[2])]
+        living = [row for row in rows if is_alive(row[2])]
         if not living:
             raise self._absent(f"no process has registered it in {self._engine.path}")
         secret = home_secret(self._folder)
@@ -161,67 +140,46 @@ class SqliteRpc(RpcDriver):
         self._engine.open(op)
         return Guard((home_secret(self._folder),))
 
-    async def guard_async(self, op: Operation, /) -> Guard:
-        import asyncio
-
-        return await asyncio.to_thread(self.guard, op)
-
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         if self._engine.memory:
             return Announcement()
-        return _Registration(self._context, op, instance, self._name, address)
+        registration = _Registration(self._context, instance, self._name, address)
+        registration.engine.run(registration.entering(tidy=True), op)
+        return registration.start()
 
     async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        import asyncio
-
-        made: list[Announcement] = []
-        abandoned = False
-
-        def announce() -> Announcement:
-            announcement = self.announce(op, instance, address)
-            made.append(announcement)
-            if abandoned:
-                withdraw()
-            return announcement
-
-        def withdraw() -> None:
-            try:
-                announcement = made.pop()
-            except IndexError:  # not there yet, or withdrawn by the other of the two
-                return
-            announcement.close(LEASE / 3)
-
+        if self._engine.memory:
+            return Announcement()
+        registration = _Registration(self._context, instance, self._name, address)
         try:
-            return await asyncio.to_thread(announce)
-        except asyncio.CancelledError:
-            # the thread goes on; what it registers would be renewed for ever
-            abandoned = True
-            Background(withdraw, "cloud-runtimes-rpc-lease").start()
+            await registration.engine.run_async(registration.entering(tidy=True), op)
+        except BaseException:
+            registration.engine.submit(registration.leaving())  # behind that write, which may go on
             raise
+        return registration.start()
 
 
 class _Registration(Announcement):
     """A row of the registry, renewed by a thread until it is closed."""
 
-    def __init__(self, context: SqliteContext, op: Operation, instance: str, app_id: str, address: str) -> None:
+    def __init__(self, context: SqliteContext, instance: str, app_id: str, address: str) -> None:
         self._context = context
-        self._engine: Engine = context.engine
+        self.engine: Engine = context.engine
         self._instance = instance
-        self._row = (
-            instance,
-            app_id,
-            address,
-            process_name(os.getpid()) or f"{os.getpid()}::",
-            context.clocks.boot_id(),
-        )
+        process = process_name(os.getpid()) or f"{os.getpid()}::"
+        self._row = (instance, app_id, address, process, context.clocks.boot_id())
         self._changes = Changes()
         self._closing = False
         self._generation = fork.generation()
-        self._renew(op, tidy=True)
         self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
-        self._thread.start()
 
-    def _renew(self, op: Operation, *, tidy: bool = False) -> None:
+    def start(self) -> Self:
+        """Renew from now on."""
+        self._thread.start()
+        return self
+
+    def entering(self, *, tidy: bool = False) -> WriteTask:
+        """Return the write that enters or renews the row."""
         row, clocks = self._row, self._context.clocks
 
         def body(connection: sqlite3.Connection) -> None:
@@ -230,12 +188,19 @@ class _Registration(Announcement):
                 connection.execute("DELETE FROM services WHERE boot <> ? OR deadline <= ?", (row[4], now))
             connection.execute(_ENTER, (*row, now + int(LEASE * 1000)))
 
-        # a registration is worth nothing after a power cut
+        return WriteTask(body, durable=False)  # a registration is worth nothing after a power cut
+
+    def leaving(self) -> WriteTask:
+        """Return the write that deletes the row."""
+        delete = "DELETE FROM services WHERE instance = ?"
+        return WriteTask(lambda connection: connection.execute(delete, (self._instance,)), durable=False)
+
+    def _renew(self, op: Operation) -> None:
         engine = self._context.engine
-        engine.run(WriteTask(body, durable=False), op)
-        if engine is not self._engine:  # the home was removed or emptied, and with it what callers know the service by
+        engine.run(self.entering(), op)
+        if engine is not self.engine:  # the home was removed or emptied, and the secret with it
             restore_secret(Path(engine.path).parent)
-            self._engine = engine
+            self.engine = engine
 
     def _run(self) -> None:
         while not self._closing:
@@ -255,9 +220,4 @@ class _Registration(Announcement):
         self._closing = True
         self._changes.announce()
         self._thread.join(timeout)
-        instance = self._instance
-
-        def body(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM services WHERE instance = ?", (instance,))
-
-        self._context.engine.run(WriteTask(body, durable=False), Operation(_RENEW, "rpc", timeout))
+        self._context.engine.run(self.leaving(), Operation(_RENEW, "rpc", timeout))

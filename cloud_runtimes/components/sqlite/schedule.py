@@ -170,6 +170,6 @@ class SqliteSchedule(ScheduleDriver):
 
 
 def _same_times(old: JobSpec, new: JobSpec) -> bool:
-    """Tell whether two definitions have the same occurrences, so that an overwrite, as at each start of an application, forgets none that is due."""
+    """Tell whether two definitions have the same occurrences. Then an overwrite, as at each start of an application, keeps those that are due."""
     open_ended = all(each.due_ms is None and each.expires_ms is None and each.repeats is None for each in (old, new))
     return open_ended and (old.schedule, old.timezone) == (new.schedule, new.timezone)

@@ -75,7 +75,7 @@ def stored(row: Any) -> StoredJob:
 
 
 def following(spec: JobSpec, count: int, after_ms: int) -> int | None:
-    """Return the occurrence after ``after_ms``, the ``count``-th; ``None``: there is none."""
+    """Return the next occurrence after ``after_ms`` of a job that had ``count``; ``None``: that was the last."""
     if spec.schedule is None or (spec.repeats is not None and count >= spec.repeats):
         return None
     found = occurrences(spec.schedule, spec.timezone).after(after_ms)

@@ -1,6 +1,6 @@
 """Claiming and settling runs in the embedded store.
 
-A run is a row of ``schedule_runs``, made in the transaction that moves its job to the next occurrence. It is open while it has a deadline: that of its holder's lease (boot id, CLOCK_BOOTTIME), or of its next try. Of a job's open runs only the oldest can be claimed, and no further occurrence while there is one. A lease is renewed by its holder; it ends with its deadline or with the holder's process.
+A run is a row of ``schedule_runs``, made in the transaction that moves its job to the next occurrence. It is open while it has a deadline: that of its holder's lease (boot id, CLOCK_BOOTTIME), or of its next try. Only the oldest open run of a job can be claimed, and no further occurrence while there is one. Its holder renews a lease, which ends with its deadline or with the holder's process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 from ...schedule.times import QUARTER_MS, Interval, occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
-from .rpc import _lives, process_name
+from .processes import is_alive, process_name
 from .schedule_rows import CHANNEL, COLUMNS, following, stored
 from .write_task import WriteTask
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["GRACE_MS", "LEASE_MS", "SqliteRuns", "run_id"]
 
 LEASE_MS: Final = 15_000
-"""How long a run is its holder's without a renewal; renewed three times as often."""
+"""How long a lease lasts without a renewal. Holders renew three times as often."""
 GRACE_MS: Final = 10_000
 """An occurrence that is later than this is missed, where ``misfire="skip"``."""
 _LISTED: Final = 100
-"""How many occurrences of one stretch that was skipped have a record each; those before them share one."""
+"""How many skipped occurrences in a row have a record each. Those before them share one."""
 _SCAN: Final = 5000
-"""Occurrences that one transaction goes through at most for one job."""
+"""Most occurrences of one job that one transaction goes through."""
 _STEP_MS: Final = 500
-"""By how much the wall clock must have gone back for that to be noticed."""
+"""Least step back of the wall clock that is noticed."""
 _DEAD_EVERY: Final = 1000
 _LOOK_EVERY: Final = 0.25
-"""Seconds after which a runner looks by itself; there is one for each application in a process."""
+"""Seconds after which a runner looks by itself."""
 _TIMEOUT: Final = 10.0
 _IDLE: Final = 0.05
 
@@ -128,14 +128,6 @@ class _Stretch(NamedTuple):
     number: int
 
 
-class _Claims(NamedTuple):
-    """What one exchange wrote."""
-
-    runs: list[DueRun]
-    renewed: list[_Token]
-    deadline: int
-
-
 class SqliteRuns(RunSource):
     """One member of an application's runners."""
 
@@ -187,7 +179,7 @@ class SqliteRuns(RunSource):
             return ()
         names["dead"] = json.dumps(dead)
 
-        def body(connection: sqlite3.Connection) -> _Claims:
+        def body(connection: sqlite3.Connection) -> tuple[list[DueRun], list[_Token], int]:
             if set_back:
                 self._set_back(connection)
             for outcome in outcomes:
@@ -195,24 +187,25 @@ class SqliteRuns(RunSource):
             lease = clocks.boot_ms() + LEASE_MS
             renewed = [each for each in renew if self._renewed(connection, each, lease)]
             runs = self._claim(connection, names, lease) if want else []
-            return _Claims(runs, renewed, lease)
+            return runs, renewed, lease
 
         given_back = any(not outcome.begun for outcome in outcomes)
         task = WriteTask(body, durable=False, channels=(CHANNEL,) if given_back else ())
-        claims: _Claims = engine.run(task, Operation(_EXCHANGE, "schedule", _TIMEOUT))
+        runs: list[DueRun]
+        runs, renewed, deadline = engine.run(task, Operation(_EXCHANGE, "schedule", _TIMEOUT))
         self._offset = offset
         for outcome in outcomes:
             self._held.pop(outcome.token, None)  # type: ignore[call-overload]
         for token in renew:
             self._held.pop(token, None)  # what could not be renewed is lost
-        for token in claims.renewed:
-            self._held[token] = claims.deadline
-        for run in claims.runs:
-            self._held[run.token] = claims.deadline  # type: ignore[index]
+        for token in renewed:
+            self._held[token] = deadline
+        for run in runs:
+            self._held[run.token] = deadline  # type: ignore[index]
         if renew or not self._renew_at:
-            self._renew_at = claims.deadline - LEASE_MS + LEASE_MS // 3
-        self._next = 0.0 if len(claims.runs) == want and want else _IDLE
-        return claims.runs
+            self._renew_at = deadline - LEASE_MS + LEASE_MS // 3
+        self._next = 0.0 if len(runs) == want and want else _IDLE
+        return runs
 
     def _names(self, want: int) -> dict[str, Any]:
         clocks = self._engine.clocks
@@ -226,12 +219,12 @@ class SqliteRuns(RunSource):
         }
 
     def _find_dead(self, boot: int) -> list[str]:
-        """Name the processes that hold runs and are gone, asked for once a second."""
+        """Return the processes that hold runs and are gone; looks once a second."""
         if boot < self._dead_at:
             return []
         self._dead_at = boot + _DEAD_EVERY
         rows = self._engine.query(None, _HOLDERS, (self._app, self._engine.clocks.boot_id()))
-        return [process for (process,) in rows if process != self._process and not _lives(process)]
+        return [process for (process,) in rows if process != self._process and not is_alive(process)]
 
     def _is_due(self, names: dict[str, Any], wall: int, boot: int) -> bool:
         occurrence, deadline = self._engine.query(None, _PEEK, names)[0]
@@ -246,7 +239,7 @@ class SqliteRuns(RunSource):
     # -- inside the transaction -------------------------------------------
 
     def _set_back(self, connection: sqlite3.Connection) -> None:
-        """See that no job waits for a time that the wall clock, which was set back, reaches far too late."""
+        """After a step back of the wall clock, move jobs to their next occurrence by the new time."""
         wall = self._engine.clocks.wall_ms()
         for row in connection.execute(_LATER, (self._app, wall)).fetchall():
             job = stored(row[1:])
@@ -301,7 +294,7 @@ class SqliteRuns(RunSource):
     def _advance(
         self, connection: sqlite3.Connection, id: int, job: StoredJob, names: dict[str, Any]
     ) -> tuple[int | None, JobSpec]:
-        """Move a job on to its next occurrence; returns the one that is to be run, if any."""
+        """Move a job on to its next occurrence; returns the one to run, if any."""
         spec, wall = job.spec, names["wall"]
         assert job.occurrences is not None
         stretch, due, whole = _due(job, wall)
@@ -326,7 +319,7 @@ class SqliteRuns(RunSource):
         fires: Sequence[int],
         names: dict[str, Any],
     ) -> None:
-        """Record what is not run: the last ones one by one, a long stretch before them as one."""
+        """Record skipped occurrences: the last ones one by one, those before them as one."""
         listed = fires[-_LISTED:]
         if more := fires[: len(fires) - len(listed)]:
             counted = stretch or _Stretch(more[0], more[0], 0)
@@ -373,7 +366,7 @@ class SqliteRuns(RunSource):
 
 
 def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], bool]:
-    """Return a job's occurrences that are due, one or more, and whether these are all; with ``misfire="all"`` only the first. Of very many the earlier ones are counted only."""
+    """Return a job's due occurrences, one or more, and whether these are all. With ``misfire="all"`` it is the first alone. Of very many, the earlier ones are only counted."""
     spec, first = job.spec, job.next_ms
     assert first is not None
     assert job.occurrences is not None
@@ -396,7 +389,7 @@ def _due(job: StoredJob, wall: int) -> tuple[_Stretch | None, Sequence[int], boo
         return None, due, False
     count = len(due) + len(list(times.between(due[-1] + 1, begin))) + times.count(begin, until)
     latest = list(times.between(until, end))
-    if not latest:  # then those that have been gone through will do
+    if not latest:  # then those above will do
         return None, due, False
     back = until
     while not (last := list(times.between(back - QUARTER_MS, back))):

@@ -1,4 +1,4 @@
-"""The tables, their version, and the way forward from older ones.
+"""The tables, their version, and the migration of older ones.
 
 ``user_version`` counts the steps applied; a step is never edited once released. A file with more steps than are known here was written by a newer release and is refused untouched.
 """

@@ -1,4 +1,4 @@
-"""The secret of a home: what processes that may read the folder know, and nobody else."""
+"""The secret of a home, which processes that may read the folder share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["SECRET", "home_secret", "known", "restore_secret"]
 SECRET: Final = "rpc.secret"
 _SIZE: Final = 32
 known: dict[str, bytes] = {}
-"""Path → content, of those read by this process."""
+"""Path → content, as this process read it."""
 
 
 def home_secret(folder: Path) -> bytes:
-    """Return the secret of a home that exists; the first who asks makes it.
+    """Return the secret of an existing home; the first caller makes it.
 
     Raises:
         PermissionDeniedError: others could have read or written it, or this user cannot.
@@ -44,7 +44,7 @@ def home_secret(folder: Path) -> bytes:
 
 
 def restore_secret(folder: Path) -> None:
-    """Put the secret back that this process serves by, where the home was emptied and nobody has made another."""
+    """Write the secret that this process serves by again, where the home was emptied and nobody has made another."""
     path = folder / SECRET
     secret = known.get(str(path))
     if secret is not None and not path.exists():
@@ -76,7 +76,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _make(folder: Path, path: Path, secret: bytes) -> None:
-    """Make it whole, or not at all: written elsewhere, then linked to its name, which only one can have."""
+    """Make it in one step: written elsewhere, then linked to its name."""
     made = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -199,7 +199,7 @@ class SqliteState(StateDriver):
         if store is None:
             connection.execute("INSERT OR IGNORE INTO stores (name) VALUES (?)", (self._name,))
             store = connection.execute(_FIND, (self._name,)).fetchone()[0]
-            # remembered only by a later read: this transaction may yet be undone
+            # a later read remembers it, since this transaction may yet be undone
         now = self._engine.clocks.wall_ms()
         failed: dict[int, CloudRuntimesError] = {}
         for index, write in enumerate(writes):
@@ -264,7 +264,7 @@ def _chunks(store: int, keys: Sequence[str]) -> list[tuple[str, list[Any]]]:
 
 
 def _parse_etag(etag: str) -> int:
-    """Read an etag of ours; one of another store is no error but simply not current."""
+    """Return an etag as a number, that of another store as one that is never current."""
     try:
         value = int(etag, 16)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tidying of one component's tables, a little at a time, on the engine's writer thread.
+"""Sweeping of one component's tables, a little at a time, on the engine's writer thread.
 
 Expired state rows and locks go, rows of deleted configuration, old records of runs, and frames that no group needs any more and that are older than ``retention``.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TOMBSTONE_MS", "start", "sweep_frames", "sweep_tombstones"]
 
 TOMBSTONE_MS: Final = 3_600_000
-"""How long the row of deleted configuration stays at least: for that long subscribers read changes only."""
+"""How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""
 
 _BATCH: Final = 32
 
@@ -64,7 +64,7 @@ def start(context: SqliteContext) -> None:
 
 
 def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable: bool) -> bool:
-    """Drop a few frames that nobody needs; tells whether there may be more."""
+    """Delete a few frames that nobody needs; tells whether there may be more."""
     now = engine.clocks.wall_ms()
     limits = {"old": now - int(retention * 1000), "unseen": now - int(group_expiry * 1000)}
     if not engine.query(None, _OLD, limits):
@@ -80,7 +80,7 @@ def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable:
 
 
 def sweep_tombstones(engine: Engine, durable: bool) -> bool:
-    """Drop a few rows of deleted configuration that are old enough; tells whether there may be more."""
+    """Delete a few old rows of deleted configuration; tells whether there may be more."""
     old = engine.clocks.wall_ms() - TOMBSTONE_MS
     if not engine.query(None, _TOMBSTONES, (old,)):
         return False
@@ -98,7 +98,7 @@ def sweep_tombstones(engine: Engine, durable: bool) -> bool:
 
 
 def sweep_runs(engine: Engine, keep_for: float, keep: int) -> bool:
-    """Drop a few old records, and those of a job beyond its number; tells whether there may be more."""
+    """Delete a few old records of runs, and those beyond a job's number; tells whether there may be more."""
     old = engine.clocks.wall_ms() - int(keep_for * 1000)
     names = engine.query(None, _MANY_RUNS, (keep,))
     if not names and not engine.query(None, f"SELECT EXISTS ({_OLD_RUNS})", (old,))[0][0]:

@@ -15,14 +15,14 @@ __all__ = ["Watch"]
 
 _FILES: Final = ("", "-wal", "-shm", "-turn", "-gate")
 _GRAIN_NS: Final = 50_000_000
-"""A folder may change again without a new time stamp for so long."""
+"""Grain of a folder's time stamp, at most."""
 _AT_FDCWD, _INO_AND_CTIME = -100, 0x180
 # of struct statx (statx(2)): inode, seconds and nanoseconds of the last change, device
 _STATX: Final = Struct("=32xQ56xqI28xII")
 
 
 class Watch:
-    """The files that a database is made of, as they were when it was opened. Two processes that have different ones do not exclude each other.
+    """The files of a database as they were when it was opened. Processes with different ones do not exclude each other.
 
     One look at the folder is enough as long as nothing was made, renamed or removed in it. No file is opened here: closing a descriptor of the database would drop SQLite's locks (fcntl(2)).
     """
@@ -35,7 +35,7 @@ class Watch:
         self._unchanged: Any = None
 
     def look(self) -> str | None:
-        """Tell what happened to the files; ``None``: all are in their places, or that cannot be told."""
+        """Return what happened to the files; ``None``: nothing, as far as can be told."""
         stamp = self._stamp()
         if stamp is not None and stamp == self._unchanged:
             return None
@@ -53,7 +53,7 @@ class Watch:
         return None
 
     def log_is_ours(self) -> bool:
-        """Tell whether what the open log holds may still be written into the open database: unless others use that with a log of their own."""
+        """Tell whether the open log may still be written into the open database, which nobody uses with another log."""
         try:
             found = {suffix: _identity(self._path + suffix) for suffix in ("", "-wal", "-shm")}
         except OSError:
@@ -64,13 +64,13 @@ class Watch:
         return found["-wal"] is None and found["-shm"] in (None, known.get(self._path + "-shm"))
 
     def closed(self) -> None:
-        """Look for the database alone from now on: SQLite removes the others when the last one closes it."""
+        """Look for the database alone from now on, since SQLite removes the other files with the last close."""
         self._files = {self._path: self._files[self._path]}
         self._unchanged = None
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from all others; ``None`` where there is none."""
+    """Return a file's device and inode; ``None`` where there is no file."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -79,7 +79,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _stamper(folder: str) -> Callable[[], Any]:
-    """Return what reads a folder's inode and time of change; where the C library can be reached without handing over the GIL, which a writer would wait for (see `write_lock`)."""
+    """Return a function that reads a folder's inode and time of change; where it can, one that keeps the GIL (see `write_lock`)."""
 
     def stamp() -> Any:
         try:

@@ -46,6 +46,7 @@ class CapaRpc(RpcDriver):
     def _away(self) -> RpcDriver:
         if self._store is None:
             self._store = self._runtime.embedded_rpc(self._name)
+            self._store.executor = self.executor
         return self._store
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from .._native import events as kernel
-from ..spi.pubsub import Cause
+from .pubsub import Cause
 
 if TYPE_CHECKING:
     from .._native.events_py import EventRecord
