@@ -13,8 +13,8 @@ from ..spi.operation import Method, Operation
 from ._typed import maker
 
 if TYPE_CHECKING:
+    from .._service import Service
     from ._session import Transaction
-    from .service import DatabaseService
 
 __all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
 
@@ -47,7 +47,7 @@ class RowStream(Handle, Generic[T]):
 
     def __init__(
         self,
-        service: DatabaseService,
+        service: Service,
         store_name: str,
         driver: DatabaseDriver,
         statement: Query,

@@ -26,8 +26,8 @@ from ._outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
 if TYPE_CHECKING:
+    from .._service import Service
     from ..spi.pubsub import PubSubDriver
-    from .service import PubSubService
 
 __all__ = ["PUBLISHER", "Sender"]
 
@@ -83,7 +83,7 @@ class Sender:
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         pubsub_name: str,
         topic: str,
         *,

@@ -27,7 +27,7 @@ from ._sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
 if TYPE_CHECKING:
-    from .service import PubSubService
+    from .._service import Service
 
 __all__ = ["PUBLISHER", "OnFull", "Publisher"]
 
@@ -49,7 +49,7 @@ class Publisher(Handle):
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         pubsub_name: str,
         topic: str,
         *,

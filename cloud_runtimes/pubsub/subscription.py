@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-    from .service import PubSubService
+    from .._service import Service
 
 __all__ = ["Subscription"]
 
@@ -40,7 +40,7 @@ class Subscription(Handle, Generic[I_co]):
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         fetcher: Fetcher,
         request: SubscribeRequest,
         *,

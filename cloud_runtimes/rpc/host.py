@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._core.workers import Workers
-    from .service import RpcService
+    from .._service import Service
 
 __all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "hosts"]
 
@@ -65,7 +65,7 @@ class Handler:
 
     __slots__ = ("arity", "function", "is_async", "label", "service", "type")
 
-    def __init__(self, service: RpcService, label: str, function: Callable[..., Any], type: Any) -> None:
+    def __init__(self, service: Service, label: str, function: Callable[..., Any], type: Any) -> None:
         self.service = service
         self.label = label
         self.function = function
@@ -166,7 +166,7 @@ Lifespans = Callable[[float | None], Lifespan | None]
 class Host:
     """The methods of one client."""
 
-    def __init__(self, service: RpcService, lifespan: Lifespans) -> None:
+    def __init__(self, service: Service, lifespan: Lifespans) -> None:
         self.lifespan = lifespan
         self.context = service._context
         self._service = service
