@@ -116,13 +116,14 @@ class Handler:
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
-        if self.service._interceptors:
-            found = self.service._first(lambda each: each.serving(incoming.method, headers))
-            if found is not None:
-                return found
+        if self.service._interceptors and (found := self._intercepted(incoming)) is not None:
+            return found
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
+
+    def _intercepted(self, incoming: Incoming) -> propagation.Entered | None:
+        return self.service._first(lambda each: each.serving(incoming.method, incoming.headers))
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
