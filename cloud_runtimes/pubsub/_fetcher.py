@@ -20,7 +20,7 @@ from .._core.threads import Background, Changes
 from .._native import events as kernel
 from ..errors import CloudRuntimesError, InternalError, PayloadError
 from ..spi.pubsub import AsyncEventSource, Cause, Deliveries, Delivery, EventSource, Settlement, Settlements
-from ._letters import cause_of
+from .letters import cause_of
 from .types import Event
 
 __all__ = ["Fetcher"]

@@ -1,4 +1,4 @@
-"""The batching publisher: `send` encodes into a native buffer; the thread behind it is in ``_sender.py``."""
+"""The batching publisher: `send` encodes into a native buffer; the thread behind it is in ``sender.py``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..errors import (
     ResourceExhaustedError,
 )
 from ..spi.operation import Method
-from ._outgoing import check_names, event_attributes, make_record
-from ._sender import PUBLISHER, Sender
+from .outgoing import check_names, event_attributes, make_record
+from .sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
 if TYPE_CHECKING:

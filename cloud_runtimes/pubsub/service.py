@@ -17,8 +17,8 @@ from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import AsyncEventSource, EventSource, OutgoingBatch, PubSubDriver, Settlement, SubscribeRequest
 from ._fetcher import Fetcher
-from ._outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
+from .outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from .publisher import PUBLISHER, OnFull, Publisher
 from .subscription import Subscription
 from .types import DeliveryReport, Event, EventBatch, OutgoingEvent

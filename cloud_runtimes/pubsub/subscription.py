@@ -18,7 +18,7 @@ from .._core.threads import Background
 from ..errors import ClosedError, InvalidArgumentError
 from ..spi.pubsub import Settlement, SubscribeRequest
 from ._fetcher import Fetcher
-from ._letters import cause_of
+from .letters import cause_of
 from .types import DropEvent, Event, EventBatch
 
 if TYPE_CHECKING:

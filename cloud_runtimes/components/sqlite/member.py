@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError, UnavailableError
-from ...pubsub._letters import dead_letter
+from ...pubsub.letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log

@@ -9,7 +9,7 @@ from ..._core.logs import repeated
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError
 from ...protocols.layotto.messages import messages
-from ...pubsub._letters import dead_letter
+from ...pubsub.letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.failures import Refused

@@ -22,7 +22,7 @@ from ..spi.operation import Method, Operation
 from ..spi.pubsub import Failures
 from ._attempts import ATTEMPT, Window, is_passing
 from ._lanes import Attempt, Chunk, Lane, deal
-from ._outgoing import EVENT_TYPE
+from .outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
 if TYPE_CHECKING:
