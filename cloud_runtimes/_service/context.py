@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from ..spi.component import Runtime
     from ..spi.driver import Driver
     from ..spi.executor import Executor
-    from .base import Service
-    from .interceptor import Interceptor
+    from .interceptor import Interceptor, Target
 
 __all__ = ["Client", "ClientContext"]
 
@@ -54,7 +53,7 @@ class ClientContext:
         load: Callable[[], ClientSettings],
         timeout: float | None,
         runtime: Runtime | None,
-        make: Callable[[str], Service],
+        make: Callable[[str], Target],
         interceptors: Callable[[str, Callable[[str], Driver | None]], tuple[Interceptor, ...]],
     ) -> None:
         self.timeout = timeout
@@ -67,7 +66,7 @@ class ClientContext:
         self._given_runtime = runtime
         self._runtime: Runtime | None = None
         self._executor: Executor | None = None
-        self._services: dict[str, Service] = {}
+        self._services: dict[str, Target] = {}
         self._lock = Mutex()
         self._closer: Background | None = None
         fork.register(self)
@@ -89,7 +88,7 @@ class ClientContext:
                 service = self._services[name] = self._make(name)
             return service
 
-    def runtime(self, service: Service | None = None) -> Runtime:
+    def runtime(self, service: Target | None = None) -> Runtime:
         """Return the runtime, made when first asked for.
 
         Args:

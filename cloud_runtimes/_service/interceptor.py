@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from .._core.propagation import Entered
@@ -56,7 +56,9 @@ class Interceptor:
 class Target:
     """What a call needs of the service that makes it."""
 
+    name: ClassVar[str]
     _interceptors: tuple[Interceptor, ...]
+    _drivers: dict[str, Any]
     _runtime_name: str
 
     def _outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-    from .service import ConfigurationService
+    from .._service import Service
 
 __all__ = ["ConfigurationSubscription"]
 
@@ -39,7 +39,7 @@ class ConfigurationSubscription(Handle):
     Without a handler, iterate it (``for`` / ``async for``) or call `receive`. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more ends by itself.
     """
 
-    def __init__(self, service: ConfigurationService, feed: Feed, handler: Callable[[Any], Any] | None) -> None:
+    def __init__(self, service: Service, feed: Feed, handler: Callable[[Any], Any] | None) -> None:
         super().__init__()
         self._service = service
         self._feed = feed

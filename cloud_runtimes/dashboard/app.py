@@ -21,7 +21,7 @@ from ..codec import json
 from ..errors import CloudRuntimesError, PayloadError, ResourceExhaustedError
 from ..rpc.asgi import _body, _other
 from ..spi.rpc import RpcReply
-from ..telemetry import _json
+from ..telemetry import json_records
 from . import otlp_json, queries, rows
 from .store import Store
 
@@ -197,7 +197,7 @@ class ViewerApp:
         try:
             with self._decoding:  # one at a time: decoded, a request is many times as large
                 data = _unzipped(body) if zipped else body
-                request = otlp_json.decode(signal, data) if kind == JSON else _json.records(signal, data)
+                request = otlp_json.decode(signal, data) if kind == JSON else json_records.records(signal, data)
                 batch = rows.read(signal, request)
         except PayloadError as error:
             raise _RefusedError(400, str(error)) from error

@@ -1,6 +1,6 @@
 """Requests in OTLP's JSON, checked against the same table as those in protobuf (OTLP specification, "JSON Protobuf Encoding").
 
-Integers come as numbers or decimal text, ids in hexadecimal, enums as numbers, bytes in base64; unknown names are ignored, ``null`` is an absent field. What comes out is what `cloud_runtimes.telemetry._json.records` makes of the same request in protobuf.
+Integers come as numbers or decimal text, ids in hexadecimal, enums as numbers, bytes in base64; unknown names are ignored, ``null`` is an absent field. What comes out is what `cloud_runtimes.telemetry.json_records.records` makes of the same request in protobuf.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ..codec import json
 from ..errors import PayloadError, ResourceExhaustedError
-from ..telemetry._json import MAX_DEPTH, MAX_PARTS, real
-from ..telemetry._schema import MESSAGES
+from ..telemetry.json_records import MAX_DEPTH, MAX_PARTS, real
+from ..telemetry.schema import MESSAGES
 
 __all__ = ["decode"]
 

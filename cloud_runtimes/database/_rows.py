@@ -13,7 +13,7 @@ from ..spi.operation import Method, Operation
 from ._typed import maker
 
 if TYPE_CHECKING:
-    from .service import DatabaseService
+    from .._service import Service
 
 __all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
 
@@ -54,7 +54,7 @@ class RowStream(Handle, Generic[T]):
 
     def __init__(
         self,
-        service: DatabaseService,
+        service: Service,
         store_name: str,
         driver: DatabaseDriver,
         statement: Query,

@@ -13,7 +13,7 @@ from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isol
 from ..spi.operation import Method, Operation
 
 if TYPE_CHECKING:
-    from .service import DatabaseService
+    from .._service import Service
 
 __all__ = ["TRANSACTION", "Transaction"]
 
@@ -31,7 +31,7 @@ class Transaction(Handle):
 
     def __init__(
         self,
-        service: DatabaseService,
+        service: Service,
         store_name: str,
         driver: DatabaseDriver,
         isolation: Isolation | None,

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from ..errors import InvalidArgumentError
 from ..spi import pubsub as spi
 from ..spi.pubsub import SubscribeRequest
-from ._outgoing import check_topic
+from .outgoing import check_topic
 
 __all__ = ["Start", "SubscribeOptions", "check_options", "make_request", "needed_features", "seconds"]
 

@@ -1,4 +1,4 @@
-"""The batching publisher: `send` encodes into a native buffer; the thread behind it is in ``_sender.py``."""
+"""The batching publisher: `send` encodes into a native buffer; the thread behind it is in ``sender.py``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..errors import (
     ResourceExhaustedError,
 )
 from ..spi.operation import Method
-from ._outgoing import check_names, event_attributes, make_record
-from ._sender import PUBLISHER, Sender
+from .outgoing import check_names, event_attributes, make_record
+from .sender import PUBLISHER, Sender
 from .types import DeliveryReport, PublisherStats
 
 if TYPE_CHECKING:
-    from .service import PubSubService
+    from .._service import Service
 
 __all__ = ["PUBLISHER", "OnFull", "Publisher"]
 
@@ -49,7 +49,7 @@ class Publisher(Handle):
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         pubsub_name: str,
         topic: str,
         *,

@@ -11,14 +11,14 @@ from typing import Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._native import events as kernel
-from .._service import Service, error_context
+from .._service import Outgoing, Service, error_context
 from ..errors import CloudRuntimesError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import AsyncEventSource, EventSource, OutgoingBatch, PubSubDriver, Settlement, SubscribeRequest
 from ._fetcher import Fetcher
-from ._outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from ._subscribing import Start, SubscribeOptions, check_options, make_request, needed_features, seconds
+from .outgoing import EVENT_TYPE, OutgoingBatches, OutgoingBulk, check_topic, make_record
 from .publisher import PUBLISHER, OnFull, Publisher
 from .subscription import Subscription
 from .types import DeliveryReport, Event, EventBatch, OutgoingEvent
@@ -73,7 +73,7 @@ class PubSubService(Service):
         if raw:
             self._need(driver, spi.RAW, "raw=True", pubsub_name)
         id = kernel.uuid7_text(kernel.uuid7())
-        made = self._first(lambda each: each.creating(op, topic))
+        made = self._creating(op, topic) if self._interceptors else None
         try:
             record = make_record(
                 data,
@@ -162,12 +162,15 @@ class PubSubService(Service):
             raise error
         return id
 
+    def _creating(self, op: Operation, topic: str) -> Outgoing | None:
+        return self._first(lambda each: each.creating(op, topic))
+
     def _many(
         self, pubsub_name: str, topic: str, events: Iterable[Any], timeout: float | None, metadata: Any
     ) -> tuple[Operation, PubSubDriver, OutgoingBulk]:
         op, driver = self._publishing(_PUBLISH_BULK, pubsub_name, topic, timeout, metadata)
         app_id = self._context.settings.app_id
-        made = self._first(lambda each: each.creating(op, topic))
+        made = self._creating(op, topic) if self._interceptors else None
         try:
             bulk = OutgoingBulk(events, app_id, topic, metadata, driver)
         finally:

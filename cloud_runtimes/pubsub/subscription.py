@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-    from .service import PubSubService
+    from .._service import Service
 
 __all__ = ["Subscription"]
 
@@ -40,7 +40,7 @@ class Subscription(Handle, Generic[I_co]):
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         fetcher: Fetcher,
         request: SubscribeRequest,
         *,
@@ -151,14 +151,16 @@ class Subscription(Handle, Generic[I_co]):
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
-        name, batch = self._fetcher.pubsub_name, self._batch is not None
-        found = self._service._first(lambda each: each.processing(name, self._request, events, batch=batch))
-        if found is not None:
+        if self._service._interceptors and (found := self._intercepted(events)) is not None:
             return found
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
         return propagation.Entered(propagation.event_headers(event))
+
+    def _intercepted(self, events: list[Event[Any]]) -> propagation.Entered | None:
+        name, batch = self._fetcher.pubsub_name, self._batch is not None
+        return self._service._first(lambda each: each.processing(name, self._request, events, batch=batch))
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
         propagation.forget()

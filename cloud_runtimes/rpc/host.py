@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._core.workers import Workers
-    from .service import RpcService
+    from .._service import Service
 
 __all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "hosts"]
 
@@ -65,7 +65,7 @@ class Handler:
 
     __slots__ = ("arity", "function", "is_async", "label", "service", "type")
 
-    def __init__(self, service: RpcService, label: str, function: Callable[..., Any], type: Any) -> None:
+    def __init__(self, service: Service, label: str, function: Callable[..., Any], type: Any) -> None:
         self.service = service
         self.label = label
         self.function = function
@@ -116,13 +116,14 @@ class Handler:
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
-        if self.service._interceptors:
-            found = self.service._first(lambda each: each.serving(incoming.method, headers))
-            if found is not None:
-                return found
+        if self.service._interceptors and (found := self._intercepted(incoming)) is not None:
+            return found
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
+
+    def _intercepted(self, incoming: Incoming) -> propagation.Entered | None:
+        return self.service._first(lambda each: each.serving(incoming.method, incoming.headers))
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
@@ -166,7 +167,7 @@ Lifespans = Callable[[float | None], Lifespan | None]
 class Host:
     """The methods of one client."""
 
-    def __init__(self, service: RpcService, lifespan: Lifespans) -> None:
+    def __init__(self, service: Service, lifespan: Lifespans) -> None:
         self.lifespan = lifespan
         self.context = service._context
         self._service = service

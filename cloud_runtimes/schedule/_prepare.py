@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..codec.payload import encode_payload
 from ..errors import InvalidArgumentError
-from ..pubsub._outgoing import check_topic
+from ..pubsub.outgoing import check_topic
 from ..rpc.prepare import check_method, check_service
 from ..spi.schedule import JobSpec, Retry, RpcTarget, TopicTarget
 from .times import find_zone, occurrences, parse_duration, to_ms

@@ -14,8 +14,8 @@ from ..errors import InvalidArgumentError
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver
-from ._prepare import check_consistency
 from ._results import bulk_items, item
+from .prepare import check_consistency
 from .types import Consistency, ReadOptions, StateItem
 
 __all__ = ["StateReads"]

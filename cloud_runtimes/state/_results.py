@@ -11,7 +11,7 @@ from .._core.keys import check_several
 from ..codec.payload import decode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
 from ..spi.state import StateWrite, StoredValue
-from ._prepare import save_write
+from .prepare import save_write
 from .types import StateItem
 
 __all__ = ["bulk_items", "bulk_writes", "finish_bulk", "item"]

@@ -11,9 +11,9 @@ from .._service import error_context
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
-from ._prepare import PLAIN, delete_write, save_write
 from ._reads import StateReads
 from ._results import bulk_writes, finish_bulk
+from .prepare import PLAIN, delete_write, save_write
 from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 

@@ -10,7 +10,7 @@ from ..errors import ClosedError, CloudRuntimesError
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
-from ._prepare import delete_write, save_write
+from .prepare import delete_write, save_write
 from .types import Concurrency, Consistency, Ttl
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from typing import ClassVar
 
 from ..spi.telemetry import Exporter
-from ._json import records
+from .json_records import records
 
 __all__ = ["ConsoleExporter"]
 

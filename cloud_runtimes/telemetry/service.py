@@ -25,8 +25,8 @@ from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
 from ._pipeline import Pipeline
 from ._sampling import LiveSampler
-from ._settings import SIGNALS, Loaded, load, pairs
 from ._wire import resource, scope
+from .settings import SIGNALS, Loaded, load, pairs
 from .types import TelemetryStats
 
 if TYPE_CHECKING:

@@ -254,7 +254,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def _tables() -> dict[str, Callable[[], str]]:
     from ..resiliency.settings import BreakerSettings, RetrySettings, TargetSettings
-    from ..telemetry._settings import TelemetrySettings
+    from ..telemetry.settings import TelemetrySettings
 
     tables: dict[str, Callable[[], str]] = {
         "features": feature_table,

@@ -26,7 +26,7 @@ from cloud_runtimes.resiliency.settings import BreakerSettings, ResiliencySettin
 from cloud_runtimes.runtimes.capa import CapaSettings, RpcTable
 from cloud_runtimes.runtimes.dapr.address import DaprSettings
 from cloud_runtimes.runtimes.layotto.address import LayottoSettings
-from cloud_runtimes.telemetry._settings import TelemetrySettings
+from cloud_runtimes.telemetry.settings import TelemetrySettings
 from cloud_runtimes.testing.canary import Canary
 
 yaml = pytest.importorskip("yaml")

@@ -15,7 +15,7 @@ from cloud_runtimes import CloudRuntimesClient, config, registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.spi.executor import Executor
-from cloud_runtimes.telemetry import _settings as telemetry
+from cloud_runtimes.telemetry import settings as telemetry
 from tests.packaging.builds import ROOT, environment, run
 
 PAGES = [

@@ -185,7 +185,7 @@ def test_close_tells_that_it_did_not_wait(
         assert gate.wait(SOON)
         return {}
 
-    monkeypatch.setattr("cloud_runtimes.pubsub._sender.ATTEMPT", 0.01)
+    monkeypatch.setattr("cloud_runtimes.pubsub.sender.ATTEMPT", 0.01)
     broker.script = [hanging]
     publisher = client.pubsub.publisher("bus", "t", linger=0)
     publisher.send(1)

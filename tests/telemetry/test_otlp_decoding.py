@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from cloud_runtimes.dashboard import otlp_json, rows
 from cloud_runtimes.errors import PayloadError, ResourceExhaustedError
-from cloud_runtimes.telemetry import _json
-from cloud_runtimes.telemetry._json import MAX_DEPTH, records
+from cloud_runtimes.telemetry import json_records
+from cloud_runtimes.telemetry.json_records import MAX_DEPTH, records
 
 REQUESTS: dict[str, type[Message]] = {
     "traces": ExportTraceServiceRequest,
@@ -135,7 +135,7 @@ def test_no_field_of_opentelemetry_is_unknown(signal: str) -> None:
         for field in descriptor.fields
         if field.name not in ABSENT
     }
-    ours = {name for fields in _json.MESSAGES.values() for name, _ in fields.values()}
+    ours = {name for fields in json_records.MESSAGES.values() for name, _ in fields.values()}
     assert theirs <= ours
 
 
@@ -258,7 +258,7 @@ def test_a_message_that_comes_twice_is_merged_and_of_one_of_several_the_last_cou
 
 
 def test_a_request_of_too_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_json, otlp_json):
+    for module in (json_records, otlp_json):
         monkeypatch.setattr(module, "MAX_PARTS", 1_000)
     with pytest.raises(ResourceExhaustedError, match="more than 1,000 parts"):
         records("logs", b"\x0a\x00" * 1_001)

@@ -8,7 +8,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.telemetry._settings import load
+from cloud_runtimes.telemetry.settings import load
 
 
 def loaded(table: dict[str, Any] | None = None) -> Any:

@@ -98,7 +98,7 @@ class _Gate:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.client = context.client
+        self.context = context.client._context
         self.app_id = context.settings.app_id
         self.handlers = _All(self)
 

@@ -13,7 +13,7 @@ from ..._native import events as kernel
 from ...codec import json
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import DaprError
-from ...pubsub._outgoing import OutgoingBatches, check_topic, make_record
+from ...pubsub.outgoing import OutgoingBatches, check_topic, make_record
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import RAW, TTL, PubSubDriver
 from ..context import Context

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ...codec import json
 from ...errors import PayloadError
-from ...pubsub._outgoing import is_uri_reference
+from ...pubsub.outgoing import is_uri_reference
 from .envelope import ABSENT, CLOUD_EVENT, EVENT_TYPE, is_cloud_event, is_json, media_type
 
 __all__ = ["NotAnEvent", "Outgoing", "Trace", "make", "passed_on", "ttl_of"]

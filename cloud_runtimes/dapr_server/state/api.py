@@ -16,7 +16,7 @@ from ...protocols.dapr.failures import DaprError
 from ...spi import state as spi
 from ...spi.operation import Method
 from ...spi.state import StateWrite
-from ...state._prepare import delete_write, save_write
+from ...state.prepare import delete_write, save_write
 from ...state.types import StateItem
 from ..context import Context
 from ..limits import Budget

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from ...client import CloudRuntimesClient
-from ...pubsub import _sender
+from ...pubsub import sender
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Failures, OutgoingBatch, PubSubDriver
 from ..faces import Face
@@ -45,16 +45,16 @@ class SlowBroker:
         self._latency = latency
         self._inner = driver.publish
         monkeypatch.setattr(driver, "publish", self._publish)
-        monkeypatch.setattr(_sender, "monotonic", lambda: self.now)
-        inner = _sender.Sender._wait
+        monkeypatch.setattr(sender, "monotonic", lambda: self.now)
+        inner = sender.Sender._wait
 
-        def wait(sender: _sender.Sender, seconds: float | None) -> None:
+        def wait(waiting: sender.Sender, seconds: float | None) -> None:
             if seconds is None or seconds > 1.0:  # for events, which are real
-                inner(sender, seconds)
+                inner(waiting, seconds)
             else:  # for another attempt
                 self.now += seconds
 
-        monkeypatch.setattr(_sender.Sender, "_wait", wait)
+        monkeypatch.setattr(sender.Sender, "_wait", wait)
 
     def _publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
         begun, size = self.now - self.begun, batch.size
@@ -91,7 +91,7 @@ class SlowBrokerTests:
         rate: Callable[[float], float],
         latency: float,
     ) -> None:
-        monkeypatch.setattr(_sender, "_TAKE_BYTES", 48_000)
+        monkeypatch.setattr(sender, "_TAKE_BYTES", 48_000)
         broker = SlowBroker(monkeypatch, client.pubsub._driver(store), rate, latency)
         count = 120
         with face.opened(client.pubsub.publisher(store, "t", linger=60, batch_events=40)) as publisher:

@@ -10,7 +10,7 @@ import struct
 from typing import Any, Final
 
 from ..errors import PayloadError, ResourceExhaustedError
-from ._schema import MESSAGES, ONE_OF
+from .schema import MESSAGES, ONE_OF
 
 __all__ = ["MAX_DEPTH", "MAX_PARTS", "real", "records"]
 

@@ -22,12 +22,12 @@ from ..spi.operation import Method, Operation
 from ..spi.pubsub import Failures
 from ._attempts import ATTEMPT, Window, is_passing
 from ._lanes import Attempt, Chunk, Lane, deal
-from ._outgoing import EVENT_TYPE
+from .outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
 if TYPE_CHECKING:
+    from .._service import Service
     from ..spi.pubsub import PubSubDriver
-    from .service import PubSubService
 
 __all__ = ["PUBLISHER", "Sender"]
 
@@ -83,7 +83,7 @@ class Sender:
 
     def __init__(
         self,
-        service: PubSubService,
+        service: Service,
         pubsub_name: str,
         topic: str,
         *,
