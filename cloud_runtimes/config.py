@@ -1,6 +1,6 @@
 """Settings: arguments before environment before file, each table one frozen dataclass, unknown keys refused.
 
-The grammar is in ``docs/architecture.md``: top-level keys for the client, ``[<runtime>]`` for the runtime, ``[<service>.<name>]`` for a component.
+The grammar is in ``docs/explanation/configuration.md``: top-level keys for the client, ``[<runtime>]`` for the runtime, ``[<service>.<name>]`` for a component.
 
 Any value may be a secret. So a message names the place and the type, never the value, and an error leaves by `without_values`. `unknown` has the rule for names.
 """

@@ -1,4 +1,4 @@
-"""The SQL of the log: topics, frames, cursors, claims. ``docs/architecture.md``, "The log", explains it.
+"""The SQL of the log: topics, frames, cursors, claims. ``docs/explanation/embedded-store.md``, "The log", explains it.
 
 Functions that take a connection run inside a commit batch; they change nothing outside the database.
 """
