@@ -50,11 +50,6 @@ def _failure_message() -> str:
 
 
 @pytest.fixture(scope="module")
-def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(ROOT, tmp_path_factory.mktemp("pure") / "dist", environment("pure"))
-
-
-@pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("cmake")
     compiler()
