@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,28 @@ def test_the_standard_install(pure: Path, tmp_path: Path) -> None:
     done = run(*sidecar, env=environment(None), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, '{"data": "value"}\n')
     assert done.stderr.startswith("note: HTTP alone, since gRPC needs an extra")
+
+
+def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> None:
+    """The package of docs/how-to/write-a-component.md, installed beside the wheel."""
+    page = (ROOT / "docs/how-to/write-a-component.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```(?:python|toml)\n# (\S+\.\w+)\n(.*?)```", page, re.DOTALL))
+    assert sorted(files) == ["acme_memory/__init__.py", "pyproject.toml", "test_acme_memory.py"]
+    for name, text in files.items():
+        path = tmp_path / "acme" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    python = fresh(tmp_path / "venv", pure, "pytest", tmp_path / "acme")
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (tmp_path / "acme" / "test_acme_memory.py").rename(suites / "test_acme_memory.py")
+    done = run(
+        *(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"),
+        env=environment(None),
+        cwd=suites,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
+    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    assert passed is not None, done.stdout
+    assert int(passed[1]) > 200
