@@ -50,6 +50,7 @@ def find(group: str, name: str, *, where: str = "", service: str = "") -> type[A
 
     Raises:
         InvalidArgumentError: an unknown runtime, or one whose package is broken.
+        UnsupportedError: a built-in one whose extra is not installed.
         UnavailableError: a sidecar's runtime that is not installed.
         ComponentNotFoundError: an unknown component.
     """
