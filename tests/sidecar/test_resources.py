@@ -116,7 +116,7 @@ def test_a_file_of_secrets_is_json_whatever_its_name(tmp_path: Path) -> None:
         assert client.secret.get_secret("text", "a").value == "b"
 
 
-@pytest.mark.parametrize("kind", ["secretstores.file", "configuration.file"])
+@pytest.mark.parametrize("kind", ["secretstores.config_file", "configuration.config_file"])
 def test_a_kind_of_file_that_is_not_known_is_told_at_the_start(tmp_path: Path, kind: str) -> None:
     assert "say format" in refusal(tmp_path, component("f", kind, "{name: path, value: values.txt}"))
 
