@@ -10,6 +10,7 @@ import pkgutil
 import re
 from typing import Any, Final
 
+from ._core import extras
 from .config import unknown, without_values
 from .errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, UnavailableError
 
@@ -49,6 +50,7 @@ def find(group: str, name: str, *, where: str = "", service: str = "") -> type[A
 
     Raises:
         InvalidArgumentError: an unknown runtime, or one whose package is broken.
+        UnsupportedError: a built-in one whose extra is not installed.
         UnavailableError: a sidecar's runtime that is not installed.
         ComponentNotFoundError: an unknown component.
     """
@@ -79,9 +81,7 @@ def _built_in(group: str, name: str) -> type[Any] | None:
     except ModuleNotFoundError as error:
         if error.name == path:
             return None
-        raise InvalidArgumentError(
-            f'{_KINDS[group][0]} {name!r} needs the package {error.name!r}: pip install "cloud-runtimes-python[{name}]"'
-        ) from error
+        raise extras.missing(f"{_KINDS[group][0]} {name!r}", name) from error
     found: type[Any] = getattr(module, _KINDS[group][1])
     return found
 

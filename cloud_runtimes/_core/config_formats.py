@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from ..errors import InvalidArgumentError
-from . import fork
+from . import extras
 
 __all__ = ["KINDS", "load_parser", "read_documents", "read_tables"]
 
@@ -24,14 +23,11 @@ def load_parser(kind: str, path: object) -> None:
     """Load what `read_tables` needs for a kind, where a fork is safe; other kinds need nothing.
 
     Raises:
-        InvalidArgumentError: the extra for YAML is missing.
+        UnsupportedError: the extra for YAML is missing.
     """
-    try:
-        if (module := _MODULES.get(kind)) is not None:
-            with fork.importing:
-                import_module(module)
-    except ImportError as error:
-        raise InvalidArgumentError(f'{path}: YAML needs an extra: pip install "cloud-runtimes-python[yaml]"') from error
+    if (module := _MODULES.get(kind)) is not None:
+        with extras.importing(f"{path}: YAML", "yaml"):
+            import_module(module)
 
 
 def read_tables(data: bytes, kind: str) -> dict[Any, Any] | str:

@@ -17,13 +17,15 @@ import termios
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import h11
-import uvicorn
-from h11._receivebuffer import ReceiveBuffer
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from .._core import extras
 from .._core.logs import logger, repeated
 from .limits import HEAD_TIME, IDLE_SERVER, MAX_HEAD, MAX_SERVED, SLOWEST
+
+with extras.importing("serving over HTTP", "rpc"):
+    import h11
+    import uvicorn
+    from h11._receivebuffer import ReceiveBuffer
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["Server", "make_server", "most_connections"]
 

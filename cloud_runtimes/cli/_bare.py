@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from ._errors import USAGE
+from .._core import extras
 from ._session import Invocation
-from ._streams import complain
 
-__all__ = ["MISSING", "run"]
-
-MISSING = 'this command needs an extra: pip install "cloud-runtimes-python[cli]"'
+__all__ = ["run"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,13 +24,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="limit of every call")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"cloud-runtimes {__version__}")
-    parser.add_argument("command", help="doctor; the others need the extra")
+    parser.add_argument("command", nargs="?", help="doctor; the others need the extra")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
 def run(arguments: list[str], invocation: Invocation) -> int:
-    """Parse and run."""
+    """Parse and run.
+
+    Raises:
+        UnsupportedError: the command is another than ``doctor``.
+    """
     doctor = argparse.ArgumentParser(
         prog="cloud-runtimes doctor", description="Tell what is installed and whether it works."
     )
@@ -41,8 +42,7 @@ def run(arguments: list[str], invocation: Invocation) -> int:
     try:
         given = _parser().parse_args(arguments)
         if given.command != "doctor":
-            complain(MISSING)
-            return USAGE
+            raise extras.missing("this command", "cli")
         as_json = doctor.parse_args(given.rest).json
     except SystemExit as error:  # argparse has said why
         return int(error.code or 0)

@@ -208,8 +208,8 @@ def _settings(options: ServeOptions, app_id: str, found: Any) -> SidecarSettings
     if options.grpc_port is None and grpc_port is not None:  # a wish, not a demand
         try:
             need_grpc()
-        except UnsupportedError:
-            note('note: HTTP alone, since gRPC needs an extra: pip install "cloud-runtimes-python[dapr]"')
+        except UnsupportedError as error:
+            note(f"note: HTTP alone, since {error}")
             grpc_port = None
     known = {} if found is None else {
         name: getattr(found, name) for name in ("bindings", "components", "resiliency", "subscriptions")

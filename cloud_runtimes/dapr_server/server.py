@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from .._core import extras
 from .._http.asgi_server import make_server, most_connections
 from .._http.limits import HEAD_TIME
 from .._http.threaded import ThreadedServer
-from ..errors import UnavailableError, UnsupportedError
+from ..errors import UnavailableError
 from .blocks import install
 from .context import Context
 from .http.app import HttpApi
@@ -119,14 +120,5 @@ class Sidecar(ThreadedServer):
 
 def need_grpc() -> None:
     """Raise `UnsupportedError` where gRPC cannot be served."""
-    from importlib.util import find_spec
-
-    for name in ("grpc", "google.protobuf"):
-        try:
-            found = find_spec(name)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            raise UnsupportedError(
-                'gRPC needs grpcio and protobuf: pip install "cloud-runtimes-python[dapr]", or serve HTTP alone'
-            )
+    if not extras.installed("grpc", "google.protobuf"):
+        raise extras.missing("gRPC", "dapr")

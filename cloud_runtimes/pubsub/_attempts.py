@@ -33,7 +33,8 @@ class Window:
         """Note that the broker took ``size`` bytes in so many seconds."""
         if seconds <= _SLOW / 2:
             self.size = max(self.size, min(2 * size, self._most))
-        self.seconds = max(ATTEMPT, 3 * seconds)
+        # by half at most: a small attempt says little of how long a large one takes
+        self.seconds = max(ATTEMPT, 3 * seconds, self.seconds / 2)
 
     def ran_out(self, size: int, taken: int, *, alone: bool) -> None:
         """Note that time ran out for ``size`` bytes, of which the broker took ``taken``; ``alone``: they were one event."""

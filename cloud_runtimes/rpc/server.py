@@ -129,16 +129,17 @@ class RpcServer(Handle):
         return self._service._operation(self._timeout), driver
 
     def _listen(self) -> None:
+        with fork.importing:
+            from .._http import asgi_server  # noqa: F401  before anything listens: its extra may be missing
+
         made, self._address = listen(*self._bind_to, "give another host= or port=, or unset APP_PORT")
         self._socket = made
         if self._closed:  # meanwhile, by a cancellation that this thread does not see
             made.close()
 
     def _prepare(self, guard: Guard) -> None:
+        from .._http.asgi_server import make_server
         from .asgi import RpcApp
-
-        with fork.importing:
-            from .._http.asgi_server import make_server
 
         if not guard.secrets and not guard.open and guard.sidecar is None:
             logger().warning(

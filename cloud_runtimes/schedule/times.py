@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from .._core import fork
+from .._core import extras
 from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -231,6 +231,7 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
 
     Raises:
         InvalidArgumentError: it is none, or has no fire time in the next 50 years.
+        UnsupportedError: it is cron text, and cronsim is not installed.
     """
     if len(schedule) > _MAX_SCHEDULE:  # what is read is remembered
         raise InvalidArgumentError(
@@ -261,7 +262,7 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
             f"schedule {schedule!r:.80}: give cron of 5 fields (minute hour day month weekday) or 6 (second first), "
             "@every with a duration, or @hourly, @daily …"
         )
-    with fork.importing:
+    with extras.importing(f"schedule {schedule!r:.80}", "schedule"):
         from cronsim import CronSim, CronSimError
     try:
         calendar = CronSim(" ".join(fields), datetime(2000, 1, 1))

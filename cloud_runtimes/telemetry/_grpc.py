@@ -13,14 +13,14 @@ import re
 import threading
 import weakref
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from .._core import extras
 from .._version import __version__
-from ..errors import InvalidArgumentError, UnsupportedError
+from ..errors import InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import fields, rejected
 
@@ -79,10 +79,8 @@ class GrpcExporter(Exporter):
                     "the headers of telemetry cannot be metadata of gRPC: a name has letters, digits, '-', '_' and '.', "
                     "and ends otherwise than in -bin; a value is visible ASCII"
                 )
-        if find_spec("grpc") is None:
-            raise UnsupportedError(
-                'telemetry: protocol = "grpc" needs the package grpcio: pip install "cloud-runtimes-python[otlp-grpc]"'
-            )
+        if not extras.installed("grpc"):
+            raise extras.missing('telemetry: protocol = "grpc"', "otlp-grpc")
         self._gzip = gzip
         self._certificate = certificate
         self._aborted = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .._core import fork
-from ..errors import AlreadyExistsError, InvalidArgumentError
+from .._core import extras
+from ..errors import AlreadyExistsError
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
@@ -22,24 +22,19 @@ def load_providers(telemetry: TelemetryService) -> Providers:
     """Return the providers of a service.
 
     Raises:
-        InvalidArgumentError: opentelemetry-api is missing.
+        UnsupportedError: opentelemetry-api is missing.
     """
     made: Providers = _module().Providers(telemetry)
     return made
 
 
 def _module() -> Any:
-    try:
-        with fork.importing:
-            import opentelemetry._logs
-            import opentelemetry.metrics
-            import opentelemetry.trace  # noqa: F401
+    with extras.importing("telemetry: OpenTelemetry's API", "otel"):
+        import opentelemetry._logs
+        import opentelemetry.metrics
+        import opentelemetry.trace  # noqa: F401
 
-            from . import _otel
-    except ImportError as error:
-        raise InvalidArgumentError(
-            "telemetry: OpenTelemetry's API needs the package 'opentelemetry-api': pip install \"cloud-runtimes-python[otel]\""
-        ) from error
+        from . import _otel
     return _otel
 
 
@@ -54,8 +49,7 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
 
     Raises:
         AlreadyExistsError: there is a global provider, ours or another; OpenTelemetry lets it be set once in a process.
-        InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
-        UnsupportedError: ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
+        UnsupportedError: the package opentelemetry-api is missing (extra ``[otel]``), or ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
     """
     api = _module()
     with _lock:

@@ -9,10 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import extras
 from ..client import CloudRuntimesClient
-from ..dapr_server import Sidecar, SidecarSettings
-from ..dapr_server.server import need_grpc
-from ..errors import UnsupportedError
 
 __all__ = ["RunningSidecar", "memory_client", "serve"]
 
@@ -44,7 +42,7 @@ class RunningSidecar:
             UnsupportedError: it is not served.
         """
         if not self.grpc_address:
-            raise UnsupportedError('gRPC is not served: pip install "cloud-runtimes-python[dapr]"')
+            raise extras.missing("gRPC", "dapr")
         return int(self.grpc_address.rpartition(":")[2])
 
     @property
@@ -84,12 +82,11 @@ def serve(
 
     Raises:
         InvalidArgumentError: what is wrong in resource files.
+        UnsupportedError: the extra for serving is missing.
     """
-    try:
-        need_grpc()
-        settings.setdefault("grpc_port", 0)
-    except UnsupportedError:
-        settings.setdefault("grpc_port", None)
+    from ..dapr_server import Sidecar, SidecarSettings
+
+    settings.setdefault("grpc_port", 0 if extras.installed("grpc", "google.protobuf") else None)
     with ExitStack() as stack:
         if resources is not None:
             from ..dapr_server.resources import load

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,15 @@ def test_without_the_extra_doctor_works(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_without_the_extra_the_others_say_what_they_need(home: Path, tmp_path: Path) -> None:
-    result = _process(tmp_path, "-m", "cloud_runtimes", "publish", "bus", "topic", "--raw-lines", bare=True)
-    assert result.returncode == 2
+@pytest.mark.parametrize("argv", [(), ("publish", "bus", "topic", "--raw-lines")], ids=["none", "publish"])
+def test_without_the_extra_the_others_say_what_they_need(home: Path, tmp_path: Path, argv: Sequence[str]) -> None:
+    result = _process(tmp_path, "-m", "cloud_runtimes", *argv, bare=True)
+    assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == 'error: this command needs an extra: pip install "cloud-runtimes-python[cli]"\n'
 
 
 @pytest.mark.parametrize(
-    ("argv", "code"), [(["--version"], 0), (["--help"], 0), ([], 2), (["doctor", "--nonsense"], 2), (["state"], 2)]
+    ("argv", "code"), [(["--version"], 0), (["--help"], 0), (["--nonsense"], 2), (["doctor", "--nonsense"], 2)]
 )
 def test_the_bare_front(home: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int) -> None:
     from cloud_runtimes.cli._bare import run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -347,8 +348,8 @@ def test_a_format_by_setting_and_a_path_from_home(
 def test_without_watchfiles(on_file: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "app.toml"
     path.write_text("x = 1")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InvalidArgumentError, match=r"cloud-runtimes-python\[watch\]"):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(UnsupportedError, match=r"cloud-runtimes-python\[watch\]"):
         on_file(path, watch="watchfiles").configuration.subscribe_configuration("app")
     with on_file(path, watch="auto").configuration.subscribe_configuration("app") as sub:
         sub.receive(10)

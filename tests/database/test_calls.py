@@ -19,6 +19,7 @@ from cloud_runtimes.errors import (
     CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
+    UnsupportedError,
 )
 
 SLOW = (
@@ -310,5 +311,5 @@ def test_a_missing_driver_of_postgresql_names_the_extra(name: str, monkeypatch: 
     monkeypatch.setitem(sys.modules, name, None)
     table = {"component": "sqlalchemy", "url": f"postgresql+{name}://u:p@h/d"}
     with CloudRuntimesClient(config={"database": {"main": table}}) as client:
-        with pytest.raises(InvalidArgumentError, match=r'pip install "cloud-runtimes-python\[postgres\]"'):
+        with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[postgres\]"'):
             client.database.query("main", "SELECT 1")

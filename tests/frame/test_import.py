@@ -12,18 +12,43 @@ import pytest
 
 pytestmark = pytest.mark.process
 
-HEAVY = (
-    "asyncio",
-    "concurrent.futures",
-    "http",
-    "importlib.metadata",
-    "logging",
-    "orjson",
+EXTRAS = (
+    "cronsim",
+    "google",
+    "grpc",
+    "h11",
+    "keyring",
+    "opentelemetry",
+    "psycopg",
     "rich",
     "sqlalchemy",
-    "sqlite3",
+    "starlette",
     "typer",
+    "uvicorn",
+    "watchfiles",
+    "yaml",
 )
+HEAVY = (*EXTRAS, "asyncio", "concurrent.futures", "http", "importlib.metadata", "logging", "orjson", "sqlite3")
+
+USED = """
+import os
+os.environ["CLOUD_RUNTIMES_HOME"] = ":memory:"
+os.environ["CLOUD_RUNTIMES_SECRET_S_K"] = "v"
+from cloud_runtimes import CloudRuntimesClient
+with CloudRuntimesClient(app_id="app") as client:
+    client.state.save("s", "k", 1)
+    client.pubsub.publish("bus", "t", 1)
+    client.configuration.save_configuration("s", {"k": "v"})
+    client.secret.get_secret("s", "k")
+    client.telemetry.logger("l").info("m")
+    client.file.put_file("s", "k", b"v")
+    client.lock.try_lock("s", "k").release()
+    client.rpc.register_method("m", lambda: None)
+    client.rpc.invoke_method("app", "m")
+    client.schedule.job("j")(lambda: None)
+    client.schedule.schedule_job("j", schedule="@every 1h")
+    client.database.tables  # made, and not used
+"""
 
 LOADED = """
 import sys
@@ -69,6 +94,12 @@ def test_making_a_client_loads_no_service() -> None:
     assert "cloud_runtimes.client" in modules
     assert not {name for name in modules if name.startswith(("cloud_runtimes.state", "cloud_runtimes.components"))}
     assert not modules & set(HEAVY)
+
+
+def test_using_services_loads_no_package_of_an_extra() -> None:
+    modules = loaded(USED)
+    assert "cloud_runtimes.components.sqlite" in modules
+    assert {name for name in modules if name.partition(".")[0] in EXTRAS} == set()
 
 
 @pytest.mark.timing

@@ -1,4 +1,4 @@
-"""How the packaging tests build: with the tools of this environment, without a network, and never into the tree."""
+"""How the packaging tests build: with the tools of this environment, never into the tree, and without a network but for `fresh`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def installed(wheel: Path, folder: Path) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def fresh(folder: Path, *requirements: str | Path) -> Path:
+    """Make a virtual environment with requirements, and what they require, from the index; return its ``python``."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    done = run(
+        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements),
+        env=environment(None, PIP_NO_INDEX="0"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return python
 
 
 def doctor(folder: Path, **more: str) -> Done:

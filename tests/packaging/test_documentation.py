@@ -16,7 +16,8 @@ from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency import settings as resiliency
 from cloud_runtimes.spi.executor import Executor
 from cloud_runtimes.telemetry import settings as telemetry
-from tests.packaging.builds import ROOT, environment, run
+from tests.packaging.builds import ROOT
+from tests.packaging.programs import check_program, programs
 
 PAGES = [
     "README.md",
@@ -41,34 +42,17 @@ def _blocks(path: str, language: str) -> list[str]:
 
 
 PROGRAMS = [
-    (path, number, text)
+    pytest.param(text, id=f"{path}-{number}")
     for path in ("README.md", "docs/telemetry.md")
-    if (ROOT / path).exists()
-    for number, text in enumerate(
-        re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL)
-    )
+    for number, text in enumerate(programs(path))
 ]
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("text", [pytest.param(text, id=f"{path}-{number}") for path, number, text in PROGRAMS])
+@pytest.mark.parametrize("text", PROGRAMS)
 def test_the_programs_run(text: str, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(text, encoding="utf-8")
     for _ in range(2):  # once more over what the first run has left
-        _check_run(text, program, tmp_path)
-
-
-def _check_run(text: str, program: Path, tmp_path: Path) -> None:
-    done = run(sys.executable, "-W", "error", program, env=environment(None), cwd=tmp_path, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in re.findall(r'schedule\.job\("(\w+)"\)\n +def ', text):
-        assert f"\n{name} " in f"\n{done.stdout}", "the job has run"
-    if re.search(r"client\.(state|pubsub|telemetry)\.", text):
-        assert (tmp_path / ".cloud_runtimes").is_dir()
-    for line in text.splitlines():
-        if re.search(r"print\(|log\.info\(|\.success\(", line) and "  # " in line:  # what it says it prints
-            assert line.partition("  # ")[2] in done.stdout
+        check_program(sys.executable, text, tmp_path)
 
 
 @pytest.mark.parametrize("path", ["README.md", "docs/configuration.md", "docs/resiliency.md", "docs/telemetry.md"])

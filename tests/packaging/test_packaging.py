@@ -123,6 +123,18 @@ def test_the_hooks_run_what_make_runs_and_name_no_host() -> None:
         assert f"$(BIN)/{hook['id']}" in makefile
 
 
+def test_all_is_every_extra_for_users_and_the_readme_tells_of_each() -> None:
+    extras = _pyproject()["project"]["optional-dependencies"]
+    named = {name: set(re.findall(r"[\w-]+", each[0].partition("[")[2])) for name, each in extras.items()}
+    assert named["standard"] == {"cli", "database", "rpc", "schedule"}
+    users = set(extras) - {"all", "bench", "demo", "dev"}
+    assert {"standard"} | named["standard"] | named["all"] == users
+    assert named["dev"] == {"all"}
+    install = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
+    assert install.split("```")[1].strip() == 'pip install "cloud-runtimes-python[standard]"'
+    assert {name for name in users if f"`{name}`" not in install} == set()
+
+
 def test_the_validators_are_development_dependencies() -> None:
     dev = " ".join(_pyproject()["project"]["optional-dependencies"]["dev"])
     for name in (

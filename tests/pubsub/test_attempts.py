@@ -210,6 +210,8 @@ def test_the_window_follows_what_the_broker_takes() -> None:
     assert (window.size, window.seconds) == (300, 8 * ATTEMPT)
     window.took(300, 5.0)  # slow enough
     assert (window.size, window.seconds) == (300, 15.0)
+    window.took(10, 0.1)  # a small one says little of a large one
+    assert (window.size, window.seconds) == (300, 7.5)
     for size in (300, 600, 1000):
         window.took(size, 0.1)
     assert (window.size, window.seconds) == (1000, ATTEMPT)

@@ -26,6 +26,7 @@ from cloud_runtimes.errors import (
     PermissionDeniedError,
     ResourceExhaustedError,
     UnavailableError,
+    UnsupportedError,
 )
 from cloud_runtimes.secret import Secret
 from cloud_runtimes.testing import Face
@@ -385,7 +386,7 @@ def test_others_may_read_it(
 def test_yaml_needs_its_extra(write: Write, client: Make, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("s.yaml", "a: b")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(InvalidArgumentError, match=r'YAML needs an extra: pip install "cloud-runtimes-python\[yaml\]"'):
+    with pytest.raises(UnsupportedError, match=r'YAML needs an extra: pip install "cloud-runtimes-python\[yaml\]"'):
         face.call(client(path=path).secret, "get_secret", "s", "a")
 
 

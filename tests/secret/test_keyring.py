@@ -145,9 +145,9 @@ def test_one_that_asks_the_user(use: Any, client: Make, face: Face, canary: Cana
 def test_the_package_is_missing(client: Make, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client("keyring")
     monkeypatch.setitem(sys.modules, "keyring", None)
-    with pytest.raises(InvalidArgumentError, match=r'pip install "cloud-runtimes-python\[keyring\]"'):
+    with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[keyring\]"'):
         face.call(made.secret, "get_secret", "s", "a")
-    with pytest.raises(InvalidArgumentError, match="needs the package 'keyring'"):
+    with pytest.raises(UnsupportedError, match="component 'keyring' needs an extra"):
         face.call(made, "wait_ready")
 
 

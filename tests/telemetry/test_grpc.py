@@ -350,7 +350,7 @@ def test_the_environment_chooses(client: Make, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_grpcio_it_is_refused(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_grpc, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(UnsupportedError, match=r"cloud-runtimes-python\[otlp-grpc\]"):
         client(endpoint="http://x", protocol="grpc").telemetry  # noqa: B018
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..._core import extras
 from ..._core.threads import Changes
-from ...errors import InvalidArgumentError, UnsupportedError
+from ...errors import UnsupportedError
 from ...spi.configuration import (
     SUBSCRIBE,
     ConfigurationDriver,
@@ -57,15 +58,10 @@ class FileConfiguration(ConfigurationDriver):
     def _notices(self, file: ConfigurationFile, watch: str) -> Notices | None:
         if watch == "poll":
             return None
-        from importlib.util import find_spec
-
-        if find_spec("watchfiles") is None:
+        if not extras.installed("watchfiles"):
             if watch == "auto":
                 return None
-            raise InvalidArgumentError(
-                'watch = "watchfiles" needs an extra: pip install "cloud-runtimes-python[watch]"; '
-                'or set watch = "poll"'
-            )
+            raise extras.missing('watch = "watchfiles"', "watch")
         from .notices import Notices
 
         return Notices(file.path)

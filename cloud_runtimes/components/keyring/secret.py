@@ -9,7 +9,7 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ..._core import fork
+from ..._core import extras
 from ..._core.threads import Background
 from ...errors import (
     CloudRuntimesError,
@@ -36,14 +36,9 @@ _NO_BACKEND = (
 
 def _library() -> Any:
     """Import the package; it looks for a backend then."""
-    try:
-        with fork.importing:
-            import keyring
-            import keyring.errors
-    except ImportError as error:
-        raise InvalidArgumentError(
-            "component 'keyring' needs the package 'keyring': pip install \"cloud-runtimes-python[keyring]\""
-        ) from error
+    with extras.importing("component 'keyring'", "keyring"):
+        import keyring
+        import keyring.errors
     return keyring
 
 

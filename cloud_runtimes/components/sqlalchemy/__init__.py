@@ -76,9 +76,9 @@ class SqlAlchemyComponent(Component):
 
     @without_values
     def _make(self, name: str) -> ConnectionPool:
-        from ..._core import fork
+        from ..._core import extras
 
-        with fork.importing, self._lock:
+        with extras.importing(f"database {name!r}", "database"), self._lock:
             found = self._pools.get(name)
             if found is None:
                 from .pool import ConnectionPool

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from typing import Any, Final
 
+from ..._core.extras import missing
 from ..._core.sqlite_failures import explain as explain_sqlite
 from ...database._states import SILENT, STATES, by_state
 from ...errors import (
@@ -78,10 +79,10 @@ def explain(error: Exception, name: str, path: str | None, *, maybe_applied: boo
         found = InvalidArgumentError(f"database {name!r}: the url names a database or driver that is not known")
     elif isinstance(error, ModuleNotFoundError):
         # psycopg2 is what SQLAlchemy takes where a url names no driver
-        extra = str(error.name).partition(".")[0] in ("psycopg", "psycopg2")
-        install = '"cloud-runtimes-python[postgres]"' if extra else error.name
-        found = InvalidArgumentError(
-            f"database {name!r}: its driver needs the package {error.name!r}: pip install {install}"
+        if str(error.name).partition(".")[0] in ("psycopg", "psycopg2"):
+            return missing(f"database {name!r}: its driver", "postgres")
+        found = UnsupportedError(
+            f"database {name!r}: its driver needs the package {error.name!r}: pip install {error.name}"
         )
     elif isinstance(error, exc.ArgumentError):
         found = InvalidArgumentError(f"database {name!r}: the url or a value cannot be used")

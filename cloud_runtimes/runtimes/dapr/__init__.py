@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from ..._core import extras
 from ...config import ClientSettings, build
-from ...errors import UnavailableError, UnsupportedError
+from ...errors import UnavailableError
 from ...protocols.dapr.messages import messages
 from ...rpc.peers import endpoint
 from ...spi.operation import Method, Operation
@@ -70,7 +70,7 @@ class DaprRuntime(SidecarRuntime):
         grpc: DaprTransport | None = None
         if found.grpc is not None:
             at = target(*found.grpc, GRPC_PORT)
-            if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
+            if extras.installed("grpc", "google.protobuf"):
                 from .over_grpc import GrpcTransport
 
                 grpc = GrpcTransport(
@@ -82,10 +82,7 @@ class DaprRuntime(SidecarRuntime):
                     largest=own.max_message,
                 )
             elif found.http is None:
-                raise UnsupportedError(
-                    f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"',
-                    runtime="dapr",
-                )
+                raise extras.missing(f"{found.grpc[1]}: the address is gRPC, which", "dapr")
         if found.http is not None:
             from .over_http import HttpTransport
 

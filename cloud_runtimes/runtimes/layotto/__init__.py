@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from ..._core import extras
 from ...config import ClientSettings, build
-from ...errors import UnavailableError, UnsupportedError
+from ...errors import UnavailableError
 from ...rpc.peers import endpoint
 from ...spi.operation import Method, Operation
 from .._sidecar.runtime import SidecarRuntime
@@ -50,10 +50,8 @@ class LayottoRuntime(SidecarRuntime):
         if self.own.actuator is not None:
             endpoint(self.own.actuator, f"{settings.origin}: [layotto] actuator")
         at, where, said = address(settings, self.own)
-        if find_spec("grpc") is None or find_spec("google.protobuf") is None:
-            raise UnsupportedError(
-                f'{said}: the address is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
-            )
+        if not extras.installed("grpc", "google.protobuf"):
+            raise extras.missing(f"{said}: the address is gRPC, which", "layotto")
         from ...protocols.layotto.messages import messages
         from .link import LayottoLink
 

@@ -1,0 +1,157 @@
+"""What an application does with the base install alone: all base services by both APIs, then what needs an extra."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from cloud_runtimes import CloudRuntimesClient, telemetry
+from cloud_runtimes.errors import UnsupportedError
+from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+
+os.environ["CLOUD_RUNTIMES_SECRET_SHOP_PASSWORD"] = "hunter2"
+
+
+class Http(BaseHTTPRequestHandler):
+    """A service that is no application of ours."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is told."""
+
+
+def base_services(face: Face, url: str) -> None:
+    config = {"rpc": {"stock": {"address": url}}}
+    name = face.name
+    with CloudRuntimesClient(app_id=name, config=config) as client:
+        face.call(client.state, "save", name, "order", {"total": 12.5})
+        assert face.call(client.state, "get", name, "order") == {"total": 12.5}
+
+        opened = face.call(client.pubsub, "subscribe", name, "orders", start="earliest")
+        with face.opened(opened) as events:
+            face.call(client.pubsub, "publish", name, "orders", {"id": 1})
+            assert face.call(events, "receive", timeout=10).data == {"id": 1}
+
+        with face.opened(client.lock.hold(name, "till")) as lease:
+            face.call(lease, "renew")
+
+        face.call(client.configuration, "save_configuration", name, {"host": "localhost"})
+        assert face.call(client.configuration, "get_configuration", name, ["host"]) == {"host": "localhost"}
+
+        assert face.call(client.secret, "get_secret", "shop", "password").value == "hunter2"
+
+        with client.telemetry.tracer("t").span("s"):
+            client.telemetry.logger("t").info("l")
+        assert face.call(client.telemetry, "flush", timeout=10)
+
+        face.call(client.file, "put_file", name, "a/b", b"bytes")
+        assert face.call(client.file, "get_file", name, "a/b") == b"bytes"
+
+        client.rpc.register_method("double", lambda number: 2 * number)
+        assert face.call(client.rpc, "invoke_method", name, "double", 21) == 42
+        assert face.call(client.rpc, "invoke_method", "stock", "echo", {"id": 1}) == {"id": 1}
+        assert face.call(client.rpc, "invoke", "stock", "echo", [1]).status == 200
+
+        ran = {job: threading.Event() for job in ("every", "delta", "due")}
+        for job, event in ran.items():
+            client.schedule.job(job)(event.set)
+        face.call(client.schedule, "schedule_job", "every", schedule="@every 50ms", repeats=1)
+        face.call(client.schedule, "schedule_job", "delta", schedule=timedelta(milliseconds=50), repeats=1)
+        face.call(client.schedule, "schedule_job", "due", due_time=datetime.now(UTC))
+        with client.schedule.running():
+            assert all(event.wait(20) for event in ran.values())
+
+
+def needs(extra: str, what: str, call: Callable[[], Any]) -> None:
+    told = ""
+    try:
+        call()
+    except UnsupportedError as error:
+        told = str(error)
+    assert told == f'{what} needs an extra: pip install "cloud-runtimes-python[{extra}]"', (what, told)
+
+
+def extras(face: Face) -> None:
+    call = face.call
+
+    def serve() -> None:
+        with face.opened(client.rpc.serving()):
+            pass
+
+    def client_of(**arguments: Any) -> None:
+        with CloudRuntimesClient(**arguments) as made:
+            call(made.state, "get", "s", "k")
+
+    with CloudRuntimesClient(
+        app_id="extras",
+        config={
+            "secret": {"keys": {"component": "keyring"}},
+            "configuration": {"app": {"component": "config_file", "path": "app.toml", "watch": "watchfiles"}},
+            "database": {"bank": {"component": "sqlalchemy", "url": "postgresql://h/d"}},
+        },
+    ) as client:
+        needs("rpc", "serving over HTTP", serve)
+        needs("rpc", "serving over HTTP", lambda: call(client.rpc, "serve"))
+        needs("database", "database 'bank'", lambda: call(client.database, "query", "bank", "SELECT 1"))
+        client.schedule.job("j")(print)
+        for schedule in ("0 3 * * *", "@hourly"):
+            job = {"schedule": schedule}
+            needs(
+                "schedule", f"schedule {schedule!r}", lambda job=job: call(client.schedule, "schedule_job", "j", **job)
+            )
+        needs("keyring", "component 'keyring'", lambda: call(client.secret, "get_secret", "keys", "k"))
+        watch = 'watch = "watchfiles"'
+        needs("watch", watch, lambda: call(client.configuration, "subscribe_configuration", "app"))
+    with CloudRuntimesClient() as client:
+        needs("database", "database 'bank'", lambda: call(client.database, "query", "bank", "SELECT 1"))
+    needs("yaml", "app.yaml: YAML", lambda: client_of(config="app.yaml"))
+    needs("otel", "telemetry: OpenTelemetry's API", telemetry.install)
+    grpc = {"telemetry": {"exporter": "otlp", "endpoint": "http://localhost:4317", "protocol": "grpc"}}
+    needs("otlp-grpc", 'telemetry: protocol = "grpc"', lambda: CloudRuntimesClient(config=grpc).telemetry)
+    for runtime in ("dapr", "layotto"):
+        address = {"endpoint": "grpc://localhost:1", "runtime": runtime}
+        needs(runtime, "endpoint: the address is gRPC, which", lambda address=address: client_of(**address))
+
+
+def serve_sidecar() -> None:
+    from cloud_runtimes.testing import serve
+
+    with serve():
+        pass
+
+
+def show_telemetry() -> None:
+    from cloud_runtimes.dashboard.server import Viewer
+
+    Viewer(":memory:")
+
+
+def main() -> None:
+    for name in ("app.toml", "app.yaml"):
+        with open(name, "w", encoding="utf-8") as file:
+            file.write("")
+    server = HTTPServer(("127.0.0.1", 0), Http)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for made in (SyncFace, AsyncFace):
+        face: Face = made()
+        base_services(face, f"http://127.0.0.1:{server.server_port}")
+        extras(face)
+        face.close()
+    server.shutdown()
+    server.server_close()
+    needs("rpc", "serving over HTTP", serve_sidecar)
+    needs("rpc", "serving over HTTP", show_telemetry)
+
+
+main()

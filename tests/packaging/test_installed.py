@@ -1,0 +1,83 @@
+"""What is installed from the wheel, with no more than it asks for and the tree out of sight."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.builds import ROOT, environment, fresh, run
+from tests.packaging.programs import check_program, programs
+
+pytestmark = pytest.mark.process
+
+NAMES = "import importlib.metadata as m; print(*sorted({each.name.lower() for each in m.distributions()}))"
+
+
+def test_the_base_install(pure: Path, tmp_path: Path) -> None:
+    python = fresh(tmp_path / "venv", pure)
+    assert run(python, "-c", NAMES).stdout.split() == ["cloud-runtimes-python", "msgpack", "orjson"]
+    program = (ROOT / "tests/packaging/base_program.py").read_text(encoding="utf-8")
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = run(python, "-W", "error", "program.py", env=environment(None), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for command in ((), ("state", "get", "orders", "order-1")):
+        done = run(python.with_name("cloud-runtimes"), *command, env=environment(None), cwd=tmp_path)
+        line = 'error: this command needs an extra: pip install "cloud-runtimes-python[cli]"\n'
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+MISSION = """
+import json
+from cloud_runtimes import CloudRuntimesClient
+
+client = CloudRuntimesClient(timeout=30.0)
+client.state.save(store_name="state-store", key="my-key", value={"data": "value"})
+print(json.dumps(client.state.get(store_name="state-store", key="my-key")))
+client.close()
+"""
+
+
+def test_the_standard_install(pure: Path, tmp_path: Path) -> None:
+    python = fresh(tmp_path / "venv", f"cloud-runtimes-python[standard] @ {pure.as_uri()}")
+    found = programs("README.md")
+    assert len(found) > 10
+    for number, text in enumerate(found):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if "opentelemetry" in text:  # which is an extra of its own
+            continue
+        check_program(python, text, folder)
+    command = python.with_name("cloud-runtimes")
+    done = run(command, "sql", "bank", "SELECT 1 AS one", env=environment(None), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
+    sidecar = (command, "serve", "--dapr-http-port", "0", "--", python, "-W", "error", "-c", MISSION)
+    done = run(*sidecar, env=environment(None), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, '{"data": "value"}\n')
+    assert done.stderr.startswith("note: HTTP alone, since gRPC needs an extra")
+
+
+def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> None:
+    """The package of docs/how-to/write-a-component.md, installed beside the wheel."""
+    page = (ROOT / "docs/how-to/write-a-component.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```(?:python|toml)\n# (\S+\.\w+)\n(.*?)```", page, re.DOTALL))
+    assert sorted(files) == ["acme_memory/__init__.py", "pyproject.toml", "test_acme_memory.py"]
+    for name, text in files.items():
+        path = tmp_path / "acme" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    python = fresh(tmp_path / "venv", pure, "pytest", tmp_path / "acme")
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (tmp_path / "acme" / "test_acme_memory.py").rename(suites / "test_acme_memory.py")
+    done = run(
+        *(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"),
+        env=environment(None),
+        cwd=suites,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
+    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    assert passed is not None, done.stdout
+    assert int(passed[1]) > 200
