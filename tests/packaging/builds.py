@@ -56,7 +56,7 @@ def environment(mode: str | None, **more: str) -> dict[str, str]:
 def pip_wheel(source: Path, folder: Path, env: dict[str, str]) -> Done:
     """Build a wheel of ``source`` into ``folder``."""
     command = (sys.executable, "-m", "pip", "wheel", source, "--no-deps", "--no-build-isolation", "-w", folder)
-    return run(*command, env=env, cwd=folder.parent)
+    return run(*command, env=env, cwd=folder.parent, timeout=240)  # a compiler beside other tests
 
 
 def built(source: Path, folder: Path, env: dict[str, str]) -> Path:
