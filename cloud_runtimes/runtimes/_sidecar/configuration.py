@@ -25,7 +25,7 @@ class StreamedSource(ConfigurationSource):
     """See the module.
 
     Args:
-        link: the way to the sidecar.
+        transport: to the sidecar.
         name: of the store.
         first: the first message of the stream.
         look: asks for what there is.
@@ -36,7 +36,7 @@ class StreamedSource(ConfigurationSource):
 
     def __init__(
         self,
-        link: Transport,
+        transport: Transport,
         name: str,
         first: Any,
         look: Callable[[], Flow[dict[str, ConfigurationItem]]],
@@ -45,7 +45,7 @@ class StreamedSource(ConfigurationSource):
         greets: bool,
         refresh: float | None = None,
     ) -> None:
-        self._link = link
+        self._transport = transport
         self._name = name
         self._first = first
         self._look = look
@@ -73,7 +73,7 @@ class StreamedSource(ConfigurationSource):
             return None
         self._news = False  # before the look: what comes meanwhile asks for another
         try:
-            items = self._link.run(Operation(_LOOK, self._name, _PATIENCE), self._look())
+            items = self._transport.run(Operation(_LOOK, self._name, _PATIENCE), self._look())
         except BaseException:
             self._news = True
             raise
@@ -93,7 +93,7 @@ class StreamedSource(ConfigurationSource):
 
     def _connect(self) -> None:
         self._news = not self._greets
-        self._stream = self._link.open("configuration", self._first, self._received, self._ended)
+        self._stream = self._transport.open("configuration", self._first, self._received, self._ended)
         if not self._greets:
             self._settle()
 

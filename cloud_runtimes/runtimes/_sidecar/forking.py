@@ -85,8 +85,8 @@ class _Calls:
 
     def _only_streams(self) -> bool:
         with self._lock:
-            kinds = {type(each) for each in self._open}
-        return kinds == {StreamUnderWay}
+            pb = {type(each) for each in self._open}
+        return pb == {StreamUnderWay}
 
     def after_fork(self) -> None:
         """In the parent: go on."""

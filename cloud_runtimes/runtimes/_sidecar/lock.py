@@ -23,22 +23,22 @@ class SidecarLock(LockDriver):
 
     features = frozenset()
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
+    def __init__(self, transport: Transport, name: str) -> None:
+        self._transport = transport
         self._name = name
         # claim → when the lease ends by its holder's clock, of leases whose owner was named
         self._ends: dict[str, float] = {}
 
     def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return self._link.run(op, self._acquire(request))
+        return self._transport.run(op, self._acquire(request))
 
     async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return await self._link.run_async(op, self._acquire(request))
+        return await self._transport.run_async(op, self._acquire(request))
 
     def _acquire(self, request: LockRequest) -> Flow[Grant | None]:
         seconds = min(_MOST, -(-request.expiry_ms // 1000))
         asked = request.now()
-        taken = yield from self._link.try_lock(self._name, request.resource_id, request.owner, seconds)
+        taken = yield from self._transport.try_lock(self._name, request.resource_id, request.owner, seconds)
         if not taken:
             return None
         if request.owner != request.claim:
@@ -54,10 +54,10 @@ class SidecarLock(LockDriver):
         raise UnsupportedError("a sidecar has no renewal of locks")
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._link.run(op, self._release(request))
+        return self._transport.run(op, self._release(request))
 
     async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return await self._link.run_async(op, self._release(request))
+        return await self._transport.run_async(op, self._release(request))
 
     def _release(self, request: LockRequest) -> Flow[bool]:
         if request.owner != request.claim and self._ends.pop(request.claim, 0.0) <= request.now():
@@ -65,13 +65,13 @@ class SidecarLock(LockDriver):
         return (yield from self._unlock(request.resource_id, request.owner)) is UnlockStatus.SUCCESS
 
     def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        return self._link.run(op, self._unlock(resource_id, owner))
+        return self._transport.run(op, self._unlock(resource_id, owner))
 
     async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        return await self._link.run_async(op, self._unlock(resource_id, owner))
+        return await self._transport.run_async(op, self._unlock(resource_id, owner))
 
     def _unlock(self, resource: str, owner: str) -> Flow[UnlockStatus]:
-        number = yield from self._link.unlock(self._name, resource, owner)
+        number = yield from self._transport.unlock(self._name, resource, owner)
         status = _STATUS.get(number)
         if status is None:
             raise InternalError(f"the store {self._name!r} failed to release {resource!r}", maybe_applied=True)

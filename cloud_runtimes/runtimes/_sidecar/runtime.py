@@ -83,17 +83,17 @@ class SidecarRuntime(Runtime):
                 runtime=self.name,
             )
         module, kind = self.drivers[service]
-        driver: Driver = getattr(import_module(module, self.package), kind)(self.way(service), name)
+        driver: Driver = getattr(import_module(module, self.package), kind)(self.transport_for(service), name)
         return driver
 
     def native(self, service: str, name: str) -> Any:
         if service not in self.drivers and (fallback := self.fallback) is not None:
             return fallback.native(service, name)
-        found = self.way(service).native()
+        found = self.transport_for(service).native()
         return super().native(service, name) if found is None else found
 
     @abstractmethod
-    def way(self, service: str) -> Transport:
+    def transport_for(self, service: str) -> Transport:
         """Return the way to the sidecar for a service."""
 
     def is_inside(self) -> bool:

@@ -13,9 +13,9 @@ from ...errors import ClosedError, CloudRuntimesError
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
-from .failures import Refused
+from .failures import SidecarError
 
-__all__ = ["Flow", "Found", "Item", "Stream", "Token", "Transport"]
+__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
@@ -31,7 +31,7 @@ class Token(str):
         return "<Token>"
 
 
-class Found(NamedTuple):
+class StateValue(NamedTuple):
     """A value of a state store: its bytes as they are kept, and when it expires, as RFC 3339."""
 
     data: bytes
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     expires: object
 
 
-class Item(NamedTuple):
+class StateItem(NamedTuple):
     """One write.
 
     Attributes:
@@ -75,7 +75,7 @@ class Stream(Protocol):
 class Transport(ABC):
     """The way to one sidecar.
 
-    Calls raise `Refused` for what the sidecar says no to; `run` makes it one of our errors.
+    Calls raise `SidecarError` for what the sidecar says no to; `run` makes it one of our errors.
 
     Attributes:
         url: for messages.
@@ -109,7 +109,7 @@ class Transport(ABC):
         except StopIteration as done:
             result: T = done.value
             return result
-        except Refused as refused:
+        except SidecarError as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
             tell(error, wrote, op.method.writes)
@@ -129,14 +129,14 @@ class Transport(ABC):
         except StopIteration as done:
             result: T = done.value
             return result
-        except Refused as refused:
+        except SidecarError as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
             tell(error, wrote, op.method.writes)
             raise
 
     @staticmethod
-    def _ours(op: Operation, refused: Refused, wrote: bool) -> CloudRuntimesError:
+    def _ours(op: Operation, refused: SidecarError, wrote: bool) -> CloudRuntimesError:
         error = refused.error(applied=op.method.writes)
         error.maybe_applied = error.maybe_applied or wrote
         return error
@@ -172,28 +172,28 @@ class Transport(ABC):
 
     @abstractmethod
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
-        """Return an application's answer, whatever its status; `Refused` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
+        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
 
     @abstractmethod
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[Found | None]:
+    ) -> Flow[StateValue | None]:
         """Return what a key holds, ``None``: it is absent."""
 
     @abstractmethod
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, Found]]:
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         """Return what the keys hold, without those that are absent."""
 
     @abstractmethod
-    def save_states(self, store: str, items: Sequence[Item]) -> Flow[None]:
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
         """Save items; which of several failed is not told."""
 
     @abstractmethod
-    def delete_state(self, store: str, item: Item) -> Flow[None]:
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         """Delete a key."""
 
     @abstractmethod
-    def transact(self, store: str, items: Sequence[Item], metadata: Mapping[str, str]) -> Flow[None]:
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         """Save and delete, all or nothing."""
 
     @abstractmethod

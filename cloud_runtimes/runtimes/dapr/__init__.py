@@ -42,7 +42,7 @@ class DaprRuntime(SidecarRuntime):
     """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`.
 
     Attributes:
-        link: the way to it; where both its addresses are known each call takes the better one.
+        transport: to it; where both its addresses are known each call takes the better one.
         calls: the way of calls: HTTP where it is known, since over gRPC an application's failure loses its body.
     """
 
@@ -71,7 +71,7 @@ class DaprRuntime(SidecarRuntime):
         if found.grpc is not None:
             at = target(*found.grpc, GRPC_PORT)
             if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
-                from .over_grpc import GrpcTransport
+                from .grpc_transport import GrpcTransport
 
                 grpc = GrpcTransport(
                     at.name,
@@ -87,41 +87,43 @@ class DaprRuntime(SidecarRuntime):
                     runtime="dapr",
                 )
         if found.http is not None:
-            from .over_http import HttpTransport
+            from .http_transport import HttpTransport
 
             http = HttpTransport(endpoint(*found.http), token, settings.app_id, own.max_message)
         self.calls: DaprTransport
-        self.link: DaprTransport
+        self.transport: DaprTransport
         if http is not None and grpc is not None:
-            from .two_ways import TwoWays
+            from .combined_transport import CombinedTransport
 
-            self.calls, self.link = http, TwoWays(http, grpc)
+            self.calls, self.transport = http, CombinedTransport(http, grpc)
         elif (only := http or grpc) is not None:
-            self.calls = self.link = only
-        self.link.callbacks = self.calls.callbacks = DaprCallbacks()
+            self.calls = self.transport = only
+        self.transport.callbacks = self.calls.callbacks = DaprCallbacks()
 
-    def way(self, service: str) -> DaprTransport:
-        if self.link.streams:
+    def transport_for(self, service: str) -> DaprTransport:
+        if self.transport.streams:
             messages()  # imported here, where a fork waits for it
-        return self.calls if service == "rpc" else self.link
+        return self.calls if service == "rpc" else self.transport
 
     def ready(self) -> None:
-        link = self.calls
-        if why := link.run(Operation(_READY, "sidecar", _PATIENCE), link.ready()):
-            raise UnavailableError(f"the sidecar at {link.url} is not ready yet ({why})")
+        transport = self.calls
+        if why := transport.run(Operation(_READY, "sidecar", _PATIENCE), transport.ready()):
+            raise UnavailableError(f"the sidecar at {transport.url} is not ready yet ({why})")
         if (fallback := self.fallback) is not None and fallback.declared():
             fallback.ready()
 
     def stores(self) -> Mapping[str, Collection[str]] | None:
         found: dict[str, list[str]] = {}
-        for name, kind in self.link.run(Operation(_READY, "sidecar", _PATIENCE), self.link.components()).items():
+        for name, kind in self.transport.run(
+            Operation(_READY, "sidecar", _PATIENCE), self.transport.components()
+        ).items():
             for service in _SERVICES.get(kind.partition(".")[0], ()):
                 found.setdefault(service, []).append(name)
         # a sidecar of ours without component files has a store of every name, and tells none
         return found or None
 
     def close(self, timeout: float | None) -> None:
-        self.link.close()
+        self.transport.close()
         super().close(timeout)
 
 

@@ -24,20 +24,20 @@ _SETTLING: Final = (0.5, 2.0, 8.0)
 class DaprConfiguration(ConfigurationDriver):
     """The settings of one store of the sidecar."""
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self.features = frozenset({spi.VERSION, spi.SUBSCRIBE} if link.streams else {spi.VERSION})
-        self._link = link
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        self.features = frozenset({spi.VERSION, spi.SUBSCRIBE} if transport.streams else {spi.VERSION})
+        self._transport = transport
         self._name = name
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._link.run(op, self.look(selection))
+        return self._transport.run(op, self.look(selection))
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._link.run_async(op, self.look(selection))
+        return await self._transport.run_async(op, self.look(selection))
 
     def look(self, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
         """Return what there is now."""
-        found = yield from self._link.get_configuration(self._name, selection.keys, selection.metadata or {})
+        found = yield from self._transport.get_configuration(self._name, selection.keys, selection.metadata or {})
         return {
             key: ConfigurationItem(key, each.value, each.version or None, metadata=each.metadata)
             for key, each in found.items()
@@ -45,11 +45,11 @@ class DaprConfiguration(ConfigurationDriver):
         }
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        self._link.need_streams("subscribe_configuration")
+        self._transport.need_streams("subscribe_configuration")
         return self._streamed(selection), Update(self.get(op, selection), True)
 
     async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        self._link.need_streams("subscribe_configuration")
+        self._transport.need_streams("subscribe_configuration")
         return self._streamed(selection), Update(await self.get_async(op, selection), True)
 
     # -- what Dapr has not ----------------------------------------------------
@@ -73,4 +73,4 @@ class DaprConfiguration(ConfigurationDriver):
             store_name=self._name, keys=selection.keys, metadata=selection.metadata or {}
         )
         look = partial(self.look, selection)
-        return StreamedSource(self._link, self._name, first, look, settling=_SETTLING, greets=True)
+        return StreamedSource(self._transport, self._name, first, look, settling=_SETTLING, greets=True)

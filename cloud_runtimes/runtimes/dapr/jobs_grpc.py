@@ -15,10 +15,10 @@ def job_message(job: DaprJob) -> Any:
     """Return a message; data is in a ``google.protobuf.Value``, as what comes over HTTP is, so that applications get it as JSON."""
     from google.protobuf import json_format
 
-    kinds = messages()
-    made = kinds.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
+    pb = messages()
+    made = pb.Job(name=job.name, schedule=job.schedule, repeats=job.repeats, due_time=job.due_time, ttl=job.ttl)
     if job.data is not None:
-        value = json_format.ParseDict(json.decode(job.data), kinds.Value())
+        value = json_format.ParseDict(json.decode(job.data), pb.Value())
         made.data.type_url, made.data.value = VALUE_TYPE, value.SerializeToString()
     if job.policy == "drop":
         made.failure_policy.drop.SetInParent()
@@ -56,11 +56,11 @@ def _data(message: Any) -> bytes | None:
         return None
     from google.protobuf import json_format
 
-    kinds = messages()
+    pb = messages()
     try:
         if message.data.type_url == VALUE_TYPE:
-            return json.encode(plain(kinds.Value.FromString(message.data.value)))
-        found: Any = json_format.MessageToDict(message.data, descriptor_pool=kinds.pool)
+            return json.encode(plain(pb.Value.FromString(message.data.value)))
+        found: Any = json_format.MessageToDict(message.data, descriptor_pool=pb.pool)
     except Exception:  # whatever its bytes are
         import base64
 

@@ -12,7 +12,7 @@ from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._sidecar.transport import Flow
-from .failures import Refused
+from .failures import DaprSidecarError
 from .jobs import never_runs, restored, stored
 from .transport import DaprJob, DaprTransport
 
@@ -27,62 +27,65 @@ class DaprSchedule(ScheduleDriver):
 
     by_callback = True
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self._link = link
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        self._transport = transport
         # only gRPC has a call that lists them
-        self.features = frozenset({spi.LIST_JOBS} if link.streams else ())
+        self.features = frozenset({spi.LIST_JOBS} if transport.streams else ())
 
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._link.run(op, self._save(_checked(spec), overwrite))
+        self._transport.run(op, self._save(_checked(spec), overwrite))
 
     async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._link.run_async(op, self._save(_checked(spec), overwrite))
+        await self._transport.run_async(op, self._save(_checked(spec), overwrite))
 
     def _save(self, job: DaprJob, overwrite: bool) -> Flow[None]:
         try:
-            yield from self._link.schedule_job(job, overwrite)
-        except Refused as refused:
-            if refused.said.status != 409:
+            yield from self._transport.schedule_job(job, overwrite)
+        except DaprSidecarError as refused:
+            if refused.error_reply.status != 409:
                 raise
             raise AlreadyExistsError(
                 f"there is a job {job.name!r} already: overwrite=True replaces it, delete_job deletes it"
             ) from None
 
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        return self._link.run(op, self._get(name))
+        return self._transport.run(op, self._get(name))
 
     async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        return await self._link.run_async(op, self._get(name))
+        return await self._transport.run_async(op, self._get(name))
 
     def _get(self, name: str) -> Flow[StoredJob | None]:
         try:
-            return restored((yield from self._link.get_job(name)))
-        except Refused as refused:
+            return restored((yield from self._transport.get_job(name)))
+        except DaprSidecarError as refused:
             # Dapr has no code for it
-            if "GET_JOB" in refused.said.code + refused.said.reason and "not found" in refused.said.message:
+            if (
+                "GET_JOB" in refused.error_reply.code + refused.error_reply.reason
+                and "not found" in refused.error_reply.message
+            ):
                 return None
             raise
 
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        return self._link.run(op, self._list())
+        return self._transport.run(op, self._list())
 
     async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return await self._link.run_async(op, self._list())
+        return await self._transport.run_async(op, self._list())
 
     def _list(self) -> Flow[list[StoredJob]]:
-        found = yield from self._link.list_jobs()
+        found = yield from self._transport.list_jobs()
         return [restored(each) for each in sorted(found, key=lambda job: job.name)]
 
     def delete(self, op: Operation, name: str, /) -> None:
-        self._link.run(op, self._link.delete_job(name))
+        self._transport.run(op, self._transport.delete_job(name))
 
     async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self._link.run_async(op, self._link.delete_job(name))
+        await self._transport.run_async(op, self._transport.delete_job(name))
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         from .runs import DaprRuns
 
-        return DaprRuns(self._link.callbacks, handlers)
+        return DaprRuns(self._transport.callbacks, handlers)
 
     async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         return self.join(op, handlers)

@@ -15,13 +15,13 @@ __all__ = ["DaprSubscription"]
 class DaprSubscription(StreamSubscription):
     """See `StreamSubscription`."""
 
-    def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
-        kinds = messages()
+    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
+        pb = messages()
         metadata = dict(request.metadata or {})
         if request.raw:
             metadata["rawPayload"] = "true"
-        return kinds.SubscribeTopicEventsRequestAlpha1(
-            initial_request=kinds.SubscribeTopicEventsRequestInitialAlpha1(
+        return pb.SubscribeTopicEventsRequestAlpha1(
+            initial_request=pb.SubscribeTopicEventsRequestInitialAlpha1(
                 pubsub_name=pubsub, topic=request.topic, metadata=metadata, dead_letter_topic=request.dead_letter_topic
             )
         )
@@ -29,10 +29,10 @@ class DaprSubscription(StreamSubscription):
     def _record(self, event: Any) -> EventRecord:
         return incoming(event, raw=self._raw)
 
-    def _says(self, id: str, settlement: Settlement) -> Any:
-        kinds = messages()
-        return kinds.SubscribeTopicEventsRequestAlpha1(
-            event_processed=kinds.SubscribeTopicEventsRequestProcessedAlpha1(
-                id=id, status=kinds.TopicEventResponse(status=STATUS[settlement])
+    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequestAlpha1(
+            event_processed=pb.SubscribeTopicEventsRequestProcessedAlpha1(
+                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
             )
         )

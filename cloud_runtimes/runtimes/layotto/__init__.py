@@ -15,7 +15,7 @@ from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from .link import LayottoLink
+    from .transport import LayottoTransport
 
 __all__ = ["LayottoRuntime", "runtime"]
 
@@ -28,7 +28,7 @@ class LayottoRuntime(SidecarRuntime):
     """A sidecar of Layotto.
 
     Attributes:
-        link: the way to it.
+        transport: to it.
     """
 
     name = "layotto"
@@ -55,29 +55,29 @@ class LayottoRuntime(SidecarRuntime):
                 f'{said}: the address is gRPC: pip install "cloud-runtimes-python[layotto]"', runtime=self.name
             )
         from ...protocols.layotto.messages import messages
-        from .link import LayottoLink
+        from .transport import LayottoTransport
 
         messages()  # imported here, where a fork waits for it
-        self.link = LayottoLink(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
-        self.link.executor = executor
+        self.transport = LayottoTransport(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
+        self.transport.executor = executor
 
-    def way(self, service: str) -> LayottoLink:
-        return self.link
+    def transport_for(self, service: str) -> LayottoTransport:
+        return self.transport
 
     def ready(self) -> None:
         if self.own.actuator is not None:
-            from .ready import ask
+            from .actuator import ask
 
             why = ask(self.own.actuator, _PATIENCE)
         else:
-            why = self.link.run(Operation(_READY, "sidecar", _PATIENCE), self.link.ready())
+            why = self.transport.run(Operation(_READY, "sidecar", _PATIENCE), self.transport.ready())
         if why:
-            raise UnavailableError(f"the sidecar at {self.link.url} is not ready yet ({why})")
+            raise UnavailableError(f"the sidecar at {self.transport.url} is not ready yet ({why})")
         if (fallback := self.fallback) is not None and fallback.declared():
             fallback.ready()
 
     def close(self, timeout: float | None) -> None:
-        self.link.close()
+        self.transport.close()
         super().close(timeout)
 
 

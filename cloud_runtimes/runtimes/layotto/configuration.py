@@ -16,7 +16,7 @@ from ...spi.configuration import ConfigurationDriver, ConfigurationItem, Configu
 from ...spi.operation import Operation
 from .._sidecar.configuration import StreamedSource
 from .._sidecar.transport import Flow
-from .link import LayottoLink
+from .transport import LayottoTransport
 
 __all__ = ["LayottoConfiguration"]
 
@@ -32,21 +32,21 @@ class LayottoConfiguration(ConfigurationDriver):
 
     features = frozenset({spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.WRITE})
 
-    def __init__(self, link: LayottoLink, name: str) -> None:
-        self._link = link
+    def __init__(self, transport: LayottoTransport, name: str) -> None:
+        self._transport = transport
         self._name = name
 
     # -- reading ------------------------------------------------------------
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._link.run(op, self._look(selection))
+        return self._transport.run(op, self._look(selection))
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._link.run_async(op, self._look(selection))
+        return await self._transport.run_async(op, self._look(selection))
 
     def _look(self, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        found = yield from self._link.ask("GetConfiguration", message, "GetConfigurationResponse")
+        found = yield from self._transport.ask("GetConfiguration", message, "GetConfigurationResponse")
         return {
             each.key: ConfigurationItem(
                 each.key,
@@ -64,7 +64,7 @@ class LayottoConfiguration(ConfigurationDriver):
     def _meant(self, selection: Selection) -> dict[str, Any]:
         return {
             "store_name": self._name,
-            "app_id": self._link.app_id,
+            "app_id": self._transport.app_id,
             "group": selection.group or "",
             "label": selection.label or "",
             "metadata": selection.metadata or {},
@@ -73,12 +73,12 @@ class LayottoConfiguration(ConfigurationDriver):
     # -- writing ------------------------------------------------------------
 
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._link.run(op, self._save(items, metadata))
+        self._transport.run(op, self._save(items, metadata))
 
     async def save_async(
         self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
     ) -> None:
-        await self._link.run_async(op, self._save(items, metadata))
+        await self._transport.run_async(op, self._save(items, metadata))
 
     def _save(self, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None) -> Flow[None]:
         for item in items:
@@ -88,9 +88,9 @@ class LayottoConfiguration(ConfigurationDriver):
                         f"{what} {text!r}: in a store of Layotto's such as etcd nobody finds what has a / there: "
                         "give another character"
                     )
-        kinds = messages()
+        pb = messages()
         made = [
-            kinds.ConfigurationItem(
+            pb.ConfigurationItem(
                 key=item.key,
                 content=item.value,
                 group=item.group or "",
@@ -100,15 +100,15 @@ class LayottoConfiguration(ConfigurationDriver):
             )
             for item in items
         ]
-        message = kinds.SaveConfigurationRequest(
-            store_name=self._name, app_id=self._link.app_id, items=made, metadata=metadata or {}
+        message = pb.SaveConfigurationRequest(
+            store_name=self._name, app_id=self._transport.app_id, items=made, metadata=metadata or {}
         )
-        yield from self._link.ask("SaveConfiguration", message)
+        yield from self._transport.ask("SaveConfiguration", message)
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
         restoring: list[str] = []
         try:
-            self._link.run(op, self._delete(selection, restoring))
+            self._transport.run(op, self._delete(selection, restoring))
         except BaseException as error:
             _tell(error, restoring)
             raise
@@ -116,7 +116,7 @@ class LayottoConfiguration(ConfigurationDriver):
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
         restoring: list[str] = []
         try:
-            await self._link.run_async(op, self._delete(selection, restoring))
+            await self._transport.run_async(op, self._delete(selection, restoring))
         except BaseException as error:
             _tell(error, restoring)
             raise
@@ -132,7 +132,7 @@ class LayottoConfiguration(ConfigurationDriver):
         ]
         message = messages().DeleteConfigurationRequest(**self._meant(selection), keys=selection.keys)
         restoring += [item.key for item in kept]
-        yield from self._link.ask("DeleteConfiguration", message)
+        yield from self._transport.ask("DeleteConfiguration", message)
         if kept:
             after = yield from self._look(every)
             if lost := [item for item in kept if item.key not in after]:
@@ -150,8 +150,10 @@ class LayottoConfiguration(ConfigurationDriver):
     def _source(self, selection: Selection) -> ConfigurationSource:
         first = messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
         look = partial(self._look, selection)
-        refresh = self._link.own.configuration_refresh
-        return StreamedSource(self._link, self._name, first, look, settling=_SETTLING, greets=False, refresh=refresh)
+        refresh = self._transport.own.configuration_refresh
+        return StreamedSource(
+            self._transport, self._name, first, look, settling=_SETTLING, greets=False, refresh=refresh
+        )
 
 
 def _tell(error: BaseException, restoring: list[str]) -> None:

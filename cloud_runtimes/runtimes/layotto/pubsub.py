@@ -23,7 +23,7 @@ class LayottoPubSub(SidecarPubSub):
     table = "[layotto]"
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
-        yield from self._link.publish(self._name, topic, outgoing(record), OCTETS, self.metadata(op, record))
+        yield from self._transport.publish(self._name, topic, outgoing(record), OCTETS, self.metadata(op, record))
 
     def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return LayottoSubscription(self._link, self._name, request)
+        return LayottoSubscription(self._transport, self._name, request)

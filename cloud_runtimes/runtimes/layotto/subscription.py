@@ -12,7 +12,7 @@ from ...protocols.layotto.messages import messages
 from ...pubsub._letters import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
-from .._sidecar.failures import Refused
+from .._sidecar.failures import SidecarError
 from .._sidecar.subscription import STATUS, StreamSubscription, Token
 from .._sidecar.transport import Transport
 from .events import framed, incoming, outgoing
@@ -34,18 +34,18 @@ class LayottoSubscription(StreamSubscription):
     _steady = 2.0
     _patience = 30.0
 
-    def __init__(self, link: Transport, pubsub: str, request: SubscribeRequest) -> None:
-        super().__init__(link, pubsub, request)
+    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
+        super().__init__(transport, pubsub, request)
         self._pubsub = pubsub
         self._dead = request.dead_letter_topic
         self._topic, self._group = request.topic, request.group
         # of what is not answered for: only where there is a dead-letter topic
         self._held: dict[str, tuple[Any, EventRecord | None, int]] = {}
 
-    def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
-        kinds = messages()
-        return kinds.SubscribeTopicEventsRequest(
-            initial_request=kinds.SubscribeTopicEventsRequestInitial(
+    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequest(
+            initial_request=pb.SubscribeTopicEventsRequestInitial(
                 pubsub_name=pubsub, topic=request.topic, metadata=dict(request.metadata or {})
             )
         )
@@ -66,11 +66,11 @@ class LayottoSubscription(StreamSubscription):
         else:
             super()._received(connection, message)
 
-    def _says(self, id: str, settlement: Settlement) -> Any:
-        kinds = messages()
-        return kinds.SubscribeTopicEventsRequest(
-            event_processed=kinds.SubscribeTopicEventsRequestProcessed(
-                id=id, status=kinds.TopicEventResponse(status=STATUS[settlement])
+    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequest(
+            event_processed=pb.SubscribeTopicEventsRequestProcessed(
+                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
             )
         )
 
@@ -80,7 +80,7 @@ class LayottoSubscription(StreamSubscription):
             try:
                 op = Operation(_DEAD, self._pubsub, _PATIENCE)
                 letter = self._letter(*held, cause or Cause("dropped"))
-                self._link.run(op, self._link.publish(self._pubsub, self._dead, *letter, {}))
+                self._transport.run(op, self._transport.publish(self._pubsub, self._dead, *letter, {}))
                 settlement = Settlement.ACK
             except CloudRuntimesError as error:
                 repeated(f"dead letter {self._name}", "%s: a dead letter is tried again: %s", self._name, error)
@@ -98,8 +98,8 @@ class LayottoSubscription(StreamSubscription):
         self._held.clear()
         super()._connect()
 
-    def _never(self, why: Refused) -> CloudRuntimesError:
-        error = super()._never(why)
-        if why.said.code == "grpc UNKNOWN":  # nothing else can be wrong with the first message
+    def _refused_error(self, why: SidecarError) -> CloudRuntimesError:
+        error = super()._refused_error(why)
+        if why.error_reply.code == "grpc UNKNOWN":  # nothing else can be wrong with the first message
             return ComponentNotFoundError(error.message)
         return error

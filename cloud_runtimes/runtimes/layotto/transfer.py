@@ -11,7 +11,7 @@ from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import messages
 from ...spi.operation import Operation
-from .link import LayottoLink
+from .transport import LayottoTransport
 
 __all__ = ["Download", "Upload"]
 
@@ -45,7 +45,7 @@ class _Transfer:
         """Raise what ended the stream.
 
         Raises:
-            Refused: the sidecar said no.
+            LayottoSidecarError: the sidecar said no.
             CloudRuntimesError: what happened on the way.
         """
         if self.failure is None:
@@ -58,14 +58,14 @@ class _Transfer:
 class Download(_Transfer):
     """A file that comes."""
 
-    def __init__(self, link: LayottoLink, store: str, name: str) -> None:
+    def __init__(self, transport: LayottoTransport, store: str, name: str) -> None:
         super().__init__()
         self._parts: deque[bytes] = deque()
         self._size = 0
         self._room = threading.Semaphore(0)
         self._left = False
         request = messages().GetFileRequest(store_name=store, name=name)
-        self._stream = link.open_alone("get", request, self._received, self._ended)
+        self._stream = transport.open_alone("get", request, self._received, self._ended)
 
     def _received(self, message: Any) -> None:
         data = bytes(message.data)
@@ -84,7 +84,7 @@ class Download(_Transfer):
         """Return the next bytes, ``b""`` at the end.
 
         Raises:
-            Refused: as `checked`.
+            LayottoSidecarError: as `checked`.
         """
         self._wait(op, self._ready)
         if self._parts:
@@ -105,11 +105,13 @@ class Download(_Transfer):
 class Upload(_Transfer):
     """A file that goes: all of it is there, so that the sidecar gets the whole or an end that is an error."""
 
-    def __init__(self, link: LayottoLink, store: str, name: str, content: IO[bytes], metadata: dict[str, str]) -> None:
+    def __init__(
+        self, transport: LayottoTransport, store: str, name: str, content: IO[bytes], metadata: dict[str, str]
+    ) -> None:
         super().__init__()
         kind = messages().PutFileRequest
         first = kind(store_name=store, name=name, metadata=metadata)
-        self._stream = link.open_alone("put", _requests(first, content), lambda message: None, self._ended)
+        self._stream = transport.open_alone("put", _requests(first, content), lambda message: None, self._ended)
 
     def _is_over(self) -> bool:
         return self.over
@@ -118,7 +120,7 @@ class Upload(_Transfer):
         """Return when it is stored.
 
         Raises:
-            Refused: as `checked`.
+            LayottoSidecarError: as `checked`.
         """
         try:
             self._wait(op, self._is_over)

@@ -156,7 +156,7 @@ class _Half(DaprPubSub):
 
     def __init__(self, runtime: DaprRuntime, name: str) -> None:
         super().__init__(runtime.calls, name)
-        self._streams = DaprPubSub(runtime.link, name)
+        self._streams = DaprPubSub(runtime.transport, name)
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         return self._streams.subscribe(op, request)

@@ -13,7 +13,7 @@ from ..._core.threads import Mutex
 from .._sidecar.transport import Stream
 
 if TYPE_CHECKING:
-    from .link import LayottoLink
+    from .transport import LayottoTransport
 
 __all__ = ["share"]
 
@@ -85,8 +85,8 @@ class _Shared:
         kind: of stream.
     """
 
-    def __init__(self, link: LayottoLink, kind: str, key: _Key) -> None:
-        self._link = link
+    def __init__(self, transport: LayottoTransport, kind: str, key: _Key) -> None:
+        self._transport = transport
         self.kind = kind
         self._key = key
         self._members: list[_Member] = []
@@ -104,10 +104,10 @@ class _Shared:
             self._members.append(member)
             if self._stream is None:
                 try:
-                    self._stream = _opened(self._link, self.kind, first, self._received, self._ended)
+                    self._stream = _opened(self._transport, self.kind, first, self._received, self._ended)
                 except BaseException:
                     del _registry.streams[self._key]
-                    self._link.close()
+                    self._transport.close()
                     raise
                 return member
             if self.kind == "configuration":
@@ -174,11 +174,11 @@ class _Shared:
             members, self._members = self._members, []
         for member in members:
             member.ended(failure)
-        self._link.close()
+        self._transport.close()
 
 
 def share(
-    link: LayottoLink,
+    transport: LayottoTransport,
     kind: str,
     names: _Key,
     first: Any,
@@ -186,24 +186,28 @@ def share(
     ended: Callable[[Exception | None], None],
 ) -> Stream:
     """Return a part in the stream of a kind that ``names`` tell; as `Transport.open`."""
-    key = (link.url, kind, *names)
+    key = (transport.url, kind, *names)
     if (ending := _registry.ending.get(key)) is not None:
         ending.join(_LEAVING)  # its late end would silence the next; nobody's loop waits here
     while True:
         with _registry.lock:
             shared = _registry.streams.get(key)
             if shared is None:
-                shared = _registry.streams[key] = _Shared(link.copy(), kind, key)
+                shared = _registry.streams[key] = _Shared(transport.copy(), kind, key)
         member = shared.join(first, receive, ended)
         if member is not None:
             return member
 
 
 def _opened(
-    link: LayottoLink, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
+    transport: LayottoTransport,
+    kind: str,
+    first: Any,
+    receive: Callable[[Any], None],
+    ended: Callable[[Exception | None], None],
 ) -> Stream:
-    if kind == "events" and link.own.callback_port is not None:
-        from .callback import listen
+    if kind == "events" and transport.own.callback_port is not None:
+        from .callback_server import listen
 
-        return listen(link.own.callback_host, link.own.callback_port, first, receive, ended)
-    return link.open_alone(kind, first, receive, ended)
+        return listen(transport.own.callback_host, transport.own.callback_port, first, receive, ended)
+    return transport.open_alone(kind, first, receive, ended)

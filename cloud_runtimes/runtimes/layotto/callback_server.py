@@ -54,10 +54,10 @@ class _Server:
 
         self.topics: dict[tuple[str, str], _Topic] = {}
         self.asked = False
-        kinds = messages()
+        pb = messages()
         handlers = {
-            "ListTopicSubscriptions": (self._list, kinds.Empty, kinds.ListTopicSubscriptionsResponse),
-            "OnTopicEvent": (self._event, kinds.TopicEventRequest, kinds.TopicEventResponse),
+            "ListTopicSubscriptions": (self._list, pb.Empty, pb.ListTopicSubscriptionsResponse),
+            "OnTopicEvent": (self._event, pb.TopicEventRequest, pb.TopicEventResponse),
         }
         made = {
             name: grpc.unary_unary_rpc_method_handler(
@@ -85,14 +85,14 @@ class _Server:
         return self._grpc.stop(_GRACE)
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
-        kinds = messages()
+        pb = messages()
         with _registry.lock:
             self.asked = True
             found = [
-                kinds.TopicSubscription(pubsub_name=pubsub, topic=name, metadata=topic.metadata)
+                pb.TopicSubscription(pubsub_name=pubsub, topic=name, metadata=topic.metadata)
                 for (pubsub, name), topic in self.topics.items()
             ]
-        return kinds.ListTopicSubscriptionsResponse(subscriptions=found)
+        return pb.ListTopicSubscriptionsResponse(subscriptions=found)
 
     def _event(self, request: Any, context: grpc.ServicerContext) -> Any:
         with _registry.lock:

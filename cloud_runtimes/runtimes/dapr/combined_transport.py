@@ -11,14 +11,14 @@ from typing import Any
 from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Flow, Found, Item, Stream
+from .._sidecar.transport import Flow, StateItem, StateValue, Stream
 from .._sidecar.values import is_exact
-from .transport import DaprJob, DaprTransport, Entry, Setting
+from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
 
-__all__ = ["TwoWays"]
+__all__ = ["CombinedTransport"]
 
 
-class TwoWays(DaprTransport):
+class CombinedTransport(DaprTransport):
     """See the module."""
 
     exact = True
@@ -63,10 +63,10 @@ class TwoWays(DaprTransport):
 
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[Found | None]:
+    ) -> Flow[StateValue | None]:
         return self._http.get_state(store, key, consistency, metadata)
 
-    def delete_state(self, store: str, item: Item) -> Flow[None]:
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         return self._http.delete_state(store, item)
 
     def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
@@ -77,7 +77,7 @@ class TwoWays(DaprTransport):
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, Setting]]:
+    ) -> Flow[dict[str, ConfigurationValue]]:
         return self._http.get_configuration(store, keys, metadata)
 
     def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
@@ -93,21 +93,21 @@ class TwoWays(DaprTransport):
 
     # -- over either --------------------------------------------------------
 
-    def _for(self, items: Sequence[Item]) -> DaprTransport:
+    def _for(self, items: Sequence[StateItem]) -> DaprTransport:
         return self._http if all(item.value is None or is_exact(item.value) for item in items) else self._grpc
 
-    def save_states(self, store: str, items: Sequence[Item]) -> Flow[None]:
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
         return self._for(items).save_states(store, items)
 
-    def transact(self, store: str, items: Sequence[Item], metadata: Mapping[str, str]) -> Flow[None]:
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         return self._for(items).transact(store, items, metadata)
 
     # -- over gRPC ----------------------------------------------------------
 
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, Found]]:
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         return self._grpc.get_states(store, keys, metadata)  # HTTP's list of values is decoded and encoded again
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
+    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
         return self._grpc.publish_bulk(pubsub, topic, entries)
 
     def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:

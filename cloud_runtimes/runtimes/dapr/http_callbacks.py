@@ -21,7 +21,7 @@ from .waiting import Waiting
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks
 
-__all__ = ["PostedSubscription", "answer_events", "told"]
+__all__ = ["CallbackSubscription", "answer_events", "subscription_document"]
 
 _STATUS: Final = {
     Settlement.ACK: "SUCCESS",
@@ -34,7 +34,7 @@ _GATHERING: Final = 10
 _BULK: Final = "com.dapr.event.sent.bulk"
 
 
-def told(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
+def subscription_document(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
     """Return a subscription as ``/dapr/subscribe`` tells it; with a batch Dapr may send several events at once, which are answered together."""
     document: dict[str, Any] = {"pubsubname": pubsub, "topic": request.topic, "route": f"/{route}"}
     metadata = dict(request.metadata or {})
@@ -53,7 +53,7 @@ def told(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
     return document
 
 
-class PostedSubscription(PushSource):
+class CallbackSubscription(PushSource):
     """See the module."""
 
     def __init__(self, callbacks: DaprCallbacks, pubsub: str, request: SubscribeRequest) -> None:
@@ -101,7 +101,7 @@ class PostedSubscription(PushSource):
             delivery.token.answer(Settlement.RELEASE)
 
 
-async def answer_events(source: PostedSubscription | None, data: bytes) -> RpcReply:
+async def answer_events(source: CallbackSubscription | None, data: bytes) -> RpcReply:
     """Settled a request with one event or, in an envelope of Dapr's, several; ``None``: nobody takes them now, so they come again."""
     try:
         document: Any = json.decode(data)
