@@ -421,7 +421,7 @@ def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
     assert face.call(configuration, "get_configuration", "c") == {"ab": "2", "b": "3"}
     face.call(configuration, "save_configuration", "c", {"a": "1"})
 
-    def broken(self: Any, items: Any, metadata: Any) -> Any:
+    def broken(self: Any, *arguments: Any) -> Any:
         raise UnavailableError("away")
 
     monkeypatch.setattr("cloud_runtimes.runtimes.layotto.configuration.LayottoConfiguration._save", broken)

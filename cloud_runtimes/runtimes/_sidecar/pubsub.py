@@ -12,6 +12,7 @@ from ...codec import json
 from ...errors import ResourceExhaustedError
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventRecord, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
+from .driver import SidecarDriver, operation
 from .failures import SidecarError
 from .subscription import StreamSubscription
 from .transport import Flow, Transport
@@ -24,7 +25,7 @@ _EVENT_ROOM: Final = 2048
 """Bytes that an event has for all but data and extensions."""
 
 
-class SidecarPubSub(PubSubDriver):
+class SidecarPubSub(SidecarDriver, PubSubDriver):
     """Topics of one component of the sidecar. The group is the sidecar's application.
 
     Attributes:
@@ -36,8 +37,7 @@ class SidecarPubSub(PubSubDriver):
     table: ClassVar[str]
 
     def __init__(self, transport: Transport, name: str) -> None:
-        self._transport = transport
-        self._name = name
+        super().__init__(transport, name)
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (transport.largest - _ROOM) // 4 * 3)
         self.limits = BatchLimits(self.bulk, max(1, self.max_event_bytes - self.bulk * _EVENT_ROOM))
@@ -48,13 +48,8 @@ class SidecarPubSub(PubSubDriver):
 
     # -- publishing ---------------------------------------------------------
 
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return self._transport.run(op, self._publish(op, batch))
-
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return await self._transport.run_async(op, self._publish(op, batch))
-
-    def _publish(self, op: Operation, batch: OutgoingBatch) -> Flow[Failures]:
+    @operation
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         """Make one request, and return what failed of it."""
         records = list(batch)
         for record in records:

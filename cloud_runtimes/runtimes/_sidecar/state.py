@@ -10,8 +10,9 @@ from typing import Final
 from ...errors import CloudRuntimesError, ConflictError, UnsupportedError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
+from .driver import SidecarDriver, operation
 from .failures import SidecarError
-from .transport import Flow, StateItem, StateValue, Transport
+from .transport import Flow, StateItem, StateValue
 from .values import unwrap, wrap
 
 __all__ = ["SidecarState", "conflict"]
@@ -23,7 +24,7 @@ _ABSENT: Final = "-1"
 _NO_TTL: Final = "-1"
 
 
-class SidecarState(StateDriver):
+class SidecarState(SidecarDriver, StateDriver):
     """One store of the sidecar.
 
     Attributes:
@@ -32,31 +33,14 @@ class SidecarState(StateDriver):
 
     redis: bool
 
-    def __init__(self, transport: Transport, name: str) -> None:
-        self._transport = transport
-        self._name = name
-
-    # -- reading ------------------------------------------------------------
-
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._transport.run(op, self._get(op, key, consistency))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._transport.run_async(op, self._get(op, key, consistency))
-
-    def _get(self, op: Operation, key: str, consistency: str | None) -> Flow[StoredValue | None]:
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         found = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
         return None if found is None else _stored(found)
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._transport.run(op, self._get_bulk(op, keys, consistency))
+    get = operation(_get)
 
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return await self._transport.run_async(op, self._get_bulk(op, keys, consistency))
-
-    def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+    @operation
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         found: dict[str, StoredValue] = {}
         if not keys:
             return found
@@ -72,21 +56,11 @@ class SidecarState(StateDriver):
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         raise UnsupportedError("a sidecar has no list of keys")
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        raise UnsupportedError("a sidecar has no list of keys")
-
     # -- writing ------------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return self._transport.run(op, self._write(op, writes, atomic))
-
-    async def write_async(
+    @operation
+    def write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._transport.run_async(op, self._write(op, writes, atomic))
-
-    def _write(
-        self, op: Operation, writes: Sequence[StateWrite], atomic: bool
     ) -> Flow[Mapping[int, CloudRuntimesError]]:
         yield from self._learn()
         if atomic and op.method.name == "transaction":

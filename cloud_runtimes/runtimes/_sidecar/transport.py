@@ -1,15 +1,16 @@
-"""What is asked of a sidecar, in words of no protocol: each call that several of them have is a method, and how it travels is a subclass's.
+"""The calls that sidecars have in common, as methods; subclasses send them by HTTP or gRPC.
 
-A call is a generator that yields requests and is sent replies, so it stands once for both faces; `Transport.run` and `run_async` drive it.
+A call is a generator that yields requests and is sent replies, so one serves both APIs; `Transport.run` and `run_async` drive it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.flow import run_sync
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
@@ -19,7 +20,7 @@ __all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
-"""What an operation asks the sidecar, one request after another, and returns."""
+"""The requests of an operation, one after another, and its result."""
 
 
 class Token(str):
@@ -96,34 +97,21 @@ class Transport(ABC):
     # -- driving ------------------------------------------------------------
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Make the requests of an operation and return what it does."""
-        wrote = False
-        replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
-        try:
-            request = next(flow)
-            while True:
-                self._check()
-                replies.append(self._send(op, request))
-                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
-                request = flow.send(replies.pop())
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        except SidecarError as refused:
-            raise self._ours(op, refused, wrote) from None
-        except BaseException as error:
-            tell(error, wrote, op.method.writes)
-            raise
+        """Make the requests of an operation and return its result."""
+        return run_sync(self._run(op, flow, self._sent))
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
+        return await self._run(op, flow, self._send_async)
+
+    async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:
         wrote = False
         replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
-                replies.append(await self._send_async(op, request))
+                replies.append(await send(op, request))
                 wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
                 request = flow.send(replies.pop())
         except StopIteration as done:
@@ -132,8 +120,11 @@ class Transport(ABC):
         except SidecarError as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            tell(error, wrote, op.method.writes)
+            mark_applied(error, wrote, op.method.writes)
             raise
+
+    async def _sent(self, op: Operation, request: Any) -> Any:
+        return self._send(op, request)
 
     @staticmethod
     def _ours(op: Operation, refused: SidecarError, wrote: bool) -> CloudRuntimesError:
@@ -238,8 +229,8 @@ class Transport(ABC):
         """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def tell(error: BaseException, wrote: bool, writes: bool) -> None:
-    """Say on what ends an operation that a part of it was done, or that it does nothing: some are asked by POST."""
+def mark_applied(error: BaseException, wrote: bool, writes: bool) -> None:
+    """Say on an error whether a part of the operation may be applied. One that only reads changes nothing, though some reads are POST."""
     if isinstance(error, CloudRuntimesError):
         error.maybe_applied = wrote or (writes and error.maybe_applied)
     elif wrote and not isinstance(error, Exception):

@@ -15,6 +15,7 @@ from ...database._states import SILENT, by_state
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
 from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, Statement
 from ...spi.operation import Operation
+from .._sidecar.driver import SidecarDriver, operation
 from .._sidecar.transport import Flow
 from .database_values import as_json, as_text, rows_of_json, rows_of_texts, unescaped
 from .failures import DaprSidecarError
@@ -32,25 +33,20 @@ _LOST: Final = ("08", "57P")
 """SQLSTATEs after which it is not known whether the statement was committed."""
 
 
-class DaprDatabase(DatabaseDriver):
+class DaprDatabase(SidecarDriver, DatabaseDriver):
     """One database behind a binding of the sidecar."""
 
+    _transport: DaprTransport
     features = frozenset()
     # what JSON has none of
     lacks = frozenset({bytes, decimal.Decimal})
 
     def __init__(self, transport: DaprTransport, name: str) -> None:
-        self._transport = transport
-        self._name = name
+        super().__init__(transport, name)
         self._kind: str | None = None
 
-    def run(self, op: Operation, statement: Statement, /) -> Outcome:
-        return self._transport.run(op, self._run(op, statement))
-
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        return await self._transport.run_async(op, self._run(op, statement))
-
-    def _run(self, op: Operation, statement: Statement) -> Flow[Outcome]:
+    @operation
+    def run(self, op: Operation, statement: Statement, /) -> Flow[Outcome]:
         assert isinstance(statement, Query | Execute)
         asks = isinstance(statement, Query)
         if asks and not statement.sql.returns:
@@ -107,13 +103,7 @@ class DaprDatabase(DatabaseDriver):
     def begin(self, op: Operation, isolation: Any, /) -> NoReturn:
         raise UnsupportedError("the binding has no transactions")
 
-    async def begin_async(self, op: Operation, isolation: Any, /) -> NoReturn:
-        raise UnsupportedError("the binding has no transactions")
-
     def stream(self, op: Operation, query: Query, /) -> NoReturn:
-        raise UnsupportedError("the binding has no streams")
-
-    async def stream_async(self, op: Operation, query: Query, /) -> NoReturn:
         raise UnsupportedError("the binding has no streams")
 
 

@@ -9,6 +9,7 @@ from ...errors import DeadlineExceededError, PermissionDeniedError, UnavailableE
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .._sidecar.driver import SidecarDriver
 from .._sidecar.request_body import whole, whole_async
 from .._sidecar.transport import Flow
 from .failures import DaprSidecarError
@@ -28,12 +29,13 @@ _LATE: Final = " err: context deadline exceeded"
 """Of Dapr, which knows the deadline of a call over gRPC and may notice it first, or has a policy of its own."""
 
 
-class DaprRpc(RpcDriver):
+class DaprRpc(SidecarDriver, RpcDriver):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
+    _transport: DaprTransport
+
     def __init__(self, transport: DaprTransport, name: str) -> None:
-        self._transport = transport
-        self._name = name
+        super().__init__(transport, name)
         self.callbacks = transport.callbacks
         # over gRPC an application's failure is told without its body
         self.features = frozenset(

@@ -8,9 +8,10 @@ from ...errors import CloudRuntimesError, UnavailableError
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
+from .._sidecar.driver import SidecarDriver
 from .._sidecar.failures import SidecarError
 from .._sidecar.request_body import whole, whole_async
-from .._sidecar.transport import Flow, Transport
+from .._sidecar.transport import Flow
 
 __all__ = ["LayottoRpc"]
 
@@ -18,14 +19,10 @@ _TICK: Final = 0.1
 """Seconds by which the sidecar's clock may be ahead of a deadline."""
 
 
-class LayottoRpc(RpcDriver):
+class LayottoRpc(SidecarDriver, RpcDriver):
     """The way to one service. Who calls this application is a route of a sidecar, which shows no token."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD})
-
-    def __init__(self, transport: Transport, name: str) -> None:
-        self._transport = transport
-        self._name = name
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         call = whole(op, call, self._transport.largest, "[layotto]")
