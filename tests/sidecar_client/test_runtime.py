@@ -99,14 +99,14 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     with CloudRuntimesClient() as client:
         runtime: Any = client._runtime_for()
         assert runtime.transport.url == "http://127.0.0.1:3501 and grpc://127.0.0.1:50002"
-        assert runtime.calls.url == "http://127.0.0.1:3501"
+        assert not runtime.transport.buffers_calls
     config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
     with CloudRuntimesClient("http://h:2", config=config) as client:
         runtime = client._runtime_for()
-        assert (runtime.transport.url, runtime.calls.url) == ("http://h:2 and grpc://g:1", "http://h:2")
+        assert (runtime.transport.url, runtime.transport.buffers_calls) == ("http://h:2 and grpc://g:1", False)
     with CloudRuntimesClient("grpc://g:1") as client:
         runtime = client._runtime_for()
-        assert runtime.transport is runtime.calls
+        assert runtime.transport.buffers_calls
 
 
 def test_what_dapr_has_not_is_refused_before_any_request(client: CloudRuntimesClient, peer: Peer) -> None:

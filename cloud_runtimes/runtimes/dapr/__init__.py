@@ -16,6 +16,9 @@ from .._sidecar.runtime import SidecarRuntime
 from .._sidecar.transport import Token
 from .address import GRPC_PORT, DaprSettings, addresses
 from .callbacks import DaprCallbacks
+from .combined_transport import CombinedTransport
+from .grpc_transport import GrpcTransport
+from .http_transport import HttpTransport
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
@@ -42,8 +45,7 @@ class DaprRuntime(SidecarRuntime):
     """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`.
 
     Attributes:
-        transport: to it; where both its addresses are known each call takes the better one.
-        calls: the way of calls: HTTP where it is known, since over gRPC an application's failure loses its body.
+        transport: to it.
     """
 
     name = "dapr"
@@ -66,13 +68,10 @@ class DaprRuntime(SidecarRuntime):
         own = build(DaprSettings, settings.runtime_settings, f"{settings.origin}: [dapr]")
         found = addresses(settings, own)
         token = None if settings.api_token is None else Token(settings.api_token)
-        http: DaprTransport | None = None
-        grpc: DaprTransport | None = None
+        grpc: GrpcTransport | None = None
         if found.grpc is not None:
             at = target(*found.grpc, GRPC_PORT)
             if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
-                from .grpc_transport import GrpcTransport
-
                 grpc = GrpcTransport(
                     at.name,
                     found.grpc[0],
@@ -86,27 +85,23 @@ class DaprRuntime(SidecarRuntime):
                     f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"',
                     runtime="dapr",
                 )
-        if found.http is not None:
-            from .http_transport import HttpTransport
-
-            http = HttpTransport(endpoint(*found.http), token, settings.app_id, own.max_message)
-        self.calls: DaprTransport
         self.transport: DaprTransport
-        if http is not None and grpc is not None:
-            from .combined_transport import CombinedTransport
-
-            self.calls, self.transport = http, CombinedTransport(http, grpc)
-        elif (only := http or grpc) is not None:
-            self.calls = self.transport = only
-        self.transport.callbacks = self.calls.callbacks = DaprCallbacks()
+        if found.http is None:
+            assert grpc is not None
+            self.transport = grpc
+        elif grpc is None:
+            self.transport = HttpTransport(endpoint(*found.http), token, settings.app_id, own.max_message)
+        else:
+            self.transport = CombinedTransport(endpoint(*found.http), token, settings.app_id, grpc)
+        self.transport.callbacks = DaprCallbacks()
 
     def transport_for(self, service: str) -> DaprTransport:
         if self.transport.streams:
             messages()  # imported here, where a fork waits for it
-        return self.calls if service == "rpc" else self.transport
+        return self.transport
 
     def ready(self) -> None:
-        transport = self.calls
+        transport = self.transport
         if why := transport.run(Operation(_READY, "sidecar", _PATIENCE), transport.ready()):
             raise UnavailableError(f"the sidecar at {transport.url} is not ready yet ({why})")
         if (fallback := self.fallback) is not None and fallback.declared():

@@ -13,7 +13,7 @@ from .._sidecar.failures import ErrorReply
 from .._sidecar.grpc_calls import GrpcCalls, MethodNames
 from .._sidecar.transport import Flow
 from .failures import DaprSidecarError
-from .jobs_grpc import job_message, job_of
+from .job_json import job_message, job_of_message
 from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
 
 __all__ = ["GrpcTransport"]
@@ -42,6 +42,7 @@ class GrpcTransport(GrpcCalls, DaprTransport):
         "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse", both_ways=False),
         "events": StreamMethod("SubscribeTopicEventsAlpha1", "SubscribeTopicEventsResponseAlpha1"),
     }
+    buffers_calls = True
     refused = DaprSidecarError
     table = "[dapr]"
     remedy = "start one (cloud-runtimes serve, dapr run)"
@@ -124,11 +125,11 @@ class GrpcTransport(GrpcCalls, DaprTransport):
 
     def get_job(self, name: str) -> Flow[DaprJob]:
         found = yield from self.ask("GetJobAlpha1", messages().GetJobRequest(name=name), "GetJobResponse")
-        return job_of(found.job)
+        return job_of_message(found.job)
 
     def list_jobs(self) -> Flow[list[DaprJob]]:
         found = yield from self.ask("ListJobsAlpha1", messages().ListJobsRequest(), "ListJobsResponse")
-        return [job_of(each) for each in found.jobs]
+        return [job_of_message(each) for each in found.jobs]
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self.ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")

@@ -5,8 +5,10 @@ The sidecar asks once which there are, so they are made before the application s
 
 from __future__ import annotations
 
+from asyncio import gather, wrap_future
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..._core.logs import repeated
 from ...codec import json
@@ -16,13 +18,13 @@ from ...spi.pubsub import Delivery, Settled, Settlement, SubscribeRequest
 from ...spi.push import PushSource
 from ...spi.rpc import RpcReply
 from .events import posted
-from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks
 
-__all__ = ["CallbackSubscription", "answer_events", "subscription_document"]
+__all__ = ["CallbackSubscription", "answer_events", "resolve", "subscription_document"]
 
+T = TypeVar("T")
 _STATUS: Final = {
     Settlement.ACK: "SUCCESS",
     Settlement.RETRY: "RETRY",
@@ -73,16 +75,16 @@ class CallbackSubscription(PushSource):
             return Settlement.DROP
         if self._closed:
             return Settlement.RELEASE
-        waiting = Waiting[Settlement]()
-        self.push(Delivery(record, waiting, None))
+        settlement: Future[Settlement] = Future()
+        self.push(Delivery(record, settlement, None))
         if self._closed:
             self._give_back()  # nobody else does any more
-        return await waiting.future
+        return await wrap_future(settlement)
 
     # -- driven by the service ----------------------------------------------
 
-    def _settle(self, token: Waiting[Settlement], settled: Settled) -> None:
-        token.answer(settled.settlement)
+    def _settle(self, token: Future[Settlement], settled: Settled) -> None:
+        resolve(token, settled.settlement)
 
     def close(self, settled: Sequence[Settled], /) -> None:
         self._closed = True
@@ -98,7 +100,7 @@ class CallbackSubscription(PushSource):
                 delivery = self._events.popleft()
             except IndexError:
                 return
-            delivery.token.answer(Settlement.RELEASE)
+            resolve(delivery.token, Settlement.RELEASE)
 
 
 async def answer_events(source: CallbackSubscription | None, data: bytes) -> RpcReply:
@@ -112,14 +114,13 @@ async def answer_events(source: CallbackSubscription | None, data: bytes) -> Rpc
     if document.get("type") != _BULK or not isinstance(document.get("entries"), list):
         settlement = Settlement.RELEASE if source is None else await source.deliver(document)
         return RpcReply(200, {}, JSON, json.encode({"status": _STATUS[settlement]}))
-    import asyncio
 
     async def one(entry: Any) -> dict[str, str]:
         known = isinstance(entry, dict)
         settlement = Settlement.RELEASE if source is None or not known else await source.deliver(_event_of(entry))
         return {"entryId": str(entry.get("entryId") or "") if known else "", "status": _STATUS[settlement]}
 
-    statuses = await asyncio.gather(*map(one, document["entries"]))
+    statuses = await gather(*map(one, document["entries"]))
     return RpcReply(200, {}, JSON, json.encode({"statuses": statuses}))
 
 
@@ -131,3 +132,11 @@ def _event_of(entry: dict[str, Any]) -> Any:
     kind = entry.get("contentType") or "application/octet-stream"
     name = "data_base64" if kind == "application/octet-stream" and isinstance(event, str) else "data"
     return {"id": entry.get("entryId"), "datacontenttype": kind, name: event}
+
+
+def resolve(future: Future[T], reply: T) -> None:
+    """Answer a callback that waits for the future, from any thread. The first answer counts."""
+    try:
+        future.set_result(reply)
+    except InvalidStateError:
+        pass  # answered before, or given up by the sidecar

@@ -25,7 +25,7 @@ from ...spi.secret import Secret
 from .._sidecar.transport import Flow, StateItem, StateValue, Stream
 from .answers import decoded, failed_entries, odd, secrets, texts
 from .failures import DaprSidecarError, refusal
-from .jobs_http import job_document, job_of
+from .job_json import job_document, job_of
 from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
 
 if TYPE_CHECKING:
@@ -310,7 +310,9 @@ class HttpTransport(DaprTransport):
     # -- jobs -----------------------------------------------------------------
 
     def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
-        yield from self._ask("POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job, overwrite))
+        yield from self._ask(
+            "POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job) | {"overwrite": overwrite}
+        )
 
     def get_job(self, name: str) -> Flow[DaprJob]:
         return job_of(name, (yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")))

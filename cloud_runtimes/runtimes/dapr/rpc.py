@@ -37,18 +37,17 @@ class DaprRpc(SidecarDriver, RpcDriver):
     def __init__(self, transport: DaprTransport, name: str) -> None:
         super().__init__(transport, name)
         self.callbacks = transport.callbacks
-        # over gRPC an application's failure is told without its body
         self.features = frozenset(
-            {spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if transport.exact else {spi.STATUS})
+            {spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if transport.buffers_calls else {spi.STATUS})
         )
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._transport.streams:  # of gRPC a call is one message
+        if self._transport.buffers_calls:
             call = whole(op, call, self._transport.largest, "[dapr]")
         return self._transport.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._transport.streams:
+        if self._transport.buffers_calls:
             call = await whole_async(op, call, self._transport.largest, "[dapr]")
         return await self._transport.run_async(op, self._invoke(op, call))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from .._sidecar.transport import Flow, Transport
 
@@ -53,10 +53,12 @@ class DaprTransport(Transport):
     """The way to one sidecar.
 
     Attributes:
+        buffers_calls: a call of an application is one message, and its failure comes without the body.
         callbacks: what comes back from the sidecar, by the application's server.
     """
 
     callbacks: DaprCallbacks
+    buffers_calls: ClassVar[bool] = False
 
     @abstractmethod
     def components(self) -> Flow[dict[str, str]]:
