@@ -5,6 +5,7 @@ The library's synchronous channel has futures, which an event loop can wait for;
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,8 +19,8 @@ from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, U
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
 from .failures import ErrorReply, SidecarError
-from .forking import StreamUnderWay, calls
-from .grpc_stream import GrpcStream
+from .forking import active
+from .grpc_stream import GrpcStream, serialized
 from .transport import Stream, Transport
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class Channel(Transport):
         if method is None:
             method = self._methods[call.name] = self._channel().unary_unary(
                 self.service + call.name,
-                request_serializer=_serialized,
+                request_serializer=serialized,
                 response_deserializer=getattr(self.pb(), call.reply).FromString,
             )
         left = op.remaining()
@@ -218,17 +219,11 @@ class Channel(Transport):
         return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
 
     def _send(self, op: Operation, request: Call) -> Any:
-        under_way = calls.begin()
-        try:
-            return self._asked(op, request)
-        finally:
-            del under_way
-
-    def _asked(self, op: Operation, request: Call) -> Any:
-        method, options = self._prepared(op, request)
         import grpc
 
+        active.begin()
         try:
+            method, options = self._prepared(op, request)
             # not by a future, which takes half as long again
             reply, call = method.with_call(request.message, **options)
         except grpc.RpcError as error:
@@ -237,52 +232,29 @@ class Channel(Transport):
             if not self._closed:
                 raise
             raise self._gone(False) from None
+        finally:
+            active.end()
         return self._replied(request, reply, call)
 
     async def _send_async(self, op: Operation, request: Call) -> Any:
-        under_way = await calls.begin_async()
-        try:
-            return await self._asked_async(op, request)
-        finally:
-            del under_way
+        import grpc
 
-    async def _asked_async(self, op: Operation, request: Call) -> Any:
-        import asyncio
-
-        method, options = self._prepared(op, request)
+        await active.begin_async()
         try:
+            method, options = self._prepared(op, request)
             future = method.future(request.message, **options)
+            await _done(future)
+            reply = future.result()
+        except grpc.FutureCancelledError:
+            raise self._gone(op.method.writes and request.name not in self.reads) from None
+        except grpc.RpcError:
+            return self._failed(op, request, future)
         except ValueError:
             if not self._closed:
                 raise
             raise self._gone(False) from None
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-
-        def resolve() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def done(_: Any) -> None:
-            try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:
-                pass  # that loop is closed
-
-        future.add_done_callback(done)
-        try:
-            await waiter
-        except BaseException:
-            future.cancel()
-            raise
-        if future.cancelled():
-            raise self._gone(op.method.writes and request.name not in self.reads)
-        import grpc
-
-        try:
-            reply = future.result()
-        except grpc.RpcError:
-            return self._failed(op, request, future)
+        finally:
+            active.end()
         return self._replied(request, reply, future)
 
     @staticmethod
@@ -359,7 +331,6 @@ class Channel(Transport):
         ended: Callable[[Exception | None], None],
     ) -> Stream:
         self._check()
-        under_way = calls.begin(StreamUnderWay)
         opening = self.stream_methods[kind]
         return GrpcStream(
             self._channel(),
@@ -368,7 +339,6 @@ class Channel(Transport):
             first,
             both_ways=opening.both_ways,
             metadata=self._metadata,
-            under_way=under_way,
             receive=receive,
             ended=lambda failure: ended(None if failure is None else self._ended(*failure)),
         )
@@ -389,9 +359,27 @@ def never_sent(details: str) -> bool:
     return _NEVER_SENT.search(details) is not None
 
 
-def _serialized(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+async def _done(future: Any) -> None:
+    """Wait in the running loop for a future of the library."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def done(_: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(wake)
+        except RuntimeError:
+            pass  # that loop is closed
+
+    future.add_done_callback(done)
+    try:
+        await waiter
+    except BaseException:
+        future.cancel()
+        raise
 
 
 def _texts_of(metadata: Any) -> dict[str, str]:

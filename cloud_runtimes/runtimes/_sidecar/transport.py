@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ...errors import ClosedError, CloudRuntimesError
@@ -16,7 +17,7 @@ from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
 from .failures import SidecarError
 
-__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport"]
+__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport", "resolve"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
@@ -235,3 +236,11 @@ def mark_applied(error: BaseException, wrote: bool, writes: bool) -> None:
         error.maybe_applied = wrote or (writes and error.maybe_applied)
     elif wrote and not isinstance(error, Exception):
         mark_interrupted(error, True)
+
+
+def resolve(future: Future[T], reply: T) -> None:
+    """Answer a callback of the sidecar that waits for the future, from any thread. The first answer counts."""
+    try:
+        future.set_result(reply)
+    except InvalidStateError:
+        pass  # answered before, or given up by the sidecar

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from asyncio import gather, wrap_future
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
 from ...codec import json
@@ -17,14 +17,14 @@ from ...errors import CloudRuntimesError, PayloadError
 from ...spi.pubsub import Delivery, Settled, Settlement, SubscribeRequest
 from ...spi.push import PushSource
 from ...spi.rpc import RpcReply
+from .._sidecar.transport import resolve
 from .events import posted
 
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks
 
-__all__ = ["CallbackSubscription", "answer_events", "resolve", "subscription_document"]
+__all__ = ["CallbackSubscription", "answer_events", "subscription_document"]
 
-T = TypeVar("T")
 _STATUS: Final = {
     Settlement.ACK: "SUCCESS",
     Settlement.RETRY: "RETRY",
@@ -132,11 +132,3 @@ def _event_of(entry: dict[str, Any]) -> Any:
     kind = entry.get("contentType") or "application/octet-stream"
     name = "data_base64" if kind == "application/octet-stream" and isinstance(event, str) else "data"
     return {"id": entry.get("entryId"), "datacontenttype": kind, name: event}
-
-
-def resolve(future: Future[T], reply: T) -> None:
-    """Answer a callback that waits for the future, from any thread. The first answer counts."""
-    try:
-        future.set_result(reply)
-    except InvalidStateError:
-        pass  # answered before, or given up by the sidecar

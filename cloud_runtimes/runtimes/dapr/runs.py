@@ -17,8 +17,8 @@ from ..._core.logs import repeated
 from ..._core.threads import Changes
 from ...spi.rpc import RpcReply
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource
+from .._sidecar.transport import resolve
 from .callbacks import DaprCallbacks
-from .http_callbacks import resolve
 from .jobs import opened
 
 __all__ = ["DaprRuns"]
