@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from ...config import ClientSettings, build
-from ...errors import UnavailableError, UnsupportedError
+from ...errors import UnsupportedError
 from ...protocols.dapr.messages import messages
 from ...rpc._peers import endpoint
-from ...spi.operation import Method, Operation
+from ...spi.operation import Operation
 from .._sidecar.address import target
-from .._sidecar.runtime import SidecarRuntime
+from .._sidecar.runtime import PATIENCE, READY, SidecarRuntime
 from .._sidecar.transport import Token
 from .address import GRPC_PORT, DaprSettings, addresses
 from .callbacks import DaprCallbacks
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DaprRuntime", "runtime"]
 
-_READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
-_PATIENCE: Final = 5.0
-"""Seconds for one look at whether the sidecar answers."""
-
 _SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
     "bindings": ("database", "file"),
     "configuration": ("configuration",),
@@ -42,11 +38,9 @@ _SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class DaprRuntime(SidecarRuntime):
-    """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`.
+    """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`."""
 
-    Attributes:
-        transport: to it.
-    """
+    transport: DaprTransport
 
     name = "dapr"
     package = __name__
@@ -85,7 +79,6 @@ class DaprRuntime(SidecarRuntime):
                     f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"',
                     runtime="dapr",
                 )
-        self.transport: DaprTransport
         if found.http is None:
             assert grpc is not None
             self.transport = grpc
@@ -100,26 +93,15 @@ class DaprRuntime(SidecarRuntime):
             messages()  # imported here, where a fork waits for it
         return self.transport
 
-    def ready(self) -> None:
-        transport = self.transport
-        if why := transport.run(Operation(_READY, "sidecar", _PATIENCE), transport.ready()):
-            raise UnavailableError(f"the sidecar at {transport.url} is not ready yet ({why})")
-        if (fallback := self.fallback) is not None and fallback.declared():
-            fallback.ready()
-
     def stores(self) -> Mapping[str, Collection[str]] | None:
         found: dict[str, list[str]] = {}
         for name, kind in self.transport.run(
-            Operation(_READY, "sidecar", _PATIENCE), self.transport.components()
+            Operation(READY, "sidecar", PATIENCE), self.transport.components()
         ).items():
             for service in _SERVICES.get(kind.partition(".")[0], ()):
                 found.setdefault(service, []).append(name)
         # a sidecar of ours without component files has a store of every name, and tells none
         return found or None
-
-    def close(self, timeout: float | None) -> None:
-        self.transport.close()
-        super().close(timeout)
 
 
 runtime = DaprRuntime

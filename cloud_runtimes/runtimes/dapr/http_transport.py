@@ -282,15 +282,13 @@ class HttpTransport(DaprTransport):
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
     ) -> Flow[None]:
-        reply = yield self.request(
+        yield from self._ask(
             "POST",
             f"v1.0/publish/{segment(pubsub)}/{segment(topic)}",
             query=urlencode(_metadata(metadata)),
             body=data,
             content_type=content_type,
         )
-        if reply.status >= 300:
-            raise DaprSidecarError(refusal(reply))
 
     def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
         body = [

@@ -10,7 +10,7 @@ from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .._sidecar.driver import SidecarDriver
-from .._sidecar.request_body import whole, whole_async
+from .._sidecar.request_body import collected, collected_async
 from .._sidecar.transport import Flow
 from .failures import DaprSidecarError
 from .transport import DaprTransport
@@ -43,12 +43,12 @@ class DaprRpc(SidecarDriver, RpcDriver):
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         if self._transport.buffers_calls:
-            call = whole(op, call, self._transport.largest, "[dapr]")
+            call = collected(op, call, self._transport.largest, "[dapr]")
         return self._transport.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
         if self._transport.buffers_calls:
-            call = await whole_async(op, call, self._transport.largest, "[dapr]")
+            call = await collected_async(op, call, self._transport.largest, "[dapr]")
         return await self._transport.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:

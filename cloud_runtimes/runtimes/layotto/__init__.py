@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from ...config import ClientSettings, build
-from ...errors import UnavailableError, UnsupportedError
+from ...errors import UnsupportedError
 from ...rpc._peers import endpoint
-from ...spi.operation import Method, Operation
-from .._sidecar.runtime import SidecarRuntime
+from .._sidecar.runtime import PATIENCE, SidecarRuntime
 from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
@@ -19,17 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LayottoRuntime", "runtime"]
 
-_READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
-_PATIENCE: Final = 5.0
-"""Seconds for one look at whether the sidecar answers."""
-
 
 class LayottoRuntime(SidecarRuntime):
-    """A sidecar of Layotto.
+    """A sidecar of Layotto."""
 
-    Attributes:
-        transport: to it.
-    """
+    transport: LayottoTransport
 
     name = "layotto"
     package = __name__
@@ -61,24 +54,12 @@ class LayottoRuntime(SidecarRuntime):
         self.transport = LayottoTransport(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
         self.transport.executor = executor
 
-    def transport_for(self, service: str) -> LayottoTransport:
-        return self.transport
+    def _why_not(self) -> str:
+        if self.own.actuator is None:
+            return super()._why_not()
+        from .actuator import ask
 
-    def ready(self) -> None:
-        if self.own.actuator is not None:
-            from .actuator import ask
-
-            why = ask(self.own.actuator, _PATIENCE)
-        else:
-            why = self.transport.run(Operation(_READY, "sidecar", _PATIENCE), self.transport.ready())
-        if why:
-            raise UnavailableError(f"the sidecar at {self.transport.url} is not ready yet ({why})")
-        if (fallback := self.fallback) is not None and fallback.declared():
-            fallback.ready()
-
-    def close(self, timeout: float | None) -> None:
-        self.transport.close()
-        super().close(timeout)
+        return ask(self.own.actuator, PATIENCE)
 
 
 runtime = LayottoRuntime

@@ -10,7 +10,7 @@ from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .._sidecar.driver import SidecarDriver
 from .._sidecar.failures import SidecarError
-from .._sidecar.request_body import whole, whole_async
+from .._sidecar.request_body import collected, collected_async
 from .._sidecar.transport import Flow
 
 __all__ = ["LayottoRpc"]
@@ -25,11 +25,11 @@ class LayottoRpc(SidecarDriver, RpcDriver):
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD})
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = whole(op, call, self._transport.largest, "[layotto]")
+        call = collected(op, call, self._transport.largest, "[layotto]")
         return self._transport.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = await whole_async(op, call, self._transport.largest, "[layotto]")
+        call = await collected_async(op, call, self._transport.largest, "[layotto]")
         return await self._transport.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
