@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard src_ext/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fallback soak bench sanitize lint types format protos docs clean
+.PHONY: help setup demo test test-fallback soak bench sanitize lint types format docs clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,9 +63,6 @@ format: setup ## make the style right
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
-
-protos: setup ## compile the .proto files of Layotto anew
-	$(BIN)/python -m cloud_runtimes.protocols.layotto.generate
 
 docs: setup ## rewrite the generated tables of the documentation
 	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md

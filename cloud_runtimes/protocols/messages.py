@@ -1,52 +1,67 @@
-"""Classes of messages, made by protobuf out of descriptors.
+"""Classes of messages, made by protobuf out of a table.
 
-They live in a descriptor pool of their own, so that another library with the same names, such as an official SDK, can be in the same process.
+A line of a table is a message: its fields as ``name number type``. The type is ``string`` where none stands; ``map`` is from text to text, ``map:X`` from text to X; ``[]`` is repeated, ``?`` optional (its absence can be told). Enumerations travel as ``int32`` does. A name with dots has a package of its own.
+
+The classes live in a descriptor pool of their own. So an official SDK with the same names can be in the same process.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-__all__ = ["Messages", "made_once"]
+__all__ = ["VALUE_TYPE", "Messages", "messages_of", "plain"]
+
+VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
+_KNOWN: Final = frozenset(["Any", "Duration", "Empty", "Struct", "Value"])
+"""The messages of protobuf's own that tables use."""
 
 
 class Messages:
-    """Every message as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``.
-
-    Args:
-        known: modules of protobuf whose messages the files use.
-        files: descriptors (``FileDescriptorProto``), each behind those it depends on.
+    """Every message of a table as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``.
 
     Attributes:
         pool: knows them all by name.
     """
 
-    def __init__(self, known: Iterable[Any], files: Iterable[Any]) -> None:
-        from google.protobuf import descriptor_pool, message_factory
+    def __init__(self, package: str, table: str) -> None:
+        from google.protobuf import (
+            any_pb2,
+            descriptor_pb2,
+            descriptor_pool,
+            duration_pb2,
+            empty_pb2,
+            message_factory,
+            struct_pb2,
+        )
 
         pool = self.pool = descriptor_pool.DescriptorPool()
-        names: list[str] = []
-        for module in known:
-            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-            names += [f"{module.DESCRIPTOR.package}.{name}" for name in module.DESCRIPTOR.message_types_by_name]
-        for file in files:
-            pool.AddSerializedFile(file.SerializeToString())
-            names += [f"{file.package}.{message.name}" for message in file.message_type]
+        known = [module.DESCRIPTOR for module in (any_pb2, duration_pb2, empty_pb2, struct_pb2)]
+        files: dict[str, Any] = {}
+        for line in filter(None, table.split("\n")):
+            name, _, fields = line.partition(":")
+            home, _, short = name.rpartition(".")
+            home = home or package
+            if home not in files:
+                files[home] = descriptor_pb2.FileDescriptorProto(name=f"{home}.proto", package=home, syntax="proto3")
+                files[home].dependency.extend(file.name for file in known)
+            _add(files[home].message_type.add(name=short), fields, home)
+        for file in known:
+            pool.AddSerializedFile(file.serialized_pb)
+        for made in files.values():
+            pool.AddSerializedFile(made.SerializeToString())
+        names = [f"google.protobuf.{name}" for name in _KNOWN]
+        names += [f"{file.package}.{message.name}" for file in files.values() for message in file.message_type]
         for name in names:
-            found = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
-            setattr(self, name.rpartition(".")[2], found)
+            setattr(self, name.rpartition(".")[2], message_factory.GetMessageClass(pool.FindMessageTypeByName(name)))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"there is no message {name!r}")
 
 
-def made_once(make: Callable[[], Messages]) -> Callable[[], Any]:
-    """Return a function that gives the messages, made when it is first called.
-
-    It raises `ImportError` where protobuf is not installed.
-    """
+def messages_of(package: str, table: str) -> Callable[[], Any]:
+    """Return a function that gives the messages of a table. They are made at its first call, which raises `ImportError` where protobuf is not installed."""
     lock = threading.Lock()
     made: Messages | None = None
 
@@ -54,9 +69,48 @@ def made_once(make: Callable[[], Messages]) -> Callable[[], Any]:
         nonlocal made
         if made is None:
             with lock:
-                if made is None:
-                    made = make()
+                made = made or Messages(package, table)
         return made
 
-    messages.__doc__ = "Return the messages, made at the first call; `ImportError`: protobuf is not installed."
     return messages
+
+
+def plain(value: Any) -> Any:
+    """Return what a ``google.protobuf.Value`` stands for. Its numbers are floats, of which whole ones are written as integers, as ProtoJSON of Go does."""
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number: float = value.number_value
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    if kind == "struct_value":
+        return {name: plain(each) for name, each in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [plain(each) for each in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def _add(message: Any, fields: str, package: str) -> None:
+    for text in filter(None, map(str.strip, fields.split(","))):
+        name, number, kind = f"{text} ".split(" ")[:3]
+        camel = "".join(part.capitalize() for part in name.split("_"))
+        field = message.field.add(name=name, number=int(number), label=1, json_name=name[0] + camel[1:])
+        if kind.startswith("map"):
+            entry = message.nested_type.add(name=f"{camel}Entry")
+            entry.options.map_entry = True
+            _type(entry.field.add(name="key", number=1, label=1), "", package)
+            _type(entry.field.add(name="value", number=2, label=1), kind[4:], package)
+            kind = f"[]{message.name}.{entry.name}"
+        if kind.startswith("[]"):
+            field.label = field.LABEL_REPEATED
+        elif kind.startswith("?"):
+            field.proto3_optional = True
+            field.oneof_index = len(message.oneof_decl)
+            message.oneof_decl.add(name=f"_{name}")
+        _type(field, kind.lstrip("[]?"), package)
+
+
+def _type(field: Any, kind: str, package: str) -> None:
+    if kind[:1].isupper():
+        field.type = field.TYPE_MESSAGE
+        field.type_name = f".{'google.protobuf' if kind in _KNOWN else package}.{kind}"
+    else:
+        field.type = getattr(field, f"TYPE_{(kind or 'string').upper()}")

@@ -12,7 +12,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import server
 from cloud_runtimes.runtimes._sidecar.channel import Channel
-from cloud_runtimes.runtimes.layotto.link import LayottoLink
+from cloud_runtimes.runtimes.layotto.transport import LayottoTransport
 from cloud_runtimes.testing import Face
 from tests.faults.fault_harnesses import FAULTS, Beneath
 from tests.support.fault_proxy import FaultProxy
@@ -36,7 +36,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         peers = dict(server._PEERS) | {"grpc.http2.min_ping_interval_without_data_ms": 50}
         patched.setattr(server, "_PEERS", tuple(peers.items()))
-        for kind in (Channel, LayottoLink):
+        for kind in (Channel, LayottoTransport):
             patched.setattr(kind, "connecting", 1.5)
             patched.setattr(kind, "keepalive", 0.4)
             patched.setattr(kind, "keepalive_answer", 0.4)

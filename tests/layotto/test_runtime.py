@@ -54,7 +54,7 @@ def test_addresses(
         monkeypatch.setenv(name, value)
     with CloudRuntimesClient(runtime="layotto", **arguments) as client:
         runtime: Any = client._context.runtime()
-        assert runtime.link.url == url
+        assert runtime.transport.url == url
 
 
 @pytest.mark.parametrize("endpoint", ["http://localhost:34904", "localhost:34904", "ftp://x"])
@@ -248,7 +248,7 @@ def test_a_transaction_whose_delete_was_too_late_is_written_once_more(
 ) -> None:
     runtime: Any = client._context.runtime()
     face.call(client.state, "save", "s", "a", 1)
-    inner = runtime.link.transact
+    inner = runtime.transport.transact
     tried: list[int] = []
 
     def transact(*arguments: Any) -> Any:
@@ -257,7 +257,7 @@ def test_a_transaction_whose_delete_was_too_late_is_written_once_more(
             beneath.state.save("s", "a", b"2")  # just before
         return inner(*arguments)
 
-    monkeypatch.setattr(runtime.link, "transact", transact)
+    monkeypatch.setattr(runtime.transport, "transact", transact)
     with face.opened(client.state.transaction("s")) as tx:
         tx.delete("a")
         tx.save("b", 1)
@@ -297,14 +297,14 @@ def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
 def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, face: Face) -> None:
     one, two = clients(), clients()
     face.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "1"})
-    link: Any = two._context.runtime()
+    runtime: Any = two._context.runtime()
     with face.opened(face.call(one.configuration, "subscribe_configuration", "c")) as sub:
         assert {key: item.value for key, item in face.call(sub, "receive", SOON).items()} == {"a": "1", "b": "1"}
         # another process comes and goes, which silences this one's stream
         from cloud_runtimes.protocols.layotto.messages import messages
 
         first = messages().SubscribeConfigurationRequest(store_name="c")
-        other = link.link.open_alone("configuration", first, lambda message: None, lambda why: None)
+        other = runtime.transport.open_alone("configuration", first, lambda message: None, lambda why: None)
         other.cancel()
         assert other.join(SOON)
         face.call(two.configuration, "save_configuration", "c", {"a": "2"})
@@ -421,7 +421,7 @@ def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
     assert face.call(configuration, "get_configuration", "c") == {"ab": "2", "b": "3"}
     face.call(configuration, "save_configuration", "c", {"a": "1"})
 
-    def broken(self: Any, items: Any, metadata: Any) -> Any:
+    def broken(self: Any, *arguments: Any) -> Any:
         raise UnavailableError("away")
 
     monkeypatch.setattr("cloud_runtimes.runtimes.layotto.configuration.LayottoConfiguration._save", broken)

@@ -96,12 +96,12 @@ def test_exact_data_and_attributes(client: CloudRuntimesClient, face: Face) -> N
 def test_events_of_others(
     client: CloudRuntimesClient, face: Face, content_type: str, data: bytes, expected: Any
 ) -> None:
-    link: Any = client._context.runtime()
+    runtime: Any = client._context.runtime()
     with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         from cloud_runtimes.spi.operation import Method, Operation
 
-        flow = link.link.publish("bus", "t", data, content_type, {})
-        link.link.run(Operation(Method("pubsub", "publish", repeatable=True), "bus", SOON), flow)
+        flow = runtime.transport.publish("bus", "t", data, content_type, {})
+        runtime.transport.run(Operation(Method("pubsub", "publish", repeatable=True), "bus", SOON), flow)
         event = face.call(sub, "receive", SOON)
     assert event.data == expected
     assert (event.topic, event.type) == ("t", "com.dapr.event.sent")
@@ -170,11 +170,11 @@ def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient,
 def test_a_stream_that_another_process_has_is_asked_for_again(
     fake: FakeLayotto, client: CloudRuntimesClient, face: Face
 ) -> None:
-    link: Any = client._context.runtime()
+    runtime: Any = client._context.runtime()
     kinds = messages()
     first = kinds.SubscribeTopicEventsRequest(initial_request={"pubsub_name": "bus", "topic": "t"})
     live = threading.Event()
-    other = link.link.open_alone("events", first, lambda message: live.set(), lambda why: None)
+    other = runtime.transport.open_alone("events", first, lambda message: live.set(), lambda why: None)
     assert live.wait(SOON)
     with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         other.cancel()

@@ -319,14 +319,14 @@ def test_it_reconnects_to_a_sidecar_that_comes_back(tmp_path: Path) -> None:
 def test_a_sidecar_that_stays_away_is_not_asked_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     with streams() as (server, client):
         opened: list[float] = []
-        link = client.pubsub._driver("bus")._link
-        real = link.open
+        transport = client.pubsub._driver("bus")._transport
+        real = transport.open
 
         def open(*arguments: Any) -> Any:
             opened.append(time.monotonic())
             return real(*arguments)
 
-        monkeypatch.setattr(link, "open", open)
+        monkeypatch.setattr(transport, "open", open)
         with client.pubsub.subscribe("bus", "t") as sub:
             server.close()
             assert sub.receive(2.5) is None
@@ -375,21 +375,21 @@ def test_no_such_component(sidecar: Sidecar, face: str, tmp_path: Path) -> None:
 
 @both
 def test_what_failed_of_a_bulk_is_told(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloud_runtimes.runtimes._sidecar.failures import Refusal
-    from cloud_runtimes.runtimes.dapr.failures import Refused
+    from cloud_runtimes.runtimes._sidecar.failures import ErrorReply
+    from cloud_runtimes.runtimes.dapr.failures import DaprSidecarError
 
     with CloudRuntimesClient("http://h") as client:
-        link = client.pubsub._driver("bus")._link
+        transport = client.pubsub._driver("bus")._transport
         for known in (True, False):
 
             def publish_bulk(pubsub: str, topic: str, entries: Any, known: bool = known) -> Any:
-                raise Refused(
-                    Refusal(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", "full"),
+                raise DaprSidecarError(
+                    ErrorReply(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", "full"),
                     frozenset({entries[1].entry_id}) if known else None,
                 )
                 yield
 
-            monkeypatch.setattr(link, "publish_bulk", publish_bulk)
+            monkeypatch.setattr(transport, "publish_bulk", publish_bulk)
             with pytest.raises(errors.BulkError if known else InternalError, match="full") as caught:
                 call(client.pubsub, face, "publish_bulk", "bus", "t", [1, 2, 3])
             told: Any = caught.value

@@ -25,7 +25,7 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.runtimes._sidecar.address import target
-from cloud_runtimes.runtimes._sidecar.failures import Refusal
+from cloud_runtimes.runtimes._sidecar.failures import ErrorReply
 from cloud_runtimes.runtimes._sidecar.values import unwrap, wrap
 from cloud_runtimes.runtimes.dapr.failures import error
 from cloud_runtimes.testing.canary import Canary
@@ -56,7 +56,7 @@ def test_where_the_sidecar_is(
         monkeypatch.setenv(name, value)
     with CloudRuntimesClient(endpoint, runtime="dapr") as client:
         runtime: Any = client._context.runtime()
-        assert runtime.link.url == url
+        assert runtime.transport.url == url
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPR_GRPC_PORT", "50002")
     with CloudRuntimesClient() as client:
         runtime: Any = client._context.runtime()
-        assert runtime.link.url == "http://127.0.0.1:3501 and grpc://127.0.0.1:50002"
-        assert runtime.calls.url == "http://127.0.0.1:3501"
+        assert runtime.transport.url == "http://127.0.0.1:3501 and grpc://127.0.0.1:50002"
+        assert not runtime.transport.buffers_calls
     config = {"dapr": {"grpc_endpoint": "grpc://g:1"}}
     with CloudRuntimesClient("http://h:2", config=config) as client:
         runtime = client._context.runtime()
-        assert (runtime.link.url, runtime.calls.url) == ("http://h:2 and grpc://g:1", "http://h:2")
+        assert (runtime.transport.url, runtime.transport.buffers_calls) == ("http://h:2 and grpc://g:1", False)
     with CloudRuntimesClient("grpc://g:1") as client:
         runtime = client._context.runtime()
-        assert runtime.link is runtime.calls
+        assert runtime.transport.buffers_calls
 
 
 def test_what_dapr_has_not_is_refused_before_any_request(client: CloudRuntimesClient, peer: Peer) -> None:
@@ -412,7 +412,7 @@ def test_locks_in_whole_seconds(client: CloudRuntimesClient, peer: Peer, face: s
     ],
 )
 def test_a_refusal_is_one_class(status: int, code: str, reason: str, kind: type[Exception]) -> None:
-    made = error(Refusal(status, code, reason, "words"), applied=True)
+    made = error(ErrorReply(status, code, reason, "words"), applied=True)
     assert type(made) is kind
     assert "words" in str(made)
     assert made.maybe_applied is (kind in (InternalError, UnavailableError))
@@ -467,8 +467,8 @@ def test_a_bulk_save_that_ends_half_way_says_so(
     client: CloudRuntimesClient, peer: Peer, face: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime: Any = client._context.runtime()
-    link = runtime.link
-    real, sent = link._send, []
+    transport = runtime.transport
+    real, sent = transport._send, []
 
     def send(op: Any, request: Any) -> Any:
         sent.append(request.http_method)
@@ -479,8 +479,8 @@ def test_a_bulk_save_that_ends_half_way_says_so(
     async def send_async(op: Any, request: Any) -> Any:
         return send(op, request)
 
-    monkeypatch.setattr(link, "_send", send)
-    monkeypatch.setattr(link, "_send_async", send_async)
+    monkeypatch.setattr(transport, "_send", send)
+    monkeypatch.setattr(transport, "_send_async", send_async)
     many = {str(number): "x" * 300_000 for number in range(6)}  # two batches
     with pytest.raises(type(failure)) as caught:
         call(client.state, face, "save_bulk", "s", many, timeout=5)

@@ -98,7 +98,7 @@ def test_targets(client: CloudRuntimesClient) -> None:
         client.schedule.schedule_job("by-method", due_time=0, data={"a": 0.1}, target=RpcTarget("shop", "m/n"))
         until(lambda: called == [({"a": 0.1}, "by-method")])
     runtime: Any = client._context.runtime()
-    if not runtime.link.streams:  # the sidecar has asked long ago what is subscribed to
+    if not runtime.transport.streams:  # the sidecar has asked long ago what is subscribed to
         return
     with client.pubsub.subscribe("bus", "jobs", events.append), client.schedule.running():
         client.schedule.schedule_job("by-topic", due_time=0, data=b"\x00", target=TopicTarget("bus", "jobs"))

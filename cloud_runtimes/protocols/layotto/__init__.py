@@ -1,1 +1,1 @@
-"""The protocol of Layotto: ``.proto`` files written for this project, with the packages, names and numbers of the sidecar's, and the classes made of them."""
+"""The protocol of Layotto."""

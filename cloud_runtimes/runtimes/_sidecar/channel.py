@@ -5,6 +5,7 @@ The library's synchronous channel has futures, which an event loop can wait for;
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,15 +18,15 @@ from ..._version import __version__
 from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
-from .failures import Refusal, Refused
-from .forking import StreamUnderWay, calls
-from .streams import GrpcStream
+from .failures import ErrorReply, SidecarError
+from .forking import active
+from .grpc_stream import GrpcStream, serialized
 from .transport import Stream, Transport
 
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "Opening", "Whole", "never_sent"]
+__all__ = ["Call", "Channel", "StreamMethod", "UnaryReply", "never_sent"]
 
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
@@ -58,16 +59,16 @@ class Call(NamedTuple):
     whole: bool = False
 
 
-class Whole(NamedTuple):
+class UnaryReply(NamedTuple):
     """A reply with its headers; of a failure with what the ``ErrorInfo`` tells."""
 
     message: Any
     headers: Mapping[str, str]
-    refusal: Refusal | None
+    refusal: ErrorReply | None
     info: Mapping[str, str]
 
 
-class Opening(NamedTuple):
+class StreamMethod(NamedTuple):
     """A kind of stream.
 
     Attributes:
@@ -87,7 +88,7 @@ class Channel(Transport):
     Attributes:
         service: path of the gRPC service, with ``/`` at both ends.
         reads: methods that change nothing.
-        opens: kind of a stream → how it is opened.
+        stream_methods: kind of a stream → how it is opened.
         refused: class of what the sidecar says no with.
         table: of the configuration, for messages.
         remedy: what to do where there is no sidecar.
@@ -114,8 +115,8 @@ class Channel(Transport):
     streams = True
     service: ClassVar[str]
     reads: ClassVar[frozenset[str]]
-    opens: ClassVar[Mapping[str, Opening]]
-    refused: ClassVar[type[Refused]]
+    stream_methods: ClassVar[Mapping[str, StreamMethod]]
+    refused: ClassVar[type[SidecarError]]
     table: ClassVar[str]
     remedy: ClassVar[str]
     token_name: ClassVar[str]
@@ -193,7 +194,7 @@ class Channel(Transport):
 
     @staticmethod
     @abstractmethod
-    def kinds() -> Any:
+    def pb() -> Any:
         """Return the classes of messages."""
 
     # -- one request --------------------------------------------------------
@@ -204,8 +205,8 @@ class Channel(Transport):
         if method is None:
             method = self._methods[call.name] = self._channel().unary_unary(
                 self.service + call.name,
-                request_serializer=_serialized,
-                response_deserializer=getattr(self.kinds(), call.reply).FromString,
+                request_serializer=serialized,
+                response_deserializer=getattr(self.pb(), call.reply).FromString,
             )
         left = op.remaining()
         metadata = self._metadata + call.headers
@@ -218,17 +219,11 @@ class Channel(Transport):
         return () if left is None else ((TIMEOUT_HEADER, str(int(left * 1000) + 1)),)
 
     def _send(self, op: Operation, request: Call) -> Any:
-        under_way = calls.begin()
-        try:
-            return self._asked(op, request)
-        finally:
-            del under_way
-
-    def _asked(self, op: Operation, request: Call) -> Any:
-        method, options = self._prepared(op, request)
         import grpc
 
+        active.begin()
         try:
+            method, options = self._prepared(op, request)
             # not by a future, which takes half as long again
             reply, call = method.with_call(request.message, **options)
         except grpc.RpcError as error:
@@ -237,57 +232,34 @@ class Channel(Transport):
             if not self._closed:
                 raise
             raise self._gone(False) from None
+        finally:
+            active.end()
         return self._replied(request, reply, call)
 
     async def _send_async(self, op: Operation, request: Call) -> Any:
-        under_way = await calls.begin_async()
-        try:
-            return await self._asked_async(op, request)
-        finally:
-            del under_way
+        import grpc
 
-    async def _asked_async(self, op: Operation, request: Call) -> Any:
-        import asyncio
-
-        method, options = self._prepared(op, request)
+        await active.begin_async()
         try:
+            method, options = self._prepared(op, request)
             future = method.future(request.message, **options)
+            await _done(future)
+            reply = future.result()
+        except grpc.FutureCancelledError:
+            raise self._gone(op.method.writes and request.name not in self.reads) from None
+        except grpc.RpcError:
+            return self._failed(op, request, future)
         except ValueError:
             if not self._closed:
                 raise
             raise self._gone(False) from None
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-
-        def resolve() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def done(_: Any) -> None:
-            try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:
-                pass  # that loop is closed
-
-        future.add_done_callback(done)
-        try:
-            await waiter
-        except BaseException:
-            future.cancel()
-            raise
-        if future.cancelled():
-            raise self._gone(op.method.writes and request.name not in self.reads)
-        import grpc
-
-        try:
-            reply = future.result()
-        except grpc.RpcError:
-            return self._failed(op, request, future)
+        finally:
+            active.end()
         return self._replied(request, reply, future)
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:
-        return Whole(reply, _texts_of(call.initial_metadata() or ()), None, {}) if request.whole else reply
+        return UnaryReply(reply, _texts_of(call.initial_metadata() or ()), None, {}) if request.whole else reply
 
     def _failed(self, op: Operation, request: Call, call: Any) -> Any:
         """Return what the sidecar says; raise what happened on the way."""
@@ -296,28 +268,28 @@ class Channel(Transport):
         details = str(call.details() or "")[:_MOST]
         if code == "CANCELLED" and self._closed:
             raise self._gone(writes)
-        said, info = self._read(code, details, call.trailing_metadata() or ())
+        error_reply, info = self._read(code, details, call.trailing_metadata() or ())
         # a status that came from the sidecar is its word; else it is this library's
         if (
-            not said.reason
+            not error_reply.reason
             and not info
-            and not self._is_word(request, code, details)
-            and (error := self._own(op, code, details, writes))
+            and not self._from_sidecar(request, code, details)
+            and (error := self._local_error(op, code, details, writes))
         ):
             raise error
         if request.whole:
-            return Whole(None, _texts_of(call.initial_metadata() or ()), said, info)
-        return said
+            return UnaryReply(None, _texts_of(call.initial_metadata() or ()), error_reply, info)
+        return error_reply
 
-    def _read(self, code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
+    def _read(self, code: str, details: str, trailing: Any) -> tuple[ErrorReply, Mapping[str, str]]:
         """Return what a status says, and the metadata of its details."""
-        return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
+        return ErrorReply(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", "", details or code), {}
 
-    def _is_word(self, request: Call, code: str, details: str) -> bool:
+    def _from_sidecar(self, request: Call, code: str, details: str) -> bool:
         """Tell whether a status without details is the sidecar's all the same."""
         return False
 
-    def _own(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
+    def _local_error(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
         """Return the error of a call that failed on the way."""
         sent = writes and not never_sent(details)
         if code == "UNAVAILABLE":
@@ -346,8 +318,8 @@ class Channel(Transport):
         return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
     def _wrote(self, request: Call, reply: Any) -> bool:
-        refused = reply.refusal if isinstance(reply, Whole) else reply
-        return request.name not in self.reads and not isinstance(refused, Refusal)
+        refused = reply.refusal if isinstance(reply, UnaryReply) else reply
+        return request.name not in self.reads and not isinstance(refused, ErrorReply)
 
     # -- streams ------------------------------------------------------------
 
@@ -359,29 +331,27 @@ class Channel(Transport):
         ended: Callable[[Exception | None], None],
     ) -> Stream:
         self._check()
-        under_way = calls.begin(StreamUnderWay)
-        opening = self.opens[kind]
+        opening = self.stream_methods[kind]
         return GrpcStream(
             self._channel(),
             self.service + opening.name,
-            getattr(self.kinds(), opening.reply),
+            getattr(self.pb(), opening.reply),
             first,
             both_ways=opening.both_ways,
             metadata=self._metadata,
-            under_way=under_way,
             receive=receive,
             ended=lambda failure: ended(None if failure is None else self._ended(*failure)),
         )
 
     def _ended(self, code: str, details: str, trailing: Any) -> Exception:
-        """Return why a stream ended: `Refused`, or one of our errors."""
-        said, _ = self._read(code, details[:_MOST], trailing)
+        """Return why a stream ended: `SidecarError`, or one of our errors."""
+        error_reply, _ = self._read(code, details[:_MOST], trailing)
         if code == "CANCELLED":
             return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
-        if not said.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
+        if not error_reply.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
             op = Operation(_STREAM, "sidecar", None)
-            return self._own(op, code, details[:_MOST], False) or self.refused(said)
-        return self.refused(said)
+            return self._local_error(op, code, details[:_MOST], False) or self.refused(error_reply)
+        return self.refused(error_reply)
 
 
 def never_sent(details: str) -> bool:
@@ -389,9 +359,27 @@ def never_sent(details: str) -> bool:
     return _NEVER_SENT.search(details) is not None
 
 
-def _serialized(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+async def _done(future: Any) -> None:
+    """Wait in the running loop for a future of the library."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def done(_: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(wake)
+        except RuntimeError:
+            pass  # that loop is closed
+
+    future.add_done_callback(done)
+    try:
+        await waiter
+    except BaseException:
+        future.cancel()
+        raise
 
 
 def _texts_of(metadata: Any) -> dict[str, str]:

@@ -1,110 +1,130 @@
-"""A subscription to configuration whose stream only says that something has changed: what there is then is asked for, so that no order or loss of its messages matters."""
+"""Configuration of a sidecar. Its stream only says that something has changed; what there is then is asked for, so that no order or loss of messages matters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from time import monotonic
 from typing import Any, Final
 
 from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
-from ...spi.configuration import ConfigurationItem, ConfigurationSource, Update
+from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
+from .driver import SidecarDriver, operation
 from .failures import stream_error
-from .transport import Flow, Stream, Transport
+from .transport import Flow, Stream
 
-__all__ = ["StreamedSource"]
+__all__ = ["SidecarConfiguration", "StreamedSource"]
 
-_LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
+_GET: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _PATIENCE: Final = 30.0
-"""Seconds for one look."""
+"""Seconds for one request."""
 _LEAVING: Final = 2.0
+
+
+class SidecarConfiguration(SidecarDriver, ConfigurationDriver):
+    """The settings of one store of the sidecar."""
+
+    @abstractmethod
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+        """Return the present items."""
+
+    @abstractmethod
+    def _source(self, selection: Selection) -> ConfigurationSource:
+        """Return a source of changes.
+
+        Raises:
+            UnsupportedError: the transport has no streams.
+        """
+
+    @operation
+    def get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
+        return (yield from self._get(op, selection))
+
+    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        return self._source(selection), Update(self.get(op, selection), True)
+
+    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
+        return self._source(selection), Update(await self.get_async(op, selection), True)
 
 
 class StreamedSource(ConfigurationSource):
     """See the module.
 
     Args:
-        link: the way to the sidecar.
-        name: of the store.
+        driver: of the store.
+        selection: the items to watch.
         first: the first message of the stream.
-        look: asks for what there is.
-        settling: seconds after it has begun to listen at which it looks again: components begin later than they say.
+        settling: seconds after it has begun to listen at which it asks again: components begin later than they say.
         greets: a message without items says that it listens; otherwise it does once it is open.
-        refresh: seconds between looks without any message; ``None``: none.
+        refresh: seconds between requests without any message; ``None``: no limit.
     """
 
     def __init__(
         self,
-        link: Transport,
-        name: str,
+        driver: SidecarConfiguration,
+        selection: Selection,
         first: Any,
-        look: Callable[[], Flow[dict[str, ConfigurationItem]]],
         *,
         settling: tuple[float, ...],
         greets: bool,
-        refresh: float | None = None,
+        refresh: float = float("inf"),
     ) -> None:
-        self._link = link
-        self._name = name
+        self._driver = driver
+        self._selection = selection
         self._first = first
-        self._look = look
         self._settling = settling
         self._greets = greets
         self._refresh = refresh
         self._changes = Changes()
         self._stream: Stream | None = None
         self._failure: CloudRuntimesError | None = None
-        self._news = self._woken = False
+        self._changed = self._woken = False
+        # when to ask without a message
         self._due: list[float] = []
 
     def look(self) -> Update | None:
         if (failure := self._failure) is not None:
             self._failure = self._stream = None
-            self._news = True  # the next look finds out whether the sidecar is there
+            self._changed = True  # the next request finds out whether the sidecar is there
             raise failure
         now = monotonic()
         if self._due and self._due[0] <= now:
-            self._due.pop(0)
-            if self._refresh is not None and (not self._due or now + self._refresh < self._due[0]):
-                self._due.insert(0, now + self._refresh)
-            self._news = True
-        if not self._news:
+            self._due = sorted([*(due for due in self._due if due > now), now + self._refresh])
+            self._changed = True
+        if not self._changed:
             return None
-        self._news = False  # before the look: what comes meanwhile asks for another
+        self._changed = False  # before the request: what comes meanwhile asks for another
         try:
-            items = self._link.run(Operation(_LOOK, self._name, _PATIENCE), self._look())
+            items = self._driver.get(Operation(_GET, self._driver._name, _PATIENCE), self._selection)
         except BaseException:
-            self._news = True
+            self._changed = True
             raise
         return Update(items, True)
 
     def wait(self, timeout: float, /) -> None:
         if self._stream is None and self._failure is None:
-            self._connect()
+            self._changed = not self._greets
+            self._stream = self._driver._transport.open("configuration", self._first, self._received, self._ended)
+            if not self._greets:
+                self._listening()
             return
         ticket = self._changes.ticket()
         if self._due:
             timeout = min(timeout, max(0.0, self._due[0] - monotonic()))
-        if self._news or self._woken or self._failure is not None:
+        if self._changed or self._woken or self._failure is not None:
             timeout = 0.0
         self._changes.wait(ticket, timeout)
         self._woken = False
 
-    def _connect(self) -> None:
-        self._news = not self._greets
-        self._stream = self._link.open("configuration", self._first, self._received, self._ended)
-        if not self._greets:
-            self._settle()
-
-    def _settle(self) -> None:
+    def _listening(self) -> None:
         now = monotonic()
         self._due = [now + seconds for seconds in self._settling]
 
     def _received(self, message: Any) -> None:
-        if self._greets and not message.items:  # the first one: it listens from now on
-            self._settle()
-        self._news = True
+        if self._greets and not message.items:
+            self._listening()
+        self._changed = True
         self._changes.announce()
 
     def _ended(self, failure: Exception | None) -> None:

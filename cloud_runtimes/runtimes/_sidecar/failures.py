@@ -8,10 +8,10 @@ from typing import NamedTuple
 from ... import errors
 from ...errors import CloudRuntimesError
 
-__all__ = ["Refusal", "Refused", "stream_error"]
+__all__ = ["ErrorReply", "SidecarError", "stream_error"]
 
 
-class Refusal(NamedTuple):
+class ErrorReply(NamedTuple):
     """What a sidecar said.
 
     Attributes:
@@ -26,17 +26,17 @@ class Refusal(NamedTuple):
     message: str
 
 
-class Refused(Exception):
+class SidecarError(Exception):
     """A sidecar said no; `Transport.run` makes it one of our errors.
 
     Attributes:
-        said: what it said.
+        error_reply: what it said.
         failed: of a bulk, the ids of what failed; ``None``: it is not told.
     """
 
-    def __init__(self, said: Refusal, failed: frozenset[str] | None = None) -> None:
-        super().__init__(said.message)
-        self.said = said
+    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None) -> None:
+        super().__init__(error_reply.message)
+        self.error_reply = error_reply
         self.failed = failed
 
     @abstractmethod
@@ -48,7 +48,7 @@ def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
     """Return why a stream ended: `UnavailableError` (another one may do better) unless the sidecar has refused it for good."""
     if isinstance(failure, CloudRuntimesError):
         return failure
-    if not isinstance(failure, Refused):
+    if not isinstance(failure, SidecarError):
         return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
     ours = failure.error(applied=False)
     # sidecars end streams that they are going to serve again by plain errors, which gRPC calls UNKNOWN

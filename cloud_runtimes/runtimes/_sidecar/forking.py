@@ -1,19 +1,19 @@
 """gRPC and fork.
 
-The library puts itself right in a child only if no thread is inside it in the moment of the fork; otherwise a child that uses it hangs or is aborted. So a fork waits for the calls that are under way here, and holds back new ones; where that does not help, since a stream never rests, the child is refused.
+The library puts itself right in a child only if no thread is inside it in the moment of the fork; otherwise a child that uses it hangs or is aborted. So a fork waits for the calls that are under way, and holds back new ones. A stream never rests; beside one the child is refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-import weakref
 from typing import Final
 
 from ..._core import fork
 from ...errors import UnsupportedError
 
-__all__ = ["StreamUnderWay", "UnderWay", "calls"]
+__all__ = ["active"]
 
 _PATIENCE: Final = 1.0
 """Seconds that a fork waits for calls to end."""
@@ -22,71 +22,74 @@ _SPINNING: Final = "channel_spin"
 """In the name of the library's thread that waits for the answers of futures, which ends soon after the last one."""
 
 
-class UnderWay:
-    """A call or stream; it counts as long as it is referred to, so that an interrupt cannot leave it behind."""
-
-    __slots__ = ("__weakref__",)
-
-
-class _Calls:
-    """Those of all channels of this process."""
+class _Active:
+    """The calls and streams of all channels of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: weakref.WeakSet[UnderWay] = weakref.WeakSet()
-        self._gate = threading.Event()
-        self._gate.set()
-        self._restless = False
-        # whether a fork came while something was under way: then the library is not to be used here
-        self._unsafe = False
+        self._calls = self._streams = 0
+        self._restless = self._unsafe = False
+        self._reset()
         fork.register(self)
 
-    def begin(self, kind: type[UnderWay] = UnderWay) -> UnderWay:
-        """Return what counts as long as it is kept.
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._gate = threading.Event()
+        self._gate.set()
+
+    def check(self) -> None:
+        """Refuse a child of a process that was in the library.
 
         Raises:
-            UnsupportedError: this is a child of a process that was in the library.
+            UnsupportedError: this is one.
         """
         if self._unsafe:
             raise UnsupportedError(
                 "gRPC cannot be used in this process: it was forked while calls or streams of gRPC were under way, after which the library hangs. "
                 'Fork before them (multiprocessing\'s "spawn" or "forkserver"), or give the sidecar\'s HTTP address alone'
             )
+
+    def begin(self) -> None:
+        """Count a call; `end` follows."""
+        self.check()
         self._gate.wait(_PATIENCE)
-        return self._added(kind())
+        self._add(1, 0)
 
-    async def begin_async(self) -> UnderWay:
+    async def begin_async(self) -> None:
         """Asynchronous `begin`: other calls of the loop end meanwhile."""
-        import asyncio
-
+        self.check()
         end = time.monotonic() + _PATIENCE
         while not self._gate.is_set() and time.monotonic() < end:
             await asyncio.sleep(_LOOK)
-        return self.begin()
+        self._add(1, 0)
 
-    def _added(self, token: UnderWay) -> UnderWay:
+    def end(self) -> None:
+        self._add(-1, 0)
+
+    def begin_stream(self) -> None:
+        """Count a stream; `end_stream` follows."""
+        self.check()
+        self._gate.wait(_PATIENCE)
+        self._add(0, 1)
+
+    def end_stream(self) -> None:
+        self._add(0, -1)
+
+    def _add(self, calls: int, streams: int) -> None:
         with self._lock:
-            self._open.add(token)
-        return token
+            self._calls += calls
+            self._streams += streams
 
     def _rests(self) -> bool:
-        with self._lock:
-            if len(self._open):
-                return False
-        return not any(_SPINNING in thread.name for thread in threading.enumerate())
+        idle = not self._calls and not self._streams
+        return idle and not any(_SPINNING in thread.name for thread in threading.enumerate())
 
     def before_fork(self) -> None:
         """Wait until nothing is under way."""
         self._gate.clear()
         end = time.monotonic() + _PATIENCE
-        while not (rests := self._rests()) and time.monotonic() < end and not self._only_streams():
+        while not (rests := self._rests()) and time.monotonic() < end and not (self._streams and not self._calls):
             time.sleep(_LOOK)
         self._restless = not rests
-
-    def _only_streams(self) -> bool:
-        with self._lock:
-            kinds = {type(each) for each in self._open}
-        return kinds == {StreamUnderWay}
 
     def after_fork(self) -> None:
         """In the parent: go on."""
@@ -95,16 +98,8 @@ class _Calls:
     def forked(self) -> None:
         """In a forked child: all that was under way is the parent's."""
         self._unsafe = self._unsafe or self._restless
-        self._lock = threading.Lock()
-        self._open = weakref.WeakSet()
-        self._gate = threading.Event()
-        self._gate.set()
+        self._calls = self._streams = 0
+        self._reset()
 
 
-class StreamUnderWay(UnderWay):
-    """A stream, for which no fork waits."""
-
-    __slots__ = ()
-
-
-calls: Final = _Calls()
+active: Final = _Active()

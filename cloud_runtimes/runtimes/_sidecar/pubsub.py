@@ -12,7 +12,8 @@ from ...codec import json
 from ...errors import ResourceExhaustedError
 from ...spi.operation import Operation
 from ...spi.pubsub import BatchLimits, EventRecord, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .failures import Refused
+from .driver import SidecarDriver, operation
+from .failures import SidecarError
 from .subscription import StreamSubscription
 from .transport import Flow, Transport
 
@@ -24,7 +25,7 @@ _EVENT_ROOM: Final = 2048
 """Bytes that an event has for all but data and extensions."""
 
 
-class SidecarPubSub(PubSubDriver):
+class SidecarPubSub(SidecarDriver, PubSubDriver):
     """Topics of one component of the sidecar. The group is the sidecar's application.
 
     Attributes:
@@ -35,26 +36,20 @@ class SidecarPubSub(PubSubDriver):
     bulk: ClassVar[int]
     table: ClassVar[str]
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
+    def __init__(self, transport: Transport, name: str) -> None:
+        super().__init__(transport, name)
         # base64 makes four bytes of three
-        self.max_event_bytes = max(1, (link.largest - _ROOM) // 4 * 3)
+        self.max_event_bytes = max(1, (transport.largest - _ROOM) // 4 * 3)
         self.limits = BatchLimits(self.bulk, max(1, self.max_event_bytes - self.bulk * _EVENT_ROOM))
         self.larger_events = (
-            f"bytes go as base64, a third larger, in a message of at most {link.largest:,} bytes; "
+            f"bytes go as base64, a third larger, in a message of at most {transport.largest:,} bytes; "
             f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
         )
 
     # -- publishing ---------------------------------------------------------
 
-    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return self._link.run(op, self._publish(op, batch))
-
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return await self._link.run_async(op, self._publish(op, batch))
-
-    def _publish(self, op: Operation, batch: OutgoingBatch) -> Flow[Failures]:
+    @operation
+    def publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         """Make one request, and return what failed of it."""
         records = list(batch)
         for record in records:
@@ -64,7 +59,7 @@ class SidecarPubSub(PubSubDriver):
                 yield from self._one(op, batch.topic, records[0])
             else:
                 yield from self._many(op, batch.topic, records)
-        except Refused as refused:
+        except SidecarError as refused:
             if refused.failed is None:
                 raise
             error = refused.error(applied=True)
@@ -74,9 +69,9 @@ class SidecarPubSub(PubSubDriver):
     def _check(self, record: EventRecord) -> None:
         """Refuse an event whose message would be too large, before it is sent."""
         needs = len(record.payload) // 3 * 4 + len(json.encode(record.extensions)) + _EVENT_ROOM
-        if needs > self._link.largest:
+        if needs > self._transport.largest:
             raise ResourceExhaustedError(
-                f"event {record.id!r} is larger than a message may be ({self._link.largest:,} bytes): "
+                f"event {record.id!r} is larger than a message may be ({self._transport.largest:,} bytes): "
                 f"raise max_message in {self.table}, and the sidecar's own limit"
             )
 
@@ -85,7 +80,7 @@ class SidecarPubSub(PubSubDriver):
         """Publish an event."""
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
-        """Publish several at once; `Refused.failed` has the indices of those that failed, where they are told."""
+        """Publish several at once; `SidecarError.failed` has the indices of those that failed, where they are told."""
         raise NotImplementedError
 
     @staticmethod

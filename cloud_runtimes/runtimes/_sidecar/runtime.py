@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ... import registry
 from ..._core.threads import Mutex
 from ...config import ClientSettings
-from ...errors import InvalidArgumentError, UnsupportedError
+from ...errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ...spi.component import Runtime
+from ...spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .transport import Transport
 
-__all__ = ["SidecarRuntime"]
+__all__ = ["PATIENCE", "READY", "SidecarRuntime"]
+
+READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
+PATIENCE: Final = 5.0
+"""Seconds for one look at whether the sidecar answers."""
 
 
 class SidecarRuntime(Runtime):
@@ -28,10 +32,12 @@ class SidecarRuntime(Runtime):
     Attributes:
         drivers: service → module and class of its driver, which takes the transport and the name of the component.
         package: that the modules are relative to.
+        transport: to the sidecar.
     """
 
     drivers: ClassVar[Mapping[str, tuple[str, str]]]
     package: ClassVar[str]
+    transport: Transport
 
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)
@@ -83,22 +89,33 @@ class SidecarRuntime(Runtime):
                 runtime=self.name,
             )
         module, kind = self.drivers[service]
-        driver: Driver = getattr(import_module(module, self.package), kind)(self.way(service), name)
+        driver: Driver = getattr(import_module(module, self.package), kind)(self.transport_for(service), name)
         return driver
 
     def native(self, service: str, name: str) -> Any:
         if service not in self.drivers and (fallback := self.fallback) is not None:
             return fallback.native(service, name)
-        found = self.way(service).native()
+        found = self.transport_for(service).native()
         return super().native(service, name) if found is None else found
 
-    @abstractmethod
-    def way(self, service: str) -> Transport:
-        """Return the way to the sidecar for a service."""
+    def transport_for(self, service: str) -> Transport:
+        """Return what a service's drivers speak to the sidecar by."""
+        return self.transport
+
+    def ready(self) -> None:
+        if why := self._why_not():
+            raise UnavailableError(f"the sidecar at {self.transport.url} is not ready yet ({why})")
+        if (fallback := self.fallback) is not None and fallback.declared():
+            fallback.ready()
+
+    def _why_not(self) -> str:
+        """Return why the sidecar is not ready; ``""``: it is."""
+        return self.transport.run(Operation(READY, "sidecar", PATIENCE), self.transport.ready())
 
     def is_inside(self) -> bool:
         return self._fallback is not None and self._fallback.is_inside()
 
     def close(self, timeout: float | None) -> None:
+        self.transport.close()
         if (fallback := self._fallback) is not None:
             fallback.close(timeout)

@@ -8,31 +8,23 @@ from ...errors import NotFoundError
 from ...spi import secret as spi
 from ...spi.operation import Operation
 from ...spi.secret import Secret, SecretDriver
-from .failures import Refused
-from .transport import Flow, Transport
+from .driver import SidecarDriver, operation
+from .failures import SidecarError
+from .transport import Flow
 
 __all__ = ["SidecarSecret"]
 
 
-class SidecarSecret(SecretDriver):
+class SidecarSecret(SidecarDriver, SecretDriver):
     """The secrets of one store of the sidecar."""
 
     features = frozenset({spi.BULK})
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
-
-    def get(self, op: Operation, key: str, /) -> Secret:
-        return self._link.run(op, self._get(op, key))
-
-    async def get_async(self, op: Operation, key: str, /) -> Secret:
-        return await self._link.run_async(op, self._get(op, key))
-
-    def _get(self, op: Operation, key: str) -> Flow[Secret]:
+    @operation
+    def get(self, op: Operation, key: str, /) -> Flow[Secret]:
         try:
-            found = yield from self._link.get_secret(self._name, key, op.metadata or {})
-        except Refused as refused:
+            found = yield from self._transport.get_secret(self._name, key, op.metadata or {})
+        except SidecarError as refused:
             if not (yield from self._is_absent(op, key, refused)):
                 raise
             found = Secret({})
@@ -43,14 +35,9 @@ class SidecarSecret(SecretDriver):
         return found
 
     @abstractmethod
-    def _is_absent(self, op: Operation, key: str, refused: Refused) -> Flow[bool]:
+    def _is_absent(self, op: Operation, key: str, refused: SidecarError) -> Flow[bool]:
         """Tell whether a refusal means that there is no such secret."""
 
-    def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
-        return self._link.run(op, self._get_bulk(op))
-
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
-        return await self._link.run_async(op, self._get_bulk(op))
-
-    def _get_bulk(self, op: Operation) -> Flow[dict[str, Secret]]:
-        return (yield from self._link.get_secrets(self._name, op.metadata or {}))
+    @operation
+    def get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
+        return (yield from self._transport.get_secrets(self._name, op.metadata or {}))

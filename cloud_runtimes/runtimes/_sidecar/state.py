@@ -10,8 +10,9 @@ from typing import Final
 from ...errors import CloudRuntimesError, ConflictError, UnsupportedError
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .failures import Refused
-from .transport import Flow, Found, Item, Transport
+from .driver import SidecarDriver, operation
+from .failures import SidecarError
+from .transport import Flow, StateItem, StateValue
 from .values import unwrap, wrap
 
 __all__ = ["SidecarState", "conflict"]
@@ -23,7 +24,7 @@ _ABSENT: Final = "-1"
 _NO_TTL: Final = "-1"
 
 
-class SidecarState(StateDriver):
+class SidecarState(SidecarDriver, StateDriver):
     """One store of the sidecar.
 
     Attributes:
@@ -32,31 +33,14 @@ class SidecarState(StateDriver):
 
     redis: bool
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
-
-    # -- reading ------------------------------------------------------------
-
-    def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return self._link.run(op, self._get(op, key, consistency))
-
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._link.run_async(op, self._get(op, key, consistency))
-
-    def _get(self, op: Operation, key: str, consistency: str | None) -> Flow[StoredValue | None]:
-        found = yield from self._link.get_state(self._name, key, consistency, op.metadata or {})
+    def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
+        found = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
         return None if found is None else _stored(found)
 
-    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
-        return self._link.run(op, self._get_bulk(op, keys, consistency))
+    get = operation(_get)
 
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return await self._link.run_async(op, self._get_bulk(op, keys, consistency))
-
-    def _get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None) -> Flow[dict[str, StoredValue]]:
+    @operation
+    def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> Flow[dict[str, StoredValue]]:
         found: dict[str, StoredValue] = {}
         if not keys:
             return found
@@ -66,27 +50,17 @@ class SidecarState(StateDriver):
                 if item is not None:
                     found[key] = item
             return found
-        items = yield from self._link.get_states(self._name, keys, op.metadata or {})
+        items = yield from self._transport.get_states(self._name, keys, op.metadata or {})
         return {key: _stored(each) for key, each in items.items()}
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         raise UnsupportedError("a sidecar has no list of keys")
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        raise UnsupportedError("a sidecar has no list of keys")
-
     # -- writing ------------------------------------------------------------
 
-    def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
-        return self._link.run(op, self._write(op, writes, atomic))
-
-    async def write_async(
+    @operation
+    def write(
         self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._link.run_async(op, self._write(op, writes, atomic))
-
-    def _write(
-        self, op: Operation, writes: Sequence[StateWrite], atomic: bool
     ) -> Flow[Mapping[int, CloudRuntimesError]]:
         yield from self._learn()
         if atomic and op.method.name == "transaction":
@@ -101,8 +75,8 @@ class SidecarState(StateDriver):
             end, items = self._batch(op, writes, place)
             if len(items) > 1:
                 try:
-                    yield from self._link.save_states(self._name, items)
-                except Refused:
+                    yield from self._transport.save_states(self._name, items)
+                except SidecarError:
                     pass
                 else:
                     place = end
@@ -111,7 +85,7 @@ class SidecarState(StateDriver):
             for index in range(place, max(end, place + 1)):
                 try:
                     yield from self._write_one(op, writes[index])
-                except Refused as refused:
+                except SidecarError as refused:
                     failed[index] = refused.error(applied=True)
                 except CloudRuntimesError as one:
                     failed[index] = one
@@ -122,9 +96,9 @@ class SidecarState(StateDriver):
     def _learn(self) -> Flow[None]:
         """Find out, once, what a write needs to know of the store."""
 
-    def _batch(self, op: Operation, writes: Sequence[StateWrite], place: int) -> tuple[int, list[Item]]:
+    def _batch(self, op: Operation, writes: Sequence[StateWrite], place: int) -> tuple[int, list[StateItem]]:
         """Return saves without a condition that follow one another, and where they end."""
-        items: list[Item] = []
+        items: list[StateItem] = []
         size = 0
         for index in range(place, len(writes)):
             write = writes[index]
@@ -139,39 +113,39 @@ class SidecarState(StateDriver):
         item = self._item(op, write)
         try:
             if item.value is not None:
-                yield from self._link.save_states(self._name, [item])
+                yield from self._transport.save_states(self._name, [item])
             else:
-                yield from self._link.delete_state(self._name, item)
-        except Refused as refused:
+                yield from self._transport.delete_state(self._name, item)
+        except SidecarError as refused:
             if (yield from self._is_conflict(op, write, refused)):
                 raise conflict(write) from None
             raise
 
     @abstractmethod
-    def _is_conflict(self, op: Operation, write: StateWrite, refused: Refused) -> Flow[bool]:
+    def _is_conflict(self, op: Operation, write: StateWrite, refused: SidecarError) -> Flow[bool]:
         """Tell whether a refusal means that the condition of a write does not hold."""
 
     @abstractmethod
     def _transact(self, op: Operation, writes: Sequence[StateWrite]) -> Flow[None]:
         """Write all or nothing."""
 
-    def _item(self, op: Operation, write: StateWrite) -> Item:
+    def _item(self, op: Operation, write: StateWrite) -> StateItem:
         metadata = {**(op.metadata or {}), **(write.metadata or {})}
         redis = self.redis
         etag = _ABSENT if write.create and redis else write.etag
         if write.data is None:
-            return Item(write.key, None, etag, write.create and not redis, write.consistency, metadata)
+            return StateItem(write.key, None, etag, write.create and not redis, write.consistency, metadata)
         metadata.pop("ttlInSeconds", None)
         metadata.pop("contentType", None)  # by which Dapr would take bytes for JSON, and spoil its numbers
         if write.ttl_ms is not None:
             metadata["ttlInSeconds"] = str(-(-write.ttl_ms // 1000))
         elif redis:  # which keeps an earlier one otherwise
             metadata["ttlInSeconds"] = _NO_TTL
-        value = wrap(write.data, write.content_type, exact=self._link.exact)
-        return Item(write.key, value, etag, write.create and not redis, write.consistency, metadata)
+        value = wrap(write.data, write.content_type, exact=self._transport.exact)
+        return StateItem(write.key, value, etag, write.create and not redis, write.consistency, metadata)
 
 
-def _stored(found: Found) -> StoredValue:
+def _stored(found: StateValue) -> StoredValue:
     data, content_type = unwrap(found.data)
     return StoredValue(data, content_type, found.etag, _moment(found.expires))
 

@@ -14,7 +14,7 @@ from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Delivery, EventRecord, Settled, Settlement, SubscribeRequest
 from ...spi.push import PushSource
-from .failures import Refused, stream_error
+from .failures import SidecarError, stream_error
 from .transport import Stream, Transport
 
 __all__ = ["STATUS", "StreamSubscription", "Token"]
@@ -35,12 +35,12 @@ class Token(NamedTuple):
 class StreamSubscription(PushSource):
     """See the module. What a connection brought is answered on it or not at all: after its end the sidecar delivers it again."""
 
-    def __init__(self, link: Transport, pubsub: str, request: SubscribeRequest) -> None:
+    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
         super().__init__()
-        self._link = link
+        self._transport = transport
         self._name = f"the subscription to {request.topic!r} of {pubsub!r}"
         self._raw = request.raw
-        self._first = self._asks(pubsub, request)
+        self._first = self._subscribe_request(pubsub, request)
         self._connection = 0
         self._stream: Stream | None = None
         self._live = False
@@ -57,7 +57,7 @@ class StreamSubscription(PushSource):
     # -- what a sidecar calls it ----------------------------------------------
 
     @abstractmethod
-    def _asks(self, pubsub: str, request: SubscribeRequest) -> Any:
+    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
         """Return the first message."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class StreamSubscription(PushSource):
         """
 
     @abstractmethod
-    def _says(self, id: str, settlement: Settlement) -> Any:
+    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
         """Return the message that answers for an event."""
 
     # -- connecting ---------------------------------------------------------
@@ -111,7 +111,7 @@ class StreamSubscription(PushSource):
         mine = self._connection
         self._live, self._failure = False, None
         self._forget()
-        self._stream = self._link.open(
+        self._stream = self._transport.open(
             "events", self._first, lambda message: self._received(mine, message), lambda why: self._ended(mine, why)
         )
 
@@ -133,13 +133,13 @@ class StreamSubscription(PushSource):
 
     def _ended(self, connection: int, why: Exception | None) -> None:
         if connection == self._connection:
-            if self._begun or not isinstance(why, Refused):
+            if self._begun or not isinstance(why, SidecarError):
                 self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
             else:  # it never was
-                self._failure = self._never(why)
+                self._failure = self._refused_error(why)
             self._changes.announce()
 
-    def _never(self, why: Refused) -> CloudRuntimesError:
+    def _refused_error(self, why: SidecarError) -> CloudRuntimesError:
         """Return the error of a subscription that was refused before it was live."""
         return why.error(applied=False)
 
@@ -175,7 +175,7 @@ class StreamSubscription(PushSource):
     def _answer(self, token: Token, settlement: Settlement, cause: Cause | None = None) -> None:
         stream = self._stream
         if stream is not None and token.connection == self._connection:
-            stream.send(self._says(token.id, settlement))
+            stream.send(self._settlement_message(token.id, settlement))
 
     def close(self, settled: Sequence[Settled], /) -> None:
         for each in settled:

@@ -1,25 +1,27 @@
-"""What is asked of a sidecar, in words of no protocol: each call that several of them have is a method, and how it travels is a subclass's.
+"""The calls that sidecars have in common, as methods; subclasses send them by HTTP or gRPC.
 
-A call is a generator that yields requests and is sent replies, so it stands once for both faces; `Transport.run` and `run_async` drive it.
+A call is a generator that yields requests and is sent replies, so one serves both APIs; `Transport.run` and `run_async` drive it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.flow import run_sync
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
-from .failures import Refused
+from .failures import SidecarError
 
-__all__ = ["Flow", "Found", "Item", "Stream", "Token", "Transport"]
+__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport", "resolve"]
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
-"""What an operation asks the sidecar, one request after another, and returns."""
+"""The requests of an operation, one after another, and its result."""
 
 
 class Token(str):
@@ -31,7 +33,7 @@ class Token(str):
         return "<Token>"
 
 
-class Found(NamedTuple):
+class StateValue(NamedTuple):
     """A value of a state store: its bytes as they are kept, and when it expires, as RFC 3339."""
 
     data: bytes
@@ -39,7 +41,7 @@ class Found(NamedTuple):
     expires: object
 
 
-class Item(NamedTuple):
+class StateItem(NamedTuple):
     """One write.
 
     Attributes:
@@ -75,7 +77,7 @@ class Stream(Protocol):
 class Transport(ABC):
     """The way to one sidecar.
 
-    Calls raise `Refused` for what the sidecar says no to; `run` makes it one of our errors.
+    Calls raise `SidecarError` for what the sidecar says no to; `run` makes it one of our errors.
 
     Attributes:
         url: for messages.
@@ -96,47 +98,37 @@ class Transport(ABC):
     # -- driving ------------------------------------------------------------
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Make the requests of an operation and return what it does."""
-        wrote = False
-        replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
-        try:
-            request = next(flow)
-            while True:
-                self._check()
-                replies.append(self._send(op, request))
-                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
-                request = flow.send(replies.pop())
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        except Refused as refused:
-            raise self._ours(op, refused, wrote) from None
-        except BaseException as error:
-            tell(error, wrote, op.method.writes)
-            raise
+        """Make the requests of an operation and return its result."""
+        return run_sync(self._run(op, flow, self._sent))
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
         """Asynchronous `run`."""
+        return await self._run(op, flow, self._send_async)
+
+    async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:
         wrote = False
         replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
-                replies.append(await self._send_async(op, request))
+                replies.append(await send(op, request))
                 wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
                 request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
-        except Refused as refused:
+        except SidecarError as refused:
             raise self._ours(op, refused, wrote) from None
         except BaseException as error:
-            tell(error, wrote, op.method.writes)
+            mark_applied(error, wrote, op.method.writes)
             raise
 
+    async def _sent(self, op: Operation, request: Any) -> Any:
+        return self._send(op, request)
+
     @staticmethod
-    def _ours(op: Operation, refused: Refused, wrote: bool) -> CloudRuntimesError:
+    def _ours(op: Operation, refused: SidecarError, wrote: bool) -> CloudRuntimesError:
         error = refused.error(applied=op.method.writes)
         error.maybe_applied = error.maybe_applied or wrote
         return error
@@ -172,28 +164,28 @@ class Transport(ABC):
 
     @abstractmethod
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
-        """Return an application's answer, whatever its status; `Refused` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
+        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
 
     @abstractmethod
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[Found | None]:
+    ) -> Flow[StateValue | None]:
         """Return what a key holds, ``None``: it is absent."""
 
     @abstractmethod
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, Found]]:
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         """Return what the keys hold, without those that are absent."""
 
     @abstractmethod
-    def save_states(self, store: str, items: Sequence[Item]) -> Flow[None]:
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
         """Save items; which of several failed is not told."""
 
     @abstractmethod
-    def delete_state(self, store: str, item: Item) -> Flow[None]:
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         """Delete a key."""
 
     @abstractmethod
-    def transact(self, store: str, items: Sequence[Item], metadata: Mapping[str, str]) -> Flow[None]:
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         """Save and delete, all or nothing."""
 
     @abstractmethod
@@ -238,9 +230,17 @@ class Transport(ABC):
         """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def tell(error: BaseException, wrote: bool, writes: bool) -> None:
-    """Say on what ends an operation that a part of it was done, or that it does nothing: some are asked by POST."""
+def mark_applied(error: BaseException, wrote: bool, writes: bool) -> None:
+    """Say on an error whether a part of the operation may be applied. One that only reads changes nothing, though some reads are POST."""
     if isinstance(error, CloudRuntimesError):
         error.maybe_applied = wrote or (writes and error.maybe_applied)
     elif wrote and not isinstance(error, Exception):
         mark_interrupted(error, True)
+
+
+def resolve(future: Future[T], reply: T) -> None:
+    """Answer a callback of the sidecar that waits for the future, from any thread. The first answer counts."""
+    try:
+        future.set_result(reply)
+    except InvalidStateError:
+        pass  # answered before, or given up by the sidecar

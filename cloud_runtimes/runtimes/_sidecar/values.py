@@ -14,9 +14,9 @@ from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import PayloadError
 
-__all__ = ["is_exact", "unwrap", "wrap"]
+__all__ = ["MARK", "is_exact", "is_wrapped", "unwrap", "wrap", "wrapper"]
 
-_MARK: Final = "cloud_runtimes"
+MARK: Final = "cloud_runtimes"
 _MARK_BYTES: Final = b'"cloud_runtimes"'
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')  # one without an end is looked for once
 _INEXACT: Final = re.compile(rb"[0-9][.eE]|[0-9]{16}")
@@ -27,13 +27,21 @@ def is_exact(data: bytes) -> bool:
     return _INEXACT.search(_STRING.sub(b"", data)) is None
 
 
+def is_wrapped(data: bytes, content_type: str | None, *, exact: bool = False) -> bool:
+    """Tell whether a value stands in a wrapper; ``exact``: the transport leaves numbers as they are."""
+    return content_type != JSON or _MARK_BYTES in data or not (exact or is_exact(data))
+
+
+def wrapper(data: bytes, content_type: str | None) -> dict[str, Any]:
+    """Return the JSON object that holds a value."""
+    return {MARK: 1, "datacontenttype": content_type or OCTETS, "data_base64": base64.b64encode(data).decode()}
+
+
 def wrap(data: bytes, content_type: str | None, *, exact: bool = False) -> bytes:
     """Return the JSON that stands for a value; ``exact``: the transport leaves its numbers as they are."""
-    if content_type == JSON and _MARK_BYTES not in data and (exact or is_exact(data)):
-        return bytes(data)
-    return json.encode(
-        {_MARK: 1, "datacontenttype": content_type or OCTETS, "data_base64": base64.b64encode(data).decode()}
-    )
+    if is_wrapped(data, content_type, exact=exact):
+        return json.encode(wrapper(data, content_type))
+    return bytes(data)
 
 
 def unwrap(data: bytes) -> tuple[bytes, str]:
@@ -42,7 +50,7 @@ def unwrap(data: bytes) -> tuple[bytes, str]:
         value: Any = json.decode(data)
     except PayloadError:
         return data, OCTETS
-    if isinstance(value, dict) and value.get(_MARK) == 1 and len(value) == 3:
+    if isinstance(value, dict) and value.get(MARK) == 1 and len(value) == 3:
         content_type, text = value.get("datacontenttype"), value.get("data_base64")
         if isinstance(content_type, str) and isinstance(text, str):
             try:

@@ -10,7 +10,7 @@ from ...codec import json
 from ...codec.payload import JSON
 from ...errors import InvalidArgumentError, UnsupportedError
 from ...spi.rpc import Callback, Callbacks, RpcReply
-from .posted import PostedSubscription, answer_events, told
+from .http_callbacks import CallbackSubscription, answer_events, subscription_document
 
 if TYPE_CHECKING:
     from ...spi.pubsub import SubscribeRequest
@@ -31,7 +31,7 @@ class DaprCallbacks(Callbacks):
         self._runs: list[DaprRuns] = []
         # route → how it is told, and who takes its events
         self._told: dict[str, dict[str, Any]] = {}
-        self._sources: dict[str, list[PostedSubscription]] = {}
+        self._sources: dict[str, list[CallbackSubscription]] = {}
         self._asked = False
 
     def subscriptions(self) -> RpcReply:
@@ -47,7 +47,7 @@ class DaprCallbacks(Callbacks):
 
     # -- events -------------------------------------------------------------
 
-    def subscribed(self, source: PostedSubscription, pubsub: str, request: SubscribeRequest) -> str:
+    def subscribed(self, source: CallbackSubscription, pubsub: str, request: SubscribeRequest) -> str:
         """Have somebody take the events of a topic; returns its route, which depends on nothing else, since a sidecar outlives its application.
 
         Raises:
@@ -55,7 +55,7 @@ class DaprCallbacks(Callbacks):
             InvalidArgumentError: it is subscribed to with other options.
         """
         route = f"{_EVENTS}{pubsub}/{request.topic}"
-        document = told(pubsub, quote(route), request)
+        document = subscription_document(pubsub, quote(route), request)
         known = self._told.get(route)
         if known is None and self._asked:
             raise UnsupportedError(
@@ -71,7 +71,7 @@ class DaprCallbacks(Callbacks):
         self._sources[route] = [*self._sources.get(route, ()), source]
         return route
 
-    def unsubscribed(self, route: str, source: PostedSubscription) -> None:
+    def unsubscribed(self, route: str, source: CallbackSubscription) -> None:
         """Have him take them no more. The sidecar goes on sending them; without anybody they come again."""
         self._sources[route] = [each for each in self._sources[route] if each is not source]
         if not self._asked and not self._sources[route]:

@@ -15,9 +15,10 @@ from ...database._states import SILENT, by_state
 from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, PayloadError, UnsupportedError
 from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, Statement
 from ...spi.operation import Operation
+from .._sidecar.driver import SidecarDriver, operation
 from .._sidecar.transport import Flow
 from .database_values import as_json, as_text, rows_of_json, rows_of_texts, unescaped
-from .failures import Refused
+from .failures import DaprSidecarError
 from .transport import DaprTransport
 
 __all__ = ["DaprDatabase"]
@@ -32,31 +33,26 @@ _LOST: Final = ("08", "57P")
 """SQLSTATEs after which it is not known whether the statement was committed."""
 
 
-class DaprDatabase(DatabaseDriver):
+class DaprDatabase(SidecarDriver, DatabaseDriver):
     """One database behind a binding of the sidecar."""
 
+    _transport: DaprTransport
     features = frozenset()
     # what JSON has none of
     lacks = frozenset({bytes, decimal.Decimal})
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self._link = link
-        self._name = name
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        super().__init__(transport, name)
         self._kind: str | None = None
 
-    def run(self, op: Operation, statement: Statement, /) -> Outcome:
-        return self._link.run(op, self._run(op, statement))
-
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        return await self._link.run_async(op, self._run(op, statement))
-
-    def _run(self, op: Operation, statement: Statement) -> Flow[Outcome]:
+    @operation
+    def run(self, op: Operation, statement: Statement, /) -> Flow[Outcome]:
         assert isinstance(statement, Query | Execute)
         asks = isinstance(statement, Query)
         if asks and not statement.sql.returns:
             raise InvalidArgumentError("the statement gives no rows: use execute()")
         if self._kind is None:
-            kind = yield from self._link.component_type(self._name)
+            kind = yield from self._transport.component_type(self._name)
             if kind and kind not in (*_POSTGRES, *_OURS):
                 raise UnsupportedError(f"{self._name!r} is {kind}: databases need a binding that is {_POSTGRES[0]}")
             self._kind = kind or _POSTGRES[0]
@@ -66,8 +62,10 @@ class DaprDatabase(DatabaseDriver):
             sql = f"WITH q AS (\n{sql}\n) SELECT row_to_json(q)::text FROM q"
         metadata = {"sql": sql, "params": json.encode(params).decode()}
         try:
-            data, told = yield from self._link.invoke_binding(self._name, "query" if asks else "exec", None, metadata)
-        except Refused as refused:
+            data, told = yield from self._transport.invoke_binding(
+                self._name, "query" if asks else "exec", None, metadata
+            )
+        except DaprSidecarError as refused:
             if (error := self._failed(op, refused)) is not None:
                 raise error from refused
             raise
@@ -83,9 +81,9 @@ class DaprDatabase(DatabaseDriver):
             raise InvalidArgumentError(f"several columns are named {', '.join(twice)}: give each a name with AS")
         return rows
 
-    def _failed(self, op: Operation, refused: Refused) -> CloudRuntimesError | None:
+    def _failed(self, op: Operation, refused: DaprSidecarError) -> CloudRuntimesError | None:
         """Return what a database's own refusal means; ``None``: it is another one's."""
-        message = refused.said.message
+        message = refused.error_reply.message
         if (found := _STATE.search(message)) is None:
             return None
         state = found[1]
@@ -105,13 +103,7 @@ class DaprDatabase(DatabaseDriver):
     def begin(self, op: Operation, isolation: Any, /) -> NoReturn:
         raise UnsupportedError("the binding has no transactions")
 
-    async def begin_async(self, op: Operation, isolation: Any, /) -> NoReturn:
-        raise UnsupportedError("the binding has no transactions")
-
     def stream(self, op: Operation, query: Query, /) -> NoReturn:
-        raise UnsupportedError("the binding has no streams")
-
-    async def stream_async(self, op: Operation, query: Query, /) -> NoReturn:
         raise UnsupportedError("the binding has no streams")
 
 

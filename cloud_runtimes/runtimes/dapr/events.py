@@ -5,26 +5,33 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from ..._native import events as kernel
-from ..._native.cloudevents_py import is_json
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError
+from ...spi.events import make_event
+from ...spi.pubsub import EventRecord
 from .._sidecar.values import is_exact
-
-if TYPE_CHECKING:
-    from ..._native.events_py import EventRecord
 
 __all__ = ["CLOUD_EVENT", "incoming", "outgoing", "posted"]
 
 CLOUD_EVENT: Final = "application/cloudevents+json"
-_TYPE: Final = "cloud_runtimes.event"
-_KEY: Final = "partitionkey"
+_JSON: Final = re.compile(r"[/+]json *(;|$)", re.IGNORECASE)
+_EXPIRY: Final = re.compile(rb',"expirytime":"[^"]*"')
 _NAME: Final = re.compile(r"[a-z0-9]{1,100}")
 _DAPRS: Final = frozenset(
-    ["topic", "pubsubname", "traceid", "traceparent", "tracestate", _KEY, "subject", "time", "expiration"]
+    [
+        "topic",
+        "pubsubname",
+        "traceid",
+        "traceparent",
+        "tracestate",
+        "partitionkey",
+        "subject",
+        "time",
+        "expiration",
+    ]
 )
 """Attributes of a delivery that are no extensions of the event."""
 _OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype", "data", "data_base64"])
@@ -33,32 +40,17 @@ _OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype
 def outgoing(record: EventRecord) -> bytes:
     """Return a record as a CloudEvent that Dapr leaves as it is.
 
-    Its ``traceid`` is set, since otherwise ``traceparent`` would be written over. JSON whose numbers Dapr would decode into floats is base64, and so is ``null``, which it would leave out.
+    It has a ``traceid``, without which Dapr would write over ``traceparent``. JSON whose numbers Dapr would decode into floats goes as base64, and so does ``null``, which Dapr would leave out.
     """
-    content_type, payload = record.content_type or OCTETS, record.payload
-    event: dict[str, Any] = {
-        "id": record.id,
-        "source": record.source,
-        "specversion": "1.0",
-        "type": record.type,
-        "datacontenttype": content_type,
-        "time": record.time_text,
-    }
-    if record.subject is not None:
-        event["subject"] = record.subject
-    if record.key is not None:
-        event[_KEY] = record.key
+    event, payload = record.to_json(), record.payload
+    if record.expires_us is not None:
+        event = _EXPIRY.sub(b"", event, count=1)  # Dapr is told the time to live
+    data = b'"data":%b}' % payload
+    if event.endswith(data) and (payload == b"null" or not is_exact(payload)):
+        event = b'%b"data_base64":"%b"}' % (event.removesuffix(data), base64.b64encode(payload))
     if record.traceparent is not None:
-        event["traceparent"] = event["traceid"] = record.traceparent
-    event |= record.extensions
-    if content_type == JSON and payload != b"null" and is_exact(payload):
-        return json.encode(event)[:-1] + b',"data":' + payload + b"}"
-    if content_type.startswith("text/plain"):
-        try:
-            return json.encode({**event, "data": payload.decode()})
-        except UnicodeDecodeError:
-            pass
-    return json.encode({**event, "data_base64": base64.b64encode(payload).decode("ascii")})
+        event = b'{"traceid":%b,%b' % (json.encode(record.traceparent), event[1:])
+    return event
 
 
 def incoming(message: Any, *, raw: bool = False) -> EventRecord:
@@ -90,7 +82,7 @@ def posted(event: Any, *, raw: bool = False) -> EventRecord:
             data = base64.b64decode(given, validate=True)
         elif value is None and "data" not in event:
             data = b""
-        elif isinstance(value, str) and not is_json(content_type.encode()):
+        elif isinstance(value, str) and not _JSON.search(content_type):
             data = value.encode()
         else:
             data = json.encode(value)
@@ -106,29 +98,25 @@ def posted(event: Any, *, raw: bool = False) -> EventRecord:
 def _record(
     id: str, type: str, source: str, content_type: str, data: bytes, told: Mapping[str, Any], topic: str, raw: bool
 ) -> EventRecord:
-    trace = told.get("traceparent")
     extensions = {
         name: _plain(value)
         for name, value in told.items()
         if name not in _DAPRS and _NAME.fullmatch(name) and _is_plain(value)
     }
-    if isinstance(state := told.get("tracestate"), str) and state:
+    if state := _text(told, "tracestate"):
         extensions["tracestate"] = state
-    needed: dict[str, Any] = {"id": id or None, "raw": raw}
+    attributes: dict[str, Any] = {"id": id or None, "type": type or None, "source": source or None, "raw": raw}
     more: dict[str, Any] = {
         "time": _text(told, "time"),
-        "key": _text(told, _KEY),
-        "traceparent": trace if isinstance(trace, str) and trace else None,
+        "key": _text(told, "partitionkey"),
+        "traceparent": _text(told, "traceparent"),
         "subject": _text(told, "subject"),
-        "extensions": extensions or None,
+        "extensions": extensions,
     }
-    origin: dict[str, Any] = {"type": type or None, "source": source or None}
-    kind = content_type or OCTETS
     try:
-        record = kernel.encode_record(data, kind, **needed, **origin, **more)
+        return make_event(data, content_type or OCTETS, topic, **attributes, **more)
     except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
-        record = kernel.encode_record(data, kind, **needed, **origin)
-    return kernel.Frame(kernel.build_frame(source or "Dapr", type or _TYPE, topic, [record]))[0]
+        return make_event(data, content_type or OCTETS, topic, **attributes)
 
 
 def _members(struct: Any) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from ... import errors
 from ...codec import json
 from ...errors import CloudRuntimesError, PayloadError
 from ...spi.rpc import RpcReply
-from .._sidecar.failures import Refusal
-from .._sidecar.failures import Refused as Refusing
+from .._sidecar.failures import ErrorReply, SidecarError
 
-__all__ = ["Refusal", "Refused", "error", "refusal"]
+__all__ = ["ErrorReply", "DaprSidecarError", "error", "refusal"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -54,21 +53,21 @@ _NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed 
 _NO_BINDING: Final = re.compile(r"error invoking output binding .*couldn't find output binding")
 
 
-class Refused(Refusing):
+class DaprSidecarError(SidecarError):
     """The sidecar said no, in a vocabulary of Dapr."""
 
     def error(self, *, applied: bool) -> CloudRuntimesError:
-        return error(self.said, applied=applied)
+        return error(self.error_reply, applied=applied)
 
 
-def refusal(reply: RpcReply) -> Refusal:
+def refusal(reply: RpcReply) -> ErrorReply:
     """Read a reply of status ≥ 400, believing nothing about it."""
     try:
         body: Any = json.decode(reply.data)
     except PayloadError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("errorCode"), str):
-        return Refusal(reply.status, "", "", f"status {reply.status}")
+        return ErrorReply(reply.status, "", "", f"status {reply.status}")
     details = body.get("details")
     reason = next(
         (
@@ -78,21 +77,23 @@ def refusal(reply: RpcReply) -> Refusal:
         ),
         "",
     )
-    return Refusal(reply.status, body["errorCode"], reason, str(body.get("message") or "")[:_MOST])
+    return ErrorReply(reply.status, body["errorCode"], reason, str(body.get("message") or "")[:_MOST])
 
 
-def error(said: Refusal, *, applied: bool) -> CloudRuntimesError:
+def error(error_reply: ErrorReply, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
-    found = next((cls for end, cls in _BY_CODE if said.code.endswith(end) or said.reason.endswith(end)), None)
-    if _NO_BINDING.search(said.message):
+    found = next(
+        (cls for end, cls in _BY_CODE if error_reply.code.endswith(end) or error_reply.reason.endswith(end)), None
+    )
+    if _NO_BINDING.search(error_reply.message):
         found = errors.ComponentNotFoundError
-    if found is None and said.status == 400 and not said.reason and _NO_STORE.match(said.message):
+    if found is None and error_reply.status == 400 and not error_reply.reason and _NO_STORE.match(error_reply.message):
         found = errors.ComponentNotFoundError
-    cls = found or _BY_STATUS.get(said.status) or (
-        errors.InternalError if said.status >= 500 else errors.InvalidArgumentError
+    cls = found or _BY_STATUS.get(error_reply.status) or (
+        errors.InternalError if error_reply.status >= 500 else errors.InvalidArgumentError
     )  # fmt: skip
-    where = f" ({said.code})" if said.code else ""
+    where = f" ({error_reply.code})" if error_reply.code else ""
     unknown = applied and (
         cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
     )
-    return cls(f"the sidecar says: {said.message}{where}", maybe_applied=unknown)
+    return cls(f"the sidecar says: {error_reply.message}{where}", maybe_applied=unknown)

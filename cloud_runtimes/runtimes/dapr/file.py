@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NoReturn
 from uuid import uuid4
 
@@ -15,8 +15,9 @@ from ...codec import json
 from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
+from .._sidecar.driver import SidecarDriver, operation
 from .._sidecar.transport import Flow
-from .failures import Refused
+from .failures import DaprSidecarError
 from .transport import DaprTransport
 
 __all__ = ["DaprFile"]
@@ -30,73 +31,63 @@ _ABSENT: Final = re.compile(
 _ROOT: Final = re.compile(r"file not found: (/.*)/([0-9a-f-]{36})$")
 
 
-class DaprFile(FileDriver):
+class DaprFile(SidecarDriver, FileDriver):
     """The files of one binding of the sidecar."""
 
+    _transport: DaprTransport
     features = frozenset()
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self._link = link
-        self._name = name
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        super().__init__(transport, name)
         # the folder before the names of listings, once it is known, and whether the binding is one for files
         self._root: str | None = None
         self._checked = False
-        self._most = max(1, (link.largest - _ROOM) // 4 * 3)
+        self._most = max(1, (transport.largest - _ROOM) // 4 * 3)
 
     def _do(self, operation: str, name: str, data: bytes | None = None) -> Flow[bytes | None]:
         """Ask the binding; return the reply's data, ``None``: there is no such file or folder."""
         if not self._checked:
-            kind = yield from self._link.component_type(self._name)
+            kind = yield from self._transport.component_type(self._name)
             if kind not in ("", _KIND):
                 raise UnsupportedError(f"{self._name!r} is {kind}: files need a binding that is {_KIND}")
             self._checked = True
         try:
-            found, _ = yield from self._link.invoke_binding(self._name, operation, data, {"fileName": name})
-        except Refused as refused:
+            found, _ = yield from self._transport.invoke_binding(self._name, operation, data, {"fileName": name})
+        except DaprSidecarError as refused:
             # Dapr has no code for it
-            said = refused.said.message
+            error_reply = refused.error_reply.message
             if name and _ABSENT.search(name):
-                said = said.replace(name, "")
-            if operation == "create" or "couldn't find output binding" in said or not _ABSENT.search(said):
+                error_reply = error_reply.replace(name, "")
+            if (
+                operation == "create"
+                or "couldn't find output binding" in error_reply
+                or not _ABSENT.search(error_reply)
+            ):
                 raise
             return None
         return found
 
     # -- reading ------------------------------------------------------------
 
-    def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        return self._link.run(op, self._stat(name))
-
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
-        return await self._link.run_async(op, self._stat(name))
-
-    def _stat(self, name: str) -> Flow[FileInfo | None]:
+    @operation
+    def stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
         found = yield from self._do("get", name)
         return None if found is None else FileInfo(name, len(found))
 
-    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        return self._link.run(op, self._do("get", name))
+    @operation
+    def read(self, op: Operation, name: str, start: int, length: int | None, /) -> Flow[bytes | None]:
+        return (yield from self._do("get", name))
 
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        return await self._link.run_async(op, self._do("get", name))
-
-    def open_read(self, op: Operation, name: str, /) -> FileReader | None:
-        found = self._link.run(op, self._do("get", name))
+    @operation
+    def open_read(self, op: Operation, name: str, /) -> Flow[FileReader | None]:
+        found = yield from self._do("get", name)
         return None if found is None else _Reader(name, found)
 
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
-        found = await self._link.run_async(op, self._do("get", name))
-        return None if found is None else _Reader(name, found)
-
+    @operation
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        return _page(self._link.run(op, self._list(prefix)), prefix, recursive, limit, after)
-
-    async def list_files_async(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        return _page(await self._link.run_async(op, self._list(prefix)), prefix, recursive, limit, after)
+    ) -> Flow[list[FileInfo]]:
+        return _page((yield from self._list(prefix)), prefix, recursive, limit, after)
 
     def _list(self, prefix: str) -> Flow[list[str]]:
         folder = prefix.rpartition("/")[0]
@@ -119,9 +110,9 @@ class DaprFile(FileDriver):
         """Return the folder of the binding, which is told by the failure to get what is surely absent."""
         if self._root is None:
             try:
-                yield from self._link.invoke_binding(self._name, "get", None, {"fileName": str(uuid4())})
-            except Refused as refused:
-                found = _ROOT.search(refused.said.message)
+                yield from self._transport.invoke_binding(self._name, "get", None, {"fileName": str(uuid4())})
+            except DaprSidecarError as refused:
+                found = _ROOT.search(refused.error_reply.message)
                 if found is None:
                     raise
                 self._root = found[1]
@@ -132,13 +123,12 @@ class DaprFile(FileDriver):
     # -- writing ------------------------------------------------------------
 
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        return self._link.run(op, self._write(name, self.gather(name, chunks)))
+        return self.put(op, name, self.gather(name, chunks))
 
     async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         import asyncio
 
-        data = await asyncio.to_thread(self.gather, name, chunks)
-        return await self._link.run_async(op, self._write(name, data))
+        return await self.put_async(op, name, await asyncio.to_thread(self.gather, name, chunks))
 
     def gather(self, name: str, chunks: Iterable[Chunk]) -> bytes:
         """Return content that fits into a message."""
@@ -155,9 +145,13 @@ class DaprFile(FileDriver):
                 f"file {name!r}: a binding takes at most {self._most:,} bytes, in one message: raise max_message in [dapr], and the sidecar's own limit"
             )
 
-    def _write(self, name: str, data: bytes) -> Flow[FileInfo]:
+    @operation
+    def put(self, op: Operation, name: str, data: Chunk, /) -> Flow[FileInfo]:
+        """Store a file."""
         yield from self._do("create", name, base64.b64encode(data))
         return FileInfo(name, len(data))
+
+    put_async: Callable[[Operation, str, Chunk], Awaitable[FileInfo]]
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return _Writer(self, name)
@@ -165,24 +159,16 @@ class DaprFile(FileDriver):
     async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         return _Writer(self, name)
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self._link.run(op, self._do("delete", name))
-
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self._link.run_async(op, self._do("delete", name))
+    @operation
+    def delete(self, op: Operation, name: str, /) -> Flow[None]:
+        yield from self._do("delete", name)
 
     # -- what the binding has not -------------------------------------------------
 
     def copy(self, op: Operation, source: str, target: str, /) -> NoReturn:
         raise UnsupportedError("the binding has no copy_file")
 
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> NoReturn:
-        raise UnsupportedError("the binding has no copy_file")
-
     def move(self, op: Operation, source: str, target: str, /) -> NoReturn:
-        raise UnsupportedError("the binding has no move_file")
-
-    async def move_async(self, op: Operation, source: str, target: str, /) -> NoReturn:
         raise UnsupportedError("the binding has no move_file")
 
 
@@ -222,10 +208,10 @@ class _Writer(FileWriter):
         self.write(op, data)
 
     def commit(self, op: Operation, /) -> FileInfo:
-        return self._driver.write(op, self._name, (self._data,), FileWrite())
+        return self._driver.put(op, self._name, self._data)
 
     async def commit_async(self, op: Operation, /) -> FileInfo:
-        return await self._driver.write_async(op, self._name, (self._data,), FileWrite())
+        return await self._driver.put_async(op, self._name, self._data)
 
     def abort(self, op: Operation, /) -> None:
         """Nothing was sent."""

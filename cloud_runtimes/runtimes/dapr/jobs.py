@@ -16,12 +16,11 @@ from ...codec.payload import JSON, OCTETS
 from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
 from ...schedule.times import from_ms, parse_duration, to_ms
 from ...spi.schedule import JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
-from .._sidecar.values import is_exact
+from .._sidecar.values import MARK, is_wrapped, wrapper
 from .transport import DaprJob
 
 __all__ = ["never_runs", "opened", "restored", "stored"]
 
-_MARK: Final = "cloud_runtimes"
 _ZONE: Final = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
 _FIELD: Final = re.compile(r"[0-9A-Za-z*?/,-]+")
 _LETTERS: Final = re.compile(r"[LW]", re.IGNORECASE)
@@ -97,7 +96,7 @@ def opened(name: str, data: bytes) -> tuple[bytes | None, str | None, str | RpcT
         value: Any = json.decode(data)
     except PayloadError:
         return data, OCTETS, name
-    if not isinstance(value, dict) or value.get(_MARK) != 1:
+    if not isinstance(value, dict) or value.get(MARK) != 1:
         return data, JSON, name
     payload = content_type = None
     try:
@@ -119,21 +118,11 @@ def _target(value: Any) -> str | RpcTarget | TopicTarget:
 
 def _data(spec: JobSpec) -> bytes | None:
     plain = spec.target == spec.name
-    if spec.data is None and plain:
+    if plain and spec.data is None:
         return None
-    if (
-        plain
-        and spec.data is not None
-        and spec.content_type == JSON
-        and spec.data != b"null"
-        and b'"cloud_runtimes"' not in spec.data
-        and is_exact(spec.data)
-    ):
+    if plain and spec.data is not None and spec.data != b"null" and not is_wrapped(spec.data, spec.content_type):
         return spec.data
-    document: dict[str, Any] = {_MARK: 1}
-    if spec.data is not None:
-        document["datacontenttype"] = spec.content_type or OCTETS
-        document["data_base64"] = base64.b64encode(spec.data).decode("ascii")
+    document: dict[str, Any] = {MARK: 1} if spec.data is None else wrapper(spec.data, spec.content_type)
     if isinstance(spec.target, RpcTarget):
         document["target"] = {"service": spec.target.service, "method": spec.target.method}
     elif isinstance(spec.target, TopicTarget):

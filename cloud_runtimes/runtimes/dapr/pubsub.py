@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from ...protocols.dapr.messages import messages
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import EventRecord, EventSource, SubscribeRequest
+from ...spi.pubsub import EventRecord, EventSource, Settlement, SubscribeRequest
 from .._sidecar.pubsub import SidecarPubSub
-from .._sidecar.subscription import StreamSubscription
+from .._sidecar.subscription import STATUS, StreamSubscription
 from .._sidecar.transport import Flow
-from .events import CLOUD_EVENT, outgoing
-from .posted import PostedSubscription
-from .subscription import DaprSubscription
-from .transport import DaprTransport, Entry
+from .events import CLOUD_EVENT, incoming, outgoing
+from .http_callbacks import CallbackSubscription
+from .transport import BulkEntry, DaprTransport
 
 __all__ = ["DaprPubSub"]
 
@@ -25,34 +26,58 @@ class DaprPubSub(SidecarPubSub):
     bulk = 1000
     table = "[dapr]"
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        super().__init__(link, name)
-        self._dapr = link
+    _transport: DaprTransport
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         metadata = self.metadata(op, record)
         if record.raw:
             metadata["rawPayload"] = "true"
             content_type = record.content_type or "application/octet-stream"
-            yield from self._link.publish(self._name, topic, record.payload, content_type, metadata)
+            yield from self._transport.publish(self._name, topic, record.payload, content_type, metadata)
         else:
-            yield from self._link.publish(self._name, topic, outgoing(record), CLOUD_EVENT, metadata)
+            yield from self._transport.publish(self._name, topic, outgoing(record), CLOUD_EVENT, metadata)
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
         entries = [
-            Entry(str(number), outgoing(record), self.metadata(op, record)) for number, record in enumerate(records)
+            BulkEntry(str(number), outgoing(record), self.metadata(op, record)) for number, record in enumerate(records)
         ]
-        yield from self._dapr.publish_bulk(self._name, topic, entries)
+        yield from self._transport.publish_bulk(self._name, topic, entries)
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        if not self._link.streams:
-            return PostedSubscription(self._dapr.callbacks, self._name, request)
+        if not self._transport.streams:
+            return CallbackSubscription(self._transport.callbacks, self._name, request)
         return super().subscribe(op, request)
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        if not self._link.streams:
-            return PostedSubscription(self._dapr.callbacks, self._name, request)
+        if not self._transport.streams:
+            return CallbackSubscription(self._transport.callbacks, self._name, request)
         return await super().subscribe_async(op, request)
 
     def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return DaprSubscription(self._link, self._name, request)
+        return DaprSubscription(self._transport, self._name, request)
+
+
+class DaprSubscription(StreamSubscription):
+    """A subscription by stream (Dapr, "Streaming subscriptions"; alpha)."""
+
+    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
+        pb = messages()
+        metadata = dict(request.metadata or {})
+        if request.raw:
+            metadata["rawPayload"] = "true"
+        return pb.SubscribeTopicEventsRequestAlpha1(
+            initial_request=pb.SubscribeTopicEventsRequestInitialAlpha1(
+                pubsub_name=pubsub, topic=request.topic, metadata=metadata, dead_letter_topic=request.dead_letter_topic
+            )
+        )
+
+    def _record(self, event: Any) -> EventRecord:
+        return incoming(event, raw=self._raw)
+
+    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequestAlpha1(
+            event_processed=pb.SubscribeTopicEventsRequestProcessedAlpha1(
+                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
+            )
+        )

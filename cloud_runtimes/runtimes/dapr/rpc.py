@@ -9,9 +9,10 @@ from ...errors import DeadlineExceededError, PermissionDeniedError, UnavailableE
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .._sidecar.bodies import whole, whole_async
+from .._sidecar.driver import SidecarDriver
+from .._sidecar.request_body import collected, collected_async
 from .._sidecar.transport import Flow
-from .failures import Refused
+from .failures import DaprSidecarError
 from .transport import DaprTransport
 
 __all__ = ["DaprRpc"]
@@ -28,40 +29,42 @@ _LATE: Final = " err: context deadline exceeded"
 """Of Dapr, which knows the deadline of a call over gRPC and may notice it first, or has a policy of its own."""
 
 
-class DaprRpc(RpcDriver):
+class DaprRpc(SidecarDriver, RpcDriver):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self._link = link
-        self._name = name
-        self.callbacks = link.callbacks
-        # over gRPC an application's failure is told without its body
-        self.features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if link.exact else {spi.STATUS}))
+    _transport: DaprTransport
+
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        super().__init__(transport, name)
+        self.callbacks = transport.callbacks
+        self.features = frozenset(
+            {spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if transport.buffers_calls else {spi.STATUS})
+        )
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._link.streams:  # of gRPC a call is one message
-            call = whole(op, call, self._link.largest, "[dapr]")
-        return self._link.run(op, self._invoke(op, call))
+        if self._transport.buffers_calls:
+            call = collected(op, call, self._transport.largest, "[dapr]")
+        return self._transport.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._link.streams:
-            call = await whole_async(op, call, self._link.largest, "[dapr]")
-        return await self._link.run_async(op, self._invoke(op, call))
+        if self._transport.buffers_calls:
+            call = await collected_async(op, call, self._transport.largest, "[dapr]")
+        return await self._transport.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
         try:
-            return (yield from self._link.invoke(self._name, call))
-        except Refused as refused:
-            said = refused.said
-        if said.status == 403:
-            raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {said.message}")
-        if said.message.endswith(_LATE):
+            return (yield from self._transport.invoke(self._name, call))
+        except DaprSidecarError as refused:
+            error_reply = refused.error_reply
+        if error_reply.status == 403:
+            raise PermissionDeniedError(f"the sidecar may not call {op.component!r}: {error_reply.message}")
+        if error_reply.message.endswith(_LATE):
             raise DeadlineExceededError(
-                f"the sidecar had no answer of {op.component!r} in time: {said.message}", maybe_applied=True
+                f"the sidecar had no answer of {op.component!r} in time: {error_reply.message}", maybe_applied=True
             )
         raise UnavailableError(
-            f"the service {op.component!r} was not reached by the sidecar: {said.message}: start it beside a sidecar of its own, whose app id this is and whose address this one can resolve",
-            maybe_applied=said.status != 404 and not any(each in said.message for each in _NOBODY),
+            f"the service {op.component!r} was not reached by the sidecar: {error_reply.message}: start it beside a sidecar of its own, whose app id this is and whose address this one can resolve",
+            maybe_applied=error_reply.status != 404 and not any(each in error_reply.message for each in _NOBODY),
         )
 
     def guard(self, op: Operation, /) -> Guard:

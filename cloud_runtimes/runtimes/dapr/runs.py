@@ -5,8 +5,10 @@ Dapr tells the job's name and its data, and neither the occurrence nor the attem
 
 from __future__ import annotations
 
+from asyncio import wrap_future
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Final
 from uuid import uuid4
 
@@ -15,9 +17,9 @@ from ..._core.logs import repeated
 from ..._core.threads import Changes
 from ...spi.rpc import RpcReply
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource
+from .._sidecar.transport import resolve
 from .callbacks import DaprCallbacks
 from .jobs import opened
-from .waiting import Waiting
 
 __all__ = ["DaprRuns"]
 
@@ -49,12 +51,12 @@ class DaprRuns(RunSource):
             return None
         # the sidecar knows what follows a failure
         spec = JobSpec(job, None, None, None, None, None, None, payload, content_type, target, "drop", "once", "UTC")
-        waiting = Waiting[RpcReply]()
-        self._waiting.append(DueRun(waiting, str(uuid4()), Clocks().wall_ms(), 1, 0, spec))
+        reply: Future[RpcReply] = Future()
+        self._waiting.append(DueRun(reply, str(uuid4()), Clocks().wall_ms(), 1, 0, spec))
         self._changes.announce()
         if self._closed:
             self._give_back()  # nobody else does any more
-        return await waiting.future
+        return await wrap_future(reply)
 
     def exchange(self, outcomes: Sequence[Outcome], want: int, /) -> list[DueRun]:
         self._land(outcomes)
@@ -66,14 +68,12 @@ class DaprRuns(RunSource):
     @staticmethod
     def _land(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            assert isinstance(outcome.token, Waiting)
-            outcome.token.answer(
-                _GIVEN_BACK if not outcome.begun else _DONE if outcome.error is None else _FAILED,
-            )
+            assert isinstance(outcome.token, Future)
+            resolve(outcome.token, _GIVEN_BACK if not outcome.begun else _DONE if outcome.error is None else _FAILED)
 
     def holds(self, token: object, /) -> bool:
-        assert isinstance(token, Waiting)
-        return not token.future.done()
+        assert isinstance(token, Future)
+        return not token.done()
 
     def wait(self, seconds: float, /) -> None:
         ticket = self._changes.ticket()

@@ -11,94 +11,71 @@ from ...schedule.times import occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
 from ...spi.schedule import JobSpec, RunRecord, RunSource, ScheduleDriver, StoredJob
+from .._sidecar.driver import SidecarDriver, operation
 from .._sidecar.transport import Flow
-from .failures import Refused
+from .failures import DaprSidecarError
 from .jobs import never_runs, restored, stored
 from .transport import DaprJob, DaprTransport
 
 __all__ = ["DaprSchedule"]
 
 
-class DaprSchedule(ScheduleDriver):
+class DaprSchedule(SidecarDriver, ScheduleDriver):
     """The jobs of the sidecar's application.
 
     The alpha names of the API are asked for: those without it came later, and all versions that have those have these too.
     """
 
+    _transport: DaprTransport
     by_callback = True
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        self._link = link
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        super().__init__(transport, name)
         # only gRPC has a call that lists them
-        self.features = frozenset({spi.LIST_JOBS} if link.streams else ())
+        self.features = frozenset({spi.LIST_JOBS} if transport.streams else ())
 
-    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        self._link.run(op, self._save(_checked(spec), overwrite))
-
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        await self._link.run_async(op, self._save(_checked(spec), overwrite))
-
-    def _save(self, job: DaprJob, overwrite: bool) -> Flow[None]:
+    @operation
+    def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> Flow[None]:
         try:
-            yield from self._link.schedule_job(job, overwrite)
-        except Refused as refused:
-            if refused.said.status != 409:
+            yield from self._transport.schedule_job(_checked(spec), overwrite)
+        except DaprSidecarError as refused:
+            if refused.error_reply.status != 409:
                 raise
             raise AlreadyExistsError(
-                f"there is a job {job.name!r} already: overwrite=True replaces it, delete_job deletes it"
+                f"there is a job {spec.name!r} already: overwrite=True replaces it, delete_job deletes it"
             ) from None
 
-    def get(self, op: Operation, name: str, /) -> StoredJob | None:
-        return self._link.run(op, self._get(name))
-
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        return await self._link.run_async(op, self._get(name))
-
-    def _get(self, name: str) -> Flow[StoredJob | None]:
+    @operation
+    def get(self, op: Operation, name: str, /) -> Flow[StoredJob | None]:
         try:
-            return restored((yield from self._link.get_job(name)))
-        except Refused as refused:
+            return restored((yield from self._transport.get_job(name)))
+        except DaprSidecarError as refused:
             # Dapr has no code for it
-            if "GET_JOB" in refused.said.code + refused.said.reason and "not found" in refused.said.message:
+            said = refused.error_reply
+            if "GET_JOB" in said.code + said.reason and "not found" in said.message:
                 return None
             raise
 
-    def list_jobs(self, op: Operation, /) -> list[StoredJob]:
-        return self._link.run(op, self._list())
-
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return await self._link.run_async(op, self._list())
-
-    def _list(self) -> Flow[list[StoredJob]]:
-        found = yield from self._link.list_jobs()
+    @operation
+    def list_jobs(self, op: Operation, /) -> Flow[list[StoredJob]]:
+        found = yield from self._transport.list_jobs()
         return [restored(each) for each in sorted(found, key=lambda job: job.name)]
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self._link.run(op, self._link.delete_job(name))
-
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        await self._link.run_async(op, self._link.delete_job(name))
+    @operation
+    def delete(self, op: Operation, name: str, /) -> Flow[None]:
+        yield from self._transport.delete_job(name)
 
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         from .runs import DaprRuns
 
-        return DaprRuns(self._link.callbacks, handlers)
-
-    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        return self.join(op, handlers)
+        return DaprRuns(self._transport.callbacks, handlers)
 
     # -- what Dapr has not ----------------------------------------------------
 
     def run_now(self, op: Operation, name: str, /) -> NoReturn:
         raise UnsupportedError("Dapr cannot run a job beside its schedule")
 
-    async def run_now_async(self, op: Operation, name: str, /) -> NoReturn:
-        raise UnsupportedError("Dapr cannot run a job beside its schedule")
-
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
-        raise UnsupportedError("Dapr keeps no history of jobs")
-
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
         raise UnsupportedError("Dapr keeps no history of jobs")
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from ...spi.operation import Operation
-from .._sidecar.failures import Refused
+from .._sidecar.failures import SidecarError
 from .._sidecar.secret import SidecarSecret
 from .._sidecar.transport import Flow
 
@@ -19,6 +19,9 @@ _ABSENT: Final = re.compile(r"not ?found|not exist|no such|no secret|is not set"
 class DaprSecret(SidecarSecret):
     """The secrets of one store of the sidecar."""
 
-    def _is_absent(self, op: Operation, key: str, refused: Refused) -> Flow[bool]:
+    def _is_absent(self, op: Operation, key: str, refused: SidecarError) -> Flow[bool]:
         yield from ()
-        return refused.said.status == 500 and _ABSENT.search(refused.said.message.replace(key, "")) is not None
+        return (
+            refused.error_reply.status == 500
+            and _ABSENT.search(refused.error_reply.message.replace(key, "")) is not None
+        )

@@ -9,7 +9,7 @@ from ...errors import UnsupportedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
-from .._sidecar.failures import Refused
+from .._sidecar.failures import SidecarError
 from .._sidecar.state import SidecarState, conflict
 from .._sidecar.transport import Flow
 from .transport import DaprTransport
@@ -24,9 +24,9 @@ class DaprState(SidecarState):
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.TTL, spi.TRANSACTION, spi.TRANSACTION_ETAG})
 
-    def __init__(self, link: DaprTransport, name: str) -> None:
-        super().__init__(link, name)
-        self._tells = link
+    def __init__(self, transport: DaprTransport, name: str) -> None:
+        super().__init__(transport, name)
+        self._tells = transport
         self._kind: str | None = None
 
     def _learn(self) -> Flow[None]:
@@ -37,11 +37,13 @@ class DaprState(SidecarState):
     def redis(self) -> bool:  # type: ignore[override]
         return self._kind == _REDIS
 
-    def _is_conflict(self, op: Operation, write: StateWrite, refused: Refused) -> Flow[bool]:
+    def _is_conflict(self, op: Operation, write: StateWrite, refused: SidecarError) -> Flow[bool]:
         yield from ()
-        said = refused.said
+        error_reply = refused.error_reply
         # the second: of a form that this store never gave
-        return said.status == 409 or (write.etag is not None and said.status == 400 and "invalid etag" in said.message)
+        return error_reply.status == 409 or (
+            write.etag is not None and error_reply.status == 400 and "invalid etag" in error_reply.message
+        )
 
     def _transact(self, op: Operation, writes: Sequence[StateWrite]) -> Flow[None]:
         if self.redis and any(write.etag is not None or write.create for write in writes):
@@ -50,8 +52,10 @@ class DaprState(SidecarState):
                 "leave the conditions out"
             )
         try:
-            yield from self._link.transact(self._name, [self._item(op, write) for write in writes], op.metadata or {})
-        except Refused:
+            yield from self._transport.transact(
+                self._name, [self._item(op, write) for write in writes], op.metadata or {}
+            )
+        except SidecarError:
             # a condition that did not hold is told like any other failure: whether it holds now tells more
             for write in writes:
                 if write.etag is not None or write.create:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from .._sidecar.transport import Flow, Transport
 
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks
 
-__all__ = ["DaprJob", "DaprTransport", "Entry", "Setting"]
+__all__ = ["DaprJob", "DaprTransport", "BulkEntry", "ConfigurationValue"]
 
 
-class Setting(NamedTuple):
+class ConfigurationValue(NamedTuple):
     """A value of a configuration store."""
 
     value: str
@@ -22,7 +22,7 @@ class Setting(NamedTuple):
     metadata: Mapping[str, str]
 
 
-class Entry(NamedTuple):
+class BulkEntry(NamedTuple):
     """An event of a bulk: a CloudEvent as JSON."""
 
     entry_id: str
@@ -53,10 +53,12 @@ class DaprTransport(Transport):
     """The way to one sidecar.
 
     Attributes:
+        buffers_calls: a call of an application is one message, and its failure comes without the body.
         callbacks: what comes back from the sidecar, by the application's server.
     """
 
     callbacks: DaprCallbacks
+    buffers_calls: ClassVar[bool] = False
 
     @abstractmethod
     def components(self) -> Flow[dict[str, str]]:
@@ -69,12 +71,12 @@ class DaprTransport(Transport):
     @abstractmethod
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, Setting]]:
+    ) -> Flow[dict[str, ConfigurationValue]]:
         """Return the values of keys, of all where none is named."""
 
     @abstractmethod
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
-        """Publish several CloudEvents; `Refused.failed` has the ids of those that failed, where they are told."""
+    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
+        """Publish several CloudEvents; `DaprSidecarError.failed` has the ids of those that failed, where they are told."""
 
     @abstractmethod
     def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from ..._core import extras
 from ...config import ClientSettings, build
-from ...errors import UnavailableError
 from ...rpc.peers import endpoint
-from ...spi.operation import Method, Operation
-from .._sidecar.runtime import SidecarRuntime
+from .._sidecar.runtime import PATIENCE, SidecarRuntime
 from .address import LayottoSettings, address
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from .link import LayottoLink
+    from .transport import LayottoTransport
 
 __all__ = ["LayottoRuntime", "runtime"]
 
-_READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
-_PATIENCE: Final = 5.0
-"""Seconds for one look at whether the sidecar answers."""
-
 
 class LayottoRuntime(SidecarRuntime):
-    """A sidecar of Layotto.
+    """A sidecar of Layotto."""
 
-    Attributes:
-        link: the way to it.
-    """
+    transport: LayottoTransport
 
     name = "layotto"
     package = __name__
@@ -53,30 +45,18 @@ class LayottoRuntime(SidecarRuntime):
         if not extras.installed("grpc", "google.protobuf"):
             raise extras.missing(f"{said}: the address is gRPC, which", "layotto")
         from ...protocols.layotto.messages import messages
-        from .link import LayottoLink
+        from .transport import LayottoTransport
 
         messages()  # imported here, where a fork waits for it
-        self.link = LayottoLink(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
-        self.link.executor = executor
+        self.transport = LayottoTransport(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
+        self.transport.executor = executor
 
-    def way(self, service: str) -> LayottoLink:
-        return self.link
+    def _why_not(self) -> str:
+        if self.own.actuator is None:
+            return super()._why_not()
+        from .actuator import ask
 
-    def ready(self) -> None:
-        if self.own.actuator is not None:
-            from .ready import ask
-
-            why = ask(self.own.actuator, _PATIENCE)
-        else:
-            why = self.link.run(Operation(_READY, "sidecar", _PATIENCE), self.link.ready())
-        if why:
-            raise UnavailableError(f"the sidecar at {self.link.url} is not ready yet ({why})")
-        if (fallback := self.fallback) is not None and fallback.declared():
-            fallback.ready()
-
-    def close(self, timeout: float | None) -> None:
-        self.link.close()
-        super().close(timeout)
+        return ask(self.own.actuator, PATIENCE)
 
 
 runtime = LayottoRuntime

@@ -5,18 +5,19 @@ What streams do not tell, a look every few seconds does: some stores say nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ...errors import CloudRuntimesError, UnsupportedError
 from ...protocols.layotto.messages import messages
 from ...spi import configuration as spi
-from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.configuration import ConfigurationItem, ConfigurationSource, Selection
 from ...spi.operation import Operation
-from .._sidecar.configuration import StreamedSource
+from .._sidecar.configuration import SidecarConfiguration, StreamedSource
+from .._sidecar.driver import operation
 from .._sidecar.transport import Flow
-from .link import LayottoLink
+from .transport import LayottoTransport
 
 __all__ = ["LayottoConfiguration"]
 
@@ -24,7 +25,7 @@ _SETTLING: Final = (0.2, 1.0, 4.0)
 """Seconds after a request to subscribe, which has no answer, at which a subscription looks again."""
 
 
-class LayottoConfiguration(ConfigurationDriver):
+class LayottoConfiguration(SidecarConfiguration):
     """The settings of one store of the sidecar.
 
     Tags are not declared: its etcd makes keys of their values and loses their names (mosn/layotto ``configstores/etcdv3``). What an item that is read has, is told.
@@ -32,21 +33,13 @@ class LayottoConfiguration(ConfigurationDriver):
 
     features = frozenset({spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.WRITE})
 
-    def __init__(self, link: LayottoLink, name: str) -> None:
-        self._link = link
-        self._name = name
+    _transport: LayottoTransport
 
     # -- reading ------------------------------------------------------------
 
-    def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return self._link.run(op, self._look(selection))
-
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._link.run_async(op, self._look(selection))
-
-    def _look(self, selection: Selection) -> Flow[dict[str, ConfigurationItem]]:
+    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        found = yield from self._link.ask("GetConfiguration", message, "GetConfigurationResponse")
+        found = yield from self._transport.ask("GetConfiguration", message, "GetConfigurationResponse")
         return {
             each.key: ConfigurationItem(
                 each.key,
@@ -64,7 +57,7 @@ class LayottoConfiguration(ConfigurationDriver):
     def _meant(self, selection: Selection) -> dict[str, Any]:
         return {
             "store_name": self._name,
-            "app_id": self._link.app_id,
+            "app_id": self._transport.app_id,
             "group": selection.group or "",
             "label": selection.label or "",
             "metadata": selection.metadata or {},
@@ -72,15 +65,9 @@ class LayottoConfiguration(ConfigurationDriver):
 
     # -- writing ------------------------------------------------------------
 
-    def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._link.run(op, self._save(items, metadata))
-
-    async def save_async(
+    def _save(
         self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        await self._link.run_async(op, self._save(items, metadata))
-
-    def _save(self, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None) -> Flow[None]:
+    ) -> Flow[None]:
         for item in items:
             for what, text in (("key", item.key), ("group", item.group), ("label", item.label)):
                 if "/" in (text or ""):
@@ -88,9 +75,9 @@ class LayottoConfiguration(ConfigurationDriver):
                         f"{what} {text!r}: in a store of Layotto's such as etcd nobody finds what has a / there: "
                         "give another character"
                     )
-        kinds = messages()
+        pb = messages()
         made = [
-            kinds.ConfigurationItem(
+            pb.ConfigurationItem(
                 key=item.key,
                 content=item.value,
                 group=item.group or "",
@@ -100,65 +87,58 @@ class LayottoConfiguration(ConfigurationDriver):
             )
             for item in items
         ]
-        message = kinds.SaveConfigurationRequest(
-            store_name=self._name, app_id=self._link.app_id, items=made, metadata=metadata or {}
+        message = pb.SaveConfigurationRequest(
+            store_name=self._name, app_id=self._transport.app_id, items=made, metadata=metadata or {}
         )
-        yield from self._link.ask("SaveConfiguration", message)
+        yield from self._transport.ask("SaveConfiguration", message)
+
+    save = operation(_save)
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
-        restoring: list[str] = []
-        try:
-            self._link.run(op, self._delete(selection, restoring))
-        except BaseException as error:
-            _tell(error, restoring)
-            raise
+        with _noting() as restoring:
+            self._transport.run(op, self._delete(op, selection, restoring))
 
     async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        restoring: list[str] = []
-        try:
-            await self._link.run_async(op, self._delete(selection, restoring))
-        except BaseException as error:
-            _tell(error, restoring)
-            raise
+        with _noting() as restoring:
+            await self._transport.run_async(op, self._delete(op, selection, restoring))
 
-    def _delete(self, selection: Selection, restoring: list[str]) -> Flow[None]:
+    def _delete(self, op: Operation, selection: Selection, restoring: list[str]) -> Flow[None]:
         """Delete keys. Etcd deletes all that begin with one of them, so the others are saved again; ``restoring`` has their names meanwhile."""
         if not selection.keys:  # without any, stores may take all to be meant
             return
         every = selection._replace(keys=())
-        before = yield from self._look(every)
+        before = yield from self._get(op, every)
         kept = [
             item for key, item in before.items() if key not in selection.keys and key.startswith(tuple(selection.keys))
         ]
         message = messages().DeleteConfigurationRequest(**self._meant(selection), keys=selection.keys)
         restoring += [item.key for item in kept]
-        yield from self._link.ask("DeleteConfiguration", message)
+        yield from self._transport.ask("DeleteConfiguration", message)
         if kept:
-            after = yield from self._look(every)
+            after = yield from self._get(op, every)
             if lost := [item for item in kept if item.key not in after]:
-                yield from self._save(lost, selection.metadata)
+                yield from self._save(op, lost, selection.metadata)
         restoring.clear()
 
     # -- subscribing --------------------------------------------------------
 
-    def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        return self._source(selection), Update(self.get(op, selection), True)
-
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        return self._source(selection), Update(await self.get_async(op, selection), True)
-
     def _source(self, selection: Selection) -> ConfigurationSource:
         first = messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        look = partial(self._look, selection)
-        refresh = self._link.own.configuration_refresh
-        return StreamedSource(self._link, self._name, first, look, settling=_SETTLING, greets=False, refresh=refresh)
+        refresh = self._transport.own.configuration_refresh
+        return StreamedSource(self, selection, first, settling=_SETTLING, greets=False, refresh=refresh)
 
 
-def _tell(error: BaseException, restoring: list[str]) -> None:
-    """Say on what ended a delete which other keys it may have taken along. Another try would not know of them."""
-    if restoring:
-        if isinstance(error, CloudRuntimesError):
-            error.retryable = False
-            error.maybe_applied = True
-        names = ", ".join(map(repr, restoring))
-        error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
+@contextmanager
+def _noting() -> Iterator[list[str]]:
+    """Tell on an error which keys a delete may have taken along. Another try would not know of them."""
+    restoring: list[str] = []
+    try:
+        yield restoring
+    except BaseException as error:
+        if restoring:
+            if isinstance(error, CloudRuntimesError):
+                error.retryable = False
+                error.maybe_applied = True
+            names = ", ".join(map(repr, restoring))
+            error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
+        raise

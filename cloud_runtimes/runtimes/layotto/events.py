@@ -5,33 +5,26 @@ Layotto's envelope loses every attribute but id, source and type, and writes flo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import re
+from typing import Any, Final
 
 from ..._native import events as kernel
 from ...codec import json
 from ...codec.payload import OCTETS
 from ...errors import InvalidArgumentError, PayloadError
+from ...spi.events import make_event, read_structured
+from ...spi.pubsub import EventRecord
 
-if TYPE_CHECKING:
-    from ..._native.events_py import EventRecord
+__all__ = ["dead_letter_bytes", "incoming"]
 
-__all__ = ["framed", "incoming", "outgoing"]
-
-_TYPE: Final = "cloud_runtimes.event"
-_TOPIC: Final = "cloudruntimestopic"
+_FIRST_TOPIC: Final = re.compile(rb'\{"cloudruntimestopic":("(?:[^"\\]|\\.)*+"),')
 """Attribute of a dead letter: the topic it was first published to."""
 
 
-def outgoing(record: EventRecord, first_topic: str | None = None) -> bytes:
-    """Return a record as the bytes that are published.
-
-    Args:
-        first_topic: of a dead letter, where it was published first.
-    """
-    data = record.to_json()
-    if first_topic is None:
-        return data
-    return b'{"%b":%b,%b' % (_TOPIC.encode(), json.encode(first_topic), data[1:])
+def dead_letter_bytes(record: bytes, topic: str) -> bytes:
+    """Return the bytes of an encoded dead letter that was first published to a topic."""
+    event = kernel.Frame(kernel.build_frame("Layotto", "cloud_runtimes.event", topic, [record]))[0].to_json()
+    return b'{"cloudruntimestopic":%b,%b' % (json.encode(topic), event[1:])
 
 
 def incoming(message: Any) -> EventRecord:
@@ -43,36 +36,17 @@ def incoming(message: Any) -> EventRecord:
     data, content_type = bytes(message.data), message.data_content_type or OCTETS
     if content_type == OCTETS and data[:1] == b"{":
         try:
-            return _ours(kernel.read_cloudevent(data), message.topic)
+            if found := _FIRST_TOPIC.match(data):
+                return read_structured(b"{" + data[found.end() :], json.decode(found[1]))
+            return read_structured(data, message.topic)
         except PayloadError:
             pass  # bytes of another application
+    attributes: dict[str, Any] = {
+        "id": message.id or None,
+        "type": message.type or None,
+        "source": message.source or None,
+    }
     try:
-        record = kernel.encode_record(
-            data, content_type, id=message.id or None, type=message.type or None, source=message.source or None
-        )
+        return make_event(data, content_type, message.topic, **attributes)
     except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
-        record = kernel.encode_record(data, OCTETS)
-    return framed(record, message.topic)
-
-
-def _ours(event: EventRecord, topic: str) -> EventRecord:
-    extensions = event.extensions
-    first = extensions.pop(_TOPIC, None)
-    record = kernel.encode_record(
-        event.payload,
-        event.content_type,
-        id=event.id,
-        time=event.time_text,
-        key=event.key,
-        traceparent=event.traceparent,
-        type=event.type,
-        source=event.source,
-        subject=event.subject,
-        extensions=extensions or None,
-    )
-    return framed(record, first if isinstance(first, str) else topic)
-
-
-def framed(record: bytes, topic: str) -> EventRecord:
-    """Return an encoded record as one that was published to a topic."""
-    return kernel.Frame(kernel.build_frame("Layotto", _TYPE, topic, [record]))[0]
+        return make_event(data, OCTETS, message.topic)

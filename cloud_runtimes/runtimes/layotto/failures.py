@@ -6,10 +6,9 @@ from typing import Final
 
 from ... import errors
 from ...errors import CloudRuntimesError
-from .._sidecar.failures import Refusal
-from .._sidecar.failures import Refused as Refusing
+from .._sidecar.failures import ErrorReply, SidecarError
 
-__all__ = ["Refused"]
+__all__ = ["LayottoSidecarError"]
 
 _BY_CODE: Final[dict[str, type[CloudRuntimesError]]] = {
     "ABORTED": errors.ConflictError,
@@ -28,21 +27,21 @@ _ARGUMENTS: Final = frozenset(["InvokeService"])
 """Whose INVALID_ARGUMENT may be about more than the name of a component."""
 
 
-class Refused(Refusing):
+class LayottoSidecarError(SidecarError):
     """The sidecar said no.
 
     Attributes:
         rpc: to what; ``""``: it ended a stream.
     """
 
-    def __init__(self, said: Refusal, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
-        super().__init__(said, failed)
+    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
+        super().__init__(error_reply, failed)
         self.rpc = rpc
 
     @property
     def status(self) -> str:
         """Name of the gRPC status."""
-        return self.said.code.removeprefix("grpc ")
+        return self.error_reply.code.removeprefix("grpc ")
 
     def error(self, *, applied: bool) -> CloudRuntimesError:
         cls = _BY_CODE.get(self.status, errors.InternalError)
@@ -51,4 +50,4 @@ class Refused(Refusing):
         unknown = applied and issubclass(
             cls, errors.InternalError | errors.DeadlineExceededError | errors.UnavailableError
         )
-        return cls(f"the sidecar says: {self.said.message} ({self.status})", maybe_applied=unknown)
+        return cls(f"the sidecar says: {self.error_reply.message} ({self.status})", maybe_applied=unknown)

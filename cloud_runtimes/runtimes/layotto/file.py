@@ -15,10 +15,10 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._sidecar.transport import Flow
-from .failures import Refused
-from .link import LayottoLink
+from .failures import LayottoSidecarError
 from .listing import is_folder, listed, moment
 from .transfer import Download, Upload
+from .transport import LayottoTransport
 
 __all__ = ["LayottoFiles"]
 
@@ -35,11 +35,11 @@ class LayottoFiles(FileDriver):
 
     features = frozenset({spi.SIZES})
 
-    def __init__(self, link: LayottoLink, name: str) -> None:
-        self.executor = link.executor
-        self.link = link
+    def __init__(self, transport: LayottoTransport, name: str) -> None:
+        self.executor = transport.executor
+        self.transport = transport
         self.store = name
-        root = (link.own.file_roots or {}).get(name, "").rstrip("/")
+        root = (transport.own.file_roots or {}).get(name, "").rstrip("/")
         self._root = f"{root}/" if root else ""
 
     def place(self, name: str) -> str:
@@ -49,7 +49,7 @@ class LayottoFiles(FileDriver):
     # -- what is known ------------------------------------------------------
 
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        return self.link.run(op, self._stat(name))
+        return self.transport.run(op, self._stat(name))
 
     def _stat(self, name: str) -> Flow[FileInfo | None]:
         found = yield from self.meta(self.place(name))
@@ -60,11 +60,11 @@ class LayottoFiles(FileDriver):
 
     def meta(self, place: str) -> Flow[Any]:
         """Return what the sidecar knows of a name, ``None``: nothing."""
-        kinds = messages()
-        request = kinds.GetFileMetaRequest(request=kinds.FileRequest(store_name=self.store, name=place))
+        pb = messages()
+        request = pb.GetFileMetaRequest(request=pb.FileRequest(store_name=self.store, name=place))
         try:
-            return (yield from self.link.ask("GetFileMeta", request, "GetFileMetaResponse"))
-        except Refused as refused:
+            return (yield from self.transport.ask("GetFileMeta", request, "GetFileMetaResponse"))
+        except LayottoSidecarError as refused:
             if refused.status != "NOT_FOUND":
                 raise
             return None
@@ -72,17 +72,17 @@ class LayottoFiles(FileDriver):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
-        return self.link.run(op, listed(self, self._root, prefix, recursive, limit, after))
+        return self.transport.run(op, listed(self, self._root, prefix, recursive, limit, after))
 
     # -- reading ------------------------------------------------------------
 
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        down = Download(self.link, self.store, self.place(name))
+        down = Download(self.transport, self.store, self.place(name))
         parts = []
         try:
             while data := down.take(op):
                 parts.append(data)
-        except Refused as refused:
+        except LayottoSidecarError as refused:
             # a missing file is told like any other failure; only its metadata tell that it is missing
             if refused.status == "INTERNAL" and self.stat(op, name) is None:
                 return None
@@ -112,8 +112,8 @@ class LayottoFiles(FileDriver):
         content.seek(0)
         try:
             metadata = _HOW | dict.fromkeys(_SIZES, str(size))
-            Upload(self.link, self.store, self.place(name), content, metadata).wait(op)
-        except Refused as refused:
+            Upload(self.transport, self.store, self.place(name), content, metadata).wait(op)
+        except LayottoSidecarError as refused:
             raise refused.error(applied=True) from None
         try:
             found = self.stat(op, name)
@@ -122,14 +122,14 @@ class LayottoFiles(FileDriver):
         return found or FileInfo(name, size)
 
     def delete(self, op: Operation, name: str, /) -> None:
-        self.link.run(op, self._delete(name))
+        self.transport.run(op, self._delete(name))
 
     def _delete(self, name: str) -> Flow[None]:
-        kinds = messages()
-        request = kinds.DelFileRequest(request=kinds.FileRequest(store_name=self.store, name=self.place(name)))
+        pb = messages()
+        request = pb.DelFileRequest(request=pb.FileRequest(store_name=self.store, name=self.place(name)))
         try:
-            yield from self.link.ask("DelFile", request)
-        except Refused as refused:
+            yield from self.transport.ask("DelFile", request)
+        except LayottoSidecarError as refused:
             if refused.status == "NOT_FOUND":
                 return
             # local says the same of a missing file as of any other failure
@@ -157,13 +157,13 @@ class _Reader(FileReader):
 
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
         if self._down is None:
-            self._down = Download(self._files.link, self._files.store, self._files.place(self.info.name))
+            self._down = Download(self._files.transport, self._files.store, self._files.place(self.info.name))
         parts, have = [self._rest], len(self._rest)
         try:
             while have < size and (data := self._down.take(op)):
                 parts.append(data)
                 have += len(data)
-        except Refused as refused:
+        except LayottoSidecarError as refused:
             raise refused.error(applied=False) from None
         whole = b"".join(parts)
         self._rest = whole[size:]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...protocols.layotto.messages import messages
 from ...spi.file import FileInfo
 from .._sidecar.transport import Flow
-from .failures import Refused
+from .failures import LayottoSidecarError
 
 if TYPE_CHECKING:
     from .file import LayottoFiles
@@ -27,7 +27,7 @@ def listed(
     top = root.rstrip("/") or "."
     try:
         known = yield from files.meta(top)
-    except Refused as refused:
+    except LayottoSidecarError as refused:
         if refused.status != "INTERNAL":
             raise
         known = None  # a bucket is no name of a file to object stores
@@ -45,7 +45,7 @@ def _walk(
     """Add the files of a folder and, where they can be meant, of those in it."""
     try:
         entries = yield from _entries(files, (root + folder).rstrip("/") or ".")
-    except Refused as refused:
+    except LayottoSidecarError as refused:
         if refused.status != "INTERNAL" or (yield from files.meta(root + folder)) is not None:
             raise
         return  # there is no such folder
@@ -73,14 +73,14 @@ def _prefixed(files: LayottoFiles, root: str, prefix: str, found: list[FileInfo]
 
 def _entries(files: LayottoFiles, place: str) -> Generator[Any, Any, list[Any]]:
     """Return all entries of a listing, page by page."""
-    kinds = messages()
+    pb = messages()
     entries: list[Any] = []
     marker = ""
     while True:
-        request = kinds.ListFileRequest(
-            request=kinds.FileRequest(store_name=files.store, name=place), page_size=_PAGE, marker=marker
+        request = pb.ListFileRequest(
+            request=pb.FileRequest(store_name=files.store, name=place), page_size=_PAGE, marker=marker
         )
-        answer = yield from files.link.ask("ListFile", request, "ListFileResp")
+        answer = yield from files.transport.ask("ListFile", request, "ListFileResp")
         entries += answer.files
         if not answer.is_truncated or not answer.files or answer.marker == marker:
             return entries

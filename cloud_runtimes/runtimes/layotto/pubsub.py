@@ -1,18 +1,110 @@
-"""Publish and subscribe over Layotto: events go as bytes, one by one, and come by a stream or by callbacks."""
+"""Publish and subscribe over Layotto: events go as bytes, one by one, and come by a stream or by callbacks. Dead-letter topics are our own."""
 
 from __future__ import annotations
 
+import time
+from typing import Any, Final
+
+from ..._core.logs import repeated
 from ...codec.payload import OCTETS
+from ...errors import CloudRuntimesError, ComponentNotFoundError
+from ...protocols.layotto.messages import messages
 from ...spi import pubsub as spi
-from ...spi.operation import Operation
-from ...spi.pubsub import EventRecord, SubscribeRequest
+from ...spi.dead_letters import dead_letter
+from ...spi.operation import Method, Operation
+from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
+from .._sidecar.failures import SidecarError
 from .._sidecar.pubsub import SidecarPubSub
-from .._sidecar.subscription import StreamSubscription
-from .._sidecar.transport import Flow
-from .events import outgoing
-from .subscription import LayottoSubscription
+from .._sidecar.subscription import STATUS, StreamSubscription, Token
+from .._sidecar.transport import Flow, Transport
+from .events import dead_letter_bytes, incoming
 
 __all__ = ["LayottoPubSub"]
+
+_DEAD: Final = Method("pubsub", "publish", repeatable=True)
+_PATIENCE: Final = 10.0
+"""Seconds for publishing a dead letter."""
+
+
+class LayottoSubscription(StreamSubscription):
+    """A subscription by ``SubscribeTopicEvents``.
+
+    A dropped event is published to the dead-letter topic before it is answered for, so that it is in either; a failure between the two has it in both.
+    """
+
+    # each try of a stream that the sidecar ends at once leaves a subscription of the component behind
+    _steady = 2.0
+    _patience = 30.0
+
+    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
+        super().__init__(transport, pubsub, request)
+        self._pubsub = pubsub
+        self._dead = request.dead_letter_topic
+        self._topic, self._group = request.topic, request.group
+        # of what is not answered for: only where there is a dead-letter topic
+        self._held: dict[str, tuple[Any, EventRecord | None, int]] = {}
+
+    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequest(
+            initial_request=pb.SubscribeTopicEventsRequestInitial(
+                pubsub_name=pubsub, topic=request.topic, metadata=dict(request.metadata or {})
+            )
+        )
+
+    def _record(self, event: Any) -> EventRecord:
+        if self._dead is None:
+            return incoming(event)
+        now_us = time.time_ns() // 1000
+        self._held[event.id] = event, None, now_us  # until it is known to be one of ours
+        record = incoming(event)
+        self._held[event.id] = None, record, now_us
+        return record
+
+    def _received(self, connection: int, message: Any) -> None:
+        if message.HasField("event_message") and not message.event_message.id:
+            # of what has expired, or is no event at all, a sidecar tells nothing; any answer but this one is its end (mosn/layotto ``retryStrategy``)
+            self._answer(Token(connection, ""), Settlement.ACK)
+        else:
+            super()._received(connection, message)
+
+    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
+        pb = messages()
+        return pb.SubscribeTopicEventsRequest(
+            event_processed=pb.SubscribeTopicEventsRequestProcessed(
+                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
+            )
+        )
+
+    def _answer(self, token: Token, settlement: Settlement, cause: Cause | None = None) -> None:
+        held = self._held.pop(token.id, None)
+        if settlement is Settlement.DROP and self._dead is not None and held is not None:
+            try:
+                op = Operation(_DEAD, self._pubsub, _PATIENCE)
+                letter = self._letter(*held, cause or Cause("dropped"))
+                self._transport.run(op, self._transport.publish(self._pubsub, self._dead, *letter, {}))
+                settlement = Settlement.ACK
+            except CloudRuntimesError as error:
+                repeated(f"dead letter {self._name}", "%s: a dead letter is tried again: %s", self._name, error)
+                settlement = Settlement.RETRY
+        super()._answer(token, settlement)
+
+    def _letter(self, event: Any, record: EventRecord | None, came_us: int, cause: Cause) -> tuple[bytes, str]:
+        """Return the data and content type of a dead letter. What is no event goes as it came."""
+        if record is None:
+            return bytes(event.data), event.data_content_type or OCTETS
+        letter = dead_letter(record, cause, topic=self._topic, group=self._group, last_us=came_us)
+        return dead_letter_bytes(letter, record.topic), OCTETS
+
+    def _connect(self) -> None:
+        self._held.clear()
+        super()._connect()
+
+    def _refused_error(self, why: SidecarError) -> CloudRuntimesError:
+        error = super()._refused_error(why)
+        if why.error_reply.code == "grpc UNKNOWN":  # nothing else can be wrong with the first message
+            return ComponentNotFoundError(error.message)
+        return error
 
 
 class LayottoPubSub(SidecarPubSub):
@@ -23,7 +115,7 @@ class LayottoPubSub(SidecarPubSub):
     table = "[layotto]"
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
-        yield from self._link.publish(self._name, topic, outgoing(record), OCTETS, self.metadata(op, record))
+        yield from self._transport.publish(self._name, topic, record.to_json(), OCTETS, self.metadata(op, record))
 
     def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return LayottoSubscription(self._link, self._name, request)
+        return LayottoSubscription(self._transport, self._name, request)

@@ -8,9 +8,10 @@ from ...errors import CloudRuntimesError, UnavailableError
 from ...spi import rpc as spi
 from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .._sidecar.bodies import whole, whole_async
-from .._sidecar.failures import Refused
-from .._sidecar.transport import Flow, Transport
+from .._sidecar.driver import SidecarDriver
+from .._sidecar.failures import SidecarError
+from .._sidecar.request_body import collected, collected_async
+from .._sidecar.transport import Flow
 
 __all__ = ["LayottoRpc"]
 
@@ -18,27 +19,23 @@ _TICK: Final = 0.1
 """Seconds by which the sidecar's clock may be ahead of a deadline."""
 
 
-class LayottoRpc(RpcDriver):
+class LayottoRpc(SidecarDriver, RpcDriver):
     """The way to one service. Who calls this application is a route of a sidecar, which shows no token."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD})
 
-    def __init__(self, link: Transport, name: str) -> None:
-        self._link = link
-        self._name = name
-
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = whole(op, call, self._link.largest, "[layotto]")
-        return self._link.run(op, self._invoke(op, call))
+        call = collected(op, call, self._transport.largest, "[layotto]")
+        return self._transport.run(op, self._invoke(op, call))
 
     async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = await whole_async(op, call, self._link.largest, "[layotto]")
-        return await self._link.run_async(op, self._invoke(op, call))
+        call = await collected_async(op, call, self._transport.largest, "[layotto]")
+        return await self._transport.run_async(op, self._invoke(op, call))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
         try:
-            return (yield from self._link.invoke(self._name, call))
-        except Refused as refused:
+            return (yield from self._transport.invoke(self._name, call))
+        except SidecarError as refused:
             failure: CloudRuntimesError = refused.error(applied=True)
             left = op.remaining()
             if isinstance(failure, UnavailableError) and left is not None and left < _TICK:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..._service import Client
-    from .link import LayottoLink
+    from .transport import LayottoTransport
 
 __all__ = ["Sequencer"]
 
@@ -58,8 +58,8 @@ class Sequencer(Service):
             UnsupportedError: the client's runtime is another.
             ComponentNotFoundError: there is no such sequencer.
         """
-        op, link = self._prepared(store_name, key, strong, timeout, metadata)
-        return self._call(op, lambda each: link.run(each, _next(link, store_name, key, strong, metadata)))
+        op, transport = self._prepared(store_name, key, strong, timeout, metadata)
+        return self._call(op, lambda each: transport.run(each, _next(transport, store_name, key, strong, metadata)))
 
     @error_context(_NEXT)
     async def next_id_async(
@@ -72,14 +72,14 @@ class Sequencer(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> int:
         """Asynchronous `next_id`."""
-        op, link = self._prepared(store_name, key, strong, timeout, metadata)
+        op, transport = self._prepared(store_name, key, strong, timeout, metadata)
         return await self._call_async(
-            op, lambda each: link.run_async(each, _next(link, store_name, key, strong, metadata))
+            op, lambda each: transport.run_async(each, _next(transport, store_name, key, strong, metadata))
         )
 
     def _prepared(
         self, store_name: str, key: str, strong: bool, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, LayottoLink]:
+    ) -> tuple[Operation, LayottoTransport]:
         for what, value in (("store_name", store_name), ("key", key)):
             if not isinstance(value, str) or not value or "||" in value:
                 raise InvalidArgumentError(f"{what} {value!r}: give text, not empty and without '||'")
@@ -91,13 +91,15 @@ class Sequencer(Service):
         if not isinstance(runtime, LayottoRuntime):
             raise UnsupportedError(f"sequencers are Layotto's, and the runtime is {runtime.name}")
         limit = check_timeout(timeout, self._context.timeout)
-        return Operation(_NEXT, store_name, limit, metadata), runtime.link
+        return Operation(_NEXT, store_name, limit, metadata), runtime.transport
 
 
-def _next(link: LayottoLink, store: str, key: str, strong: bool, metadata: Mapping[str, str] | None) -> Flow[int]:
-    kinds = messages()
-    request = kinds.GetNextIdRequest(
-        store_name=store, key=key, options=kinds.SequencerOptions(increment=int(strong)), metadata=metadata or {}
+def _next(
+    transport: LayottoTransport, store: str, key: str, strong: bool, metadata: Mapping[str, str] | None
+) -> Flow[int]:
+    pb = messages()
+    request = pb.GetNextIdRequest(
+        store_name=store, key=key, options=pb.SequencerOptions(increment=int(strong)), metadata=metadata or {}
     )
-    found = yield from link.ask("GetNextId", request, "GetNextIdResponse")
+    found = yield from transport.ask("GetNextId", request, "GetNextIdResponse")
     return int(found.next_id)

@@ -9,9 +9,9 @@ from ...errors import UnsupportedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
-from .._sidecar.failures import Refused
+from .._sidecar.failures import SidecarError
 from .._sidecar.state import SidecarState, conflict
-from .._sidecar.transport import Flow, Item
+from .._sidecar.transport import Flow, StateItem
 
 __all__ = ["LayottoState"]
 
@@ -36,10 +36,10 @@ class LayottoState(SidecarState):
                 raise conflict(write)
         yield from super()._write_one(op, write)
 
-    def _is_conflict(self, op: Operation, write: StateWrite, refused: Refused) -> Flow[bool]:
+    def _is_conflict(self, op: Operation, write: StateWrite, refused: SidecarError) -> Flow[bool]:
         yield from ()
         # a malformed etag is INVALID_ARGUMENT; one that was just read is not malformed
-        return refused.said.status == 409
+        return refused.error_reply.status == 409
 
     def _transact(self, op: Operation, writes: Sequence[StateWrite]) -> Flow[None]:
         if any(write.etag is not None or write.create for write in writes):
@@ -51,7 +51,7 @@ class LayottoState(SidecarState):
         last = {write.key: write for write in writes}
         for attempt in range(1, _TRIES + 1):
             etags: dict[str, str | None] = {}
-            items: list[Item] = []
+            items: list[StateItem] = []
             for write in last.values():
                 item = self._item(op, write)
                 if item.value is None:
@@ -65,9 +65,9 @@ class LayottoState(SidecarState):
             if not items:
                 return
             try:
-                yield from self._link.transact(self._name, items, op.metadata or {})
+                yield from self._transport.transact(self._name, items, op.metadata or {})
                 return
-            except Refused:
+            except SidecarError:
                 # the other writes may have been kept: with the etags of now the whole is written once more
                 if attempt == _TRIES or not (yield from self._have_changed(op, etags)):
                     raise

@@ -2,130 +2,109 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future
+from queue import Empty, Full, Queue
 from typing import IO, Any, Final
 
-from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import messages
 from ...spi.operation import Operation
-from .link import LayottoLink
+from .transport import LayottoTransport
 
 __all__ = ["Download", "Upload"]
 
 _CHUNK: Final = 256 << 10
 """Bytes of one message that is sent."""
-_AHEAD: Final = 4 << 20
-"""Bytes that are received and not yet taken, beyond which the sidecar has to wait."""
+_AHEAD: Final = 8
+"""Messages that are received and not yet taken, beyond which the sidecar has to wait."""
+_LOOK: Final = 0.1
 
 
-class _Transfer:
-    """What both directions do: wait for a change, and say why it failed."""
-
-    def __init__(self) -> None:
-        self._changes = Changes()
-        self.over = False
-        self.failure: Exception | None = None
-
-    def _ended(self, failure: Exception | None) -> None:
-        self.failure = failure
-        self.over = True
-        self._changes.announce()
-
-    def _wait(self, op: Operation, ready: Callable[[], bool]) -> None:
-        while not ready():
-            ticket = self._changes.ticket()
-            left = 0.0 if ready() else op.remaining()
-            if not self._changes.wait(ticket, left) and not ready():
-                raise op.timed_out("the sidecar", maybe_applied=op.method.writes)
-
-    def checked(self, op: Operation) -> None:
-        """Raise what ended the stream.
-
-        Raises:
-            Refused: the sidecar said no.
-            CloudRuntimesError: what happened on the way.
-        """
-        if self.failure is None:
-            return
-        if isinstance(self.failure, CloudRuntimesError):
-            self.failure.maybe_applied = self.failure.maybe_applied or op.method.writes
-        raise self.failure
-
-
-class Download(_Transfer):
+class Download:
     """A file that comes."""
 
-    def __init__(self, link: LayottoLink, store: str, name: str) -> None:
-        super().__init__()
-        self._parts: deque[bytes] = deque()
-        self._size = 0
-        self._room = threading.Semaphore(0)
+    def __init__(self, transport: LayottoTransport, store: str, name: str) -> None:
+        # None ends it
+        self._parts: Queue[bytes | None] = Queue(_AHEAD)
         self._left = False
+        self._end: Exception | None = None
         request = messages().GetFileRequest(store_name=store, name=name)
-        self._stream = link.open_alone("get", request, self._received, self._ended)
+        self._stream = transport.open_alone("get", request, self._received, self._ended)
 
     def _received(self, message: Any) -> None:
-        data = bytes(message.data)
-        if not data:
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        self._changes.announce()
-        while self._size > _AHEAD and not self._left:
-            self._room.acquire()
+        if message.data:
+            self._put(bytes(message.data))
 
-    def _ready(self) -> bool:
-        return bool(self._parts) or self.over
+    def _ended(self, failure: Exception | None) -> None:
+        self._end = failure
+        self._put(None)
+
+    def _put(self, part: bytes | None) -> None:
+        while not self._left:
+            try:
+                return self._parts.put(part, timeout=_LOOK)
+            except Full:
+                pass
 
     def take(self, op: Operation) -> bytes:
         """Return the next bytes, ``b""`` at the end.
 
         Raises:
-            Refused: as `checked`.
+            SidecarError: the sidecar said no.
+            CloudRuntimesError: what happened on the way.
         """
-        self._wait(op, self._ready)
-        if self._parts:
-            data = self._parts.popleft()
-            self._size -= len(data)
-            self._room.release()
-            return data
-        self.checked(op)
+        try:
+            part = self._parts.get(timeout=op.remaining())
+        except Empty:
+            raise op.timed_out("the sidecar") from None
+        if part is not None:
+            return part
+        self._parts.put(None)
+        if self._end is not None:
+            raise self._end
         return b""
 
     def leave(self) -> None:
         """Let go."""
         self._left = True
-        self._room.release()
         self._stream.cancel()
 
 
-class Upload(_Transfer):
+class Upload:
     """A file that goes: all of it is there, so that the sidecar gets the whole or an end that is an error."""
 
-    def __init__(self, link: LayottoLink, store: str, name: str, content: IO[bytes], metadata: dict[str, str]) -> None:
-        super().__init__()
-        kind = messages().PutFileRequest
-        first = kind(store_name=store, name=name, metadata=metadata)
-        self._stream = link.open_alone("put", _requests(first, content), lambda message: None, self._ended)
+    def __init__(
+        self, transport: LayottoTransport, store: str, name: str, content: IO[bytes], metadata: dict[str, str]
+    ) -> None:
+        self._end: Future[None] = Future()
+        first = messages().PutFileRequest(store_name=store, name=name, metadata=metadata)
+        self._stream = transport.open_alone("put", _requests(first, content), lambda message: None, self._ended)
 
-    def _is_over(self) -> bool:
-        return self.over
+    def _ended(self, failure: Exception | None) -> None:
+        if failure is None:
+            self._end.set_result(None)
+        else:
+            self._end.set_exception(failure)
 
     def wait(self, op: Operation) -> None:
         """Return when it is stored.
 
         Raises:
-            Refused: as `checked`.
+            SidecarError: the sidecar said no.
+            CloudRuntimesError: what happened on the way.
         """
         try:
-            self._wait(op, self._is_over)
+            self._end.result(op.remaining())
+        except TimeoutError:
+            self._stream.cancel()
+            raise op.timed_out("the sidecar", maybe_applied=True) from None
+        except CloudRuntimesError as error:
+            error.maybe_applied = True
+            raise
         except BaseException:
             self._stream.cancel()
             raise
-        self.checked(op)
 
 
 def _requests(first: Any, content: IO[bytes]) -> Iterator[Any]:

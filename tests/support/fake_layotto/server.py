@@ -1,9 +1,11 @@
-"""The gRPC server: each rpc of the descriptors is a method of one of the blocks."""
+"""The gRPC server: each rpc of Layotto (``tests/golden/layotto.txt``) is a method of one of the blocks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,6 +27,8 @@ from .state import State
 __all__ = ["NONE", "FakeLayotto"]
 
 _SERVICE = "spec.proto.runtime.v1.Runtime"
+_GOLDEN = Path(__file__).parents[2] / "golden" / "layotto.txt"
+_RPC = re.compile(rf"^/{_SERVICE}/(\w+) (stream )?(?:[\w.]+\.)?(\w+) -> (stream )?(?:[\w.]+\.)?(\w+)$", re.MULTILINE)
 _WORKERS = 200
 _LARGEST = 64 << 20
 
@@ -105,21 +109,16 @@ class FakeLayotto:
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         kinds = messages()
-        service = kinds.pool.FindServiceByName(_SERVICE)
         made = {}
-        for method in service.methods:
-            call = next((getattr(block, method.name) for block in self._blocks if hasattr(block, method.name)), None)
-            if call is None:
-                continue
-            kind = (
-                f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
-            )
-            guarded = _streamed(call) if method.server_streaming else _guarded(call)
-            made[method.name] = getattr(grpc, f"{kind}_rpc_method_handler")(
-                guarded,
-                request_deserializer=getattr(kinds, method.input_type.name).FromString,
-                response_serializer=getattr(kinds, method.output_type.name).SerializeToString,
-            )
+        for name, asks, request, tells, reply in _RPC.findall(_GOLDEN.read_text(encoding="utf-8")):
+            call = next((getattr(block, name) for block in self._blocks if hasattr(block, name)), None)
+            if call is not None:
+                kind = f"{'stream' if asks else 'unary'}_{'stream' if tells else 'unary'}"
+                made[name] = getattr(grpc, f"{kind}_rpc_method_handler")(
+                    _streamed(call) if tells else _guarded(call),
+                    request_deserializer=getattr(kinds, request).FromString,
+                    response_serializer=getattr(kinds, reply).SerializeToString,
+                )
         return made
 
 

@@ -7,16 +7,14 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.runtimes.dapr import DaprRuntime
-from cloud_runtimes.runtimes.dapr.pubsub import DaprPubSub
-from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.spi.pubsub import EventSource, SubscribeRequest
+from cloud_runtimes.runtimes.dapr.http_transport import HttpTransport
 from cloud_runtimes.testing import Harness, SecretHarness
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.support.daprd import Beneath, Daprd, component, redis_call
@@ -151,20 +149,6 @@ class InRedisGrpc(InRedis, DaprdGrpc):
 IN_REDIS: dict[str, type[InRedis]] = {harness.name: harness for harness in (InRedis, InRedisGrpc)}
 
 
-class _Half(DaprPubSub):
-    """Publishes over HTTP; streams, which HTTP has not, are of gRPC."""
-
-    def __init__(self, runtime: DaprRuntime, name: str) -> None:
-        super().__init__(runtime.calls, name)
-        self._streams = DaprPubSub(runtime.link, name)
-
-    def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return self._streams.subscribe(op, request)
-
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        return await self._streams.subscribe_async(op, request)
-
-
 class DaprdPublishing(DaprdGrpc):
     """Publishing over HTTP: what is published there is subscribed to over gRPC."""
 
@@ -174,10 +158,8 @@ class DaprdPublishing(DaprdGrpc):
         arguments.setdefault("app_id", "suite")
         table = {"max_message": MAX_MESSAGE, "http_endpoint": f"http://127.0.0.1:{self.daprd.http}"}
         client = CloudRuntimesClient(self.address.format(self.daprd), config={"dapr": table}, **arguments)
-        runtime = client._context.runtime()
-        assert isinstance(runtime, DaprRuntime)
-        assert not runtime.calls.streams
-        runtime.driver = lambda service, name: _Half(runtime, name)  # type: ignore[method-assign]
+        transport: Any = client._context.runtime().transport  # type: ignore[attr-defined]
+        transport.publish_bulk = MethodType(HttpTransport.publish_bulk, transport)
         self._clients.append(client)
         return client
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Final
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...protocols.dapr.messages import messages
 from ...spi.rpc import RpcCall, RpcReply
-from .._sidecar.calls import GrpcCalls, Names
-from .._sidecar.channel import Call, Opening
-from .._sidecar.failures import Refusal
+from .._sidecar.channel import Call, StreamMethod
+from .._sidecar.failures import ErrorReply
+from .._sidecar.grpc_calls import GrpcCalls, MethodNames
 from .._sidecar.transport import Flow
-from .failures import Refused
-from .jobs_grpc import job_message, job_of
-from .transport import DaprJob, DaprTransport, Entry, Setting
+from .failures import DaprSidecarError
+from .job_json import job_message, job_of_message
+from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
 
 __all__ = ["GrpcTransport"]
 
@@ -38,38 +38,39 @@ class GrpcTransport(GrpcCalls, DaprTransport):
             "ListJobsAlpha1",
         ]
     )
-    opens: ClassVar[Mapping[str, Opening]] = {
-        "configuration": Opening("SubscribeConfiguration", "SubscribeConfigurationResponse", both_ways=False),
-        "events": Opening("SubscribeTopicEventsAlpha1", "SubscribeTopicEventsResponseAlpha1"),
+    stream_methods: ClassVar[Mapping[str, StreamMethod]] = {
+        "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse", both_ways=False),
+        "events": StreamMethod("SubscribeTopicEventsAlpha1", "SubscribeTopicEventsResponseAlpha1"),
     }
-    refused = Refused
+    buffers_calls = True
+    refused = DaprSidecarError
     table = "[dapr]"
     remedy = "start one (cloud-runtimes serve, dapr run)"
     token_name = "DAPR_API_TOKEN"
-    names = Names("TryLockAlpha1", "UnlockAlpha1", "expiry_in_seconds", "InvokeRequest")
+    names = MethodNames("TryLockAlpha1", "UnlockAlpha1", "expiry_in_seconds", "InvokeRequest")
     instead = "goes over HTTP alone: give the sidecar's HTTP address"
 
     @staticmethod
-    def kinds() -> Any:
+    def pb() -> Any:
         return messages()
 
-    def _read(self, code: str, details: str, trailing: Any) -> tuple[Refusal, Mapping[str, str]]:
+    def _read(self, code: str, details: str, trailing: Any) -> tuple[ErrorReply, Mapping[str, str]]:
         reason: str = ""
         info: dict[str, str] = {}
         for key, value in trailing:
             if key == "grpc-status-details-bin" and isinstance(value, bytes):
                 reason, info = _info(value)
-        return Refusal(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", reason, details or code), info
+        return ErrorReply(GRPC_TO_HTTP.get(code, 500), f"grpc {code}", reason, details or code), info
 
     # -- the sidecar --------------------------------------------------------
 
     def ready(self) -> Flow[str]:
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
-        return answer.message if isinstance(answer, Refusal) else ""
+        return answer.message if isinstance(answer, ErrorReply) else ""
 
     def components(self) -> Flow[dict[str, str]]:
         answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
-        if isinstance(answer, Refusal):
+        if isinstance(answer, ErrorReply):
             return {}
         return {each.name: each.type for each in answer.registered_components}
 
@@ -80,7 +81,7 @@ class GrpcTransport(GrpcCalls, DaprTransport):
         if answer.refusal is not None:
             code = answer.info.get("http.code", "")
             if not code.isdigit():
-                raise Refused(answer.refusal._replace(code="ERR_DIRECT_INVOKE"))
+                raise DaprSidecarError(answer.refusal._replace(code="ERR_DIRECT_INVOKE"))
             # of the application's body only the beginning is told
             return RpcReply(int(code), answer.headers, None, answer.info.get("http.error_message", "").encode())
         status = answer.headers.get("dapr-http-status", "")
@@ -92,27 +93,29 @@ class GrpcTransport(GrpcCalls, DaprTransport):
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, Setting]]:
+    ) -> Flow[dict[str, ConfigurationValue]]:
         message = messages().GetConfigurationRequest(store_name=store, keys=keys, metadata=metadata)
         found = yield from self.ask("GetConfiguration", message, "GetConfigurationResponse")
-        return {key: Setting(each.value, each.version, dict(each.metadata)) for key, each in found.items.items()}
+        return {
+            key: ConfigurationValue(each.value, each.version, dict(each.metadata)) for key, each in found.items.items()
+        }
 
     # -- publishing ---------------------------------------------------------
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
-        kinds = messages()
+    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
+        pb = messages()
         made = [
-            kinds.BulkPublishRequestEntry(
+            pb.BulkPublishRequestEntry(
                 entry_id=entry.entry_id, event=entry.event, content_type=_CLOUD_EVENT, metadata=entry.metadata
             )
             for entry in entries
         ]
-        message = kinds.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=made)
+        message = pb.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=made)
         answer = yield from self.ask("BulkPublishEvent", message, "BulkPublishResponse")
         if answer.failedEntries:
             first = answer.failedEntries[0]
-            said = Refusal(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", str(first.error)[:_MOST])
-            raise Refused(said, frozenset(each.entry_id for each in answer.failedEntries))
+            error_reply = ErrorReply(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", str(first.error)[:_MOST])
+            raise DaprSidecarError(error_reply, frozenset(each.entry_id for each in answer.failedEntries))
 
     # -- jobs -----------------------------------------------------------------
 
@@ -122,11 +125,11 @@ class GrpcTransport(GrpcCalls, DaprTransport):
 
     def get_job(self, name: str) -> Flow[DaprJob]:
         found = yield from self.ask("GetJobAlpha1", messages().GetJobRequest(name=name), "GetJobResponse")
-        return job_of(found.job)
+        return job_of_message(found.job)
 
     def list_jobs(self) -> Flow[list[DaprJob]]:
         found = yield from self.ask("ListJobsAlpha1", messages().ListJobsRequest(), "ListJobsResponse")
-        return [job_of(each) for each in found.jobs]
+        return [job_of_message(each) for each in found.jobs]
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self.ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")
@@ -144,11 +147,11 @@ class GrpcTransport(GrpcCalls, DaprTransport):
 def _info(data: bytes) -> tuple[str, dict[str, str]]:
     from google.protobuf.message import DecodeError
 
-    kinds = messages()
+    pb = messages()
     try:
-        for each in kinds.Status.FromString(data).details:
+        for each in pb.Status.FromString(data).details:
             if each.type_url.endswith("/google.rpc.ErrorInfo"):
-                found = kinds.ErrorInfo.FromString(each.value)
+                found = pb.ErrorInfo.FromString(each.value)
                 return found.reason, dict(found.metadata)
     except DecodeError:
         pass

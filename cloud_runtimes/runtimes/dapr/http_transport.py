@@ -22,11 +22,11 @@ from ...rpc.failures import ERROR_HEADER
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Flow, Found, Item, Stream
+from .._sidecar.transport import Flow, StateItem, StateValue, Stream
 from .answers import decoded, failed_entries, odd, secrets, texts
-from .failures import Refused, refusal
-from .jobs_http import job_document, job_of
-from .transport import DaprJob, DaprTransport, Entry, Setting
+from .failures import DaprSidecarError, refusal
+from .job_json import job_document, job_of
+from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
 
 if TYPE_CHECKING:
     from ..._http.async_client import AsyncPool
@@ -136,7 +136,7 @@ class HttpTransport(DaprTransport):
             more |= {"body": document if isinstance(document, bytes) else json.encode(document), "content_type": JSON}
         reply: RpcReply = yield self.request(verb, path, **more)
         if reply.status >= 300:
-            raise Refused(refusal(reply))
+            raise DaprSidecarError(refusal(reply))
         return reply
 
     def _look(self, path: str, document: Any = None, verb: str = "GET", **more: Any) -> Flow[Any]:
@@ -157,7 +157,7 @@ class HttpTransport(DaprTransport):
         try:
             document = yield from self._look("v1.0/metadata")
             return {str(each["name"]): str(each["type"]) for each in document["components"]}
-        except (Refused, InternalError, KeyError, TypeError):
+        except (DaprSidecarError, InternalError, KeyError, TypeError):
             return {}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
@@ -170,28 +170,28 @@ class HttpTransport(DaprTransport):
             headers=call.headers,
         )
         if reply.status >= 400 and ERROR_HEADER not in reply.headers:
-            said = refusal(reply)
-            if said.code == _INVOKE:
-                raise Refused(said)
+            error_reply = refusal(reply)
+            if error_reply.code == _INVOKE:
+                raise DaprSidecarError(error_reply)
         return reply
 
     # -- state --------------------------------------------------------------
 
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[Found | None]:
+    ) -> Flow[StateValue | None]:
         pairs = _metadata(metadata)
         if consistency is not None:
             pairs.append(("consistency", consistency))
         reply = yield from self._ask("GET", f"v1.0/state/{segment(store)}/{segment(key)}", query=urlencode(pairs))
         if reply.status == 204:
             return None
-        return Found(reply.data, reply.headers.get("etag") or None, reply.headers.get("metadata.ttlexpiretime"))
+        return StateValue(reply.data, reply.headers.get("etag") or None, reply.headers.get("metadata.ttlexpiretime"))
 
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, Found]]:
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         body = {"keys": list(keys), "parallelism": 10, "metadata": dict(metadata)}
         items = yield from self._look(f"v1.0/state/{segment(store)}/bulk", body, "POST")
-        found: dict[str, Found] = {}
+        found: dict[str, StateValue] = {}
         if items is None:
             return found
         for each in items if isinstance(items, list) else (None,):
@@ -201,14 +201,14 @@ class HttpTransport(DaprTransport):
                 raise InternalError(f"the sidecar cannot read {each['key']!r}: {str(each['error'])[:1000]}")
             if "data" in each or each.get("etag"):
                 expires = (each.get("metadata") or {}).get("ttlExpireTime")
-                found[each["key"]] = Found(json.encode(each.get("data")), each.get("etag") or None, expires)
+                found[each["key"]] = StateValue(json.encode(each.get("data")), each.get("etag") or None, expires)
         return found
 
-    def save_states(self, store: str, items: Sequence[Item]) -> Flow[None]:
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
         body = b"[" + b",".join(map(_item, items)) + b"]"
         yield from self._ask("POST", f"v1.0/state/{segment(store)}", body)
 
-    def delete_state(self, store: str, item: Item) -> Flow[None]:
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         pairs = _metadata(item.metadata)
         if item.consistency is not None:
             pairs.append(("consistency", item.consistency))
@@ -219,7 +219,7 @@ class HttpTransport(DaprTransport):
             headers=None if item.etag is None else {"if-match": item.etag},
         )
 
-    def transact(self, store: str, items: Sequence[Item], metadata: Mapping[str, str]) -> Flow[None]:
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         operations = [
             b'{"operation":"%b","request":%b}' % (b"delete" if item.value is None else b"upsert", _item(item))
             for item in items
@@ -249,16 +249,16 @@ class HttpTransport(DaprTransport):
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, Setting]]:
+    ) -> Flow[dict[str, ConfigurationValue]]:
         pairs = [("key", key) for key in keys] + _metadata(metadata)
         found = yield from self._look(f"v1.0/configuration/{segment(store)}", query=urlencode(pairs))
-        settings: dict[str, Setting] = {}
+        settings: dict[str, ConfigurationValue] = {}
         if not isinstance(found, dict | None):
             odd()
         for key, each in (found or {}).items():
             if not isinstance(each, dict):
                 odd()
-            settings[key] = Setting(
+            settings[key] = ConfigurationValue(
                 str(each.get("value") or ""), str(each.get("version") or ""), texts(each.get("metadata"))
             )
         return settings
@@ -282,17 +282,15 @@ class HttpTransport(DaprTransport):
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
     ) -> Flow[None]:
-        reply = yield self.request(
+        yield from self._ask(
             "POST",
             f"v1.0/publish/{segment(pubsub)}/{segment(topic)}",
             query=urlencode(_metadata(metadata)),
             body=data,
             content_type=content_type,
         )
-        if reply.status >= 300:
-            raise Refused(refusal(reply))
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[Entry]) -> Flow[None]:
+    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
         body = [
             b'{"entryId":%b,"event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
             % (json.encode(entry.entry_id), entry.event, json.encode(dict(entry.metadata)))
@@ -305,12 +303,14 @@ class HttpTransport(DaprTransport):
             content_type=JSON,
         )
         if reply.status >= 300:
-            raise Refused(refusal(reply), failed_entries(reply.data))
+            raise DaprSidecarError(refusal(reply), failed_entries(reply.data))
 
     # -- jobs -----------------------------------------------------------------
 
     def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
-        yield from self._ask("POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job, overwrite))
+        yield from self._ask(
+            "POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job) | {"overwrite": overwrite}
+        )
 
     def get_job(self, name: str) -> Flow[DaprJob]:
         return job_of(name, (yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")))
@@ -359,7 +359,7 @@ def segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-def _item(item: Item) -> bytes:
+def _item(item: StateItem) -> bytes:
     """Return a save, or a delete of a transaction."""
     options: dict[str, str] = {}
     if item.create:

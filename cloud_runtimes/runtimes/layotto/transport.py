@@ -8,22 +8,22 @@ from typing import Any, ClassVar, Final
 from ..._http.proof import CONTENT_TYPE_HEADER, STATUS_HEADER
 from ...protocols.layotto.messages import RUNTIME, messages
 from ...spi.rpc import RpcCall, RpcReply
-from .._sidecar.calls import GrpcCalls, Names
-from .._sidecar.channel import Call, Opening, never_sent
-from .._sidecar.failures import Refusal
-from .._sidecar.transport import Flow, Item, Stream
+from .._sidecar.channel import Call, StreamMethod, never_sent
+from .._sidecar.failures import ErrorReply
+from .._sidecar.grpc_calls import GrpcCalls, MethodNames
+from .._sidecar.transport import Flow, StateItem, Stream
 from .address import LayottoSettings
-from .failures import Refused
-from .shared import share
+from .failures import LayottoSidecarError
+from .shared_streams import share
 
-__all__ = ["LayottoLink"]
+__all__ = ["LayottoTransport"]
 
 _TIMEOUT: Final = "rpc_request_timeout"
 """Header of a call: milliseconds, without which it is 3,000."""
 _NO_LIMIT: Final = str(24 * 3600 * 1000)
 
 
-class LayottoLink(GrpcCalls):
+class LayottoTransport(GrpcCalls):
     """See the module.
 
     Args:
@@ -50,17 +50,17 @@ class LayottoLink(GrpcCalls):
             "SayHello",
         ]
     )
-    opens: ClassVar[Mapping[str, Opening]] = {
-        "configuration": Opening("SubscribeConfiguration", "SubscribeConfigurationResponse"),
-        "events": Opening("SubscribeTopicEvents", "SubscribeTopicEventsResponse"),
-        "get": Opening("GetFile", "GetFileResponse", both_ways=False),
-        "put": Opening("PutFile", "Empty"),
+    stream_methods: ClassVar[Mapping[str, StreamMethod]] = {
+        "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse"),
+        "events": StreamMethod("SubscribeTopicEvents", "SubscribeTopicEventsResponse"),
+        "get": StreamMethod("GetFile", "GetFileResponse", both_ways=False),
+        "put": StreamMethod("PutFile", "Empty"),
     }
-    refused = Refused
+    refused = LayottoSidecarError
     table = "[layotto]"
     remedy = "start one (layotto start -c config.json)"
     token_name = "token"
-    names = Names("TryLock", "Unlock", "expire", "CommonInvokeRequest")
+    names = MethodNames("TryLock", "Unlock", "expire", "CommonInvokeRequest")
     instead = "does not go over Layotto: give bytes, and a method that HTTP itself names"
 
     def __init__(self, target: str, url: str, *, secure: bool, app_id: str, own: LayottoSettings) -> None:
@@ -69,15 +69,15 @@ class LayottoLink(GrpcCalls):
         self.app_id = app_id
         self.executor: Any = None
 
-    def copy(self) -> LayottoLink:
-        """Return another link to the same sidecar, with a channel of its own."""
-        return LayottoLink(self._target, self.url, secure=self._secure, app_id=self.app_id, own=self.own)
+    def copy(self) -> LayottoTransport:
+        """Return another transport to the same sidecar, with a channel of its own."""
+        return LayottoTransport(self._target, self.url, secure=self._secure, app_id=self.app_id, own=self.own)
 
     @staticmethod
-    def kinds() -> Any:
+    def pb() -> Any:
         return messages()
 
-    def _is_word(self, request: Call, code: str, details: str) -> bool:
+    def _from_sidecar(self, request: Call, code: str, details: str) -> bool:
         # of a call that went out, UNAVAILABLE is mostly what became of it behind the sidecar
         return request.name == "InvokeService" and code == "UNAVAILABLE" and not never_sent(details)
 
@@ -85,8 +85,8 @@ class LayottoLink(GrpcCalls):
         milliseconds = _NO_LIMIT if left is None else str(int(left * 1000) + 1)
         return (*super()._limits(left), (_TIMEOUT, milliseconds))
 
-    def refusal(self, name: str, said: Refusal) -> Refused:
-        return Refused(said, rpc=name)
+    def refusal(self, name: str, error_reply: ErrorReply) -> LayottoSidecarError:
+        return LayottoSidecarError(error_reply, rpc=name)
 
     def open(
         self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
@@ -103,7 +103,7 @@ class LayottoLink(GrpcCalls):
     def open_alone(
         self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
     ) -> Stream:
-        """Begin a stream of this link alone."""
+        """Begin a stream of this transport alone."""
         return super().open(kind, first, receive, ended)
 
     # -- the sidecar --------------------------------------------------------
@@ -119,7 +119,7 @@ class LayottoLink(GrpcCalls):
         headers[CONTENT_TYPE_HEADER] = call.content_type or ""  # Layotto passes none on
         answer = yield Call("InvokeService", request, "InvokeResponse", tuple(headers.items()), whole=True)
         if answer.refusal is not None:
-            raise Refused(answer.refusal, rpc="InvokeService")
+            raise LayottoSidecarError(answer.refusal, rpc="InvokeService")
         told = dict(answer.headers)
         # an application of ours tells what Layotto would not pass on, or make up: of a reply without a type it says that it is text
         status = told.pop(STATUS_HEADER, "")
@@ -128,7 +128,7 @@ class LayottoLink(GrpcCalls):
 
     # -- state --------------------------------------------------------------
 
-    def delete_state(self, store: str, item: Item) -> Flow[None]:
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         if item.etag is not None:
             yield from super().delete_state(store, item)
             return

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core import fork
 from ..._core.threads import Background
+from .forking import active
 
 if TYPE_CHECKING:
     import grpc
 
-    from .forking import UnderWay
-
-__all__ = ["GrpcStream"]
+__all__ = ["GrpcStream", "serialized"]
 
 # streams of a parent: kept, since letting go of one would cancel it, by locks that nobody releases in a child
 _inherited: list[Any] = []
@@ -25,11 +24,10 @@ class GrpcStream:
 
     Args:
         channel, method: where it goes.
-        kind: of the messages that come.
+        reply: class of the messages that come.
         first: the first message, or the only one; an iterator gives all that are sent.
         both_ways: more can be sent after it.
         metadata: of the call.
-        under_way: let go of at its end.
         receive: gets each message.
         ended: gets the code, the details and the trailing metadata of a failure, ``None`` where the sidecar ended it well.
     """
@@ -38,31 +36,28 @@ class GrpcStream:
         self,
         channel: grpc.Channel,
         method: str,
-        kind: Any,
+        reply: Any,
         first: Any,
         *,
         both_ways: bool,
         metadata: Any,
-        under_way: UnderWay,
         receive: Callable[[Any], None],
         ended: Callable[[tuple[str, str, Any] | None], None],
     ) -> None:
-        self._under_way: UnderWay | None = under_way
         self._receive = receive
         self._ended = ended
         self._outgoing: SimpleQueue[Any] = SimpleQueue()
-        codecs: Any = {"request_serializer": _serialized, "response_deserializer": kind.FromString}
-        self._call: Any
-        if isinstance(first, Iterator):
-            stream: Any = channel.stream_stream(method, **codecs)
-            self._call = stream(first, metadata=metadata)
-        elif both_ways:
+        if not isinstance(first, Iterator) and both_ways:
             self._outgoing.put(first)
-            stream = channel.stream_stream(method, **codecs)
-            self._call = stream(self._requests(), metadata=metadata)
-        else:
-            stream = channel.unary_stream(method, **codecs)
+            first = iter(self._outgoing.get, None)
+        active.begin_stream()
+        open = channel.stream_stream if both_ways else channel.unary_stream
+        stream: Any = open(method, request_serializer=serialized, response_deserializer=reply.FromString)
+        try:
             self._call = stream(first, metadata=metadata)
+        except BaseException:
+            active.end_stream()
+            raise
         fork.register(self)
         self._thread = Background(self._read, "cloud-runtimes-stream")
         self._thread.start()
@@ -70,10 +65,6 @@ class GrpcStream:
     def forked(self) -> None:
         """In a forked child: the stream is the parent's."""
         _inherited.append(self)
-
-    def _requests(self) -> Iterator[Any]:
-        while (message := self._outgoing.get()) is not None:
-            yield message
 
     def send(self, message: Any) -> None:
         """Queue a message."""
@@ -105,10 +96,11 @@ class GrpcStream:
             failure = "CANCELLED", str(error), ()
         finally:
             self._outgoing.put(None)  # the library's thread waits for it
-            self._under_way = None
+            active.end_stream()
             self._ended(failure)
 
 
-def _serialized(message: Any) -> bytes:
+def serialized(message: Any) -> bytes:
+    """Return a message's bytes."""
     data: bytes = message.SerializeToString()
     return data

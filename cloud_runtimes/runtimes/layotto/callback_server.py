@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core import fork
 from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, UnavailableError
 from ...protocols.layotto.messages import APP, messages
-from .._sidecar.transport import Stream
+from .._sidecar.forking import active
+from .._sidecar.transport import Stream, resolve
 
 if TYPE_CHECKING:
     import grpc
@@ -27,23 +27,8 @@ _RETRY: Final = 1
 _GRACE: Final = 1.0
 
 
-class _Registry:
-    """The servers of this process, by host and port."""
-
-    def __init__(self) -> None:
-        self.lock = Mutex()
-        self.servers: dict[tuple[str, int], _Server] = {}
-        self.parents: list[Any] = []
-        fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: the servers are the parent's."""
-        self.parents.append(self.servers)
-        self.lock = Mutex()
-        self.servers = {}
-
-
-_registry: Final = _Registry()
+_lock: Final = Mutex()
+_servers: dict[tuple[str, int], _Server] = {}
 
 
 class _Server:
@@ -54,10 +39,10 @@ class _Server:
 
         self.topics: dict[tuple[str, str], _Topic] = {}
         self.asked = False
-        kinds = messages()
+        pb = messages()
         handlers = {
-            "ListTopicSubscriptions": (self._list, kinds.Empty, kinds.ListTopicSubscriptionsResponse),
-            "OnTopicEvent": (self._event, kinds.TopicEventRequest, kinds.TopicEventResponse),
+            "ListTopicSubscriptions": (self._list, pb.Empty, pb.ListTopicSubscriptionsResponse),
+            "OnTopicEvent": (self._event, pb.TopicEventRequest, pb.TopicEventResponse),
         }
         made = {
             name: grpc.unary_unary_rpc_method_handler(
@@ -78,24 +63,26 @@ class _Server:
                 "or give another callback_port in [layotto] and grpc_callback_port in the sidecar's configuration",
                 retryable=False,
             ) from error
+        active.begin_stream()
         self._grpc.start()
 
     def stop(self) -> threading.Event:
         """End it; the event is set once its port is free."""
+        active.end_stream()
         return self._grpc.stop(_GRACE)
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:
-        kinds = messages()
-        with _registry.lock:
+        pb = messages()
+        with _lock:
             self.asked = True
             found = [
-                kinds.TopicSubscription(pubsub_name=pubsub, topic=name, metadata=topic.metadata)
+                pb.TopicSubscription(pubsub_name=pubsub, topic=name, metadata=topic.metadata)
                 for (pubsub, name), topic in self.topics.items()
             ]
-        return kinds.ListTopicSubscriptionsResponse(subscriptions=found)
+        return pb.ListTopicSubscriptionsResponse(subscriptions=found)
 
     def _event(self, request: Any, context: grpc.ServicerContext) -> Any:
-        with _registry.lock:
+        with _lock:
             topic = self.topics.get((request.pubsub_name, request.topic))
         status = _RETRY if topic is None else topic.handle(request, context)
         return messages().TopicEventResponse(status=status)
@@ -117,73 +104,51 @@ class _Topic:
         self._key = key
         self._receive = receive
         self._ended = ended
-        self._waiting: dict[str, list[_Answer]] = {}
+        # answers that calls wait for, by the event's id: the same event may be called back several times
+        self._waiting: dict[str, list[Future[int]]] = {}
         self._closed = False
         self._stopped: threading.Event | None = None
 
     def handle(self, event: Any, context: grpc.ServicerContext) -> int:
-        """Hand an event on and wait for its answer; the sidecar's giving up ends the waiting."""
-        answer = _Answer()
-        if not context.add_callback(answer.give_up):
+        """Hand an event on and wait for its answer, until the sidecar gives up."""
+        answer: Future[int] = Future()
+        if not context.add_callback(lambda: resolve(answer, _RETRY)):
             return _RETRY
-        with _registry.lock:
+        with _lock:
             if self._closed:
                 return _RETRY
             self._waiting.setdefault(event.id, []).append(answer)
         self._receive(messages().SubscribeTopicEventsResponse(event_message=event))
-        return answer.wait()
+        return answer.result()
 
     def send(self, message: Any) -> None:
         done = message.event_processed
-        with _registry.lock:
-            waiting = self._waiting.pop(done.id, [])
-        for answer in waiting:  # the same event, called back several times
-            answer.give(done.status.status)
+        with _lock:
+            answers = self._waiting.pop(done.id, [])
+        for answer in answers:
+            resolve(answer, done.status.status)
 
     def finish(self) -> None:
         self.cancel()
 
     def cancel(self) -> None:
-        with _registry.lock:
+        with _lock:
             if self._closed:
                 return
             self._closed = True
-            waiting, self._waiting = self._waiting, {}
-            server = _registry.servers.get(self._place)
-            if server is not None and server.topics.get(self._key) is self:
-                del server.topics[self._key]
-                if not server.topics:
-                    del _registry.servers[self._place]
-                else:
-                    server = None
-        for answers in waiting.values():
-            for answer in answers:
-                answer.give(_RETRY)
-        if server is not None:
-            self._stopped = server.stop()
+            answers = [each for waiting in self._waiting.values() for each in waiting]
+            self._waiting.clear()
+            server = _servers[self._place]
+            del server.topics[self._key]
+            if not server.topics:
+                del _servers[self._place]
+                self._stopped = server.stop()
+        for answer in answers:
+            resolve(answer, _RETRY)
         self._ended(None)
 
     def join(self, timeout: float | None) -> bool:
         return self._stopped is None or self._stopped.wait(timeout)
-
-
-class _Answer:
-    """What is said of one call; ends by itself when the sidecar gives up."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._status = _RETRY
-
-    def give(self, status: int) -> None:
-        self._status = status
-        self._event.set()
-
-    def give_up(self) -> None:
-        self._event.set()
-
-    def wait(self) -> int:
-        self._event.wait()
-        return self._status
 
 
 def listen(
@@ -198,10 +163,10 @@ def listen(
     asked = first.initial_request
     key = asked.pubsub_name, asked.topic
     place = host, port
-    with _registry.lock:
-        server = _registry.servers.get(place)
+    with _lock:
+        server = _servers.get(place)
         if server is None:
-            server = _registry.servers[place] = _Server(host, port)
+            server = _servers[place] = _Server(host, port)
         elif server.asked:
             raise AlreadyExistsError(
                 f"the sidecar has asked {host}:{port} for its topics before there was {asked.topic!r}, and asks but "

@@ -5,7 +5,9 @@ The sidecar asks once which there are, so they are made before the application s
 
 from __future__ import annotations
 
+from asyncio import gather, wrap_future
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.logs import repeated
@@ -15,13 +17,13 @@ from ...errors import CloudRuntimesError, PayloadError
 from ...spi.pubsub import Delivery, Settled, Settlement, SubscribeRequest
 from ...spi.push import PushSource
 from ...spi.rpc import RpcReply
+from .._sidecar.transport import resolve
 from .events import posted
-from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .callbacks import DaprCallbacks
 
-__all__ = ["PostedSubscription", "answer_events", "told"]
+__all__ = ["CallbackSubscription", "answer_events", "subscription_document"]
 
 _STATUS: Final = {
     Settlement.ACK: "SUCCESS",
@@ -34,7 +36,7 @@ _GATHERING: Final = 10
 _BULK: Final = "com.dapr.event.sent.bulk"
 
 
-def told(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
+def subscription_document(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
     """Return a subscription as ``/dapr/subscribe`` tells it; with a batch Dapr may send several events at once, which are answered together."""
     document: dict[str, Any] = {"pubsubname": pubsub, "topic": request.topic, "route": f"/{route}"}
     metadata = dict(request.metadata or {})
@@ -53,7 +55,7 @@ def told(pubsub: str, route: str, request: SubscribeRequest) -> dict[str, Any]:
     return document
 
 
-class PostedSubscription(PushSource):
+class CallbackSubscription(PushSource):
     """See the module."""
 
     def __init__(self, callbacks: DaprCallbacks, pubsub: str, request: SubscribeRequest) -> None:
@@ -73,16 +75,16 @@ class PostedSubscription(PushSource):
             return Settlement.DROP
         if self._closed:
             return Settlement.RELEASE
-        waiting = Waiting[Settlement]()
-        self.push(Delivery(record, waiting, None))
+        settlement: Future[Settlement] = Future()
+        self.push(Delivery(record, settlement, None))
         if self._closed:
             self._give_back()  # nobody else does any more
-        return await waiting.future
+        return await wrap_future(settlement)
 
     # -- driven by the service ----------------------------------------------
 
-    def _settle(self, token: Waiting[Settlement], settled: Settled) -> None:
-        token.answer(settled.settlement)
+    def _settle(self, token: Future[Settlement], settled: Settled) -> None:
+        resolve(token, settled.settlement)
 
     def close(self, settled: Sequence[Settled], /) -> None:
         self._closed = True
@@ -98,10 +100,10 @@ class PostedSubscription(PushSource):
                 delivery = self._events.popleft()
             except IndexError:
                 return
-            delivery.token.answer(Settlement.RELEASE)
+            resolve(delivery.token, Settlement.RELEASE)
 
 
-async def answer_events(source: PostedSubscription | None, data: bytes) -> RpcReply:
+async def answer_events(source: CallbackSubscription | None, data: bytes) -> RpcReply:
     """Settled a request with one event or, in an envelope of Dapr's, several; ``None``: nobody takes them now, so they come again."""
     try:
         document: Any = json.decode(data)
@@ -112,14 +114,13 @@ async def answer_events(source: PostedSubscription | None, data: bytes) -> RpcRe
     if document.get("type") != _BULK or not isinstance(document.get("entries"), list):
         settlement = Settlement.RELEASE if source is None else await source.deliver(document)
         return RpcReply(200, {}, JSON, json.encode({"status": _STATUS[settlement]}))
-    import asyncio
 
     async def one(entry: Any) -> dict[str, str]:
         known = isinstance(entry, dict)
         settlement = Settlement.RELEASE if source is None or not known else await source.deliver(_event_of(entry))
         return {"entryId": str(entry.get("entryId") or "") if known else "", "status": _STATUS[settlement]}
 
-    statuses = await asyncio.gather(*map(one, document["entries"]))
+    statuses = await gather(*map(one, document["entries"]))
     return RpcReply(200, {}, JSON, json.encode({"statuses": statuses}))
 
 
