@@ -61,9 +61,6 @@ class CombinedTransport(HttpTransport):
             return await super()._send_async(op, request)
         return await self._grpc._send_async(op, request)
 
-    def native(self) -> Any:
-        return self._grpc.native()
-
     def _wrote(self, request: Any, reply: Any) -> bool:
         return super()._wrote(request, reply) if isinstance(request, RpcCall) else self._grpc._wrote(request, reply)
 
