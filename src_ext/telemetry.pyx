@@ -47,6 +47,8 @@ import os
 import sys
 from contextvars import ContextVar
 
+from cloud_runtimes._native.otlp_py import Limits
+from cloud_runtimes._native.telemetry_points import OVERFLOW, Observable, Point, attributes_key, metric, metric_head, real_number
 from cloud_runtimes._native.telemetry_text import (
     KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, message_of, not_bridged,
     refuse_parent, time_of, wrong,
@@ -54,7 +56,7 @@ from cloud_runtimes._native.telemetry_text import (
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk",
+    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
     "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
@@ -79,20 +81,6 @@ cdef enum:
     INLINE = 8              # attributes that stand in a span itself
     FIRST_BYTES = 4096      # of a new block
     SPARES = 4              # blocks kept for reuse
-
-
-class Limits(tuple):
-    """Limits of attributes, events and links; see the twin."""
-
-    __slots__ = ()
-
-    def __new__(cls, attributes=128, value_length=-1, events=128, links=128):
-        return tuple.__new__(cls, (attributes, value_length, events, links))
-
-    attributes = property(lambda self: self[0])
-    value_length = property(lambda self: self[1])
-    events = property(lambda self: self[2])
-    links = property(lambda self: self[3])
 
 
 cdef int read_limits(limits, otlp.Limits* out) except -1:
