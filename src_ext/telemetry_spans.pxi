@@ -263,6 +263,9 @@ cdef class Span:
             PyDict_SetItem(made, <object>self.keys[i], <object>self.values[i])
         return made
 
+    def __dealloc__(self):
+        self.let_go()
+
     cdef void let_go(self) noexcept:
         cdef PyObject* key
         cdef PyObject* value
