@@ -40,10 +40,7 @@ cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_
 ctypedef object (*Written)(object, Slice*)
 cdef Written written = <Written>PyCapsule_GetPointer(_payload._written, "cloud_runtimes._native._payload._written")
 cdef Carry carry = <Carry>PyCapsule_GetPointer(_telemetry._carry, "cloud_runtimes._native._telemetry._carry")
-cdef dict NUMBERS = {}
-cdef int _number
-for _number in range(1, CONTENT_TYPES):
-    NUMBERS[(<const char*>content_type_name(_number).data).decode()] = _number
+cdef dict NUMBERS = {(<const char*>content_type_name(number).data).decode(): number for number in range(1, CONTENT_TYPES)}
 
 cdef enum:
     FIRST_BYTES = 16384     # of a new block

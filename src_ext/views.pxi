@@ -1,6 +1,10 @@
 # Views of events: what a record, or a CloudEvent in JSON, looks like to Python. Part of events.pyx.
 
 
+cdef inline bytes bytes_of(Slice text):
+    return PyBytes_FromStringAndSize(<const char*>text.data, text.size)
+
+
 @cython.freelist(64)
 @cython.no_gc
 cdef class EventRecord:
@@ -107,21 +111,21 @@ cdef class EventRecord:
         """The payload as encoded."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return PyBytes_FromStringAndSize(<const char*>parts.payload.data, parts.payload.size)
+        return bytes_of(parts.payload)
 
     @property
     def extensions(self):
         """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False) if parts.flags & EXTENSIONS else {}
+        return parse_object(bytes_of(parts.texts[AT_EXTENSIONS]), "record: extensions") if parts.flags & EXTENSIONS else {}
 
     @property
     def metadata(self):
         """The publisher's metadata."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return read_object(PayloadError, parts.texts[AT_METADATA], "record: metadata", True) if parts.flags & METADATA else {}
+        return parse_object(bytes_of(parts.texts[AT_METADATA]), "record: metadata", strings=True) if parts.flags & METADATA else {}
 
     @property
     def expires_us(self):
