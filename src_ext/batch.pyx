@@ -15,10 +15,11 @@ from cpython.memoryview cimport PyMemoryView_Check
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from attributes cimport slice_of, take_text
+from blocks cimport Block, Blocks, body_of, free_blocks, new_block, recycle, reserve_in, seal
 from carry cimport MORE, TRACEPARENT_SIZE, WHOLE, Carry
 from objects cimport check_single
 from record cimport (
@@ -40,26 +41,10 @@ cdef DrawNow draw_now = <DrawNow>PyCapsule_GetPointer(_events._draw_now, "cloud_
 ctypedef object (*Written)(object, Slice*)
 cdef Written written = <Written>PyCapsule_GetPointer(_payload._written, "cloud_runtimes._native._payload._written")
 cdef Carry carry = <Carry>PyCapsule_GetPointer(_telemetry._carry, "cloud_runtimes._native._telemetry._carry")
-cdef dict NUMBERS = {}
-cdef int _number
-for _number in range(1, CONTENT_TYPES):
-    NUMBERS[(<const char*>content_type_name(_number).data).decode()] = _number
+cdef dict NUMBERS = {(<const char*>content_type_name(number).data).decode(): number for number in range(1, CONTENT_TYPES)}
 
 cdef enum:
     FIRST_BYTES = 16384     # of a new block
-    SPARES = 4              # blocks kept for reuse
-
-
-cdef struct Block:
-    Block* next
-    Py_ssize_t size         # of the frame
-    Py_ssize_t capacity
-    int64_t first           # sequence number of its first event
-    uint32_t count
-
-
-cdef inline uint8_t* frame_of(Block* block) noexcept nogil:
-    return <uint8_t*>block + sizeof(Block)
 
 
 @cython.final
@@ -79,11 +64,8 @@ cdef class BatchBuffer:
     cdef object ready
     cdef int64_t batch_events
     cdef Py_ssize_t batch_bytes, buffer_bytes
-    cdef Block* open
-    cdef Block* head                # sealed, in order
-    cdef Block* tail
-    cdef Block* spare
-    cdef int spares
+    cdef Block* open                # `tag`: sequence number of its first event
+    cdef Blocks blocks
     cdef int64_t accepted, delivered, failed, dropped, batches, taken
     cdef Py_ssize_t bytes_, taken_bytes
     cdef bint closed
@@ -100,79 +82,18 @@ cdef class BatchBuffer:
         self.batch_events = batch_events
         self.batch_bytes = min(batch_bytes, 1 << 62)
         self.buffer_bytes = min(buffer_bytes, 1 << 62)
+        self.blocks.first, self.blocks.most = FIRST_BYTES, self.batch_bytes
         self.ready = ready
 
     def __dealloc__(self):
-        self.clear()
-
-    cdef void clear(self) noexcept:
         free(self.open)
-        free_all(self.head)
-        free_all(self.spare)
-        self.open = self.head = self.tail = self.spare = NULL
-        self.spares = 0
+        free_blocks(&self.blocks)
 
     # ---- sections: called with the buffer locked, touch no object ----
 
-    cdef Block* new_block(self, Py_ssize_t needed) noexcept:
-        cdef Block* block = self.spare
-        cdef Py_ssize_t capacity
-        if block != NULL and block.capacity >= needed:
-            self.spare = block.next
-            self.spares -= 1
-        else:
-            capacity = max(needed, min(self.batch_bytes, FIRST_BYTES))
-            block = <Block*>malloc(sizeof(Block) + capacity)
-            if block == NULL:
-                return NULL
-            block.capacity = capacity
-        block.next = NULL
-        block.size = PyBytes_GET_SIZE(self.header)
-        block.count = 0
-        block.first = self.accepted + 1
-        memcpy(frame_of(block), PyBytes_AS_STRING(self.header), block.size)
-        return block
-
-    cdef void recycle(self, Block* block) noexcept:
-        if self.spares < SPARES and block.capacity <= self.batch_bytes:
-            block.next = self.spare
-            self.spare = block
-            self.spares += 1
-        else:
-            free(block)
-
-    cdef bint reserve(self, Py_ssize_t needed) noexcept:
-        # Room in the open block, which at least doubles, up to a whole batch.
-        cdef Block* block = self.open
-        cdef Py_ssize_t capacity = block.capacity
-        if needed <= capacity:
-            return True
-        capacity = max(needed, min(2 * capacity, self.batch_bytes))
-        block = <Block*>realloc(block, sizeof(Block) + capacity)
-        if block == NULL:
-            return False
-        block.capacity = capacity
-        self.open = block
-        return True
-
     cdef void seal_open(self) noexcept:
-        cdef Block* block = self.open
-        cdef Block* exact
-        put_u32(frame_of(block) + 4, block.count)
-        if block.size < block.capacity // 2:
-            # a block that waits holds no more than twice its frame: the buffer's bound is one of memory
-            exact = <Block*>malloc(sizeof(Block) + block.size)
-            if exact != NULL:
-                memcpy(exact, block, sizeof(Block) + block.size)
-                exact.capacity = block.size
-                self.recycle(block)
-                block = exact
-        block.next = NULL
-        if self.head == NULL:
-            self.head = block
-        else:
-            self.tail.next = block
-        self.tail = block
+        put_u32(body_of(self.open) + 4, <uint32_t>self.open.count)
+        seal(&self.blocks, self.open)
         self.open = NULL
         self.batches += 1
 
@@ -180,7 +101,7 @@ cdef class BatchBuffer:
         # Appends `parts`, or `record` as it is. The sequence number, 0 where it does not fit now, -1 without memory.
         cdef Py_ssize_t header = PyBytes_GET_SIZE(self.header)
         cdef Block* block = self.open
-        cdef bint idle = block == NULL and self.head == NULL
+        cdef bint idle = block == NULL and self.blocks.head == NULL
         cdef Py_ssize_t needed = size
         wake[0] = False
         if self.closed:
@@ -194,17 +115,20 @@ cdef class BatchBuffer:
         if self.bytes_ + needed > self.buffer_bytes:
             return 0
         if block == NULL:
-            self.open = self.new_block(header + size)
-            if self.open == NULL:
+            block = self.open = new_block(&self.blocks, header + size)
+            if block == NULL:
                 return -1
+            block.size = header
+            block.tag = self.accepted + 1
+            memcpy(body_of(block), PyBytes_AS_STRING(self.header), header)
             wake[0] = wake[0] or idle
-        elif not self.reserve(block.size + size):
+        elif not reserve_in(&self.blocks, &self.open, block.size + size):
             return -1
         block = self.open
         if parts != NULL:
-            parts_write(parts, size, frame_of(block) + block.size)
+            parts_write(parts, size, body_of(block) + block.size)
         else:
-            memcpy(frame_of(block) + block.size, record, size)
+            memcpy(body_of(block) + block.size, record, size)
         block.size += size
         block.count += 1
         self.bytes_ += needed
@@ -265,10 +189,10 @@ cdef class BatchBuffer:
         cdef bint same
         while True:
             with cython.critical_section(self):
-                block = self.head
+                block = self.blocks.head
                 size = block.size if block != NULL else -1
                 if block != NULL:
-                    first = block.first
+                    first = block.tag
             if size < 0 or (result and total + size > max_bytes):
                 return result
             try:
@@ -281,16 +205,16 @@ cdef class BatchBuffer:
                 raise
             with cython.critical_section(self):
                 # another thread may have taken it while the object was made
-                block = self.head
-                same = block != NULL and block.first == first and block.size == size
+                block = self.blocks.head
+                same = block != NULL and block.tag == first and block.size == size
                 if same:
-                    memcpy(PyBytes_AS_STRING(chunk.body), frame_of(block), size)
+                    memcpy(PyBytes_AS_STRING(chunk.body), body_of(block), size)
                     chunk.first = first
                     chunk.count = block.count
-                    self.head = block.next
+                    self.blocks.head = block.next
                     self.taken += block.count
                     self.taken_bytes += size
-                    self.recycle(block)
+                    recycle(&self.blocks, block)
             if same:
                 total += size
             else:
@@ -313,7 +237,7 @@ cdef class BatchBuffer:
     @property
     def has_sealed(self):
         """Whether `take` would give something."""
-        return self.head != NULL
+        return self.blocks.head != NULL
 
     @property
     def open_events(self):
@@ -341,14 +265,6 @@ cdef class BatchBuffer:
             batches = self.batches
             size = self.bytes_
         return accepted, delivered, failed, dropped, accepted - delivered - failed, batches, size
-
-
-cdef void free_all(Block* block) noexcept nogil:
-    cdef Block* following
-    while block != NULL:
-        following = block.next
-        free(block)
-        block = following
 
 
 include "entry.pxi"

@@ -17,22 +17,21 @@ from libc.string cimport memcmp, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from attribute_text cimport UUID_ROOM, parse_uuid7, put_time, put_uuid, time_max, time_min
-from attributes cimport PyUnicode_AsUTF8AndSize, extension_json, metadata_json, slice_of, take_payload, take_text, take_traceparent
+from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_text, take_traceparent
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
-from json_text cimport utf8_valid
-from objects cimport PyUnicode_DecodeUTF8, check_single, read_object, refused, text_of
+from json_text cimport is_value, utf8_valid
+from objects cimport PyUnicode_DecodeUTF8, check_single, refused, text_of
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_METADATA, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT,
-    AT_TYPE, CONTENT_TYPE, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,
-    TIME_TEXT, TRACEPARENT, TYPE, DrawNow, Fault, Parts, Slice, check_record, clear_id, get_u32, get_varint,
+    AT_TYPE, CONTENT_TYPE, CONTENT_TYPES, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,
+    TIME_TEXT, TRACEPARENT, TYPE, DrawNow, Fault, Parts, Slice, check_record, clear_id, content_type_name, get_u32, get_varint,
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
 from render cimport Rendering, prepare, put_event
 from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
-from collections.abc import Mapping
-
+from cloud_runtimes._native.attributes import encode_extensions, encode_metadata, parse_object
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
@@ -40,10 +39,7 @@ __all__ = [
     "read_cloudevent", "receive_as", "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text",
 ]
 
-cdef tuple NAMES = (
-    None, "application/json", "application/octet-stream", "text/plain", "application/msgpack", "application/cloudevents+json",
-    "application/xml", "text/html", "text/csv", "application/x-protobuf", "application/x-ndjson",
-)
+cdef tuple NAMES = tuple([(<const char*>content_type_name(number).data).decode() or None for number in range(CONTENT_TYPES)])
 cdef dict NUMBERS = {name: number for number, name in enumerate(NAMES) if number}
 
 # ---- ids: one state for the process, changed without running Python code ----
@@ -112,7 +108,7 @@ def reseed():
 
 
 cdef void set_text(Parts* parts, int at, bytes text) noexcept:
-    if text is not None:
+    if text:
         parts.flags |= <uint32_t>1 << at
         parts.texts[at] = slice_of(text)
 
@@ -171,7 +167,7 @@ def encode_record(
     elif time is not None:
         raise InvalidArgumentError(f"time must be RFC 3339 text or microseconds, not {time.__class__.__name__}")
     if extensions is not None:
-        extension_bytes, found = extension_json(InvalidArgumentError, Mapping, extensions)
+        extension_bytes, found = encode_extensions(extensions)
         if found is not None:
             if traceparent is not None and traceparent != found:
                 raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
@@ -193,7 +189,7 @@ def encode_record(
         parts.flags |= SUBJECT
         take_text(InvalidArgumentError, "subject", subject, False, &parts.texts[AT_SUBJECT])
     if metadata is not None:
-        metadata_bytes = metadata_json(InvalidArgumentError, Mapping, metadata)
+        metadata_bytes = encode_metadata(metadata)
         set_text(&parts, AT_METADATA, metadata_bytes)
     if expires is not None:
         if not isinstance(expires, int) or not 0 < expires <= time_max():
@@ -241,8 +237,11 @@ def render_cloudevent(record, source, type):
 
 cdef int measure(Rendering* rendering, const Parts* parts, Slice source, Slice type_) except -1:
     cdef const char* broken
+    cdef Slice text = parts.texts[AT_EXTENSIONS]
     if parts.flags & EXTENSIONS:
-        read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False)
+        # they go in as they are
+        if text.size < 3 or memcmp(text.data, '{"', 2) or text.data[text.size - 1] != 0x7D or not is_value(text.data, text.size):
+            raise PayloadError("record: extensions: no JSON object")
     broken = prepare(rendering, parts, source, type_)
     if broken != NULL:
         raise PayloadError(f"record: {broken[2:strlen(broken) - 3].decode()} is not UTF-8")

@@ -34,7 +34,10 @@ cdef extern from *:
     #define CR_WIDE 0
     #define CR_stops(p) 0
     #endif
+    /* The letter behind the backslash of a control character. */
+    static const uint8_t CR_escapes[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
     """
+    const uint8_t CR_escapes[]
     const bint CR_LITTLE
     const bint CR_WIDE
     int CR_ctz(uint64_t) nogil
@@ -102,10 +105,7 @@ cdef inline Py_ssize_t escaped_size(const uint8_t* p, Py_ssize_t size) noexcept 
     cdef Py_ssize_t at = skip_plain(p, 0, size)
     cdef Py_ssize_t extra = 0
     while at < size:
-        if p[at] >= 0x20 or p[at] == 8 or p[at] == 9 or p[at] == 10 or p[at] == 12 or p[at] == 13:
-            extra += 1
-        else:
-            extra += 5
+        extra += 1 if p[at] >= 0x20 or CR_escapes[p[at]] != 0x75 else 5
         at = skip_plain(p, at + 1, size)
     return size + extra
 
@@ -125,20 +125,9 @@ cdef inline uint8_t* put_escaped(uint8_t* out, const uint8_t* p, Py_ssize_t size
         c = p[stop]
         at = stop + 1
         out[0] = 0x5C
-        if c >= 0x20:
-            out[1] = c
-        elif c == 8:
-            out[1] = 0x62
-        elif c == 9:
-            out[1] = 0x74
-        elif c == 10:
-            out[1] = 0x6E
-        elif c == 12:
-            out[1] = 0x66
-        elif c == 13:
-            out[1] = 0x72
-        else:
-            memcpy(out + 1, "u00", 3)
+        out[1] = c if c >= 0x20 else CR_escapes[c]
+        if out[1] == 0x75:
+            memcpy(out + 2, "00", 2)
             out[4] = digits[c >> 4]
             out[5] = digits[c & 15]
             out += 4

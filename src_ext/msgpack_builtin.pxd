@@ -1,7 +1,7 @@
-# The short way of encoding MessagePack, header only: exact builtins alone, which is what nearly every event is made of.
+# Encoding of MessagePack, header only.
 #
-# No Python code runs in here and no object is made, so all references are borrowed, and neither the containers nor what they hold can change. Whatever else is met (another type, a big int, a surrogate, a key that is no str, the depth) gives NULL: the caller starts again the long way, which knows conversions and refusals. That costs once what was written so far.
-# The bytes are those of the long way. A step takes the place to write at and gives the place behind; `Room` is the Writer's, kept in registers.
+# Exact builtins run no Python code, so references to them are borrowed. Anything else is converted by a call of Python, `CR_leaf`, which may change any container: so each is held while it is read, and its size is compared. What cannot be written (a surrogate, the depth, a size that changed) gives NULL: the caller starts again with a copy that Python has made, or refuses.
+# A step takes the place to write at and gives the place behind.
 
 from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport PyObject, PyTypeObject
@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from small_int cimport CR_small_int
-from writer cimport Writer, copy_short, writer_grow
+from writer cimport Writer, copy_short
 
 
 cdef extern from *:
@@ -22,6 +22,16 @@ cdef extern from *:
     #define CR_DATA(o) ((const uint8_t*)PyUnicode_DATA(o))
     #define CR_item(o, i) (PyTuple_CheckExact(o) ? PyTuple_GET_ITEM(o, i) : PyList_GET_ITEM(o, i))
     #define CR_object(o) ((PyObject*)(o))
+    static PyTypeObject* CR_packed;  /* of bytes that are written as they are */
+    static PyObject* CR_leaf;        /* converts what is no builtin */
+    static inline int CR_big_int(PyObject* value, unsigned long long* out) {
+        *out = PyLong_AsUnsignedLongLong(value);
+        if (*out == (unsigned long long)-1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            return 0;
+        }
+        return 1;
+    }
     #if defined(__GNUC__)
     #define CR_LIKELY(x) __builtin_expect(!!(x), 1)
     #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -39,6 +49,12 @@ cdef extern from *:
     const uint8_t* CR_DATA(PyObject*) nogil
     PyObject* CR_item(PyObject*, Py_ssize_t)
     PyObject* CR_object(object)
+    PyTypeObject* CR_packed
+    PyObject* CR_leaf
+    PyObject* PyObject_CallOneArg(PyObject*, PyObject*)
+    void Py_INCREF(PyObject*)
+    void Py_DECREF(PyObject*)
+    bint CR_big_int(PyObject*, unsigned long long*)
     bint CR_LIKELY(bint) nogil
     uint16_t CR_BE16(uint16_t) nogil
     uint32_t CR_BE32(uint32_t) nogil
@@ -199,7 +215,7 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
     if kind == &PyUnicode_Type:
         return short_str(w, p, value)
     if kind == &PyLong_Type:
-        return short_int(p, number) if CR_small_int(value, &number) else NULL
+        return short_int(p, number) if CR_small_int(value, &number) else odd_item(w, p, value, depth)
     if value == Py_None_P:
         p[0] = 0xC0
         return p + 1
@@ -218,30 +234,76 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
     return short_container(w, p, value, depth)
 
 
+cdef inline uint8_t* odd_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
+    # What is no exact builtin, or an int of more than 63 bits.
+    cdef unsigned long long number
+    cdef PyObject* made
+    if Py_TYPE(value) == &PyLong_Type:
+        return tagged64(p, 0xCF, number) if CR_big_int(value, &number) else NULL
+    if Py_TYPE(value) == CR_packed:
+        p = more(w, p, Py_SIZE(value) + 16)
+        return copy_short(p, <const uint8_t*>PyBytes_AS_STRING(value), Py_SIZE(value)) if p != NULL else NULL
+    made = PyObject_CallOneArg(CR_leaf, value)
+    if made == NULL:
+        PyErr_Clear()
+        return NULL
+    p = short_items(w, p, made, depth - 1, True)
+    Py_DECREF(made)
+    return p
+
+
+cdef inline uint8_t* odd_key(Writer* w, uint8_t* p, PyObject* key) noexcept:
+    # A scalar; what needs a conversion is left to Python.
+    cdef PyTypeObject* kind = Py_TYPE(key)
+    if kind == &PyLong_Type or kind == &PyFloat_Type or kind == &PyBytes_Type or kind == CR_packed or key == Py_None_P or key == Py_True_P or key == Py_False_P:
+        return short_items(w, p, key, SHORT_DEPTH - 1, True)
+    return NULL
+
+
 cdef inline uint8_t* short_container(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
     cdef PyTypeObject* kind = Py_TYPE(value)
+    if kind != &PyDict_Type and kind != &PyList_Type and kind != &PyTuple_Type:
+        return odd_item(w, p, value, depth)
+    return short_items(w, p, value, depth, False) if depth < SHORT_DEPTH else NULL
+
+
+cdef inline uint8_t* changed(Writer* w) noexcept:
+    # The size of a container, by a conversion inside of it.
+    w.length = -1
+    return NULL
+
+
+cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int depth, bint alone) noexcept:
+    # A container; or, if `alone`, the value itself, as if it stood in a list.
     cdef Py_ssize_t position = 0
-    cdef Py_ssize_t i
+    cdef Py_ssize_t count, i
     cdef PyObject* key = NULL
     cdef PyObject* item = NULL
-    if depth >= SHORT_DEPTH:
-        return NULL
-    if kind == &PyDict_Type:
-        p = short_head(w, p, PyDict_GET_SIZE(value), 0x80, 0xDE)
+    Py_INCREF(value)
+    if Py_TYPE(value) == &PyDict_Type and not alone:
+        count = i = PyDict_GET_SIZE(value)
+        p = short_head(w, p, count, 0x80, 0xDE)
         while p != NULL and PyDict_Next(value, &position, &key, &item):
-            if Py_TYPE(key) != &PyUnicode_Type:
-                return NULL
-            p = short_str(w, p, key)
+            i -= 1
+            if CR_LIKELY(Py_TYPE(key) == &PyUnicode_Type):
+                p = short_str(w, p, key)
+            else:
+                p = odd_key(w, p, key)
             if p != NULL:
                 p = short_item(w, p, item, depth + 1)
-        return p
-    if kind != &PyList_Type and kind != &PyTuple_Type:
-        return NULL
-    p = short_head(w, p, Py_SIZE(value), 0x90, 0xDC)
-    for i in range(Py_SIZE(value)):
-        if p != NULL:
-            p = more(w, p, 16)
-        if p == NULL:
-            return NULL
-        p = short_item(w, p, CR_item(value, i), depth + 1)
+        if p != NULL and (i != 0 or PyDict_GET_SIZE(value) != count):
+            p = changed(w)
+    else:
+        count = 1 if alone else Py_SIZE(value)
+        if not alone:
+            p = short_head(w, p, count, 0x90, 0xDC)
+        i = 0
+        while i < count and p != NULL:
+            p = more(w, p, 32)
+            if p != NULL:
+                p = short_item(w, p, value if alone else CR_item(value, i), depth + 1)
+            i += 1
+            if p != NULL and not alone and Py_SIZE(value) != count:
+                p = changed(w)
+    Py_DECREF(value)
     return p

@@ -239,32 +239,21 @@ cdef inline Py_ssize_t check_record(const uint8_t* body, Py_ssize_t at, Py_ssize
     return stop
 
 
+cdef extern from *:
+    """
+    static const char* const CR_content_types[] = {
+        "", "application/json", "application/octet-stream", "text/plain", "application/msgpack", "application/cloudevents+json",
+        "application/xml", "text/html", "text/csv", "application/x-protobuf", "application/x-ndjson",
+    };
+    """
+    const char* const CR_content_types[]
+
+
 cdef inline Slice content_type_name(int number) noexcept nogil:
     # Of a content type that has a number; empty for 0.
     cdef Slice text
-    cdef const char* name = ""
-    if number == 1:
-        name = "application/json"
-    elif number == 2:
-        name = "application/octet-stream"
-    elif number == 3:
-        name = "text/plain"
-    elif number == 4:
-        name = "application/msgpack"
-    elif number == 5:
-        name = "application/cloudevents+json"
-    elif number == 6:
-        name = "application/xml"
-    elif number == 7:
-        name = "text/html"
-    elif number == 8:
-        name = "text/csv"
-    elif number == 9:
-        name = "application/x-protobuf"
-    elif number == 10:
-        name = "application/x-ndjson"
-    text.data = <const uint8_t*>name
-    text.size = strlen(name)
+    text.data = <const uint8_t*>CR_content_types[number]
+    text.size = strlen(CR_content_types[number])
     return text
 
 

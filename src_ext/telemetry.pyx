@@ -38,6 +38,7 @@ cdef extern from "Python.h":
     int var_reset "PyContextVar_Reset"(object var, object token) noexcept  # the caller looks at what it returns
 
 cimport otlp
+from blocks cimport Block, Blocks, body_of, free_blocks, new_block, recycle, reserve_in, seal
 from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from section cimport Section, lock, unlock
@@ -47,6 +48,8 @@ import os
 import sys
 from contextvars import ContextVar
 
+from cloud_runtimes._native.otlp_py import Limits
+from cloud_runtimes._native.telemetry_points import OVERFLOW, Observable, Point, attributes_key, metric, metric_head, real_number
 from cloud_runtimes._native.telemetry_text import (
     KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, message_of, not_bridged,
     refuse_parent, time_of, wrong,
@@ -54,7 +57,7 @@ from cloud_runtimes._native.telemetry_text import (
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "BoundUpDownCounter", "Buffer", "Chunk",
+    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
     "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
@@ -78,21 +81,6 @@ cdef enum:
     OFFSET_TIME = 1000000   # nanoseconds for which how far the clocks are apart is believed: reading both costs a traced call 3 %
     INLINE = 8              # attributes that stand in a span itself
     FIRST_BYTES = 4096      # of a new block
-    SPARES = 4              # blocks kept for reuse
-
-
-class Limits(tuple):
-    """Limits of attributes, events and links; see the twin."""
-
-    __slots__ = ()
-
-    def __new__(cls, attributes=128, value_length=-1, events=128, links=128):
-        return tuple.__new__(cls, (attributes, value_length, events, links))
-
-    attributes = property(lambda self: self[0])
-    value_length = property(lambda self: self[1])
-    events = property(lambda self: self[2])
-    links = property(lambda self: self[3])
 
 
 cdef int read_limits(limits, otlp.Limits* out) except -1:
@@ -186,18 +174,6 @@ reseed()
 
 # ---- the buffer ----
 
-cdef struct Block:
-    Block* next
-    Py_ssize_t size
-    Py_ssize_t capacity
-    int64_t count
-    int scope
-
-
-cdef inline uint8_t* body_of(Block* block) noexcept nogil:
-    return <uint8_t*>block + sizeof(Block)
-
-
 @cython.final
 cdef class Chunk:
     """Records of one scope; see the twin."""
@@ -215,10 +191,7 @@ cdef class Buffer:
     cdef Py_ssize_t limit, chunk
     cdef Block** open               # by scope
     cdef int scopes                 # room in `open`
-    cdef Block* head                # sealed, in order
-    cdef Block* tail
-    cdef Block* spare
-    cdef int spares
+    cdef Blocks blocks              # `tag`: the scope
     cdef int64_t recorded, exported, waiting, taken
     cdef int64_t[CAUSE_COUNT] dropped
     cdef Py_ssize_t bytes_, taken_bytes
@@ -229,6 +202,7 @@ cdef class Buffer:
             raise InvalidArgumentError("buffer_bytes and chunk_bytes must be at least 1")
         self.limit = buffer_bytes
         self.chunk = chunk_bytes
+        self.blocks.first, self.blocks.most = FIRST_BYTES, self.chunk
         self.ready = ready
 
     def __dealloc__(self):
@@ -239,11 +213,9 @@ cdef class Buffer:
         for i in range(self.scopes):
             free(self.open[i])
         free(self.open)
-        free_all(self.head)
-        free_all(self.spare)
+        free_blocks(&self.blocks)
         self.open = NULL
-        self.head = self.tail = self.spare = NULL
-        self.scopes = self.spares = 0
+        self.scopes = 0
 
     def reset(self):
         """Begin anew, in a forked child: empty, with counters of its own."""
@@ -256,37 +228,13 @@ cdef class Buffer:
     # ---- sections: called with the buffer locked, touch no object ----
 
     cdef void seal_block(self, int scope) noexcept:
-        cdef Block* block = self.open[scope]
-        cdef Block* exact
-        if block.size < block.capacity // 2:
-            # a block that waits holds no more than twice its records: the buffer's bound is one of memory
-            exact = <Block*>malloc(sizeof(Block) + block.size)
-            if exact != NULL:
-                memcpy(exact, block, sizeof(Block) + block.size)
-                exact.capacity = block.size
-                self.recycle(block)
-                block = exact
-        block.next = NULL
-        if self.head == NULL:
-            self.head = block
-        else:
-            self.tail.next = block
-        self.tail = block
+        seal(&self.blocks, self.open[scope])
         self.open[scope] = NULL
-
-    cdef void recycle(self, Block* block) noexcept:
-        if self.spares < SPARES and FIRST_BYTES <= block.capacity <= self.chunk:
-            block.next = self.spare
-            self.spare = block
-            self.spares += 1
-        else:
-            free(block)
 
     cdef Block* room(self, int scope, Py_ssize_t size) noexcept:
         # The open block of a scope with room for `size` bytes more.
         cdef Block* block
         cdef Block** table
-        cdef Py_ssize_t capacity
         cdef int wanted
         if scope >= self.scopes:
             wanted = max(2 * self.scopes, scope + 8)
@@ -298,29 +246,12 @@ cdef class Buffer:
             self.scopes = wanted
         block = self.open[scope]
         if block == NULL:
-            block = self.spare
-            if block != NULL and block.capacity >= size:
-                self.spare = block.next
-                self.spares -= 1
-            else:
-                capacity = max(size, min(self.chunk, FIRST_BYTES))
-                block = <Block*>malloc(sizeof(Block) + capacity)
-                if block == NULL:
-                    return NULL
-                block.capacity = capacity
-            block.next = NULL
-            block.size = 0
-            block.count = 0
-            block.scope = scope
-            self.open[scope] = block
-        elif block.size + size > block.capacity:
-            capacity = max(block.size + size, min(2 * block.capacity, self.chunk))
-            block = <Block*>realloc(block, sizeof(Block) + capacity)
-            if block == NULL:
-                return NULL
-            block.capacity = capacity
-            self.open[scope] = block
-        return block
+            block = self.open[scope] = new_block(&self.blocks, size)
+            if block != NULL:
+                block.tag = scope
+        elif not reserve_in(&self.blocks, &self.open[scope], block.size + size):
+            return NULL
+        return self.open[scope]
 
     cdef int append(self, int scope, const char* data, Py_ssize_t size, int64_t count, bint* wake) noexcept:
         # -1, or why it is dropped
@@ -407,7 +338,7 @@ cdef class Buffer:
         cdef Py_ssize_t total = 0
         while True:
             with cython.critical_section(self):
-                block = self.head
+                block = self.blocks.head
                 size = block.size if block != NULL else -1
             if size < 0 or (result and total + size > max_bytes):
                 return result
@@ -421,16 +352,16 @@ cdef class Buffer:
                 raise
             with cython.critical_section(self):
                 # one thread at a time takes, so the head is the same
-                block = self.head
+                block = self.blocks.head
                 if block != NULL and block.size == size:
                     memcpy(PyBytes_AS_STRING(chunk.body), body_of(block), size)
-                    chunk.scope = block.scope
+                    chunk.scope = <int>block.tag
                     chunk.count = block.count
-                    self.head = block.next
+                    self.blocks.head = block.next
                     self.taken += block.count
                     self.taken_bytes += size
                     self.waiting -= block.count
-                    self.recycle(block)
+                    recycle(&self.blocks, block)
             total += size
 
     def settle(self, int64_t count, Py_ssize_t size, int64_t dropped, int cause):
@@ -474,19 +405,10 @@ cdef class Buffer:
         return recorded, exported, tuple([dropped[i] for i in range(CAUSE_COUNT)]), buffered, size
 
 
-cdef void free_all(Block* block) noexcept nogil:
-    cdef Block* following
-    while block != NULL:
-        following = block.next
-        free(block)
-        block = following
-
-
 include "telemetry_current.pxi"
 include "telemetry_context.pxi"
 include "telemetry_spans.pxi"
 include "telemetry_api.pxi"
-include "telemetry_slots.pxi"
 include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_series.pxi"

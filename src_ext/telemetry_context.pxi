@@ -37,10 +37,25 @@ cdef inline uint8_t* put_hex(uint8_t* out, const uint8_t* raw, int size) noexcep
     return out
 
 
+cdef inline const uint8_t* ids_of(span, uint32_t* flags) noexcept:
+    # Of a `Span` or `SpanContext`; NULL for anything else.
+    if type(span) is Span:
+        flags[0] = (<Span>span).flags
+        return (<Span>span).ids
+    if type(span) is SpanContext:
+        flags[0] = (<SpanContext>span).trace_flags
+        return (<SpanContext>span).ids
+    return NULL
+
+
+cdef inline str state_of(span):
+    return (<Span>span).state if type(span) is Span else (<SpanContext>span).trace_state
+
+
 cdef int carry(uint8_t* out) except -1:
     cdef const uint8_t* ids
-    cdef str state
-    cdef uint8_t flags
+    cdef uint32_t flags
+    cdef uint8_t sent
     if not any_context:
         return NOTHING
     parent = get_current()
@@ -48,24 +63,16 @@ cdef int carry(uint8_t* out) except -1:
         return MORE
     if parent is None:
         return NOTHING
-    if type(parent) is Span:
-        ids = (<Span>parent).ids
-        flags = <uint8_t>(<Span>parent).flags
-        state = (<Span>parent).state
-    elif type(parent) is SpanContext:
-        ids = (<SpanContext>parent).ids
-        flags = <uint8_t>(<SpanContext>parent).trace_flags
-        state = (<SpanContext>parent).trace_state
-    else:
+    ids = ids_of(parent, &flags)
+    if ids == NULL or state_of(parent):
         return MORE
-    if state:
-        return MORE
+    sent = <uint8_t>flags
     memcpy(out, b"00-", 3)
     out = put_hex(out + 3, ids, 16)
     out[0] = c'-'
     out = put_hex(out + 1, ids + 16, 8)
     out[0] = c'-'
-    put_hex(out + 1, &flags, 1)
+    put_hex(out + 1, &sent, 1)
     return WHOLE
 
 

@@ -4,8 +4,8 @@
 cdef class Counter(Instrument):
     """A sum that only grows; see the twin."""
 
-    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
-        self.prepare(buffer, SUM, name, unit, description, delta, exemplars, bounds)
+    def __cinit__(self, *_, **__):
+        self.kind = SUM
 
     def add(self, value=1, attributes=None):
         """Add to the sum of these attributes."""
@@ -20,8 +20,8 @@ cdef class Counter(Instrument):
 cdef class UpDownCounter(Instrument):
     """A sum that goes up and down; see the twin."""
 
-    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
-        self.prepare(buffer, UP_DOWN, name, unit, description, delta, exemplars, bounds)
+    def __cinit__(self, *_, **__):
+        self.kind = UP_DOWN
 
     def add(self, value=1, attributes=None):
         """Add to the sum of these attributes."""
@@ -29,15 +29,15 @@ cdef class UpDownCounter(Instrument):
 
     def bind(self, attributes=None):
         """Return an up-down counter of these attributes alone."""
-        return BoundUpDownCounter(self, attributes)
+        return BoundCounter(self, attributes)
 
 
 @cython.final
 cdef class Gauge(Instrument):
     """A value of which the last counts; see the twin."""
 
-    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
-        self.prepare(buffer, GAUGE, name, unit, description, delta, exemplars, bounds)
+    def __cinit__(self, *_, **__):
+        self.kind = GAUGE
 
     def set(self, value, attributes=None):
         """Set the value of these attributes."""
@@ -52,8 +52,9 @@ cdef class Gauge(Instrument):
 cdef class Histogram(Instrument):
     """A distribution in explicit buckets, or, without bounds, in exponential ones; see the twin."""
 
-    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=None):
-        self.prepare(buffer, EXPONENTIAL if bounds is None else EXPLICIT, name, unit, description, delta, exemplars, bounds)
+    def __init__(self, buffer, name, unit="", description="", *, delta=False, exemplars=1, bounds=None):
+        self.kind = EXPONENTIAL if bounds is None else EXPLICIT
+        Instrument.__init__(self, buffer, name, unit, description, delta=delta, exemplars=exemplars, bounds=bounds or ())
 
     def record(self, value, attributes=None):
         """Record a value of these attributes."""
@@ -62,26 +63,6 @@ cdef class Histogram(Instrument):
     def bind(self, attributes=None):
         """Return a histogram of these attributes alone."""
         return BoundHistogram(self, attributes)
-
-
-@cython.final
-cdef class Observable(Instrument):
-    """What a callback observes at each collection; see the twin."""
-
-    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, kind):
-        self.prepare(buffer, {"counter": SUM, "up_down_counter": UP_DOWN, "gauge": GAUGE}[kind], name, unit, description, False, 0, ())
-
-    def begin(self):
-        """Forget what was observed before."""
-        cdef dict known = {}
-        cdef list held = []
-        before = self.known, self.held, self.plain
-        with cython.critical_section(self):
-            self.forget(known, held)
-
-    def observe(self, value, attributes=None):
-        """Take one observation."""
-        self.measure(value, None, attributes)
 
 
 cdef class Bound:
@@ -95,16 +76,7 @@ cdef class Bound:
 
 @cython.final
 cdef class BoundCounter(Bound):
-    """A counter with its attributes given once."""
-
-    def add(self, value=1):
-        """Add to the sum."""
-        self.instrument.measure(value, self.series, None)
-
-
-@cython.final
-cdef class BoundUpDownCounter(Bound):
-    """An up-down counter with its attributes given once."""
+    """A sum with its attributes given once."""
 
     def add(self, value=1):
         """Add to the sum."""

@@ -79,15 +79,8 @@ cdef class Logger:
 
     cdef int write(self, int64_t time, int severity, str name, body, dict attributes) except -1:
         cdef int64_t now = wall_now()
-        cdef const uint8_t* ids = NULL
         cdef uint32_t flags = 0
-        span = get_current()
-        if type(span) is Span:
-            ids = (<Span>span).ids
-            flags = (<Span>span).flags
-        elif type(span) is SpanContext:
-            ids = (<SpanContext>span).ids
-            flags = (<SpanContext>span).trace_flags
+        cdef const uint8_t* ids = ids_of(get_current(), &flags)
         return self.put(
             time if time else now, now, severity, name, body, attributes, ids, ids + 16 if ids != NULL else NULL, flags, ""
         )

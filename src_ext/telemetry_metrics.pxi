@@ -2,7 +2,7 @@
 #
 # A set of attributes is found by its encoding, as in the twin (`known`). In front of that stands a table of sets that need no encoding: exact text, integers and booleans in the order in which they were given, compared without running Python code.
 #
-# What is looked up, counted and collected changes in sections, as in `telemetry.pyx`. Encoding attributes may run Python code and lies between two of them, so a series that was found may have been collected meanwhile: then it is of another generation, and is looked for again.
+# What is looked up, counted and collected changes in sections, as in `telemetry.pyx`. Encoding attributes may run Python code and lies between two of them, so a series that was found may be `gone` meanwhile, and is looked for again.
 
 cdef class Instrument:
     # What all instruments share; see the twin.
@@ -10,121 +10,84 @@ cdef class Instrument:
     cdef bytes head
     cdef int kind, filter, size
     cdef bint delta
+    cdef tuple bounds_given         # as they are told
     cdef double* bounds
     cdef dict known                 # encoded attributes → Series
     cdef bytes overflow             # encoded attributes of the series beyond the limit
-    cdef int64_t generation         # grows when series are forgotten
     cdef Slot* slots
     cdef int slots_used
     cdef list held                  # what the slots point to
     cdef Series plain               # the series without attributes
     cdef int64_t begun
 
-    def __dealloc__(self):
-        free(self.slots)
-        free(self.bounds)
-
-    cdef int prepare(self, Buffer buffer, int kind, str name, str unit, str description, bint delta, int exemplars, bounds) except -1:
-        cdef Writer w
-        cdef char[256] room
+    def __init__(self, Buffer buffer not None, str name not None, str unit="", str description="", *, delta=False, exemplars=1, bounds=()):
         cdef int i
+        self.head = metric_head(name, unit, description)
+        self.overflow = attributes_key(self.kind, OVERFLOW)
+        self.bounds_given = tuple([float(bound) for bound in bounds])
+        self.size = len(self.bounds_given) + 1
+        self.bounds = <double*>malloc(self.size * sizeof(double))
+        if self.bounds == NULL:
+            raise MemoryError
+        for i in range(self.size - 1):
+            self.bounds[i] = self.bounds_given[i]
         self.buffer = buffer
-        self.kind = kind
         self.delta = delta
         self.filter = exemplars
         self.known = {}
         self.held = []
-        self.overflow = self.encoded({"otel.metric.overflow": True})
-        writer_init(&w, room, 256)
-        try:
-            text_field(&w, 0x0A, name)
-            if description:
-                text_field(&w, 0x12, description)
-            if unit:
-                text_field(&w, 0x1A, unit)
-            self.head = writer_bytes(&w)
-        finally:
-            writer_release(&w)
-        if kind == EXPLICIT:
-            bounds = [float(bound) for bound in bounds]
-            self.bounds = <double*>malloc((len(bounds) + 1) * sizeof(double))
-            if self.bounds == NULL:
-                raise MemoryError
-            for i in range(len(bounds)):
-                self.bounds[i] = bounds[i]
-            self.size = len(bounds) + 1
         self.begun = wall_now()
-        return 0
 
-    cdef void forget(self, dict known, list held) noexcept:
-        # In a section: only these series are left. The caller holds what was there before.
-        if self.slots != NULL:
-            memset(self.slots, 0, SLOTS * sizeof(Slot))
-        self.slots_used = 0
-        self.held = held
-        self.plain = None
-        self.known = known
-        self.generation += 1
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.bounds)
+
+    cdef dict forget(self):
+        # Returns all series; only those that are bound are known from here on.
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Py_ssize_t at = 0
+        # objects are made before the section, and go behind it
+        cdef dict known = self.known
+        cdef dict staying = {}
+        cdef list fresh = []
+        cdef list held
+        cdef Series plain
+        with cython.critical_section(self):
+            while PyDict_Next(known, &at, &key, &value):
+                if (<Series>value).bound:
+                    PyDict_SetItem(staying, <object>key, <object>value)
+                else:
+                    (<Series>value).gone = True
+            if self.slots != NULL:
+                memset(self.slots, 0, SLOTS * sizeof(Slot))
+            self.slots_used = 0
+            held, plain = self.held, self.plain
+            self.held, self.plain, self.known = fresh, None, staying
+        return known
 
     def reset(self):
         """Begin anew, in a forked child; what is bound stays so."""
-        before = self.known, self.held, self.plain
-        for each in before[0].values():
-            (<Series>each).clear()
-        self.forget({name: its for name, its in before[0].items() if (<Series>its).bound}, [])
+        for series in self.forget().values():
+            (<Series>series).clear(self.kind)
         self.begun = wall_now()
-
-    cdef bytes encoded(self, dict attributes):
-        cdef Writer w
-        cdef char[SCRATCH] room
-        writer_init(&w, room, SCRATCH)
-        try:
-            put_attributes(&w, point_tags[self.kind], attributes, &unlimited)
-            return writer_bytes(&w)
-        finally:
-            writer_release(&w)
 
     cdef Series make(self, bytes key):
         cdef Series series = Series.__new__(Series)
-        cdef int slots = 1
         series.attributes = key
-        if self.kind == EXPLICIT:
-            series.size = slots = self.size
-            series.buckets = <int64_t*>malloc(self.size * sizeof(int64_t))
-            if series.buckets == NULL:
-                raise MemoryError
-        elif self.kind == EXPONENTIAL:
-            slots = EXPONENTIAL_EXEMPLARS
-            series.positive.counts = <int64_t*>malloc(MAX_BUCKETS * sizeof(int64_t))
-            series.negative.counts = <int64_t*>malloc(MAX_BUCKETS * sizeof(int64_t))
-            if series.positive.counts == NULL or series.negative.counts == NULL:
-                raise MemoryError
-        series.exemplar_slots = slots
-        series.clear()
+        series.allocate(self.kind, self.size)
         return series
 
     cdef Series find_encoded(self, attributes):
-        given = attributes_of(attributes) or {}
-        cdef dict kept = {name: given[name] for name in sorted([name for name in given if isinstance(name, str)])}
-        cdef bytes own = self.encoded(kept)
-        cdef bytes key
-        cdef Series fresh = None
-        cdef Series found = None
-        while True:
-            with cython.critical_section(self):
-                key = own  # each time: a collection may have made room
-                found = self.known.get(key)
-                if found is None and PyDict_Size(self.known) >= SERIES - 1:
-                    key = self.overflow
-                    found = self.known.get(key)
-                if found is None and fresh is not None:
-                    fresh.attributes = key
-                    fresh.generation = self.generation
-                    PyDict_SetItem(self.known, key, fresh)
-                    found = fresh
-            if found is not None:
-                return found
-            fresh = self.make(key)
+        cdef Series found
+        cdef Series fresh = self.make(attributes_key(self.kind, attributes))
+        with cython.critical_section(self):
+            found = self.known.get(fresh.attributes)
+            if found is None:
+                if PyDict_Size(self.known) >= SERIES - 1:
+                    fresh.attributes = self.overflow
+                found = self.known.setdefault(fresh.attributes, fresh)
+        return found
 
     cdef Series look_up(self, dict attributes, uint64_t* hash_, Slot** free_):
         # In a section, of the attributes too. `None`: not in the table; the hash is 0 where it cannot be, else `free_` is its place.
@@ -167,7 +130,7 @@ cdef class Instrument:
                 self.slots = <Slot*>malloc(SLOTS * sizeof(Slot))
                 if self.slots != NULL:
                     memset(self.slots, 0, SLOTS * sizeof(Slot))
-            if self.slots_used < SLOTS_USED and self.lives(series) and self.look_up(attributes, &mixed, &slot) is None and mixed:
+            if self.slots_used < SLOTS_USED and not series.gone and self.look_up(attributes, &mixed, &slot) is None and mixed:
                 self.held.append(pair)
                 slot.hash = mixed
                 slot.items = <PyObject*>items
@@ -175,19 +138,12 @@ cdef class Instrument:
                 self.slots_used += 1
         return 0
 
-    cdef inline bint lives(self, Series series) noexcept:
-        # In a section: whether it has not been collected for the last time.
-        return series.bound or series.generation == self.generation
-
     cdef Series bound_to(self, attributes):
-        cdef Series series
-        cdef bint known = False
-        while not known:
+        cdef Series series = None
+        while series is None or series.gone:
             series = self.find_encoded(attributes)
             with cython.critical_section(self):
-                known = self.lives(series)
-                if known:
-                    series.bound = True
+                series.bound = not series.gone
         return series
 
     cdef int measure(self, value, Series series, attributes) except -1:
@@ -196,6 +152,7 @@ cdef class Instrument:
         cdef int64_t now = 0
         cdef bint done = False
         cdef uint64_t mixed
+        cdef uint32_t flags
         cdef Slot* slot
         read_number(value, &number)
         if number.is_float:
@@ -207,12 +164,9 @@ cdef class Instrument:
             return 0
         if self.filter:
             span = get_current()
-            if type(span) is Span:
-                if (<Span>span).flags & SAMPLED:
-                    ids = (<Span>span).ids
-            elif type(span) is SpanContext:
-                if (<SpanContext>span).trace_flags & SAMPLED:
-                    ids = (<SpanContext>span).ids
+            ids = ids_of(span, &flags)
+            if ids != NULL and not flags & SAMPLED:
+                ids = NULL
             if ids != NULL or self.filter == 2:
                 now = wall_now()
         if series is not None:
@@ -235,7 +189,7 @@ cdef class Instrument:
                 if type(attributes) is dict:
                     self.remember(attributes, series)
             with cython.critical_section(self):
-                done = self.lives(series)
+                done = not series.gone
                 if done:
                     self.count(series, &number, now, ids)
                     if attributes is None:
@@ -245,45 +199,47 @@ cdef class Instrument:
     cdef void count(self, Series series, const Number* number, int64_t now, const uint8_t* ids) noexcept:
         # In a section. `now` 0: no exemplar.
         cdef Exemplar* exemplar
-        cdef int slot = self.add_to(series, number)
+        cdef int slot = self.add_to(&series.state, number)
+        cdef size_t room = series.exemplar_slots * sizeof(Exemplar)
         if not now:
             return
-        if series.exemplars == NULL:
-            series.exemplars = <Exemplar*>malloc(series.exemplar_slots * sizeof(Exemplar))
-            if series.exemplars == NULL:
+        if series.state.exemplars == NULL:
+            series.state.exemplars = <Exemplar*>malloc(room)
+            if series.state.exemplars == NULL:
                 return
-            memset(series.exemplars, 0, series.exemplar_slots * sizeof(Exemplar))
-        exemplar = &series.exemplars[slot]
+            memset(series.state.exemplars, 0, room)
+        exemplar = &series.state.exemplars[slot]
         exemplar.time = now
         exemplar.number = number[0]
         exemplar.has_ids = ids != NULL
         if ids != NULL:
             memcpy(exemplar.ids, ids, 24)
 
-    cdef int add_to(self, Series series, const Number* number) noexcept:
+    cdef int add_to(self, State* state, const Number* number) noexcept:
+        # Returns the slot of an exemplar.
         cdef double real
         cdef int low, high, middle
         cdef int64_t whole
-        series.count += 1
+        state.count += 1
         if self.kind == GAUGE:
-            series.total = number[0]
+            state.total = number[0]
             return 0
         if self.kind <= UP_DOWN:
-            if not series.total.is_float and not number.is_float:
-                if not add_overflows(series.total.whole, number.whole, &whole):
-                    series.total.whole = whole
+            if not state.total.is_float and not number.is_float:
+                if not add_overflows(state.total.whole, number.whole, &whole):
+                    state.total.whole = whole
                     return 0
-            real = as_double(&series.total) + as_double(number)
-            series.total.is_float = True
-            series.total.real = real
+            real = as_double(&state.total) + as_double(number)
+            state.total.is_float = True
+            state.total.real = real
             return 0
         real = as_double(number)
-        series.total.real = as_double(&series.total) + real
-        series.total.is_float = True
-        if series.count == 1 or real < series.minimum:
-            series.minimum = real
-        if series.count == 1 or real > series.maximum:
-            series.maximum = real
+        state.total.real = as_double(&state.total) + real
+        state.total.is_float = True
+        if state.count == 1 or real < state.minimum:
+            state.minimum = real
+        if state.count == 1 or real > state.maximum:
+            state.maximum = real
         if self.kind == EXPLICIT:
             low = 0
             high = self.size - 1
@@ -293,142 +249,37 @@ cdef class Instrument:
                     low = middle + 1
                 else:
                     high = middle
-            series.buckets[low] += 1
+            state.positive.counts[low] += 1
             return low
         if real == 0.0:
-            series.zeros += 1
+            state.zeros += 1
         elif real > 0:
-            count_in(series, &series.positive, real)
+            count_in(state, &state.positive, real)
         else:
-            count_in(series, &series.negative, -real)
-        series.seen += 1
-        return (series.seen - 1) % EXPONENTIAL_EXEMPLARS
-
-    # -- collecting --
+            count_in(state, &state.negative, -real)
+        state.seen += 1
+        return (state.seen - 1) % EXPONENTIAL_EXEMPLARS
 
     def collect(self, int64_t now):
         """Return the ``Metric`` of OTLP and how many points it has; see the twin."""
-        cdef Writer w
-        cdef int64_t points
-        # objects are made before the section, and go behind it
+        cdef Series taken
+        cdef list points = []
+        cdef int64_t begun = self.begun
         cdef dict known
-        cdef dict staying = {}
-        cdef list gone
-        cdef list held = []
-        cdef Series plain
-        writer_init(&w, NULL, 0)
-        try:
+        if self.delta:
+            # the limit of series is one of each interval; what is bound stays
+            known = self.forget()
+            self.begun = now
+        else:
             with cython.critical_section(self):
-                points = self.put_points(&w, now, staying)
-                if self.delta:
-                    # the limit of series is one of each interval; what is bound stays
-                    known, gone, plain = self.known, self.held, self.plain
-                    self.forget(staying, held)
-                    self.begun = now
-            return writer_bytes(&w), points
-        finally:
-            writer_release(&w)
-
-    cdef int64_t put_points(self, Writer* w, int64_t now, dict staying) except -1:
-        cdef PyObject* key
-        cdef PyObject* value
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t data, point
-        cdef int64_t points = 0
-        cdef Series series
-        otlp.write_bytes(w, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
-        data = begin(w, data_tags[self.kind])
-        while PyDict_Next(self.known, &at, &key, &value):
-            series = <Series>value
-            if series.count:
-                point = begin(w, 0x0A)
-                self.put_point(w, series, now)
-                finish(w, point)
-                points += 1
-            if series.bound:
-                PyDict_SetItem(staying, <object>key, series)
-        if self.kind != GAUGE:
-            varint_field(w, 0x10, 1 if self.delta else 2)
-        if self.kind == SUM:
-            varint_field(w, 0x18, 1)
-        finish(w, data)
-        at = 0
-        while PyDict_Next(self.known, &at, &key, &value):
-            series = <Series>value
-            if self.delta:
-                series.clear()
-            else:
-                series.clear_exemplars()
-        return points
-
-    cdef int put_double(self, Writer* w, uint8_t tag, double value) except -1:
-        cdef uint64_t bits
-        memcpy(&bits, &value, 8)
-        return fixed64_field(w, tag, bits)
-
-    cdef int put_exemplars(self, Writer* w, uint8_t tag, Series series) except -1:
-        cdef int i
-        cdef Exemplar* exemplar
-        cdef Py_ssize_t start
-        if series.exemplars == NULL:
-            return 0
-        for i in range(series.exemplar_slots):
-            exemplar = &series.exemplars[i]
-            if not exemplar.time:
-                continue
-            start = begin(w, tag)
-            fixed64_field(w, 0x11, exemplar.time)
-            if exemplar.number.is_float:
-                self.put_double(w, 0x19, exemplar.number.real)
-            if exemplar.has_ids:
-                data_field(w, 0x22, exemplar.ids + 16, 8)
-                data_field(w, 0x2A, exemplar.ids, 16)
-            if not exemplar.number.is_float:
-                fixed64_field(w, 0x31, <uint64_t>exemplar.number.whole)
-            finish(w, start)
-        return 0
-
-    cdef int put_point(self, Writer* w, Series series, int64_t now) except -1:
-        cdef Py_ssize_t start
-        cdef int i
-        if self.kind == EXPONENTIAL:
-            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
-        if self.kind != GAUGE:
-            fixed64_field(w, 0x11, self.begun)
-        fixed64_field(w, 0x19, now)
-        if self.kind <= GAUGE:
-            if series.total.is_float:
-                self.put_double(w, 0x21, series.total.real)
-            self.put_exemplars(w, 0x2A, series)
-            if not series.total.is_float:
-                fixed64_field(w, 0x31, <uint64_t>series.total.whole)
-            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
-            return 0
-        fixed64_field(w, 0x21, series.count)
-        self.put_double(w, 0x29, as_double(&series.total))
-        if self.kind == EXPLICIT:
-            start = begin(w, 0x32)
-            for i in range(self.size):
-                writer_reserve(w, 8)
-                otlp.put_fixed64(w, <uint64_t>series.buckets[i])
-            finish(w, start)
-            if self.size > 1:
-                data_field(w, 0x3A, self.bounds, (self.size - 1) * sizeof(double))
-            self.put_exemplars(w, 0x42, series)
-            otlp.write_bytes(w, PyBytes_AS_STRING(series.attributes), PyBytes_GET_SIZE(series.attributes))
-            self.put_double(w, 0x59, series.minimum)
-            self.put_double(w, 0x61, series.maximum)
-            return 0
-        if series.scale:
-            varint_field(w, 0x30, zigzag(series.scale))
-        if series.zeros:
-            fixed64_field(w, 0x39, series.zeros)
-        put_range(w, 0x42, &series.positive)
-        put_range(w, 0x4A, &series.negative)
-        self.put_exemplars(w, 0x5A, series)
-        self.put_double(w, 0x61, series.minimum)
-        self.put_double(w, 0x69, series.maximum)
-        return 0
+                known = PyDict_Copy(self.known)
+        for series in known.values():
+            taken = self.make((<Series>series).attributes)
+            with cython.critical_section(self):
+                taken.move(<Series>series, self.kind, self.delta)
+            if taken.state.count:
+                points.append(taken.point())
+        return metric(self.head, self.kind, self.delta, self.bounds_given, begun, now, points)
 
 
 cdef bint same_items(tuple items, dict attributes) except -1:

@@ -7,18 +7,12 @@ cdef enum:
     MAX_SCALE = 20
     MAX_BUCKETS = 160
     EXPONENTIAL_EXEMPLARS = 20
-    INVALID = 7
+    INVALID = 7         # place of the cause `invalid`
     SUM = 0
     UP_DOWN = 1
     GAUGE = 2
     EXPLICIT = 3
     EXPONENTIAL = 4
-
-cdef uint8_t[5] point_tags = [0x3A, 0x3A, 0x3A, 0x4A, 0x0A]
-cdef uint8_t[5] data_tags = [0x3A, 0x3A, 0x2A, 0x4A, 0x52]
-cdef otlp.Limits unlimited
-unlimited.attributes = 1 << 30
-unlimited.value_length = -1
 
 
 cdef struct Number:
@@ -37,7 +31,7 @@ cdef struct Exemplar:
 cdef struct Range:
     int64_t low                 # index of the first bucket
     int64_t used
-    int64_t* counts             # MAX_BUCKETS of them
+    int64_t* counts             # room for MAX_BUCKETS, or for explicit buckets
 
 
 cdef struct Slot:
@@ -46,42 +40,90 @@ cdef struct Slot:
     PyObject* series
 
 
+cdef struct State:
+    int64_t count, zeros, seen
+    Number total
+    double minimum, maximum
+    int scale
+    Range positive, negative
+    Exemplar* exemplars
+
+
 @cython.final
 cdef class Series:
-    # State of one series; `count` is 0 where there is nothing to tell.
+    # `state.count` is 0 where there is nothing to tell.
     cdef bytes attributes
     cdef bint bound             # it outlives every collection
-    cdef int64_t generation     # of the instrument, when it was made
-    cdef int64_t count, zeros, seen
-    cdef Number total
-    cdef double minimum, maximum
-    cdef int scale, size
-    cdef int64_t* buckets
-    cdef Range positive, negative
-    cdef Exemplar* exemplars
+    cdef bint gone              # collected for the last time
+    cdef int size               # explicit buckets, or MAX_BUCKETS
     cdef int exemplar_slots
+    cdef State state
 
     def __dealloc__(self):
-        free(self.buckets)
-        free(self.positive.counts)
-        free(self.negative.counts)
-        free(self.exemplars)
+        free(self.state.positive.counts)
+        free(self.state.negative.counts)
+        free(self.state.exemplars)
 
-    cdef void clear(self) noexcept:
-        self.count = self.zeros = self.seen = 0
-        self.total.is_float = False
-        self.total.whole = 0
-        self.minimum = self.maximum = 0.0
-        self.scale = MAX_SCALE
-        self.positive.used = self.negative.used = 0
-        if self.buckets != NULL:
-            memset(self.buckets, 0, self.size * sizeof(int64_t))
-        self.clear_exemplars()
+    cdef int allocate(self, int kind, int size) except -1:
+        self.size = size if kind == EXPLICIT else MAX_BUCKETS
+        self.exemplar_slots = size if kind == EXPLICIT else EXPONENTIAL_EXEMPLARS if kind == EXPONENTIAL else 1
+        if kind >= EXPLICIT:
+            self.state.positive.counts = <int64_t*>malloc(self.size * sizeof(int64_t))
+            self.state.negative.counts = <int64_t*>malloc(self.size * sizeof(int64_t))
+            if self.state.positive.counts == NULL or self.state.negative.counts == NULL:
+                raise MemoryError
+            memset(self.state.positive.counts, 0, self.size * sizeof(int64_t))
+        self.clear(kind)
+        return 0
 
-    cdef void clear_exemplars(self) noexcept:
-        if self.exemplars != NULL:
-            memset(self.exemplars, 0, self.exemplar_slots * sizeof(Exemplar))
-        self.seen = 0
+    cdef void clear(self, int kind) noexcept:
+        cdef State fresh
+        memset(&fresh, 0, sizeof(State))
+        fresh.scale = MAX_SCALE
+        fresh.positive.counts = self.state.positive.counts
+        fresh.negative.counts = self.state.negative.counts
+        if kind == EXPLICIT:
+            fresh.positive.used = self.size
+            memset(fresh.positive.counts, 0, self.size * sizeof(int64_t))
+        free(self.state.exemplars)
+        self.state = fresh
+
+    cdef void move(self, Series other, int kind, bint clear) noexcept:
+        # In a section: takes over what `other` holds. Exemplars are told once, the rest stays there unless `clear`.
+        cdef State own = self.state
+        self.state = other.state
+        if clear:
+            other.state = own
+        else:
+            self.state.positive.counts = own.positive.counts
+            self.state.negative.counts = own.negative.counts
+            if kind >= EXPLICIT:
+                memcpy(own.positive.counts, other.state.positive.counts, self.size * sizeof(int64_t))
+                memcpy(own.negative.counts, other.state.negative.counts, self.size * sizeof(int64_t))
+            other.state.exemplars = NULL
+            other.state.seen = 0
+
+    cdef object point(self):
+        cdef int i
+        cdef Exemplar* one
+        cdef list exemplars = []
+        for i in range(self.exemplar_slots if self.state.exemplars != NULL else 0):
+            one = &self.state.exemplars[i]
+            if one.time:
+                exemplars.append((one.time, number_of(&one.number), (<char*>one.ids)[:24] if one.has_ids else b""))
+        return Point(
+            self.attributes, self.state.count, number_of(&self.state.total), self.state.minimum, self.state.maximum,
+            self.state.scale, self.state.zeros, range_of(&self.state.positive), range_of(&self.state.negative), exemplars,
+        )
+
+
+cdef object number_of(const Number* number):
+    return number.real if number.is_float else number.whole
+
+
+cdef tuple range_of(const Range* range_):
+    cdef int64_t i
+    return range_.low, [range_.counts[i] for i in range(range_.used)]
 
 
 cdef inline double as_double(const Number* number) noexcept nogil:
@@ -113,9 +155,9 @@ cdef void shrink(Range* range_, int change) noexcept nogil:
     range_.low = low
 
 
-cdef void count_in(Series series, Range* range_, double value) noexcept:
+cdef void count_in(State* state, Range* range_, double value) noexcept:
     # Counts a value; where the buckets become too many, halves the scale until they do not.
-    cdef int64_t index = bucket_of(value, series.scale)
+    cdef int64_t index = bucket_of(value, state.scale)
     cdef int64_t low = index
     cdef int64_t high = index
     cdef int change = 0
@@ -125,9 +167,9 @@ cdef void count_in(Series series, Range* range_, double value) noexcept:
     while (high >> change) - (low >> change) >= MAX_BUCKETS:
         change += 1
     if change:
-        series.scale -= change
-        shrink(&series.positive, change)
-        shrink(&series.negative, change)
+        state.scale -= change
+        shrink(&state.positive, change)
+        shrink(&state.negative, change)
         index >>= change
     if not range_.used:
         memset(range_.counts, 0, MAX_BUCKETS * sizeof(int64_t))
@@ -143,49 +185,16 @@ cdef void count_in(Series series, Range* range_, double value) noexcept:
     range_.counts[index - range_.low] += 1
 
 
-cdef int read_real(value, Number* out) except -1:
-    out.is_float = True
-    try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError
-        out.real = float(value)
-    except OverflowError:
-        out.real = float("inf")
-    except (TypeError, ValueError):
-        raise InvalidArgumentError(f"a measurement is a number, not {value.__class__.__name__}") from None
-    return 0
-
-
 cdef int read_number(value, Number* out) except -1:
     cdef int overflow
+    out.is_float = True
     if otlp.PyLong_Check(value):
         out.whole = otlp.PyLong_AsLongLongAndOverflow(value, &overflow)
         out.is_float = overflow != 0
         if not overflow:
             return 0
     elif otlp.PyFloat_Check(value):
-        out.is_float = True
         out.real = otlp.PyFloat_AS_DOUBLE(value)
         return 0
-    return read_real(value, out)
-
-
-cdef inline uint64_t zigzag(int64_t value) noexcept nogil:
-    return <uint64_t>value << 1 if value >= 0 else (<uint64_t>-value << 1) - 1
-
-
-cdef int put_range(Writer* w, uint8_t tag, const Range* range_) except -1:
-    cdef Py_ssize_t start, inner
-    cdef int64_t i
-    if not range_.used:
-        return 0
-    start = begin(w, tag)
-    if range_.low:
-        varint_field(w, 0x08, zigzag(range_.low))
-    inner = begin(w, 0x12)
-    for i in range(range_.used):
-        writer_reserve(w, 10)
-        otlp.put_varint(w, <uint64_t>range_.counts[i])
-    finish(w, inner)
-    finish(w, start)
+    out.real = real_number(value)
     return 0

@@ -263,6 +263,9 @@ cdef class Span:
             PyDict_SetItem(made, <object>self.keys[i], <object>self.values[i])
         return made
 
+    def __dealloc__(self):
+        self.let_go()
+
     cdef void let_go(self) noexcept:
         cdef PyObject* key
         cdef PyObject* value
@@ -336,22 +339,13 @@ cdef class Span:
 
     cpdef add_link(self, context, attributes=None):
         """Add a link to a span of this or another trace."""
-        cdef const uint8_t* ids
-        cdef str state
         cdef uint32_t flags
-        if type(context) is Span:
-            ids = (<Span>context).ids
-            state = (<Span>context).state
-            flags = (<Span>context).flags
-        elif type(context) is SpanContext:
-            ids = (<SpanContext>context).ids
-            state = (<SpanContext>context).trace_state
-            flags = (<SpanContext>context).trace_flags
-            if (<SpanContext>context).is_remote:
-                flags |= IS_REMOTE
-        else:
+        cdef const uint8_t* ids = ids_of(context, &flags)
+        if ids == NULL:
             raise refuse_parent(context)
-        self.put_link(ids, flags, state, copied_attributes(attributes))
+        if type(context) is SpanContext and (<SpanContext>context).is_remote:
+            flags |= IS_REMOTE
+        self.put_link(ids, flags, state_of(context), copied_attributes(attributes))
 
     cdef int put_link(self, const uint8_t* ids, uint32_t flags, str state, dict attributes) except -1:
         cdef Writer w

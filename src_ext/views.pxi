@@ -1,6 +1,10 @@
 # Views of events: what a record, or a CloudEvent in JSON, looks like to Python. Part of events.pyx.
 
 
+cdef inline bytes bytes_of(Slice text):
+    return PyBytes_FromStringAndSize(<const char*>text.data, text.size)
+
+
 @cython.freelist(64)
 @cython.no_gc
 cdef class EventRecord:
@@ -107,21 +111,21 @@ cdef class EventRecord:
         """The payload as encoded."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return PyBytes_FromStringAndSize(<const char*>parts.payload.data, parts.payload.size)
+        return bytes_of(parts.payload)
 
     @property
     def extensions(self):
         """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return read_object(PayloadError, parts.texts[AT_EXTENSIONS], "record: extensions", False) if parts.flags & EXTENSIONS else {}
+        return parse_object(bytes_of(parts.texts[AT_EXTENSIONS]), "record: extensions") if parts.flags & EXTENSIONS else {}
 
     @property
     def metadata(self):
         """The publisher's metadata."""
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
-        return read_object(PayloadError, parts.texts[AT_METADATA], "record: metadata", True) if parts.flags & METADATA else {}
+        return parse_object(bytes_of(parts.texts[AT_METADATA]), "record: metadata", strings=True) if parts.flags & METADATA else {}
 
     @property
     def expires_us(self):
@@ -220,7 +224,7 @@ cdef inline ReceivedEvent new_event(object cls):
 
 
 cdef class ReceivedEvent:
-    """What an event that was received consists of; the attributes that its record holds."""
+    """What an event that was received consists of; see the twin."""
 
     cdef readonly object _record
     cdef public object _fetcher
@@ -246,55 +250,6 @@ cdef class ReceivedEvent:
     def id(self):
         """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
         return (<EventRecord>self._record).id_text() if isinstance(self._record, EventRecord) else self._record.id
-
-    @property
-    def source(self):
-        """CloudEvents ``source``."""
-        return self._record.source
-
-    @property
-    def type(self):
-        """CloudEvents ``type``."""
-        return self._record.type
-
-    @property
-    def subject(self):
-        """CloudEvents ``subject``."""
-        return self._record.subject
-
-    @property
-    def topic(self):
-        """The topic it was published to; a dead letter keeps its first one."""
-        return self._record.topic
-
-    @property
-    def key(self):
-        """The ordering key (CloudEvents extension ``partitionkey``)."""
-        return self._record.key
-
-    @property
-    def content_type(self):
-        """CloudEvents ``datacontenttype``."""
-        return self._record.content_type
-
-    @property
-    def extensions(self):
-        """Other CloudEvents extensions."""
-        return self._record.extensions
-
-    @property
-    def metadata(self):
-        """What the publisher gave as ``metadata``."""
-        return self._record.metadata
-
-    @property
-    def traceparent(self):
-        """W3C trace context."""
-        return self._record.traceparent
-
-    def to_json(self):
-        """Return the event as CloudEvents 1.0 structured JSON."""
-        return self._record.to_json()
 
 
 event_class = ReceivedEvent

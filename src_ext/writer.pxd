@@ -6,7 +6,7 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -108,36 +108,9 @@ cdef inline void put_u8(Writer* w, uint8_t value) noexcept nogil:
     w.length += 1
 
 
-cdef inline void put_u16(Writer* w, uint16_t value) noexcept nogil:
-    cdef uint8_t* at = <uint8_t*>w.data + w.length
-    at[0] = <uint8_t>(value >> 8)
-    at[1] = <uint8_t>value
-    w.length += 2
-
-
-cdef inline void put_u32(Writer* w, uint32_t value) noexcept nogil:
-    cdef uint8_t* at = <uint8_t*>w.data + w.length
-    at[0] = <uint8_t>(value >> 24)
-    at[1] = <uint8_t>(value >> 16)
-    at[2] = <uint8_t>(value >> 8)
-    at[3] = <uint8_t>value
-    w.length += 4
-
-
-cdef inline void put_u64(Writer* w, uint64_t value) noexcept nogil:
-    put_u32(w, <uint32_t>(value >> 32))
-    put_u32(w, <uint32_t>value)
-
-
 cdef inline void put_bytes(Writer* w, const char* source, Py_ssize_t size) noexcept nogil:
     copy_short(<uint8_t*>w.data + w.length, <const uint8_t*>source, size)
     w.length += size
-
-
-cdef inline int write_u8(Writer* w, uint8_t value) except -1 nogil:
-    writer_reserve(w, 1)
-    put_u8(w, value)
-    return 0
 
 
 cdef inline int write_bytes(Writer* w, const char* source, Py_ssize_t size) except -1 nogil:

@@ -185,9 +185,10 @@ def headers_of(carrier: Any) -> Any:
 def event_headers(event: events.ReceivedEvent) -> dict[str, str]:
     """Return what an event carries (CloudEvents, "Distributed Tracing" extension; baggage stands beside it), as headers."""
     headers = {}
-    if event.traceparent is not None:
-        headers["traceparent"] = event.traceparent
-    extensions = event.extensions
+    record = event._record
+    if record.traceparent is not None:
+        headers["traceparent"] = record.traceparent
+    extensions = record.extensions
     for name in ("tracestate", "baggage"):
         if isinstance(value := extensions.get(name), str):
             headers[name] = value

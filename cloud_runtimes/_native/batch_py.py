@@ -12,8 +12,9 @@ from threading import RLock
 from typing import Any, Final, final
 
 from ..errors import InvalidArgumentError, PayloadError, ResourceExhaustedError
+from .attributes import check_text
 from .cloudevents_py import check_topic, frame_header
-from .record_py import HEAD, check_record, check_text, encode_record
+from .record_py import HEAD, check_record, encode_record
 from .telemetry_spans_py import outgoing
 
 __all__ = ["ELSEWHERE", "BatchBuffer", "Chunk", "Entry"]

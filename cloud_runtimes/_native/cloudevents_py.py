@@ -11,9 +11,10 @@ from binascii import a2b_base64, b2a_base64
 
 from ..errors import InvalidArgumentError, PayloadError
 from . import record_py as layout
+from .attributes import TEXT_MAX, check_text, escape
 from .ids_py import now_us, parse_uuid7
-from .json_py import bad, integer, is_value, parse_object, skip_name, skip_space, skip_string, skip_value, unescape
-from .record_py import EXPIRES, EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT, check_text, escape
+from .json_py import bad, integer, is_value, skip_name, skip_space, skip_string, skip_value, unescape
+from .record_py import EXPIRES, EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT
 
 __all__ = ["check_topic", "frame_header", "is_json", "parse_cloudevent", "render"]
 
@@ -201,8 +202,8 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
         pieces.append(time_text)
     if members.extensions:
         joined = b"{" + b",".join(members.extensions) + b"}"
-        if len(joined) > layout.TEXT_MAX:
-            raise PayloadError(f"CloudEvent: extensions have more than {layout.TEXT_MAX} bytes")
+        if len(joined) > TEXT_MAX:
+            raise PayloadError(f"CloudEvent: extensions have more than {TEXT_MAX} bytes")
         flags |= EXTENSIONS
         pieces.append(joined)
     expires = 0
@@ -276,7 +277,8 @@ def render(
         member(b"expirytime", layout.format_time(expires).encode())
     extensions = texts.get(EXTENSIONS)
     if extensions:
-        parse_object(extensions, "record: extensions", strings=False)
+        if extensions[:2] != b'{"' or extensions[-1:] != b"}" or not is_value(extensions):
+            raise PayloadError("record: extensions: no JSON object")
         out += (b",", extensions[1:-1])
     out += (_render_data(payload, content_type), b"}")
     return b"".join(out)

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..errors import PayloadError
 from . import record_py as layout
+from .attributes import check_text, parse_object
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
-from .json_py import parse_object
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
-from .record_py import check_record, check_text, encode_record, read_varint
+from .record_py import check_record, encode_record, read_varint
 
 __all__ = [
     "_set_clock",
@@ -362,7 +362,7 @@ class EventRecord:
     def extensions(self) -> dict[str, Any]:
         """Other CloudEvents attributes: strings, integers, booleans; also ``dataschema``."""
         found = self._fields.texts.get(layout.EXTENSIONS)
-        return {} if found is None else parse_object(found, "record: extensions", strings=False)
+        return {} if found is None else parse_object(found, "record: extensions")
 
     @property
     def metadata(self) -> dict[str, str]:

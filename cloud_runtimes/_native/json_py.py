@@ -6,7 +6,7 @@ Mechanism: a value is checked token by token without building anything (RFC 8259
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..errors import PayloadError
 
@@ -14,7 +14,6 @@ __all__ = [
     "bad",
     "integer",
     "is_value",
-    "parse_object",
     "skip_name",
     "skip_space",
     "skip_string",
@@ -119,40 +118,6 @@ def unescape(data: bytes, at: int, end: int, name: str) -> bytes:
         return _UNESCAPE.sub(_replacement, text)
     except UnicodeEncodeError:
         raise PayloadError(f"CloudEvent: {name} has an unpaired surrogate at byte {at}") from None
-
-
-def parse_object(data: bytes, what: str, *, strings: bool) -> dict[str, Any]:
-    """Read a stored JSON object of strings (and, unless `strings`, of booleans and 32-bit integers), written without spaces."""
-    result: dict[str, Any] = {}
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        raise PayloadError(f"{what}: no UTF-8") from None
-    at, end = 1, len(data) - 1
-    if data[:1] != b"{" or end < 2 or data[end] != 0x7D:
-        raise PayloadError(f"{what}: no JSON object")
-    while True:
-        stop = skip_string(data, at)
-        name = unescape(data, at, stop, what).decode()
-        if data[stop : stop + 1] != b":":
-            bad(stop, "no colon")
-        at = stop + 1
-        if data[at : at + 1] == b'"':
-            stop = skip_string(data, at)
-            result[name] = unescape(data, at, stop, what).decode()
-        elif strings:
-            bad(at, "no JSON string")
-        elif data.startswith(b"true", at):
-            result[name], stop = True, at + 4
-        elif data.startswith(b"false", at):
-            result[name], stop = False, at + 5
-        else:
-            result[name], stop = integer(data, at, what)
-        if stop >= end:
-            return result
-        if data[stop] != 0x2C:
-            bad(stop, "no comma")
-        at = stop + 1
 
 
 def integer(data: bytes, at: int, name: str) -> tuple[int, int]:

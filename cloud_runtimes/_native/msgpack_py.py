@@ -10,22 +10,22 @@ The package writes and reads. This module adds what differs here (github.com/msg
 * Input is one whole value. Nothing is allocated for a length that the rest of the data cannot hold. Input of more than 8 KiB is checked before the first object is made.
 * Of equal keys the last wins. A timestamp becomes an aware datetime in UTC, cut to microseconds. Other extension types are refused.
 
-The short way is one call of the package. The long way, in Python, converts, and finds the path or the offset of what is refused.
+The short way is one call of the package. The long way converts in Python first (`msgpack_plain.py`), and finds the path or the offset of what is refused.
 """
 
 from __future__ import annotations
 
 import sysconfig
 from builtins import type as type_of
-from datetime import UTC, datetime
-from itertools import islice
+from datetime import datetime
 from typing import Any, NoReturn
 
 from ..errors import PayloadError
 from . import hooks
 from .limits import DEFAULT, Limits, refuse
 from .msgpack_check import check
-from .plain import Packed, Refused, located, payload_error, plain, plain_key
+from .msgpack_plain import MAX_DEPTH, converted
+from .plain import Packed
 
 __all__ = ["backend", "decode", "encode", "set_limits"]
 
@@ -33,7 +33,7 @@ backend: str
 """Who does the work, e.g. ``"msgpack 1.2.4"``."""
 
 try:
-    from msgpack import Packer, Timestamp, unpackb, version
+    from msgpack import Packer, unpackb, version
 
     backend = f"msgpack {'.'.join(map(str, version))}"
 except ImportError:  # installed without dependencies: the rest works
@@ -42,11 +42,9 @@ except ImportError:  # installed without dependencies: the rest works
         raise ImportError("MessagePack needs the package msgpack: pip install msgpack")
 
     backend = "nothing (msgpack is not installed)"
-    Packer = Timestamp = unpackb = _missing
+    Packer = unpackb = _missing
 
 _CHECK_BYTES = 8192  # of shorter input no value takes more than 1 MiB
-_MAX_DEPTH = 128
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The package sizes a list before it reads the items. So many places a level, by the levels that there can be, stay below 1 MiB.
 _PLACES, _PLACES_IF_DEEP = 512, 64
 # bytes that begin no container: a value is at most as deep as it has others
@@ -85,17 +83,17 @@ def encode(value: Any) -> bytes:
             short: bytes = packer.pack(value)
             if len(short) <= _MAX_KEPT:
                 _packers.append(packer)
-            if len(short.translate(None, _NO_HEADS)) <= _MAX_DEPTH or _is_shallow(value, _MAX_DEPTH):
+            if len(short.translate(None, _NO_HEADS)) <= MAX_DEPTH or _is_shallow(value, MAX_DEPTH):
                 return short
         except Exception:  # the long way converts it, or says what is wrong
             pass
-    out = bytearray()
-    try:
-        _write(out, Packer(strict_types=True), value, 0)
-    except Exception as error:
-        refused = payload_error(error)
-        raise refused from refused.__cause__
-    return bytes(out)
+    packer = Packer(strict_types=True, default=_unpacked)
+    long: bytes = packer.pack(converted(value))
+    return long
+
+
+def _unpacked(value: Packed) -> Any:
+    return unpackb(value)
 
 
 def _is_shallow(value: Any, most: int) -> bool:
@@ -109,59 +107,8 @@ def _is_shallow(value: Any, most: int) -> bool:
     return False
 
 
-def _write(out: bytearray, packer: Packer, value: Any, depth: int) -> None:
-    kind = type_of(value)
-    if kind is dict or kind is list or kind is tuple:
-        _write_container(out, packer, value, depth)
-    elif kind is datetime:
-        if value.utcoffset() is None:
-            raise Refused("a datetime without tzinfo names no moment: give it one, e.g. tzinfo=timezone.utc")
-        delta = value - _EPOCH
-        out += packer.pack(Timestamp(delta.days * 86400 + delta.seconds, delta.microseconds * 1000))
-    elif kind is memoryview:
-        if not value.c_contiguous:
-            raise Refused("a memoryview that is not contiguous cannot be encoded")
-        out += packer.pack(value.tobytes())
-    elif kind in _SCALARS:
-        try:
-            out += packer.pack(value)
-        except OverflowError:
-            raise Refused("an int outside -2**63 ... 2**64-1 cannot be encoded") from None
-        except UnicodeEncodeError:
-            raise Refused("a str with a lone surrogate is not valid UTF-8") from None
-        except ValueError:
-            raise Refused("longer than 2**32-1 bytes") from None
-    elif kind is Packed:
-        out += value
-    else:
-        _write(out, packer, plain(value), depth)
-
-
 _SCALARS = frozenset({type_of(None), bool, int, float, str, bytes, bytearray})
 _LEAVES = _SCALARS | {datetime}
-
-
-def _write_container(out: bytearray, packer: Packer, value: Any, depth: int) -> None:
-    count, written = len(value), 0
-    is_dict = type_of(value) is dict
-    if depth >= _MAX_DEPTH:
-        raise Refused(f"nested deeper than {_MAX_DEPTH} containers (or it contains itself)")
-    if count > 0xFFFFFFFF:
-        raise Refused("more than 2**32-1 items")
-    out += packer.pack_map_header(count) if is_dict else packer.pack_array_header(count)
-    step: Any = None
-    try:
-        for step, item in list(value.items()) if is_dict else enumerate(islice(value, count)):
-            if is_dict:
-                _write(out, packer, step if type_of(step) is str else plain_key(step), _MAX_DEPTH)
-            _write(out, packer, item, depth + 1)
-            written += 1
-            if is_dict and len(value) != count:
-                break
-    except Exception as error:
-        raise located(error, step) from error.__cause__
-    if written != count or len(value) != count:
-        raise Refused(f"the {'dict' if is_dict else 'list'} changed its size while it was encoded")
 
 
 def decode(data: bytes | bytearray | memoryview, *, type: Any = None) -> Any:

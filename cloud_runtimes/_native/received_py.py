@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ __all__ = ["Marks", "ReceivedEvent", "all_settled", "mark_records", "receive_eve
 
 
 class ReceivedEvent:
-    """What an event that was received consists of; the attributes that its record holds.
+    """What an event that was received consists of.
 
     Attributes:
         pubsub_name: the component it came from; ``""`` where it came from none.
@@ -61,55 +61,6 @@ class ReceivedEvent:
     def id(self) -> str:
         """CloudEvents ``id``: with `source` it names the event; the same in every delivery."""
         return self._record.id
-
-    @property
-    def source(self) -> str:
-        """CloudEvents ``source``."""
-        return self._record.source
-
-    @property
-    def type(self) -> str:
-        """CloudEvents ``type``."""
-        return self._record.type
-
-    @property
-    def subject(self) -> str | None:
-        """CloudEvents ``subject``."""
-        return self._record.subject
-
-    @property
-    def topic(self) -> str:
-        """The topic it was published to; a dead letter keeps its first one."""
-        return self._record.topic
-
-    @property
-    def key(self) -> str | None:
-        """The ordering key (CloudEvents extension ``partitionkey``)."""
-        return self._record.key
-
-    @property
-    def content_type(self) -> str | None:
-        """CloudEvents ``datacontenttype``."""
-        return self._record.content_type
-
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        """Other CloudEvents extensions."""
-        return self._record.extensions
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the publisher gave as ``metadata``."""
-        return self._record.metadata
-
-    @property
-    def traceparent(self) -> str | None:
-        """W3C trace context."""
-        return self._record.traceparent
-
-    def to_json(self) -> bytes:
-        """Return the event as CloudEvents 1.0 structured JSON."""
-        return self._record.to_json()
 
 
 def receive_events(

@@ -12,9 +12,10 @@ from struct import Struct
 from typing import Any
 
 from ..errors import InvalidArgumentError, PayloadError
+from .attributes import TEXT_MAX, check_text, encode_extensions, encode_metadata
 from .ids_py import draw, is_uuid7, now_us, parse_uuid7
 
-__all__ = ["check_record", "check_text", "encode_record", "escape", "format_time", "pack_record", "parse_time"]
+__all__ = ["check_record", "encode_record", "format_time", "pack_record", "parse_time"]
 
 ID_TEXT, KEY, TRACEPARENT, CONTENT_TYPE, TYPE, SOURCE = 1, 2, 4, 8, 16, 32
 SUBJECT, TIME_TEXT, EXTENSIONS, METADATA, EXPIRES, RAW = 64, 128, 256, 512, 1024, 2048
@@ -25,7 +26,6 @@ HEAD = Struct("<IHBB16sq")
 EXPIRY = Struct("<q")
 NO_ID = bytes(16)
 RECORD_MAX = 0x7FFFFFFF
-TEXT_MAX = 65_536
 
 CONTENT_TYPES: tuple[str | None, ...] = (
     None,
@@ -45,19 +45,6 @@ CONTENT_TYPE_NUMBERS = {name: number for number, name in enumerate(CONTENT_TYPES
 # the years 0001 to 9999
 TIME_MIN, TIME_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 
-# CloudEvents §3.1, String: no control characters, no noncharacters (and no surrogates, which UTF-8 refuses)
-_FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
-    + "]"
-)
-_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
-_SHORT = {b'"': b'\\"', b"\\": b"\\\\", b"\b": b"\\b", b"\t": b"\\t", b"\n": b"\\n", b"\f": b"\\f", b"\r": b"\\r"}
-_NAME = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
-# attributes that have an argument of their own, or a meaning in the JSON format
-_RESERVED = frozenset(
-    {"id", "source", "specversion", "type", "datacontenttype", "subject", "time", "data", "partitionkey", "expirytime"}
-)
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 
@@ -85,34 +72,6 @@ def read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise PayloadError(f"frame: no length at byte {at}")
-
-
-def escape(text: bytes) -> bytes:
-    """JSON-escape UTF-8: quote, backslash and control characters, nothing else (RFC 8259 §7)."""
-    return _ESCAPE.sub(lambda found: _SHORT.get(found[0]) or b"\\u%04x" % found[0][0], text)
-
-
-def check_text(
-    name: str, value: Any, error: type[InvalidArgumentError] = InvalidArgumentError, *, empty: bool = False
-) -> bytes:
-    """Check an attribute of CloudEvents type String (spec §3.1) and give its UTF-8.
-
-    Raises:
-        InvalidArgumentError: (or `error`) not a string, empty, longer than 64 KiB, or with a control character, surrogate or noncharacter.
-    """
-    if not isinstance(value, str):
-        raise error(f"{name} must be a string, not {type(value).__name__}")
-    if not value and not empty:
-        raise error(f"{name} must not be empty; leave it out instead")
-    try:
-        text = value.encode()
-    except UnicodeEncodeError:
-        raise error(f"{name} has an unpaired surrogate; give text that UTF-8 can hold") from None
-    if len(text) > TEXT_MAX:
-        raise error(f"{name} has {len(text)} bytes; at most {TEXT_MAX} are allowed: put long values into the payload")
-    if _FORBIDDEN.search(value):
-        raise error(f"{name} has a control or noncharacter, which CloudEvents forbids (spec §3.1); remove it")
-    return text
 
 
 def check_traceparent(value: Any, error: type[InvalidArgumentError] = InvalidArgumentError) -> bytes:
@@ -183,55 +142,6 @@ def pack_record(
     if size > RECORD_MAX:
         raise PayloadError(f"payload has {len(payload)} bytes; a record holds less than 2 GiB")
     return b"".join((HEAD.pack(size, flags, number, 0, raw_id, time_us), *parts))
-
-
-def encode_extensions(extensions: Any) -> tuple[bytes, Any]:
-    """The JSON object of extension attributes, and the traceparent found among them (spec §3.1.1)."""
-    if not isinstance(extensions, Mapping):
-        raise InvalidArgumentError(f"extensions must be a mapping, not {type(extensions).__name__}")
-    members: list[bytes] = []
-    traceparent = None
-    for name, value in extensions.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidArgumentError(f"extension {name!r}: a name is 1 to 100 of a-z and 0-9")
-        if name == "traceparent":
-            traceparent = value
-            continue
-        if name in _RESERVED:
-            raise InvalidArgumentError(f"extension {name!r}: the name is an attribute of its own; give it as one")
-        if isinstance(value, bool):
-            text = b"true" if value else b"false"
-        elif isinstance(value, int):
-            if not -(1 << 31) <= value < 1 << 31:
-                raise InvalidArgumentError(
-                    f"extension {name!r}: an integer has 32 bits (CloudEvents §3.1); give a string"
-                )
-            text = b"%d" % value
-        else:
-            text = b'"' + escape(check_text(f"extension {name!r}", value, empty=name != "dataschema")) + b'"'
-        members.append(b'"%s":%s' % (name.encode(), text))
-    joined = b"{" + b",".join(members) + b"}"
-    if len(joined) > TEXT_MAX:
-        raise InvalidArgumentError(f"extensions have {len(joined)} bytes of JSON; at most {TEXT_MAX} are allowed")
-    return (joined if members else b""), traceparent
-
-
-def encode_metadata(metadata: Any) -> bytes:
-    """The JSON object of the publisher's metadata."""
-    if not isinstance(metadata, Mapping):
-        raise InvalidArgumentError(f"metadata must be a mapping, not {type(metadata).__name__}")
-    members: list[bytes] = []
-    for name, value in metadata.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidArgumentError(f"metadata {name!r} must be a string under a string")
-        try:
-            members.append(b'"%s":"%s"' % (escape(name.encode()), escape(value.encode())))
-        except UnicodeEncodeError:
-            raise InvalidArgumentError(f"metadata {name!r} has an unpaired surrogate") from None
-    joined = b"{" + b",".join(members) + b"}"
-    if len(joined) > TEXT_MAX:
-        raise InvalidArgumentError(f"metadata has {len(joined)} bytes of JSON; at most {TEXT_MAX} are allowed")
-    return joined if members else b""
 
 
 def encode_record(

@@ -15,12 +15,11 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import varint
 
-__all__ = ["CAUSES", "FAILED", "INVALID", "Buffer", "Chunk", "draw", "monotonic", "reseed", "wall"]
+__all__ = ["CAUSES", "FAILED", "Buffer", "Chunk", "draw", "monotonic", "reseed", "wall"]
 
 CAUSES: Final = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
 """Why records are dropped; a cause is given to the kernel as its place here."""
 _FULL, _TOO_LARGE, _CLOSED, FAILED = range(4)
-INVALID: Final = 7
 _MASK: Final = (1 << 64) - 1
 
 

@@ -12,13 +12,12 @@ from .telemetry_metrics_py import (
     BoundCounter,
     BoundGauge,
     BoundHistogram,
-    BoundUpDownCounter,
     Counter,
     Gauge,
     Histogram,
-    Observable,
     UpDownCounter,
 )
+from .telemetry_points import Observable
 from .telemetry_spans_py import Span, Tracer, Traces, outgoing
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "BoundCounter",
     "BoundGauge",
     "BoundHistogram",
-    "BoundUpDownCounter",
     "Buffer",
     "Chunk",
     "Counter",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from .telemetry_points import Point
+
 __all__ = ["Series", "grow"]
 
 MAX_SCALE: Final = 20
@@ -42,6 +44,29 @@ class Series:
         self.buckets: dict[int, int] = dict.fromkeys(range(size), 0)
         self.negative: dict[int, int] = {}
         self.exemplars: dict[int, tuple[int, int | float, bytes]] = {}
+
+    def point(self) -> Point:
+        """Return what is told of it; exemplars are told once."""
+        exemplars, self.exemplars, self.seen = self.exemplars, {}, 0
+        return Point(
+            self.attributes,
+            self.count,
+            self.total,
+            self.minimum,
+            self.maximum,
+            self.scale,
+            self.zeros,
+            _range(self.buckets),
+            _range(self.negative),
+            [each for _, each in sorted(exemplars.items())],
+        )
+
+
+def _range(buckets: dict[int, int]) -> tuple[int, list[int]]:
+    if not buckets:
+        return 0, []
+    low = min(buckets)
+    return low, [buckets.get(n, 0) for n in range(low, max(buckets) + 1)]
 
 
 def _index(value: float, scale: int) -> int:

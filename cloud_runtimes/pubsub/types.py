@@ -55,6 +55,51 @@ class Event(ReceivedEvent, Generic[T]):
         return f"<Event {self.id} type={self.type} topic={self.topic}>"
 
     @property
+    def source(self) -> str:
+        """CloudEvents ``source``."""
+        return self._record.source
+
+    @property
+    def type(self) -> str:
+        """CloudEvents ``type``."""
+        return self._record.type
+
+    @property
+    def subject(self) -> str | None:
+        """CloudEvents ``subject``."""
+        return self._record.subject
+
+    @property
+    def topic(self) -> str:
+        """The topic it was published to; a dead letter keeps its first one."""
+        return self._record.topic
+
+    @property
+    def key(self) -> str | None:
+        """The ordering key (CloudEvents extension ``partitionkey``)."""
+        return self._record.key
+
+    @property
+    def content_type(self) -> str | None:
+        """CloudEvents ``datacontenttype``."""
+        return self._record.content_type
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """Other CloudEvents extensions."""
+        return self._record.extensions
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the publisher gave as ``metadata``."""
+        return self._record.metadata
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context."""
+        return self._record.traceparent
+
+    @property
     def time(self) -> datetime:
         """CloudEvents ``time``, UTC."""
         return _EPOCH + timedelta(microseconds=self._record.time_us)
@@ -79,6 +124,10 @@ class Event(ReceivedEvent, Generic[T]):
             self._decoded = True
         data: T = self._data
         return data
+
+    def to_json(self) -> bytes:
+        """Return the event as CloudEvents 1.0 structured JSON."""
+        return self._record.to_json()
 
     def ack(self) -> None:
         """Queue the answer "done"; of several answers the first counts. Never waits."""

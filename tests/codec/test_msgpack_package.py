@@ -81,7 +81,7 @@ def fail(*_: Any) -> Any:
     ids=lambda value: f"{type(value).__name__} {len(repr(value))}",
 )
 def test_one_call_of_the_package_does(python: ModuleType, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-    monkeypatch.setattr(python, "_write", fail)
+    monkeypatch.setattr(python, "converted", fail)
     monkeypatch.setattr(python, "check", fail)
     out = python.encode(value)
     assert out == msgpack.packb(value)

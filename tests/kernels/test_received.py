@@ -56,8 +56,8 @@ def test_receive_and_settle(kernel: ModuleType) -> None:
     first = events[0]
     assert (first._fetcher, first._token, first._type, first._raw) == (fetcher, given[0], dict, True)
     assert (first.pubsub_name, first.delivery_count, first._settlement, first._decoded) == ("bus", 2, None, False)
-    assert [event.type for event in events] == ["t", "own", "t", "own"]
-    assert [event.topic for event in events] == ["top"] * 4
+    assert [event._record.type for event in events] == ["t", "own", "t", "own"]
+    assert [event._record.topic for event in events] == ["top"] * 4
     assert not kernel.all_settled(events)
     assert kernel.settle_events(events[1:2], "drop") == given[1:2]
     assert kernel.settle_events(events, "again") == [given[0], *given[2:]]
