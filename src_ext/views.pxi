@@ -150,6 +150,8 @@ cdef class EventRecord:
 
 
 @cython.final
+@cython.freelist(64)
+@cython.no_gc
 cdef class ClaimedRecord(EventRecord):
     """A record of a slice that a member of a group holds: what settles it is itself."""
 
