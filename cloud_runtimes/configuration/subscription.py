@@ -93,7 +93,10 @@ class ConfigurationSubscription(Handle):
             yield items
 
     def receive(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
-        """Return what changed since the last time, the first time all; ``None`` when ``timeout`` seconds are up, or once closed.
+        """Return what changed since the last time, the first time all. ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
 
         Raises:
             CloudRuntimesError: the subscription ended with an error that will not pass.
@@ -194,6 +197,10 @@ class ConfigurationSubscription(Handle):
 
         Args:
             timeout: seconds; the client's by default.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
         """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)

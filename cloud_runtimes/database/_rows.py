@@ -205,7 +205,14 @@ class RowStream(Handle, Generic[T]):
         return Operation(STREAM, self._store_name, limit, self._metadata), cursor
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Let go of the connection; again does nothing."""
+        """Let go of the connection; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceededError: it did not end within ``timeout``.
+        """
         op, cursor = self._ending(timeout)
         if cursor is not None and self._leaving(RuntimeError()):
             cursor.close(op)

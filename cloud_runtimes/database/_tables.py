@@ -48,7 +48,15 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Return the names of the tables of the connection's own schema, sorted."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
@@ -148,8 +156,14 @@ class TableMethods(Service):
     ) -> None:
         """Drop a table with its rows; an absent one is fine.
 
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
         Raises:
             ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.drop_table(table))

@@ -30,7 +30,14 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Return the names of the tables of the connection's own schema, sorted."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         return cast("list[str]", self._run(_TABLES, ListTables(), timeout, metadata))
 
     async def tables_async(
@@ -120,8 +127,13 @@ class TransactionTableMethods(Transaction):
     ) -> None:
         """Drop a table with its rows; an absent one is fine.
 
+        Args:
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
         Raises:
             ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         self._run(_DROP_TABLE, self._prepared(_DROP_TABLE, prepare.drop_table, table), timeout, metadata)
 

@@ -60,9 +60,9 @@ class DatabaseTransaction(TransactionTableMethods):
         """Run one statement and return its rows.
 
         Args:
-            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name, a comment, in ``::``, or behind a letter, digit or ``_`` is only a colon; elsewhere write ``\\:``.
+            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name or a comment is only a colon. So is one in ``::``, or behind a letter, digit or ``_``. Elsewhere write ``\\:``.
             params: name → value, exactly those of the statement.
-            type: what to make of each row, strictly: a dataclass, TypedDict, NamedTuple, pydantic model or mapping of its columns by name, a tuple or list of its values in their order, anything else of its only column. By default a `Row`.
+            type: what to make of each row, strictly; a `Row` by default. A dataclass, TypedDict, NamedTuple, pydantic model or mapping gets the columns by name. A tuple or list gets the values in their order. Anything else gets the only column.
             timeout: seconds; the client's by default, ``None``: no limit. Past it the database stops too.
             metadata: for the component.
 
@@ -214,7 +214,15 @@ class DatabaseTransaction(TransactionTableMethods):
     ) -> RowStream[Any]:
         """Return a handle on the rows of a statement: ``for`` or ``async for`` gives them as they come, in constant memory.
 
-        Arguments as in `query`; ``timeout`` is for the opening and for each step, not for all rows. It ends with the transaction.
+        It ends with the transaction.
+
+        Args:
+            sql, params, type, metadata: as in `query`.
+            timeout: seconds for the opening and for each step, not for all rows.
+
+        Raises:
+            InvalidArgumentError: as in `query`. The steps raise the other errors of `query`.
+            UnsupportedError: the component cannot stream.
         """
         statement = self._prepared(STREAM, prepare.query, sql, params, self._mysql)
         self._service._need(self._driver, spi.STREAM, "stream", self._store_name)

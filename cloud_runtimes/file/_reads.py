@@ -78,6 +78,9 @@ class FileReads(Service):
 
         Raises:
             MissingFileError: there is no such file.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
@@ -127,6 +130,10 @@ class FileReads(Service):
             timeout: seconds for each of its calls.
             metadata: with ``"wb"``, of the file, as in `put_file`.
 
+        Raises:
+            InvalidArgumentError: the name or the mode is wrong.
+            MissingFileError: at the first I/O: there is no such file to read.
+
         >>> with client.file.open_file("reports", "2026.csv", "wb") as file:  # doctest: +SKIP
         ...     file.write(b"a,b\\n")
         """
@@ -150,8 +157,14 @@ class FileReads(Service):
     ) -> FileInfo:
         """Return what is known of a file.
 
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
         Raises:
             MissingFileError: there is no such file.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
@@ -180,7 +193,16 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Tell whether there is such a file; a folder is none."""
+        """Tell whether there is such a file; a folder is none.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
         return self._call(op, driver.stat, name) is not None
@@ -216,11 +238,15 @@ class FileReads(Service):
         Args:
             store_name: the component.
             prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
-            recursive: ``False`` stops at the next ``/`` behind the prefix: what lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
+            recursive: ``False`` stops at the next ``/`` behind the prefix. What lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
             limit: how many at most; ``None``: all.
             after: only those behind this name, for paging: the last of the page before.
             timeout: seconds, retries included; the client's by default, ``None``: no limit.
             metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: ``prefix``, ``limit`` or ``after`` is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
         return self._call(op, driver.list_files, prefix, recursive, limit, after)

@@ -77,6 +77,12 @@ class LockService(Service):
 
         Returns:
             The lease; ``None``: others have the lock.
+
+        Raises:
+            InvalidArgumentError: a name or ``expiry`` is wrong.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
@@ -141,6 +147,10 @@ class LockService(Service):
             owner: as given to `try_lock`.
             timeout: seconds; the client's by default.
             metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: a name is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `try_lock`.
         """
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
         return self._call(op, driver.unlock, _text("resource_id", resource_id), _text("owner", owner))
@@ -190,6 +200,8 @@ class LockService(Service):
         Raises:
             DeadlineExceededError: on entering, the lock did not become free within ``wait``.
             LeaseLostError: on leaving, the lease was lost, unless an exception leaves the block.
+            UnsupportedError: ``renew=True``, and the store does not renew.
+            InvalidArgumentError: an argument is wrong.
         """
         request = self._request(resource_id, None, expiry)
         _check_wait(wait)

@@ -157,6 +157,8 @@ class Publisher(Handle):
     ) -> int:
         """Encode an event into the buffer and return its sequence number: 1, 2, …; 0 for one dropped by ``on_full="drop"``.
 
+        `send` blocks while it waits for room. `send_async` waits without blocking the loop.
+
         Args:
             data: the payload.
             key: the ordering key.
@@ -166,7 +168,8 @@ class Publisher(Handle):
 
         Raises:
             PayloadError: it cannot be encoded.
-            ResourceExhaustedError: no room in time, or it can never fit. In a thread with a running event loop, and in ``on_delivery``, there is no waiting: use `send_async`.
+            ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
+            ClosedError: the publisher is closed.
         """
         return self._send(data, key=key, attributes=attributes, metadata=metadata, timeout=timeout)
 

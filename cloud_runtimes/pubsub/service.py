@@ -110,6 +110,10 @@ class PubSubService(Subscribing):
         Raises:
             PayloadError: the data cannot be encoded.
             ResourceExhaustedError: the disk or the log is full, or the event too large.
+            UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the broker cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
@@ -195,6 +199,7 @@ class PubSubService(Subscribing):
 
         Raises:
             BulkError: ``failed`` maps the index of each event that failed to its error; ``result`` is the list of all ids.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
         self._publish_all(op, driver, bulk.batches)
@@ -239,7 +244,7 @@ class PubSubService(Subscribing):
             batch_events, batch_bytes: at which a batch leaves.
             buffer_bytes: that events not yet settled may take.
             on_full: ``"block"`` waits for room, ``"raise"`` raises at once, ``"drop"`` counts and drops the new event.
-            delivery_timeout: seconds for which an event is tried, under one id, before it has failed; those in which it waits behind events that are delivered do not count.
+            delivery_timeout: seconds for which an event is tried, under one id, before it has failed. Waiting behind events that are delivered does not count.
             on_delivery: called per batch once settled, in order, on the publisher's own thread; never ``async``.
             content_type, attributes: of its events.
 

@@ -94,7 +94,10 @@ class Subscription(Handle, Generic[I_co]):
             yield item
 
     def receive(self, timeout: float | None = None) -> I_co | None:
-        """Return the next event (with ``batch=n`` the next batch); ``None`` when ``timeout`` seconds are up, or once closed.
+        """Return the next event (with ``batch=n`` the next batch). ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
 
         Raises:
             CloudRuntimesError: the subscription ended with an error that will not pass.
@@ -251,6 +254,10 @@ class Subscription(Handle, Generic[I_co]):
 
         Args:
             timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
         """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)

@@ -85,14 +85,14 @@ class ScheduleService(Service):
         Args:
             name: see the class.
             schedule: cron of 5 fields (minute hour day month weekday) or 6 (second first), ``"@every 5s"``, ``"@hourly"``, ``"@daily"``, ``"@weekly"``, ``"@monthly"``, ``"@yearly"``, or a timedelta, which is ``@every``.
-            due_time: the first run: a datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``. Without a schedule the only one.
+            due_time: the first run, without a schedule the only one. A datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``.
             repeats: occurrences at most, those that are skipped included.
             ttl: no occurrence after so long, counted from ``due_time``, else from now; or until a datetime.
             data: what the target gets, by the payload rules; ``None``: nothing.
             target: a method, a topic or a handler registered by `job`; ``None``: the handler of the job's own name, which need not be registered in this process.
             overwrite: replace a job of the name; else it is an error.
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
-            misfire: what becomes of occurrences that nobody could run in time: ``"once"``: of all that are due the latest is run, however late, and the others are skipped; ``"skip"``: those are skipped that are 10 seconds late, or have a later one due; ``"all"``: each is run. Skipped ones are counted and in the history.
+            misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
             timeout: seconds; the client's by default.
             metadata: for the component.
@@ -101,6 +101,8 @@ class ScheduleService(Service):
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         op, driver, spec, overwrite = self._scheduling(
             name,
@@ -204,8 +206,13 @@ class ScheduleService(Service):
     ) -> Job:
         """Return a job.
 
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
         Raises:
             NotFoundError: there is none of the name, or it has had its last run.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         check_job_name(name)
         op, driver = self._asking(_GET, timeout, metadata)
@@ -226,8 +233,12 @@ class ScheduleService(Service):
     ) -> list[Job]:
         """Return all jobs of this application, in the order of their names.
 
+        Args:
+            timeout, metadata: as in `schedule_job`.
+
         Raises:
             UnsupportedError: the runtime cannot list them.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._listing_jobs(timeout, metadata)
         return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
@@ -251,7 +262,15 @@ class ScheduleService(Service):
     def delete_job(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Delete a job; one that is not there is no error. A run under way ends as it does, one that waits is cancelled; the history stays."""
+        """Delete a job; an absent one is fine. A run under way ends as it would. One that waits is cancelled. The history stays.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         check_job_name(name)
         op, driver = self._asking(_DELETE, timeout, metadata)
         self._call(op, driver.delete, name)
@@ -269,11 +288,16 @@ class ScheduleService(Service):
     def run_now(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> str:
-        """Have a job run beside its schedule, as soon as a runner is free; does not wait for it. Returns the run's id, for `list_runs`.
+        """Have a job run beside its schedule, as soon as a runner is free; return the run's id, for `list_runs`. It does not wait for the run.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
 
         Raises:
             NotFoundError: there is no such job.
             UnsupportedError: the runtime cannot.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._running_now(name, timeout, metadata)
         return _run_id(name, self._call(op, driver.run_now, name))
@@ -300,8 +324,13 @@ class ScheduleService(Service):
     ) -> list[RunRecord]:
         """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
 
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
         Raises:
             UnsupportedError: the runtime has no history.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
         op, driver = self._listing(name, timeout, metadata)
         return self._call(op, driver.list_runs, name)
@@ -369,9 +398,15 @@ class ScheduleService(Service):
     def run(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Run due jobs until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
 
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
         Args:
-            timeout: seconds for them to end.
+            timeout: seconds for running handlers to end.
             metadata: for the component.
+
+        Raises:
+            UnsupportedError: the runtime has no schedules.
+            CloudRuntimesError: the store refused, with an error that will not pass.
         """
         self.running(timeout=timeout, metadata=metadata)._run_until_closed()
 
@@ -384,11 +419,17 @@ class ScheduleService(Service):
     def running(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> JobRunner:
-        """Return a handle that runs due jobs in the background while it is open. Arguments as in `run`.
+        """Return a handle that runs due jobs in the background while it is open.
 
         Over a sidecar it serves on ``APP_PORT`` too, as `RpcService.serving` does, unless this client serves already or has an `asgi_app`.
 
         Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
+
+        Args:
+            timeout, metadata: as in `run`.
+
+        Raises:
+            UnsupportedError: on entering: the runtime has no schedules.
         """
         check_metadata(metadata)
         return JobRunner(self, check_timeout(timeout, self._context.timeout))

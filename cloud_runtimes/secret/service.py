@@ -82,7 +82,11 @@ class SecretService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Secret]:
-        """Return all secrets of a store: key → secret. Other arguments as in `get_secret`.
+        """Return all secrets of a store: key → secret.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `get_secret`.
 
         Raises:
             UnsupportedError: the component cannot list its secrets.

@@ -74,6 +74,9 @@ class StateReads(Service):
 
         Raises:
             PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         try:
             # what `_reading` does, without its call
@@ -141,7 +144,15 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> StateItem[Any] | None:
-        """Return a key with its etag, content type and expiry; ``None`` where it is absent. Arguments as in `get`."""
+        """Return a key with its etag, content type and expiry; ``None`` where it is absent.
+
+        Args:
+            store_name, key, consistency, type, timeout, metadata: as in `get`.
+
+        Raises:
+            PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
         stored = self._call(op, driver.get, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
@@ -189,10 +200,15 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, StateItem[Any]]:
-        """Return the items of several keys; absent ones are left out. Other arguments as in `get`.
+        """Return the items of several keys; absent ones are left out.
+
+        Args:
+            store_name, consistency, type, timeout, metadata: as in `get`.
+            keys: which ones.
 
         Raises:
             BulkError: some values do not fit ``type``; the others are its ``result``.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         wanted = check_keys(keys)
         op, driver = self._reading(_GET_BULK, store_name, consistency, timeout, metadata)
@@ -254,6 +270,10 @@ class StateReads(Service):
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
             timeout, metadata: as in `get`.
+
+        Raises:
+            UnsupportedError: the store cannot list its keys.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
         return self._call(op, driver.list_keys, prefix, limit, after)
