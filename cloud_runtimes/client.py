@@ -240,7 +240,15 @@ class CloudRuntimesClient:
             time.sleep(delay)
 
     async def wait_ready_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `wait_ready`."""
+        """Return once the runtime answers, and what ``[resiliency]`` refers to is there.
+
+        Args:
+            timeout: seconds to wait; the client's by default, ``None``: no limit.
+
+        Raises:
+            InvalidArgumentError: a target of ``[resiliency]`` is none.
+            DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
+        """
         import asyncio
 
         flow = self._until_ready(timeout)
@@ -287,7 +295,17 @@ class CloudRuntimesClient:
             _open_clients.discard(self)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Refuse further calls, let handlers end, flush publishers, and let go of everything.
+
+        Closing twice does nothing. A signal handler may interrupt a write of its own thread. There `close` only begins: a thread does the rest once that write is over, and the end of the program waits for it.
+
+        Args:
+            timeout: seconds for all of it; the client's by default, ``None``: no limit.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            BulkError: events of a publisher failed, and no flush has told of them.
+        """
         import asyncio
 
         # handlers of subscriptions of this loop must be able to run while it waits

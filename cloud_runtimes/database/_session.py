@@ -167,7 +167,17 @@ class Transaction(Handle):
     async def commit_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `commit`."""
+        """Commit, and end the transaction before its block does.
+
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            ClosedError: it has ended, or was rolled back since a statement failed; nothing was committed.
+            ConflictError: the database refused it (``retryable``); nothing was committed.
+            UnavailableError, DeadlineExceededError: ``maybe_applied``: the answer did not come.
+        """
         self._check(_COMMIT)
         op = self._operation(_COMMIT, timeout, metadata)
         session = self._ending()
@@ -193,7 +203,15 @@ class Transaction(Handle):
     async def rollback_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `rollback`."""
+        """Roll back, and end the transaction before its block does; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: the answer did not come; nothing is committed.
+        """
         self._check_process()
         op = self._operation(_ROLLBACK, timeout, metadata)
         session = self._ending()

@@ -209,7 +209,16 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def read_async(self, size: int | None = -1, /) -> bytes:
-        """Asynchronous `read`."""
+        """Read some bytes, without a size all that are left; ``b""`` at the end.
+
+        Args:
+            size: bytes at most; ``None`` or below 0: all that are left.
+
+        Raises:
+            MissingFileError: at the first I/O: there is no such file.
+            UnsupportedError: the file is open for writing.
+            ClosedError: it is closed.
+        """
         try:
             wanted = self._size(size)
             await self._open_async()
@@ -300,7 +309,16 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def write_async(self, data: Any, /) -> int:
-        """Asynchronous `write`."""
+        """Append data, all of it; return how many bytes that were.
+
+        Args:
+            data: bytes-like.
+
+        Raises:
+            ResourceExhaustedError: the disk is full. After any error nothing will be stored.
+            UnsupportedError: the file is open for reading.
+            ClosedError: it is closed, or an earlier write failed.
+        """
         try:
             chunk = self._chunk(data)
             await self._open_async()
@@ -346,7 +364,11 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def close_async(self) -> None:
-        """Asynchronous `close`."""
+        """Close it; what was written is stored now. A second time does nothing.
+
+        Raises:
+            AlreadyExistsError, ResourceExhaustedError, PermissionDeniedError: nothing was stored.
+        """
         try:
             if self._ended:
                 return

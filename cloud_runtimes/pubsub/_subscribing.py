@@ -272,7 +272,27 @@ class Subscribing(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Subscription[Any]:
-        """Asynchronous `subscribe`; ``async`` handlers run on this loop."""
+        """Join a consumer group of a topic; the subscription is live on return. At least once.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
+            group: its members share the events; default the ``app_id``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            workers: handlers running at once.
+            max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
+            ack_wait: seconds after which an unsettled event comes again (embedded: 30).
+            max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
+            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
+            batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
+            raw: events without envelopes.
+            type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
+
+        Raises:
+            InvalidArgumentError: an option is wrong.
+            UnsupportedError: the component has no such option.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
         import asyncio
 
         request = SubscribeRequest(

@@ -138,7 +138,29 @@ class PubSubService(Subscribing):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Asynchronous `publish`."""
+        """Publish one event and return its id, once the broker has it.
+
+        Args:
+            pubsub_name: the component.
+            topic: the topic.
+            data: bytes as they are, anything else encoded by ``content_type``.
+            content_type: JSON by default.
+            key: the ordering key.
+            attributes: CloudEvents ``id``, ``type`` (default ``cloud_runtimes.event``), ``source`` (default the ``app_id``), ``subject``, ``time``, and extensions.
+            ttl: seconds after which it is not delivered any more.
+            delay: seconds until it is delivered.
+            raw: without an envelope.
+            timeout: seconds, retries (under the same id) included; the client's by default.
+            metadata: for the component.
+
+        Raises:
+            PayloadError: the data cannot be encoded.
+            ResourceExhaustedError: the disk or the log is full, or the event too large.
+            UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the broker cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+        """
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
         )
@@ -215,7 +237,16 @@ class PubSubService(Subscribing):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Asynchronous `publish_bulk`."""
+        """Publish several events in order and return their ids, once the broker has them.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            events: payloads, or `OutgoingEvent` objects with keys and attributes.
+
+        Raises:
+            BulkError: ``failed`` maps the index of each event that failed to its error; ``result`` is the list of all ids.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
         op, driver, bulk = self._many(pubsub_name, topic, events, timeout, metadata)
         await self._publish_all_async(op, driver, bulk.batches)
         return bulk.finish(pubsub_name)

@@ -186,7 +186,27 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Any:
-        """Asynchronous `invoke_method`."""
+        """Call a method and return its decoded reply; ``None`` where the reply has no body.
+
+        Args:
+            service: the ``app_id`` of the application that has the method.
+            method: its name; may hold ``/``.
+            data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
+            http_method: over HTTP; the handler sees it.
+            content_type: of ``data``; by default that of the payload rules.
+            headers: visible ASCII; those that belong to the transport are refused.
+            query: name → value or values.
+            type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
+            timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the service is unknown or cannot be reached; the message has the remedy.
+            NotFoundError: it has no such method.
+            DeadlineExceededError: no answer within ``timeout``.
+            PayloadError: the reply does not fit ``type``.
+            CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
+        """
         try:
             op, driver, call = self._calling(
                 _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
@@ -243,7 +263,15 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> RpcResponse:
-        """Asynchronous `invoke`."""
+        """Call a method and return whatever it answered, of any status.
+
+        Args:
+            service, method, data, http_method, content_type, headers, query, timeout, metadata: as in `invoke_method`.
+
+        Raises:
+            UnavailableError: the service was not reached.
+            DeadlineExceededError: no answer within ``timeout``.
+        """
         try:
             op, driver, call = self._calling(
                 _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
@@ -325,7 +353,20 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `serve`: in the running loop, which also runs the async handlers. Cancelling it ends it too."""
+        """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
+
+        Args:
+            host: address to listen on; other than loopback only in networks that may see what is sent.
+            port: to listen on; else ``APP_PORT``, else a free one.
+            timeout: seconds to start, and again to end.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the port is taken.
+            InvalidArgumentError: ``host`` or ``port`` is wrong.
+        """
         await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve_async()
 
     def serving(

@@ -139,7 +139,30 @@ class ScheduleService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `schedule_job`."""
+        """Store a job; ``schedule`` or ``due_time`` is needed.
+
+        Args:
+            name: see the class.
+            schedule: cron of 5 fields (minute hour day month weekday) or 6 (second first), ``"@every 5s"``, ``"@hourly"``, ``"@daily"``, ``"@weekly"``, ``"@monthly"``, ``"@yearly"``, or a timedelta, which is ``@every``.
+            due_time: the first run, without a schedule the only one. A datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``.
+            repeats: occurrences at most, those that are skipped included.
+            ttl: no occurrence after so long, counted from ``due_time``, else from now; or until a datetime.
+            data: what the target gets, by the payload rules; ``None``: nothing.
+            target: a method, a topic or a handler registered by `job`; ``None``: the handler of the job's own name, which need not be registered in this process.
+            overwrite: replace a job of the name; else it is an error.
+            failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
+            misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
+            timezone: of cron text, by its IANA name; an interval has none.
+            timeout: seconds; the client's by default.
+            metadata: for the component.
+
+        Raises:
+            AlreadyExistsError: there is a job of the name, and no ``overwrite``.
+            InvalidArgumentError: what cannot be a job, such as one without any occurrence.
+            UnsupportedError: the misfire policy is not that of the runtime.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+        """
         op, driver, spec, overwrite = self._scheduling(
             name,
             schedule,
@@ -222,7 +245,16 @@ class ScheduleService(Service):
     async def get_job_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> Job:
-        """Asynchronous `get_job`."""
+        """Return a job.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is none of the name, or it has had its last run.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         check_job_name(name)
         op, driver = self._asking(_GET, timeout, metadata)
         return _job(name, await self._call_async(op, driver.get_async, name))
@@ -247,7 +279,15 @@ class ScheduleService(Service):
     async def list_jobs_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[Job]:
-        """Asynchronous `list_jobs`."""
+        """Return all jobs of this application, in the order of their names.
+
+        Args:
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime cannot list them.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         op, driver = self._listing_jobs(timeout, metadata)
         return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
 
@@ -279,7 +319,15 @@ class ScheduleService(Service):
     async def delete_job_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `delete_job`."""
+        """Delete a job; an absent one is fine. A run under way ends as it would. One that waits is cancelled. The history stays.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         check_job_name(name)
         op, driver = self._asking(_DELETE, timeout, metadata)
         await self._call_async(op, driver.delete_async, name)
@@ -306,7 +354,17 @@ class ScheduleService(Service):
     async def run_now_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> str:
-        """Asynchronous `run_now`."""
+        """Have a job run beside its schedule, as soon as a runner is free; return the run's id, for `list_runs`. It does not wait for the run.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            UnsupportedError: the runtime cannot.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         op, driver = self._running_now(name, timeout, metadata)
         return _run_id(name, await self._call_async(op, driver.run_now_async, name))
 
@@ -339,7 +397,16 @@ class ScheduleService(Service):
     async def list_runs_async(
         self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[RunRecord]:
-        """Asynchronous `list_runs`."""
+        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime has no history.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
         op, driver = self._listing(name, timeout, metadata)
         return await self._call_async(op, driver.list_runs_async, name)
 
@@ -413,7 +480,18 @@ class ScheduleService(Service):
     async def run_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `run`: async handlers run in the running loop. Cancelling it ends it too."""
+        """Run due jobs until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
+        Args:
+            timeout: seconds for running handlers to end.
+            metadata: for the component.
+
+        Raises:
+            UnsupportedError: the runtime has no schedules.
+            CloudRuntimesError: the store refused, with an error that will not pass.
+        """
         await self.running(timeout=timeout, metadata=metadata)._run_until_closed_async()
 
     def running(

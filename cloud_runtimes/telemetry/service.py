@@ -285,7 +285,17 @@ class TelemetryService(Service):
 
     @error_context(_FLUSH)
     async def flush_async(self, timeout: float | None = None) -> bool:
-        """Asynchronous `flush`."""
+        """Send all that was recorded before; metrics are collected now.
+
+        Args:
+            timeout: seconds, ``None``: no limit but that of each batch's retries.
+
+        Returns:
+            ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+        """
         import asyncio
 
         limit = check_timeout(timeout)

@@ -8,6 +8,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from cloud_runtimes.spi.secret import SecretDriver
 from cloud_runtimes.spi.state import StateDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.telemetry import TelemetryService
+from tests.support import docstrings
 
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
@@ -306,6 +308,12 @@ def test_sentences_are_short(name: str, cls: type[Any], docstring: str) -> None:
     prose = "\n\n".join(part for part in docstring.split("\n\n") if not part.startswith(">>>"))
     sentences = re.split(r"[.?!]\)?(?:\s|$)|\n", prose)
     assert not [each for each in sentences if len(each.split()) > 30]
+
+
+@pytest.mark.parametrize("path", list(docstrings.files()), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_both_faces_have_one_docstring(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert docstrings.rewritten(text) == text, "run make docs"
 
 
 def test_the_client_has_every_service_of_the_table() -> None:
