@@ -64,9 +64,10 @@ format: setup ## make the style right
 	$(BIN)/isort --quiet .
 	$(BIN)/black --quiet .
 
-docs: setup ## rewrite the generated tables of the documentation
+docs: setup ## rewrite the generated tables of the documentation, and the docstrings of async methods
 	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md
 	$(BIN)/python -m tests.sidecar.table
+	$(BIN)/python -m tests.support.docstrings
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

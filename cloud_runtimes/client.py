@@ -190,6 +190,9 @@ class CloudRuntimesClient:
         Args:
             feature: ``"<service>"`` or ``"<service>.<feature>"``; the features of a service are constants of its ``driver`` module.
             component: the store's name; without one, what all declared components of the service support, or the default.
+
+        Raises:
+            InvalidArgumentError: the client's configuration is wrong.
         """
         service_name, _, wanted = feature.partition(".")
         if service_name not in SERVICES:
@@ -226,6 +229,9 @@ class CloudRuntimesClient:
     def wait_ready(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
         """Return once the runtime answers, and what ``[resiliency]`` refers to is there.
 
+        Args:
+            timeout: seconds to wait; the client's by default, ``None``: no limit.
+
         Raises:
             InvalidArgumentError: a target of ``[resiliency]`` is none.
             DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
@@ -234,7 +240,15 @@ class CloudRuntimesClient:
             time.sleep(delay)
 
     async def wait_ready_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `wait_ready`."""
+        """Return once the runtime answers, and what ``[resiliency]`` refers to is there.
+
+        Args:
+            timeout: seconds to wait; the client's by default, ``None``: no limit.
+
+        Raises:
+            InvalidArgumentError: a target of ``[resiliency]`` is none.
+            DeadlineExceededError: it did not within ``timeout`` seconds; its last error is the cause.
+        """
         import asyncio
 
         flow = self._until_ready(timeout)
@@ -266,15 +280,32 @@ class CloudRuntimesClient:
             delay = min(delay * 2, 1.0)
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Refuse further calls, let handlers end, flush publishers, and let go of everything within ``timeout`` seconds.
+        """Refuse further calls, let handlers end, flush publishers, and let go of everything.
 
-        Closing twice does nothing. In a signal handler that came in the middle of a write of its own thread it only begins: a thread does the rest once that write is over, and the end of the program waits for it.
+        Closing twice does nothing. A signal handler may interrupt a write of its own thread. There `close` only begins: a thread does the rest once that write is over, and the end of the program waits for it.
+
+        Args:
+            timeout: seconds for all of it; the client's by default, ``None``: no limit.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            BulkError: events of a publisher failed, and no flush has told of them.
         """
         if self._context.close(check_timeout(timeout, self._context.timeout)):
             _open_clients.discard(self)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Refuse further calls, let handlers end, flush publishers, and let go of everything.
+
+        Closing twice does nothing. A signal handler may interrupt a write of its own thread. There `close` only begins: a thread does the rest once that write is over, and the end of the program waits for it.
+
+        Args:
+            timeout: seconds for all of it; the client's by default, ``None``: no limit.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            BulkError: events of a publisher failed, and no flush has told of them.
+        """
         import asyncio
 
         # handlers of subscriptions of this loop must be able to run while it waits

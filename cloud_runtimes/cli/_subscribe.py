@@ -10,7 +10,7 @@ from ..codec import json
 from ..codec.payload import decode_payload
 from ..errors import PayloadError
 from ..pubsub import Event, Subscription
-from ..pubsub.service import Start, SubscribeOptions
+from ..pubsub.service import Start
 from ._session import Invocation, connect
 from ._streams import stopping, write
 
@@ -37,10 +37,12 @@ def subscribe(
 ) -> int:
     """Write events until ``count``, ``idle`` seconds or a signal; return the exit code."""
     in_flight = max(256, 2 * batch) if ack else (count or _UNSETTLED)
-    options: SubscribeOptions = {"group": group, "start": cast("Start | None", start), "max_in_flight": in_flight}
     left = count
     with connect(invocation) as client, stopping(interrupt=False) as stop:
-        with client.pubsub.subscribe(pubsub, topic, type=bytes, **options) as events:
+        wanted = cast("Start | None", start)
+        with client.pubsub.subscribe(
+            pubsub, topic, group=group, start=wanted, max_in_flight=in_flight, type=bytes
+        ) as events:
             last = monotonic()
             while not stop.signal and left != 0:
                 taken = _take(

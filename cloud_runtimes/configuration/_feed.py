@@ -89,7 +89,11 @@ class Feed:
                 return None
 
     async def take_async(self, timeout: float | None) -> Items | None:
-        """Asynchronous `take`."""
+        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with it.
+        """
         end = None if timeout is None else monotonic() + timeout
         while True:
             if (found := self._difference()) is not None or self._over():
@@ -143,7 +147,7 @@ class Feed:
             self._changes.wait(ticket, 0.0 if self._is_over() else None)
 
     async def wait_async(self) -> None:
-        """Asynchronous `wait`."""
+        """Return once closed; raise the error that ended the subscription, if one did."""
         while not self._over():
             future = self._changes.future()
             await self._changes.wait_async(future, 0.0 if self._is_over() else None)
@@ -211,7 +215,7 @@ class Feed:
         self._stopping.wait(ticket, 0.0 if self._closing else seconds)
 
     async def pause_async(self, seconds: float) -> None:
-        """Asynchronous `pause`."""
+        """Wait, but not beyond the end."""
         future = self._stopping.future()
         await self._stopping.wait_async(future, 0.0 if self._closing else seconds)
 

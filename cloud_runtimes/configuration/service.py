@@ -78,6 +78,12 @@ class ConfigurationService(Service):
             group, label: the namespace and the variant, ``None``: the store's default ones.
             timeout: seconds, retries included; the client's by default, ``None``: no limit.
             metadata: for the component.
+
+        Raises:
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+            UnsupportedError: the store has no groups, or no labels.
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
@@ -94,7 +100,21 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
-        """Asynchronous `get_configuration`."""
+        """Return the values of some keys, absent ones left out.
+
+        Args:
+            store_name: the component.
+            keys: which ones; none: all.
+            group, label: the namespace and the variant, ``None``: the store's default ones.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+            UnsupportedError: the store has no groups, or no labels.
+        """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET, store_name, wanted, timeout)
         return _values(await self._call_async(op, driver.get_async, wanted))
@@ -110,7 +130,16 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, ConfigurationItem]:
-        """Return the items of some keys, with version, tags and metadata; arguments as in `get_configuration`."""
+        """Return the items of some keys, with version, tags and metadata.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones; none: all.
+
+        Raises:
+            UnsupportedError: the store has no groups, or no labels.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
+        """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
         return self._call(op, driver.get, wanted)
@@ -126,7 +155,16 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, ConfigurationItem]:
-        """Asynchronous `get_configuration_items`."""
+        """Return the items of some keys, with version, tags and metadata.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones; none: all.
+
+        Raises:
+            UnsupportedError: the store has no groups, or no labels.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
+        """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._selecting(_GET_ITEMS, store_name, wanted, timeout)
         return await self._call_async(op, driver.get_async, wanted)
@@ -167,6 +205,7 @@ class ConfigurationService(Service):
         Raises:
             UnsupportedError: the store is read-only.
             ResourceExhaustedError: a value is too large, or the disk is full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
         """
         prepared = items_to_save(items, group, label)
         op, driver = self._saving(store_name, prepared, timeout, metadata)
@@ -184,7 +223,20 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `save_configuration`."""
+        """Save values: a mapping key → value, or items with tags, and groups and labels of their own.
+
+        Where the component declares ``configuration.atomic``, all are saved or none, and a subscription gets them at once.
+
+        Args:
+            store_name, timeout, metadata: as in `get_configuration`.
+            items: an item's version is not looked at. One that is stored as it is already keeps its version, and wakes nobody, where the component can compare (the embedded store does).
+            group, label: of the items that name none.
+
+        Raises:
+            UnsupportedError: the store is read-only.
+            ResourceExhaustedError: a value is too large, or the disk is full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
+        """
         prepared = items_to_save(items, group, label)
         op, driver = self._saving(store_name, prepared, timeout, metadata)
         if prepared:
@@ -208,10 +260,15 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Delete keys; absent ones are fine. No keys: nothing is deleted.
+        """Delete keys; absent ones are fine.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones; none: nothing is deleted.
 
         Raises:
-            UnsupportedError: the store is read-only.
+            UnsupportedError: the store is read-only, or has no groups or labels.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._deleting(store_name, wanted, timeout)
@@ -229,7 +286,16 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `delete_configuration`."""
+        """Delete keys; absent ones are fine.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones; none: nothing is deleted.
+
+        Raises:
+            UnsupportedError: the store is read-only, or has no groups or labels.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
+        """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._deleting(store_name, wanted, timeout)
         if wanted.keys:
@@ -283,7 +349,12 @@ class ConfigurationService(Service):
         Args:
             store_name, group, label, timeout, metadata: as in `get_configuration`.
             keys: which ones, also such as are not there yet; none: all, new ones included.
-            handler: called with the dict from keys to items, one call at a time. Where it raises, which is logged, it gets the same again a little later, or what has become of it. A plain one runs in a thread, an ``async`` one on the client's own loop. Without one, iterate the subscription.
+            handler: called with the dict from keys to items, one call at a time. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
+
+        Raises:
+            InvalidArgumentError: the handler is not callable.
+            UnsupportedError: the store has no groups, or no labels, or cannot be followed.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
         """
         wanted = selection(keys, group, label, metadata)
         op, driver = self._subscribing(store_name, wanted, handler, timeout)
@@ -301,7 +372,18 @@ class ConfigurationService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ConfigurationSubscription:
-        """Asynchronous `subscribe_configuration`; an ``async`` handler runs on this loop."""
+        """Follow some keys; the subscription is live on return. It gives all current values first, then what changed.
+
+        Args:
+            store_name, group, label, timeout, metadata: as in `get_configuration`.
+            keys: which ones, also such as are not there yet; none: all, new ones included.
+            handler: called with the dict from keys to items, one call at a time. A plain one runs in a thread. An ``async`` one runs on the client's own loop, with `subscribe_configuration_async` on the running loop. An exception is logged, and the handler gets the same again a little later, or what has become of it. Without a handler, iterate the subscription.
+
+        Raises:
+            InvalidArgumentError: the handler is not callable.
+            UnsupportedError: the store has no groups, or no labels, or cannot be followed.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_configuration`.
+        """
         import asyncio
 
         wanted = selection(keys, group, label, metadata)

@@ -93,7 +93,10 @@ class ConfigurationSubscription(Handle):
             yield items
 
     def receive(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
-        """Return what changed since the last time, the first time all; ``None`` when ``timeout`` seconds are up, or once closed.
+        """Return what changed since the last time, the first time all. ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
 
         Raises:
             CloudRuntimesError: the subscription ended with an error that will not pass.
@@ -103,7 +106,15 @@ class ConfigurationSubscription(Handle):
         return self._feed.take(timeout)
 
     async def receive_async(self, timeout: float | None = None) -> dict[str, ConfigurationItem] | None:
-        """Asynchronous `receive`."""
+        """Return what changed since the last time, the first time all. ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with an error that will not pass.
+            InvalidArgumentError: it has a handler.
+        """
         self._check_receive(timeout)
         # whatever is taken is returned without another wait, so that a cancelled task has taken nothing
         return await self._feed.take_async(timeout)
@@ -125,7 +136,11 @@ class ConfigurationSubscription(Handle):
         self._feed.wait()
 
     async def wait_async(self) -> None:
-        """Asynchronous `wait`."""
+        """Return once the subscription is closed.
+
+        Raises:
+            CloudRuntimesError: it ended with an error that will not pass.
+        """
         self._check_process()
         await self._feed.wait_async()
 
@@ -194,6 +209,10 @@ class ConfigurationSubscription(Handle):
 
         Args:
             timeout: seconds; the client's by default.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
         """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)
@@ -217,7 +236,15 @@ class ConfigurationSubscription(Handle):
             self._finalizer.detach()
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """End the iteration, let a running handler end, and disconnect. Closing twice does nothing.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
+        """
         import asyncio
 
         self._check_process()

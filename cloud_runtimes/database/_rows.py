@@ -205,13 +205,27 @@ class RowStream(Handle, Generic[T]):
         return Operation(STREAM, self._store_name, limit, self._metadata), cursor
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Let go of the connection; again does nothing."""
+        """Let go of the connection; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceededError: it did not end within ``timeout``.
+        """
         op, cursor = self._ending(timeout)
         if cursor is not None and self._leaving(RuntimeError()):
             cursor.close(op)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Let go of the connection; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceededError: it did not end within ``timeout``.
+        """
         op, cursor = self._ending(timeout)
         if cursor is not None and self._leaving(RuntimeError()):
             await cursor.close_async(op)

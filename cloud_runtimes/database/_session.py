@@ -149,6 +149,10 @@ class Transaction(Handle):
     def commit(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Commit, and end the transaction before its block does.
 
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
         Raises:
             ClosedError: it has ended, or was rolled back since a statement failed; nothing was committed.
             ConflictError: the database refused it (``retryable``); nothing was committed.
@@ -163,7 +167,17 @@ class Transaction(Handle):
     async def commit_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `commit`."""
+        """Commit, and end the transaction before its block does.
+
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            ClosedError: it has ended, or was rolled back since a statement failed; nothing was committed.
+            ConflictError: the database refused it (``retryable``); nothing was committed.
+            UnavailableError, DeadlineExceededError: ``maybe_applied``: the answer did not come.
+        """
         self._check(_COMMIT)
         op = self._operation(_COMMIT, timeout, metadata)
         session = self._ending()
@@ -171,7 +185,15 @@ class Transaction(Handle):
             await self._service._call_async(op, session.commit_async)
 
     def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
-        """Roll back, and end the transaction before its block does; again does nothing."""
+        """Roll back, and end the transaction before its block does; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: the answer did not come; nothing is committed.
+        """
         self._check_process()
         op = self._operation(_ROLLBACK, timeout, metadata)
         session = self._ending()
@@ -181,7 +203,15 @@ class Transaction(Handle):
     async def rollback_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `rollback`."""
+        """Roll back, and end the transaction before its block does; again does nothing.
+
+        Args:
+            timeout: seconds; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: the answer did not come; nothing is committed.
+        """
         self._check_process()
         op = self._operation(_ROLLBACK, timeout, metadata)
         session = self._ending()

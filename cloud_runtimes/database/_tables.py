@@ -48,7 +48,15 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Return the names of the tables of the connection's own schema, sorted."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
@@ -60,7 +68,15 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Asynchronous `tables`."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
         return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
 
@@ -95,7 +111,16 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> TableSchema:
-        """Asynchronous `table_schema`."""
+        """Return a table's columns.
+
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
         driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
 
@@ -133,7 +158,17 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `create_table`."""
+        """Make a table.
+
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
+            columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
+            timeout, metadata: as in `query`.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
         driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
 
@@ -148,8 +183,14 @@ class TableMethods(Service):
     ) -> None:
         """Drop a table with its rows; an absent one is fine.
 
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
         Raises:
             ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.drop_table(table))
@@ -163,7 +204,17 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `drop_table`."""
+        """Drop a table with its rows; an absent one is fine.
+
+        Args:
+            store_name: the component.
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.drop_table(table))
 
@@ -206,7 +257,22 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `insert`."""
+        """Insert one row.
+
+        Args:
+            store_name: the component.
+            table: its name.
+            values: column → value; the other columns get their defaults.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            One row, and the key that the database gave it.
+
+        Raises:
+            AlreadyExistsError: a row with such a unique value exists.
+            ConflictError: another constraint does not hold.
+            NotFoundError: there is no such table.
+        """
         driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
 
@@ -250,6 +316,20 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `update`."""
+        """Update the rows whose columns equal ``where``.
+
+        Args:
+            store_name: the component.
+            table: its name.
+            values: column → new value.
+            where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            How many rows were updated.
+
+        Raises:
+            AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
+        """
         driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))

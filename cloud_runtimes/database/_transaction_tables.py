@@ -30,7 +30,14 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Return the names of the tables of the connection's own schema, sorted."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         return cast("list[str]", self._run(_TABLES, ListTables(), timeout, metadata))
 
     async def tables_async(
@@ -39,7 +46,14 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Asynchronous `tables`."""
+        """Return the names of the tables of the connection's own schema, sorted.
+
+        Args:
+            timeout, metadata: as in `query`.
+
+        Raises:
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         return cast("list[str]", await self._run_async(_TABLES, ListTables(), timeout, metadata))
 
     def table_schema(
@@ -70,7 +84,15 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> TableSchema:
-        """Asynchronous `table_schema`."""
+        """Return a table's columns.
+
+        Args:
+            table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
         return cast(
             "TableSchema",
             await self._run_async(
@@ -106,7 +128,16 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `create_table`."""
+        """Make a table.
+
+        Args:
+            table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
+            columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
+            timeout, metadata: as in `query`.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
         await self._run_async(
             _CREATE_TABLE, self._prepared(_CREATE_TABLE, prepare.create_table, table, columns), timeout, metadata
         )
@@ -120,8 +151,13 @@ class TransactionTableMethods(Transaction):
     ) -> None:
         """Drop a table with its rows; an absent one is fine.
 
+        Args:
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
         Raises:
             ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         self._run(_DROP_TABLE, self._prepared(_DROP_TABLE, prepare.drop_table, table), timeout, metadata)
 
@@ -132,7 +168,16 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `drop_table`."""
+        """Drop a table with its rows; an absent one is fine.
+
+        Args:
+            table: its name, or ``schema.table``.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            ConflictError: others refer to it.
+            InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
+        """
         await self._run_async(_DROP_TABLE, self._prepared(_DROP_TABLE, prepare.drop_table, table), timeout, metadata)
 
     def insert(
@@ -171,7 +216,21 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `insert`."""
+        """Insert one row.
+
+        Args:
+            table: its name.
+            values: column → value; the other columns get their defaults.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            One row, and the key that the database gave it.
+
+        Raises:
+            AlreadyExistsError: a row with such a unique value exists.
+            ConflictError: another constraint does not hold.
+            NotFoundError: there is no such table.
+        """
         return cast(
             "ExecuteResult",
             await self._run_async(_INSERT, self._prepared(_INSERT, prepare.insert, table, values), timeout, metadata),
@@ -214,7 +273,20 @@ class TransactionTableMethods(Transaction):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `update`."""
+        """Update the rows whose columns equal ``where``.
+
+        Args:
+            table: its name.
+            values: column → new value.
+            where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
+            timeout, metadata: as in `query`.
+
+        Returns:
+            How many rows were updated.
+
+        Raises:
+            AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
+        """
         return cast(
             "ExecuteResult",
             await self._run_async(

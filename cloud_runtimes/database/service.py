@@ -78,9 +78,9 @@ class DatabaseService(TableMethods):
 
         Args:
             store_name: the component.
-            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name, a comment, in ``::``, or behind a letter, digit or ``_`` is only a colon; elsewhere write ``\\:``.
+            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name or a comment is only a colon. So is one in ``::``, or behind a letter, digit or ``_``. Elsewhere write ``\\:``.
             params: name → value, exactly those of the statement.
-            type: what to make of each row, strictly: a dataclass, TypedDict, NamedTuple, pydantic model or mapping of its columns by name, a tuple or list of its values in their order, anything else of its only column. By default a `Row`.
+            type: what to make of each row, strictly; a `Row` by default. A dataclass, TypedDict, NamedTuple, pydantic model or mapping gets the columns by name. A tuple or list gets the values in their order. Anything else gets the only column.
             timeout: seconds, retries included; the client's by default, ``None``: no limit. Past it the database stops too.
             metadata: for the component.
 
@@ -137,7 +137,23 @@ class DatabaseService(TableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[Any]:
-        """Asynchronous `query`."""
+        """Run one statement and return its rows.
+
+        Args:
+            store_name: the component.
+            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name or a comment is only a colon. So is one in ``::``, or behind a letter, digit or ``_``. Elsewhere write ``\\:``.
+            params: name → value, exactly those of the statement.
+            type: what to make of each row, strictly; a `Row` by default. A dataclass, TypedDict, NamedTuple, pydantic model or mapping gets the columns by name. A tuple or list gets the values in their order. Anything else gets the only column.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit. Past it the database stops too.
+            metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: a missing or surplus parameter, several statements, before any I/O; two columns of one name; SQL or a value that the database refuses.
+            NotFoundError: there is no such table.
+            PayloadError: a row does not fit ``type``; names the row and the path.
+            DeadlineExceededError: the time is up.
+            UnavailableError: the database cannot be reached.
+        """
         driver = self._driver(store_name)
         statement = prepare.query(sql, params, driver.mysql)
         op = self._operation(_QUERY if statement.sql.reads else _QUERY_WRITES, store_name, timeout, metadata)
@@ -180,7 +196,19 @@ class DatabaseService(TableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `execute`."""
+        """Run one statement in a transaction of its own; rows that it gives are dropped.
+
+        Args:
+            store_name: the component.
+            sql: one statement; parameters as in `query`.
+            params: name → value.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            AlreadyExistsError: a unique value exists, or the table to create does.
+            ConflictError: another constraint does not hold; a deadlock or a serialization failure, which are ``retryable``.
+            InvalidArgumentError, NotFoundError: as in `query`.
+        """
         driver = self._driver(store_name)
         op = self._operation(_EXECUTE, store_name, timeout, metadata)
         return cast(
@@ -226,7 +254,17 @@ class DatabaseService(TableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `execute_many`."""
+        """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
+
+        Args:
+            store_name: the component.
+            sql: one statement; parameters as in `query`.
+            rows: of each the same names → values; they are gathered and checked before the first is sent.
+            timeout, metadata: as in `query`; the timeout is for all.
+
+        Raises:
+            AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
+        """
         driver = self._driver(store_name)
         self._need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
         statement = prepare.execute_many(sql, rows, driver.mysql)
@@ -278,11 +316,19 @@ class DatabaseService(TableMethods):
     ) -> RowStream[Any]:
         """Return a handle on the rows of a statement: ``for`` or ``async for`` gives them as they come, in constant memory.
 
-        Arguments as in `query`; ``timeout`` is for the opening and for each step, not for all rows. What the statement changes is committed once all rows were read, and rolled back else.
+        What the statement changes is committed once all rows were read. Otherwise it is rolled back.
+
+        Args:
+            store_name: the component.
+            sql, params, type, metadata: as in `query`.
+            timeout: seconds for the opening and for each step, not for all rows.
+
+        Raises:
+            InvalidArgumentError: as in `query`. The steps raise the other errors of `query`.
+            UnsupportedError: the component cannot stream.
 
         >>> with client.database.stream("main", "SELECT id FROM orders", type=int) as ids:  # doctest: +SKIP
         ...     for id in ids: ...
-
         """
         driver = self._driver(store_name)
         self._need(driver, spi.STREAM, "stream", store_name)
@@ -307,6 +353,11 @@ class DatabaseService(TableMethods):
             isolation: the least that it must have; ``None``: the database's default. SQLite's is always ``"serializable"``, one writing transaction at a time.
             timeout: seconds for the beginning, and for the end.
             metadata: for the component.
+
+        Raises:
+            UnsupportedError: the component has no transactions, or no choice of isolation.
+            InvalidArgumentError: there is no such isolation.
+            UnavailableError, DeadlineExceededError: on entering or leaving, as in `query`.
 
         >>> with client.database.transaction("main") as tx:  # doctest: +SKIP
         ...     tx.execute("UPDATE accounts SET balance = balance - :n WHERE id = :id", {"n": 5, "id": 1})

@@ -60,9 +60,9 @@ class DatabaseTransaction(TransactionTableMethods):
         """Run one statement and return its rows.
 
         Args:
-            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name, a comment, in ``::``, or behind a letter, digit or ``_`` is only a colon; elsewhere write ``\\:``.
+            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name or a comment is only a colon. So is one in ``::``, or behind a letter, digit or ``_``. Elsewhere write ``\\:``.
             params: name → value, exactly those of the statement.
-            type: what to make of each row, strictly: a dataclass, TypedDict, NamedTuple, pydantic model or mapping of its columns by name, a tuple or list of its values in their order, anything else of its only column. By default a `Row`.
+            type: what to make of each row, strictly; a `Row` by default. A dataclass, TypedDict, NamedTuple, pydantic model or mapping gets the columns by name. A tuple or list gets the values in their order. Anything else gets the only column.
             timeout: seconds; the client's by default, ``None``: no limit. Past it the database stops too.
             metadata: for the component.
 
@@ -102,7 +102,22 @@ class DatabaseTransaction(TransactionTableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[Any]:
-        """Asynchronous `query`."""
+        """Run one statement and return its rows.
+
+        Args:
+            sql: one statement. Parameters are ``:name`` and bound, never formatted. A colon in a literal, a quoted name or a comment is only a colon. So is one in ``::``, or behind a letter, digit or ``_``. Elsewhere write ``\\:``.
+            params: name → value, exactly those of the statement.
+            type: what to make of each row, strictly; a `Row` by default. A dataclass, TypedDict, NamedTuple, pydantic model or mapping gets the columns by name. A tuple or list gets the values in their order. Anything else gets the only column.
+            timeout: seconds; the client's by default, ``None``: no limit. Past it the database stops too.
+            metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: a missing or surplus parameter, several statements, before any I/O; two columns of one name; SQL or a value that the database refuses.
+            NotFoundError: there is no such table.
+            PayloadError: a row does not fit ``type``; names the row and the path.
+            DeadlineExceededError: the time is up; the transaction is rolled back.
+            UnavailableError: the database cannot be reached.
+        """
         statement = self._prepared(_QUERY, prepare.query, sql, params, self._mysql)
         return rows(cast("RowSet", await self._run_async(_QUERY, statement, timeout, metadata)), type, self._lacks)
 
@@ -139,7 +154,18 @@ class DatabaseTransaction(TransactionTableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `execute`."""
+        """Run one statement; rows that it gives are dropped.
+
+        Args:
+            sql: one statement; parameters as in `query`.
+            params: name → value.
+            timeout, metadata: as in `query`.
+
+        Raises:
+            AlreadyExistsError: a unique value exists, or the table to create does.
+            ConflictError: another constraint does not hold; a deadlock or a serialization failure, which are ``retryable``.
+            InvalidArgumentError, NotFoundError: as in `query`.
+        """
         return cast(
             "ExecuteResult",
             await self._run_async(
@@ -179,7 +205,16 @@ class DatabaseTransaction(TransactionTableMethods):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Asynchronous `execute_many`."""
+        """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
+
+        Args:
+            sql: one statement; parameters as in `query`.
+            rows: of each the same names → values; they are gathered and checked before the first is sent.
+            timeout, metadata: as in `query`; the timeout is for all.
+
+        Raises:
+            AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
+        """
         statement = self._prepared(_EXECUTE_MANY, prepare.execute_many, sql, rows, self._mysql)
         if not statement.rows:
             self._check(_EXECUTE_MANY)
@@ -214,7 +249,15 @@ class DatabaseTransaction(TransactionTableMethods):
     ) -> RowStream[Any]:
         """Return a handle on the rows of a statement: ``for`` or ``async for`` gives them as they come, in constant memory.
 
-        Arguments as in `query`; ``timeout`` is for the opening and for each step, not for all rows. It ends with the transaction.
+        It ends with the transaction.
+
+        Args:
+            sql, params, type, metadata: as in `query`.
+            timeout: seconds for the opening and for each step, not for all rows.
+
+        Raises:
+            InvalidArgumentError: as in `query`. The steps raise the other errors of `query`.
+            UnsupportedError: the component cannot stream.
         """
         statement = self._prepared(STREAM, prepare.query, sql, params, self._mysql)
         self._service._need(self._driver, spi.STREAM, "stream", self._store_name)

@@ -78,6 +78,9 @@ class FileReads(Service):
 
         Raises:
             MissingFileError: there is no such file.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
             PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
         """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
@@ -94,7 +97,23 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Asynchronous `get_file`."""
+        """Return a file's content, or a part of it. For what does not fit into memory there is `open_file`.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            start: first byte, ≥ 0; behind the end there is nothing, ``b""``.
+            length: how many bytes at most; ``None``: all to the end.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            MissingFileError: there is no such file.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+            PermissionDeniedError: what has this name is a symbolic link, device, socket or pipe.
+        """
         op, driver = self._getting(store_name, name, start, length, timeout, metadata)
         return self._found(await self._call_async(op, driver.read_async, name, start, length), name, store_name)
 
@@ -127,6 +146,10 @@ class FileReads(Service):
             timeout: seconds for each of its calls.
             metadata: with ``"wb"``, of the file, as in `put_file`.
 
+        Raises:
+            InvalidArgumentError: the name or the mode is wrong.
+            MissingFileError: at the first I/O: there is no such file to read.
+
         >>> with client.file.open_file("reports", "2026.csv", "wb") as file:  # doctest: +SKIP
         ...     file.write(b"a,b\\n")
         """
@@ -150,8 +173,14 @@ class FileReads(Service):
     ) -> FileInfo:
         """Return what is known of a file.
 
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
         Raises:
             MissingFileError: there is no such file.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
@@ -166,7 +195,17 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:
-        """Asynchronous `stat_file`."""
+        """Return what is known of a file.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            MissingFileError: there is no such file.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_STAT, store_name, timeout, metadata)
         return self._found(await self._call_async(op, driver.stat_async, name), name, store_name)
@@ -180,7 +219,16 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Tell whether there is such a file; a folder is none."""
+        """Tell whether there is such a file; a folder is none.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
         return self._call(op, driver.stat, name) is not None
@@ -194,7 +242,16 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """Asynchronous `exists`."""
+        """Tell whether there is such a file; a folder is none.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_EXISTS, store_name, timeout, metadata)
         return await self._call_async(op, driver.stat_async, name) is not None
@@ -216,11 +273,15 @@ class FileReads(Service):
         Args:
             store_name: the component.
             prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
-            recursive: ``False`` stops at the next ``/`` behind the prefix: what lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
+            recursive: ``False`` stops at the next ``/`` behind the prefix. What lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
             limit: how many at most; ``None``: all.
             after: only those behind this name, for paging: the last of the page before.
             timeout: seconds, retries included; the client's by default, ``None``: no limit.
             metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: ``prefix``, ``limit`` or ``after`` is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
         return self._call(op, driver.list_files, prefix, recursive, limit, after)
@@ -237,7 +298,21 @@ class FileReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[FileInfo]:
-        """Asynchronous `list_files`."""
+        """Return files in the byte order of their names.
+
+        Args:
+            store_name: the component.
+            prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
+            recursive: ``False`` stops at the next ``/`` behind the prefix. What lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
+            limit: how many at most; ``None``: all.
+            after: only those behind this name, for paging: the last of the page before.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: ``prefix``, ``limit`` or ``after`` is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         op, driver = self._listing(store_name, prefix, recursive, limit, after, timeout, metadata)
         return await self._call_async(op, driver.list_files_async, prefix, recursive, limit, after)
 

@@ -143,7 +143,17 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         return self._position
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Set the position: from the start (0), the position (1), the end (2; the file must be open)."""
+        """Set the position and return it.
+
+        Args:
+            offset: bytes from the place that ``whence`` names.
+            whence: 0: the start; 1: the position; 2: the end, for which the file must be open.
+
+        Raises:
+            UnsupportedError: the file is open for writing, or the component has no ranges.
+            InvalidArgumentError: the position is before the start.
+            ClosedError: from the end, and the file is not open.
+        """
         if not self.seekable():
             raise UnsupportedError(
                 f"seek in a file open for {self.mode!r} of {self._store_name!r}: it has no positions"
@@ -178,10 +188,15 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         return data
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read at most ``size`` bytes, without a size all that are left; none at the end.
+        """Read some bytes, without a size all that are left; ``b""`` at the end.
+
+        Args:
+            size: bytes at most; ``None`` or below 0: all that are left.
 
         Raises:
             MissingFileError: at the first I/O: there is no such file.
+            UnsupportedError: the file is open for writing.
+            ClosedError: it is closed.
         """
         try:
             wanted = self._size(size)
@@ -194,7 +209,16 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def read_async(self, size: int | None = -1, /) -> bytes:
-        """Asynchronous `read`."""
+        """Read some bytes, without a size all that are left; ``b""`` at the end.
+
+        Args:
+            size: bytes at most; ``None`` or below 0: all that are left.
+
+        Raises:
+            MissingFileError: at the first I/O: there is no such file.
+            UnsupportedError: the file is open for writing.
+            ClosedError: it is closed.
+        """
         try:
             wanted = self._size(size)
             await self._open_async()
@@ -209,18 +233,36 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer; returns how many bytes came, 0 at the end."""
+        """Read into a buffer; return how many bytes came, 0 at the end.
+
+        Args:
+            buffer: writable and bytes-like.
+
+        Raises:
+            MissingFileError, UnsupportedError, ClosedError: as in `read`.
+        """
         target = memoryview(buffer).cast("B")
         data = self.read(len(target))
         target[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        """Read all that is left."""
+        """Read all that is left.
+
+        Raises:
+            MissingFileError, UnsupportedError, ClosedError: as in `read`.
+        """
         return self.read()
 
     def chunks(self, size: int = CHUNK) -> Chunks:
-        """Return what is left in pieces of at most ``size`` bytes, for ``for`` or ``async for``."""
+        """Return what is left in pieces, for ``for`` or ``async for``.
+
+        Args:
+            size: bytes of a piece at most.
+
+        Raises:
+            InvalidArgumentError: ``size`` is no number of at least 1.
+        """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InvalidArgumentError(f"size must be a number of bytes ≥ 1, got {size!r}")
         return Chunks(self, size)
@@ -240,10 +282,15 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             ) from self._broken
 
     def write(self, data: Any, /) -> int:
-        """Append bytes-like data, all of it; returns how many bytes that were.
+        """Append data, all of it; return how many bytes that were.
+
+        Args:
+            data: bytes-like.
 
         Raises:
             ResourceExhaustedError: the disk is full. After any error nothing will be stored.
+            UnsupportedError: the file is open for reading.
+            ClosedError: it is closed, or an earlier write failed.
         """
         try:
             chunk = self._chunk(data)
@@ -262,7 +309,16 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def write_async(self, data: Any, /) -> int:
-        """Asynchronous `write`."""
+        """Append data, all of it; return how many bytes that were.
+
+        Args:
+            data: bytes-like.
+
+        Raises:
+            ResourceExhaustedError: the disk is full. After any error nothing will be stored.
+            UnsupportedError: the file is open for reading.
+            ClosedError: it is closed, or an earlier write failed.
+        """
         try:
             chunk = self._chunk(data)
             await self._open_async()
@@ -308,7 +364,11 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             raise
 
     async def close_async(self) -> None:
-        """Asynchronous `close`."""
+        """Close it; what was written is stored now. A second time does nothing.
+
+        Raises:
+            AlreadyExistsError, ResourceExhaustedError, PermissionDeniedError: nothing was stored.
+        """
         try:
             if self._ended:
                 return

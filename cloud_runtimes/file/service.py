@@ -65,7 +65,7 @@ class FileService(FileReads):
         Args:
             store_name: the component.
             name: of the file.
-            data: bytes, a ``pathlib.Path`` or binary file object to copy from, or an iterable of bytes. No ``str``.
+            data: bytes, a ``pathlib.Path`` or binary file object to copy from, or an iterable of bytes. No ``str``. `put_file_async` also takes an asynchronous iterable, and reads other iterables and file objects in a thread.
             content_type: ``application/octet-stream`` by default.
             metadata: kept with the file, at most 2,048 bytes; replaces what an earlier file of the name had.
             overwrite: ``False`` only creates.
@@ -75,6 +75,7 @@ class FileService(FileReads):
             AlreadyExistsError: ``overwrite=False``, and there is one.
             PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full. Nothing was stored.
             Exception: whatever the iterator or file object raises, as it is. Nothing was stored.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver, source, how = self._putting(store_name, name, data, content_type, metadata, overwrite, timeout)
         if source.asynchronous:
@@ -98,7 +99,23 @@ class FileService(FileReads):
         overwrite: bool = True,
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> FileInfo:
-        """Asynchronous `put_file`; also takes an asynchronous iterable. Other iterables and file objects are read in a thread."""
+        """Store a file, streamed: what is read is the old content or all of the new, never a part.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            data: bytes, a ``pathlib.Path`` or binary file object to copy from, or an iterable of bytes. No ``str``. `put_file_async` also takes an asynchronous iterable, and reads other iterables and file objects in a thread.
+            content_type: ``application/octet-stream`` by default.
+            metadata: kept with the file, at most 2,048 bytes; replaces what an earlier file of the name had.
+            overwrite: ``False`` only creates.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+
+        Raises:
+            AlreadyExistsError: ``overwrite=False``, and there is one.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full. Nothing was stored.
+            Exception: whatever the iterator or file object raises, as it is. Nothing was stored.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         op, driver, source, how = self._putting(store_name, name, data, content_type, metadata, overwrite, timeout)
         try:
             if source.asynchronous:
@@ -144,7 +161,17 @@ class FileService(FileReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Delete a file; an absent one is fine."""
+        """Delete a file; an absent one is fine.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            PermissionDeniedError: the disk is read-only.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
         self._call(op, driver.delete, name)
@@ -158,7 +185,17 @@ class FileService(FileReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `delete_file`."""
+        """Delete a file; an absent one is fine.
+
+        Args:
+            store_name: the component.
+            name: of the file.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            PermissionDeniedError: the disk is read-only.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         check_name(name)
         op, driver = self._prepare(_DELETE, store_name, timeout, metadata)
         await self._call_async(op, driver.delete_async, name)
@@ -184,8 +221,17 @@ class FileService(FileReads):
     ) -> FileInfo:
         """Store a file under a second name, with its content type and metadata, over an earlier file of that name.
 
+        Args:
+            store_name: the component.
+            source: the name of the file.
+            target: the second name.
+            timeout, metadata: as in `get_file`.
+
         Raises:
             MissingFileError: there is no ``source``.
+            UnsupportedError: the component cannot.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
         return self._found(self._call(op, driver.copy, source, target), source, store_name)
@@ -200,7 +246,20 @@ class FileService(FileReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:
-        """Asynchronous `copy_file`."""
+        """Store a file under a second name, with its content type and metadata, over an earlier file of that name.
+
+        Args:
+            store_name: the component.
+            source: the name of the file.
+            target: the second name.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            MissingFileError: there is no ``source``.
+            UnsupportedError: the component cannot.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         op, driver = self._pair(_COPY, spi.COPY, store_name, source, target, timeout, metadata)
         return self._found(await self._call_async(op, driver.copy_async, source, target), source, store_name)
 
@@ -216,8 +275,17 @@ class FileService(FileReads):
     ) -> FileInfo:
         """Give a file another name, in one step, over an earlier file of that name. Its etag stays.
 
+        Args:
+            store_name: the component.
+            source: the name of the file.
+            target: the new name.
+            timeout, metadata: as in `get_file`.
+
         Raises:
             MissingFileError: there is no ``source``.
+            UnsupportedError: the component cannot.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
         """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
         return self._found(self._call(op, driver.move, source, target), source, store_name)
@@ -232,6 +300,19 @@ class FileService(FileReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:
-        """Asynchronous `move_file`."""
+        """Give a file another name, in one step, over an earlier file of that name. Its etag stays.
+
+        Args:
+            store_name: the component.
+            source: the name of the file.
+            target: the new name.
+            timeout, metadata: as in `get_file`.
+
+        Raises:
+            MissingFileError: there is no ``source``.
+            UnsupportedError: the component cannot.
+            PermissionDeniedError, ResourceExhaustedError: the disk is read-only or full.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
+        """
         op, driver = self._pair(_MOVE, spi.MOVE, store_name, source, target, timeout, metadata)
         return self._found(await self._call_async(op, driver.move_async, source, target), source, store_name)

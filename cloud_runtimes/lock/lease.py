@@ -125,7 +125,16 @@ class Lease(Handle):
     async def renew_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `renew`."""
+        """Let it last another ``expiry`` from now.
+
+        Args:
+            timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
+
+        Raises:
+            LeaseLostError: it has ended. It cannot be renewed any more.
+            UnsupportedError: the store does not renew.
+        """
         try:
             op, driver, began = self._renewing(timeout, metadata)
             self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
@@ -199,7 +208,15 @@ class Lease(Handle):
     async def release_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `release`."""
+        """End it, so that others can have the lock at once. Releasing twice does nothing.
+
+        Args:
+            timeout: seconds; that of the lease's maker by default.
+            metadata: for the component.
+
+        Raises:
+            LeaseLostError: it had ended before: what was done under it was not protected to the end.
+        """
         self._check_process()
         if self._released:
             return

@@ -77,6 +77,12 @@ class LockService(Service):
 
         Returns:
             The lease; ``None``: others have the lock.
+
+        Raises:
+            InvalidArgumentError: a name or ``expiry`` is wrong.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
@@ -94,7 +100,27 @@ class LockService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Lease | None:
-        """Asynchronous `try_lock`."""
+        """Take a lock if it is free and nobody waits for it; never waits for its holder.
+
+        Not re-entrant: who has it gets ``None`` too, whatever ``owner``. Nothing renews the lease by itself.
+
+        Args:
+            store_name: the component.
+            resource_id: what to lock.
+            owner: who holds it, for `unlock`; by default a name that no other lease has.
+            expiry: seconds, > 0, rounded up to the store's resolution.
+            timeout: seconds for this and for the lease's own calls.
+            metadata: for the component.
+
+        Returns:
+            The lease; ``None``: others have the lock.
+
+        Raises:
+            InvalidArgumentError: a name or ``expiry`` is wrong.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+        """
         request = self._request(resource_id, owner, expiry)
         op, driver = self._asking(_TRY, store_name, timeout, metadata)
         grant = await self._call_async(op, driver.acquire_async, request, False)
@@ -141,6 +167,10 @@ class LockService(Service):
             owner: as given to `try_lock`.
             timeout: seconds; the client's by default.
             metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: a name is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `try_lock`.
         """
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
         return self._call(op, driver.unlock, _text("resource_id", resource_id), _text("owner", owner))
@@ -155,7 +185,19 @@ class LockService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> UnlockStatus:
-        """Asynchronous `unlock`."""
+        """Release a lock by its owner's name, without its lease.
+
+        Args:
+            store_name: the component.
+            resource_id: what is locked.
+            owner: as given to `try_lock`.
+            timeout: seconds; the client's by default.
+            metadata: for the component.
+
+        Raises:
+            InvalidArgumentError: a name is wrong.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `try_lock`.
+        """
         op, driver = self._asking(_UNLOCK, store_name, timeout, metadata)
         return await self._call_async(op, driver.unlock_async, _text("resource_id", resource_id), _text("owner", owner))
 
@@ -190,6 +232,8 @@ class LockService(Service):
         Raises:
             DeadlineExceededError: on entering, the lock did not become free within ``wait``.
             LeaseLostError: on leaving, the lease was lost, unless an exception leaves the block.
+            UnsupportedError: ``renew=True``, and the store does not renew.
+            InvalidArgumentError: an argument is wrong.
         """
         request = self._request(resource_id, None, expiry)
         _check_wait(wait)

@@ -137,7 +137,11 @@ class Fetcher:
                 return None
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
-        """Asynchronous `take`."""
+        """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with it.
+        """
         end = None if timeout is None else monotonic() + timeout
         while True:
             if (events := self._hand_out(limit)) is not None:
@@ -202,7 +206,7 @@ class Fetcher:
             self._changes.wait(ticket, None)
 
     async def wait_async(self) -> None:
-        """Asynchronous `wait`."""
+        """Return once closed; raise the error that ended the subscription, if one did."""
         while not self._over():
             future = self._changes.future()
             if self._over():

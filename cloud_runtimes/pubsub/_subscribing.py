@@ -1,23 +1,35 @@
-"""What `PubSubService.subscribe` checks before any I/O."""
+"""The subscribing half of `PubSubService`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import builtins
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._service import Service, error_context
 from ..errors import InvalidArgumentError
 from ..spi import pubsub as spi
-from ..spi.pubsub import SubscribeRequest
+from ..spi.operation import Method, Operation
+from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement, SubscribeRequest
+from ._fetcher import Fetcher
 from .outgoing import check_topic
+from .subscription import Subscription
+from .types import Event, EventBatch
 
-__all__ = ["Start", "SubscribeOptions", "check_options", "make_request", "needed_features", "seconds"]
+__all__ = ["Start", "Subscribing", "seconds"]
+
+T = TypeVar("T")
+
+_SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)
 
 Start: TypeAlias = Literal["earliest", "latest"]
 
 
 class SubscribeOptions(TypedDict, total=False):
-    """Keyword arguments of `PubSubService.subscribe`."""
+    """The options that no overload of `PubSubService.subscribe` depends on, for short overloads."""
 
     group: str | None
     start: Start | None
@@ -29,6 +41,275 @@ class SubscribeOptions(TypedDict, total=False):
     raw: bool
     timeout: float | None
     metadata: Mapping[str, str] | None
+
+
+class Subscribing(Service):
+    """The subscriptions of `PubSubService`."""
+
+    name = "pubsub"
+
+    def _asking(
+        self, method: Method, pubsub_name: str, topic: str, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, PubSubDriver]:
+        driver: PubSubDriver = self._drivers.get(pubsub_name) or self._driver(pubsub_name)
+        check_topic(topic)
+        check_metadata(metadata)
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, pubsub_name, limit, metadata), driver
+
+    def _joining(
+        self, pubsub_name: str, request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any, timeout: Any
+    ) -> tuple[Operation, PubSubDriver]:
+        """Refuse, before any I/O, what cannot be asked for."""
+        _check(request, handler, workers, max_in_flight)
+        op, driver = self._asking(_SUBSCRIBE, pubsub_name, request.topic, timeout, request.metadata)
+        for feature, name, given in _needed(request, self._context.settings.app_id):
+            if given:
+                self._need(driver, feature, f"{name}=", pubsub_name)
+        return op, driver
+
+    def _live(
+        self,
+        source: EventSource | AsyncEventSource,
+        driver: PubSubDriver,
+        pubsub_name: str,
+        request: SubscribeRequest,
+        handler: Any,
+        workers: int,
+        max_in_flight: int | None,
+        type: Any,
+        loop: Any,
+    ) -> Subscription[Any]:
+        """Make a source live."""
+        # eight batches let the next ones be fetched while one is worked on; twice one is needed for that at least
+        batch = request.batch
+        ahead = 0 if batch is None else max(2 * batch, min(8 * batch, 1000))
+        fetcher = Fetcher(
+            source,
+            name=f"{pubsub_name}/{request.topic} (group {request.group})",
+            pubsub_name=pubsub_name,
+            type=type,
+            raw=request.raw,
+            max_in_flight=max_in_flight or max(256, ahead),
+            ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
+            poison=Settlement.DROP if request.dead_letter_topic else Settlement.RETRY,
+            run_task=self._run_task,
+        )
+        subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
+        try:
+            subscription._begin(workers, loop)
+        except BaseException:
+            subscription._abandon()
+            raise
+        return subscription
+
+    def _run_task(self, task: Coroutine[Any, Any, None]) -> Future[None]:
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(task, self._context.loop())
+
+    @overload
+    def subscribe(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Event[T]], Any] | None = None,
+        *,
+        type: builtins.type[T],
+        batch: None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[Event[T]]: ...
+    @overload
+    def subscribe(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[EventBatch[T]], Any] | None = None,
+        *,
+        type: builtins.type[T],
+        batch: int,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[EventBatch[T]]: ...
+    @overload
+    def subscribe(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Event[Any]], Any] | None = None,
+        *,
+        type: Any = None,
+        batch: None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[Event[Any]]: ...
+    @overload
+    def subscribe(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[EventBatch[Any]], Any] | None = None,
+        *,
+        type: Any = None,
+        batch: int,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[EventBatch[Any]]: ...
+    @error_context(_SUBSCRIBE)
+    def subscribe(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Any], Any] | None = None,
+        *,
+        group: str | None = None,
+        start: Start | None = None,
+        workers: int = 1,
+        max_in_flight: int | None = None,
+        ack_wait: float | None = None,
+        max_deliveries: int | None = None,
+        dead_letter_topic: str | None = None,
+        batch: int | None = None,
+        raw: bool = False,
+        type: Any = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Subscription[Any]:
+        """Join a consumer group of a topic; the subscription is live on return. At least once.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
+            group: its members share the events; default the ``app_id``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            workers: handlers running at once.
+            max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
+            ack_wait: seconds after which an unsettled event comes again (embedded: 30).
+            max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
+            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
+            batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
+            raw: events without envelopes.
+            type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
+
+        Raises:
+            InvalidArgumentError: an option is wrong.
+            UnsupportedError: the component has no such option.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        request = SubscribeRequest(
+            topic,
+            self._context.settings.app_id if group is None else group,
+            start,
+            ack_wait,
+            max_deliveries,
+            dead_letter_topic,
+            raw,
+            metadata,
+            batch,
+        )
+        op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
+        source = self._call(op, driver.subscribe, request)
+        return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, None)
+
+    @overload
+    async def subscribe_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Event[T]], Any] | None = None,
+        *,
+        type: builtins.type[T],
+        batch: None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[Event[T]]: ...
+    @overload
+    async def subscribe_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[EventBatch[T]], Any] | None = None,
+        *,
+        type: builtins.type[T],
+        batch: int,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[EventBatch[T]]: ...
+    @overload
+    async def subscribe_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Event[Any]], Any] | None = None,
+        *,
+        type: Any = None,
+        batch: None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[Event[Any]]: ...
+    @overload
+    async def subscribe_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[EventBatch[Any]], Any] | None = None,
+        *,
+        type: Any = None,
+        batch: int,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[EventBatch[Any]]: ...
+    @error_context(_SUBSCRIBE)
+    async def subscribe_async(
+        self,
+        pubsub_name: str,
+        topic: str,
+        handler: Callable[[Any], Any] | None = None,
+        *,
+        group: str | None = None,
+        start: Start | None = None,
+        workers: int = 1,
+        max_in_flight: int | None = None,
+        ack_wait: float | None = None,
+        max_deliveries: int | None = None,
+        dead_letter_topic: str | None = None,
+        batch: int | None = None,
+        raw: bool = False,
+        type: Any = None,
+        timeout: float | None = CLIENT_TIMEOUT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Subscription[Any]:
+        """Join a consumer group of a topic; the subscription is live on return. At least once.
+
+        Args:
+            pubsub_name, topic, timeout, metadata: as in `publish`.
+            handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
+            group: its members share the events; default the ``app_id``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            workers: handlers running at once.
+            max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
+            ack_wait: seconds after which an unsettled event comes again (embedded: 30).
+            max_deliveries: after the last one it is dropped (embedded: unlimited, 5 with a dead-letter topic).
+            dead_letter_topic: where dropped events go. Embedded, and over Layotto, the extensions of a dead letter say why. ``dlreason`` is ``dropped``, ``deliveries`` or ``undecodable``. ``dlerror`` has type and message of the last error. ``dlcount`` counts the deliveries; ``dlfirst`` and ``dllast`` are the times of the first and the last. ``dltopic`` and ``dlgroup`` say where. What is not known is left out.
+            batch: hand out `EventBatch` lists of the 1 to ``batch`` events there.
+            raw: events without envelopes.
+            type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
+
+        Raises:
+            InvalidArgumentError: an option is wrong.
+            UnsupportedError: the component has no such option.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
+        """
+        import asyncio
+
+        request = SubscribeRequest(
+            topic,
+            self._context.settings.app_id if group is None else group,
+            start,
+            ack_wait,
+            max_deliveries,
+            dead_letter_topic,
+            raw,
+            metadata,
+            batch,
+        )
+        op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
+        source = await self._call_async(op, driver.subscribe_async, request)
+        loop = asyncio.get_running_loop()
+        return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, loop)
 
 
 def seconds(name: str, value: Any, *, least: float) -> float:
@@ -46,45 +327,29 @@ def _count(name: str, value: Any, most: int) -> None:
         raise InvalidArgumentError(f"{name} must be an int from 1 to {most:,}, got {value!r}")
 
 
-def check_options(handler: Any, batch: Any, options: SubscribeOptions) -> None:
-    """Refuse unknown options and values that no component could take."""
-    if unknown := sorted(set(options) - set(SubscribeOptions.__annotations__)):
-        raise TypeError(f"subscribe() got an unexpected keyword argument {unknown[0]!r}")
+def _check(request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any) -> None:
+    """Refuse values that no component could take."""
     if handler is not None and not callable(handler):
         raise InvalidArgumentError(f"handler must be callable, not {type(handler).__name__}")
-    _count("batch", batch, 1_000_000)
-    _count("workers", options.get("workers", 1), 1000)
-    _count("max_in_flight", options.get("max_in_flight"), 1_000_000)
-    _count("max_deliveries", options.get("max_deliveries"), 1_000_000)
-    if options.get("start") not in (None, "earliest", "latest"):
-        raise InvalidArgumentError(f"start {options.get('start')!r}: give 'earliest', 'latest' or None")
-    if options.get("ack_wait") is not None:
-        seconds("ack_wait", options.get("ack_wait"), least=0.01)
-
-
-def needed_features(app_id: str, options: SubscribeOptions) -> Iterator[tuple[str, str, bool]]:
-    """Yield (feature, option, whether it is asked for)."""
-    yield spi.GROUP, "group", options.get("group") not in (None, app_id)
-    yield spi.START, "start", options.get("start") is not None
-    yield spi.ACK_WAIT, "ack_wait", options.get("ack_wait") is not None
-    yield spi.MAX_DELIVERIES, "max_deliveries", options.get("max_deliveries") is not None
-    yield spi.DEAD_LETTER, "dead_letter_topic", options.get("dead_letter_topic") is not None
-    yield spi.RAW, "raw", bool(options.get("raw"))
-
-
-def make_request(topic: str, app_id: str, options: SubscribeOptions, batch: int | None) -> SubscribeRequest:
-    """Return what the driver gets."""
-    group, dead_letter_topic = options.get("group"), options.get("dead_letter_topic")
-    if dead_letter_topic is not None and check_topic(dead_letter_topic, "dead_letter_topic") == topic:
+    _count("batch", request.batch, 1_000_000)
+    _count("workers", workers, 1000)
+    _count("max_in_flight", max_in_flight, 1_000_000)
+    _count("max_deliveries", request.max_deliveries, 1_000_000)
+    if request.start not in (None, "earliest", "latest"):
+        raise InvalidArgumentError(f"start {request.start!r}: give 'earliest', 'latest' or None")
+    if request.ack_wait is not None:
+        seconds("ack_wait", request.ack_wait, least=0.01)
+    check_topic(request.group, "group")
+    letters = request.dead_letter_topic
+    if letters is not None and check_topic(letters, "dead_letter_topic") == request.topic:
         raise InvalidArgumentError("dead_letter_topic must be another topic, or dead letters would come back for ever")
-    return SubscribeRequest(
-        topic,
-        app_id if group is None else check_topic(group, "group"),
-        options.get("start"),
-        options.get("ack_wait"),
-        options.get("max_deliveries"),
-        dead_letter_topic,
-        bool(options.get("raw", False)),
-        options.get("metadata"),
-        batch,
-    )
+
+
+def _needed(request: SubscribeRequest, app_id: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield (feature, option, whether it is asked for)."""
+    yield spi.GROUP, "group", request.group != app_id
+    yield spi.START, "start", request.start is not None
+    yield spi.ACK_WAIT, "ack_wait", request.ack_wait is not None
+    yield spi.MAX_DELIVERIES, "max_deliveries", request.max_deliveries is not None
+    yield spi.DEAD_LETTER, "dead_letter_topic", request.dead_letter_topic is not None
+    yield spi.RAW, "raw", bool(request.raw)

@@ -157,6 +157,8 @@ class Publisher(Handle):
     ) -> int:
         """Encode an event into the buffer and return its sequence number: 1, 2, …; 0 for one dropped by ``on_full="drop"``.
 
+        `send` blocks while it waits for room. `send_async` waits without blocking the loop.
+
         Args:
             data: the payload.
             key: the ordering key.
@@ -166,7 +168,8 @@ class Publisher(Handle):
 
         Raises:
             PayloadError: it cannot be encoded.
-            ResourceExhaustedError: no room in time, or it can never fit. In a thread with a running event loop, and in ``on_delivery``, there is no waiting: use `send_async`.
+            ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
+            ClosedError: the publisher is closed.
         """
         return self._send(data, key=key, attributes=attributes, metadata=metadata, timeout=timeout)
 
@@ -206,7 +209,22 @@ class Publisher(Handle):
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> int:
-        """Asynchronous `send`: waits for room without blocking the loop."""
+        """Encode an event into the buffer and return its sequence number: 1, 2, …; 0 for one dropped by ``on_full="drop"``.
+
+        `send` blocks while it waits for room. `send_async` waits without blocking the loop.
+
+        Args:
+            data: the payload.
+            key: the ordering key.
+            attributes: CloudEvents attributes and extensions, over the publisher's own.
+            metadata: for the component.
+            timeout: seconds that ``on_full="block"`` waits for room; the client's by default.
+
+        Raises:
+            PayloadError: it cannot be encoded.
+            ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
+            ClosedError: the publisher is closed.
+        """
         if attributes is None and metadata is None:
             sequence = self._entry.offer(data, key)
             if sequence > 0:
@@ -281,7 +299,15 @@ class Publisher(Handle):
         sender.raise_failures()
 
     async def flush_async(self, timeout: float | None = None) -> None:
-        """Asynchronous `flush`."""
+        """Wait until everything accepted before is settled (delivered or failed).
+
+        Args:
+            timeout: seconds; ``None``: as long as it takes, which ``delivery_timeout`` bounds.
+
+        Raises:
+            DeadlineExceededError: time is up; nothing is lost, sending goes on.
+            BulkError: without ``on_delivery``: events failed since the last flush; ``failed`` maps sequence → error (1,000 kept).
+        """
         end = None if timeout is None else monotonic() + (check_timeout(timeout) or 0)
         sender = self._flushing()
         if sender is None:
@@ -318,7 +344,15 @@ class Publisher(Handle):
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Refuse further sends, flush, then fail and report what is left.
+
+        Args:
+            timeout: seconds for the flush; the client's by default.
+
+        Raises:
+            BulkError: without ``on_delivery``: events failed that no flush has told of.
+            DeadlineExceededError: the broker has not answered the attempt under way, so that its events are not settled.
+        """
         import asyncio
         from functools import partial
 

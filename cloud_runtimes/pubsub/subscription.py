@@ -94,7 +94,10 @@ class Subscription(Handle, Generic[I_co]):
             yield item
 
     def receive(self, timeout: float | None = None) -> I_co | None:
-        """Return the next event (with ``batch=n`` the next batch); ``None`` when ``timeout`` seconds are up, or once closed.
+        """Return the next event (with ``batch=n`` the next batch). ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
 
         Raises:
             CloudRuntimesError: the subscription ended with an error that will not pass.
@@ -104,7 +107,15 @@ class Subscription(Handle, Generic[I_co]):
         return self._item(self._fetcher.take(limit, timeout))
 
     async def receive_async(self, timeout: float | None = None) -> I_co | None:
-        """Asynchronous `receive`."""
+        """Return the next event (with ``batch=n`` the next batch). ``None``: the time is up, or the subscription is closed.
+
+        Args:
+            timeout: seconds to wait; ``None``: no limit.
+
+        Raises:
+            CloudRuntimesError: the subscription ended with an error that will not pass.
+            InvalidArgumentError: it has a handler.
+        """
         limit = self._receiving(timeout)
         return self._item(await self._fetcher.take_async(limit, timeout))
 
@@ -131,7 +142,11 @@ class Subscription(Handle, Generic[I_co]):
         self._fetcher.wait()
 
     async def wait_async(self) -> None:
-        """Asynchronous `wait`."""
+        """Return once the subscription is closed.
+
+        Raises:
+            CloudRuntimesError: it ended with an error that will not pass.
+        """
         self._check_process()
         await self._fetcher.wait_async()
 
@@ -251,6 +266,10 @@ class Subscription(Handle, Generic[I_co]):
 
         Args:
             timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
         """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)
@@ -274,7 +293,15 @@ class Subscription(Handle, Generic[I_co]):
             self._finalizer.detach()
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """End the iteration, let running handlers end, send queued answers, give the rest back.
+
+        Args:
+            timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
+        """
         import asyncio
 
         await asyncio.to_thread(partial(self.close, timeout=timeout))

@@ -74,7 +74,7 @@ class Handler:
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
-        """Run a plain handler on this thread."""
+        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
         token = deadline.set(incoming.deadline)
         entered = self._entered(incoming)
         failure: BaseException | None = None
@@ -93,7 +93,7 @@ class Handler:
         return self._reply(result)
 
     async def run_async(self, incoming: Incoming) -> RpcReply:
-        """Run an async handler on this loop, in a task of its own, whose context ends with it."""
+        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
         deadline.set(incoming.deadline)
         entered = self._entered(incoming)
         failure: BaseException | None = None

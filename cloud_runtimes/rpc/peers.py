@@ -85,7 +85,12 @@ class Peers:
         raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
-        """Asynchronous `call`."""
+        """Make a call.
+
+        Raises:
+            UnavailableError: none was reached, or the connection broke.
+            UnauthenticatedError: who was reached does not know the secret.
+        """
         self._check()
         if self._async is None:
             with fork.importing:

@@ -241,13 +241,27 @@ class RpcServer(Handle):
     # -- closing ----------------------------------------------------------
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Take no more calls, let running handlers end within ``timeout`` seconds, by default the client's."""
+        """Take no more calls, and let running handlers end.
+
+        Args:
+            timeout: seconds for them to end; the client's by default.
+
+        Raises:
+            ClosedError: a forked child inherited it.
+        """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Take no more calls, and let running handlers end.
+
+        Args:
+            timeout: seconds for them to end; the client's by default.
+
+        Raises:
+            ClosedError: a forked child inherited it.
+        """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)
         await self._close_async(None if limit is None else monotonic() + limit)

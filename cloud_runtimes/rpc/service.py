@@ -124,7 +124,7 @@ class RpcService(Service):
         Args:
             service: the ``app_id`` of the application that has the method.
             method: its name; may hold ``/``.
-            data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory (in the twin also an async iterator).
+            data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
             http_method: over HTTP; the handler sees it.
             content_type: of ``data``; by default that of the payload rules.
             headers: visible ASCII; those that belong to the transport are refused.
@@ -186,7 +186,27 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Any:
-        """Asynchronous `invoke_method`."""
+        """Call a method and return its decoded reply; ``None`` where the reply has no body.
+
+        Args:
+            service: the ``app_id`` of the application that has the method.
+            method: its name; may hold ``/``.
+            data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
+            http_method: over HTTP; the handler sees it.
+            content_type: of ``data``; by default that of the payload rules.
+            headers: visible ASCII; those that belong to the transport are refused.
+            query: name → value or values.
+            type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
+            timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the service is unknown or cannot be reached; the message has the remedy.
+            NotFoundError: it has no such method.
+            DeadlineExceededError: no answer within ``timeout``.
+            PayloadError: the reply does not fit ``type``.
+            CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
+        """
         try:
             op, driver, call = self._calling(
                 _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
@@ -212,7 +232,10 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> RpcResponse:
-        """Call a method and return whatever it answered, of any status. Arguments as in `invoke_method`.
+        """Call a method and return whatever it answered, of any status.
+
+        Args:
+            service, method, data, http_method, content_type, headers, query, timeout, metadata: as in `invoke_method`.
 
         Raises:
             UnavailableError: the service was not reached.
@@ -240,7 +263,15 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> RpcResponse:
-        """Asynchronous `invoke`."""
+        """Call a method and return whatever it answered, of any status.
+
+        Args:
+            service, method, data, http_method, content_type, headers, query, timeout, metadata: as in `invoke_method`.
+
+        Raises:
+            UnavailableError: the service was not reached.
+            DeadlineExceededError: no answer within ``timeout``.
+        """
         try:
             op, driver, call = self._calling(
                 _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
@@ -257,7 +288,7 @@ class RpcService(Service):
 
         Args:
             method: its name; may hold ``/``.
-            handler: plain (runs in a thread, which for a sync call from this process is the caller's own) or ``async``; takes nothing, the data, or the data and the `RpcRequest`; a single parameter that is annotated `RpcRequest` gets that. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
+            handler: plain or ``async``. A plain one runs in a thread, which for a sync call from this process is the caller's own. It takes nothing, the data, or the data and the `RpcRequest`. A single parameter that is annotated `RpcRequest` gets that. It returns a payload, ``None`` (no body) or an `RpcResponse`. A `CloudRuntimesError` that it raises reaches the caller with class, code and message; another exception as a bare status 500, logged here.
             type: what data is decoded into, strictly; what does not fit is the caller's `PayloadError`.
 
         Raises:
@@ -267,7 +298,15 @@ class RpcService(Service):
         self._host.register(method, handler, type)
 
     def method(self, name: str, *, type: Any = None) -> Callable[[F], F]:
-        """Decorator for `register_method`: ``@client.rpc.method("my-method")``."""
+        """Return a decorator for `register_method`: ``@client.rpc.method("my-method")``.
+
+        Args:
+            name: of the method; may hold ``/``.
+            type: what data is decoded into, as in `register_method`.
+
+        Raises:
+            InvalidArgumentError: on decorating, as in `register_method`.
+        """
 
         def register(handler: F) -> F:
             self.register_method(name, handler, type=type)
@@ -292,6 +331,8 @@ class RpcService(Service):
     ) -> None:
         """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
 
+        `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
+
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
             port: to listen on; else ``APP_PORT``, else a free one.
@@ -300,6 +341,7 @@ class RpcService(Service):
 
         Raises:
             UnavailableError: the port is taken.
+            InvalidArgumentError: ``host`` or ``port`` is wrong.
         """
         self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve()
 
@@ -311,7 +353,20 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `serve`: in the running loop, which also runs the async handlers. Cancelling it ends it too."""
+        """Serve the registered methods over HTTP until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `serve_async` serves in the running loop, which also runs the async handlers. Cancelling it ends it too.
+
+        Args:
+            host: address to listen on; other than loopback only in networks that may see what is sent.
+            port: to listen on; else ``APP_PORT``, else a free one.
+            timeout: seconds to start, and again to end.
+            metadata: for the component.
+
+        Raises:
+            UnavailableError: the port is taken.
+            InvalidArgumentError: ``host`` or ``port`` is wrong.
+        """
         await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve_async()
 
     def serving(
@@ -322,7 +377,15 @@ class RpcService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> RpcServer:
-        """Return a handle that serves in the background: ``with`` in a thread of its own, ``async with`` in the running loop. Arguments as in `serve`."""
+        """Return a handle that serves in the background: ``with`` in a thread of its own, ``async with`` in the running loop.
+
+        Args:
+            host, port, timeout, metadata: as in `serve`.
+
+        Raises:
+            InvalidArgumentError: ``host`` or ``port`` is wrong.
+            UnavailableError: on entering, the port is taken.
+        """
         from .._core.arguments import check_metadata
         from .server import RpcServer
 

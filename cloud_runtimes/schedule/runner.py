@@ -347,13 +347,27 @@ class JobRunner(Handle):
     # -- closing ----------------------------------------------------------
 
     def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Begin no run any more, and let running handlers end within ``timeout`` seconds, by default the client's. A run that goes on longer loses its lease, and is run again."""
+        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
+
+        Args:
+            timeout: seconds for them to end; the client's by default.
+
+        Raises:
+            ClosedError: a forked child inherited it.
+        """
         self._check_process()
         limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
     async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Asynchronous `close`."""
+        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
+
+        Args:
+            timeout: seconds for them to end; the client's by default.
+
+        Raises:
+            ClosedError: a forked child inherited it.
+        """
         import asyncio
 
         await asyncio.to_thread(partial(self.close, timeout=timeout))

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handlers import count_arguments, is_async_callable
-from .._service import Service, error_context
-from ..codec.payload import decode_payload
-from ..errors import InvalidArgumentError, NotFoundError
+from .._service import error_context
+from ..errors import InvalidArgumentError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
-from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
+from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, ScheduleDriver, TopicTarget
+from ._jobs import StoredJobs
 from ._prepare import check_job_name, make_spec
 from .runner import JobRunner
-from .times import from_ms
-from .types import Job, JobRun
+from .types import JobRun
 
 if TYPE_CHECKING:
     from .._service import ClientContext
@@ -27,11 +26,6 @@ __all__ = ["Handler", "ScheduleService"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SCHEDULE: Final = Method("schedule", "schedule_job", repeatable=False)
-_GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
-_LIST: Final = Method("schedule", "list_jobs", repeatable=True, writes=False)
-_DELETE: Final = Method("schedule", "delete_job", repeatable=True)
-_RUN_NOW: Final = Method("schedule", "run_now", repeatable=False)
-_LIST_RUNS: Final = Method("schedule", "list_runs", repeatable=True, writes=False)
 
 
 class Handler(NamedTuple):
@@ -44,7 +38,7 @@ class Handler(NamedTuple):
     type: Any
 
 
-class ScheduleService(Service):
+class ScheduleService(StoredJobs):
     """Jobs that are stored, and run when they are due by any process of the application that has their handler.
 
     A job's name is 1 to 253 ASCII letters, digits, ``-``, ``_``, ``:``, spaces, and ``.`` between parts. Jobs belong to the ``app_id``.
@@ -53,8 +47,6 @@ class ScheduleService(Service):
 
     Over a sidecar the jobs are the sidecar's, which sends those that are due to this application's server, and holds itself to no more than docs/sidecar.md says.
     """
-
-    name = "schedule"
 
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context)
@@ -85,14 +77,14 @@ class ScheduleService(Service):
         Args:
             name: see the class.
             schedule: cron of 5 fields (minute hour day month weekday) or 6 (second first), ``"@every 5s"``, ``"@hourly"``, ``"@daily"``, ``"@weekly"``, ``"@monthly"``, ``"@yearly"``, or a timedelta, which is ``@every``.
-            due_time: the first run: a datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``. Without a schedule the only one.
+            due_time: the first run, without a schedule the only one. A datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``.
             repeats: occurrences at most, those that are skipped included.
             ttl: no occurrence after so long, counted from ``due_time``, else from now; or until a datetime.
             data: what the target gets, by the payload rules; ``None``: nothing.
             target: a method, a topic or a handler registered by `job`; ``None``: the handler of the job's own name, which need not be registered in this process.
             overwrite: replace a job of the name; else it is an error.
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
-            misfire: what becomes of occurrences that nobody could run in time: ``"once"``: of all that are due the latest is run, however late, and the others are skipped; ``"skip"``: those are skipped that are 10 seconds late, or have a later one due; ``"all"``: each is run. Skipped ones are counted and in the history.
+            misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
             timeout: seconds; the client's by default.
             metadata: for the component.
@@ -101,6 +93,8 @@ class ScheduleService(Service):
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         op, driver, spec, overwrite = self._scheduling(
             name,
@@ -137,7 +131,30 @@ class ScheduleService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `schedule_job`."""
+        """Store a job; ``schedule`` or ``due_time`` is needed.
+
+        Args:
+            name: see the class.
+            schedule: cron of 5 fields (minute hour day month weekday) or 6 (second first), ``"@every 5s"``, ``"@hourly"``, ``"@daily"``, ``"@weekly"``, ``"@monthly"``, ``"@yearly"``, or a timedelta, which is ``@every``.
+            due_time: the first run, without a schedule the only one. A datetime with its zone, RFC 3339, or a delay: seconds, a timedelta, ``"5s"``, ``"PT5S"``.
+            repeats: occurrences at most, those that are skipped included.
+            ttl: no occurrence after so long, counted from ``due_time``, else from now; or until a datetime.
+            data: what the target gets, by the payload rules; ``None``: nothing.
+            target: a method, a topic or a handler registered by `job`; ``None``: the handler of the job's own name, which need not be registered in this process.
+            overwrite: replace a job of the name; else it is an error.
+            failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
+            misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
+            timezone: of cron text, by its IANA name; an interval has none.
+            timeout: seconds; the client's by default.
+            metadata: for the component.
+
+        Raises:
+            AlreadyExistsError: there is a job of the name, and no ``overwrite``.
+            InvalidArgumentError: what cannot be a job, such as one without any occurrence.
+            UnsupportedError: the misfire policy is not that of the runtime.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+        """
         op, driver, spec, overwrite = self._scheduling(
             name,
             schedule,
@@ -198,144 +215,6 @@ class ScheduleService(Service):
             f"target {function!r:.80} is no handler of this client: register it by @client.schedule.job('name')"
         )
 
-    @error_context(_GET, named=False)
-    def get_job(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> Job:
-        """Return a job.
-
-        Raises:
-            NotFoundError: there is none of the name, or it has had its last run.
-        """
-        check_job_name(name)
-        op, driver = self._asking(_GET, timeout, metadata)
-        return _job(name, self._call(op, driver.get, name))
-
-    @error_context(_GET, named=False)
-    async def get_job_async(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> Job:
-        """Asynchronous `get_job`."""
-        check_job_name(name)
-        op, driver = self._asking(_GET, timeout, metadata)
-        return _job(name, await self._call_async(op, driver.get_async, name))
-
-    @error_context(_LIST, named=False)
-    def list_jobs(
-        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> list[Job]:
-        """Return all jobs of this application, in the order of their names.
-
-        Raises:
-            UnsupportedError: the runtime cannot list them.
-        """
-        op, driver = self._listing_jobs(timeout, metadata)
-        return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
-
-    @error_context(_LIST, named=False)
-    async def list_jobs_async(
-        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> list[Job]:
-        """Asynchronous `list_jobs`."""
-        op, driver = self._listing_jobs(timeout, metadata)
-        return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
-
-    def _listing_jobs(
-        self, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        op, driver = self._asking(_LIST, timeout, metadata)
-        self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
-        return op, driver
-
-    @error_context(_DELETE, named=False)
-    def delete_job(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Delete a job; one that is not there is no error. A run under way ends as it does, one that waits is cancelled; the history stays."""
-        check_job_name(name)
-        op, driver = self._asking(_DELETE, timeout, metadata)
-        self._call(op, driver.delete, name)
-
-    @error_context(_DELETE, named=False)
-    async def delete_job_async(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Asynchronous `delete_job`."""
-        check_job_name(name)
-        op, driver = self._asking(_DELETE, timeout, metadata)
-        await self._call_async(op, driver.delete_async, name)
-
-    @error_context(_RUN_NOW, named=False)
-    def run_now(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> str:
-        """Have a job run beside its schedule, as soon as a runner is free; does not wait for it. Returns the run's id, for `list_runs`.
-
-        Raises:
-            NotFoundError: there is no such job.
-            UnsupportedError: the runtime cannot.
-        """
-        op, driver = self._running_now(name, timeout, metadata)
-        return _run_id(name, self._call(op, driver.run_now, name))
-
-    @error_context(_RUN_NOW, named=False)
-    async def run_now_async(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> str:
-        """Asynchronous `run_now`."""
-        op, driver = self._running_now(name, timeout, metadata)
-        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
-
-    def _running_now(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        check_job_name(name)
-        op, driver = self._asking(_RUN_NOW, timeout, metadata)
-        self._need(driver, spi.RUN_NOW, "run_now", op.component)
-        return op, driver
-
-    @error_context(_LIST_RUNS, named=False)
-    def list_runs(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> list[RunRecord]:
-        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
-
-        Raises:
-            UnsupportedError: the runtime has no history.
-        """
-        op, driver = self._listing(name, timeout, metadata)
-        return self._call(op, driver.list_runs, name)
-
-    @error_context(_LIST_RUNS, named=False)
-    async def list_runs_async(
-        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
-    ) -> list[RunRecord]:
-        """Asynchronous `list_runs`."""
-        op, driver = self._listing(name, timeout, metadata)
-        return await self._call_async(op, driver.list_runs_async, name)
-
-    def _listing(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        check_job_name(name)
-        op, driver = self._asking(_LIST_RUNS, timeout, metadata)
-        self._need(driver, spi.LIST_RUNS, "list_runs", op.component)
-        return op, driver
-
-    def _asking(
-        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        check_metadata(metadata)
-        name, driver = self._component()
-        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
-        return Operation(method, name, limit, metadata), driver
-
-    def _component(self) -> tuple[str, ScheduleDriver]:
-        """Return the one component: the only one that is declared, else ``default``."""
-        declared = [name for service, name in self._context.runtime(self).declared() if service == "schedule"]
-        name = declared[0] if len(declared) == 1 else "default"
-        return name, self._driver(name)
-
     # -- running ----------------------------------------------------------
 
     def job(self, name: str, *, type: Any = None) -> Callable[[F], F]:
@@ -369,54 +248,49 @@ class ScheduleService(Service):
     def run(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Run due jobs until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
 
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
         Args:
-            timeout: seconds for them to end.
+            timeout: seconds for running handlers to end.
             metadata: for the component.
+
+        Raises:
+            UnsupportedError: the runtime has no schedules.
+            CloudRuntimesError: the store refused, with an error that will not pass.
         """
         self.running(timeout=timeout, metadata=metadata)._run_until_closed()
 
     async def run_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Asynchronous `run`: async handlers run in the running loop. Cancelling it ends it too."""
+        """Run due jobs until the client is closed, or SIGINT or SIGTERM comes; then let running handlers end.
+
+        `run_async` runs async handlers in the running loop. Cancelling it ends it too.
+
+        Args:
+            timeout: seconds for running handlers to end.
+            metadata: for the component.
+
+        Raises:
+            UnsupportedError: the runtime has no schedules.
+            CloudRuntimesError: the store refused, with an error that will not pass.
+        """
         await self.running(timeout=timeout, metadata=metadata)._run_until_closed_async()
 
     def running(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> JobRunner:
-        """Return a handle that runs due jobs in the background while it is open. Arguments as in `run`.
+        """Return a handle that runs due jobs in the background while it is open.
 
         Over a sidecar it serves on ``APP_PORT`` too, as `RpcService.serving` does, unless this client serves already or has an `asgi_app`.
 
         Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
+
+        Args:
+            timeout, metadata: as in `run`.
+
+        Raises:
+            UnsupportedError: on entering: the runtime has no schedules.
         """
         check_metadata(metadata)
         return JobRunner(self, check_timeout(timeout, self._context.timeout))
-
-
-def _job(name: str, stored: StoredJob | None) -> Job:
-    if stored is None:
-        raise NotFoundError(f"there is no job {name!r}: schedule_job stores one; after its last run it is gone")
-    spec = stored.spec
-    return Job(
-        name=spec.name,
-        schedule=spec.schedule,
-        due_time=None if spec.due_ms is None else from_ms(spec.due_ms),
-        repeats=spec.repeats,
-        expires_at=None if spec.expires_ms is None else from_ms(spec.expires_ms),
-        data=None if spec.data is None else decode_payload(spec.data, spec.content_type),
-        target=spec.target,
-        failure_policy=spec.failure_policy,
-        misfire=spec.misfire,
-        timezone=spec.timezone,
-        next_run=None if stored.next_ms is None else from_ms(stored.next_ms),
-        occurrences=stored.occurrences,
-        skipped=stored.skipped,
-        created_at=None if stored.created_ms is None else from_ms(stored.created_ms),
-    )
-
-
-def _run_id(name: str, run_id: str | None) -> str:
-    if run_id is None:
-        raise NotFoundError(f"there is no job {name!r} to run")
-    return run_id

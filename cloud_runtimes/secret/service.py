@@ -70,7 +70,20 @@ class SecretService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Secret:
-        """Asynchronous `get_secret`."""
+        """Return a secret.
+
+        Args:
+            store_name: the component.
+            key: of the secret.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component, e.g. the version wanted.
+
+        Raises:
+            NotFoundError: there is none; says where one would have to be.
+            InvalidArgumentError: no key, or one that the component has no form for.
+            PayloadError: what is stored is no text, or its file cannot be parsed.
+            PermissionDeniedError, UnauthenticatedError, UnavailableError: it cannot be read, or not now.
+        """
         op, driver = self._reading(_GET, store_name, timeout, metadata)
         return await self._call_async(op, driver.get_async, check_key(key, bars=True))
 
@@ -82,7 +95,11 @@ class SecretService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Secret]:
-        """Return all secrets of a store: key → secret. Other arguments as in `get_secret`.
+        """Return all secrets of a store: key → secret.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `get_secret`.
 
         Raises:
             UnsupportedError: the component cannot list its secrets.
@@ -100,7 +117,16 @@ class SecretService(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Secret]:
-        """Asynchronous `get_bulk_secret`."""
+        """Return all secrets of a store: key → secret.
+
+        Args:
+            store_name: the component.
+            timeout, metadata: as in `get_secret`.
+
+        Raises:
+            UnsupportedError: the component cannot list its secrets.
+            BulkError: ``failed`` maps each key that cannot be read to its error; the others are its ``result``.
+        """
         op, driver = self._reading(_GET_BULK, store_name, timeout, metadata)
         self._need(driver, spi.BULK, "get_bulk_secret", store_name)
         return await self._call_async(op, driver.get_bulk_async)

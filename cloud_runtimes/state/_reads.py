@@ -74,6 +74,9 @@ class StateReads(Service):
 
         Raises:
             PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
         """
         try:
             # what `_reading` does, without its call
@@ -107,7 +110,22 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> Any | None:
-        """Asynchronous `get`."""
+        """Return the value of a key, ``None`` where it is absent (or ``None`` itself; `get_item` tells).
+
+        Args:
+            store_name: the component.
+            key: the key.
+            consistency: ``"eventual"`` or ``"strong"``; ``None`` leaves it to the runtime.
+            type: what to decode into, strictly; ``bytes`` gives the stored bytes.
+            timeout: seconds, retries included; the client's by default, ``None``: no limit.
+            metadata: for the component.
+
+        Raises:
+            PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError: the configuration declares components, and this is none of them.
+            UnavailableError: the store cannot be reached.
+            DeadlineExceededError: no answer came within ``timeout``.
+        """
         try:
             # what `_reading` does, without its call
             driver = self._drivers.get(store_name) or self._driver(store_name)
@@ -141,7 +159,15 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> StateItem[Any] | None:
-        """Return a key with its etag, content type and expiry; ``None`` where it is absent. Arguments as in `get`."""
+        """Return a key with its etag, content type and expiry; ``None`` where it is absent.
+
+        Args:
+            store_name, key, consistency, type, timeout, metadata: as in `get`.
+
+        Raises:
+            PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
         stored = self._call(op, driver.get, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
@@ -165,7 +191,15 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> StateItem[Any] | None:
-        """Asynchronous `get_item`."""
+        """Return a key with its etag, content type and expiry; ``None`` where it is absent.
+
+        Args:
+            store_name, key, consistency, type, timeout, metadata: as in `get`.
+
+        Raises:
+            PayloadError: the stored value does not fit ``type``; names the path.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         op, driver = self._reading(_GET_ITEM, store_name, consistency, timeout, metadata)
         stored = await self._call_async(op, driver.get_async, check_key(key), consistency)
         return None if stored is None else item(key, stored, type)
@@ -189,10 +223,15 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, StateItem[Any]]:
-        """Return the items of several keys; absent ones are left out. Other arguments as in `get`.
+        """Return the items of several keys; absent ones are left out.
+
+        Args:
+            store_name, consistency, type, timeout, metadata: as in `get`.
+            keys: which ones.
 
         Raises:
             BulkError: some values do not fit ``type``; the others are its ``result``.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         wanted = check_keys(keys)
         op, driver = self._reading(_GET_BULK, store_name, consistency, timeout, metadata)
@@ -217,7 +256,16 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, StateItem[Any]]:
-        """Asynchronous `get_bulk`."""
+        """Return the items of several keys; absent ones are left out.
+
+        Args:
+            store_name, consistency, type, timeout, metadata: as in `get`.
+            keys: which ones.
+
+        Raises:
+            BulkError: some values do not fit ``type``; the others are its ``result``.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         wanted = check_keys(keys)
         op, driver = self._reading(_GET_BULK, store_name, consistency, timeout, metadata)
         return bulk_items(wanted, await self._call_async(op, driver.get_bulk_async, wanted, consistency), type)
@@ -254,6 +302,10 @@ class StateReads(Service):
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
             timeout, metadata: as in `get`.
+
+        Raises:
+            UnsupportedError: the store cannot list its keys.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
         return self._call(op, driver.list_keys, prefix, limit, after)
@@ -269,6 +321,18 @@ class StateReads(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """Asynchronous `list_keys`."""
+        """Return keys in byte order.
+
+        Args:
+            store_name: the component.
+            prefix: with which they begin, literally.
+            limit: how many at most; ``None``: all.
+            after: only those behind this key, for paging.
+            timeout, metadata: as in `get`.
+
+        Raises:
+            UnsupportedError: the store cannot list its keys.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         op, driver = self._listing(store_name, prefix, limit, after, timeout, metadata)
         return await self._call_async(op, driver.list_keys_async, prefix, limit, after)

@@ -93,6 +93,8 @@ class StateService(StateReads):
             ConflictError: a condition did not hold; nothing was written.
             PayloadError: the value cannot be encoded.
             ResourceExhaustedError: the disk is full or the value too large.
+            UnsupportedError: the store cannot honour an argument.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         try:
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
@@ -117,7 +119,28 @@ class StateService(StateReads):
         fence: int | None = None,
         timeout: float | None = CLIENT_TIMEOUT,
     ) -> None:
-        """Asynchronous `save`."""
+        """Save a value.
+
+        Args:
+            store_name: the component.
+            key: the key.
+            value: bytes as they are, anything else encoded by ``content_type``.
+            metadata: for the component.
+            etag: only if this is still the key's etag, whatever ``concurrency``.
+            ttl: seconds to live, > 0; ``None`` clears an earlier one.
+            concurrency: without an etag, ``"first-write"`` only creates; ``None`` and ``"last-write"`` overwrite.
+            consistency: ``"eventual"`` or ``"strong"``; ``None`` leaves it to the runtime.
+            content_type: how to encode; JSON by default.
+            fence: a lease's token; refused once the key saw a higher one.
+            timeout: as in `get`.
+
+        Raises:
+            ConflictError: a condition did not hold; nothing was written.
+            PayloadError: the value cannot be encoded.
+            ResourceExhaustedError: the disk is full or the value too large.
+            UnsupportedError: the store cannot honour an argument.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         try:
             write = save_write(key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
             op, driver = self._writing(_SAVE, store_name, (write,), timeout, metadata)
@@ -135,10 +158,15 @@ class StateService(StateReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Save several values: a mapping key → value, or `StateItem` objects with etags and expiries of their own.
+        """Save several values.
+
+        Args:
+            store_name, timeout, metadata: as in `get`.
+            items: a mapping key → value, or `StateItem` objects with etags and expiries of their own.
 
         Raises:
             BulkError: ``failed`` maps each key that failed to its error; the others are saved.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         keys, writes, failed = bulk_writes(items, metadata)
         op, driver = self._writing(_SAVE_BULK, store_name, writes, timeout, metadata)
@@ -155,7 +183,16 @@ class StateService(StateReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `save_bulk`."""
+        """Save several values.
+
+        Args:
+            store_name, timeout, metadata: as in `get`.
+            items: a mapping key → value, or `StateItem` objects with etags and expiries of their own.
+
+        Raises:
+            BulkError: ``failed`` maps each key that failed to its error; the others are saved.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         keys, writes, failed = bulk_writes(items, metadata)
         op, driver = self._writing(_SAVE_BULK, store_name, writes, timeout, metadata)
         found = await self._call_async(op, driver.write_async, writes, False) if writes else {}
@@ -174,8 +211,15 @@ class StateService(StateReads):
     ) -> None:
         """Delete a key; an absent one is fine, unless an ``etag`` is given.
 
+        Args:
+            store_name, key, timeout, metadata: as in `get`.
+            etag: only if this is still the key's etag.
+            fence: a lease's token; refused once the key saw a higher one.
+
         Raises:
             ConflictError: the etag is not the key's current one, or the fence is too low.
+            UnsupportedError: the store cannot honour an argument.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         write = delete_write(key, etag, fence, metadata)
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
@@ -192,7 +236,18 @@ class StateService(StateReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `delete`."""
+        """Delete a key; an absent one is fine, unless an ``etag`` is given.
+
+        Args:
+            store_name, key, timeout, metadata: as in `get`.
+            etag: only if this is still the key's etag.
+            fence: a lease's token; refused once the key saw a higher one.
+
+        Raises:
+            ConflictError: the etag is not the key's current one, or the fence is too low.
+            UnsupportedError: the store cannot honour an argument.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         write = delete_write(key, etag, fence, metadata)
         op, driver = self._writing(_DELETE, store_name, (write,), timeout, metadata)
         await self._call_async(op, driver.write_async, (write,), True)
@@ -208,8 +263,13 @@ class StateService(StateReads):
     ) -> None:
         """Delete several keys; absent ones are fine.
 
+        Args:
+            store_name, timeout, metadata: as in `get`.
+            keys: which ones.
+
         Raises:
             BulkError: ``failed`` maps each key that failed to its error; the others are deleted.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
         """
         wanted = check_keys(keys)
         writes = [StateWrite(key, None) for key in wanted]
@@ -227,7 +287,16 @@ class StateService(StateReads):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Asynchronous `delete_bulk`."""
+        """Delete several keys; absent ones are fine.
+
+        Args:
+            store_name, timeout, metadata: as in `get`.
+            keys: which ones.
+
+        Raises:
+            BulkError: ``failed`` maps each key that failed to its error; the others are deleted.
+            ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get`.
+        """
         wanted = check_keys(keys)
         writes = [StateWrite(key, None) for key in wanted]
         op, driver = self._writing(_DELETE_BULK, store_name, writes, timeout, metadata)
@@ -243,6 +312,16 @@ class StateService(StateReads):
         metadata: Mapping[str, str] | None = None,
     ) -> StateTransaction:
         """Return a handle whose writes are applied in order when its block ends: all, or on any error none.
+
+        Args:
+            store_name: the component.
+            timeout: seconds for the end, which sends the writes.
+            metadata: for the component.
+
+        Raises:
+            ConflictError: on leaving, a condition did not hold; nothing was written.
+            UnsupportedError: on leaving, the store cannot honour what was asked for.
+            UnavailableError, DeadlineExceededError: on leaving, as in `get`.
 
         >>> with client.state.transaction("orders") as tx:  # doctest: +SKIP
         ...     tx.save("a", 1)

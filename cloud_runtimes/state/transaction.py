@@ -51,11 +51,28 @@ class StateTransaction(Handle):
         content_type: str | None = None,
         fence: int | None = None,
     ) -> None:
-        """Add a save; arguments as in `StateService.save`. The value is encoded now."""
+        """Add a save, which is sent when the block ends. The value is encoded now.
+
+        Args:
+            key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence: as in `StateService.save`.
+
+        Raises:
+            PayloadError: the value cannot be encoded.
+            InvalidArgumentError: an argument is wrong.
+            ClosedError: the transaction has ended.
+        """
         self._add(save_write, key, value, metadata, etag, ttl, concurrency, consistency, content_type, fence)
 
     def delete(self, key: str, *, etag: str | None = None, fence: int | None = None) -> None:
-        """Add a delete; arguments as in `StateService.delete`."""
+        """Add a delete, which is sent when the block ends.
+
+        Args:
+            key, etag, fence: as in `StateService.delete`.
+
+        Raises:
+            InvalidArgumentError: an argument is wrong.
+            ClosedError: the transaction has ended.
+        """
         self._add(delete_write, key, etag, fence)
 
     def _add(self, prepare: Callable[..., StateWrite], *arguments: Any) -> None:

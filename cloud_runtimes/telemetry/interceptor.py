@@ -143,7 +143,7 @@ class SpanInterceptor(Interceptor):
             self._end(call.op, span, token)
 
     async def call_async(self, call: Call) -> Any:
-        """Asynchronous `call`."""
+        """Make a call, all its attempts, in a span."""
         if _is_piece(call.method):
             return await call.proceed_async()
         span, token = self._begin(call.op, call.args)

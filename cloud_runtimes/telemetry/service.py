@@ -122,6 +122,9 @@ class TelemetryService(Service):
         Args:
             name: of the instrumentation scope, usually ``__name__``.
             version: of what is instrumented.
+
+        Raises:
+            InvalidArgumentError: ``name`` is no text, or empty.
         """
         return self._tracer(self._scope(name, version))
 
@@ -135,6 +138,9 @@ class TelemetryService(Service):
 
         Args:
             name: of the instrumentation scope, usually ``__name__``.
+
+        Raises:
+            InvalidArgumentError: ``name`` is no text, or empty.
         """
         scope = self._scope(name, None)
         with self._lock:
@@ -152,6 +158,9 @@ class TelemetryService(Service):
 
         Args:
             name: of the instrumentation scope, usually ``__name__``.
+
+        Raises:
+            InvalidArgumentError: ``name`` is no text, or empty.
         """
         return kernel.Logger(self._pipeline.buffers["logs"], self._limits, self._scope(name, None), self._level)
 
@@ -160,6 +169,9 @@ class TelemetryService(Service):
 
         Args:
             level: of `logging`, below which the handler takes nothing.
+
+        Raises:
+            InvalidArgumentError: ``level`` is none of `logging`.
         """
         from ._handler import TelemetryHandler
 
@@ -180,7 +192,7 @@ class TelemetryService(Service):
         return self._providers
 
     def tracer_provider(self) -> TracerProvider:
-        """Return a provider of OpenTelemetry's API for traces, always the same, to be given to an instrumentation; `install` makes it the global one. From the first call on the current span is that of OpenTelemetry's context.
+        """Return a provider of OpenTelemetry's API for traces, always the same, to be given to an instrumentation. `install` makes it the global one. From the first call on, the current span is that of OpenTelemetry's context.
 
         Raises:
             InvalidArgumentError: the package opentelemetry-api is missing (extra ``[otel]``).
@@ -188,17 +200,29 @@ class TelemetryService(Service):
         return self._opentelemetry().traces
 
     def meter_provider(self) -> MeterProvider:
-        """Return a provider of OpenTelemetry's API for metrics; see `tracer_provider`."""
+        """Return a provider of OpenTelemetry's API for metrics; see `tracer_provider`.
+
+        Raises:
+            InvalidArgumentError: as in `tracer_provider`.
+        """
         return self._opentelemetry().metrics
 
     def logger_provider(self) -> LoggerProvider:
-        """Return a provider of OpenTelemetry's API for logs; see `tracer_provider`."""
+        """Return a provider of OpenTelemetry's API for logs; see `tracer_provider`.
+
+        Raises:
+            InvalidArgumentError: as in `tracer_provider`.
+        """
         return self._opentelemetry().logs
 
     # -- contexts --
 
     def inject(self, headers: MutableMapping[str, str]) -> None:
-        """Write ``traceparent``, ``tracestate`` and ``baggage`` of this context into headers (W3C Trace Context, W3C Baggage)."""
+        """Write ``traceparent``, ``tracestate`` and ``baggage`` of this context into headers (W3C Trace Context, W3C Baggage).
+
+        Args:
+            headers: what to write into.
+        """
         propagation.inject(headers)
 
     def extract(self, headers: Any) -> kernel.SpanContext | None:
@@ -208,12 +232,22 @@ class TelemetryService(Service):
 
         Args:
             headers: a mapping, or pairs of name and value, text or bytes; or an `Event` that was received.
+
+        Raises:
+            InvalidArgumentError: ``headers`` are none.
         """
         context: kernel.SpanContext | None = _extracted(propagation.extract, headers)
         return context
 
     def extract_baggage(self, headers: Any) -> dict[str, str]:
-        """Return the baggage of incoming headers, or of an `Event`, for `use_baggage`."""
+        """Return the baggage of incoming headers, for `use_baggage`.
+
+        Args:
+            headers: as in `extract`.
+
+        Raises:
+            InvalidArgumentError: ``headers`` are none.
+        """
         baggage: dict[str, str] = _extracted(propagation.extract_baggage, headers)
         return baggage
 
@@ -226,6 +260,9 @@ class TelemetryService(Service):
 
         Args:
             entries: tokens of HTTP → text.
+
+        Raises:
+            InvalidArgumentError: on entering: a key is no token of HTTP, or a value no text.
         """
         return propagation.use_baggage(entries)
 
@@ -240,12 +277,25 @@ class TelemetryService(Service):
 
         Returns:
             ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
         """
         return self._pipeline.flush(check_timeout(timeout))
 
     @error_context(_FLUSH)
     async def flush_async(self, timeout: float | None = None) -> bool:
-        """Asynchronous `flush`."""
+        """Send all that was recorded before; metrics are collected now.
+
+        Args:
+            timeout: seconds, ``None``: no limit but that of each batch's retries.
+
+        Returns:
+            ``True`` once the exporter accepted all of it; ``False`` when the time is up (it is sent nevertheless), or where something was dropped since the flush before.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+        """
         import asyncio
 
         limit = check_timeout(timeout)

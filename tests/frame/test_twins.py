@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloud_runtimes import errors
 from cloud_runtimes.client import SERVICES, CloudRuntimesClient
 from cloud_runtimes.configuration import ConfigurationSubscription
 from cloud_runtimes.database import DatabaseTransaction, RowStream
@@ -30,6 +34,7 @@ from cloud_runtimes.spi.secret import SecretDriver
 from cloud_runtimes.spi.state import StateDriver
 from cloud_runtimes.state import StateTransaction
 from cloud_runtimes.telemetry import TelemetryService
+from tests.support import docstrings
 
 # methods that never wait, and makers of handles: no twin
 EXEMPT: dict[str, set[str]] = {
@@ -225,10 +230,9 @@ def test_a_driver_must_have_the_sync_methods_alone(cls: type[Any]) -> None:
 def test_io_methods_take_a_timeout(cls: type[Any]) -> None:
     for name in set(methods(cls)) - EXEMPT[cls.__name__]:
         parameters = inspect.signature(getattr(cls, name)).parameters
-        options = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
-        assert "timeout" in parameters or options, name
+        assert "timeout" in parameters, name
         if cls not in (CloudRuntimesClient, TelemetryService):  # no components there
-            assert "metadata" in parameters or options, name
+            assert "metadata" in parameters, name
 
 
 # -- docstrings ---------------------------------------------------------------
@@ -268,6 +272,48 @@ def test_every_public_name_is_explained() -> None:
     assert len(found) > 100
     silent = [name for name, value in found if not _explained(name, value)]
     assert not silent
+
+
+def explained() -> list[Any]:
+    """The methods of users: those of the client, the services and the handles, with each one's docstring."""
+    return [
+        pytest.param(name, cls, inspect.getdoc(function) or "", id=f"{cls.__name__}.{name}")
+        for cls in [CloudRuntimesClient, *services(), *HANDLES]
+        for name, function in methods(cls).items()
+        if function.__module__.startswith("cloud_runtimes")
+    ]
+
+
+def section(docstring: str, title: str) -> list[str]:
+    """The entries of a section, as names before a colon and what is said of them."""
+    found = re.search(rf"^{title}:\n((?:    .+\n?)+)", docstring, re.MULTILINE)
+    return [line.strip() for line in found[1].splitlines()] if found else []
+
+
+@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+def test_every_argument_is_explained(name: str, cls: type[Any], docstring: str) -> None:
+    told = {each for entry in section(docstring, "Args") for each in entry.partition(":")[0].split(", ")}
+    assert told == set(inspect.signature(getattr(cls, name)).parameters) - {"self"}
+
+
+@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+def test_errors_are_explained(name: str, cls: type[Any], docstring: str) -> None:
+    raised = [each for entry in section(docstring, "Raises") for each in entry.partition(":")[0].split(", ")]
+    assert raised or not hasattr(cls, f"{name}_async"), "what does I/O can fail"
+    assert all(hasattr(errors, each) or hasattr(builtins, each) for each in raised)
+
+
+@pytest.mark.parametrize(("name", "cls", "docstring"), explained())
+def test_sentences_are_short(name: str, cls: type[Any], docstring: str) -> None:
+    prose = "\n\n".join(part for part in docstring.split("\n\n") if not part.startswith(">>>"))
+    sentences = re.split(r"[.?!]\)?(?:\s|$)|\n", prose)
+    assert not [each for each in sentences if len(each.split()) > 30]
+
+
+@pytest.mark.parametrize("path", list(docstrings.files()), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_both_faces_have_one_docstring(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert docstrings.rewritten(text) == text, "run make docs"
 
 
 def test_the_client_has_every_service_of_the_table() -> None:

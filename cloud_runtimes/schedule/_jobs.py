@@ -1,0 +1,268 @@
+"""The jobs that `ScheduleService` has stored: to look at, to delete, to run now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
+from .._service import Service, error_context
+from ..codec.payload import decode_payload
+from ..errors import NotFoundError
+from ..spi import schedule as spi
+from ..spi.operation import Method, Operation
+from ..spi.schedule import RunRecord, ScheduleDriver, StoredJob
+from ._prepare import check_job_name
+from .times import from_ms
+from .types import Job
+
+__all__ = ["StoredJobs"]
+
+_GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
+_LIST: Final = Method("schedule", "list_jobs", repeatable=True, writes=False)
+_DELETE: Final = Method("schedule", "delete_job", repeatable=True)
+_RUN_NOW: Final = Method("schedule", "run_now", repeatable=False)
+_LIST_RUNS: Final = Method("schedule", "list_runs", repeatable=True, writes=False)
+
+
+class StoredJobs(Service):
+    """The methods of `ScheduleService` for jobs that are stored."""
+
+    name = "schedule"
+
+    @error_context(_GET, named=False)
+    def get_job(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> Job:
+        """Return a job.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is none of the name, or it has had its last run.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        check_job_name(name)
+        op, driver = self._asking(_GET, timeout, metadata)
+        return _job(name, self._call(op, driver.get, name))
+
+    @error_context(_GET, named=False)
+    async def get_job_async(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> Job:
+        """Return a job.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is none of the name, or it has had its last run.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        check_job_name(name)
+        op, driver = self._asking(_GET, timeout, metadata)
+        return _job(name, await self._call_async(op, driver.get_async, name))
+
+    @error_context(_LIST, named=False)
+    def list_jobs(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> list[Job]:
+        """Return all jobs of this application, in the order of their names.
+
+        Args:
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime cannot list them.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._listing_jobs(timeout, metadata)
+        return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
+
+    @error_context(_LIST, named=False)
+    async def list_jobs_async(
+        self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> list[Job]:
+        """Return all jobs of this application, in the order of their names.
+
+        Args:
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime cannot list them.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._listing_jobs(timeout, metadata)
+        return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
+
+    def _listing_jobs(
+        self, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
+        op, driver = self._asking(_LIST, timeout, metadata)
+        self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
+        return op, driver
+
+    @error_context(_DELETE, named=False)
+    def delete_job(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Delete a job; an absent one is fine. A run under way ends as it would. One that waits is cancelled. The history stays.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        check_job_name(name)
+        op, driver = self._asking(_DELETE, timeout, metadata)
+        self._call(op, driver.delete, name)
+
+    @error_context(_DELETE, named=False)
+    async def delete_job_async(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Delete a job; an absent one is fine. A run under way ends as it would. One that waits is cancelled. The history stays.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        check_job_name(name)
+        op, driver = self._asking(_DELETE, timeout, metadata)
+        await self._call_async(op, driver.delete_async, name)
+
+    @error_context(_RUN_NOW, named=False)
+    def run_now(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Have a job run beside its schedule, as soon as a runner is free; return the run's id, for `list_runs`. It does not wait for the run.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            UnsupportedError: the runtime cannot.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._running_now(name, timeout, metadata)
+        return _run_id(name, self._call(op, driver.run_now, name))
+
+    @error_context(_RUN_NOW, named=False)
+    async def run_now_async(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Have a job run beside its schedule, as soon as a runner is free; return the run's id, for `list_runs`. It does not wait for the run.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            NotFoundError: there is no such job.
+            UnsupportedError: the runtime cannot.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._running_now(name, timeout, metadata)
+        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
+
+    def _running_now(
+        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
+        check_job_name(name)
+        op, driver = self._asking(_RUN_NOW, timeout, metadata)
+        self._need(driver, spi.RUN_NOW, "run_now", op.component)
+        return op, driver
+
+    @error_context(_LIST_RUNS, named=False)
+    def list_runs(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> list[RunRecord]:
+        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime has no history.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._listing(name, timeout, metadata)
+        return self._call(op, driver.list_runs, name)
+
+    @error_context(_LIST_RUNS, named=False)
+    async def list_runs_async(
+        self, name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
+    ) -> list[RunRecord]:
+        """Return the runs of a job, oldest first, as far back as the runtime keeps them; also of one that is gone.
+
+        Args:
+            name: of the job.
+            timeout, metadata: as in `schedule_job`.
+
+        Raises:
+            UnsupportedError: the runtime has no history.
+            UnavailableError, DeadlineExceededError: as in `schedule_job`.
+        """
+        op, driver = self._listing(name, timeout, metadata)
+        return await self._call_async(op, driver.list_runs_async, name)
+
+    def _listing(
+        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
+        check_job_name(name)
+        op, driver = self._asking(_LIST_RUNS, timeout, metadata)
+        self._need(driver, spi.LIST_RUNS, "list_runs", op.component)
+        return op, driver
+
+    def _asking(
+        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
+        check_metadata(metadata)
+        name, driver = self._component()
+        limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
+        return Operation(method, name, limit, metadata), driver
+
+    def _component(self) -> tuple[str, ScheduleDriver]:
+        """Return the one component: the only one that is declared, else ``default``."""
+        declared = [name for service, name in self._context.runtime(self).declared() if service == "schedule"]
+        name = declared[0] if len(declared) == 1 else "default"
+        return name, self._driver(name)
+
+
+def _job(name: str, stored: StoredJob | None) -> Job:
+    if stored is None:
+        raise NotFoundError(f"there is no job {name!r}: schedule_job stores one; after its last run it is gone")
+    spec = stored.spec
+    return Job(
+        name=spec.name,
+        schedule=spec.schedule,
+        due_time=None if spec.due_ms is None else from_ms(spec.due_ms),
+        repeats=spec.repeats,
+        expires_at=None if spec.expires_ms is None else from_ms(spec.expires_ms),
+        data=None if spec.data is None else decode_payload(spec.data, spec.content_type),
+        target=spec.target,
+        failure_policy=spec.failure_policy,
+        misfire=spec.misfire,
+        timezone=spec.timezone,
+        next_run=None if stored.next_ms is None else from_ms(stored.next_ms),
+        occurrences=stored.occurrences,
+        skipped=stored.skipped,
+        created_at=None if stored.created_ms is None else from_ms(stored.created_ms),
+    )
+
+
+def _run_id(name: str, run_id: str | None) -> str:
+    if run_id is None:
+        raise NotFoundError(f"there is no job {name!r} to run")
+    return run_id
