@@ -76,8 +76,7 @@ class DaprRuntime(SidecarRuntime):
                 )
             elif found.http is None:
                 raise UnsupportedError(
-                    f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"',
-                    runtime="dapr",
+                    f'{found.grpc[1]}: the address is gRPC: pip install "cloud-runtimes-python[dapr]"', runtime="dapr"
                 )
         if found.http is None:
             assert grpc is not None
