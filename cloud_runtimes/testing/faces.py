@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 __all__ = ["AsyncFace", "Face", "SyncFace"]
 
 
@@ -22,6 +24,16 @@ class Face(ABC):
     @abstractmethod
     def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method that has a twin."""
+
+    def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
+        """Return a `call` that must raise an error, and returns the error."""
+
+        def call(target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
+            with pytest.raises(error, match=match) as caught:
+                self.call(target, method, *args, **kwargs)
+            return caught.value
+
+        return call
 
     @abstractmethod
     def opened(self, handle: Any) -> Any:

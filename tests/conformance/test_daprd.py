@@ -25,6 +25,7 @@ from cloud_runtimes.testing import (
     StateSuite,
 )
 from cloud_runtimes.testing.canary import Canary
+from cloud_runtimes.testing.suites._base import Call
 from tests.support.daprd import Beneath
 from tests.support.harnesses.daprd import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
@@ -121,8 +122,8 @@ class TestStateInRedis(StateSuite):
         harness.close()
 
     @pytest.mark.xfail(reason="Redis takes an etag on a key that is absent", strict=True)
-    def test_etag(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        super().test_etag(client, face, store, harness)
+    def test_etag(self, call: Call, harness: Harness) -> None:
+        super().test_etag(call, harness)
 
     def test_etag_of_what_is_there(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
         face.call(client.state, "save", store, "k", 1)
@@ -138,14 +139,12 @@ class TestStateInRedis(StateSuite):
         assert face.call(client.state, "get_item", store, "k") is None
 
     @pytest.mark.xfail(reason="Redis counts from 1 again for a key that was deleted", strict=True)
-    def test_etag_is_new_after_every_write(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        super().test_etag_is_new_after_every_write(client, face, store)
+    def test_etag_is_new_after_every_write(self, call: Call) -> None:
+        super().test_etag_is_new_after_every_write(call)
 
     @pytest.mark.xfail(reason="Redis takes an etag on a key that is absent", strict=True)
-    def test_what_expired_is_absent_for_conditions(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
-        super().test_what_expired_is_absent_for_conditions(client, face, store, harness)
+    def test_what_expired_is_absent_for_conditions(self, call: Call, harness: Harness) -> None:
+        super().test_what_expired_is_absent_for_conditions(call, harness)
 
     def test_a_failed_transaction_rolls_back(
         self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
@@ -218,10 +217,8 @@ class TestRpc(RpcSuite):
 
     @pytest.mark.parametrize("http_method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     @pytest.mark.parametrize("data", [None, {"a": 1}])
-    def test_http_methods(
-        self, client: CloudRuntimesClient, face: Face, store: str, http_method: str, data: Any, harness: Harness
-    ) -> None:
-        super().test_http_methods(client, face, store, http_method, data, harness)
+    def test_http_methods(self, call: Call, http_method: str, data: Any, harness: Harness) -> None:
+        super().test_http_methods(call, http_method, data, harness)
 
     @pytest.fixture
     def harness(self, served: DaprdRpc) -> Harness:

@@ -35,6 +35,7 @@ from cloud_runtimes.testing import (
 )
 from cloud_runtimes.testing.suites import _file_names as suite
 from cloud_runtimes.testing.suites import rpc_methods
+from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites._pubsub import collect, nothing
 from tests.support.fault_proxy import FaultProxy
 from tests.support.layotto import SERVICE, Layotto, LayottoFiles, LayottoProcess, LayottoRpc, layotto_process
@@ -62,8 +63,8 @@ class TestState(StateSuite):
         harness.close()
 
     @pytest.mark.xfail(reason="Redis counts from 1 again for a key that was deleted", strict=True)
-    def test_etag_is_new_after_every_write(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        super().test_etag_is_new_after_every_write(client, face, store)
+    def test_etag_is_new_after_every_write(self, call: Call) -> None:
+        super().test_etag_is_new_after_every_write(call)
 
 
 class TestLock(LockSuite):
@@ -167,11 +168,11 @@ class TestObjects(FileSuite):
         yield harness
         harness.close()
 
-    def test_names_are_literal(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_names_are_literal(self, call: Call) -> None:
         """Neither blanks alone, which ``minio`` refuses, nor ends of lines, which do not come through XML."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(suite, "NAMES", [name for name in suite.NAMES if name.strip() and "\r" not in name])
-            super().test_names_are_literal(client, face, store)
+            super().test_names_are_literal(call)
 
 
 class TestRpc(RpcSuite):

@@ -9,6 +9,7 @@ import pytest
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
+from cloud_runtimes.testing.suites._base import Call
 from cloud_runtimes.testing.suites._schedule_jobs import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
@@ -52,7 +53,8 @@ def test_a_driver_that_declares_nothing(
     harness, made = MemoryHarness(monkeypatch, tmp_path), face()
     client = harness.client()
     assert ScheduleSuite.lacks(client, feature, "default")
-    ScheduleSuite().test_undeclared(client, made, "default", feature, method, arguments)
+    call = Call(made, client.schedule)
+    ScheduleSuite().test_undeclared(call, client, "default", feature, method, arguments)
     monkeypatch.undo()
     assert harness.client().schedule.list_jobs() == []
     made.close()

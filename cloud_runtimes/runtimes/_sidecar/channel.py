@@ -324,11 +324,7 @@ class Channel(Transport):
     # -- streams ------------------------------------------------------------
 
     def open(
-        self,
-        kind: str,
-        first: Any,
-        receive: Callable[[Any], None],
-        ended: Callable[[Exception | None], None],
+        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
     ) -> Stream:
         self._check()
         opening = self.stream_methods[kind]

@@ -6,6 +6,7 @@ import asyncio
 import random
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future
 from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from ...spi.operation import Operation
 from ...spi.pubsub import Cause, Delivery, EventRecord, Settled, Settlement, SubscribeRequest
 from ...spi.push import PushSource
 from .failures import SidecarError, stream_error
-from .transport import Stream, Transport
+from .transport import Stream, Transport, resolve
 
 __all__ = ["STATUS", "StreamSubscription", "Token"]
 
@@ -78,38 +79,38 @@ class StreamSubscription(PushSource):
         """Connect, and wait until the sidecar says that the subscription is live."""
         self._connect()
         try:
-            while not self._is_live():
-                ticket = self._changes.ticket()
-                left = 0.0 if self._is_live() else op.remaining()
-                if not self._changes.wait(ticket, left) and not self._is_live():
-                    raise op.timed_out("the sidecar")
-        except BaseException:
-            self._cancel()
-            raise
+            self._greeted.result(op.remaining())
+        except TimeoutError:
+            pass
+        finally:
+            self._keep_if_live()
+        self._check_live(op)
 
     async def begin_async(self, op: Operation) -> None:
         """Asynchronous `begin`."""
         self._connect()
         try:
-            while not self._is_live():
-                future = self._changes.future()
-                left = 0.0 if self._is_live() else op.remaining()
-                if not await self._changes.wait_async(future, left) and not self._is_live():
-                    raise op.timed_out("the sidecar")
-                await asyncio.sleep(0)
-        except BaseException:
-            self._cancel()
-            raise
+            async with asyncio.timeout(op.remaining()):
+                await asyncio.wrap_future(self._greeted)
+        except TimeoutError:
+            pass
+        finally:
+            self._keep_if_live()
+        self._check_live(op)
 
-    def _is_live(self) -> bool:
-        if self._failure is not None:
-            raise self._failure
-        return self._live
+    def _keep_if_live(self) -> None:
+        if not self._live:
+            self._cancel()
+
+    def _check_live(self, op: Operation) -> None:
+        if not self._live:
+            raise self._failure or op.timed_out("the sidecar")
 
     def _connect(self) -> None:
         self._connection += 1
         mine = self._connection
         self._live, self._failure = False, None
+        self._greeted: Future[None] = Future()
         self._forget()
         self._stream = self._transport.open(
             "events", self._first, lambda message: self._received(mine, message), lambda why: self._ended(mine, why)
@@ -121,7 +122,7 @@ class StreamSubscription(PushSource):
         if not message.HasField("event_message"):
             self._live = self._begun = True
             self._since = monotonic()
-            self._changes.announce()
+            resolve(self._greeted, None)
         else:
             event = message.event_message
             token = Token(connection, event.id)
@@ -137,6 +138,7 @@ class StreamSubscription(PushSource):
                 self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
             else:  # it never was
                 self._failure = self._refused_error(why)
+            resolve(self._greeted, None)
             self._changes.announce()
 
     def _refused_error(self, why: SidecarError) -> CloudRuntimesError:

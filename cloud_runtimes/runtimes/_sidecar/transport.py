@@ -221,11 +221,7 @@ class Transport(ABC):
 
     @abstractmethod
     def open(
-        self,
-        kind: str,
-        first: Any,
-        receive: Callable[[Any], None],
-        ended: Callable[[Exception | None], None],
+        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
     ) -> Stream:
         """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 

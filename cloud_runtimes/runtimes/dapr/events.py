@@ -21,17 +21,7 @@ _JSON: Final = re.compile(r"[/+]json *(;|$)", re.IGNORECASE)
 _EXPIRY: Final = re.compile(rb',"expirytime":"[^"]*"')
 _NAME: Final = re.compile(r"[a-z0-9]{1,100}")
 _DAPRS: Final = frozenset(
-    [
-        "topic",
-        "pubsubname",
-        "traceid",
-        "traceparent",
-        "tracestate",
-        "partitionkey",
-        "subject",
-        "time",
-        "expiration",
-    ]
+    ["topic", "pubsubname", "traceid", "traceparent", "tracestate", "partitionkey", "subject", "time", "expiration"]
 )
 """Attributes of a delivery that are no extensions of the event."""
 _OWN: Final = frozenset(["id", "type", "source", "specversion", "datacontenttype", "data", "data_base64"])

@@ -29,24 +29,18 @@ _BY_STATUS: Final[dict[int, type[CloudRuntimesError]]] = {
     503: errors.UnavailableError,
     504: errors.DeadlineExceededError,
 }
-# the end of an errorCode or reason → class, of the first that fits
-_BY_CODE: Final[tuple[tuple[str, type[CloudRuntimesError]], ...]] = (
-    ("STORE_NOT_FOUND", errors.ComponentNotFoundError),
-    ("STORE_NOT_CONFIGURED", errors.ComponentNotFoundError),
-    ("STATE_NOT_FOUND", errors.ComponentNotFoundError),
-    ("STATE_NOT_CONFIGURED", errors.ComponentNotFoundError),
-    ("STORES_NOT_CONFIGURED", errors.ComponentNotFoundError),
-    ("PUBSUB_NOT_FOUND", errors.ComponentNotFoundError),
-    ("PUBSUB_NOT_CONFIGURED", errors.ComponentNotFoundError),
-    ("TOO_MANY_TRANSACTIONS", errors.ResourceExhaustedError),
-    ("NOT_SUPPORTED", errors.UnsupportedError),
-    ("NOT_SUPPORTED_STATE_OPERATION", errors.UnsupportedError),
-    ("ILLEGAL_KEY", errors.InvalidArgumentError),
-    ("MALFORMED_REQUEST", errors.InvalidArgumentError),
-    ("FAILED_PRECONDITION", errors.ComponentNotFoundError),  # of gRPC: there is no component of this kind
-    ("PUBSUB_FORBIDDEN", errors.PermissionDeniedError),
-    ("ERR_PERMISSION_DENIED", errors.PermissionDeniedError),
-)
+# class → ends of an errorCode or reason
+_BY_CODE: Final[dict[type[CloudRuntimesError], tuple[str, ...]]] = {
+    errors.ComponentNotFoundError: (
+        *(f"{kind}_NOT_{what}" for kind in ("STORE", "STATE", "PUBSUB") for what in ("FOUND", "CONFIGURED")),
+        "STORES_NOT_CONFIGURED",
+        "FAILED_PRECONDITION",  # of gRPC: there is no component of this kind
+    ),
+    errors.ResourceExhaustedError: ("TOO_MANY_TRANSACTIONS",),
+    errors.UnsupportedError: ("NOT_SUPPORTED", "NOT_SUPPORTED_STATE_OPERATION"),
+    errors.InvalidArgumentError: ("ILLEGAL_KEY", "MALFORMED_REQUEST"),
+    errors.PermissionDeniedError: ("PUBSUB_FORBIDDEN", "ERR_PERMISSION_DENIED"),
+}
 _NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed finding secret store with key")
 """Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
@@ -83,7 +77,8 @@ def refusal(reply: RpcReply) -> ErrorReply:
 def error(error_reply: ErrorReply, *, applied: bool) -> CloudRuntimesError:
     """Return our error; ``applied``: where it is not known, a write may have happened."""
     found = next(
-        (cls for end, cls in _BY_CODE if error_reply.code.endswith(end) or error_reply.reason.endswith(end)), None
+        (cls for cls, ends in _BY_CODE.items() if error_reply.code.endswith(ends) or error_reply.reason.endswith(ends)),
+        None,
     )
     if _NO_BINDING.search(error_reply.message):
         found = errors.ComponentNotFoundError

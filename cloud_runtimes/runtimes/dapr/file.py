@@ -16,6 +16,7 @@ from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .._sidecar.driver import SidecarDriver, operation
+from .._sidecar.listing import page
 from .._sidecar.transport import Flow
 from .failures import DaprSidecarError
 from .transport import DaprTransport
@@ -87,7 +88,7 @@ class DaprFile(SidecarDriver, FileDriver):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> Flow[list[FileInfo]]:
-        return _page((yield from self._list(prefix)), prefix, recursive, limit, after)
+        return page([FileInfo(name, None) for name in (yield from self._list(prefix))], prefix, recursive, limit, after)
 
     def _list(self, prefix: str) -> Flow[list[str]]:
         folder = prefix.rpartition("/")[0]
@@ -218,17 +219,3 @@ class _Writer(FileWriter):
 
     async def abort_async(self, op: Operation, /) -> None:
         """Nothing was sent."""
-
-
-def _page(names: list[str], prefix: str, recursive: bool, limit: int | None, after: str | None) -> list[FileInfo]:
-    """Return what was asked for of the names that begin with the prefix."""
-    if not recursive:
-        names = [prefix + _short(name.removeprefix(prefix)) for name in names]
-    ordered = sorted(set(names), key=str.encode)
-    found = [name for name in ordered if after is None or name.encode() > after.encode()]
-    return [FileInfo(name, 0 if name.endswith("/") else None) for name in found[:limit]]
-
-
-def _short(rest: str) -> str:
-    head, slash, _ = rest.partition("/")
-    return head + slash

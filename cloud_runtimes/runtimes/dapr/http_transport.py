@@ -230,22 +230,16 @@ class HttpTransport(DaprTransport):
     # -- secrets, configuration, locks --------------------------------------
 
     def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
-        path = f"v1.0/secrets/{segment(store)}/{segment(key)}"
-        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
-        found = secrets(b'{"":%b}' % (reply.data or b"{}"))
-        del reply
-        if found is None:
-            odd()
-        return found[""]
+        return (yield from self._secrets(f"{segment(store)}/{segment(key)}", metadata, b'{"":%b}'))[""]
 
     def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
-        path = f"v1.0/secrets/{segment(store)}/bulk"
-        reply = yield from self._ask("GET", path, query=urlencode(_metadata(metadata)))
-        found = secrets(reply.data or b"{}")
-        del reply
-        if found is None:
-            odd()
-        return found
+        return (yield from self._secrets(f"{segment(store)}/bulk", metadata, b"%b"))
+
+    def _secrets(self, path: str, metadata: Mapping[str, str], form: bytes) -> Flow[dict[str, Secret]]:
+        reply = yield from self._ask("GET", f"v1.0/secrets/{path}", query=urlencode(_metadata(metadata)))
+        found = secrets(form % (reply.data or b"{}"))
+        del reply  # no frame of an error shows it
+        return odd() if found is None else found
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
@@ -344,11 +338,7 @@ class HttpTransport(DaprTransport):
         )
 
     def open(
-        self,
-        kind: str,
-        first: Any,
-        receive: Callable[[Any], None],
-        ended: Callable[[Exception | None], None],
+        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
     ) -> Stream:
         self.need_streams(kind)
         raise AssertionError("unreachable")

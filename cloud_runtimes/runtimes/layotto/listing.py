@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...protocols.layotto.messages import messages
 from ...spi.file import FileInfo
+from .._sidecar.listing import page
 from .._sidecar.transport import Flow
 from .failures import LayottoSidecarError
 
@@ -36,7 +37,7 @@ def listed(
         yield from _walk(files, root, folder, prefix, recursive, found)
     else:
         yield from _prefixed(files, root, prefix, found)
-    return _page(found, prefix, recursive, limit, after)
+    return page(found, prefix, recursive, limit, after)
 
 
 def _walk(
@@ -85,20 +86,6 @@ def _entries(files: LayottoFiles, place: str) -> Generator[Any, Any, list[Any]]:
         if not answer.is_truncated or not answer.files or answer.marker == marker:
             return entries
         marker = answer.marker
-
-
-def _page(found: list[FileInfo], prefix: str, recursive: bool, limit: int | None, after: str | None) -> list[FileInfo]:
-    if not recursive:
-        shortened: dict[str, FileInfo] = {}
-        for info in found:
-            head, slash, _ = info.name[len(prefix) :].partition("/")
-            name = f"{prefix}{head}{slash}"
-            shortened.setdefault(name, FileInfo(name, 0) if slash else info)
-        found = list(shortened.values())
-    found.sort(key=lambda info: info.name.encode())
-    if after is not None:
-        found = [info for info in found if info.name.encode() > after.encode()]
-    return found if limit is None else found[:limit]
 
 
 def is_folder(found: Any) -> bool:

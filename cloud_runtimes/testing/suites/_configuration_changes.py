@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...configuration import ConfigurationSubscription
 from ...errors import InvalidArgumentError
@@ -121,8 +119,7 @@ class ChangeTests(ConfigurationCases):
             assert face.call(sub, "receive", 0) is None
             assert face.call(sub, "receive", 0.05) is None
             for bad in (-1, float("nan"), "5", True):
-                with pytest.raises(InvalidArgumentError, match="timeout"):
-                    face.call(sub, "receive", bad)
+                face.fails(InvalidArgumentError, match="timeout")(sub, "receive", bad)
 
     @requires("configuration.subscribe")
     def test_iteration(self, harness: Harness, client: CloudRuntimesClient, face: Face, filled: str) -> None:
@@ -169,8 +166,7 @@ class ChangeTests(ConfigurationCases):
             assert face.until(lambda: seen[1:] == [{"one.key0": "new"}])
             self.put(harness, client, filled, **{"one.key0": None})
             assert face.until(lambda: seen[2:] == [{"one.key0": None}])
-            with pytest.raises(InvalidArgumentError, match="has a handler"):
-                face.call(sub, "receive", 0)
+            face.fails(InvalidArgumentError, match="has a handler")(sub, "receive", 0)
         self.put(harness, client, filled, **{"one.key0": "after the end"})
         face.pause(QUIET)
         assert len(seen) == 3

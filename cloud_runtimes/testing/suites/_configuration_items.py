@@ -12,6 +12,7 @@ from ...configuration import ConfigurationItem
 from ...errors import InvalidArgumentError, UnsupportedError
 from ..faces import Face
 from ..harness import Harness, requires
+from ._base import Call
 from ._configuration import TWENTY, ConfigurationCases, gather, receive, silent, values
 
 __all__ = ["ItemTests"]
@@ -54,19 +55,13 @@ class ItemTests(ConfigurationCases):
         assert dict(item.tags) == {}
         assert len(face.call(client.configuration, "get_configuration_items", filled)) == 20
 
-    def test_odd_values(self, harness: Harness, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        odd = {
-            "json": '{"a": 1}',
-            "lines": "a\nb\tc",
-            "text": "grüße 漢字 🎉",
-            "true": "true",
-            "number": "1.50",
-        }
+    def test_odd_values(self, call: Call, harness: Harness, client: CloudRuntimesClient, store: str) -> None:
+        odd = {"json": '{"a": 1}', "lines": "a\nb\tc", "text": "grüße 漢字 🎉", "true": "true", "number": "1.50"}
         harness.configure(client, store, {**odd, "empty": ""})
         empty = {"empty": ""} if harness.empty_settings else {}
-        assert face.call(client.configuration, "get_configuration", store) == odd | empty
+        assert call("get_configuration") == odd | empty
 
-    def test_odd_keys(self, harness: Harness, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_odd_keys(self, call: Call, harness: Harness, client: CloudRuntimesClient, store: str) -> None:
         odd = {"a b": "1", "ключ": "2", "k'\";--%_*": "3", "K": "4", "k": "5", "x" * 1024: "6", "a:b": "7"}
         if harness.slashes:
             odd["a/b"] = "8"
@@ -75,9 +70,9 @@ class ItemTests(ConfigurationCases):
                 harness.configure(client, store, {"a/b": "8"})
             assert not caught.value.maybe_applied
         harness.configure(client, store, odd)
-        assert face.call(client.configuration, "get_configuration", store) == odd
+        assert call("get_configuration") == odd
         for key, value in odd.items():
-            assert face.call(client.configuration, "get_configuration", store, [key]) == {key: value}
+            assert call("get_configuration", [key]) == {key: value}
 
     def test_another_client_sees_it(self, harness: Harness, face: Face, filled: str) -> None:
         assert face.call(harness.client().configuration, "get_configuration", filled) == TWENTY
@@ -91,64 +86,62 @@ class ItemTests(ConfigurationCases):
     # -- writing ------------------------------------------------------------
 
     @requires("configuration.write")
-    def test_save_and_delete(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        assert face.call(client.configuration, "get_configuration", store) == {}
-        face.call(client.configuration, "save_configuration", store, {"a": "1", "b": "2"})
-        face.call(
-            client.configuration, "save_configuration", store, [ConfigurationItem("a", "3"), ConfigurationItem("c", "")]
-        )
-        assert face.call(client.configuration, "get_configuration", store) == {"a": "3", "b": "2", "c": ""}
-        face.call(client.configuration, "delete_configuration", store, ["a", "never", "c"])
-        assert face.call(client.configuration, "get_configuration", store) == {"b": "2"}
-        face.call(client.configuration, "delete_configuration", store, ["a"])
-        face.call(client.configuration, "save_configuration", store, {"a": "again"})
-        assert face.call(client.configuration, "get_configuration", store) == {"a": "again", "b": "2"}
+    def test_save_and_delete(self, call: Call) -> None:
+        assert call("get_configuration") == {}
+        call("save_configuration", {"a": "1", "b": "2"})
+        call("save_configuration", [ConfigurationItem("a", "3"), ConfigurationItem("c", "")])
+        assert call("get_configuration") == {"a": "3", "b": "2", "c": ""}
+        call("delete_configuration", ["a", "never", "c"])
+        assert call("get_configuration") == {"b": "2"}
+        call("delete_configuration", ["a"])
+        call("save_configuration", {"a": "again"})
+        assert call("get_configuration") == {"a": "again", "b": "2"}
 
     @requires("configuration.write")
-    def test_a_delete_takes_no_other(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_delete_takes_no_other(self, call: Call) -> None:
         others = {"time": "1", "timeouts": "2", "timeout.long": "3", "timeoutx": "4", "x.timeout": "5"}
-        face.call(client.configuration, "save_configuration", store, {**others, "timeout": "0", "timeout_ms": "6"})
-        face.call(client.configuration, "delete_configuration", store, ["timeout", "timeout_ms"])
-        assert face.call(client.configuration, "get_configuration", store) == others
+        call("save_configuration", {**others, "timeout": "0", "timeout_ms": "6"})
+        call("delete_configuration", ["timeout", "timeout_ms"])
+        assert call("get_configuration") == others
 
     @requires("configuration.write")
-    def test_nothing_to_do(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.configuration, "save_configuration", store, {"a": "1"})
-        face.call(client.configuration, "save_configuration", store, {})
-        face.call(client.configuration, "save_configuration", store, [])
-        face.call(client.configuration, "delete_configuration", store, [])
-        assert face.call(client.configuration, "get_configuration", store) == {"a": "1"}
+    def test_nothing_to_do(self, call: Call) -> None:
+        call("save_configuration", {"a": "1"})
+        call("save_configuration", {})
+        call("save_configuration", [])
+        call("delete_configuration", [])
+        assert call("get_configuration") == {"a": "1"}
 
     @requires("configuration.write")
-    def test_what_was_read_can_be_saved(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_what_was_read_can_be_saved(self, call: Call) -> None:
         """An old version does not hinder: a save is unconditional."""
-        face.call(client.configuration, "save_configuration", store, {"a": "1"})
-        items = face.call(client.configuration, "get_configuration_items", store)
-        face.call(client.configuration, "save_configuration", store, {"a": "2"})
-        face.call(client.configuration, "save_configuration", store, items.values())
-        assert face.call(client.configuration, "get_configuration", store) == {"a": "1"}
+        call("save_configuration", {"a": "1"})
+        items = call("get_configuration_items")
+        call("save_configuration", {"a": "2"})
+        call("save_configuration", items.values())
+        assert call("get_configuration") == {"a": "1"}
 
     @requires("configuration.write")
-    def test_the_last_of_one_key_counts(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_the_last_of_one_key_counts(self, call: Call) -> None:
         pair = [ConfigurationItem("a", "1"), ConfigurationItem("a", "2")]
-        face.call(client.configuration, "save_configuration", store, pair)
-        assert face.call(client.configuration, "get_configuration", store) == {"a": "2"}
+        call("save_configuration", pair)
+        assert call("get_configuration") == {"a": "2"}
 
     @requires("configuration.write", "configuration.version")
-    def test_versions_differ(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_versions_differ(self, call: Call) -> None:
         def version(key: str) -> Any:
-            return face.call(client.configuration, "get_configuration_items", store)[key].version
+            return call("get_configuration_items")[key].version
 
         seen = []
         for value in ("1", "2"):
-            face.call(client.configuration, "save_configuration", store, {"a": value, "b": value})
+            call("save_configuration", {"a": value, "b": value})
             seen.append(version("a"))
         # what is stored as it is already may count as a change, or as none
-        face.call(client.configuration, "save_configuration", store, {"a": "2"})
+        call("save_configuration", {"a": "2"})
         again = version("a")
-        face.call(client.configuration, "delete_configuration", store, ["a"])
+        call("delete_configuration", ["a"])
         before = version("b")
-        face.call(client.configuration, "save_configuration", store, {"a": "1"})
+        call("save_configuration", {"a": "1"})
         seen.append(version("a"))
         assert all(isinstance(each, str) and each for each in seen)
         assert len(set(seen)) == 3
@@ -157,13 +150,13 @@ class ItemTests(ConfigurationCases):
 
     @requires("configuration.write", "configuration.tags")
     @requires("configuration.subscribe")
-    def test_tags(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_tags(self, call: Call, face: Face) -> None:
         item = ConfigurationItem("a", "1", tags={"owner": "ops", "ü": ""})
-        face.call(client.configuration, "save_configuration", store, [item])
-        assert face.call(client.configuration, "get_configuration_items", store)["a"].tags == item.tags
-        with face.opened(face.call(client.configuration, "subscribe_configuration", store)) as sub:
+        call("save_configuration", [item])
+        assert call("get_configuration_items")["a"].tags == item.tags
+        with face.opened(call("subscribe_configuration")) as sub:
             assert face.call(sub, "receive", 10)["a"].tags == item.tags
-            face.call(client.configuration, "save_configuration", store, {"a": "1"})
+            call("save_configuration", {"a": "1"})
             assert face.call(sub, "receive", 10)["a"].tags == {}
 
     @requires("configuration.write", "configuration.group")
@@ -207,12 +200,13 @@ class ItemTests(ConfigurationCases):
             assert face.call(service, "get_configuration", store, **blue) == {"a": "blue", "b": "blue"}
             assert face.call(service, "get_configuration", store) == {"a": "plain", "c": "plain"}
             for refused in (item, named("*"), named("")):
-                with pytest.raises(InvalidArgumentError, match=what):
-                    face.call(service, "save_configuration", store, [refused], **{what: "green"})
+                face.fails(InvalidArgumentError, match=what)(
+                    service, "save_configuration", store, [refused], **{what: "green"}
+                )
 
     @requires("configuration.write", "configuration.atomic")
     @requires("configuration.subscribe")
-    def test_a_save_is_one_change(self, harness: Harness, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_save_is_one_change(self, call: Call, harness: Harness, face: Face, store: str) -> None:
         """Neither a reader nor a subscriber ever sees half of one."""
         keys = [f"k{number}" for number in range(50)]
         stop = threading.Event()
@@ -225,10 +219,10 @@ class ItemTests(ConfigurationCases):
             stop.set()
 
         thread = threading.Thread(target=write)
-        with face.opened(face.call(client.configuration, "subscribe_configuration", store)) as sub:
+        with face.opened(call("subscribe_configuration")) as sub:
             thread.start()
             while not stop.is_set():
-                got = face.call(client.configuration, "get_configuration", store)
+                got = call("get_configuration")
                 halves += [got] if len(set(got.values())) > 1 else []
                 items = face.call(sub, "receive", 0.01)
                 current = {item.value for item in sub.current().values()}

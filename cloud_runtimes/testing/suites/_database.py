@@ -6,10 +6,8 @@ from typing import Final
 
 import pytest
 
-from ...client import CloudRuntimesClient
 from ...database import ExecuteResult
-from ..faces import Face
-from ._base import Suite
+from ._base import Call, Suite
 
 __all__ = ["CREATE", "SLOW", "DatabaseTable"]
 
@@ -26,29 +24,22 @@ class DatabaseTable(Suite):
     service = "database"
 
     @pytest.fixture
-    def items(self, client: CloudRuntimesClient, face: Face, store: str) -> str:
+    def items(self, call: Call, store: str) -> str:
         """A table with two rows."""
-        face.call(client.database, "execute", store, CREATE)
+        call("execute", CREATE)
         for number, name in ((1, "bolt"), (2, "nut")):
-            self.add(client, face, store, number, name, number * 10)
+            self.add(call, number, name, number * 10)
         return store
 
     @staticmethod
-    def add(
-        client: CloudRuntimesClient, face: Face, store: str, number: int, name: str | None, qty: int
-    ) -> ExecuteResult:
+    def add(call: Call, number: int, name: str | None, qty: int) -> ExecuteResult:
         """Insert a row by SQL."""
-        result: ExecuteResult = face.call(
-            client.database,
-            "execute",
-            store,
-            "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)",
-            {"id": number, "name": name, "qty": qty},
-        )
+        row = {"id": number, "name": name, "qty": qty}
+        result: ExecuteResult = call("execute", "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)", row)
         return result
 
     @staticmethod
-    def count(client: CloudRuntimesClient, face: Face, store: str) -> int:
+    def count(call: Call) -> int:
         """Count the rows."""
-        found: list[int] = face.call(client.database, "query", store, "SELECT count(*) FROM item", type=int)
+        found: list[int] = call("query", "SELECT count(*) FROM item", type=int)
         return found[0]

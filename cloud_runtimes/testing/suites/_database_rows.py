@@ -23,6 +23,7 @@ from ...errors import (
 )
 from ..faces import Face
 from ..harness import Harness, requires
+from ._base import Call
 from ._database import CREATE, SLOW, DatabaseTable
 
 __all__ = ["StatementTests"]
@@ -77,20 +78,18 @@ class StatementTests(DatabaseTable):
 
     # -- rows -------------------------------------------------------------
 
-    def test_rows(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        rows = face.call(client.database, "query", items, "SELECT id, name, qty FROM item ORDER BY id")
+    def test_rows(self, call: Call, items: str) -> None:
+        rows = call("query", "SELECT id, name, qty FROM item ORDER BY id")
         assert rows == [{"id": 1, "name": "bolt", "qty": 10}, {"id": 2, "name": "nut", "qty": 20}]
         assert all(isinstance(row, Row) for row in rows)
         assert (rows[0].name, rows[0]["qty"], list(rows[0]), len(rows[0])) == ("bolt", 10, ["id", "name", "qty"], 3)
         with pytest.raises(AttributeError, match="no column 'colour'; it has id, name, qty"):
             rows[0].colour  # noqa: B018
-        assert face.call(client.database, "query", items, "SELECT id FROM item WHERE id = :id", {"id": 9}) == []
+        assert call("query", "SELECT id FROM item WHERE id = :id", {"id": 9}) == []
 
-    def test_typed_rows(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_typed_rows(self, call: Call, items: str) -> None:
         def get(type: Any, columns: str = "id, name, qty") -> Any:
-            return face.call(
-                client.database, "query", items, f"SELECT {columns} FROM item WHERE id = :id", {"id": 1}, type=type
-            )
+            return call("query", f"SELECT {columns} FROM item WHERE id = :id", {"id": 1}, type=type)
 
         assert get(Item) == [Item(1, "bolt", 10)]
         assert get(ItemDict) == [{"id": 1, "name": "bolt", "qty": 10}]
@@ -107,18 +106,19 @@ class StatementTests(DatabaseTable):
         with pytest.raises(InvalidArgumentError, match="made of one column, and the rows have 3"):
             get(int)
 
-    def test_pydantic(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_pydantic(self, call: Call, items: str) -> None:
         pydantic = pytest.importorskip("pydantic")
         model = pydantic.create_model("Model", id=(int, ...), name=(str, ...), qty=(int, ...))
-        found = face.call(client.database, "query", items, "SELECT * FROM item WHERE id = 2", type=model)
+        found = call("query", "SELECT * FROM item WHERE id = 2", type=model)
         assert found == [model(id=2, name="nut", qty=20)]
 
-    def test_two_columns_of_one_name(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        with pytest.raises(InvalidArgumentError, match="several columns are named id"):
-            face.call(client.database, "query", items, "SELECT a.id, b.id FROM item a, item b")
+    def test_two_columns_of_one_name(self, call: Call, items: str) -> None:
+        call.fails(InvalidArgumentError, match="several columns are named id")(
+            "query", "SELECT a.id, b.id FROM item a, item b"
+        )
 
     @requires("database.schema")
-    def test_every_kind_of_column(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_every_kind_of_column(self, call: Call) -> None:
         columns = {
             "id": Column(kind="integer", primary_key=True),
             "yes": bool,
@@ -134,7 +134,7 @@ class StatementTests(DatabaseTable):
             "document": dict,
             "nothing": "text",
         }
-        face.call(client.database, "create_table", store, "everything", columns)
+        call("create_table", "everything", columns)
         row = Everything(
             1,
             True,
@@ -150,13 +150,11 @@ class StatementTests(DatabaseTable):
             {"a": [1, None, "x"], "b": {"c": 0.5}},
             None,
         )
-        face.call(client.database, "insert", store, "everything", vars(row))
-        got = face.call(client.database, "query", store, "SELECT * FROM everything", type=Everything)
+        call("insert", "everything", vars(row))
+        got = call("query", "SELECT * FROM everything", type=Everything)
         assert got == [row]
-        assert (
-            face.call(client.database, "update", store, "everything", {"text": "x"}, {"yes": True}).rows_affected == 1
-        )
-        assert face.call(client.database, "query", store, "SELECT text FROM everything", type=str) == ["x"]
+        assert call("update", "everything", {"text": "x"}, {"yes": True}).rows_affected == 1
+        assert call("query", "SELECT text FROM everything", type=str) == ["x"]
 
     # -- texts and parameters ---------------------------------------------
 
@@ -172,15 +170,11 @@ class StatementTests(DatabaseTable):
             ("SELECT 'a' AS v ; -- the end", "a"),
         ],
     )
-    def test_colons_that_are_no_parameters(
-        self, client: CloudRuntimesClient, face: Face, store: str, sql: str, expected: str
-    ) -> None:
-        assert face.call(client.database, "query", store, sql) == [{"v": expected}]
+    def test_colons_that_are_no_parameters(self, call: Call, sql: str, expected: str) -> None:
+        assert call("query", sql) == [{"v": expected}]
 
-    def test_a_parameter_twice(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        found = face.call(
-            client.database, "query", items, "SELECT id FROM item WHERE id = :n OR qty = :n * 20 ORDER BY id", {"n": 1}
-        )
+    def test_a_parameter_twice(self, call: Call, items: str) -> None:
+        found = call("query", "SELECT id FROM item WHERE id = :n OR qty = :n * 20 ORDER BY id", {"n": 1})
         assert found == [{"id": 1}, {"id": 2}]
 
     @pytest.mark.parametrize(
@@ -212,55 +206,48 @@ class StatementTests(DatabaseTable):
         self, client: CloudRuntimesClient, face: Face, store: str, sql: Any, params: Any, message: str
     ) -> None:
         for name in ("query", "execute"):
-            with pytest.raises(InvalidArgumentError) as caught:
-                face.call(client.database, name, store, sql, params)
-            assert message in str(caught.value)
-            assert (caught.value.service, caught.value.operation, caught.value.component) == ("database", name, store)
+            error = face.fails(InvalidArgumentError)(client.database, name, store, sql, params)
+            assert message in str(error)
+            assert (error.service, error.operation, error.component) == ("database", name, store)
 
     # -- writing ----------------------------------------------------------
 
-    def test_execute(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        assert self.add(client, face, items, 3, "screw", 5).rows_affected == 1
-        done = face.call(client.database, "execute", items, "UPDATE item SET qty = qty + :n", {"n": 1})
+    def test_execute(self, call: Call, items: str) -> None:
+        assert self.add(call, 3, "screw", 5).rows_affected == 1
+        done = call("execute", "UPDATE item SET qty = qty + :n", {"n": 1})
         assert done.rows_affected == 3
-        done = face.call(client.database, "execute", items, "DELETE FROM item WHERE qty > :n", {"n": 20})
+        done = call("execute", "DELETE FROM item WHERE qty > :n", {"n": 20})
         assert done == ExecuteResult(1)
-        assert face.call(client.database, "query", items, "SELECT qty FROM item ORDER BY id", type=int) == [11, 6]
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 6]
 
-    def test_a_query_that_writes_is_committed(
-        self, client: CloudRuntimesClient, face: Face, items: str, harness: Harness
-    ) -> None:
+    def test_a_query_that_writes_is_committed(self, call: Call, items: str, harness: Harness) -> None:
         sql = "INSERT INTO item (id, name, qty) VALUES (7, 'pin', 1) RETURNING id"
-        assert face.call(client.database, "query", items, sql, type=int) == [7]
-        assert (
-            face.call(client.database, "execute", items, sql.replace("7", "8").replace("pin", "pan")).rows_affected == 1
-        )
-        assert self.count(client, face, items) == 4
+        assert call("query", sql, type=int) == [7]
+        assert call("execute", sql.replace("7", "8").replace("pin", "pan")).rows_affected == 1
+        assert self.count(call) == 4
 
     @requires("database.execute_many")
-    def test_execute_many(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_execute_many(self, call: Call, items: str) -> None:
         sql = "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)"
         rows = [{"id": number, "name": f"n{number}", "qty": number} for number in range(10, 510)]
-        assert face.call(client.database, "execute_many", items, sql, iter(rows)).rows_affected == 500
-        assert self.count(client, face, items) == 502
-        assert face.call(client.database, "execute_many", items, sql, []) == ExecuteResult(0)
+        assert call("execute_many", sql, iter(rows)).rows_affected == 500
+        assert self.count(call) == 502
+        assert call("execute_many", sql, []) == ExecuteResult(0)
         # all or none
         bad = [{"id": 900, "name": "x", "qty": 1}, {"id": 901, "name": "bolt", "qty": 1}]
-        with pytest.raises(AlreadyExistsError):
-            face.call(client.database, "execute_many", items, sql, bad)
+        call.fails(AlreadyExistsError)("execute_many", sql, bad)
         for wrong, message in (
             ([{"id": 1}], "of row 0: no value for :name, :qty"),
             ([*rows[:1], {**rows[0], "more": 1}], "of row 1: the statement has no :more"),
             ({"id": 1}, "iterable of mappings"),
             (5, "iterable of mappings"),
         ):
-            with pytest.raises(InvalidArgumentError, match=message):
-                face.call(client.database, "execute_many", items, sql, wrong)
-        assert self.count(client, face, items) == 502
+            call.fails(InvalidArgumentError, match=message)("execute_many", sql, wrong)
+        assert self.count(call) == 502
 
     # -- errors -----------------------------------------------------------
 
-    def test_errors(self, client: CloudRuntimesClient, face: Face, items: str, harness: Harness) -> None:
+    def test_errors(self, call: Call, client: CloudRuntimesClient, face: Face, items: str, harness: Harness) -> None:
         secret = "canary-1234"
         insert = "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)"
         cases: list[tuple[type[CloudRuntimesError], str, Any]] = [
@@ -276,50 +263,39 @@ class StatementTests(DatabaseTable):
         for expected, sql, params in cases:
             rowless = sql.startswith(("INSERT", "CREATE", "SELEC "))
             for name in ("execute",) if rowless and harness.refuses_rowless else ("execute", "query"):
-                with pytest.raises(expected) as caught:
-                    face.call(client.database, name, items, sql, params)
-                assert type(caught.value) is expected
-                assert secret not in str(caught.value)
-                assert caught.value.maybe_applied is False
-                assert caught.value.component == items
-                assert caught.value.__cause__ is not None
-                assert secret not in str(caught.value.__cause__).partition("DETAIL")[0]
-        with pytest.raises(InvalidArgumentError, match=r"use execute\(\)"):
-            face.call(client.database, "query", items, "UPDATE item SET qty = 5")
-        assert self.count(client, face, items) == 2
-        assert face.call(client.database, "query", items, "SELECT qty FROM item WHERE id = 1", type=int) == [10]
+                error = face.fails(expected)(client.database, name, items, sql, params)
+                assert type(error) is expected
+                assert secret not in str(error)
+                assert error.maybe_applied is False
+                assert error.component == items
+                assert error.__cause__ is not None
+                assert secret not in str(error.__cause__).partition("DETAIL")[0]
+        call.fails(InvalidArgumentError, match=r"use execute\(\)")("query", "UPDATE item SET qty = 5")
+        assert self.count(call) == 2
+        assert call("query", "SELECT qty FROM item WHERE id = 1", type=int) == [10]
 
-    def test_a_foreign_key(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        face.call(client.database, "execute", items, "CREATE TABLE part (item INTEGER REFERENCES item (id))")
-        with pytest.raises(ConflictError):
-            face.call(client.database, "execute", items, "INSERT INTO part (item) VALUES (77)")
-        face.call(client.database, "execute", items, "INSERT INTO part (item) VALUES (1)")
-        with pytest.raises(ConflictError):
-            face.call(client.database, "execute", items, "DELETE FROM item")
+    def test_a_foreign_key(self, call: Call, items: str) -> None:
+        call("execute", "CREATE TABLE part (item INTEGER REFERENCES item (id))")
+        call.fails(ConflictError)("execute", "INSERT INTO part (item) VALUES (77)")
+        call("execute", "INSERT INTO part (item) VALUES (1)")
+        call.fails(ConflictError)("execute", "DELETE FROM item")
 
     @requires("database.cancel")
-    def test_a_timeout_ends_the_work(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        with pytest.raises(DeadlineExceededError) as caught:
-            face.call(client.database, "query", items, SLOW, timeout=0.2)
-        assert caught.value.maybe_applied is False
-        with pytest.raises(DeadlineExceededError) as caught:
-            face.call(
-                client.database,
-                "execute",
-                items,
-                f"INSERT INTO item (id, qty) {SLOW.replace('AS n', ', 9')}",
-                timeout=0.2,
-            )
-        assert caught.value.maybe_applied is False
+    def test_a_timeout_ends_the_work(self, call: Call, items: str) -> None:
+        caught = call.fails(DeadlineExceededError)("query", SLOW, timeout=0.2)
+        assert caught.maybe_applied is False
+        caught = call.fails(DeadlineExceededError)(
+            "execute", f"INSERT INTO item (id, qty) {SLOW.replace('AS n', ', 9')}", timeout=0.2
+        )
+        assert caught.maybe_applied is False
         # nothing of it is left, and the writer's turn is free
-        assert self.add(client, face, items, 3, "c", 1).rows_affected == 1
-        assert self.count(client, face, items) == 3
+        assert self.add(call, 3, "c", 1).rows_affected == 1
+        assert self.count(call) == 3
 
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1"])
-    def test_wrong_timeouts(self, client: CloudRuntimesClient, face: Face, store: str, timeout: Any) -> None:
-        with pytest.raises(InvalidArgumentError, match="timeout"):
-            face.call(client.database, "query", store, "SELECT 1", timeout=timeout)
-        if self.lacks(client, "database.stream", store):
+    def test_wrong_timeouts(self, call: Call, client: CloudRuntimesClient, store: str, timeout: Any) -> None:
+        call.fails(InvalidArgumentError, match="timeout")("query", "SELECT 1", timeout=timeout)
+        if call.lacks("database.stream"):
             return
         with pytest.raises(InvalidArgumentError, match="timeout"):
             client.database.stream(store, "SELECT 1", timeout=timeout)

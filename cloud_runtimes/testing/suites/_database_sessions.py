@@ -21,6 +21,7 @@ from ...errors import (
 )
 from ..faces import Face
 from ..harness import Harness, requires
+from ._base import Call
 from ._database import SLOW, DatabaseTable
 
 __all__ = ["SessionTests"]
@@ -40,129 +41,122 @@ class SessionTests(DatabaseTable):
 
     # -- transactions -----------------------------------------------------
 
-    def test_not_declared_is_refused(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_not_declared_is_refused(self, call: Call, client: CloudRuntimesClient, store: str) -> None:
         calls: dict[str, Callable[[], Any]] = {
             "transaction": lambda: client.database.transaction(store),
             "stream": lambda: client.database.stream(store, "SELECT 1"),
-            "execute_many": lambda: face.call(client.database, "execute_many", store, "SELECT 1", [{}]),
-            "schema": lambda: face.call(client.database, "tables", store),
+            "execute_many": lambda: call("execute_many", "SELECT 1", [{}]),
+            "schema": lambda: call("tables"),
         }
         for feature, use in calls.items():
-            if self.lacks(client, f"database.{feature}", store):
+            if call.lacks(f"database.{feature}"):
                 with pytest.raises(UnsupportedError):
                     use()
             else:
                 use()
-        if self.lacks(client, "database.isolation", store) and not self.lacks(client, "database.transaction", store):
+        if call.lacks("database.isolation") and not call.lacks("database.transaction"):
             with pytest.raises(UnsupportedError):
                 client.database.transaction(store, "serializable")
 
     @requires("database.transaction")
-    def test_a_transaction(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        with face.opened(client.database.transaction(items)) as tx:
+    def test_a_transaction(self, call: Call, face: Face, items: str) -> None:
+        with call.opened("transaction") as tx:
             face.call(tx, "execute", "UPDATE item SET qty = qty - :n WHERE id = 1", {"n": 3})
             face.call(tx, "execute", "UPDATE item SET qty = qty + :n WHERE id = 2", {"n": 3})
             assert face.call(tx, "query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
-        assert face.call(client.database, "query", items, "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
-        with pytest.raises(ClosedError, match="has ended"):
-            face.call(tx, "query", "SELECT 1")
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
+        face.fails(ClosedError, match="has ended")(tx, "query", "SELECT 1")
 
     @requires("database.transaction")
-    def test_an_exception_rolls_back(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_an_exception_rolls_back(self, call: Call, face: Face, items: str) -> None:
         with pytest.raises(ZeroDivisionError):
-            with face.opened(client.database.transaction(items)) as tx:
+            with call.opened("transaction") as tx:
                 face.call(tx, "execute", "DELETE FROM item")
                 raise ZeroDivisionError
-        assert self.count(client, face, items) == 2
+        assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_a_failed_statement_ends_it(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_failed_statement_ends_it(self, call: Call, face: Face, items: str) -> None:
         with pytest.raises(ClosedError, match="rolled back") as caught:
-            with face.opened(client.database.transaction(items)) as tx:
+            with call.opened("transaction") as tx:
                 face.call(tx, "execute", "DELETE FROM item WHERE id = 2")
-                with pytest.raises(ConflictError):
-                    face.call(tx, "execute", "UPDATE item SET qty = -1")
-                with pytest.raises(ClosedError, match="rolled back"):
-                    face.call(tx, "query", "SELECT 1")
+                face.fails(ConflictError)(tx, "execute", "UPDATE item SET qty = -1")
+                face.fails(ClosedError, match="rolled back")(tx, "query", "SELECT 1")
         assert caught.value.maybe_applied is False
-        assert self.count(client, face, items) == 2
+        assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_what_is_refused_before_any_io_does_not_end_it(
-        self, client: CloudRuntimesClient, face: Face, items: str
-    ) -> None:
-        with face.opened(client.database.transaction(items)) as tx:
+    def test_what_is_refused_before_any_io_does_not_end_it(self, call: Call, face: Face, items: str) -> None:
+        with call.opened("transaction") as tx:
             for wrong in ("SELECT :a", "COMMIT", "SELECT 1; SELECT 2"):
-                with pytest.raises(InvalidArgumentError) as caught:
-                    face.call(tx, "execute", wrong)
-                assert caught.value.component == items
+                error = face.fails(InvalidArgumentError)(tx, "execute", wrong)
+                assert error.component == items
             face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
-        assert self.count(client, face, items) == 1
+        assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_a_timeout_rolls_back(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_timeout_rolls_back(self, call: Call, face: Face, items: str) -> None:
         with pytest.raises(DeadlineExceededError):
-            with face.opened(client.database.transaction(items)) as tx:
+            with call.opened("transaction") as tx:
                 face.call(tx, "execute", "DELETE FROM item")
                 face.call(tx, "query", SLOW, timeout=0.2)
-        assert self.count(client, face, items) == 2
-        assert self.add(client, face, items, 3, "c", 1).rows_affected == 1
+        assert self.count(call) == 2
+        assert self.add(call, 3, "c", 1).rows_affected == 1
 
     @requires("database.transaction")
-    def test_early_ends(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        with face.opened(client.database.transaction(items)) as tx:
+    def test_early_ends(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+        with call.opened("transaction") as tx:
             face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
             face.call(tx, "rollback")
             face.call(tx, "rollback")
-        assert self.count(client, face, items) == 2
-        with face.opened(client.database.transaction(items)) as tx:
+        assert self.count(call) == 2
+        with call.opened("transaction") as tx:
             face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
             face.call(tx, "commit")
-        assert self.count(client, face, items) == 1
+        assert self.count(call) == 1
         loose = client.database.transaction(items)  # begins with its first call
         face.call(loose, "execute", "DELETE FROM item")
         face.call(loose, "rollback")
-        assert self.count(client, face, items) == 1
+        assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_nothing_commits_that_was_not_asked(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_nothing_commits_that_was_not_asked(
+        self, call: Call, client: CloudRuntimesClient, face: Face, items: str
+    ) -> None:
         forgotten = client.database.transaction(items)
         face.call(forgotten, "execute", "DELETE FROM item")
         del forgotten
-        assert self.count(client, face, items) == 2
+        assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_closing_the_client_rolls_back(
-        self, client: CloudRuntimesClient, face: Face, items: str, harness: Harness
-    ) -> None:
+    def test_closing_the_client_rolls_back(self, call: Call, face: Face, items: str, harness: Harness) -> None:
         if harness.name.endswith(":memory:"):
             return  # the data ends with the client
         second = harness.client()
         tx = second.database.transaction(items)
         face.call(tx, "execute", "DELETE FROM item")
         face.call(second, "close")
-        with pytest.raises(ClosedError):
-            face.call(tx, "query", "SELECT 1")
-        assert self.count(client, face, items) == 2
+        face.fails(ClosedError)(tx, "query", "SELECT 1")
+        assert self.count(call) == 2
 
     @requires("database.transaction", "database.isolation")
     @pytest.mark.parametrize("level", ["read-uncommitted", "read-committed", "repeatable-read", "serializable"])
-    def test_isolation(self, client: CloudRuntimesClient, face: Face, items: str, level: Any) -> None:
-        with face.opened(client.database.transaction(items, level)) as tx:
+    def test_isolation(self, call: Call, client: CloudRuntimesClient, face: Face, items: str, level: Any) -> None:
+        with call.opened("transaction", level) as tx:
             assert face.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
         with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
             client.database.transaction(items, level.upper())
 
     @requires("database.transaction")
-    def test_transactions_at_once(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_transactions_at_once(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
         sql = "UPDATE item SET qty = qty + 1 WHERE id = 1"
         calls: list[Any] = [(client.database, "execute", (items, sql), {}) for _ in range(40)]
         assert all(isinstance(done, ExecuteResult) for done in face.together(calls))
-        assert face.call(client.database, "query", items, "SELECT qty FROM item WHERE id = 1", type=int) == [50]
+        assert call("query", "SELECT qty FROM item WHERE id = 1", type=int) == [50]
 
     @requires("database.transaction", "database.schema")
-    def test_everything_in_a_transaction(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        with face.opened(client.database.transaction(store)) as tx:
+    def test_everything_in_a_transaction(self, call: Call, face: Face) -> None:
+        with call.opened("transaction") as tx:
             face.call(tx, "create_table", "a", {"id": Column(kind="integer", primary_key=True), "n": int})
             assert face.call(tx, "insert", "a", {"n": 5}) == ExecuteResult(1, 1)
             assert face.call(tx, "update", "a", {"n": 6}, {"id": 1}).rows_affected == 1
@@ -172,12 +166,12 @@ class SessionTests(DatabaseTable):
             assert [each.name for each in face.call(tx, "table_schema", "a").columns] == ["id", "n"]
             face.call(tx, "create_table", "b", {"id": int})
             face.call(tx, "drop_table", "b")
-        assert face.call(client.database, "tables", store) == ["a"]
+        assert call("tables") == ["a"]
         with pytest.raises(KeyError):
-            with face.opened(client.database.transaction(store)) as tx:
+            with call.opened("transaction") as tx:
                 face.call(tx, "drop_table", "a")
                 raise KeyError
-        assert face.call(client.database, "query", store, "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
+        assert call("query", "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
 
     # -- streams ----------------------------------------------------------
 
@@ -196,9 +190,9 @@ class SessionTests(DatabaseTable):
 
     @requires("database.stream")
     @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000])
-    def test_a_stream(self, client: CloudRuntimesClient, face: Face, store: str, count: int) -> None:
+    def test_a_stream(self, call: Call, face: Face, count: int) -> None:
         sql = f"SELECT x FROM ({self.NUMBERS}) AS s WHERE x > 1 OR :n > 0"
-        with face.opened(client.database.stream(store, sql, {"n": count}, type=int)) as stream:
+        with call.opened("stream", sql, {"n": count}, type=int) as stream:
             expected = list(range(1, max(count, 1) + 1)) if count else []
             assert self.take(face, stream) == expected
             assert self.take(face, stream) == []
@@ -206,17 +200,19 @@ class SessionTests(DatabaseTable):
             self.take(face, stream)
 
     @requires("database.stream")
-    def test_streams_without_a_block_and_left_early(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_streams_without_a_block_and_left_early(
+        self, call: Call, client: CloudRuntimesClient, face: Face, store: str
+    ) -> None:
         for _ in range(30):  # more than there are connections
             stream = client.database.stream(store, self.NUMBERS, {"n": 5000})
             assert self.take(face, stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
             del stream
-            with face.opened(client.database.stream(store, self.NUMBERS, {"n": 5000}, type=tuple[int, str])) as stream:
+            with call.opened("stream", self.NUMBERS, {"n": 5000}, type=tuple[int, str]) as stream:
                 assert self.take(face, stream, 1) == [(1, "r")]
-        assert face.call(client.database, "query", store, "SELECT 1 AS one") == [{"one": 1}]
+        assert call("query", "SELECT 1 AS one") == [{"one": 1}]
 
     @requires("database.stream")
-    def test_a_stream_that_fails(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_stream_that_fails(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
         for sql, error in (("SELECT nope FROM item", InvalidArgumentError), ("SELECT * FROM nope", NotFoundError)):
             stream = client.database.stream(items, sql)
             with pytest.raises(error) as caught:
@@ -230,11 +226,11 @@ class SessionTests(DatabaseTable):
         stream = client.database.stream(items, SLOW, timeout=0.2)
         with pytest.raises(DeadlineExceededError):
             self.take(face, stream)
-        assert self.count(client, face, items) == 2
+        assert self.count(call) == 2
 
     @requires("database.stream", "database.transaction")
-    def test_a_stream_in_a_transaction(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        with face.opened(client.database.transaction(items)) as tx:
+    def test_a_stream_in_a_transaction(self, call: Call, face: Face, items: str) -> None:
+        with call.opened("transaction") as tx:
             face.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
             with face.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
                 assert self.take(face, stream) == [10, 20, 30]
@@ -242,14 +238,14 @@ class SessionTests(DatabaseTable):
             assert self.take(face, left, 1) == [(1, "r")]
         with pytest.raises(CloudRuntimesError):
             self.take(face, left, 2000)
-        assert self.count(client, face, items) == 3
+        assert self.count(call) == 3
 
     @requires("database.stream")
-    def test_a_stream_that_writes(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_stream_that_writes(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
         sql = "UPDATE item SET qty = qty + 1 RETURNING qty"
         stream = client.database.stream(items, sql, type=int)
         assert sorted(self.take(face, stream)) == [11, 21]
-        assert face.call(client.database, "query", items, "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
-        with face.opened(client.database.stream(items, sql, type=int)) as stream:
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
+        with call.opened("stream", sql, type=int) as stream:
             assert len(self.take(face, stream, 1)) == 1
-        assert face.call(client.database, "query", items, "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]

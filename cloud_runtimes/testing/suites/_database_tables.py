@@ -5,18 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...database import Column, ExecuteResult
-from ...errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidArgumentError,
-    NotFoundError,
-)
+from ...errors import AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError
 from ..faces import Face
 from ..harness import requires
+from ._base import Call
 from ._database import DatabaseTable
 
 __all__ = ["TableTests"]
@@ -24,69 +18,25 @@ __all__ = ["TableTests"]
 
 def injections() -> list[str]:
     """500 hostile strings, the same in every run."""
+    # fmt: off
     seeds = [
-        "item; DROP TABLE item",
-        "item; DROP TABLE item; --",
-        'item"; DROP TABLE item; --',
-        "item'; DROP TABLE item; --",
-        "item`; DROP TABLE item; --",
-        "item]; DROP TABLE item; --",
-        "x' OR '1'='1",
-        'x" OR "1"="1',
-        "1 OR 1=1",
-        "item WHERE 1=1 --",
-        "item UNION SELECT name FROM sqlite_master",
-        "(SELECT pg_sleep(10))",
-        "item/**/WHERE/**/1=1",
-        "\\'; DROP TABLE item; --",
-        "''; DROP TABLE item; --",
-        '""',
-        "item\0",
-        "item\n; DROP TABLE item",
-        "name) VALUES ('x'); DROP TABLE item; --",
-        "name = name --",
-        ":name",
-        "%(name)s",
-        "%s",
-        "?",
-        "$1",
-        "{}",
-        "{0.__class__}",
-        "$$; DROP TABLE item; $$",
-        "E'\\''; DROP TABLE item",
-        "item\u2019; DROP TABLE item",
-        "\uff07; DROP TABLE item",
-        "item\u037e DROP TABLE item",
-        "a.b.c",
-        "..",
-        "pg_catalog.pg_class.x",
-        " ",
-        "",
-        "1st",
-        "a-b",
-        "x" * 64,
+        "item; DROP TABLE item", "item; DROP TABLE item; --", 'item"; DROP TABLE item; --',
+        "item'; DROP TABLE item; --", "item`; DROP TABLE item; --", "item]; DROP TABLE item; --", "x' OR '1'='1",
+        'x" OR "1"="1', "1 OR 1=1", "item WHERE 1=1 --", "item UNION SELECT name FROM sqlite_master",
+        "(SELECT pg_sleep(10))", "item/**/WHERE/**/1=1", "\\'; DROP TABLE item; --", "''; DROP TABLE item; --", '""',
+        "item\0", "item\n; DROP TABLE item", "name) VALUES ('x'); DROP TABLE item; --", "name = name --", ":name",
+        "%(name)s", "%s", "?", "$1", "{}", "{0.__class__}", "$$; DROP TABLE item; $$", "E'\\''; DROP TABLE item",
+        "item\u2019; DROP TABLE item", "\uff07; DROP TABLE item", "item\u037e DROP TABLE item", "a.b.c", "..",
+        "pg_catalog.pg_class.x", " ", "", "1st", "a-b", "x" * 64,
     ]
+    # fmt: on
     chance = random.Random(20)
+    # fmt: off
     pieces = [
-        "'",
-        '"',
-        "`",
-        ";",
-        "--",
-        "/*",
-        "*/",
-        "DROP TABLE item",
-        " ",
-        "\\",
-        "(",
-        ")",
-        "1=1",
-        "OR",
-        "::",
-        ":",
-        "%",
+        "'", '"', "`", ";", "--", "/*", "*/", "DROP TABLE item", " ", "\\", "(", ")", "1=1", "OR", "::", ":", "%",
         "\t",
     ]
+    # fmt: on
     while len(seeds) < 500:
         made = "".join(chance.choice(pieces) for _ in range(chance.randint(2, 8)))
         if not made.isidentifier():
@@ -119,15 +69,12 @@ class TableTests(DatabaseTable):
             ("select", True, False),
             ("MixedCase", True, False),
         ]
-        with pytest.raises(AlreadyExistsError):
-            face.call(database, "create_table", store, "order", columns)
+        face.fails(AlreadyExistsError)(database, "create_table", store, "order", columns)
         values = {"name": "a", "select": 0.5, "MixedCase": 1}
         assert face.call(database, "insert", store, "order", values) == ExecuteResult(1, 1)
         assert face.call(database, "insert", store, "order", {"name": "b", "select": None}) == ExecuteResult(1, 2)
-        with pytest.raises(AlreadyExistsError):
-            face.call(database, "insert", store, "order", values)
-        with pytest.raises(ConflictError):
-            face.call(database, "insert", store, "order", {"name": None})
+        face.fails(AlreadyExistsError)(database, "insert", store, "order", values)
+        face.fails(ConflictError)(database, "insert", store, "order", {"name": None})
         assert face.call(database, "update", store, "order", {"name": "c"}, {"select": None}) == ExecuteResult(1)
         assert face.call(database, "update", store, "order", {"name": "d"}, {"id": 2, "select": 1.0}) == ExecuteResult(
             0
@@ -139,11 +86,10 @@ class TableTests(DatabaseTable):
         face.call(database, "drop_table", store, "order")
         assert face.call(database, "tables", store) == []
         for use in (("table_schema", "order"), ("insert", "order", {"a": 1}), ("update", "order", {"a": 1}, {"a": 2})):
-            with pytest.raises(NotFoundError):
-                face.call(database, use[0], store, *use[1:])
+            face.fails(NotFoundError)(database, use[0], store, *use[1:])
 
     @requires("database.schema")
-    def test_wrong_tables(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_wrong_tables(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
         cases: list[tuple[str, tuple[Any, ...], str]] = [
             ("update", ("item", {"qty": 1}, {}), "where is empty"),
             ("update", ("item", {}, {"id": 1}), "values must be a mapping"),
@@ -158,12 +104,11 @@ class TableTests(DatabaseTable):
             ("drop_table", (None,), "must be str"),
         ]
         for name, arguments, message in cases:
-            with pytest.raises(InvalidArgumentError, match=message):
-                face.call(client.database, name, items, *arguments)
-        assert face.call(client.database, "tables", items) == ["item"]
+            face.fails(InvalidArgumentError, match=message)(client.database, name, items, *arguments)
+        assert call("tables") == ["item"]
 
     @requires("database.schema")
-    def test_500_injections(self, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_500_injections(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
         database = client.database
         strings = injections()
         assert len(strings) == 500
@@ -179,8 +124,7 @@ class TableTests(DatabaseTable):
                 ("update", ("item", {hostile: 1}, {"id": 1})),
                 ("update", ("item", {"qty": 1}, {hostile: 1})),
             ):
-                with pytest.raises(InvalidArgumentError):
-                    face.call(database, name, items, *arguments)
+                face.fails(InvalidArgumentError)(database, name, items, *arguments)
         # as values they are values
         kept = sorted({hostile for hostile in strings if "\0" not in hostile})
         with face.opened(database.transaction(items)) as tx:
@@ -194,4 +138,4 @@ class TableTests(DatabaseTable):
             [100 + number] for number in range(len(kept))
         ]
         assert face.call(database, "tables", items) == ["item"]
-        assert self.count(client, face, items) == len(kept) + 2
+        assert self.count(call) == len(kept) + 2

@@ -13,7 +13,7 @@ from ...errors import ClosedError, InvalidArgumentError, UnsupportedError
 from ...file import FileInfo
 from ..faces import Face
 from ..harness import Harness, requires
-from ._base import Suite
+from ._base import Call, Suite
 from ._file import Broken
 
 __all__ = ["HandleTests"]
@@ -24,7 +24,7 @@ class HandleTests(Suite):
 
     # -- handles ------------------------------------------------------------
 
-    def test_a_handle_writes(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_handle_writes(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
         handle = client.file.open_file(store, "d/f", "wb")
         assert "not open yet" in repr(handle)
         with face.opened(handle) as file:
@@ -32,57 +32,55 @@ class HandleTests(Suite):
             assert isinstance(file, io.RawIOBase)
             assert (file.readable(), file.writable(), file.seekable()) == (False, True, False)
             assert face.call(file, "write", b"one") == 3
-            assert not face.call(client.file, "exists", store, "d/f")
-            assert face.call(client.file, "list_files", store) == []
+            assert not call("exists", "d/f")
+            assert call("list_files") == []
             assert face.call(file, "write", memoryview(b"two")) == 3
             assert file.tell() == 6
-            with pytest.raises(UnsupportedError):
-                face.call(file, "read", 1)
+            face.fails(UnsupportedError)(file, "read", 1)
             with pytest.raises(ClosedError):
                 file.info  # noqa: B018
         assert file.closed
-        assert face.call(client.file, "get_file", store, "d/f") == b"onetwo"
-        assert file.info == face.call(client.file, "stat_file", store, "d/f")
+        assert call("get_file", "d/f") == b"onetwo"
+        assert file.info == call("stat_file", "d/f")
         face.call(file, "close")
-        with pytest.raises(ClosedError):
-            face.call(file, "write", b"x")
+        face.fails(ClosedError)(file, "write", b"x")
         with pytest.raises(InvalidArgumentError, match="bytes"):
-            with face.opened(client.file.open_file(store, "e", "wb")) as file:
+            with call.opened("open_file", "e", "wb") as file:
                 face.call(file, "write", "text")
-        assert not face.call(client.file, "exists", store, "e")
+        assert not call("exists", "e")
 
-    def test_a_handle_without_a_block(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_handle_without_a_block(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
         file = client.file.open_file(store, "f", "wb")
         face.call(file, "write", b"x")
-        assert not face.call(client.file, "exists", store, "f")
+        assert not call("exists", "f")
         face.call(file, "close")
-        assert face.call(client.file, "get_file", store, "f") == b"x"
+        assert call("get_file", "f") == b"x"
         empty = client.file.open_file(store, "empty", "wb")
         face.call(empty, "close")
-        assert face.call(client.file, "get_file", store, "empty") == b""
+        assert call("get_file", "empty") == b""
         forgotten = client.file.open_file(store, "g", "wb")
         face.call(forgotten, "write", b"half")
         del forgotten
-        assert not face.call(client.file, "exists", store, "g")
+        assert not call("exists", "g")
 
-    def test_an_exception_stores_nothing(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        typed = {"content_type": "text/x"} if client.supports("file.content_type", store) else {}
-        face.call(client.file, "put_file", store, "old", b"whole", **typed)
+    def test_an_exception_stores_nothing(self, call: Call, face: Face) -> None:
+        typed = {"content_type": "text/x"} if (not call.lacks("file.content_type")) else {}
+        call("put_file", "old", b"whole", **typed)
         for name in ("old", "new"):
             for kind in (Broken, KeyboardInterrupt):
                 with pytest.raises(kind):
-                    with face.opened(client.file.open_file(store, name, "wb")) as file:
+                    with call.opened("open_file", name, "wb") as file:
                         face.call(file, "write", b"half")
                         raise kind
                 assert file.closed
-        assert face.call(client.file, "get_file", store, "old") == b"whole"
-        assert face.call(client.file, "stat_file", store, "old").content_type == typed.get("content_type")
-        assert not face.call(client.file, "exists", store, "new")
+        assert call("get_file", "old") == b"whole"
+        assert call("stat_file", "old").content_type == typed.get("content_type")
+        assert not call("exists", "new")
 
-    def test_a_handle_reads(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_handle_reads(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
         data = bytes(range(256)) * 10_000
-        info = face.call(client.file, "put_file", store, "f", data)
-        with face.opened(client.file.open_file(store, "f")) as file:
+        info = call("put_file", "f", data)
+        with call.opened("open_file", "f") as file:
             assert (file.readable(), file.writable()) == (True, False)
             assert file.info == info
             assert face.call(file, "read", 0) == b""
@@ -92,10 +90,8 @@ class HandleTests(Suite):
                 got += part
             assert got == data
             assert face.call(file, "read") == b""
-            with pytest.raises(UnsupportedError):
-                face.call(file, "write", b"x")
-        with pytest.raises(ClosedError):
-            face.call(file, "read")
+            face.fails(UnsupportedError)(file, "write", b"x")
+        face.fails(ClosedError)(file, "read")
         whole = client.file.open_file(store, "f", "rb")
         assert face.call(whole, "read") == data
         face.call(whole, "close")
@@ -116,9 +112,9 @@ class HandleTests(Suite):
         assert {len(part) for part in parts[:-1]} == {300_000}
 
     @requires("file.range")
-    def test_a_handle_seeks(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.file, "put_file", store, "f", b"0123456789")
-        with face.opened(client.file.open_file(store, "f")) as file:
+    def test_a_handle_seeks(self, call: Call, face: Face) -> None:
+        call("put_file", "f", b"0123456789")
+        with call.opened("open_file", "f") as file:
             assert file.seekable()
             assert file.seek(7) == 7
             assert face.call(file, "read") == b"789"
@@ -131,16 +127,16 @@ class HandleTests(Suite):
                 with pytest.raises(InvalidArgumentError):
                     file.seek(*bad)
 
-    def test_a_reader_keeps_its_version(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_reader_keeps_its_version(self, call: Call, face: Face) -> None:
         old, new = b"old" * 100_000, b"new" * 100_000
-        face.call(client.file, "put_file", store, "f", old)
-        with face.opened(client.file.open_file(store, "f")) as file:
+        call("put_file", "f", old)
+        with call.opened("open_file", "f") as file:
             first = face.call(file, "read", 10)
-            face.call(client.file, "put_file", store, "f", new)
-            assert face.call(client.file, "get_file", store, "f") == new
+            call("put_file", "f", new)
+            assert call("get_file", "f") == new
             assert first + face.call(file, "read") == old
-            face.call(client.file, "delete_file", store, "f")
-        assert not face.call(client.file, "exists", store, "f")
+            call("delete_file", "f")
+        assert not call("exists", "f")
 
     def test_bad_handles(self, client: CloudRuntimesClient, store: str) -> None:
         for mode in ("r", "w", "ab", "r+b", "", None):
@@ -153,25 +149,23 @@ class HandleTests(Suite):
                 client.file.open_file(store, "f").chunks(size)  # type: ignore[arg-type]
 
     def test_closing_the_client_gives_up_what_is_open(
-        self, face: Face, client: CloudRuntimesClient, store: str, harness: Harness
+        self, call: Call, face: Face, store: str, harness: Harness
     ) -> None:
         second = harness.client()
         writer = second.file.open_file(store, "f", "wb")
         face.call(writer, "write", b"half")
         face.call(second, "close")
         assert writer.closed
-        with pytest.raises(ClosedError):
-            face.call(writer, "write", b"x")
-        assert not face.call(client.file, "exists", store, "f")
-        with pytest.raises(ClosedError):
-            face.call(second.file, "get_file", store, "f")
+        face.fails(ClosedError)(writer, "write", b"x")
+        assert not call("exists", "f")
+        face.fails(ClosedError)(second.file, "get_file", store, "f")
 
     # -- at once ------------------------------------------------------------
 
-    def test_readers_never_see_a_mixture(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_readers_never_see_a_mixture(self, call: Call, client: CloudRuntimesClient, store: str) -> None:
         sizes = (10, 200_000)
         kept = self._keeps(client, store)
-        face.call(client.file, "put_file", store, "f", b"0" * 10, metadata={"n": "0"} if kept else None)
+        call("put_file", "f", b"0" * 10, metadata={"n": "0"} if kept else None)
         over = threading.Event()
         seen: list[str] = []
 
@@ -193,7 +187,7 @@ class HandleTests(Suite):
             for number in range(40):
                 digit = str(number % 10)
                 metadata = {"n": digit} if kept else None
-                face.call(client.file, "put_file", store, "f", digit.encode() * sizes[number % 2], metadata=metadata)
+                call("put_file", "f", digit.encode() * sizes[number % 2], metadata=metadata)
         finally:
             over.set()
             reader.join()

@@ -11,99 +11,27 @@ from ...client import CloudRuntimesClient
 from ...errors import InvalidArgumentError, MissingFileError, NotFoundError
 from ..faces import Face
 from ..harness import Harness, requires
-from ._base import Suite
+from ._base import Call, Suite, one_each
 
 __all__ = ["NAMES", "NameTests"]
 
+# fmt: off
 NAMES = (
-    "a",
-    "a b",
-    "a.txt",
-    "folder/file",
-    "deep/er/and/deep/er",
-    "..a",
-    "a..",
-    "...",
-    "a/.../b",
-    ".hidden",
-    "-rf",
-    "~",
-    "$HOME",
-    "*",
-    "[a-z]?",
-    "100%",
-    "%2e%2e",
-    "%2e%2e/%2e%2e",
-    "%00",
-    "%%",
-    "%%tmp",
-    "%%tmp/file",
-    "%%=x",
-    "%%f",
-    "%%ffile",
-    "%%+",
-    "%%+a/b",
-    "back\\slash",
-    "..\\up",
-    "C:\\windows\\file",
-    "'; DROP TABLE file; --",
-    '"quoted"',
-    "<a href='#'>",
-    "line\r\nbreak",
-    "\t",
-    " ",
-    " lead and trail ",
-    "\x01",
-    "\x7f",
-    "".join(map(chr, range(1, 47))),
-    "".join(map(chr, range(48, 128))),
-    "é",
-    "e\u0301",
-    "漢字/🎉",
-    "\ufeffbom",
-    "\u202ertl",
-    "CASE",
-    "case",
-    "con",
-    "nul.txt",
-    "x" * 250,
-    "x" * 252,
-    "x" * 253,
-    "x" * 255,
-    "x" * 256,
-    "x" * 1024,
-    "%%" + "y" * 253,
-    "ü" * 127 + "x",
-    "ü" * 128,
-    "ü" * 512,
-    "long/" + "z" * 300 + "/" + "z" * 300,
+    "a", "a b", "a.txt", "folder/file", "deep/er/and/deep/er", "..a", "a..", "...", "a/.../b", ".hidden", "-rf", "~",
+    "$HOME", "*", "[a-z]?", "100%", "%2e%2e", "%2e%2e/%2e%2e", "%00", "%%", "%%tmp", "%%tmp/file", "%%=x", "%%f",
+    "%%ffile", "%%+", "%%+a/b", "back\\slash", "..\\up", "C:\\windows\\file", "'; DROP TABLE file; --", '"quoted"',
+    "<a href='#'>", "line\r\nbreak", "\t", " ", " lead and trail ", "\x01", "\x7f", "".join(map(chr, range(1, 47))),
+    "".join(map(chr, range(48, 128))), "é", "e\u0301", "漢字/🎉", "\ufeffbom", "\u202ertl", "CASE", "case", "con",
+    "nul.txt", "x" * 250, "x" * 252, "x" * 253, "x" * 255, "x" * 256, "x" * 1024, "%%" + "y" * 253, "ü" * 127 + "x",
+    "ü" * 128, "ü" * 512, "long/" + "z" * 300 + "/" + "z" * 300,
 )
+# fmt: on
+# fmt: off
 BAD_NAMES = (
-    "",
-    "/",
-    "/etc/passwd",
-    "a/",
-    "a//b",
-    "//",
-    ".",
-    "..",
-    "../a",
-    "../../etc/passwd",
-    "a/../b",
-    "a/./b",
-    "./a",
-    "a/..",
-    "../foo/../bar",
-    "a\0b",
-    "\0",
-    "\ud800",
-    "x" * 1025,
-    "ü" * 513,
-    None,
-    7,
-    b"a",
-    Path("a"),
+    "", "/", "/etc/passwd", "a/", "a//b", "//", ".", "..", "../a", "../../etc/passwd", "a/../b", "a/./b", "./a",
+    "a/..", "../foo/../bar", "a\0b", "\0", "\ud800", "x" * 1025, "ü" * 513, None, 7, b"a", Path("a"),
 )
+# fmt: on
 
 
 class NameTests(Suite):
@@ -111,23 +39,23 @@ class NameTests(Suite):
 
     # -- names --------------------------------------------------------------
 
-    def test_names_are_literal(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_names_are_literal(self, call: Call) -> None:
         for name in NAMES:
-            face.call(client.file, "put_file", store, name, name.encode())
+            call("put_file", name, name.encode())
         for name in NAMES:
-            assert face.call(client.file, "get_file", store, name) == name.encode(), repr(name)
-            assert face.call(client.file, "stat_file", store, name).name == name
-        listed = [info.name for info in face.call(client.file, "list_files", store)]
+            assert call("get_file", name) == name.encode(), repr(name)
+            assert call("stat_file", name).name == name
+        listed = [info.name for info in call("list_files")]
         assert listed == sorted(NAMES, key=str.encode)
-        face.call(client.file, "delete_file", store, "*")
-        assert not face.call(client.file, "exists", store, "*")
+        call("delete_file", "*")
+        assert not call("exists", "*")
         for name in NAMES:
-            face.call(client.file, "delete_file", store, name)
-            assert not face.call(client.file, "exists", store, name), repr(name)
-        assert face.call(client.file, "list_files", store) == []
+            call("delete_file", name)
+            assert not call("exists", name), repr(name)
+        assert call("list_files") == []
 
     @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name)[:20])
-    def test_bad_names_are_refused(self, client: CloudRuntimesClient, face: Face, store: str, name: Any) -> None:
+    def test_bad_names_are_refused(self, call: Call, client: CloudRuntimesClient, store: str, name: Any) -> None:
         calls: list[tuple[str, tuple[Any, ...]]] = [
             ("put_file", (name, b"x")),
             ("get_file", (name,)),
@@ -135,94 +63,89 @@ class NameTests(Suite):
             ("exists", (name,)),
             ("delete_file", (name,)),
         ]
-        if not self.lacks(client, "file.copy", store):
+        if not call.lacks("file.copy"):
             calls += [("copy_file", ("f", name)), ("copy_file", (name, "f"))]
-        if not self.lacks(client, "file.move", store):
+        if not call.lacks("file.move"):
             calls += [("move_file", ("f", name)), ("move_file", (name, "f"))]
         for method, args in calls:
-            with pytest.raises(InvalidArgumentError, match=r"name|source|target"):
-                face.call(client.file, method, store, *args)
+            call.fails(InvalidArgumentError, match=r"name|source|target")(method, *args)
         with pytest.raises(InvalidArgumentError, match="name"):
             client.file.open_file(store, name, "wb")
-        assert face.call(client.file, "list_files", store) == []
+        assert call("list_files") == []
 
     @pytest.mark.parametrize("name", ["a", "x" * 253, "x" * 300, "%%=a"], ids=["short", "edge", "long", "marked"])
     @pytest.mark.parametrize("file_first", [True, False])
-    def test_a_file_and_a_folder_of_one_name(
-        self, client: CloudRuntimesClient, face: Face, store: str, name: str, file_first: bool
-    ) -> None:
+    def test_a_file_and_a_folder_of_one_name(self, call: Call, name: str, file_first: bool) -> None:
         names = [name, f"{name}/b", f"{name}/b/c"]
         for each in names if file_first else reversed(names):
-            face.call(client.file, "put_file", store, each, each.encode(), metadata=None)
+            call("put_file", each, each.encode(), metadata=None)
         for each in names:
-            assert face.call(client.file, "get_file", store, each) == each.encode()
-            face.call(client.file, "put_file", store, each, b"new " + each.encode())
-        assert [info.name for info in face.call(client.file, "list_files", store)] == names
-        face.call(client.file, "delete_file", store, f"{name}/b")
-        assert [info.name for info in face.call(client.file, "list_files", store)] == [name, f"{name}/b/c"]
-        face.call(client.file, "delete_file", store, f"{name}/b/c")
-        assert face.call(client.file, "get_file", store, name) == b"new " + name.encode()
-        face.call(client.file, "put_file", store, name, b"again")
-        assert [info.name for info in face.call(client.file, "list_files", store)] == [name]
-        face.call(client.file, "delete_file", store, name)
-        assert face.call(client.file, "list_files", store) == []
+            assert call("get_file", each) == each.encode()
+            call("put_file", each, b"new " + each.encode())
+        assert [info.name for info in call("list_files")] == names
+        call("delete_file", f"{name}/b")
+        assert [info.name for info in call("list_files")] == [name, f"{name}/b/c"]
+        call("delete_file", f"{name}/b/c")
+        assert call("get_file", name) == b"new " + name.encode()
+        call("put_file", name, b"again")
+        assert [info.name for info in call("list_files")] == [name]
+        call("delete_file", name)
+        assert call("list_files") == []
 
     # -- absent -------------------------------------------------------------
 
-    def test_absent(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_absent(self, call: Call, store: str) -> None:
         for created in (False, True):
             if created:
-                face.call(client.file, "put_file", store, "folder/f", b"x")
+                call("put_file", "folder/f", b"x")
             for name in ("absent", "folder", "folder/absent", "folder/f/deeper"):
                 for method in ("get_file", "stat_file"):
-                    with pytest.raises(MissingFileError, match=r"list_files") as caught:
-                        face.call(client.file, method, store, name)
-                    assert isinstance(caught.value, (NotFoundError, FileNotFoundError))
-                    assert (caught.value.component, caught.value.operation) == (store, method)
+                    caught = call.fails(MissingFileError, match=r"list_files")(method, name)
+                    assert isinstance(caught, NotFoundError)
+                    assert isinstance(caught, FileNotFoundError)
+                    assert (caught.component, caught.operation) == (store, method)
                 with pytest.raises(MissingFileError):
-                    with face.opened(client.file.open_file(store, name)):
+                    with call.opened("open_file", name):
                         raise AssertionError("it opened")
-                assert face.call(client.file, "exists", store, name) is False
-                face.call(client.file, "delete_file", store, name)
-        assert face.call(client.file, "get_file", store, "folder/f") == b"x"
-        assert face.call(client.file, "exists", store, "folder/f") is True
+                assert call("exists", name) is False
+                call("delete_file", name)
+        assert call("get_file", "folder/f") == b"x"
+        assert call("exists", "folder/f") is True
 
-    def test_delete(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.file, "put_file", store, "d/f", b"x")
-        face.call(client.file, "delete_file", store, "d/f")
-        face.call(client.file, "delete_file", store, "d/f")
-        assert face.call(client.file, "list_files", store) == []
-        assert face.call(client.file, "list_files", store, recursive=False) == []
-        face.call(client.file, "put_file", store, "d", b"now a file")
-        assert face.call(client.file, "get_file", store, "d") == b"now a file"
+    def test_delete(self, call: Call) -> None:
+        call("put_file", "d/f", b"x")
+        call("delete_file", "d/f")
+        call("delete_file", "d/f")
+        assert call("list_files") == []
+        assert call("list_files", recursive=False) == []
+        call("put_file", "d", b"now a file")
+        assert call("get_file", "d") == b"now a file"
 
-    def test_stores_are_apart(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+    def test_stores_are_apart(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         other = harness.store("file")
-        face.call(client.file, "put_file", store, "f", b"1")
+        call("put_file", "f", b"1")
         assert not face.call(client.file, "exists", other, "f")
         face.call(client.file, "put_file", other, "f", b"2")
-        assert face.call(client.file, "get_file", store, "f") == b"1"
+        assert call("get_file", "f") == b"1"
 
-    def test_another_client_sees_it(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
-        face.call(client.file, "put_file", store, "f", b"x")
+    def test_another_client_sees_it(self, call: Call, face: Face, store: str, harness: Harness) -> None:
+        call("put_file", "f", b"x")
         assert face.call(harness.client().file, "get_file", store, "f") == b"x"
 
     # -- listing ------------------------------------------------------------
 
-    def test_list(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_list(self, call: Call) -> None:
         names = ["a", "a-b", "a.b", "a/b", "a/c/d", "a0", "b/c", "B", "ab", "z/y/x/w", "ä/ö"]
         for name in names:
-            face.call(client.file, "put_file", store, name, name.encode())
+            call("put_file", name, name.encode())
         ordered = sorted(names, key=str.encode)
 
         def listed(*args: Any, **kwargs: Any) -> list[str]:
-            return [info.name for info in face.call(client.file, "list_files", store, *args, **kwargs)]
+            return [info.name for info in call("list_files", *args, **kwargs)]
 
         assert listed() == ordered
-        sizes = {info.name: info.size for info in face.call(client.file, "list_files", store)}
-        tells = not self.lacks(client, "file.sizes", store)
+        sizes = {info.name: info.size for info in call("list_files")}
+        tells = not call.lacks("file.sizes")
         assert sizes == {name: len(name.encode()) if tells else None for name in names}
         for prefix in ("a", "a/", "a/b", "a/c", "b", "b/c", "z/y/", "z/y/x/w", "absent", "ä", "/", "..", "a//", "../"):
             assert listed(prefix) == [name for name in ordered if name.startswith(prefix)], prefix
@@ -237,14 +160,14 @@ class NameTests(Suite):
             assert listed(after=after) == [name for name in ordered if name.encode() > after.encode()], after
         assert listed("a", after="a.b", limit=2) == ["a/b", "a/c/d"]
 
-    def test_list_of_one_level(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_list_of_one_level(self, call: Call) -> None:
         for name in ["a", "a/b", "a/c/d", "a/c/e", "a-b/c", "b/c", "f"]:
-            face.call(client.file, "put_file", store, name, b"x")
+            call("put_file", name, b"x")
 
         def listed(*args: Any, **kwargs: Any) -> list[str]:
-            found = face.call(client.file, "list_files", store, *args, recursive=False, **kwargs)
+            found = call("list_files", *args, recursive=False, **kwargs)
             assert all(info.is_folder is info.name.endswith("/") for info in found)
-            one = None if self.lacks(client, "file.sizes", store) else 1
+            one = None if call.lacks("file.sizes") else 1
             assert all(info.size == (0 if info.is_folder else one) for info in found)
             return [info.name for info in found]
 
@@ -261,56 +184,40 @@ class NameTests(Suite):
         assert paged == ["a", "a-b/", "a/", "b/", "f"]
 
     @pytest.mark.parametrize(
-        "bad",
-        [
-            {"limit": 0},
-            {"limit": 1.0},
-            {"limit": True},
-            {"prefix": 7},
-            {"prefix": "\0"},
-            {"after": b"a"},
-            {"after": "\ud800"},
-            {"recursive": 1},
-        ],
-        ids=repr,
+        "bad", one_each(limit=(0, 1.0, True), prefix=(7, "\0"), after=(b"a", "\ud800"), recursive=(1,)), ids=repr
     )
-    def test_bad_listings(self, client: CloudRuntimesClient, face: Face, store: str, bad: dict[str, Any]) -> None:
-        with pytest.raises(InvalidArgumentError):
-            face.call(client.file, "list_files", store, **bad)
+    def test_bad_listings(self, call: Call, bad: dict[str, Any]) -> None:
+        call.fails(InvalidArgumentError)("list_files", **bad)
 
     # -- copying and moving -------------------------------------------------
 
     @requires("file.copy")
-    def test_copy(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_copy(self, call: Call) -> None:
         data = b"content" * 400_000
-        face.call(client.file, "put_file", store, "a", data, content_type="text/x", metadata={"k": "v"})
-        face.call(client.file, "put_file", store, "deep/b", b"old")
-        info = face.call(client.file, "copy_file", store, "a", "deep/b")
+        call("put_file", "a", data, content_type="text/x", metadata={"k": "v"})
+        call("put_file", "deep/b", b"old")
+        info = call("copy_file", "a", "deep/b")
         assert (info.name, info.size, info.content_type, info.metadata) == ("deep/b", len(data), "text/x", {"k": "v"})
-        assert face.call(client.file, "get_file", store, "deep/b") == data
-        assert info == face.call(client.file, "stat_file", store, "deep/b")
-        face.call(client.file, "put_file", store, "a", b"changed")
-        assert face.call(client.file, "stat_file", store, "deep/b") == info
-        face.call(client.file, "copy_file", store, "deep/b", "deep/b")
-        assert face.call(client.file, "get_file", store, "deep/b") == data
-        with pytest.raises(MissingFileError, match="absent"):
-            face.call(client.file, "copy_file", store, "absent", "new")
-        assert not face.call(client.file, "exists", store, "new")
+        assert call("get_file", "deep/b") == data
+        assert info == call("stat_file", "deep/b")
+        call("put_file", "a", b"changed")
+        assert call("stat_file", "deep/b") == info
+        call("copy_file", "deep/b", "deep/b")
+        assert call("get_file", "deep/b") == data
+        call.fails(MissingFileError, match="absent")("copy_file", "absent", "new")
+        assert not call("exists", "new")
 
     @requires("file.move")
-    def test_move(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        before = face.call(
-            client.file, "put_file", store, "d/a", b"content", content_type="text/x", metadata={"k": "v"}
-        )
-        face.call(client.file, "put_file", store, "b", b"old")
-        info = face.call(client.file, "move_file", store, "d/a", "b")
+    def test_move(self, call: Call) -> None:
+        before = call("put_file", "d/a", b"content", content_type="text/x", metadata={"k": "v"})
+        call("put_file", "b", b"old")
+        info = call("move_file", "d/a", "b")
         assert (info.name, info.etag, info.content_type) == ("b", before.etag, "text/x")
-        assert [each.name for each in face.call(client.file, "list_files", store)] == ["b"]
+        assert [each.name for each in call("list_files")] == ["b"]
         for source, target in (("b", "b"), ("b", "b/c/d"), ("b/c/d", "b/c"), ("b/c", "b"), ("b", "x" * 700)):
-            info = face.call(client.file, "move_file", store, source, target)
-            assert face.call(client.file, "list_files", store) == [info]
-            assert face.call(client.file, "get_file", store, target) == b"content"
+            info = call("move_file", source, target)
+            assert call("list_files") == [info]
+            assert call("get_file", target) == b"content"
         for target in ("new", "new/er", "absent", "absent/below"):
-            with pytest.raises(MissingFileError, match="absent"):
-                face.call(client.file, "move_file", store, "absent", target)
-        assert len(face.call(client.file, "list_files", store, recursive=False)) == 1
+            call.fails(MissingFileError, match="absent")("move_file", "absent", target)
+        assert len(call("list_files", recursive=False)) == 1

@@ -12,7 +12,7 @@ from ...errors import InvalidArgumentError
 from ...pubsub import Event, EventBatch
 from ..faces import Face
 from ..harness import Harness, requires
-from ._base import Suite, as_sent
+from ._base import Call, Suite, as_sent
 from ._pubsub import NEVER, SOON, Reading, collect, nothing
 
 __all__ = ["AnswerTests"]
@@ -24,21 +24,23 @@ class AnswerTests(Suite):
     # -- groups -------------------------------------------------------------
 
     @requires("pubsub.group")
-    def test_each_group_gets_all(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        one = face.call(client.pubsub, "subscribe", store, "t", group="one")
-        two = face.call(client.pubsub, "subscribe", store, "t", group="two")
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(20)))
+    def test_each_group_gets_all(self, call: Call, face: Face) -> None:
+        one = call("subscribe", "t", group="one")
+        two = call("subscribe", "t", group="two")
+        call("publish_bulk", "t", list(range(20)))
         assert [event.data for event in collect(face, one, 20)] == list(range(20))
         assert [event.data for event in collect(face, two, 20)] == list(range(20))
         face.call(one, "close")
         face.call(two, "close")
 
-    def test_members_share(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+    def test_members_share(
+        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+    ) -> None:
         members = [
             face.call(each.pubsub, "subscribe", store, "t", max_in_flight=10) for each in (client, harness.client())
         ]
         sent = list(range(200 + 3 * harness.prefetch))
-        face.call(client.pubsub, "publish_bulk", store, "t", sent)
+        call("publish_bulk", "t", sent)
         got: list[list[int]] = [[], []]
         end = time.monotonic() + SOON
         while sum(map(len, got)) < len(sent) and time.monotonic() < end:
@@ -54,36 +56,35 @@ class AnswerTests(Suite):
             face.call(member, "close")
 
     @requires("pubsub.start", "pubsub.group")
-    def test_start(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.pubsub, "publish", store, "t", "old")
-        latest = face.call(client.pubsub, "subscribe", store, "t", group="late", start="latest")
-        earliest = face.call(client.pubsub, "subscribe", store, "t", group="early", start="earliest")
-        default = face.call(client.pubsub, "subscribe", store, "t", group="default")
-        face.call(client.pubsub, "publish", store, "t", "new")
+    def test_start(self, call: Call, face: Face) -> None:
+        call("publish", "t", "old")
+        latest = call("subscribe", "t", group="late", start="latest")
+        earliest = call("subscribe", "t", group="early", start="earliest")
+        default = call("subscribe", "t", group="default")
+        call("publish", "t", "new")
         assert [event.data for event in collect(face, latest, 1)] == ["new"]
         assert [event.data for event in collect(face, earliest, 2)] == ["old", "new"]
         assert [event.data for event in collect(face, default, 2)] == ["old", "new"]
         for sub in (latest, earliest, default):
             face.call(sub, "close")
         # a group that exists goes on where it was, whatever start says
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", group="late", start="earliest")) as sub:
+        with face.opened(call("subscribe", "t", group="late", start="earliest")) as sub:
             nothing(face, sub)
-        with pytest.raises(InvalidArgumentError, match="start"):
-            face.call(client.pubsub, "subscribe", store, "t", start="sometime")
+        call.fails(InvalidArgumentError, match="start")("subscribe", "t", start="sometime")
 
     # -- answers ------------------------------------------------------------
 
-    def test_acked_is_done(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(10)))
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_acked_is_done(self, call: Call, face: Face) -> None:
+        call("publish_bulk", "t", list(range(10)))
+        with face.opened(call("subscribe", "t")) as sub:
             collect(face, sub, 10)
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+        with face.opened(call("subscribe", "t")) as sub:
             nothing(face, sub)
 
     @requires("pubsub.retry_delay")
-    def test_retry(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", ["a", "b"])
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_retry(self, call: Call, face: Face, harness: Harness) -> None:
+        call("publish_bulk", "t", ["a", "b"])
+        with face.opened(call("subscribe", "t")) as sub:
             first, second = collect(face, sub, 2, ack=False)
             first.retry(delay=0)
             second.ack()
@@ -102,9 +103,9 @@ class AnswerTests(Suite):
                 third.retry(bad)
 
     @requires("pubsub.retry_delay")
-    def test_retry_backs_off(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.pubsub, "publish", store, "t", 1)
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_retry_backs_off(self, call: Call, face: Face, harness: Harness) -> None:
+        call("publish", "t", 1)
+        with face.opened(call("subscribe", "t")) as sub:
             for least, most in ((0.9, 1.2), (1.9, 2.3), (3.9, 4.4)):
                 (event,) = collect(face, sub, 1, ack=False)
                 event.retry()
@@ -115,21 +116,21 @@ class AnswerTests(Suite):
             (event,) = collect(face, sub, 1)
             assert event.delivery_count == 4
 
-    def test_drop(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", ["bad", "good"])
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_drop(self, call: Call, face: Face) -> None:
+        call("publish_bulk", "t", ["bad", "good"])
+        with face.opened(call("subscribe", "t")) as sub:
             bad, good = collect(face, sub, 2, ack=False)
             bad.drop()
             good.ack()
             nothing(face, sub)
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+        with face.opened(call("subscribe", "t")) as sub:
             nothing(face, sub)
 
     @requires("pubsub.dead_letter")
-    def test_dead_letter(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        id = face.call(client.pubsub, "publish", store, "t", {"n": 1}, key="k", attributes={"tenant": "blue"})
-        dead = face.call(client.pubsub, "subscribe", store, "dead")
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", dead_letter_topic="dead")) as sub:
+    def test_dead_letter(self, call: Call, face: Face, harness: Harness) -> None:
+        id = call("publish", "t", {"n": 1}, key="k", attributes={"tenant": "blue"})
+        dead = call("subscribe", "dead")
+        with face.opened(call("subscribe", "t", dead_letter_topic="dead")) as sub:
             (event,) = collect(face, sub, 1, ack=False)
             event.drop()
             (letter,) = collect(face, dead, 1)
@@ -143,15 +144,14 @@ class AnswerTests(Suite):
         assert {name: value for name, value in extensions.items() if not name.startswith("dl")} == {"tenant": "blue"}
         assert not harness.tells_dead or len(extensions) == 1
         face.call(dead, "close")
-        with pytest.raises(InvalidArgumentError, match="another topic"):
-            face.call(client.pubsub, "subscribe", store, "t", dead_letter_topic="t")
+        call.fails(InvalidArgumentError, match="another topic")("subscribe", "t", dead_letter_topic="t")
 
     @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.retry_delay")
-    def test_last_delivery(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        dead = face.call(client.pubsub, "subscribe", store, "dead")
+    def test_last_delivery(self, call: Call, face: Face) -> None:
+        dead = call("subscribe", "dead")
         options = {"dead_letter_topic": "dead", "max_deliveries": 3}
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", **options)) as sub:
-            id = face.call(client.pubsub, "publish", store, "t", "poison")
+        with face.opened(call("subscribe", "t", **options)) as sub:
+            id = call("publish", "t", "poison")
             counts = []
             for _ in range(3):
                 (event,) = collect(face, sub, 1, ack=False)
@@ -165,21 +165,19 @@ class AnswerTests(Suite):
             assert letter.extensions["dlfirst"] <= letter.extensions["dllast"]
             nothing(face, sub)
         face.call(dead, "close")
-        with face.opened(face.call(client.pubsub, "subscribe", store, "u", max_deliveries=2)) as sub:
-            face.call(client.pubsub, "publish", store, "u", "gone")
+        with face.opened(call("subscribe", "u", max_deliveries=2)) as sub:
+            call("publish", "u", "gone")
             for _ in range(2):
                 collect(face, sub, 1, ack=False)[0].retry(delay=0)
             nothing(face, sub)
 
     @requires("pubsub.dead_letter")
-    def test_data_that_does_not_fit(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
-        dead = face.call(client.pubsub, "subscribe", store, "dead")
+    def test_data_that_does_not_fit(self, call: Call, face: Face, harness: Harness) -> None:
+        dead = call("subscribe", "dead")
         options = {"type": Reading, "dead_letter_topic": "dead"}
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", **options)) as sub:
+        with face.opened(call("subscribe", "t", **options)) as sub:
             for data in ({"sensor": 5}, Reading("ok", 1.0)):
-                face.call(client.pubsub, "publish", store, "t", data)
+                call("publish", "t", data)
             assert collect(face, sub, 1)[0].data == Reading("ok", 1.0)
             (letter,) = collect(face, dead, 1)
             assert letter.data == {"sensor": 5}
@@ -190,9 +188,9 @@ class AnswerTests(Suite):
 
     @requires("pubsub.ack_wait")
     @pytest.mark.timing
-    def test_unsettled_comes_again(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", ack_wait=0.4)) as sub:
-            face.call(client.pubsub, "publish", store, "t", 1)
+    def test_unsettled_comes_again(self, call: Call, face: Face) -> None:
+        with face.opened(call("subscribe", "t", ack_wait=0.4)) as sub:
+            call("publish", "t", 1)
             (event,) = collect(face, sub, 1, ack=False)
             started = time.monotonic()
             (again,) = collect(face, sub, 1)
@@ -202,9 +200,9 @@ class AnswerTests(Suite):
             event.ack()
             nothing(face, sub)
 
-    def test_close_gives_back(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(10)))
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_close_gives_back(self, call: Call, face: Face, store: str, harness: Harness) -> None:
+        call("publish_bulk", "t", list(range(10)))
+        with face.opened(call("subscribe", "t")) as sub:
             done = {event.data for event in collect(face, sub, 3)}
             (held,) = collect(face, sub, 1, ack=False)
         started = time.monotonic()
@@ -218,9 +216,9 @@ class AnswerTests(Suite):
         assert time.monotonic() - started < 5
         assert done == {0, 1, 2} or not harness.bulk_order
 
-    def test_max_in_flight(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(20)))
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", max_in_flight=4)) as sub:
+    def test_max_in_flight(self, call: Call, face: Face, harness: Harness) -> None:
+        call("publish_bulk", "t", list(range(20)))
+        with face.opened(call("subscribe", "t", max_in_flight=4)) as sub:
             events = collect(face, sub, 4, ack=False)
             nothing(face, sub)
             for event in events:
@@ -230,9 +228,9 @@ class AnswerTests(Suite):
 
     # -- batches ------------------------------------------------------------
 
-    def test_batch(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(25)))
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", batch=10)) as sub:
+    def test_batch(self, call: Call, face: Face, harness: Harness) -> None:
+        call("publish_bulk", "t", list(range(25)))
+        with face.opened(call("subscribe", "t", batch=10)) as sub:
             got: list[int] = []
             while len(got) < 25:
                 batch = face.call(sub, "receive", SOON)
@@ -242,13 +240,13 @@ class AnswerTests(Suite):
                 got += [event.data for event in batch]
                 batch.ack()
             assert as_sent(harness, got, int) == list(range(25))
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+        with face.opened(call("subscribe", "t")) as sub:
             nothing(face, sub)
 
     @requires("pubsub.retry_delay")
-    def test_batch_settles_the_rest(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        face.call(client.pubsub, "publish_bulk", store, "t", ["a", "b", "c"])
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t", batch=3)) as sub:
+    def test_batch_settles_the_rest(self, call: Call, face: Face) -> None:
+        call("publish_bulk", "t", ["a", "b", "c"])
+        with face.opened(call("subscribe", "t", batch=3)) as sub:
             batch = face.call(sub, "receive", SOON)
             assert [event.data for event in batch] == ["a", "b", "c"]
             batch[1].retry(delay=0)

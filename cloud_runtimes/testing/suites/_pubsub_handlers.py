@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...errors import ClosedError, InvalidArgumentError
 from ...pubsub import DropEvent, Event
 from ..faces import Face
 from ..harness import Harness, requires
-from ._base import Suite, as_sent
+from ._base import Call, Suite, as_sent
 from ._pubsub import NEVER, SOON, nothing
 
 __all__ = ["HandlerTests"]
@@ -26,16 +24,14 @@ class HandlerTests(Suite):
     # -- dead letters -------------------------------------------------------
 
     @requires("pubsub.dead_letter")
-    def test_a_dropped_event_tells_the_message(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
+    def test_a_dropped_event_tells_the_message(self, call: Call, face: Face, harness: Harness) -> None:
         def drop(event: Event[Any]) -> None:
             raise DropEvent("no such\norder" + "!" * 2000 if event.data else "")
 
-        dead = face.call(client.pubsub, "subscribe", store, "dead")
-        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(drop), dead_letter_topic="dead")
+        dead = call("subscribe", "dead")
+        sub = call("subscribe", "t", face.handler(drop), dead_letter_topic="dead")
         for data, error in ((1, "DropEvent: no such order"), (0, "DropEvent")):
-            face.call(client.pubsub, "publish", store, "t", data)
+            call("publish", "t", data)
             letter = face.call(dead, "receive", SOON)
             letter.ack()
             assert letter.data == data
@@ -47,14 +43,16 @@ class HandlerTests(Suite):
         face.call(dead, "close")
 
     @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.ack_wait")
-    def test_a_dead_letter_tells_the_last_error(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_dead_letter_tells_the_last_error(
+        self, call: Call, client: CloudRuntimesClient, face: Face, store: str
+    ) -> None:
         def fail(event: Event[Any]) -> None:
             raise ValueError(f"attempt {event.delivery_count} of {event.data}")
 
-        dead = face.call(client.pubsub, "subscribe", store, "dead")
+        dead = call("subscribe", "dead")
         options: dict[str, Any] = {"dead_letter_topic": "dead", "max_deliveries": 2}
-        face.call(client.pubsub, "publish_bulk", store, "t", ["a", "b"])
-        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(fail), **options)
+        call("publish_bulk", "t", ["a", "b"])
+        sub = call("subscribe", "t", face.handler(fail), **options)
         for letter in [face.call(dead, "receive", SOON) for _ in range(2)]:
             letter.ack()
             assert letter.extensions["dlreason"] == "deliveries"
@@ -81,21 +79,20 @@ class HandlerTests(Suite):
 
     # -- handlers -----------------------------------------------------------
 
-    def test_handler(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+    def test_handler(self, call: Call, face: Face, harness: Harness) -> None:
         got: list[Any] = []
-        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(lambda event: got.append(event.data)))
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(50)))
+        sub = call("subscribe", "t", face.handler(lambda event: got.append(event.data)))
+        call("publish_bulk", "t", list(range(50)))
         assert face.until(lambda: len(got) == 50)
         assert as_sent(harness, got, int) == list(range(50))
-        with pytest.raises(InvalidArgumentError, match="handler"):
-            face.call(sub, "receive", 0.1)
+        face.fails(InvalidArgumentError, match="handler")(sub, "receive", 0.1)
         face.call(sub, "close")
         face.call(sub, "wait")
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as again:
+        with face.opened(call("subscribe", "t")) as again:
             nothing(face, again)
 
     @requires("pubsub.retry_delay")
-    def test_handler_outcomes(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+    def test_handler_outcomes(self, call: Call, face: Face, harness: Harness) -> None:
         calls: list[tuple[str, int]] = []
 
         def body(event: Event[Any]) -> None:
@@ -108,8 +105,8 @@ class HandlerTests(Suite):
                 event.drop()
                 raise RuntimeError("too late to count")
 
-        sub = face.call(client.pubsub, "subscribe", store, "t", face.handler(body))
-        face.call(client.pubsub, "publish_bulk", store, "t", ["ok", "drop", "fail", "answered"])
+        sub = call("subscribe", "t", face.handler(body))
+        call("publish_bulk", "t", ["ok", "drop", "fail", "answered"])
         assert face.until(lambda: len(calls) == 4)
         face.pause(0.2)
         harness.advance(1.5)
@@ -120,16 +117,16 @@ class HandlerTests(Suite):
         assert len(calls) == 5
         face.call(sub, "close")
 
-    def test_handler_batch(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_handler_batch(self, call: Call, face: Face) -> None:
         sizes: list[int] = []
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(100)))
+        call("publish_bulk", "t", list(range(100)))
         handler = face.handler(lambda batch: sizes.append(len(batch)))
-        sub = face.call(client.pubsub, "subscribe", store, "t", handler, batch=40)
+        sub = call("subscribe", "t", handler, batch=40)
         assert face.until(lambda: sum(sizes) == 100)
         assert max(sizes) <= 40
         face.call(sub, "close")
 
-    def test_workers_run_at_once(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_workers_run_at_once(self, call: Call, face: Face) -> None:
         running, most = set(), 0
         lock = threading.Lock()
 
@@ -155,8 +152,8 @@ class HandlerTests(Suite):
                 time.sleep(0.15)
                 running.discard(event.data)
 
-        sub = face.call(client.pubsub, "subscribe", store, "t", handle, workers=4)
-        face.call(client.pubsub, "publish_bulk", store, "t", list(range(8)))
+        sub = call("subscribe", "t", handle, workers=4)
+        call("publish_bulk", "t", list(range(8)))
         assert face.until(lambda: most == 4)
         assert face.until(lambda: not running)
         face.call(sub, "close")
@@ -203,8 +200,8 @@ class HandlerTests(Suite):
 
         assert as_sent(harness, asyncio.run(run()), int) == [1, 2, 3]
 
-    def test_receive_times_out(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        with face.opened(face.call(client.pubsub, "subscribe", store, "t")) as sub:
+    def test_receive_times_out(self, call: Call, face: Face) -> None:
+        with face.opened(call("subscribe", "t")) as sub:
             started = time.monotonic()
             assert face.call(sub, "receive", 0.2) is None
             assert 0.15 < time.monotonic() - started < 2
@@ -217,7 +214,5 @@ class HandlerTests(Suite):
         sub = face.call(client.pubsub, "subscribe", store, "t")
         face.call(client, "close")
         assert face.call(sub, "receive", 5) is None
-        with pytest.raises(ClosedError):
-            face.call(client.pubsub, "publish", store, "t", 1)
-        with pytest.raises(ClosedError):
-            face.call(client.pubsub, "subscribe", store, "t")
+        face.fails(ClosedError)(client.pubsub, "publish", store, "t", 1)
+        face.fails(ClosedError)(client.pubsub, "subscribe", store, "t")

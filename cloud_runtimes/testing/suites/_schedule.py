@@ -8,11 +8,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from ...client import CloudRuntimesClient
 from ...errors import NotFoundError
 from ...schedule import JobRun
 from ..faces import AsyncFace, Face
-from ._base import Suite
+from ._base import Call, Suite
 
 __all__ = ["HOUR", "Runs", "ScheduleCases"]
 
@@ -61,20 +63,25 @@ class ScheduleCases(Suite):
 
     service = "schedule"
 
-    def _names(self, client: CloudRuntimesClient, face: Face) -> list[str] | None:
+    @pytest.fixture
+    def call(self, client: CloudRuntimesClient, face: Face) -> Call:
+        """The service, whose methods take no name of a component."""
+        return Call(face, client.schedule)
+
+    def _names(self, call: Call) -> list[str] | None:
         """Return the names of all jobs, ``None`` where they cannot be listed."""
-        if self.lacks(client, "schedule.list_jobs", "default"):
+        if call.lacks("schedule.list_jobs"):
             return None
-        return [each.name for each in face.call(client.schedule, "list_jobs")]
+        return [each.name for each in call("list_jobs")]
 
     @staticmethod
-    def _gone(client: CloudRuntimesClient, face: Face, name: str = "j") -> bool:
+    def _gone(call: Call, name: str = "j") -> bool:
         try:
-            face.call(client.schedule, "get_job", name)
+            call("get_job", name)
         except NotFoundError:
             return True
         return False
 
     @staticmethod
-    def _states(client: CloudRuntimesClient, face: Face, name: str = "j") -> list[str]:
-        return [each.status for each in face.call(client.schedule, "list_runs", name)]
+    def _states(call: Call, name: str = "j") -> list[str]:
+        return [each.status for each in call("list_runs", name)]

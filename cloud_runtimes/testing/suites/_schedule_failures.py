@@ -15,6 +15,7 @@ from ...errors import ClosedError
 from ...schedule import Retry, RunRecord
 from ..faces import AsyncFace, Face
 from ..harness import Harness, requires
+from ._base import Call
 from ._schedule import HOUR, Runs, ScheduleCases
 
 __all__ = ["FailureTests"]
@@ -26,18 +27,18 @@ class FailureTests(ScheduleCases):
     # -- missed -------------------------------------------------------------
 
     @requires("schedule.list_runs")
-    def test_missed_once(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_missed_once(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         """However late: the latest is run, the others are skipped, counted and listed."""
         runs = Runs(client, face)
-        face.call(client.schedule, "schedule_job", "j", schedule="@every 1h")
-        first = face.call(client.schedule, "get_job", "j").next_run
+        call("schedule_job", "j", schedule="@every 1h")
+        first = call("get_job", "j").next_run
         harness.advance(30 * 24 * HOUR + 60)
         with face.opened(client.schedule.running()):
-            assert face.until(lambda: self._states(client, face).count("succeeded") == 1)
+            assert face.until(lambda: self._states(call).count("succeeded") == 1)
         assert runs.fires == [first + timedelta(hours=719)]
-        job = face.call(client.schedule, "get_job", "j")
+        job = call("get_job", "j")
         assert (job.occurrences, job.skipped, job.next_run) == (720, 719, first + timedelta(hours=720))
-        history = face.call(client.schedule, "list_runs", "j")
+        history = call("list_runs", "j")
         skipped = [each for each in history if each.status == "skipped"]
         assert sum(each.count for each in skipped) == 719
         assert (skipped[0].fire_time, skipped[-1].last_fire_time) == (first, first + timedelta(hours=718))
@@ -46,74 +47,74 @@ class FailureTests(ScheduleCases):
         assert all(each.last_fire_time - each.fire_time == timedelta(hours=each.count - 1) for each in skipped)
 
     @requires("schedule.list_runs")
-    def test_very_many_missed(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_very_many_missed(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         """Ten days of a cron of each second: counted exactly, and soon over."""
         runs = Runs(client, face)
-        face.call(client.schedule, "schedule_job", "j", schedule="* * * * * *")
-        first = face.call(client.schedule, "get_job", "j").next_run
+        call("schedule_job", "j", schedule="* * * * * *")
+        first = call("get_job", "j").next_run
         harness.advance(10 * 24 * HOUR)
         with face.opened(client.schedule.running()):
             assert face.until(lambda: bool(runs.seen), 30)
-        history = face.call(client.schedule, "list_runs", "j")
+        history = call("list_runs", "j")
         assert history[0].fire_time == first
         assert sum(each.count for each in history) >= 864_000
         for before, after in pairwise(history):
             assert after.fire_time - before.last_fire_time == timedelta(seconds=1)
             assert before.last_fire_time - before.fire_time == timedelta(seconds=before.count - 1)
-        job = face.call(client.schedule, "get_job", "j")
+        job = call("get_job", "j")
         assert job.occurrences == sum(each.count for each in history)
         assert job.skipped == sum(each.count for each in history if each.status == "skipped")
 
     @requires("schedule.list_runs", "schedule.misfire")
     @pytest.mark.parametrize(("late", "expected"), [(60, ["skipped"] * 3), (2, ["skipped", "skipped", "succeeded"])])
     def test_missed_skip(
-        self, client: CloudRuntimesClient, face: Face, harness: Harness, late: float, expected: list[str]
+        self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness, late: float, expected: list[str]
     ) -> None:
         runs = Runs(client, face)
-        face.call(client.schedule, "schedule_job", "j", schedule="0 * * * *", misfire="skip")
-        first = face.call(client.schedule, "get_job", "j").next_run
+        call("schedule_job", "j", schedule="0 * * * *", misfire="skip")
+        first = call("get_job", "j").next_run
         harness.advance((first - datetime.now(UTC)).total_seconds() + 2 * HOUR + late)
         with face.opened(client.schedule.running()):
-            assert face.until(lambda: self._states(client, face) == expected)
-            job = face.call(client.schedule, "get_job", "j")
+            assert face.until(lambda: self._states(call) == expected)
+            job = call("get_job", "j")
             assert (job.occurrences, job.skipped) == (3, expected.count("skipped"))
             harness.advance(HOUR - late + 1)
-            assert face.until(lambda: self._states(client, face) == [*expected, "succeeded"])
+            assert face.until(lambda: self._states(call) == [*expected, "succeeded"])
         assert runs.fires[-1] == first + timedelta(hours=3)
 
     @requires("schedule.list_runs", "schedule.misfire")
-    def test_missed_all(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_missed_all(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         runs = Runs(client, face)
-        face.call(client.schedule, "schedule_job", "j", schedule="*/10 * * * *", misfire="all", repeats=50)
-        first = face.call(client.schedule, "get_job", "j").next_run
+        call("schedule_job", "j", schedule="*/10 * * * *", misfire="all", repeats=50)
+        first = call("get_job", "j").next_run
         harness.advance(12 * HOUR)
         with face.opened(client.schedule.running()):
-            assert face.until(lambda: not face.call(client.schedule, "list_jobs"), 30)
+            assert face.until(lambda: not call("list_jobs"), 30)
         assert runs.fires == [first + timedelta(minutes=10 * n) for n in range(50)]
-        assert self._states(client, face) == ["succeeded"] * 50
+        assert self._states(call) == ["succeeded"] * 50
 
     @requires("schedule.list_runs", "schedule.misfire")
-    def test_a_missed_last_one(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_a_missed_last_one(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
         """A job without another occurrence is gone, whether it ran or was skipped."""
         runs = Runs(client, face)
         for misfire in ("once", "skip", "all"):
             arguments = {"due_time": 60, "misfire": misfire, "target": runs.function}
-            face.call(client.schedule, "schedule_job", misfire, **arguments)
+            call("schedule_job", misfire, **arguments)
         harness.advance(2 * HOUR)
         with face.opened(client.schedule.running()):
-            assert face.until(lambda: not face.call(client.schedule, "list_jobs"))
+            assert face.until(lambda: not call("list_jobs"))
         assert sorted(run.name for _, run in runs.seen) == ["all", "once"]
-        assert self._states(client, face, "skip") == ["skipped"]
+        assert self._states(call, "skip") == ["skipped"]
 
     @requires("schedule.list_runs")
     def test_an_overwrite_with_the_same_schedule_forgets_nothing(
-        self, client: CloudRuntimesClient, face: Face, harness: Harness
+        self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness
     ) -> None:
         runs = Runs(client, face)
-        face.call(client.schedule, "schedule_job", "j", schedule="@daily", data=1)
-        due = face.call(client.schedule, "get_job", "j").next_run
+        call("schedule_job", "j", schedule="@daily", data=1)
+        due = call("get_job", "j").next_run
         harness.advance((due - datetime.now(UTC)).total_seconds() + 60)
-        face.call(client.schedule, "schedule_job", "j", schedule="@daily", data=2, overwrite=True)
+        call("schedule_job", "j", schedule="@daily", data=2, overwrite=True)
         with face.opened(client.schedule.running()):
             assert face.until(lambda: len(runs.seen) == 1)
         assert runs.fires == [due]
@@ -122,15 +123,15 @@ class FailureTests(ScheduleCases):
     # -- failures -----------------------------------------------------------
 
     @requires("schedule.list_runs")
-    def test_retry(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_retry(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         runs = Runs(client, face)
         runs.fails = 2
         with face.opened(client.schedule.running()):
-            face.call(client.schedule, "schedule_job", "j", due_time=0, failure_policy=Retry(3, 0.01))
-            assert face.until(lambda: self._states(client, face) == ["succeeded"])
+            call("schedule_job", "j", due_time=0, failure_policy=Retry(3, 0.01))
+            assert face.until(lambda: self._states(call) == ["succeeded"])
         assert [run.attempt for _, run in runs.seen] == [1, 2, 3]
         assert len(set(runs.ids)) == 1
-        (record,) = face.call(client.schedule, "list_runs", "j")
+        (record,) = call("list_runs", "j")
         assert isinstance(record, RunRecord)
         assert (record.run_id, record.attempt, record.error) == (runs.ids[0], 3, None)
         assert record.started_at is not None
@@ -139,45 +140,47 @@ class FailureTests(ScheduleCases):
 
     @requires("schedule.list_runs")
     @pytest.mark.parametrize(("policy", "tries"), [("drop", 1), (Retry(0), 1), (Retry(2, 0), 3)])
-    def test_failed_for_good(self, client: CloudRuntimesClient, face: Face, policy: Any, tries: int) -> None:
+    def test_failed_for_good(
+        self, call: Call, client: CloudRuntimesClient, face: Face, policy: Any, tries: int
+    ) -> None:
         """The job goes on with its next occurrence."""
         runs = Runs(client, face)
         runs.fails = tries
         with face.opened(client.schedule.running()):
             arguments = {"schedule": "@every 300ms", "due_time": 0, "failure_policy": policy}
-            face.call(client.schedule, "schedule_job", "j", **arguments)
-            assert face.until(lambda: "succeeded" in self._states(client, face))
-        first, *_ = face.call(client.schedule, "list_runs", "j")
+            call("schedule_job", "j", **arguments)
+            assert face.until(lambda: "succeeded" in self._states(call))
+        first, *_ = call("list_runs", "j")
         assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
         assert runs.ids[:tries] == [first.run_id] * tries
         assert runs.ids[tries] != first.run_id
 
     @requires("schedule.list_runs")
-    def test_delete_cancels_what_waits(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_delete_cancels_what_waits(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         runs = Runs(client, face)
         runs.fails = 1
         with face.opened(client.schedule.running()):
             arguments = {"schedule": "@hourly", "due_time": 0, "failure_policy": Retry(3, 600)}
-            face.call(client.schedule, "schedule_job", "j", **arguments)
-            assert face.until(lambda: self._states(client, face) == ["waiting"])
-            face.call(client.schedule, "delete_job", "j")
-            assert self._states(client, face) == ["cancelled"]
+            call("schedule_job", "j", **arguments)
+            assert face.until(lambda: self._states(call) == ["waiting"])
+            call("delete_job", "j")
+            assert self._states(call) == ["cancelled"]
 
     @requires("schedule.list_runs")
-    def test_deleted_during_its_run(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_deleted_during_its_run(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         runs = Runs(client, face)
         runs.hold = threading.Event()
         with face.opened(client.schedule.running()):
-            face.call(client.schedule, "schedule_job", "j", schedule="@hourly", due_time=0)
+            call("schedule_job", "j", schedule="@hourly", due_time=0)
             assert face.until(lambda: bool(runs.seen))
-            face.call(client.schedule, "delete_job", "j")
+            call("delete_job", "j")
             runs.hold.set()
-            assert face.until(lambda: self._states(client, face) == ["succeeded"])
-        assert face.call(client.schedule, "list_jobs") == []
+            assert face.until(lambda: self._states(call) == ["succeeded"])
+        assert call("list_jobs") == []
 
     # -- the handle ---------------------------------------------------------
 
-    def test_close_lets_a_handler_end(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_close_lets_a_handler_end(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         done: list[int] = []
 
         async def slow_async() -> None:
@@ -192,7 +195,7 @@ class FailureTests(ScheduleCases):
 
         begun, release = threading.Event(), threading.Event()
         client.schedule.job("j")(slow_async if isinstance(face, AsyncFace) else slow)
-        face.call(client.schedule, "schedule_job", "j", schedule="@every 100ms", due_time=0)
+        call("schedule_job", "j", schedule="@every 100ms", due_time=0)
         with face.opened(client.schedule.running()):
             assert face.until(begun.is_set)
         assert done
@@ -217,8 +220,7 @@ class FailureTests(ScheduleCases):
         face.call(client.schedule, "run")
         timer.join(30)
         assert len(runs.seen) == 1
-        with pytest.raises(ClosedError):
-            face.call(client.schedule, "schedule_job", "j", due_time=0)
+        face.fails(ClosedError)(client.schedule, "schedule_job", "j", due_time=0)
         with pytest.raises(ClosedError):
             client.schedule.job("k")
 
@@ -229,8 +231,8 @@ class FailureTests(ScheduleCases):
         client.close()
 
     @requires("rpc.host")
-    def test_serving_runs_jobs(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_serving_runs_jobs(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         runs = Runs(client, face)
         with face.opened(client.rpc.serving()):
-            face.call(client.schedule, "schedule_job", "j", due_time=0)
+            call("schedule_job", "j", due_time=0)
             assert face.until(lambda: len(runs.seen) == 1)

@@ -12,6 +12,7 @@ from ...errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, P
 from ...schedule import Job, Retry, RpcTarget, TopicTarget
 from ..faces import Face
 from ..harness import Harness
+from ._base import Call
 from ._schedule import ScheduleCases
 
 __all__ = ["OPTIONAL", "JobTests"]
@@ -83,17 +84,16 @@ class JobTests(ScheduleCases):
 
     # -- jobs ---------------------------------------------------------------
 
-    def test_store_get_list_delete(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_store_get_list_delete(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         service = client.schedule
-        progress = not self.lacks(client, "schedule.progress", "default")
-        assert self._names(client, face) in ([], None)
-        with pytest.raises(NotFoundError, match="'j'"):
-            face.call(service, "get_job", "j")
+        progress = not call.lacks("schedule.progress")
+        assert self._names(call) in ([], None)
+        face.fails(NotFoundError, match="'j'")(service, "get_job", "j")
         face.call(service, "delete_job", "j")
         before = datetime.now(UTC) - timedelta(seconds=5)
         for name in ("j", "a", "J"):
             face.call(service, "schedule_job", name, schedule="@hourly", data={"n": name})
-        assert self._names(client, face) in (["J", "a", "j"], None)
+        assert self._names(call) in (["J", "a", "j"], None)
         job = face.call(service, "get_job", "j")
         assert isinstance(job, Job)
         assert progress is (job.created_at is not None)
@@ -118,14 +118,12 @@ class JobTests(ScheduleCases):
             created_at=job.created_at,
         )
         face.call(service, "delete_job", "j")
-        assert self._names(client, face) in (["J", "a"], None)
-        with pytest.raises(NotFoundError, match="'j'"):
-            face.call(service, "get_job", "j")
+        assert self._names(call) in (["J", "a"], None)
+        face.fails(NotFoundError, match="'j'")(service, "get_job", "j")
 
-    def test_every_argument_is_kept(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_every_argument_is_kept(self, call: Call, client: CloudRuntimesClient) -> None:
         due = datetime(2095, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-        face.call(
-            client.schedule,
+        call(
             "schedule_job",
             "j",
             schedule="15 3 * * MON",
@@ -137,76 +135,70 @@ class JobTests(ScheduleCases):
             failure_policy="drop",
             timezone="Europe/Paris",
         )
-        job = face.call(client.schedule, "get_job", "j")
+        job = call("get_job", "j")
         assert (job.schedule, job.timezone, job.repeats) == ("15 3 * * MON", "Europe/Paris", 7)
         assert (job.due_time, job.expires_at) == (due, due + timedelta(days=30))
-        progress = not self.lacks(client, "schedule.progress", "default")
+        progress = not call.lacks("schedule.progress")
         assert job.next_run == (due if progress else None)
         assert (job.data, job.target, job.failure_policy) == (b"\x00\xff", RpcTarget("orders", "sync/all"), "drop")
-        face.call(
-            client.schedule,
+        call(
             "schedule_job",
             "k",
             schedule=timedelta(minutes=90),
             target=TopicTarget("bus", "t"),
             failure_policy=Retry(2, 0.5),
         )
-        job = face.call(client.schedule, "get_job", "k")
+        job = call("get_job", "k")
         assert (job.target, job.failure_policy, job.data) == (TopicTarget("bus", "t"), Retry(2, 0.5), None)
         if progress:
             assert abs(job.next_run - job.created_at - timedelta(minutes=90)) < timedelta(seconds=1)
 
-    def test_overwrite(self, client: CloudRuntimesClient, face: Face) -> None:
-        service = client.schedule
-        face.call(service, "schedule_job", "j", schedule="@daily", data=1)
-        with pytest.raises(AlreadyExistsError, match="'j'") as caught:
-            face.call(service, "schedule_job", "j", schedule="@hourly", data=2)
-        assert (caught.value.operation, caught.value.maybe_applied) == ("schedule_job", False)
-        assert face.call(service, "get_job", "j").data == 1
-        face.call(service, "schedule_job", "j", schedule="@hourly", data=2, overwrite=True)
-        job = face.call(service, "get_job", "j")
+    def test_overwrite(self, call: Call) -> None:
+        call("schedule_job", "j", schedule="@daily", data=1)
+        error = call.fails(AlreadyExistsError, match="'j'")("schedule_job", "j", schedule="@hourly", data=2)
+        assert (error.operation, error.maybe_applied) == ("schedule_job", False)
+        assert call("get_job", "j").data == 1
+        call("schedule_job", "j", schedule="@hourly", data=2, overwrite=True)
+        job = call("get_job", "j")
         assert (job.data, job.schedule) == (2, "@hourly")
-        if not self.lacks(client, "schedule.progress", "default"):
+        if not call.lacks("schedule.progress"):
             assert job.next_run - datetime.now(UTC) <= timedelta(hours=1)
-        face.call(service, "schedule_job", "new", schedule="@hourly", overwrite=True)
+        call("schedule_job", "new", schedule="@hourly", overwrite=True)
 
-    def test_applications_are_apart(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_applications_are_apart(self, call: Call, face: Face, harness: Harness) -> None:
         other = harness.client(app_id="another")
-        face.call(client.schedule, "schedule_job", "j", schedule="@hourly", data=1)
+        call("schedule_job", "j", schedule="@hourly", data=1)
         if not harness.applications:
             assert face.call(other.schedule, "get_job", "j").data == 1
             return
         face.call(other.schedule, "schedule_job", "j", schedule="@hourly", data=2)
         face.call(other.schedule, "delete_job", "j")
-        assert face.call(client.schedule, "get_job", "j").data == 1
+        assert call("get_job", "j").data == 1
 
-    def test_names(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_names(self, call: Call) -> None:
         names = ["a", "A", "0", "a-b", "a_b", "a:b", "a b", "a.b.c", "-a", "x" * 253]
         for name in names:
-            face.call(client.schedule, "schedule_job", name, schedule="@hourly")
-            assert face.call(client.schedule, "get_job", name).name == name
-        assert self._names(client, face) in (sorted(names), None)
+            call("schedule_job", name, schedule="@hourly")
+            assert call("get_job", name).name == name
+        assert self._names(call) in (sorted(names), None)
 
-    def test_what_is_no_name(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_what_is_no_name(self, call: Call, client: CloudRuntimesClient) -> None:
         wrong: list[Any] = ["", "-", "a||b", "a/b", "ü", "a..b", ".a", "a.", "a\n", "x" * 254, "a.-", 5, None, b"a"]
         for name in wrong:
             for method in ("get_job", "delete_job", "run_now", "list_runs"):
-                with pytest.raises(InvalidArgumentError, match="name is 1 to 253"):
-                    face.call(client.schedule, method, name)
-            with pytest.raises(InvalidArgumentError, match="name is 1 to 253"):
-                face.call(client.schedule, "schedule_job", name, schedule="@hourly")
+                call.fails(InvalidArgumentError, match="name is 1 to 253")(method, name)
+            call.fails(InvalidArgumentError, match="name is 1 to 253")("schedule_job", name, schedule="@hourly")
             with pytest.raises(InvalidArgumentError, match="name is 1 to 253"):
                 client.schedule.job(name)
 
-    def test_what_is_no_job(self, client: CloudRuntimesClient, face: Face) -> None:
+    def test_what_is_no_job(self, call: Call) -> None:
         """Refused before anything is written."""
         for arguments, message in _NO_JOBS:
             kind: Any = PayloadError if "data" in arguments else InvalidArgumentError
-            with pytest.raises(kind, match=message) as caught:
-                face.call(client.schedule, "schedule_job", "j", **arguments)
-            assert caught.value.operation == "schedule_job", arguments
-            assert not caught.value.maybe_applied, arguments
-        assert self._gone(client, face)
+            caught = call.fails(kind, match=message)("schedule_job", "j", **arguments)
+            assert caught.operation == "schedule_job", arguments
+            assert not caught.maybe_applied, arguments
+        assert self._gone(call)
 
     def test_what_is_no_handler(self, client: CloudRuntimesClient) -> None:
         client.schedule.job("j")(lambda: None)
@@ -221,14 +213,13 @@ class JobTests(ScheduleCases):
 
     @pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
     def test_undeclared(
-        self, client: CloudRuntimesClient, face: Face, store: str, feature: str, method: str, arguments: dict[str, Any]
+        self, call: Call, client: CloudRuntimesClient, store: str, feature: str, method: str, arguments: dict[str, Any]
     ) -> None:
         names = () if method == "list_jobs" else ("j",)
         if self.lacks(client, feature, store):
-            with pytest.raises(UnsupportedError):
-                face.call(client.schedule, method, *names, **arguments)
+            call.fails(UnsupportedError)(method, *names, **arguments)
         else:
             try:
-                face.call(client.schedule, method, *names, **arguments)
+                call(method, *names, **arguments)
             except NotFoundError:
                 return

@@ -13,6 +13,7 @@ from ...pubsub import sender
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Failures, OutgoingBatch, PubSubDriver
 from ..faces import Face
+from ._base import Call
 from ._publisher import drain
 
 __all__ = ["SlowBroker", "SlowBrokerTests"]
@@ -84,6 +85,7 @@ class SlowBrokerTests:
     )
     def test_a_slow_broker(
         self,
+        call: Call,
         client: CloudRuntimesClient,
         face: Face,
         store: str,
@@ -94,7 +96,7 @@ class SlowBrokerTests:
         monkeypatch.setattr(sender, "_TAKE_BYTES", 48_000)
         broker = SlowBroker(monkeypatch, client.pubsub._driver(store), rate, latency)
         count = 120
-        with face.opened(client.pubsub.publisher(store, "t", linger=60, batch_events=40)) as publisher:
+        with call.opened("publisher", "t", linger=60, batch_events=40) as publisher:
             for number in range(count):
                 face.call(publisher, "send", {"n": number, "text": "x" * 900}, key=f"k{number % 3}")
             face.call(publisher, "flush")
@@ -105,19 +107,19 @@ class SlowBrokerTests:
         assert len(late) <= 6
         assert all(left >= 1.8 * right for left, right in pairwise(late))
         assert len(broker.stored) <= 3 * count
-        came = drain(face, client, store, len(broker.stored))
+        came = drain(face, call, len(broker.stored))
         assert sorted(event.id for event in came) == sorted(broker.stored)
         order = {event.id: event.data["n"] for event in came}
         assert [order[id] for id in dict.fromkeys(broker.stored)] == list(range(count))
 
     def test_a_broker_that_recovers_gets_more_again(
-        self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
+        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         driver = client.pubsub._driver(store)
         if driver.limits.events < 200:
             pytest.skip("its batches are small anyway")
         broker = SlowBroker(monkeypatch, driver, lambda at: 1_000 if at < 60 else 1_000_000)
-        with face.opened(client.pubsub.publisher(store, "t", linger=60)) as publisher:
+        with call.opened("publisher", "t", linger=60) as publisher:
             for number in range(200):
                 face.call(publisher, "send", {"n": number, "text": "x" * 900})
             face.call(publisher, "flush")

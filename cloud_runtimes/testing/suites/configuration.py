@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...configuration import ConfigurationItem
 from ...errors import ClosedError, InvalidArgumentError, UnsupportedError
 from ..faces import Face
 from ..harness import Harness, requires
+from ._base import Call, one_each
 from ._configuration import TWENTY, receive
 from ._configuration_changes import ChangeTests
 from ._configuration_items import ItemTests
@@ -40,8 +39,7 @@ class ConfigurationSuite(ItemTests, ChangeTests):
         face.call(client, "close")
         assert face.call(sub, "receive", 5) is None
         face.call(sub, "wait")
-        with pytest.raises(ClosedError):
-            face.call(client.configuration, "get_configuration", filled)
+        face.fails(ClosedError)(client.configuration, "get_configuration", filled)
 
     def test_bad_arguments(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
         service = client.configuration
@@ -52,21 +50,13 @@ class ConfigurationSuite(ItemTests, ChangeTests):
                 "delete_configuration",
                 "subscribe_configuration",
             ):
-                with pytest.raises(InvalidArgumentError, match="key") as caught:
-                    face.call(service, method, store, keys)
-                assert (caught.value.service, caught.value.operation) == ("configuration", method)
-        for bad in (
-            {"group": ""},
-            {"label": "*"},
-            {"group": 5},
-            {"label": "\n"},
-            {"timeout": 0},
-            {"metadata": {"a": 1}},
-        ):
-            with pytest.raises(InvalidArgumentError, match=next(iter(bad))):
-                face.call(service, "get_configuration", store, **bad)
-        with pytest.raises(InvalidArgumentError, match="handler must be callable"):
-            face.call(service, "subscribe_configuration", store, (), "print")
+                error = face.fails(InvalidArgumentError, match="key")(service, method, store, keys)
+                assert (error.service, error.operation) == ("configuration", method)
+        for bad in one_each(group=("", 5), label=("*", "\n"), timeout=(0,), metadata=({"a": 1},)):
+            face.fails(InvalidArgumentError, match=next(iter(bad)))(service, "get_configuration", store, **bad)
+        face.fails(InvalidArgumentError, match="handler must be callable")(
+            service, "subscribe_configuration", store, (), "print"
+        )
         item = ConfigurationItem
         for items in (
             {"a": 5},
@@ -80,14 +70,12 @@ class ConfigurationSuite(ItemTests, ChangeTests):
             [item("a", "b", tags={"x": 1})],  # type: ignore[dict-item]
             [item("a", "b", metadata={"x": 1})],  # type: ignore[dict-item]
         ):
-            with pytest.raises(InvalidArgumentError):
-                face.call(service, "save_configuration", store, items)
+            face.fails(InvalidArgumentError)(service, "save_configuration", store, items)
 
-    def test_no_value_stands_in_a_message(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_no_value_stands_in_a_message(self, call: Call) -> None:
         for items in ({"a": ["sesame"]}, {"a": b"sesame"}, {"a": "sesame\ud800"}):
-            with pytest.raises(InvalidArgumentError) as caught:
-                face.call(client.configuration, "save_configuration", store, items)
-            assert "sesame" not in str(caught.value)
+            caught = call.fails(InvalidArgumentError)("save_configuration", items)
+            assert "sesame" not in str(caught)
 
     def test_what_is_not_declared_is_refused(self, client: CloudRuntimesClient, face: Face, filled: str) -> None:
         item = ConfigurationItem("a", "1", tags={"t": "1"})
@@ -101,8 +89,7 @@ class ConfigurationSuite(ItemTests, ChangeTests):
         for feature, calls in uses.items():
             if self.lacks(client, f"configuration.{feature}", filled):
                 for method, arguments, options in calls:
-                    with pytest.raises(UnsupportedError) as caught:
-                        face.call(client.configuration, method, filled, *arguments, **options)
-                    assert (caught.value.component, caught.value.operation) == (filled, method)
-                    assert not caught.value.maybe_applied
+                    error = face.fails(UnsupportedError)(client.configuration, method, filled, *arguments, **options)
+                    assert (error.component, error.operation) == (filled, method)
+                    assert not error.maybe_applied
         assert face.call(client.configuration, "get_configuration", filled) == TWENTY

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from ...client import CloudRuntimesClient
 from ...errors import BulkError, ResourceExhaustedError, UnsupportedError
 from ..faces import Face
 from ..harness import requires
-from ._base import Suite
+from ._base import Call, Suite
 from ._publisher import PublisherTests
 from ._pubsub_answers import AnswerTests
 from ._pubsub_events import EventTests
@@ -29,7 +27,7 @@ class PubSubSuite(EventTests, AnswerTests, HandlerTests, PublisherTests, SlowBro
 
     # -- what is not there --------------------------------------------------
 
-    def test_undeclared_features_are_refused(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_undeclared_features_are_refused(self, call: Call) -> None:
         uses: dict[str, tuple[str, dict[str, Any]]] = {
             "pubsub.ttl": ("publish", {"ttl": 5}),
             "pubsub.delay": ("publish", {"delay": 5}),
@@ -41,18 +39,14 @@ class PubSubSuite(EventTests, AnswerTests, HandlerTests, PublisherTests, SlowBro
             "pubsub.dead_letter": ("subscribe", {"dead_letter_topic": "dead"}),
         }
         for feature, (method, arguments) in uses.items():
-            if self.lacks(client, feature, store):
-                with pytest.raises(UnsupportedError):
-                    face.call(client.pubsub, method, store, "t", *([1] if method == "publish" else []), **arguments)
+            if call.lacks(feature):
+                call.fails(UnsupportedError)(method, "t", *([1] if method == "publish" else []), **arguments)
 
-    def test_too_large_is_refused(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_too_large_is_refused(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
         driver = client.pubsub._driver(store)
         largest = driver.max_event_bytes
         told = re.escape(f"has {largest + 1:,} bytes, {largest:,} are taken: {driver.larger_events}")
-        with pytest.raises(ResourceExhaustedError, match=told):
-            face.call(client.pubsub, "publish", store, "t", bytes(largest + 1))
-        with pytest.raises(BulkError, match=told):
-            face.call(client.pubsub, "publish_bulk", store, "t", [bytes(largest + 1)])
-        with face.opened(client.pubsub.publisher(store, "t")) as publisher:
-            with pytest.raises(ResourceExhaustedError, match=told):
-                face.call(publisher, "send", bytes(largest + 1))
+        call.fails(ResourceExhaustedError, match=told)("publish", "t", bytes(largest + 1))
+        call.fails(BulkError, match=told)("publish_bulk", "t", [bytes(largest + 1)])
+        with call.opened("publisher", "t") as publisher:
+            face.fails(ResourceExhaustedError, match=told)(publisher, "send", bytes(largest + 1))

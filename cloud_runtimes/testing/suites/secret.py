@@ -14,7 +14,7 @@ from ...secret import Secret
 from ..canary import Canary
 from ..faces import Face
 from ..harness import SecretHarness, requires
-from ._base import Suite
+from ._base import Call, Suite
 
 __all__ = ["SecretSuite"]
 
@@ -42,86 +42,72 @@ class SecretSuite(Suite):
 
     # -- reading ----------------------------------------------------------
 
-    def test_get(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_get(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
         value = canary.value()
         harness.put(store, "db-password", value)
-        secret = face.call(client.secret, "get_secret", store, "db-password")
+        secret = call("get_secret", "db-password")
         assert type(secret) is Secret
         assert (secret == {"db-password": value}) is True
         assert (secret.value == value) is True
 
-    def test_all_of_a_store(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_all_of_a_store(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
         values = {name: canary.value() for name in ("first", "second", "third")}
         for key, value in values.items():
             harness.put(store, key, value)
-        if self.lacks(client, "secret.bulk", store):
+        if call.lacks("secret.bulk"):
             with canary.raises(UnsupportedError):
-                face.call(client.secret, "get_bulk_secret", store)
+                call("get_bulk_secret")
             return
-        found = face.call(client.secret, "get_bulk_secret", store)
+        found = call("get_bulk_secret")
         assert {type(each) for each in found.values()} == {Secret}
         assert ({key: dict(each) for key, each in found.items()} == {k: {k: v} for k, v in values.items()}) is True
         for key in found:
-            assert (face.call(client.secret, "get_secret", store, key) == found[key]) is True
+            assert (call("get_secret", key) == found[key]) is True
 
     @requires("secret.bulk")
-    def test_all_of_an_empty_store(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        assert face.call(client.secret, "get_bulk_secret", store) == {}
+    def test_all_of_an_empty_store(self, call: Call) -> None:
+        assert call("get_bulk_secret") == {}
 
     @requires("secret.bulk")
     def test_the_caller_may_change_what_it_got(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
+        self, call: Call, store: str, harness: SecretHarness, canary: Canary
     ) -> None:
         harness.put(store, "a", canary.value())
-        face.call(client.secret, "get_bulk_secret", store).clear()
-        assert list(face.call(client.secret, "get_bulk_secret", store)) == ["a"]
+        call("get_bulk_secret").clear()
+        assert list(call("get_bulk_secret")) == ["a"]
 
     @pytest.mark.parametrize("made", [make for _, make in _VALUES], ids=[name for name, _ in _VALUES])
     def test_values_come_as_they_are(
-        self,
-        client: CloudRuntimesClient,
-        face: Face,
-        store: str,
-        harness: SecretHarness,
-        canary: Canary,
-        made: Callable[[str], str],
+        self, call: Call, store: str, harness: SecretHarness, canary: Canary, made: Callable[[str], str]
     ) -> None:
         value = made(canary.value())
         harness.put(store, "key", value)
-        got = face.call(client.secret, "get_secret", store, "key").value
+        got = call("get_secret", "key").value
         assert type(got) is str
         assert (got == value) is True
 
-    def test_an_empty_value(self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness) -> None:
+    def test_an_empty_value(self, call: Call, store: str, harness: SecretHarness) -> None:
         harness.put(store, "key", "")
-        assert face.call(client.secret, "get_secret", store, "key").value == ""
+        assert call("get_secret", "key").value == ""
 
-    def test_several_entries(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_several_entries(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
         if not harness.multiple:
             pytest.skip("a secret of several entries is not declared")
         entries = {"user": canary.value(), "password": canary.value()}
         harness.put_entries(store, "db", entries)
-        secret = face.call(client.secret, "get_secret", store, "db")
+        secret = call("get_secret", "db")
         assert (secret == entries) is True
         with canary.raises(InvalidArgumentError, match="'user', 'password'|'password', 'user'"):
             secret.value  # noqa: B018
-        if not self.lacks(client, "secret.bulk", store):
-            assert (face.call(client.secret, "get_bulk_secret", store)["db"] == entries) is True
+        if not call.lacks("secret.bulk"):
+            assert (call("get_bulk_secret")["db"] == entries) is True
 
     # -- what is not there ------------------------------------------------
 
-    def test_an_absent_secret(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_an_absent_secret(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
         harness.put(store, "there", canary.value())
         with canary.raises(NotFoundError) as caught:
-            face.call(client.secret, "get_secret", store, "not-there")
+            call("get_secret", "not-there")
         error = caught.value
         assert repr(store) in str(error)
         assert "'not-there'" in str(error)
@@ -129,7 +115,7 @@ class SecretSuite(Suite):
         assert not error.retryable
 
     def test_stores_are_apart(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
+        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
     ) -> None:
         other = harness.store("secret")
         value = canary.value()
@@ -139,37 +125,33 @@ class SecretSuite(Suite):
         if not self.lacks(client, "secret.bulk", other):
             assert face.call(client.secret, "get_bulk_secret", other) == {}
         harness.put(other, "key", canary.value())
-        assert (face.call(client.secret, "get_secret", store, "key").value == value) is True
+        assert (call("get_secret", "key").value == value) is True
 
-    def test_a_removed_secret(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_a_removed_secret(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
         harness.put(store, "key", canary.value())
         harness.put(store, "other", canary.value())
-        face.call(client.secret, "get_secret", store, "key")
+        call("get_secret", "key")
         harness.remove(store, "key")
-        assert face.until(lambda: not self._has(client, face, store, "key"))
-        assert self._has(client, face, store, "other")
+        assert face.until(lambda: not self._has(call, "key"))
+        assert self._has(call, "other")
 
     @staticmethod
-    def _has(client: CloudRuntimesClient, face: Face, store: str, key: str) -> bool:
+    def _has(call: Call, key: str) -> bool:
         try:
-            face.call(client.secret, "get_secret", store, key)
+            call("get_secret", key)
         except NotFoundError:
             return False
         return True
 
-    def test_a_changed_secret(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_a_changed_secret(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
         for _ in range(3):
             value = canary.value()
             harness.put(store, "key", value)
-            assert face.until(partial(self._is, client, face, store, value))
+            assert face.until(partial(self._is, call, value))
 
     @staticmethod
-    def _is(client: CloudRuntimesClient, face: Face, store: str, value: str) -> bool:
-        return bool(face.call(client.secret, "get_secret", store, "key").value == value)
+    def _is(call: Call, value: str) -> bool:
+        return bool(call("get_secret", "key").value == value)
 
     # -- keys -------------------------------------------------------------
 
@@ -177,41 +159,38 @@ class SecretSuite(Suite):
 
     @pytest.mark.parametrize("key", ODD, ids=ascii)
     def test_a_key_is_no_pattern(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary, key: str
+        self, call: Call, store: str, harness: SecretHarness, canary: Canary, key: str
     ) -> None:
         for other in ("key", "k-y", "k1y"):
             harness.put(store, other, canary.value())
         with canary.raises(CloudRuntimesError) as caught:
-            face.call(client.secret, "get_secret", store, key)
+            call("get_secret", key)
         # a component that has no form for such a key says so
         assert isinstance(caught.value, (NotFoundError, InvalidArgumentError))
 
     def test_odd_keys_that_the_component_can_hold(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
+        self, call: Call, store: str, harness: SecretHarness, canary: Canary
     ) -> None:
         values = {key: canary.value() for key in ("a", "a1", "a-b", "x" * 50, *harness.keys)}
         for key, value in values.items():
             harness.put(store, key, value)
         for key, value in values.items():
-            assert (face.call(client.secret, "get_secret", store, key) == {key: value}) is True
-        if not self.lacks(client, "secret.bulk", store):
-            assert set(face.call(client.secret, "get_bulk_secret", store)) == set(values)
+            assert (call("get_secret", key) == {key: value}) is True
+        if not call.lacks("secret.bulk"):
+            assert set(call("get_bulk_secret")) == set(values)
 
     @pytest.mark.parametrize(
         "key", ["", "a\0b", "x" * 1025, "ü" * 513, "\ud800", 5, None, b"key"], ids=lambda key: ascii(key)[:12]
     )
-    def test_what_is_no_key(self, client: CloudRuntimesClient, face: Face, store: str, key: Any) -> None:
-        with pytest.raises(InvalidArgumentError):
-            face.call(client.secret, "get_secret", store, key)
+    def test_what_is_no_key(self, call: Call, key: Any) -> None:
+        call.fails(InvalidArgumentError)("get_secret", key)
 
     # -- the frame of a call ----------------------------------------------
 
-    def test_wrong_arguments(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_wrong_arguments(self, call: Call) -> None:
         for options in ({"timeout": 0}, {"timeout": "1"}, {"metadata": {"a": 1}}, {"metadata": "x"}):
-            with pytest.raises(InvalidArgumentError):
-                face.call(client.secret, "get_secret", store, "key", **options)
-            with pytest.raises((InvalidArgumentError, UnsupportedError)):
-                face.call(client.secret, "get_bulk_secret", store, **options)
+            call.fails(InvalidArgumentError)("get_secret", "key", **options)
+            call.fails((InvalidArgumentError, UnsupportedError))("get_bulk_secret", **options)
 
     def test_options(
         self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
@@ -237,9 +216,7 @@ class SecretSuite(Suite):
         expected = [{key: value} for key, value in values.items() for _ in range(4)]
         assert (found == expected) is True
 
-    def test_another_client(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
+    def test_another_client(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
         value = canary.value()
         harness.put(store, "key", value)
         second = harness.client()
@@ -247,4 +224,4 @@ class SecretSuite(Suite):
         second.close()
         with canary.raises(ClosedError):
             face.call(second.secret, "get_secret", store, "key")
-        assert (face.call(client.secret, "get_secret", store, "key").value == value) is True
+        assert (call("get_secret", "key").value == value) is True
