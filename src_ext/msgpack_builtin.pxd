@@ -231,7 +231,7 @@ cdef inline uint8_t* short_item(Writer* w, uint8_t* p, PyObject* value, int dept
         return tagged64(p, 0xCB, bits)
     if kind == &PyBytes_Type:
         return short_bin(w, p, value)
-    return short_container(w, p, value, depth)
+    return short_items(w, p, value, depth, False)
 
 
 cdef inline uint8_t* odd_item(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
@@ -260,13 +260,6 @@ cdef inline uint8_t* odd_key(Writer* w, uint8_t* p, PyObject* key) noexcept:
     return NULL
 
 
-cdef inline uint8_t* short_container(Writer* w, uint8_t* p, PyObject* value, int depth) noexcept:
-    cdef PyTypeObject* kind = Py_TYPE(value)
-    if kind != &PyDict_Type and kind != &PyList_Type and kind != &PyTuple_Type:
-        return odd_item(w, p, value, depth)
-    return short_items(w, p, value, depth, False) if depth < SHORT_DEPTH else NULL
-
-
 cdef inline uint8_t* changed(Writer* w) noexcept:
     # The size of a container, by a conversion inside of it.
     w.length = -1
@@ -274,13 +267,16 @@ cdef inline uint8_t* changed(Writer* w) noexcept:
 
 
 cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int depth, bint alone) noexcept:
-    # A container; or, if `alone`, the value itself, as if it stood in a list.
+    # A container or what is no builtin; or, if `alone`, the value itself, as if it stood in a list.
     cdef Py_ssize_t position = 0
     cdef Py_ssize_t count, i
     cdef PyObject* key = NULL
     cdef PyObject* item = NULL
-    Py_INCREF(value)
-    if Py_TYPE(value) == &PyDict_Type and not alone:
+    cdef PyTypeObject* kind = Py_TYPE(value)
+    if kind == &PyDict_Type and not alone:
+        if depth >= SHORT_DEPTH:
+            return NULL
+        Py_INCREF(value)
         count = i = PyDict_GET_SIZE(value)
         p = short_head(w, p, count, 0x80, 0xDE)
         while p != NULL and PyDict_Next(value, &position, &key, &item):
@@ -293,17 +289,24 @@ cdef inline uint8_t* short_items(Writer* w, uint8_t* p, PyObject* value, int dep
                 p = short_item(w, p, item, depth + 1)
         if p != NULL and (i != 0 or PyDict_GET_SIZE(value) != count):
             p = changed(w)
-    else:
-        count = 1 if alone else Py_SIZE(value)
-        if not alone:
-            p = short_head(w, p, count, 0x90, 0xDC)
-        i = 0
-        while i < count and p != NULL:
-            p = more(w, p, 32)
-            if p != NULL:
-                p = short_item(w, p, value if alone else CR_item(value, i), depth + 1)
-            i += 1
-            if p != NULL and not alone and Py_SIZE(value) != count:
-                p = changed(w)
+        Py_DECREF(value)
+        return p
+    if not alone and kind != &PyList_Type and kind != &PyTuple_Type:
+        return odd_item(w, p, value, depth)
+    if depth >= SHORT_DEPTH:
+        return NULL
+    Py_INCREF(value)
+    count = 1
+    if not alone:
+        count = Py_SIZE(value)
+        p = short_head(w, p, count, 0x90, 0xDC)
+    for i in range(count):
+        if p != NULL:
+            p = more(w, p, 16)
+        if p == NULL:
+            break
+        p = short_item(w, p, value if alone else CR_item(value, i), depth + 1)
+        if p != NULL and not alone and Py_SIZE(value) != count:
+            p = changed(w)
     Py_DECREF(value)
     return p
