@@ -53,7 +53,7 @@ def test_a_driver_that_declares_nothing(
     harness, made = MemoryHarness(monkeypatch, tmp_path), face()
     client = harness.client()
     assert ScheduleSuite.lacks(client, feature, "default")
-    call = Call(made, client.schedule)
+    call = Call(made, client, "schedule")
     ScheduleSuite().test_undeclared(call, client, "default", feature, method, arguments)
     monkeypatch.undo()
     assert harness.client().schedule.list_jobs() == []

@@ -37,7 +37,12 @@ def test_without_its_fixtures_nothing_is_imported(user: pytest.Pytester) -> None
     result = user.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cloud_runtimes", timeout=120)
     result.assert_outcomes(passed=1)
     more = set((user.path / "with").read_text().split()) - set((user.path / "without").read_text().split())
-    assert more == {"cloud_runtimes", "cloud_runtimes.testing", "cloud_runtimes.testing.plugin"}
+    assert more == {
+        "cloud_runtimes",
+        "cloud_runtimes._version",
+        "cloud_runtimes.testing",
+        "cloud_runtimes.testing.plugin",
+    }
 
 
 def test_a_client_in_memory_for_each_test(user: pytest.Pytester) -> None:

@@ -19,9 +19,10 @@ __all__ = ["Call", "Suite", "as_sent", "one_each", "values"]
 class Call:
     """Calls methods of a service on the test's own component, by the API of the face: ``call("save", "key", 1)``."""
 
-    def __init__(self, face: Face, service: Any, *component: str) -> None:
+    def __init__(self, face: Face, client: CloudRuntimesClient, service: str, *component: str) -> None:
         self._face = face
-        self._service = service
+        self._client = client
+        self._service = getattr(client, service)
         self._component = component
 
     def __call__(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -33,7 +34,7 @@ class Call:
 
     def lacks(self, feature: str) -> bool:
         """Tell whether a feature is not declared, so that using it must be refused."""
-        return not self._service._client.supports(feature, *(self._component or ("default",)))
+        return not self._client.supports(feature, *(self._component or ("default",)))
 
     def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
         """Return a call that must raise an error, and returns the error."""
@@ -76,7 +77,7 @@ class Suite:
     @pytest.fixture
     def call(self, client: CloudRuntimesClient, face: Face, store: str) -> Call:
         """The test's own component."""
-        return Call(face, getattr(client, self.service), store)
+        return Call(face, client, self.service, store)
 
     @pytest.fixture(autouse=True)
     def _declared(self, request: pytest.FixtureRequest, client: CloudRuntimesClient, store: str) -> None:

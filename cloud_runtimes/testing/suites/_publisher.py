@@ -358,6 +358,6 @@ class PublisherTests:
         for thread in threads:
             thread.join()
         publisher.close()
-        events = as_sent(harness, drain(SyncFace(), Call(SyncFace(), client.pubsub, store), 1600))
+        events = as_sent(harness, drain(SyncFace(), Call(SyncFace(), client, "pubsub", store), 1600))
         for thread_number in range(8):
             assert [e.data[1] for e in events if e.data[0] == thread_number] == list(range(200))

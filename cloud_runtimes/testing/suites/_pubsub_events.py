@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ...client import CloudRuntimesClient
-from ...errors import BulkError, InvalidArgumentError, PayloadError, UnsupportedError
+from ...errors import BulkError, InvalidArgumentError, PayloadError
 from ...pubsub import OutgoingEvent
 from ..faces import Face
 from ..harness import Harness, requires
@@ -124,8 +124,7 @@ class EventTests(Suite):
             call("publish", "t", "good")
             assert collect(face, sub, 1)[0].data == "good"  # so nothing came before it
         for options in ({"workers": 0}, {"batch": 0}, {"max_in_flight": 0}, {"group": ""}, {"handler": "no function"}):
-            refused = "group" in options and call.lacks("pubsub.group")
-            call.fails(UnsupportedError if refused else InvalidArgumentError)("subscribe", "t", **options)
+            call.fails(InvalidArgumentError)("subscribe", "t", **options)
         call.fails(TypeError, match="colour")("subscribe", "t", colour="red")
 
     # -- bulk, order, topics ------------------------------------------------

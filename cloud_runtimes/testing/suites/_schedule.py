@@ -66,7 +66,7 @@ class ScheduleCases(Suite):
     @pytest.fixture
     def call(self, client: CloudRuntimesClient, face: Face) -> Call:
         """The service, whose methods take no name of a component."""
-        return Call(face, client.schedule)
+        return Call(face, client, "schedule")
 
     def _names(self, call: Call) -> list[str] | None:
         """Return the names of all jobs, ``None`` where they cannot be listed."""

@@ -22,7 +22,7 @@ class DatabaseSuite(StatementTests, SessionTests, TableTests):
     def test_stores_are_apart(self, client: CloudRuntimesClient, face: Face, items: str, harness: Harness) -> None:
         other = harness.store("database")
         with pytest.raises(NotFoundError):
-            self.count(Call(face, client.database, other))
+            self.count(Call(face, client, "database", other))
 
     def test_another_client_sees_it(
         self, client: CloudRuntimesClient, face: Face, items: str, harness: Harness
@@ -30,9 +30,9 @@ class DatabaseSuite(StatementTests, SessionTests, TableTests):
         second = harness.client()
         if harness.name.endswith(":memory:"):
             with pytest.raises(NotFoundError):  # one database per client
-                self.count(Call(face, second.database, items))
+                self.count(Call(face, second, "database", items))
         else:
-            assert self.count(Call(face, second.database, items)) == 2
+            assert self.count(Call(face, second, "database", items)) == 2
 
     def test_a_closed_client(self, face: Face, items: str, harness: Harness) -> None:
         second = harness.client()
