@@ -117,7 +117,7 @@ class SlowBrokerTests:
     ) -> None:
         driver = client.pubsub._driver(store)
         if driver.limits.events < 200:
-            pytest.skip("its batches are small anyway")
+            pytest.skip("a batch of 200 events is not declared")
         broker = SlowBroker(monkeypatch, driver, lambda at: 1_000 if at < 60 else 1_000_000)
         with call.opened("publisher", "t", linger=60) as publisher:
             for number in range(200):
