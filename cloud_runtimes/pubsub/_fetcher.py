@@ -51,6 +51,18 @@ class _Close(NamedTuple):
     settled: Settlements
 
 
+_Step: TypeAlias = _Poll | _Pause | _Close
+_Steps: TypeAlias = Generator[_Step, Sequence[Delivery], None]
+
+
+def _next(steps: _Steps, result: Sequence[Delivery], failure: Exception | None) -> _Step | None:
+    """Return the next step after one that gave a result or failed; ``None``: that was the last."""
+    try:
+        return steps.send(result) if failure is None else steps.throw(failure)
+    except StopIteration:
+        return None
+
+
 class Fetcher:
     """See the module.
 
@@ -232,10 +244,11 @@ class Fetcher:
 
     def _run(self, source: EventSource) -> None:
         steps = self._steps()
-        step = next(steps)
-        while True:
+        step: _Step | None = next(steps)
+        while step is not None:
+            result: Sequence[Delivery] = ()
+            failure: Exception | None = None
             try:
-                result: Sequence[Delivery] = ()
                 if isinstance(step, _Poll):
                     result = source.poll(*step)
                 elif isinstance(step, _Close):
@@ -244,19 +257,16 @@ class Fetcher:
                     ticket = self._pauses.ticket()
                     self._pauses.wait(ticket, 0.0 if self._woken else step.seconds)
             except Exception as error:
-                step = steps.throw(error)
-                continue
-            try:
-                step = steps.send(result)
-            except StopIteration:
-                return
+                failure = error
+            step = _next(steps, result, failure)
 
     async def _run_async(self, source: AsyncEventSource) -> None:
         steps = self._steps()
-        step = next(steps)
-        while True:
+        step: _Step | None = next(steps)
+        while step is not None:
+            result: Sequence[Delivery] = ()
+            failure: Exception | None = None
             try:
-                result: Sequence[Delivery] = ()
                 if isinstance(step, _Poll):
                     result = await source.poll(*step)
                 elif isinstance(step, _Close):
@@ -265,14 +275,10 @@ class Fetcher:
                     future = self._pauses.future()
                     await self._pauses.wait_async(future, 0.0 if self._woken else step.seconds)
             except Exception as error:
-                step = steps.throw(error)
-                continue
-            try:
-                step = steps.send(result)
-            except StopIteration:
-                return
+                failure = error
+            step = _next(steps, result, failure)
 
-    def _steps(self) -> Generator[_Poll | _Pause | _Close, Sequence[Delivery], None]:
+    def _steps(self) -> _Steps:
         """Yield what is done next with the source, and be sent what it gives or raises."""
         backoff = 0.0
         settled = Settlements()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes._core import logs
 from cloud_runtimes._native import events as kernel
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
 from cloud_runtimes.pubsub import PublisherStats
@@ -192,3 +193,24 @@ def test_an_asyncio_source_needs_no_thread() -> None:
             time.sleep(0.1)
             assert broker.source.threads == {"cloud-runtimes-loop"}
             assert threading.active_count() == before + 1
+
+
+@pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
+def test_leaving_a_group_that_fails_is_told_and_ends(
+    kind: type[PushingBroker], face: Face, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs._said.clear()  # what was told a moment ago is not told again
+    broker = kind()
+    with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
+        sub = face.call(client.pubsub, "subscribe", "bus", "t")
+
+        def fails(settled: Any) -> Any:
+            raise UnavailableError("the broker went away")
+
+        broker.source.close = fails  # type: ignore[method-assign]
+        face.call(sub, "close")
+        runner = sub._fetcher._runner
+        assert runner.join(SOON)
+        if kind is AsyncBroker:
+            assert runner._future.exception() is None
+    assert "leaving the group failed: the broker went away" in caplog.text
