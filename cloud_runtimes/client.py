@@ -17,13 +17,7 @@ from ._core.arguments import CLIENT_TIMEOUT, check_timeout
 from ._core.os_errors import out_of_files
 from ._service import ClientContext
 from ._version import __version__
-from .errors import (
-    CloudRuntimesError,
-    DeadlineExceededError,
-    InternalError,
-    InvalidArgumentError,
-    UnavailableError,
-)
+from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, InvalidArgumentError, UnavailableError
 
 if TYPE_CHECKING:
     from ._service import Interceptor, Service

@@ -85,14 +85,7 @@ def make_record(
     traceparent, more = (None, False) if raw else telemetry.outgoing()
     if attributes is None and not more:
         return kernel.encode_record(
-            payload,
-            encoded_as,
-            id=id,
-            key=key,
-            traceparent=traceparent,
-            metadata=metadata,
-            expires=expires_us,
-            raw=raw,
+            payload, encoded_as, id=id, key=key, traceparent=traceparent, metadata=metadata, expires=expires_us, raw=raw
         )
     given = dict(check_names(attributes or {}))
     if given.get("traceparent") is not None:

@@ -15,12 +15,7 @@ from .._core.threads import Mutex
 from .._native import batch as kernel
 from ..codec import json
 from ..codec.payload import content_kind
-from ..errors import (
-    ClosedError,
-    DeadlineExceededError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-)
+from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from ..spi.operation import Method
 from .outgoing import check_names, event_attributes, make_record
 from .sender import PUBLISHER, Sender

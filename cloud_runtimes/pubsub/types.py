@@ -21,15 +21,7 @@ else:
 
     T = TypeVar("T")
 
-__all__ = [
-    "DeliveryReport",
-    "DropEvent",
-    "Event",
-    "EventBatch",
-    "FailedEvent",
-    "OutgoingEvent",
-    "PublisherStats",
-]
+__all__ = ["DeliveryReport", "DropEvent", "Event", "EventBatch", "FailedEvent", "OutgoingEvent", "PublisherStats"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -233,9 +233,7 @@ class RpcApp:
             self._abandoned.add(future)
             future.add_done_callback(self._abandoned.discard)
             future.cancel()
-            return error_reply(
-                DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun),
-            )
+            return error_reply(DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun))
         try:
             return future.result()
         except asyncio.CancelledError:  # its own doing

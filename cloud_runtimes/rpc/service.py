@@ -87,23 +87,11 @@ class RpcService(Service):
 
     @overload
     def invoke_method(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: builtins.type[T],
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
     ) -> T: ...
     @overload
     def invoke_method(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: Any = None,
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
     def invoke_method(
         self,
@@ -154,23 +142,11 @@ class RpcService(Service):
 
     @overload
     async def invoke_method_async(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: builtins.type[T],
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
     ) -> T: ...
     @overload
     async def invoke_method_async(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: Any = None,
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
     async def invoke_method_async(
         self,

@@ -5,13 +5,4 @@ from .runner import JobRunner
 from .service import ScheduleService
 from .types import Job, JobRun
 
-__all__ = [
-    "Job",
-    "JobRun",
-    "JobRunner",
-    "Retry",
-    "RpcTarget",
-    "RunRecord",
-    "ScheduleService",
-    "TopicTarget",
-]
+__all__ = ["Job", "JobRun", "JobRunner", "Retry", "RpcTarget", "RunRecord", "ScheduleService", "TopicTarget"]

@@ -281,11 +281,7 @@ class JobRunner(Handle):
     def _publish(self, run: DueRun, target: TopicTarget) -> None:
         data, content_type = run.spec.data, run.spec.content_type
         self._service._context.service("pubsub").publish(
-            target.pubsub_name,
-            target.topic,
-            data,
-            content_type=content_type,
-            attributes={"id": run.run_id},
+            target.pubsub_name, target.topic, data, content_type=content_type, attributes={"id": run.run_id}
         )
 
     def _failed(self, run: DueRun, error: BaseException) -> None:

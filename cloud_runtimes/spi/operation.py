@@ -13,12 +13,7 @@ from typing import Any, ClassVar, Final
 from .._core.os_errors import out_of_files
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, ResourceExhaustedError
 
-__all__ = [
-    "Method",
-    "Operation",
-    "mark_interrupted",
-    "place",
-]
+__all__ = ["Method", "Operation", "mark_interrupted", "place"]
 
 
 MAX_ATTEMPTS: Final = 3
