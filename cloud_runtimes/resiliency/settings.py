@@ -9,8 +9,7 @@ from typing import Any, Final, Literal
 from .. import config
 from ..config import build, setting, suggest, unknown, without_values
 from ..errors import GRPC_CODES, InvalidArgumentError
-from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges
-from .trip import Condition, Trip
+from .policies import BreakerPolicy, Counts, Policy, Ranges, Resiliency, Retries, code_ranges
 
 __all__ = ["BreakerSettings", "Policies", "ResiliencySettings", "RetrySettings", "TargetSettings", "load"]
 
@@ -74,11 +73,7 @@ class RetrySettings:
     budget_reserve: int = setting(2, parse=_number(0))
 
     def made(self) -> Retries:
-        """Return the policy.
-
-        Raises:
-            ValueError: codes that there are not.
-        """
+        """Return the policy; `ValueError`: codes that there are not."""
         return Retries(
             None if self.max_retries < 0 else self.max_retries,
             self.duration,
@@ -115,16 +110,16 @@ class BreakerSettings:
 
     def made(self) -> BreakerPolicy:
         """Return the policy."""
-        trips: tuple[tuple[Condition, ...], ...] = (
-            (Condition("consecutive_failures", ">=", self.consecutive_failures),),
-        )
-        if self.failure_ratio is not None:
-            share = Condition("total_failures", ">=", self.failure_ratio, "requests")
-            trips += ((Condition("requests", ">=", self.requests), share),)
+
+        def trip(counts: Counts) -> bool:
+            ratio, calls = self.failure_ratio, counts.requests
+            often = ratio is not None and calls >= self.requests and counts.total_failures / calls >= ratio
+            return often or counts.consecutive_failures >= self.consecutive_failures
+
         interval = self.interval
         if interval is None:
             interval = 0.0 if self.failure_ratio is None else 10.0
-        return BreakerPolicy(Trip(trips), self.probes, interval, self.timeout)
+        return BreakerPolicy(trip, self.probes, interval, self.timeout)
 
 
 def _table(kind: Any, name: str) -> Callable[[Any], Any]:
@@ -189,14 +184,7 @@ class Policies:
         self._origin = origin
 
     def check(self, stores: Mapping[str, Collection[str]] | None) -> None:
-        """Refuse targets that are no stores. Dapr's resources are of several applications, so theirs are not looked at.
-
-        Args:
-            stores: service → names; ``None``: any name is one.
-
-        Raises:
-            InvalidArgumentError: names the target.
-        """
+        """Refuse targets that are no stores (service → names; ``None``: any name is one). Dapr's resources are of several applications, so theirs are not looked at."""
         for target in self._targets:
             service, _, name = target.partition(".")
             if stores is None or not name or service not in _STORED or name in stores.get(service, ()):
@@ -229,17 +217,7 @@ class Policies:
 def load(
     table: Mapping[str, Any], origin: str, services: Iterable[str], read_file: Callable[[str, str], Resiliency]
 ) -> Policies:
-    """Read ``[resiliency]``.
-
-    Args:
-        table: it.
-        origin: where it came from, for messages.
-        services: those there are.
-        read_file: reads the resources of ``file``, given its path and the place of the setting.
-
-    Raises:
-        InvalidArgumentError: unknown keys and targets, values that do not fit, a file that is missing or wrong.
-    """
+    """Read ``[resiliency]``, which came from ``origin``; ``read_file`` reads the resources of ``file``, given its path and the place of the setting."""
     where = f"{origin}: [resiliency]"
     settings = build(ResiliencySettings, table, where)
     targets = {

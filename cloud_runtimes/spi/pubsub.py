@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 EventRecord = kernel.EventRecord
@@ -354,8 +355,7 @@ class PubSubDriver(Driver, ABC):
             Those that failed alone. What concerns all raises.
         """
 
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return await self._in_thread(self.publish, op, batch)
+    publish_async = in_thread(publish)
 
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
@@ -368,5 +368,4 @@ class PubSubDriver(Driver, ABC):
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
         """Join a group; from the return on it exists and misses nothing."""
 
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
-        return await self._in_thread(self.subscribe, op, request)
+    subscribe_async = in_thread(subscribe)

@@ -11,8 +11,7 @@ from typing import Any, Final
 from ..._core.logs import logger
 from ...config import unknown
 from ...errors import InvalidArgumentError
-from ...resiliency.policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges
-from ...resiliency.trip import CONSECUTIVE, read_trip
+from ...resiliency.policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges, read_trip
 from .documents import Document, Problems, read_all
 
 __all__ = ["Unheld", "go_duration", "read_file", "read_resiliency"]
@@ -215,7 +214,7 @@ class _Reader:
             self._problems.add(self._where, f"{place}.maxRequests must be a whole number")
         interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
         timeout = self._seconds(value.get("timeout", "60s"), f"{place}.timeout")
-        trip = CONSECUTIVE
+        trip = BreakerPolicy().trip
         try:
             if value.get("trip"):
                 trip = read_trip(str(value["trip"]))
