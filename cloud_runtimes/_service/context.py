@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..spi.component import Runtime
     from ..spi.driver import Driver
     from ..spi.executor import Executor
-    from .interceptor import Interceptor, Target
+    from .base import Interceptor, Service
 
 __all__ = ["Client", "ClientContext"]
 
@@ -35,17 +35,7 @@ class Client(Protocol):
 class ClientContext:
     """What a client is to its services and their handles.
 
-    Attributes:
-        timeout: seconds for every call that gives none of its own; ``None``: no limit.
-        closed: whether the client is closed.
-        handles: what closing it must end first.
-
-    Args:
-        load: reads the settings.
-        timeout: until they are read.
-        runtime: one that was given to the client ready made.
-        make: makes the service of a name.
-        interceptors: returns those of a service, given its name and what finds a driver by its component.
+    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready made. ``make`` makes the service of a name, ``interceptors`` returns those of a service, given its name and what finds a driver by its component.
     """
 
     def __init__(
@@ -53,7 +43,7 @@ class ClientContext:
         load: Callable[[], ClientSettings],
         timeout: float | None,
         runtime: Runtime | None,
-        make: Callable[[str], Target],
+        make: Callable[[str], Service],
         interceptors: Callable[[str, Callable[[str], Driver | None]], tuple[Interceptor, ...]],
     ) -> None:
         self.timeout = timeout
@@ -66,7 +56,7 @@ class ClientContext:
         self._given_runtime = runtime
         self._runtime: Runtime | None = None
         self._executor: Executor | None = None
-        self._services: dict[str, Target] = {}
+        self._services: dict[str, Service] = {}
         self._lock = Mutex()
         self._closer: Background | None = None
         fork.register(self)
@@ -88,15 +78,8 @@ class ClientContext:
                 service = self._services[name] = self._make(name)
             return service
 
-    def runtime(self, service: Target | None = None) -> Runtime:
-        """Return the runtime, made when first asked for.
-
-        Args:
-            service: that asks; from now on it has its interceptors.
-
-        Raises:
-            ClosedError: the client is closed.
-        """
+    def runtime(self, service: Service | None = None) -> Runtime:
+        """Return the runtime, made when first asked for; the service that asks has its interceptors from now on."""
         with fork.importing, self._lock:
             if self.closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
@@ -130,11 +113,7 @@ class ClientContext:
     # -- the end ----------------------------------------------------------
 
     def close(self, limit: float | None) -> bool:
-        """Refuse calls from now on, end the handles, and let go of the runtime, within ``limit`` seconds.
-
-        Returns:
-            Whether it is over; else a thread ends it, for which `join` waits.
-        """
+        """Refuse calls from now on, end the handles, and let go of the runtime, within ``limit`` seconds. ``False``: a thread goes on, for which `join` waits."""
         with self._lock:
             if self.closed:
                 return True

@@ -57,6 +57,9 @@ class Subscribing(Service):
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, pubsub_name, limit, metadata), driver
 
+    def _request(self, topic: str, group: str | None, *rest: Any) -> SubscribeRequest:
+        return SubscribeRequest(topic, self._context.settings.app_id if group is None else group, *rest)
+
     def _joining(
         self, pubsub_name: str, request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any, timeout: Any
     ) -> tuple[Operation, PubSubDriver]:
@@ -193,17 +196,7 @@ class Subscribing(Service):
             UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
-        request = SubscribeRequest(
-            topic,
-            self._context.settings.app_id if group is None else group,
-            start,
-            ack_wait,
-            max_deliveries,
-            dead_letter_topic,
-            raw,
-            metadata,
-            batch,
-        )
+        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
         op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
         source = self._call(op, driver.subscribe, request)
         return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, None)
@@ -295,17 +288,7 @@ class Subscribing(Service):
         """
         import asyncio
 
-        request = SubscribeRequest(
-            topic,
-            self._context.settings.app_id if group is None else group,
-            start,
-            ack_wait,
-            max_deliveries,
-            dead_letter_topic,
-            raw,
-            metadata,
-            batch,
-        )
+        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
         op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
         source = await self._call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()

@@ -39,12 +39,7 @@ _NEVER: Final = float("inf")
 class Breaker:
     """Lets calls through, or says how long it will not.
 
-    Each change of its state begins a *generation*: what a call of an earlier one comes to is not counted.
-
-    Args:
-        policy: its rules.
-        now: a monotonic clock, in seconds.
-        changed: is told the new state, outside of the lock.
+    Each change of its state begins a *generation*: what a call of an earlier one comes to is not counted. ``changed`` is told the new state, outside of the lock.
     """
 
     def __init__(self, policy: BreakerPolicy, now: Callable[[], float], changed: Callable[[State], None]) -> None:

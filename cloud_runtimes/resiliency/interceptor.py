@@ -74,18 +74,12 @@ class Target:
         with self._lock:
             return TargetStats(self._calls, self._retries, self._over, self._refused, state)
 
-    def began(self, *, again: bool) -> None:
-        """Count an attempt."""
+    def count(self, *, calls: int = 0, retries: int = 0, refused: int = 0) -> None:
+        """Count attempts."""
         with self._lock:
-            if again:
-                self._retries += 1
-            else:
-                self._calls += 1
-
-    def refused(self) -> None:
-        """Count an attempt that the breaker refuses."""
-        with self._lock:
-            self._refused += 1
+            self._calls += calls
+            self._retries += retries
+            self._refused += refused
 
     def earn(self) -> None:
         """Put into the budget what a call that succeeded is worth: only those, so that nothing is saved up while all fail."""
@@ -125,12 +119,7 @@ class Target:
 
 
 class PolicyInterceptor(Interceptor):
-    """The policies of one client.
-
-    Args:
-        policies: of the targets.
-        now: a monotonic clock, in seconds.
-    """
+    """The policies of one client, by a monotonic clock."""
 
     def __init__(self, policies: Policies, now: Callable[[], float] = time.monotonic) -> None:
         self.policies = policies
@@ -220,7 +209,7 @@ class PolicedCall:
         if target.breaker is not None:
             entered = target.breaker.enter()
             if isinstance(entered, float):
-                target.refused()
+                target.count(refused=1)
                 error = UnavailableError(
                     f"{op.method}: the circuit breaker of {target.name} is open after failures; "
                     f"this attempt was not made, one may be in {entered:.1f} s ([resiliency])",
@@ -229,7 +218,7 @@ class PolicedCall:
                 place(error, op.method, op.component, self._call.runtime)
                 raise error
             self._generation = entered
-        target.began(again=op.attempt > 1)
+        target.count(calls=op.attempt == 1, retries=op.attempt > 1)
         if target.timeout is None:
             return op
         attempt = op.limited(target.timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
@@ -12,8 +13,8 @@ from .._core.handlers import ALONE, count_arguments, is_async_callable
 from .._core.logs import repeated
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
+from ..spi.flow import run_sync
 from ..spi.rpc import RpcReply
-from ._inbound import deadline
 from .failures import BARE, error_reply
 from .prepare import check_registered, header_map
 from .types import RpcRequest, RpcResponse, decode_body
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from .._core.workers import Workers
     from .._service import Service
 
-__all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "hosts"]
+__all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "deadline", "hosts"]
+
+deadline: Final[ContextVar[float | None]] = ContextVar("cloud_runtimes_rpc_deadline", default=None)
+"""`time.monotonic` at which the caller of what is being handled gives up, which holds for the calls of its handler; ``None``: never, or nothing is being handled."""
 
 WORKERS: Final = 64
 """Plain handlers of one client that run at once; further calls wait, within their deadlines."""
@@ -74,56 +78,44 @@ class Handler:
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
-        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
+        """Run a plain handler on this thread."""
+        return run_sync(self._flow(incoming, sync=True))
+
+    async def run_async(self, incoming: Incoming) -> RpcReply:
+        """Run a plain handler on this thread."""
+        return await self._flow(incoming, sync=False)
+
+    async def _flow(self, incoming: Incoming, *, sync: bool) -> RpcReply:
         token = deadline.set(incoming.deadline)
         entered = self._entered(incoming)
         failure: BaseException | None = None
         try:
             result = self.function(*self._arguments(incoming))
-        except CloudRuntimesError as error:
-            failure = error
-            return error_reply(error)
-        except (Exception, SystemExit) as error:  # a handler ends no server
-            failure = error
-            return self._failed(error)
-        finally:
-            if entered is not None:
-                entered.leave(failure)
-            deadline.reset(token)
-        return self._reply(result)
-
-    async def run_async(self, incoming: Incoming) -> RpcReply:
-        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
-        deadline.set(incoming.deadline)
-        entered = self._entered(incoming)
-        failure: BaseException | None = None
-        try:
-            result = await self.function(*self._arguments(incoming))
-        except CloudRuntimesError as error:
-            failure = error
-            return error_reply(error)
-        except (Exception, SystemExit) as error:
-            failure = error
-            return self._failed(error)
+            if not sync:
+                result = await result
         except BaseException as error:
             failure = error
+            if isinstance(error, CloudRuntimesError):
+                return error_reply(error)
+            if isinstance(error, (Exception, SystemExit)):  # a handler ends no server
+                return self.failed(error)
             raise
         finally:
             if entered is not None:
                 entered.leave(failure)
+            propagation.give_back(deadline, token)
         return self._reply(result)
 
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
-        if self.service._interceptors and (found := self._intercepted(incoming)) is not None:
-            return found
+        if self.service._interceptors:
+            found = self.service._first(lambda each: each.serving(incoming.method, headers))
+            if found is not None:
+                return found
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
-
-    def _intercepted(self, incoming: Incoming) -> propagation.Entered | None:
-        return self.service._first(lambda each: each.serving(incoming.method, incoming.headers))
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
@@ -142,10 +134,11 @@ class Handler:
                 return _checked(result)
             data, content_type = encode_payload(result)
         except Exception as error:  # not the caller's fault: no PayloadError of theirs
-            return self._failed(error)
+            return self.failed(error)
         return _new_tuple(RpcReply, (200, _NO_HEADERS, content_type, data))
 
-    def _failed(self, error: BaseException) -> RpcReply:
+    def failed(self, error: BaseException) -> RpcReply:
+        """Log what a handler failed with, and return what the caller gets of it."""
         repeated(
             f"rpc {self.label}",
             "the handler of %s failed; the caller gets status 500: %r",
@@ -154,10 +147,6 @@ class Handler:
             exc_info=error,
         )
         return BARE
-
-    def failed(self, error: BaseException) -> RpcReply:
-        """Log what a worker's thread raised beside the errors that `run` turns into replies."""
-        return self._failed(error)
 
 
 Lifespans = Callable[[float | None], Lifespan | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -25,19 +26,9 @@ _CONNECT: Final = 5.0
 
 @without_values
 def endpoint(address: object, where: str, secret: bytes | None = None, instance: str | None = None) -> Endpoint:
-    """Return what an address of a configuration or registry stands for.
-
-    Raises:
-        InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands, not the address, which may hold a password.
-    """
+    """Return what ``http(s)://host[:port][/prefix]`` of a configuration or registry stands for. An error names ``where`` it stands, not the address, which may hold a password."""
     why = f"{where}: no address such as 'http://127.0.0.1:8080'"
-    if (
-        not isinstance(address, str)
-        or not address.isascii()
-        or not address.isprintable()
-        or " " in address
-        or "\\" in address
-    ):
+    if not isinstance(address, str) or not re.fullmatch(r"[!-\[\]-~]*", address):  # visible ASCII without backslashes
         raise InvalidArgumentError(why)
     try:
         parts = urlsplit(address)
@@ -69,12 +60,7 @@ class Peers:
             self._async = None
 
     def call(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
-        """Make a call.
-
-        Raises:
-            UnavailableError: none was reached, or the connection broke.
-            UnauthenticatedError: who was reached does not know the secret.
-        """
+        """Make a call."""
         self._check()
         failures: list[NotReached] = []
         for each in endpoints:
@@ -85,12 +71,7 @@ class Peers:
         raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
-        """Make a call.
-
-        Raises:
-            UnavailableError: none was reached, or the connection broke.
-            UnauthenticatedError: who was reached does not know the secret.
-        """
+        """Make a call."""
         self._check()
         if self._async is None:
             with fork.importing:

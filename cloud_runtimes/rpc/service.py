@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._service import Service
+from .._service import Service, error_context
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import RpcCall, RpcDriver
-from ._inbound import deadline
 from .failures import failure
-from .host import Host, Lifespans
+from .host import Host, Lifespans, deadline
 from .prepare import carrying, check_service, prepare
 from .types import CallOptions, RpcResponse, decode_body
 
@@ -93,6 +92,7 @@ class RpcService(Service):
     def invoke_method(
         self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
+    @error_context(_INVOKE_METHOD)
     def invoke_method(
         self,
         service: str,
@@ -128,17 +128,13 @@ class RpcService(Service):
             PayloadError: the reply does not fit ``type``.
             CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            reply = self._call(op, driver.invoke, call)
-            if reply[0] >= 300:  # a redirect is never followed, and no reply
-                raise failure(reply, service, method)
-            return decode_body(reply[3], reply[2], type)
-        except BaseException as error:
-            self._add_context(error, _INVOKE_METHOD, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        reply = self._call(op, driver.invoke, call)
+        if reply[0] >= 300:  # a redirect is never followed, and no reply
+            raise failure(reply, service, method)
+        return decode_body(reply[3], reply[2], type)
 
     @overload
     async def invoke_method_async(
@@ -148,6 +144,7 @@ class RpcService(Service):
     async def invoke_method_async(
         self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
+    @error_context(_INVOKE_METHOD)
     async def invoke_method_async(
         self,
         service: str,
@@ -183,18 +180,15 @@ class RpcService(Service):
             PayloadError: the reply does not fit ``type``.
             CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            reply = await self._call_async(op, driver.invoke_async, call)
-            if reply[0] >= 300:  # a redirect is never followed, and no reply
-                raise failure(reply, service, method)
-            return decode_body(reply[3], reply[2], type)
-        except BaseException as error:
-            self._add_context(error, _INVOKE_METHOD, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        reply = await self._call_async(op, driver.invoke_async, call)
+        if reply[0] >= 300:  # a redirect is never followed, and no reply
+            raise failure(reply, service, method)
+        return decode_body(reply[3], reply[2], type)
 
+    @error_context(_INVOKE)
     def invoke(
         self,
         service: str,
@@ -217,15 +211,12 @@ class RpcService(Service):
             UnavailableError: the service was not reached.
             DeadlineExceededError: no answer within ``timeout``.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            return _response(self._call(op, driver.invoke, call))
-        except BaseException as error:
-            self._add_context(error, _INVOKE, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        return _response(self._call(op, driver.invoke, call))
 
+    @error_context(_INVOKE)
     async def invoke_async(
         self,
         service: str,
@@ -248,14 +239,10 @@ class RpcService(Service):
             UnavailableError: the service was not reached.
             DeadlineExceededError: no answer within ``timeout``.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            return _response(await self._call_async(op, driver.invoke_async, call))
-        except BaseException as error:
-            self._add_context(error, _INVOKE, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        return _response(await self._call_async(op, driver.invoke_async, call))
 
     # -- offering ---------------------------------------------------------
 
@@ -319,7 +306,7 @@ class RpcService(Service):
             UnavailableError: the port is taken.
             InvalidArgumentError: ``host`` or ``port`` is wrong.
         """
-        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve()
+        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed()
 
     async def serve_async(
         self,
@@ -343,7 +330,7 @@ class RpcService(Service):
             UnavailableError: the port is taken.
             InvalidArgumentError: ``host`` or ``port`` is wrong.
         """
-        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve_async()
+        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed_async()
 
     def serving(
         self,

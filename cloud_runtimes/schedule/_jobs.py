@@ -79,7 +79,7 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot list them.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing_jobs(timeout, metadata)
+        op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
         return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
 
     @error_context(_LIST, named=False)
@@ -95,15 +95,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot list them.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing_jobs(timeout, metadata)
+        op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
         return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
-
-    def _listing_jobs(
-        self, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        op, driver = self._asking(_LIST, timeout, metadata)
-        self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
-        return op, driver
 
     @error_context(_DELETE, named=False)
     def delete_job(
@@ -154,7 +147,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._running_now(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
         return _run_id(name, self._call(op, driver.run_now, name))
 
     @error_context(_RUN_NOW, named=False)
@@ -172,16 +166,9 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._running_now(name, timeout, metadata)
-        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
-
-    def _running_now(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
         check_job_name(name)
-        op, driver = self._asking(_RUN_NOW, timeout, metadata)
-        self._need(driver, spi.RUN_NOW, "run_now", op.component)
-        return op, driver
+        op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
+        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
 
     @error_context(_LIST_RUNS, named=False)
     def list_runs(
@@ -197,7 +184,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime has no history.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         return self._call(op, driver.list_runs, name)
 
     @error_context(_LIST_RUNS, named=False)
@@ -214,22 +202,17 @@ class StoredJobs(Service):
             UnsupportedError: the runtime has no history.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         return await self._call_async(op, driver.list_runs_async, name)
 
-    def _listing(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        check_job_name(name)
-        op, driver = self._asking(_LIST_RUNS, timeout, metadata)
-        self._need(driver, spi.LIST_RUNS, "list_runs", op.component)
-        return op, driver
-
     def _asking(
-        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
+        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None, feature: str | None = None
     ) -> tuple[Operation, ScheduleDriver]:
         check_metadata(metadata)
         name, driver = self._component()
+        if feature is not None:
+            self._need(driver, feature, method.name, name)
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, name, limit, metadata), driver
 

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
-from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handlers import ALONE
-from .._core.handles import Handle
 from .._core.logs import logger, repeated
-from .._core.signals import ending_signals
-from .._core.threads import Background, Changes
+from .._core.threads import Background
 from .._core.workers import Workers
+from .._service import RunningHandle
 from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError
+from ..spi.flow import run_sync
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
 from .times import from_ms
@@ -48,34 +47,29 @@ _MAX_ERROR: Final = 300
 class _Try:
     """One claimed run. Whoever takes it, to begin it or to give it back, has it alone."""
 
-    __slots__ = ("_token", "claimed", "run")
-
     def __init__(self, run: DueRun) -> None:
         self.run = run
         self.claimed = monotonic()
-        self._token = [None]
+        self._taken = Lock()
 
     def take(self) -> bool:
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        return True
+        return self._taken.acquire(blocking=False)
 
     @property
     def begun(self) -> bool:
-        return not self._token
+        return self._taken.locked()
 
 
-class JobRunner(Handle):
-    """Runs due jobs while it is open; made by `ScheduleService.running`."""
+class JobRunner(RunningHandle):
+    """Runs due jobs while it is open; made by `ScheduleService.running`.
+
+    `close`, or the end of the block, begins no run any more and lets running handlers end. A run that goes on longer loses its lease, and is run again.
+    """
 
     def __init__(self, service: ScheduleService, timeout: float | None) -> None:
-        super().__init__()
+        super().__init__(service, timeout)
+        self._service: ScheduleService = service
         self._server: RpcServer | None = None
-        self._service = service
-        self._timeout = timeout
-        self._changes = Changes()
         self._done: deque[Outcome] = deque()
         self._open_tries: dict[object, _Try] = {}
         self._limit = _FIRST_LIMIT
@@ -84,10 +78,6 @@ class JobRunner(Handle):
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
-        self.error: CloudRuntimesError | None = None
-        """What ended it before its time; ``None``: nothing did."""
-        self.signal = 0
-        """The signal that ended `ScheduleService.run`, 0: none."""
 
     # -- opening ----------------------------------------------------------
 
@@ -208,11 +198,11 @@ class JobRunner(Handle):
         self._open_tries[run.token] = each
         handler = self._service._handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
         if handler is None or not handler.is_async:
-            self._workers.submit(partial(self._execute, each, handler))
+            self._workers.submit(lambda: run_sync(self._execute(each, handler, sync=True)))
             return
         import asyncio
 
-        flow = self._execute_async(each, handler)
+        flow = self._execute(each, handler, sync=False)
         try:
             asyncio.run_coroutine_threadsafe(flow, self._loop())
         except (ClosedError, RuntimeError):  # the loop is closed: another process has a better one
@@ -232,7 +222,8 @@ class JobRunner(Handle):
         self._settle(Outcome(each.run.token, begun=False))
         return False
 
-    def _execute(self, each: _Try, handler: Handler | None) -> None:
+    async def _execute(self, each: _Try, handler: Handler | None, *, sync: bool) -> None:
+        """Run one; in a thread nothing of it suspends."""
         if not self._may_begin(each):
             return
         try:
@@ -243,26 +234,13 @@ class JobRunner(Handle):
                 self._publish(each.run, target)
             else:
                 assert handler is not None
-                handler.function(*_arguments(each.run, handler))
+                answer = handler.function(*_arguments(each.run, handler))
+                if not sync:
+                    await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
             self._failed(each.run, error)
-        else:
-            self._settle(Outcome(each.run.token))
-
-    async def _execute_async(self, each: _Try, handler: Handler) -> None:
-        import asyncio
-
-        if not self._may_begin(each):
-            return
-        try:
-            await handler.function(*_arguments(each.run, handler))
-        except asyncio.CancelledError as error:  # its loop ends
-            self._failed(each.run, error)
-            raise
-        except BaseException as error:
-            self._failed(each.run, error)
-            if not isinstance(error, (Exception, SystemExit)):
-                raise
+            if not sync and not isinstance(error, (Exception, SystemExit)):
+                raise  # its loop ends
         else:
             self._settle(Outcome(each.run.token))
 
@@ -310,63 +288,8 @@ class JobRunner(Handle):
         if self._source is not None:
             self._source.wake()
 
-    # -- run --------------------------------------------------------------
-
-    def _run_until_closed(self) -> None:
-        with ending_signals(self._signalled), self:
-            while not self._over():
-                ticket = self._changes.ticket()
-                if not self._over():
-                    self._changes.wait(ticket, None)
-        if self.error is not None:
-            raise self.error
-
-    async def _run_until_closed_async(self) -> None:
-        with ending_signals(self._signalled):
-            async with self:
-                while not self._over():
-                    future = self._changes.future()
-                    if not self._over():
-                        await self._changes.wait_async(future, None)
-        if self.error is not None:
-            raise self.error
-
     def _over(self) -> bool:
         return bool(self.signal or self._closing)
-
-    def _signalled(self, number: int) -> None:
-        again, self.signal = self.signal, number
-        self._changes.announce()
-        if again:
-            raise KeyboardInterrupt
-
-    # -- closing ----------------------------------------------------------
-
-    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
-        self._close_by_client(None if limit is None else monotonic() + limit)
-
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        import asyncio
-
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
 
     def _close_by_client(self, end: float | None) -> None:
         if self._closed or self._generation != fork.generation():
@@ -387,12 +310,6 @@ class JobRunner(Handle):
             self._workers.close()
         self._closed = True
         self._service._context.handles.discard(self)
-
-    def _exit(self, error: BaseException | None) -> None:
-        self.close(timeout=self._timeout)
-
-    async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async(timeout=self._timeout)
 
 
 def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:

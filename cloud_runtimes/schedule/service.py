@@ -96,21 +96,10 @@ class ScheduleService(StoredJobs):
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """
-        op, driver, spec, overwrite = self._scheduling(
-            name,
-            schedule,
-            due_time,
-            repeats,
-            ttl,
-            data,
-            target,
-            overwrite,
-            failure_policy,
-            misfire,
-            timezone,
-            timeout,
-            metadata,
+        spec = self._spec(
+            name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
+        op, driver = self._storing(spec, overwrite, timeout, metadata)
         self._call(op, driver.save, spec, overwrite)
 
     @error_context(_SCHEDULE, named=False)
@@ -155,39 +144,13 @@ class ScheduleService(StoredJobs):
             UnavailableError: the store cannot be reached.
             DeadlineExceededError: no answer came within ``timeout``.
         """
-        op, driver, spec, overwrite = self._scheduling(
-            name,
-            schedule,
-            due_time,
-            repeats,
-            ttl,
-            data,
-            target,
-            overwrite,
-            failure_policy,
-            misfire,
-            timezone,
-            timeout,
-            metadata,
+        spec = self._spec(
+            name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
+        op, driver = self._storing(spec, overwrite, timeout, metadata)
         await self._call_async(op, driver.save_async, spec, overwrite)
 
-    def _scheduling(
-        self,
-        name: str,
-        schedule: Any,
-        due_time: Any,
-        repeats: Any,
-        ttl: Any,
-        data: Any,
-        target: Any,
-        overwrite: Any,
-        failure_policy: Any,
-        misfire: Any,
-        timezone: Any,
-        timeout: float | None,
-        metadata: Mapping[str, str] | None,
-    ) -> tuple[Operation, ScheduleDriver, spi.JobSpec, bool]:
+    def _spec(self, name: str, target: Any, policy: Any, overwrite: Any, *rest: Any) -> spi.JobSpec:
         if not isinstance(overwrite, bool):
             raise InvalidArgumentError(f"overwrite must be True or False, not {type(overwrite).__name__}")
         check_job_name(name)
@@ -199,13 +162,16 @@ class ScheduleService(StoredJobs):
             raise InvalidArgumentError(
                 "target must be the handler itself, not its name: a job without a target runs the handler of its own name"
             )
-        policy = Retry() if failure_policy is None else failure_policy
-        spec = make_spec(name, schedule, due_time, repeats, ttl, data, target, policy, misfire, timezone)
+        return make_spec(name, target, Retry() if policy is None else policy, *rest)
+
+    def _storing(
+        self, spec: spi.JobSpec, overwrite: bool, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
         op, driver = self._asking(_SCHEDULE, timeout, metadata)
-        if misfire != "once":
-            self._need(driver, spi.MISFIRE, f"misfire={misfire!r}", op.component)
+        if spec.misfire != "once":
+            self._need(driver, spi.MISFIRE, f"misfire={spec.misfire!r}", op.component)
         op.repeatable = overwrite  # then it is the same job, however often it is stored
-        return op, driver, spec, overwrite
+        return op, driver
 
     def _registered(self, function: Callable[..., Any]) -> str:
         for handler in self._handlers.values():

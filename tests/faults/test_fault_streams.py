@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.pubsub import _attempts
+from cloud_runtimes.pubsub import _lanes
 from cloud_runtimes.testing import Face, SyncFace
 from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from tests.faults.fault_harnesses import FAULTS, Beneath, LayottoFaults
@@ -108,7 +108,7 @@ def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
     client = connect(timeout=SOON)
     face.call(client.pubsub, "publish", "bus", next(_topics), 0)  # it is connected
     # of an attempt's time three requests or so take all
-    monkeypatch.setattr(_attempts, "ATTEMPT", 0.3)
+    monkeypatch.setattr(_lanes, "ATTEMPT", 0.3)
     beneath.publish_in_parts(monkeypatch, size)
     proxy.up.latency = 0.06
     with beneath.behind.pubsub.subscribe("bus", topic) as sub:

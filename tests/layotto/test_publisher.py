@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.pubsub import _attempts
+from cloud_runtimes.pubsub import _lanes
 from cloud_runtimes.testing import Face
 from tests.support.fake_layotto import FakeLayotto
 
@@ -30,8 +30,8 @@ def test_a_slow_answer_to_each_event(
 
     monkeypatch.setattr(fake.pubsub, "_envelope", slow)
     # of a batch's 500 events an attempt's time is enough for fifty, if that
-    monkeypatch.setattr(_attempts, "ATTEMPT", 0.1)
-    monkeypatch.setattr(_attempts, "_SLOW", 0.4)
+    monkeypatch.setattr(_lanes, "ATTEMPT", 0.1)
+    monkeypatch.setattr(_lanes, "_SLOW", 0.4)
     with face.opened(client.pubsub.publisher("bus", "t")) as publisher:
         for number in range(500):
             publisher.send(number, key="k")

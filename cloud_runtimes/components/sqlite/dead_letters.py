@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from ..._core.clocks import Clocks
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
-from ...spi.dead_letters import dead_letter
+from ...spi.events import dead_letter
 from ...spi.pubsub import Cause, SubscribeRequest
 from . import log
 from .write_task import WriteTask

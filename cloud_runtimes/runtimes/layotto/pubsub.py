@@ -10,7 +10,7 @@ from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError
 from ...protocols.layotto.messages import messages
 from ...spi import pubsub as spi
-from ...spi.dead_letters import dead_letter
+from ...spi.events import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.failures import SidecarError
