@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
 from .context import Client, ClientContext
-from .handle import ClosingHandle, RunningHandle
+from .handle import ClosingHandle, RunningHandle, threaded
 
 __all__ = [
     "MAX_NAMES",
@@ -17,4 +17,5 @@ __all__ = [
     "RunningHandle",
     "Service",
     "error_context",
+    "threaded",
 ]

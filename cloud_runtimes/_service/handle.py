@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import functools
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
@@ -13,10 +13,31 @@ from .._core.signals import ending_signals
 from .._core.threads import Changes
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..errors import CloudRuntimesError
     from .base import Service
 
-__all__ = ["ClosingHandle", "RunningHandle"]
+__all__ = ["ClosingHandle", "RunningHandle", "threaded"]
+
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Return the async twin of a method that blocks: it runs in a thread, so that what it waits for may run in the loop."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio
+
+        result: R = await asyncio.to_thread(getattr(self, name), *args, **kwargs)
+        return result
+
+    return twin
 
 
 class ClosingHandle(Handle):
@@ -43,21 +64,7 @@ class ClosingHandle(Handle):
         limit = check_timeout(timeout, self._service._context.timeout)
         self._close_by_client(None if limit is None else monotonic() + limit)
 
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """End it, as leaving ``with`` does; the class says what that means.
-
-        Args:
-            timeout: seconds for what is under way to end; the client's by default.
-
-        Raises:
-            InvalidArgumentError: ``timeout`` is no number above 0.
-            ClosedError: a forked child inherited it.
-            BulkError: of a publisher: events failed that no flush has told of.
-            DeadlineExceededError: of a publisher: the broker has not answered, so that events are not settled.
-        """
-        import asyncio
-
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
+    close_async = threaded(close)
 
     def _close_by_client(self, end: float | None) -> None:
         """End it by a time of `time.monotonic`; again does nothing."""
@@ -80,6 +87,7 @@ class RunningHandle(ClosingHandle):
 
     signal = 0
     error: CloudRuntimesError | None = None
+    _loop: Callable[[], asyncio.AbstractEventLoop]
 
     def __init__(self, service: Service, timeout: float | None) -> None:
         super().__init__(service, timeout)

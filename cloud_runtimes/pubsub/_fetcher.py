@@ -21,7 +21,16 @@ from .._native import events as kernel
 from ..errors import CloudRuntimesError, InternalError, PayloadError
 from ..spi.events import cause_of
 from ..spi.flow import run_sync
-from ..spi.pubsub import AsyncEventSource, Cause, Deliveries, Delivery, EventSource, Settlement, Settlements
+from ..spi.pubsub import (
+    AsyncEventSource,
+    Cause,
+    Deliveries,
+    Delivery,
+    EventSource,
+    Settlement,
+    Settlements,
+    SubscribeRequest,
+)
 from .types import Event
 
 __all__ = ["Fetcher"]
@@ -35,33 +44,31 @@ RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 class Fetcher:
     """Drives one source; see the module.
 
-    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. ``poison`` is what becomes of data that does not fit ``type``. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
+    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
     """
 
     def __init__(
         self,
         source: EventSource | AsyncEventSource,
-        *,
-        name: str,
         pubsub_name: str,
+        request: SubscribeRequest,
+        *,
         type: Any,
-        raw: bool,
         max_in_flight: int,
         ack_wait: float | None,
-        poison: Settlement,
         run_task: RunTask,
     ) -> None:
         self._source = source
-        self.name = name
+        self.name = f"{pubsub_name}/{request.topic} (group {request.group})"
         self.pubsub_name = pubsub_name
         self._type = type
-        self._raw = raw
+        self._raw = request.raw
         self._typed = type is not None
         self._max_in_flight = max_in_flight
         self._flush_at = max(1, max_in_flight // 2)
         self._low = max(1, max_in_flight // 4)
         self._ack_wait = ack_wait
-        self._poison = poison
+        self._poison = Settlement.DROP if request.dead_letter_topic else Settlement.RETRY
         self._changes = Changes()
         # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()

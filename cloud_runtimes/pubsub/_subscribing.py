@@ -13,7 +13,7 @@ from .._service import Service, error_context
 from ..errors import InvalidArgumentError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
-from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement, SubscribeRequest
+from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, SubscribeRequest
 from ._fetcher import Fetcher
 from .outgoing import check_topic
 from .subscription import Subscription
@@ -89,13 +89,11 @@ class Subscribing(Service):
         ahead = 0 if batch is None else max(2 * batch, min(8 * batch, 1000))
         fetcher = Fetcher(
             source,
-            name=f"{pubsub_name}/{request.topic} (group {request.group})",
-            pubsub_name=pubsub_name,
+            pubsub_name,
+            request,
             type=type,
-            raw=request.raw,
             max_in_flight=max_in_flight or max(256, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
-            poison=Settlement.DROP if request.dead_letter_topic else Settlement.RETRY,
             run_task=self._run_task,
         )
         subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
@@ -180,8 +178,7 @@ class Subscribing(Service):
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
-            group: its members share the events; default the ``app_id``.
-            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            group, start: its members share the events, default the ``app_id``; a new one begins at ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -192,8 +189,7 @@ class Subscribing(Service):
             type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError: an option is wrong.
-            UnsupportedError: the component has no such option.
+            InvalidArgumentError, UnsupportedError: an option is wrong, or the component has none such.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
@@ -270,8 +266,7 @@ class Subscribing(Service):
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
-            group: its members share the events; default the ``app_id``.
-            start: where a new group begins, ``"earliest"`` or ``"latest"``.
+            group, start: its members share the events, default the ``app_id``; a new one begins at ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -282,8 +277,7 @@ class Subscribing(Service):
             type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError: an option is wrong.
-            UnsupportedError: the component has no such option.
+            InvalidArgumentError, UnsupportedError: an option is wrong, or the component has none such.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         import asyncio

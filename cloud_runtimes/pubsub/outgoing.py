@@ -77,17 +77,16 @@ def make_record(
             f"the event's data has {len(payload):,} bytes, {driver.max_event_bytes:,} are taken: {driver.larger_events}"
         )
     traceparent, more = (None, False) if raw else telemetry.outgoing()
-    if attributes is None and not more:
-        return kernel.encode_record(
-            payload, encoded_as, id=id, key=key, traceparent=traceparent, metadata=metadata, expires=expires_us, raw=raw
-        )
-    given = dict(check_names(attributes or {}))
-    if given.get("traceparent") is not None:
-        traceparent = None
-    elif more:
-        carried: dict[str, Any] = {}
-        propagation.inject(carried)
-        given = {**carried, **given}
+    fields: dict[str, Any] = {"id": id}
+    if attributes is not None or more:
+        given = dict(check_names(attributes or {}))
+        if given.get("traceparent") is not None:
+            traceparent = None
+        elif more:
+            carried: dict[str, Any] = {}
+            propagation.inject(carried)
+            given = {**carried, **given}
+        fields |= event_attributes(given)
     return kernel.encode_record(
         payload,
         encoded_as,
@@ -96,7 +95,7 @@ def make_record(
         metadata=metadata,
         expires=expires_us,
         raw=raw,
-        **{"id": id, **event_attributes(given)},
+        **fields,
     )
 
 

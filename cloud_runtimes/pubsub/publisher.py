@@ -65,12 +65,7 @@ class Publisher(ClosingHandle):
         self._on_full = on_full
         self._content_type = content_type
         self._attributes = dict(check_names(attributes)) if attributes else None
-        self._sending: dict[str, Any] = {
-            "limits": limits,
-            "linger": linger,
-            "delivery_timeout": delivery_timeout,
-            "on_delivery": on_delivery,
-        }
+        self._sending = (limits, linger, delivery_timeout, on_delivery)
         self._sender: Sender | None = None
         self._lock = Mutex()
         self._closed = False
@@ -98,7 +93,7 @@ class Publisher(ClosingHandle):
             if self._sender is None:
                 if self._closed:
                     raise self._refusal()
-                self._sender = Sender(self._service, self._pubsub_name, self._topic, **self._sending)
+                self._sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending)
                 self._entry.aim(self._sender.buffer, self._sender.driver.max_event_bytes)
             return self._sender
 
@@ -153,10 +148,8 @@ class Publisher(ClosingHandle):
         `send` blocks while it waits for room. `send_async` waits without blocking the loop.
 
         Args:
-            data: the payload.
-            key: the ordering key.
-            attributes: CloudEvents attributes and extensions, over the publisher's own.
-            metadata: for the component.
+            data, key: the payload and the ordering key.
+            attributes, metadata: CloudEvents attributes and extensions, over the publisher's own; and what is for the component.
             timeout: seconds that ``on_full="block"`` waits for room; the client's by default.
 
         Raises:
@@ -188,10 +181,8 @@ class Publisher(ClosingHandle):
         `send` blocks while it waits for room. `send_async` waits without blocking the loop.
 
         Args:
-            data: the payload.
-            key: the ordering key.
-            attributes: CloudEvents attributes and extensions, over the publisher's own.
-            metadata: for the component.
+            data, key: the payload and the ordering key.
+            attributes, metadata: CloudEvents attributes and extensions, over the publisher's own; and what is for the component.
             timeout: seconds that ``on_full="block"`` waits for room; the client's by default.
 
         Raises:

@@ -55,7 +55,6 @@ class Sender:
         service: Service,
         pubsub_name: str,
         topic: str,
-        *,
         limits: Mapping[str, int],
         linger: float,
         delivery_timeout: float,
@@ -275,13 +274,8 @@ class Sender:
         elif failure.code == "DEADLINE_EXCEEDED":
             window.ran_out(attempt.size, attempt.size * arrived // count, alone=count == 1)
             self._say(
-                "publishing to %s: the broker took %s of %s events in %.3g s; trying again with at most %s bytes for %.3g s. "
-                "If this goes on, send more slowly, or raise delivery_timeout",
-                f"{arrived:,}",
-                f"{count:,}",
-                attempt.op.timeout,
-                f"{window.size:,}",
-                window.seconds,
+                f"publishing to %s: the broker took {arrived:,} of {count:,} events in {attempt.op.timeout:.3g} s; trying again with "
+                f"at most {window.size:,} bytes for {window.seconds:.3g} s. If this goes on, send more slowly, or raise delivery_timeout"
             )
         elif is_passing(failure):
             if failure.code == "RESOURCE_EXHAUSTED":
@@ -337,13 +331,8 @@ class Sender:
                 self._on_delivery(report)
             except Exception as error:
                 name = f"{self._pubsub_name}/{self._topic}"
-                repeated(
-                    f"on_delivery {name}",
-                    "on_delivery of the publisher to %s failed; events go on: %r",
-                    name,
-                    error,
-                    exc_info=error,
-                )
+                message = "on_delivery of the publisher to %s failed; events go on: %r"
+                repeated(f"on_delivery {name}", message, name, error, exc_info=error)
         elif report.failed:
             with self._lock:
                 self._failed += len(report.failed)

@@ -168,16 +168,15 @@ class Subscription(ClosingHandle, Generic[I_co]):
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
-        if self._service._interceptors and (found := self._intercepted(events)) is not None:
-            return found
+        if self._service._interceptors:
+            name, request, batch = self._fetcher.pubsub_name, self._request, self._batch is not None
+            found = self._service._first(lambda each: each.processing(name, request, events, batch=batch))
+            if found is not None:
+                return found
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
         return propagation.Entered(propagation.event_headers(event))
-
-    def _intercepted(self, events: list[Event[Any]]) -> propagation.Entered | None:
-        name, batch = self._fetcher.pubsub_name, self._batch is not None
-        return self._service._first(lambda each: each.processing(name, self._request, events, batch=batch))
 
     async def _work(self, handler: Callable[[Any], Any], *, sync: bool) -> None:
         """Handle events until the end; in a thread nothing of it suspends."""
@@ -212,15 +211,8 @@ class Subscription(ClosingHandle, Generic[I_co]):
         if isinstance(error, DropEvent):
             self._fetcher.settle(events, Settlement.DROP, None, cause_of("dropped", error))
             return
-        repeated(
-            f"handler {self._fetcher.name}",
-            "the handler of %s failed for event %s, %s: %r",
-            self._fetcher.name,
-            events[0].id,
-            self._next(),
-            error,
-            exc_info=error,
-        )
+        name, message = self._fetcher.name, "the handler of %s failed for event %s, %s: %r"
+        repeated(f"handler {name}", message, name, events[0].id, self._next(), error, exc_info=error)
         self._fetcher.settle(events, Settlement.RETRY, None, cause_of("deliveries", error))
 
     def _next(self) -> str:

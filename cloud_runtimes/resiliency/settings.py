@@ -74,17 +74,11 @@ class RetrySettings:
 
     def made(self) -> Retries:
         """Return the policy; `ValueError`: codes that there are not."""
+        most = None if self.max_retries < 0 else self.max_retries
+        growth = 2.0 if self.policy == "exponential" else None
+        codes, again, budget = (code_ranges(self.http), _codes(self.codes)), self.repeat == "all", self.budget
         return Retries(
-            None if self.max_retries < 0 else self.max_retries,
-            self.duration,
-            False,
-            self.max_interval,
-            code_ranges(self.http),
-            _codes(self.codes),
-            2.0 if self.policy == "exponential" else None,
-            self.repeat == "all",
-            self.budget,
-            self.budget_reserve,
+            most, self.duration, False, self.max_interval, *codes, growth, again, budget, self.budget_reserve
         )
 
 

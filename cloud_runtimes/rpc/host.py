@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
 from .._core import fork, propagation
 from .._core.handlers import ALONE, count_arguments, is_async_callable
 from .._core.logs import repeated
+from .._core.workers import Workers
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ..spi.flow import run_sync
@@ -22,10 +23,9 @@ from .types import RpcRequest, RpcResponse, decode_body
 if TYPE_CHECKING:
     import asyncio
 
-    from .._core.workers import Workers
-    from .._service import Service
+    from .._service import RunningHandle, Service
 
-__all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "deadline", "hosts"]
+__all__ = ["Handler", "Host", "Incoming", "Lifespans", "deadline", "hosts"]
 
 deadline: Final[ContextVar[float | None]] = ContextVar("cloud_runtimes_rpc_deadline", default=None)
 """`time.monotonic` at which the caller of what is being handled gives up, which holds for the calls of its handler; ``None``: never, or nothing is being handled."""
@@ -49,19 +49,6 @@ class Incoming(NamedTuple):
     data: bytes
     caller: str | None
     deadline: float | None
-
-
-class Lifespan(Protocol):
-    """What runs while the methods of a client are served. The client closes it at the latest."""
-
-    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        """Begin; async handlers run in the loop."""
-
-    async def _open_async(self) -> None:
-        """Begin in the running loop."""
-
-    def _close_by_client(self, end: float | None) -> None:
-        """End, by a time of `time.monotonic`."""
 
 
 class Handler:
@@ -139,17 +126,12 @@ class Handler:
 
     def failed(self, error: BaseException) -> RpcReply:
         """Log what a handler failed with, and return what the caller gets of it."""
-        repeated(
-            f"rpc {self.label}",
-            "the handler of %s failed; the caller gets status 500: %r",
-            self.label,
-            error,
-            exc_info=error,
-        )
+        message = "the handler of %s failed; the caller gets status 500: %r"
+        repeated(f"rpc {self.label}", message, self.label, error, exc_info=error)
         return BARE
 
 
-Lifespans = Callable[[float | None], Lifespan | None]
+Lifespans: TypeAlias = "Callable[[float | None], RunningHandle | None]"
 """Makes what runs beside a server, given the seconds that it has to start and to end; ``None``: nothing does."""
 
 
@@ -161,7 +143,7 @@ class Host:
         self.context = service._context
         self._service = service
         self.handlers: dict[str, Handler] = {}
-        self._workers: Workers | None = None
+        self.workers = Workers("cloud-runtimes-rpc-worker", WORKERS)
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
         # how many servers are open, and whether there is an application to mount in another one
@@ -173,17 +155,6 @@ class Host:
         """In a forked child: what served is the parent's."""
         self.loop = None
         self.servers = 0
-
-    @property
-    def workers(self) -> Workers:
-        """The threads of plain handlers."""
-        workers = self._workers
-        if workers is None:
-            with fork.importing:
-                from .._core.workers import Workers
-
-                workers = self._workers = self._workers or Workers("cloud-runtimes-rpc-worker", WORKERS)
-        return workers
 
     @property
     def app_id(self) -> str:
@@ -206,8 +177,7 @@ class Host:
     def _close_by_client(self, end: float | None) -> None:
         """The client closes: nobody finds it any more, and its threads end with what they run."""
         hosts.changed()
-        if self._workers is not None:
-            self._workers.close()
+        self.workers.close()
 
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .._core import fork
@@ -12,6 +12,7 @@ from .._http.http1 import Endpoint
 from .._http.sync_client import NotReached, Pool
 from ..config import without_values
 from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ..spi.flow import run_sync
 from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
 
@@ -61,34 +62,32 @@ class Peers:
 
     def call(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
         """Make a call."""
-        self._check()
-        failures: list[NotReached] = []
-        for each in endpoints:
-            try:
-                return self._pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
-            except NotReached as error:
-                failures.append(error)
-        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
+        return run_sync(self._first(self._pool, op, endpoints, call, caller))
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
         """Make a call."""
-        self._check()
         if self._async is None:
             with fork.importing:
                 from .._http.async_client import AsyncPool
 
             self._async = self._async or AsyncPool()
+        return await self._first(self._async, op, endpoints, call, caller)
+
+    async def _first(
+        self, pool: Pool | AsyncPool, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str
+    ) -> RpcReply:
+        """Call the first that is reached; over the pool of the sync API nothing of it suspends."""
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
         failures: list[NotReached] = []
         for each in endpoints:
             try:
-                return await self._async.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+                reply: Any = pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+                made: RpcReply = reply if pool is self._pool else await reply
+                return made
             except NotReached as error:
                 failures.append(error)
         raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
 
     def close(self) -> None:
         """Close all idle connections."""

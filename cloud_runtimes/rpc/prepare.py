@@ -184,18 +184,9 @@ def prepare(
         check_http_method(http_method)
     if metadata is not None:
         check_metadata(metadata)
-    return _new_call(
-        RpcCall,
-        (
-            method,
-            path,
-            http_method,
-            body,
-            content_type,
-            _NO_HEADERS if headers is None else header_map(headers),
-            "" if query is None else query_text(query),
-        ),
-    )
+    head = _NO_HEADERS if headers is None else header_map(headers)
+    text = "" if query is None else query_text(query)
+    return _new_call(RpcCall, (method, path, http_method, body, content_type, head, text))
 
 
 def carrying(call: RpcCall) -> RpcCall:

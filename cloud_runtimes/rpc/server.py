@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from .._http.asgi_server import Server
-    from .host import Lifespan
     from .service import RpcService
 
 __all__ = ["RpcServer", "callback_server"]
@@ -44,7 +43,7 @@ class RpcServer(RunningHandle):
         self._bind_to = _checked(host, port)
         self._instance = os.urandom(16).hex()
         self._announcement: Announcement | None = None
-        self._lifespan: Lifespan | None = None
+        self._lifespan: RunningHandle | None = None
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._thread: Background | None = None
@@ -79,7 +78,8 @@ class RpcServer(RunningHandle):
             self._announcement = driver.announce(op, self._instance, self.address)
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
-                self._lifespan._open(self._loop)
+                self._lifespan._loop = self._loop
+                self._lifespan._open()
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -103,7 +103,7 @@ class RpcServer(RunningHandle):
             await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise
 
-    def _make_lifespan(self) -> Lifespan | None:
+    def _make_lifespan(self) -> RunningHandle | None:
         return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
 
     def _opening(self) -> Any:

@@ -110,13 +110,10 @@ class RpcService(Service):
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
 
         Args:
-            service: the ``app_id`` of the application that has the method.
-            method: its name; may hold ``/``.
+            service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
             data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
-            http_method: over HTTP; the handler sees it.
-            content_type: of ``data``; by default that of the payload rules.
-            headers: visible ASCII; those that belong to the transport are refused.
-            query: name → value or values.
+            http_method, content_type: the method of HTTP, and how ``data`` is encoded, by default by the payload rules.
+            headers, query: visible ASCII without what belongs to the transport; name → value or values.
             type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
             timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
             metadata: for the component.
@@ -162,13 +159,10 @@ class RpcService(Service):
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
 
         Args:
-            service: the ``app_id`` of the application that has the method.
-            method: its name; may hold ``/``.
+            service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
             data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
-            http_method: over HTTP; the handler sees it.
-            content_type: of ``data``; by default that of the payload rules.
-            headers: visible ASCII; those that belong to the transport are refused.
-            query: name → value or values.
+            http_method, content_type: the method of HTTP, and how ``data`` is encoded, by default by the payload rules.
+            headers, query: visible ASCII without what belongs to the transport; name → value or values.
             type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
             timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
             metadata: for the component.
@@ -299,12 +293,10 @@ class RpcService(Service):
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
             port: to listen on; else ``APP_PORT``, else a free one.
-            timeout: seconds to start, and again to end.
-            metadata: for the component.
+            timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:
-            UnavailableError: the port is taken.
-            InvalidArgumentError: ``host`` or ``port`` is wrong.
+            InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
         self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed()
 
@@ -323,12 +315,10 @@ class RpcService(Service):
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
             port: to listen on; else ``APP_PORT``, else a free one.
-            timeout: seconds to start, and again to end.
-            metadata: for the component.
+            timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:
-            UnavailableError: the port is taken.
-            InvalidArgumentError: ``host`` or ``port`` is wrong.
+            InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
         await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed_async()
 

@@ -6,8 +6,6 @@ The thread claims runs, renews them and reports outcomes; handlers run in worker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +24,6 @@ from .times import from_ms
 from .types import JobRun
 
 if TYPE_CHECKING:
-    import asyncio
 
     from ..rpc.server import RpcServer
     from .service import Handler, ScheduleService
@@ -34,30 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["JobRunner"]
 
 _RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
-_FIRST_LIMIT: Final = 64
-_MAX_LIMIT: Final = 1024
-_PATIENCE: Final = 1.0
-"""Seconds that a claimed run waits for a worker; then it is given back, for another process."""
-_WORKERS: Final = 64
+_AT_ONCE: Final = 64
+"""Runs under way. What else is due waits, or goes to other processes."""
 _LOOK: Final = 1.0
 _MAX_BACKOFF: Final = 5.0
 _MAX_ERROR: Final = 300
-
-
-class _Try:
-    """One claimed run. Whoever takes it, to begin it or to give it back, has it alone."""
-
-    def __init__(self, run: DueRun) -> None:
-        self.run = run
-        self.claimed = monotonic()
-        self._taken = Lock()
-
-    def take(self) -> bool:
-        return self._taken.acquire(blocking=False)
-
-    @property
-    def begun(self) -> bool:
-        return self._taken.locked()
 
 
 class JobRunner(RunningHandle):
@@ -71,29 +49,27 @@ class JobRunner(RunningHandle):
         self._service: ScheduleService = service
         self._server: RpcServer | None = None
         self._done: deque[Outcome] = deque()
-        self._open_tries: dict[object, _Try] = {}
-        self._limit = _FIRST_LIMIT
+        self._under_way: set[object] = set()
         self._source: RunSource | None = None
-        self._loop: Callable[[], asyncio.AbstractEventLoop] = service._context.loop
+        self._loop = service._context.loop
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
 
     # -- opening ----------------------------------------------------------
 
-    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    def _open(self) -> None:
         op, driver = self._opening()
-        source = self._service._call(op, driver.join, self._names)
-        self._start(source, loop or self._service._context.loop)
+        self._start(self._service._call(op, driver.join, self._names))
         self._serve(driver)
 
     async def _open_async(self) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
+        self._loop = lambda: loop
         op, driver = self._opening()
-        source = await self._service._call_async(op, driver.join_async, self._names)
-        self._start(source, lambda: loop)
+        self._start(await self._service._call_async(op, driver.join_async, self._names))
         await asyncio.to_thread(self._serve, driver)
 
     def _opening(self) -> tuple[Operation, ScheduleDriver]:
@@ -119,9 +95,9 @@ class JobRunner(RunningHandle):
     def _names(self) -> frozenset[str]:
         return frozenset(self._service._handlers)
 
-    def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self._source, self._loop = source, loop
-        self._workers = Workers("cloud-runtimes-job", _WORKERS)
+    def _start(self, source: RunSource) -> None:
+        self._source = source
+        self._workers = Workers("cloud-runtimes-job", _AT_ONCE)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
         self._service._context.handles.add(self)
         self._thread.start()
@@ -136,10 +112,9 @@ class JobRunner(RunningHandle):
         while True:
             ending = self._ending
             outcomes += self._take_outcomes()
-            outcomes += self._give_back()
-            if ending or (self._closing and not self._open_tries and not outcomes):
+            if ending or (self._closing and not self._under_way and not outcomes):
                 break
-            want = 0 if self._closing else max(0, self._limit - len(self._open_tries))
+            want = 0 if self._closing else _AT_ONCE - len(self._under_way)
             try:
                 runs = source.exchange(outcomes, want)
                 outcomes = []
@@ -148,21 +123,15 @@ class JobRunner(RunningHandle):
                     self._begin(run)
                 if not self._done:
                     source.wait(_LOOK)
-                continue
             except Exception as error:
-                permanent = isinstance(error, CloudRuntimesError) and not (
-                    error.retryable or error.code == "DEADLINE_EXCEEDED"
-                )
-                failure = error
-            if permanent:
-                assert isinstance(failure, CloudRuntimesError)
-                self.error = failure
-                if not self._closing:
-                    logger().error("running jobs has ended: %s", failure)
-                break
-            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-            repeated("jobs", "running jobs: %s: %s; trying again", type(failure).__name__, failure, exc_info=failure)
-            source.wait(backoff)
+                if isinstance(error, CloudRuntimesError) and not (error.retryable or error.code == "DEADLINE_EXCEEDED"):
+                    self.error = error
+                    if not self._closing:
+                        logger().error("running jobs has ended: %s", error)
+                    break
+                backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
+                repeated("jobs", "running jobs: %s: %s; trying again", type(error).__name__, error, exc_info=error)
+                source.wait(backoff)
         try:
             source.close(outcomes)
         except Exception as error:
@@ -175,74 +144,50 @@ class JobRunner(RunningHandle):
         outcomes = []
         while self._done:
             outcome = self._done.popleft()
-            self._open_tries.pop(outcome.token, None)
+            self._under_way.discard(outcome.token)
             outcomes.append(outcome)
         return outcomes
 
-    def _give_back(self) -> list[Outcome]:
-        """Give back what no worker was free for; the limit grows while workers keep up, and falls when they do not."""
-        late = monotonic() - _PATIENCE
-        waiting = [each for each in self._open_tries.values() if not each.begun]
-        if not self._closing and not any(each.claimed < late for each in waiting):
-            if not waiting:
-                self._limit = min(_MAX_LIMIT, self._limit * 2)
-            return []
-        self._limit = _FIRST_LIMIT
-        back = [each for each in waiting if each.take()]
-        for each in back:
-            self._open_tries.pop(each.run.token, None)
-        return [Outcome(each.run.token, begun=False) for each in back]
-
     def _begin(self, run: DueRun) -> None:
-        each = _Try(run)
-        self._open_tries[run.token] = each
+        self._under_way.add(run.token)
         handler = self._service._handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
         if handler is None or not handler.is_async:
-            self._workers.submit(lambda: run_sync(self._execute(each, handler, sync=True)))
+            self._workers.submit(lambda: run_sync(self._execute(run, handler, sync=True)))
             return
         import asyncio
 
-        flow = self._execute(each, handler, sync=False)
+        flow = self._execute(run, handler, sync=False)
         try:
             asyncio.run_coroutine_threadsafe(flow, self._loop())
         except (ClosedError, RuntimeError):  # the loop is closed: another process has a better one
             flow.close()
-            if each.take():
-                self._settle(Outcome(run.token, begun=False))
+            self._settle(Outcome(run.token, begun=False))
 
     # -- running one ------------------------------------------------------
 
-    def _may_begin(self, each: _Try) -> bool:
-        """Take a try, unless it was given back or, while this process was held up, lost."""
-        assert self._source is not None
-        if not each.take():
-            return False
-        if self._source.holds(each.run.token):
-            return True
-        self._settle(Outcome(each.run.token, begun=False))
-        return False
-
-    async def _execute(self, each: _Try, handler: Handler | None, *, sync: bool) -> None:
+    async def _execute(self, run: DueRun, handler: Handler | None, *, sync: bool) -> None:
         """Run one; in a thread nothing of it suspends."""
-        if not self._may_begin(each):
+        assert self._source is not None
+        if not self._source.holds(run.token):  # lost, while this process was held up
+            self._settle(Outcome(run.token, begun=False))
             return
         try:
-            target = each.run.spec.target
+            target = run.spec.target
             if isinstance(target, RpcTarget):
-                self._call_method(each.run, target)
+                self._call_method(run, target)
             elif isinstance(target, TopicTarget):
-                self._publish(each.run, target)
+                self._publish(run, target)
             else:
                 assert handler is not None
-                answer = handler.function(*_arguments(each.run, handler))
+                answer = handler.function(*_arguments(run, handler))
                 if not sync:
                     await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
-            self._failed(each.run, error)
+            self._failed(run, error)
             if not sync and not isinstance(error, (Exception, SystemExit)):
                 raise  # its loop ends
         else:
-            self._settle(Outcome(each.run.token))
+            self._settle(Outcome(run.token))
 
     def _call_method(self, run: DueRun, target: RpcTarget) -> None:
         headers = {
@@ -271,16 +216,9 @@ class JobRunner(RunningHandle):
         again = policy.interval if isinstance(policy, Retry) and run.failures < policy.attempts else None
         if self._closing and not isinstance(error, Exception):
             again = 0.0  # a task whose loop was ended under it has not failed by itself
-        repeated(
-            f"job {run.spec.name}",
-            "job %r, run %s, attempt %d failed%s: %s",
-            run.spec.name,
-            run.run_id,
-            run.attempt,
-            " and is not tried again" if again is None else f" and is tried again in {again:g} s",
-            text,
-            exc_info=error,
-        )
+        name, then = run.spec.name, "is not tried again" if again is None else f"is tried again in {again:g} s"
+        message = "job %r, run %s, attempt %d failed and %s: %s"
+        repeated(f"job {name}", message, name, run.run_id, run.attempt, then, text, exc_info=error)
         self._settle(Outcome(run.token, text, again))
 
     def _settle(self, outcome: Outcome) -> None:

@@ -86,15 +86,13 @@ class ScheduleService(StoredJobs):
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
             misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
-            timeout: seconds; the client's by default.
-            metadata: for the component.
+            timeout, metadata: seconds, the client's by default; and what is for the component.
 
         Raises:
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
-            UnavailableError: the store cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the store cannot be reached, or does not answer within ``timeout``.
         """
         spec = self._spec(
             name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
@@ -134,15 +132,13 @@ class ScheduleService(StoredJobs):
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
             misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
-            timeout: seconds; the client's by default.
-            metadata: for the component.
+            timeout, metadata: seconds, the client's by default; and what is for the component.
 
         Raises:
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
-            UnavailableError: the store cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the store cannot be reached, or does not answer within ``timeout``.
         """
         spec = self._spec(
             name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
@@ -217,8 +213,7 @@ class ScheduleService(StoredJobs):
         `run_async` runs async handlers in the running loop. Cancelling it ends it too.
 
         Args:
-            timeout: seconds for running handlers to end.
-            metadata: for the component.
+            timeout, metadata: seconds for running handlers to end; and what is for the component.
 
         Raises:
             UnsupportedError: the runtime has no schedules.
@@ -234,8 +229,7 @@ class ScheduleService(StoredJobs):
         `run_async` runs async handlers in the running loop. Cancelling it ends it too.
 
         Args:
-            timeout: seconds for running handlers to end.
-            metadata: for the component.
+            timeout, metadata: seconds for running handlers to end; and what is for the component.
 
         Raises:
             UnsupportedError: the runtime has no schedules.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from ..errors import ResourceExhaustedError
 from .driver import Driver
@@ -319,8 +319,6 @@ class DatabaseDriver(Driver, ABC):
         system: the database's name in OpenTelemetry's semantic conventions (``db.system.name``); ``""``: not known.
         namespace: the name of the database in it; ``None``: it has none.
     """
-
-    __spi__: ClassVar[tuple[str, ...]] = ("begin", "run", "stream")
 
     mysql: bool = False
     lacks: frozenset[type] = frozenset()

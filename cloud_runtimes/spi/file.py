@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from .driver import Driver
 from .executor import Blocking, in_thread
@@ -97,8 +97,6 @@ class FileReader(Blocking, ABC):
         info: of that version.
     """
 
-    __spi__: ClassVar[tuple[str, ...]] = ("read", "close")
-
     info: FileInfo
 
     @abstractmethod
@@ -116,8 +114,6 @@ class FileReader(Blocking, ABC):
 
 class FileWriter(Blocking, ABC):
     """A file in the making. Nobody sees it before `commit` has returned, and after `abort` nobody ever does."""
-
-    __spi__: ClassVar[tuple[str, ...]] = ("write", "commit", "abort")
 
     @abstractmethod
     def write(self, op: Operation, data: Chunk, /) -> None:

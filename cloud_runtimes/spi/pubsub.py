@@ -9,7 +9,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
@@ -199,11 +199,7 @@ class _Grouped(Sequence[_T]):
 
     __slots__ = ()
 
-    @overload
-    def __getitem__(self, index: int) -> _T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[_T]: ...
-    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+    def __getitem__(self, index: Any) -> Any:
         return list(iter(self))[index]
 
     def __repr__(self) -> str:

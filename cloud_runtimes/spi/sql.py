@@ -25,24 +25,11 @@ _CONTROL: Final = frozenset(
     ["BEGIN", "START", "COMMIT", "ROLLBACK", "ABORT", "END", "SAVEPOINT", "RELEASE", "PREPARE", "XA"]
 )
 _ROUTINES: Final = frozenset(["TRIGGER", "FUNCTION", "PROCEDURE", "EVENT"])
-# what stays with a connection after the statement
-_SOILS: Final = frozenset(
-    [
-        "SET",
-        "PRAGMA",
-        "ATTACH",
-        "DETACH",
-        "LISTEN",
-        "DECLARE",
-        "TEMP",
-        "TEMPORARY",
-        "SET_CONFIG",
-        "LOAD",
-        "USE",
-        "RESET",
-    ]
-)
 _TEMPORARY: Final = frozenset(["TEMP", "TEMPORARY"])
+# what stays with a connection after the statement
+_SOILS: Final = _TEMPORARY | frozenset(
+    ["SET", "PRAGMA", "ATTACH", "DETACH", "LISTEN", "DECLARE", "SET_CONFIG", "LOAD", "USE", "RESET"]
+)
 _LOCKS: Final = "PG_ADVISORY_LOCK"
 _ALONE: Final = frozenset(["VACUUM", "PRAGMA", "ATTACH", "DETACH"])
 

@@ -11,7 +11,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.arguments import CLIENT_TIMEOUT, check_timeout
-from cloud_runtimes._service import base, interceptor
+from cloud_runtimes._service import base
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
@@ -71,8 +71,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
         sleep(seconds)
 
     monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
-    for module in (base, interceptor):
-        monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(base, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
 
