@@ -12,6 +12,7 @@ from .._core import fork
 from .._core.handles import Handles
 from .._core.threads import Background, Mutex
 from ..errors import ClosedError
+from ..spi.executor import Executor
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ..config import ClientSettings
     from ..spi.component import Runtime
     from ..spi.driver import Driver
-    from ..spi.executor import Executor
     from .base import Interceptor, Service
 
 __all__ = ["Client", "ClientContext"]
@@ -55,7 +55,7 @@ class ClientContext:
         self._settings: ClientSettings | None = None
         self._given_runtime = runtime
         self._runtime: Runtime | None = None
-        self._executor: Executor | None = None
+        self._executor = Executor()
         self._services: dict[str, Service] = {}
         self._lock = Mutex()
         self._closer: Background | None = None
@@ -84,11 +84,7 @@ class ClientContext:
             if self.closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
             if self._runtime is None:
-                from ..spi.executor import Executor
-
                 settings = self.settings
-                if self._executor is None:
-                    self._executor = Executor()
                 if self._given_runtime is not None:
                     self._given_runtime.attach(settings, self._executor)
                     self._runtime = self._given_runtime
@@ -107,7 +103,6 @@ class ClientContext:
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own loop, for async handlers of sync callers."""
         self.runtime()
-        assert self._executor is not None
         return self._executor.loop()
 
     # -- the end ----------------------------------------------------------
@@ -136,8 +131,7 @@ class ClientContext:
         left = None if end is None else max(0.05, end - time.monotonic())
         if self._runtime is not None:
             self._runtime.close(left)
-        if self._executor is not None:
-            self._executor.close(left)
+        self._executor.close(left)
         if failure is not None:
             raise failure
 

@@ -99,7 +99,7 @@ class Publisher(ClosingHandle):
 
     def _refusal(self) -> ClosedError:
         error = ClosedError("this publisher is closed: open another")
-        self._service._add_context(error, _SEND, self._pubsub_name)
+        self._failing(error)
         return error
 
     def _add(
@@ -190,10 +190,6 @@ class Publisher(ClosingHandle):
             ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
             ClosedError: the publisher is closed.
         """
-        if attributes is None and metadata is None:
-            sequence = self._entry.offer(data, key)
-            if sequence > 0:
-                return sequence
         sender = self._sender or self._started()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
@@ -228,7 +224,7 @@ class Publisher(ClosingHandle):
             "broker takes them, or it is away; raise buffer_bytes, or slow down",
             retryable=True,
         )
-        self._service._add_context(error, _SEND, self._pubsub_name)
+        self._failing(error)
         return error
 
     # -- flushing and closing ---------------------------------------------

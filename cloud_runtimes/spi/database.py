@@ -246,12 +246,10 @@ class DatabaseCursor(Blocking, ABC):
     """Rows as they come.
 
     Obligations: it holds a constant number of rows. One call at a time comes to it, from any thread. Once it is exhausted, closed or has failed it holds nothing; one that nobody refers to lets go by itself.
-
-    Attributes:
-        columns: names of the columns, each once.
     """
 
     columns: tuple[str, ...]
+    """Names of the columns, each once."""
 
     @abstractmethod
     def fetch(self, op: Operation, /) -> Sequence[Sequence[Any]]:

@@ -64,11 +64,7 @@ def make_event(
 
 
 def read_structured(data: bytes, topic: str) -> EventRecord:
-    """Return the event of a message in structured mode.
-
-    Raises:
-        PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
-    """
+    """Return the event of a message in structured mode; a `PayloadError` names the attribute or the byte that makes it no CloudEvent 1.0."""
     return kernel.Frame(kernel.parse_cloudevent(data, topic))[0]
 
 
@@ -106,9 +102,6 @@ def dead_letter(
         first_us, last_us: when it got it first and last, in microseconds since 1970 UTC (``dlfirst``, ``dllast``).
 
         What is ``None`` is not known, and left out.
-
-    Raises:
-        CloudRuntimesError: the record holds what its attributes may not be.
     """
     extensions = {name: value for name, value in record.extensions.items() if name not in _LETTER}
     known = (cause.reason, cause.error, count, _time(first_us), _time(last_us), topic, group)

@@ -141,12 +141,10 @@ class Blocking:
     """Base of what has both APIs. By default an ``_async`` method runs its sibling in one of the client's threads; whatever can do better overrides it.
 
     A cancelled task leaves its thread running to the end of that call, so whether a write was applied is not known.
-
-    Attributes:
-        executor: of the client. A driver is given it before its first call; what a driver makes takes it from the driver.
     """
 
     executor: Executor
+    """That of the client. A driver is given it before its first call; what a driver makes takes it from the driver."""
 
     async def _in_thread(
         self, call: Callable[Concatenate[Operation, P], T], op: Operation, /, *args: P.args, **kwargs: P.kwargs

@@ -91,11 +91,7 @@ class FileWrite(NamedTuple):
 
 
 class FileReader(Blocking, ABC):
-    """One version of a file, open for reading. A file that is stored anew meanwhile does not change it.
-
-    Attributes:
-        info: of that version.
-    """
+    """One version of a file, open for reading; ``info`` is of that version. A file that is stored anew meanwhile does not change it."""
 
     info: FileInfo
 

@@ -13,13 +13,7 @@ T = TypeVar("T")
 
 
 def run_sync(flow: Coroutine[Any, Any, T]) -> T:
-    """Drive a coroutine that never suspends, and return its result.
-
-    Flows of several steps are written once as ``async def`` over awaitables that, in the sync face, are done at once.
-
-    Raises:
-        InternalError: it did suspend; that is a fault of the flow.
-    """
+    """Drive a coroutine that never suspends, and return its result: flows of several steps are written once as ``async def`` over awaitables that, in the sync API, are done at once."""
     try:
         flow.send(None)
     except StopIteration as stop:

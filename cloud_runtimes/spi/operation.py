@@ -129,14 +129,7 @@ class Operation:
         return mapped
 
     def failed(self, error: Exception, runtime: str) -> float:
-        """Decide about a failed attempt.
-
-        Returns:
-            Seconds to wait before the next attempt, which is counted here.
-
-        Raises:
-            CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
-        """
+        """Return the seconds to wait before the next attempt, which is counted here; where there is none, raise ``error``, wrapped once where it is not ours."""
         mapped = self.mapped(error, runtime)
         if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
             # full jitter: callers that failed together do not come back together

@@ -207,11 +207,7 @@ class _Grouped(Sequence[_T]):
 
 
 class Deliveries(_Grouped[Delivery]):
-    """Deliveries of a source that has many at a time, a group of records at a time: their tokens are the records themselves.
-
-    Attributes:
-        groups: (records, ``deliveries`` of all of them).
-    """
+    """Deliveries of a source that has many at a time: ``groups`` of (records, ``deliveries`` of all of them). Their tokens are the records themselves."""
 
     __slots__ = ("groups",)
 
@@ -226,11 +222,7 @@ class Deliveries(_Grouped[Delivery]):
 
 
 class Settlements(_Grouped[Settled]):
-    """What a member says of deliveries, a group of tokens at a time.
-
-    Attributes:
-        groups: (tokens, settlement, ``delay``, ``cause``).
-    """
+    """What a member says of deliveries: ``groups`` of (tokens, settlement, ``delay``, ``cause``)."""
 
     __slots__ = ("groups",)
 
@@ -345,11 +337,7 @@ class PubSubDriver(Driver, ABC):
 
     @abstractmethod
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        """Store a batch's events in order; return once the broker has them.
-
-        Returns:
-            Those that failed alone. What concerns all raises.
-        """
+        """Store a batch's events in order; return once the broker has them, with those that failed alone. What concerns all raises."""
 
     publish_async = in_thread(publish)
 

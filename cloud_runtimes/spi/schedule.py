@@ -224,12 +224,10 @@ class ScheduleDriver(Driver, ABC):
     """Jobs of one application.
 
     Names are compared byte for byte. Nothing is written by a call that is refused.
-
-    Attributes:
-        by_callback: due jobs come to the server of this application, so a runner needs one.
     """
 
     by_callback: bool = False
+    """Due jobs come to the server of this application, so a runner needs one."""
 
     @abstractmethod
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:

@@ -28,11 +28,7 @@ class Secret(Mapping[str, str]):
 
     Equal are secrets, or a secret and another mapping, of the same names and values; the time that takes tells nothing of where values of one length differ. It has no hash.
 
-    Args:
-        values: name → text.
-
-    Raises:
-        InvalidArgumentError: a name or value that is not text; names the entry, not the value.
+    It is made of a mapping of name → text; an `InvalidArgumentError` names an entry that is not text, not its value.
     """
 
     __slots__ = ("__values",)
