@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
@@ -11,18 +13,52 @@ from ..codec.payload import decode_payload
 from ..errors import NotFoundError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
-from ..spi.schedule import RunRecord, ScheduleDriver, StoredJob
+from ..spi.schedule import FailurePolicy, Misfire, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name
 from .times import from_ms
-from .types import Job
 
-__all__ = ["StoredJobs"]
+__all__ = ["Job", "StoredJobs"]
 
 _GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
 _LIST: Final = Method("schedule", "list_jobs", repeatable=True, writes=False)
 _DELETE: Final = Method("schedule", "delete_job", repeatable=True)
 _RUN_NOW: Final = Method("schedule", "run_now", repeatable=False)
 _LIST_RUNS: Final = Method("schedule", "list_runs", repeatable=True, writes=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is stored.
+
+    Attributes:
+        name: of the job.
+        schedule: cron text, ``@every …`` or ``@hourly`` …; ``None``: one run at ``due_time``.
+        due_time: the first run, where one was given.
+        repeats: how many occurrences there are at most.
+        expires_at: no occurrence after it; from ``ttl``.
+        data: decoded.
+        target: what runs; text is the name of a handler.
+        failure_policy, misfire, timezone: as given.
+        next_run: the next occurrence, UTC; ``None``: the last one is under way, or it is not known.
+        occurrences: how many there were, those that were skipped included; this and what follows is ``None`` where the runtime does not tell (``schedule.progress``).
+        skipped: how many of them were skipped.
+        created_at: when it was first scheduled.
+    """
+
+    name: str
+    schedule: str | None
+    due_time: datetime | None
+    repeats: int | None
+    expires_at: datetime | None
+    data: Any
+    target: str | RpcTarget | TopicTarget
+    failure_policy: FailurePolicy
+    misfire: Misfire
+    timezone: str
+    next_run: datetime | None
+    occurrences: int | None
+    skipped: int | None
+    created_at: datetime | None
 
 
 class StoredJobs(Service):

@@ -6,6 +6,8 @@ The thread claims runs, renews them and reports outcomes; handlers run in worker
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,14 +23,13 @@ from ..spi.flow import run_sync
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
 from .times import from_ms
-from .types import JobRun
 
 if TYPE_CHECKING:
 
     from ..rpc.server import RpcServer
     from .service import Handler, ScheduleService
 
-__all__ = ["JobRunner"]
+__all__ = ["JobRun", "JobRunner"]
 
 _RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
 _AT_ONCE: Final = 64
@@ -36,6 +37,23 @@ _AT_ONCE: Final = 64
 _LOOK: Final = 1.0
 _MAX_BACKOFF: Final = 5.0
 _MAX_ERROR: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What a handler is told about its run.
+
+    Attributes:
+        name: of the job.
+        run_id: the same for every try of one (job, fire time), whichever process makes it. Where the runtime does not tell (``schedule.progress``) it is new for each try, ``fire_time`` is when it came, and ``attempt`` is 1.
+        fire_time: when it was due, UTC.
+        attempt: 1 for the first try; each further one counts, after a failure as after the death of a process.
+    """
+
+    name: str
+    run_id: str
+    fire_time: datetime
+    attempt: int
 
 
 class JobRunner(RunningHandle):

@@ -15,8 +15,7 @@ from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, ScheduleDriver, TopicTarget
 from ._jobs import StoredJobs
 from ._prepare import check_job_name, make_spec
-from .runner import JobRunner
-from .types import JobRun
+from .runner import JobRun, JobRunner
 
 if TYPE_CHECKING:
     from .._service import ClientContext

@@ -244,7 +244,7 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
         raise InvalidArgumentError(f"schedule {schedule!r:.80}: give the time zone as timezone=")
     # cronsim reads 2-2/3, a range of one, as if it were 2/3
     fields = ["*" if field == "?" else _RANGE_OF_ONE.sub(r"\1", field) for field in text.split()]
-    if len(fields) not in (5, 6) or not text.isascii() or len(text) > 1000:
+    if len(fields) not in (5, 6) or not text.isascii():
         raise InvalidArgumentError(
             f"schedule {schedule!r:.80}: give cron of 5 fields (minute hour day month weekday) or 6 (second first), "
             "@every with a duration, or @hourly, @daily …"
