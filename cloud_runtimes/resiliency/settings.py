@@ -23,7 +23,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "secret": "Secretstore",
     "state": "Statestore",
 }
-"""Service → kind of component in the names of Dapr's default policies."""
+"""Services whose names are stores → kind of component in the names of Dapr's default policies."""
 
 
 def _number(least: float, most: float = float("inf")) -> Callable[[Any], Any]:
@@ -165,10 +165,6 @@ _FRAME: Final = RetrySettings().made()
 """What holds where nothing is said: as without ``[resiliency]``, but for the budget."""
 
 
-_STORED: Final = frozenset(["configuration", "database", "file", "lock", "pubsub", "secret", "state"])
-"""Services whose names are stores."""
-
-
 class Policies:
     """What holds for which target: of our tables that of ``<service>.<name>``, ``<service>``, ``default``; then what Dapr's resources say; each of the three policies for itself."""
 
@@ -181,7 +177,7 @@ class Policies:
         """Refuse targets that are no stores (service → names; ``None``: any name is one). Dapr's resources are of several applications, so theirs are not looked at."""
         for target in self._targets:
             service, _, name = target.partition(".")
-            if stores is None or not name or service not in _STORED or name in stores.get(service, ()):
+            if stores is None or not name or service not in _KINDS or name in stores.get(service, ()):
                 continue
             there = sorted(stores.get(service, ()))
             raise InvalidArgumentError(
@@ -236,7 +232,8 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
             f"{targets}]: {service!r}, key {number} of the table, must be a table, not {type(table).__name__}; "
             f'put a target with a dot in quotation marks: "{service}.orders"'
         )
-    if service in known and not component and any(_nested(key, value) for key, value in table.items()):
+    nested = any(isinstance(value, Mapping) for key, value in table.items() if key not in ("retry", "breaker"))
+    if service in known and not component and nested:
         raise InvalidArgumentError(
             f'{where}: only retry and breaker are tables; for a store write [resiliency.targets."{service}.<name>"]'
         )
@@ -249,7 +246,3 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
     if settings.breaker is not None:
         said["breaker"] = settings.breaker.made() if settings.breaker else None
     return said
-
-
-def _nested(key: str, value: Any) -> bool:
-    return isinstance(value, Mapping) and key not in ("retry", "breaker")

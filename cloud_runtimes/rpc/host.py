@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
@@ -143,7 +144,6 @@ class Host:
         self.context = service._context
         self._service = service
         self.handlers: dict[str, Handler] = {}
-        self.workers = Workers("cloud-runtimes-rpc-worker", WORKERS)
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
         # how many servers are open, and whether there is an application to mount in another one
@@ -155,6 +155,11 @@ class Host:
         """In a forked child: what served is the parent's."""
         self.loop = None
         self.servers = 0
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The threads of plain handlers."""
+        return Workers("cloud-runtimes-rpc-worker", WORKERS)
 
     @property
     def app_id(self) -> str:

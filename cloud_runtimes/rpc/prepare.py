@@ -32,7 +32,7 @@ MAX_HEADERS: Final = 16 * 1024
 _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE: Final = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")  # section 5.5, without what is not ASCII
-_VERB: Final = re.compile(r"[A-Z]{1,20}")
+_VERB: Final = re.compile(r"(?!(?:CONNECT|TRACE)$)[A-Z]{1,20}")
 HOP_HEADERS: Final = frozenset(
     [
         "connection",
@@ -96,13 +96,6 @@ def check_registered(method: Any) -> str:
     if name.split("/")[0] in _RESERVED_PATHS:
         raise InvalidArgumentError(f"method {name!r}: {', '.join(_RESERVED_PATHS)} and what is below them are taken")
     return name
-
-
-def check_http_method(http_method: Any) -> str:
-    """Return an HTTP method: capital letters, not CONNECT or TRACE."""
-    if not isinstance(http_method, str) or not _VERB.fullmatch(http_method) or http_method in ("CONNECT", "TRACE"):
-        raise InvalidArgumentError(f"http_method {_shown(http_method)}: give 'POST', 'GET', 'PUT', 'PATCH', 'DELETE' …")
-    return http_method
 
 
 def header_map(headers: Any) -> dict[str, str]:
@@ -180,8 +173,8 @@ def prepare(
             body = _pieces(data)
     else:
         body, content_type = encode_payload(data, content_type)
-    if http_method != "POST":
-        check_http_method(http_method)
+    if http_method != "POST" and not (isinstance(http_method, str) and _VERB.fullmatch(http_method)):
+        raise InvalidArgumentError(f"http_method {_shown(http_method)}: give 'POST', 'GET', 'PUT', 'PATCH', 'DELETE' …")
     if metadata is not None:
         check_metadata(metadata)
     head = _NO_HEADERS if headers is None else header_map(headers)
