@@ -86,7 +86,7 @@ class Sender:
         self._lanes = [Lane() for _ in range(self.driver.limits.in_flight)]
         self._turn = 0
         self._returns: SimpleQueue[Attempt] = SimpleQueue()
-        self._workers: Workers | None = None
+        self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
         self._failures: dict[int, CloudRuntimesError] = {}
         self._failed = 0
 
@@ -159,8 +159,7 @@ class Sender:
                 if closing and not self._chunks:
                     break
             self._wait(None if soonest == _NEVER else soonest)
-        if self._workers is not None:
-            self._workers.close()
+        self._workers.close()
 
     def _wait(self, seconds: float | None) -> None:
         """Wait until something happens, ``seconds`` at most."""
@@ -236,8 +235,6 @@ class Sender:
                 future = Future()
                 future.set_exception(error)
         if future is None:
-            if self._workers is None:
-                self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
             future = self._workers.submit(publish)
         future.add_done_callback(partial(self._returned, attempt))
         return False

@@ -167,50 +167,31 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """A policy of circuit breakers.
-
-    Attributes:
-        trip: tells when it opens; Dapr's default is after more than five failures in a row.
-        probes: calls that are let through at once while it is half open; so many successes in a row close it.
-        interval: seconds after which the counts of a closed one begin anew; 0: never.
-        timeout: seconds from open to half open.
-    """
+    """A policy of circuit breakers; the defaults are Dapr's."""
 
     trip: Trip = read_trip("consecutiveFailures > 5")
-    probes: int = 1
-    interval: float = 0.0
-    timeout: float = 60.0
+    probes: int = 1  # calls that are let through at once while it is half open; so many successes in a row close it
+    interval: float = 0.0  # seconds after which the counts of a closed one begin anew; 0: never
+    timeout: float = 60.0  # seconds from open to half open
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Of one target.
+    """Of one target; what is ``None`` has no policy of its own."""
 
-    Attributes:
-        timeout: seconds of each attempt; ``None``: none of its own.
-        retries: ``None``: none of their own.
-        breaker: ``None``: none of its own.
-    """
-
-    timeout: float | None = None
+    timeout: float | None = None  # seconds of each attempt
     retries: Retries | None = None
     breaker: BreakerPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resiliency:
-    """Policies by target.
+    """Policies by target."""
 
-    Attributes:
-        apps: app id → for calls of its methods.
-        outbound, inbound: component → for calls of it, and for what it delivers to the application.
-        defaults: name of a default policy, e.g. ``"ComponentInboundPubsub"`` → policy.
-    """
-
-    apps: Mapping[str, Policy] = field(default_factory=dict)
-    outbound: Mapping[str, Policy] = field(default_factory=dict)
-    inbound: Mapping[str, Policy] = field(default_factory=dict)
-    defaults: Mapping[str, Policy] = field(default_factory=dict)
+    apps: Mapping[str, Policy] = field(default_factory=dict)  # by app id, for calls of its methods
+    outbound: Mapping[str, Policy] = field(default_factory=dict)  # by component, for calls of it
+    inbound: Mapping[str, Policy] = field(default_factory=dict)  # by component, for what it delivers
+    defaults: Mapping[str, Policy] = field(default_factory=dict)  # by name, such as "ComponentInboundPubsub"
 
     def app(self, app_id: str) -> Policy:
         """Return the policy for calls of an application; what it does not say is said by the default."""

@@ -244,7 +244,7 @@ async def _body(receive: Receive | None, headers: dict[str, str]) -> bytes:
         return b""
     length = headers.get("content-length")
     if length is not None and (not length.isdigit() or len(length) > 15 or int(length) > MAX_BODY):
-        raise _RefusedError(too_large("body"))
+        raise _RefusedError(too_large())
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -258,7 +258,7 @@ async def _body(receive: Receive | None, headers: dict[str, str]) -> bytes:
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
                 if size > MAX_BODY:
-                    raise _RefusedError(too_large("body"))
+                    raise _RefusedError(too_large())
                 parts.append(piece)
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)

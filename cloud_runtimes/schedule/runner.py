@@ -57,7 +57,7 @@ class JobRun:
 
 
 class JobRunner(RunningHandle):
-    """Runs due jobs while it is open; made by `ScheduleService.running`.
+    """Runs due jobs while it is open, at most 64 at once; made by `ScheduleService.running`.
 
     `close`, or the end of the block, begins no run any more and lets running handlers end. A run that goes on longer loses its lease, and is run again.
     """
