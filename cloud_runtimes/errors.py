@@ -61,26 +61,17 @@ _CONTEXT: Final = ("code", "retryable", "maybe_applied", "service", "operation",
 
 
 class Response(Protocol):
-    """What of an `RpcResponse` an error shows."""
+    """What of an `RpcResponse`, which explains it, an error shows."""
 
     @property
-    def status(self) -> int:
-        """The HTTP status."""
-
+    def status(self) -> int: ...
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Values by name in lower case."""
-
+    def headers(self) -> Mapping[str, str]: ...
     @property
-    def content_type(self) -> str | None:
-        """How ``data`` is encoded."""
-
+    def content_type(self) -> str | None: ...
     @property
-    def data(self) -> bytes:
-        """The body."""
-
-    def decode(self, type: Any = None) -> Any:
-        """Return the body decoded by its content type."""
+    def data(self) -> bytes: ...
+    def decode(self, type: Any = None) -> Any: ...
 
 
 class CloudRuntimesError(Exception):
