@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from .._native import events as kernel
+from ..errors import PayloadError
 from .pubsub import Cause, EventRecord
 
-__all__ = ["cause_of", "dead_letter", "make_event", "read_structured"]
+__all__ = ["cause_of", "dead_letter", "make_event", "read_binary", "read_structured", "to_binary"]
 
 _TYPE: Final = "cloud_runtimes.event"
+_ATTRIBUTES: Final = ("id", "type", "source", "subject", "time")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR_BYTES: Final = 1024
 _LETTER: Final = ("dlreason", "dlerror", "dlcount", "dlfirst", "dllast", "dltopic", "dlgroup")
@@ -69,6 +71,51 @@ def read_structured(data: bytes, topic: str) -> EventRecord:
 
 
 # -- dead letters -------------------------------------------------------------
+
+
+def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: str = "ce-") -> EventRecord:
+    """Return the event of a message in binary mode.
+
+    Args:
+        headers: of the message; their names in lower case.
+        data: the payload.
+        topic: it came from.
+        prefix: of the headers that are attributes: ``"ce-"`` in HTTP and NATS, ``"ce_"`` in Kafka, ``"cloudEvents:"`` in AMQP.
+
+    Raises:
+        PayloadError: it is no CloudEvent 1.0.
+    """
+    if headers.get(f"{prefix}specversion") != "1.0":
+        raise PayloadError(f"the message has no header {prefix}specversion of 1.0, so it is no CloudEvent")
+    given = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
+    del given["specversion"]
+    known: dict[str, Any] = {name: given.pop(name, None) for name in _ATTRIBUTES}
+    key, traceparent = given.pop("partitionkey", None), given.pop("traceparent", None)
+    content_type = headers.get("content-type") or given.pop("datacontenttype", None)
+    return make_event(data, content_type, topic, key=key, traceparent=traceparent, extensions=given, **known)
+
+
+def to_binary(record: EventRecord, *, prefix: str = "ce-") -> tuple[dict[str, str], bytes]:
+    """Return an event as the headers and the payload of a message in binary mode; see `read_binary`."""
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": record.id,
+        "source": record.source,
+        "type": record.type,
+        "subject": record.subject,
+        "time": record.time_text,
+        "partitionkey": record.key,
+        "traceparent": record.traceparent,
+        **record.extensions,
+    }
+    headers = {f"{prefix}{name}": _text(value) for name, value in attributes.items() if value is not None}
+    if record.content_type is not None:
+        headers["content-type"] = record.content_type
+    return headers, record.payload
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def cause_of(reason: str, error: BaseException) -> Cause:
