@@ -12,7 +12,7 @@ from .logs import logger
 from .os_errors import explain_os_error
 from .tracebacks import without_values
 
-__all__ = ["MEMORY", "check_file_system", "home_folder", "is_memory", "make_home", "make_private"]
+__all__ = ["MEMORY", "check_file_system", "home_folder", "is_durable", "is_memory", "make_home", "make_private"]
 
 MEMORY: Final = ":memory:"
 _NETWORK: Final = frozenset(
@@ -31,6 +31,8 @@ _NETWORK: Final = frozenset(
         "gpfs",
         "ocfs2",
         "beegfs",
+        "virtiofs",
+        "ncpfs",
         "fuse.sshfs",
         "fuse.glusterfs",
         "fuse.s3fs",
@@ -38,8 +40,6 @@ _NETWORK: Final = frozenset(
         "fuse.gcsfuse",
         "fuse.juicefs",
         "fuse.davfs",
-        "virtiofs",
-        "ncpfs",
     ]
 )
 
@@ -58,6 +58,14 @@ def home_folder(setting: str | None) -> str:
     if "\0" in home:
         raise InvalidArgumentError("the home folder's name holds a NUL byte")
     return os.path.abspath(os.path.expanduser(home))
+
+
+def is_durable(setting: str | None) -> bool:
+    """Tell whether what is acknowledged is to survive a power cut: by the setting, ``CLOUD_RUNTIMES_DURABILITY``, or by default."""
+    durability = setting or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+    if durability not in ("full", "relaxed"):
+        raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
+    return durability == "full"
 
 
 def make_home(folder: Path) -> None:

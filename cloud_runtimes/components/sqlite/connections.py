@@ -14,9 +14,7 @@ from ..._core.os_errors import explain_os_error
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from . import schema
-from .data_folder import prepare
-from .watch import Watch
-from .write_lock import WriteLock
+from .files import Watch, WriteLock, prepare
 
 __all__ = ["Reader", "Readers", "keep_forever", "open_file", "open_memory"]
 

@@ -23,12 +23,10 @@ from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, Un
 from ...spi.operation import Operation
 from . import schema
 from .connections import Readers, keep_forever, open_file, open_memory
-from .data_folder import check_emptied
+from .files import NoWriteLock, Watch, WriteLock, check_emptied
 from .group_commit import GroupCommit
 from .notifier import Notifier
-from .watch import Watch
-from .write_lock import NoWriteLock, WriteLock
-from .write_task import WriteTask
+from .writes import WriteTask
 
 __all__ = ["Engine", "acquire"]
 

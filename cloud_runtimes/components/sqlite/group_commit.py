@@ -17,11 +17,9 @@ from ..._core.logs import logger, repeated
 from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
-from .batches import Batches
 from .connections import keep_forever
-from .watch import Watch
-from .write_lock import NoWriteLock, WriteLock
-from .write_task import WriteTask
+from .files import NoWriteLock, Watch, WriteLock
+from .writes import Batches, WriteTask
 
 __all__ = ["GroupCommit"]
 

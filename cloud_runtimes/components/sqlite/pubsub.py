@@ -11,10 +11,10 @@ from ...spi.operation import Operation
 from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from . import log
 from .member import Member
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
 __all__ = ["SqlitePubSub"]
@@ -46,7 +46,7 @@ class SqlitePubSub(PubSubDriver):
         }
     )
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name

@@ -11,10 +11,10 @@ from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
 __all__ = ["SqliteState"]
@@ -38,7 +38,6 @@ _FENCE: Final = "SELECT token FROM fences WHERE store = ? AND key = ?"
 _RAISE_FENCE: Final = (
     "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
 )
-_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= ? LIMIT 200)"
 
 _new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
 _IN_LIMIT: Final = 500
@@ -61,7 +60,7 @@ class SqliteState(StateDriver):
         }
     )
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -245,15 +244,6 @@ class SqliteState(StateDriver):
             raise ConflictError(f"the etag given is not the current one of {key!r} in {self._name!r}: read it again")
         if write.fence is not None:
             connection.execute(_RAISE_FENCE, (store, key, write.fence))
-
-
-def sweep_expired(engine: Engine, durable: bool) -> bool:
-    """Delete a few expired rows; tells whether there may be more."""
-    now = engine.clocks.wall_ms()
-    if not engine.query(None, "SELECT 1 FROM state WHERE expires <= ? LIMIT 1", (now,)):
-        return False
-    engine.submit(WriteTask(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
-    return True
 
 
 def _chunks(store: int, keys: Sequence[str]) -> list[tuple[str, list[Any]]]:
