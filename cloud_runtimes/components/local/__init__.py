@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._core.home import home_folder, is_memory, make_home
+from ..._core.home import home_folder, is_durable, is_memory, make_home
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
-from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.component import Component, no_native
 
 if TYPE_CHECKING:
@@ -60,10 +59,7 @@ class LocalComponent(Component):
 
     def __init__(self, settings: LocalSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
-        if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
-        self.durable = durability == "full"
+        self.durable = is_durable(settings.durability)
         self._lock = Mutex()
         self._trees: dict[str, Tree] = {}
         self._space: Space | None = None
@@ -134,8 +130,7 @@ def _make_path(path: str) -> None:
     except OSError as error:
         from .failures import explain
 
-        raised: CloudRuntimesError = explain(error, path)
-        raise raised from error
+        raise explain(error, path) from error
 
 
 component = LocalComponent
