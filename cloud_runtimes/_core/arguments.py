@@ -24,11 +24,7 @@ CLIENT_TIMEOUT: Final[float] = _ClientTimeout("nan")
 
 
 def check_timeout(timeout: float | None, default: float | None = None) -> float | None:
-    """Return a timeout in seconds, ``None`` for no limit.
-
-    Raises:
-        InvalidArgumentError: not a number, not finite, or ≤ 0.
-    """
+    """Return a timeout in seconds, ``None`` for no limit; refuse what is no number, not finite, or ≤ 0."""
     if timeout is CLIENT_TIMEOUT:
         return default
     if timeout is None:

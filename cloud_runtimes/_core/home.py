@@ -69,11 +69,7 @@ def is_durable(setting: str | None) -> bool:
 
 
 def make_home(folder: Path) -> None:
-    """Make a folder for a store: mode 0700 and a ``.gitignore`` of everything, if it is not there yet.
-
-    Raises:
-        PermissionDeniedError, ResourceExhaustedError, InvalidArgumentError: it cannot be made; each names the remedy.
-    """
+    """Make a folder for a store: mode 0700 and a ``.gitignore`` of everything, if it is not there yet."""
     if folder.is_dir():
         return
     if (other := elsewhere(folder)) is not None:
@@ -106,15 +102,7 @@ def make_private(path: str) -> None:
 
 
 def check_file_system(folder: Path, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a folder on a network file system.
-
-    Args:
-        folder: exists.
-        mounts: the kernel's list of mounts (proc(5)); where there is none, nothing is checked.
-
-    Raises:
-        UnsupportedError: it is on one; names its kind and the remedy.
-    """
+    """Refuse an existing folder on a network file system, by the kernel's list of mounts (proc(5)), if there is one."""
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.readlines()

@@ -58,7 +58,7 @@ def test_readers_that_many_calls_left_are_let_go(client: CloudRuntimesClient) ->
     # of 64 readers there would be two each, of the database and its log
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * 32
     while len(engine._readers.idle) > 4:
-        engine._sweep()  # the writer thread does, every half minute
+        engine.sweep()  # the writer thread does, every half minute
     assert client.state.get("store", "k1") == 1
 
 

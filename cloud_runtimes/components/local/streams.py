@@ -50,11 +50,7 @@ class Guard:
             raise ClosedError("the call was given up")
 
     def begin(self) -> None:
-        """Say that the change begins; once.
-
-        Raises:
-            ClosedError: it was withdrawn.
-        """
+        """Say that the change begins, once; it is refused where it was withdrawn."""
         try:
             self._token.pop()
         except IndexError:

@@ -65,12 +65,7 @@ class Temporary:
         self.close()
 
     def publish(self, folder: int, entry: str, *, overwrite: bool, path: str) -> None:
-        """Give it its name, by one step; needs a turn.
-
-        Raises:
-            AlreadyExistsError: the name is taken, and ``overwrite`` is false.
-            UnsupportedError: ``overwrite`` is false on a file system without hard links.
-        """
+        """Give it its name, by one step; needs a turn."""
         assert self._entry is not None
         if overwrite:
             os.rename(self._entry, entry, src_dir_fd=self._folder, dst_dir_fd=folder)

@@ -36,11 +36,7 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 def is_plain(folder: int, entry: str, path: str) -> bool | None:
-    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent.
-
-    Raises:
-        PermissionDeniedError: it is something else.
-    """
+    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent. Anything else is refused."""
     try:
         mode = os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -154,11 +150,7 @@ class Tree:
 
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:
-        """Change the name space, alone among all threads and processes.
-
-        Raises:
-            UnavailableError: the root was removed or replaced meanwhile, and nothing was changed.
-        """
+        """Change the name space, alone among all threads and processes."""
         delay = 0.0002
         while True:
             with self._turn:

@@ -108,11 +108,7 @@ class SqliteComponent(Component):
 
     @property
     def engine(self) -> Engine:
-        """The engine, made without I/O; another once the files of the last one are gone.
-
-        Raises:
-            ClosedError: the client was closed.
-        """
+        """The engine, made without I/O; another once the files of the last one are gone."""
         with self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another")

@@ -228,11 +228,7 @@ def _stamper(folder: str) -> Callable[[], Any]:
 
 
 def prepare(path: str, write_lock: WriteLock) -> None:
-    """Ensure that SQLite opens a database with its own log, or makes one. The caller holds the write lock.
-
-    Raises:
-        InternalError: the database has lost what it held.
-    """
+    """Ensure that SQLite opens a database with its own log, or makes one. The caller holds the write lock."""
     made = write_lock.database
     if not os.path.exists(path):
         write_lock.database = None
@@ -256,11 +252,7 @@ def prepare(path: str, write_lock: WriteLock) -> None:
 
 
 def check_emptied(path: str) -> None:
-    """Refuse a database that was emptied. SQLite would take it as new, and delete its log.
-
-    Raises:
-        InternalError: it has lost what it held.
-    """
+    """Refuse a database that was emptied. SQLite would take it as new, and delete its log."""
     # the file ``gate`` is empty until the database has been made
     if os.stat(path).st_size == 0 and os.path.exists(f"{path}-gate") and os.stat(f"{path}-gate").st_size > 0:
         raise InternalError(

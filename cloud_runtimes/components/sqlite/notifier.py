@@ -118,16 +118,11 @@ def _unlink(path: str) -> None:
 
 
 class Notifier:
-    """The channels of one database.
-
-    Args:
-        folder: of the sockets; ``None`` where no other process can wait.
-        changed: tells whether there may be a change that nobody was notified of.
-    """
+    """The channels of one database."""
 
     def __init__(self, folder: Path | None, changed: Callable[[], bool]) -> None:
-        self._folder = folder
-        self._changed = changed
+        self._folder = folder  # of the sockets; none where no other process can wait
+        self._changed = changed  # tells whether there may be a change that nobody was notified of
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
         self._sender: socket.socket | None = None
@@ -141,11 +136,7 @@ class Notifier:
     # -- waiters ----------------------------------------------------------
 
     def subscribe(self, channel: str) -> Waiter:
-        """Return a new waiter on a channel, whose name is letters, digits and dashes.
-
-        Raises:
-            ResourceExhaustedError: the process has too many files open.
-        """
+        """Return a new waiter on a channel, whose name is letters, digits and dashes."""
         path = None
         if self._folder is not None:
             try:

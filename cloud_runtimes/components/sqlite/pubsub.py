@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ...errors import ResourceExhaustedError
 from ...spi import pubsub as spi
@@ -21,7 +21,6 @@ __all__ = ["SqlitePubSub"]
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
-_TOPIC: Final = "SELECT id FROM topics WHERE pubsub = ? AND name = ?"
 _SIZE: Final = (
     "SELECT coalesce(sum(size), 0), coalesce(max(id), 0) FROM frames WHERE id > ? AND topic IN (SELECT id FROM topics WHERE pubsub = ?)"
 )
@@ -62,9 +61,7 @@ class SqlitePubSub(PubSubDriver):
         topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
-            number = self._know(topic, self._engine.query(op, _TOPIC, (self._name, topic)))
-            if number is None:
-                number = self._remember(topic, self._engine.run(self._making(topic), op))
+            number = self._remember(topic, self._engine.run(self._making(topic), op))
         if self._context.settings.max_bytes is not None:
             self._check_room(op, batch.size)
         self._engine.run(self._storing(number, batch), op)
@@ -74,16 +71,11 @@ class SqlitePubSub(PubSubDriver):
         topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
-            number = self._know(topic, await self._engine.query_async(op, _TOPIC, (self._name, topic)))
-            if number is None:
-                number = self._remember(topic, await self._engine.run_async(self._making(topic), op))
+            number = self._remember(topic, await self._engine.run_async(self._making(topic), op))
         if self._context.settings.max_bytes is not None:
             await self._in_thread(self._check_room, op, batch.size)
         await self._engine.run_async(self._storing(number, batch), op)
         return {}
-
-    def _know(self, topic: str, rows: list[Any]) -> int | None:
-        return self._remember(topic, rows[0][0]) if rows else None
 
     def _remember(self, topic: str, number: int) -> int:
         if len(self._topics) >= _MAX_TOPICS:
@@ -92,25 +84,20 @@ class SqlitePubSub(PubSubDriver):
         return number
 
     def _making(self, topic: str) -> WriteTask:
-        return WriteTask(
-            lambda connection: log.find_topic(connection, self._name, topic), durable=self._context.durable
-        )
+        durable = self._context.durable
+        return WriteTask(lambda connection: log.find_topic(connection, self._name, topic), durable=durable)
 
     def _storing(self, topic: int, batch: OutgoingBatch) -> WriteTask:
         self._context.sweeping()
         now = self._engine.clocks.wall_ms()
-        size = batch.size
+        task = WriteTask(None, durable=self._context.durable, size=batch.size, channels=(log.topic_channel(topic),))
         if batch.delay_ms is None:
-            rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
-            return WriteTask(
-                None, durable=self._context.durable, rows=rows, size=size, channels=(log.topic_channel(topic),)
-            )
-        delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
-
-        def body(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)
-
-        return WriteTask(body, durable=self._context.durable, size=size, channels=(log.topic_channel(topic),))
+            task.rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
+        else:
+            delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
+            insert = "INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)"
+            task.body = lambda connection: connection.executemany(insert, delayed)
+        return task
 
     def _check_room(self, op: Operation, more: int) -> None:
         """Keep the log of this name below ``max_bytes``."""

@@ -29,9 +29,11 @@ class WriteTask:
         body: does it, inside a transaction; its result is that of the task.
         durable: commit with ``synchronous=FULL``.
         single: the body is one statement, so that its failure leaves nothing behind.
-        rows: instead of a body: rows of ``frames``, stored together with those of other such tasks.
         size: bytes it writes, roughly.
         channels: those to notify once it is committed; the body may set them.
+
+    Attributes:
+        rows: instead of a body: rows of ``frames``, stored together with those of other such tasks.
     """
 
     def __init__(
@@ -40,14 +42,13 @@ class WriteTask:
         *,
         durable: bool,
         single: bool = False,
-        rows: list[tuple[Any, ...]] | None = None,
         size: int = 0,
         channels: tuple[str, ...] = (),
     ) -> None:
         self.body = body
         self.durable = durable
         self.single = single
-        self.rows = rows
+        self.rows: list[tuple[Any, ...]] | None = None
         self.size = size
         self.channels = channels
         self.result: Any = None
@@ -147,11 +148,7 @@ class Batches:
         self._changes = 0
 
     def commit(self, tasks: list[WriteTask]) -> None:
-        """Run tasks in one transaction; sets their results and errors.
-
-        Raises:
-            sqlite3.OperationalError: locked by another program; nothing was applied.
-        """
+        """Run tasks in one transaction; sets their results and errors. An `sqlite3.OperationalError` says that another program has it locked, and nothing was applied."""
         self._stage = _IDLE
         with self.working:
             self._commit(tasks)
