@@ -1,19 +1,22 @@
 """TOML, JSON and YAML: bytes → tables.
 
-Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there.
+Reading does not raise: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there. `without_values` keeps what raises later from showing it.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
+from ..errors import CloudRuntimesError
 from . import extras
 
-__all__ = ["KINDS", "load_parser", "read_documents", "read_tables"]
+__all__ = ["KINDS", "load_parser", "read_documents", "read_tables", "without_values"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 KINDS: Final[Mapping[str, str]] = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml"}
@@ -128,3 +131,25 @@ def _yaml_loader() -> Any:
 
 
 _PARSERS: Final = {"json": _json, "toml": _toml, "yaml": _yaml}
+
+
+def without_values(function: Callable[P, T]) -> Callable[P, T]:
+    """Cut the frames below a function from its errors, and the errors that those came from.
+
+    Their variables hold values of the configuration, which a traceback with variables would show.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except CloudRuntimesError as error:
+            failure = error
+        del args, kwargs
+        failure.__context__ = None
+        try:
+            raise failure.with_traceback(None)
+        finally:
+            del failure  # its traceback holds this frame
+
+    return call

@@ -8,9 +8,9 @@ from typing import Final
 
 from ..errors import InvalidArgumentError, UnsupportedError
 from .config_discovery import HOME, elsewhere
+from .config_formats import without_values
 from .logs import logger
 from .os_errors import explain_os_error
-from .tracebacks import without_values
 
 __all__ = ["MEMORY", "check_file_system", "home_folder", "is_durable", "is_memory", "make_home", "make_private"]
 

@@ -115,7 +115,7 @@ class EnvSecret(SecretDriver):
         failed: dict[str, CloudRuntimesError] = {}
         for key, variable in self._keys(document.secrets if document else ()):
             assert document is not None
-            found[key] = _renamed(document.secrets[variable], key)
+            found[key] = Secret({key: document.secrets[variable].value})
         for key, variable in self._keys(os.environ):
             try:
                 found[key] = self._in_process(variable, key) or found[key]
@@ -155,33 +155,26 @@ class EnvSecret(SecretDriver):
             secret = Secret({key: os.environ[variable]})
         except KeyError:
             return None
-        if not _is_text(secret):
-            raise PayloadError(f"secret {key!r} of {self._name!r}: the variable {variable} is not UTF-8")
-        return secret
+        try:
+            secret.value.encode()
+        except (
+            UnicodeEncodeError
+        ):  # a lone surrogate stands for a byte that is not UTF-8; the error, which holds the secret, goes no further
+            pass
+        else:
+            return secret
+        raise PayloadError(f"secret {key!r} of {self._name!r}: the variable {variable} is not UTF-8")
 
     def _in_file(self, op: Operation, variable: str, key: str) -> Secret:
         file = self._component.file
         if file is not None:
             secret = file.load(op).secrets.get(variable)
             if secret is not None:
-                return _renamed(secret, key)
+                return Secret({key: secret.value})
         raise NotFoundError(
             f"no secret {key!r} in {self._name!r}: set the variable {variable}"
             + (f", here or in {file.path}" if file is not None else "")
         )
-
-
-def _renamed(secret: Secret, key: str) -> Secret:
-    return Secret({key: secret.value})
-
-
-def _is_text(secret: Secret) -> bool:
-    """Tell whether it is UTF-8; bytes that are not stand in the environment as lone surrogates."""
-    try:
-        secret.value.encode()
-    except UnicodeEncodeError:  # which holds it: it goes no further
-        return False
-    return True
 
 
 component = EnvComponent

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._core.home import home_folder, is_durable, is_memory, make_home
+from ..._core.home import home_folder, is_durable, is_memory
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
 from ...spi.component import Component, no_native
@@ -71,11 +70,10 @@ class LocalComponent(Component):
         from .files import LocalFiles
         from .tree import Tree
 
-        make = partial(_make_store, home, path) if self.settings.path is None else partial(_make_path, path)
         with self._lock:
             tree = self._trees.get(path)
             if tree is None:
-                tree = self._trees[path] = Tree(path, make, self.durable)
+                tree = self._trees[path] = Tree(path, home, self.durable)
         return LocalFiles(self, tree)
 
     def native(self, service: str, name: str) -> Path:
@@ -117,20 +115,6 @@ def folder_name(store: str) -> str:
     if name.startswith("."):
         name = f"%2E{name[1:]}"
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{sha256(store.encode()).hexdigest()[:32]}"
-
-
-def _make_store(home: str, path: str) -> None:
-    make_home(Path(home))
-    os.makedirs(path, mode=0o700, exist_ok=True)
-
-
-def _make_path(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        from .failures import explain
-
-        raise explain(error, path) from error
 
 
 component = LocalComponent

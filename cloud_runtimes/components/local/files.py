@@ -13,8 +13,7 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .failures import explain
-from .listing import list_files
-from .names import Place, place
+from .names import Place, list_files, place
 from .streams import Guard, LocalReader, LocalWriter, change
 
 if TYPE_CHECKING:

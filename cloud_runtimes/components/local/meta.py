@@ -30,16 +30,10 @@ _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno
 
 
 class Meta(NamedTuple):
-    """What is stored with a file.
+    """What is stored with a file."""
 
-    Attributes:
-        size: of the content.
-        number: of this version; empty for another program's file.
-        content_type, metadata: as given.
-    """
-
-    size: int
-    number: str = ""
+    size: int  # of the content
+    number: str = ""  # of this version; empty for another program's file
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None
 

@@ -31,15 +31,10 @@ PIECE: Final = 64 * 1024 * 1024
 
 
 class Guard:
-    """Between a call in a thread and the task that awaits it: either the change begins or it is withdrawn, never both.
-
-    Attributes:
-        path: what is changed, for messages.
-        begun: whether the change may have been made.
-    """
+    """Between a call in a thread and the task that awaits it: either the change begins or it is withdrawn, never both."""
 
     def __init__(self) -> None:
-        self.path = ""
+        self.path = ""  # what is changed, for messages
         self._token = [None]  # whoever takes it decides
         self.begun = False
         self.withdrawn = False

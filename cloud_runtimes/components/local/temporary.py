@@ -28,11 +28,7 @@ _NOT_OURS: Final = frozenset(
 
 
 class Temporary:
-    """An open file that nobody else looks at.
-
-    Attributes:
-        descriptor: open for reading and writing, locked against the sweeper; -1 once closed.
-    """
+    """A file that is open for reading and writing, and locked against the sweeper."""
 
     descriptor = _folder = -1
     _entry: str | None = None

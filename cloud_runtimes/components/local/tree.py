@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from ..._core import fork
+from ..._core.home import make_home
 from ..._core.threads import Mutex
 from ...errors import InvalidArgumentError, UnavailableError
 from ...spi.file import FileInfo
@@ -23,9 +25,6 @@ from .failures import refusal
 from .meta import Meta, info, look
 from .names import Place, aside
 from .temporary import FOLDER, sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Tree"]
 
@@ -62,10 +61,10 @@ def enter(folder: int, entry: str, path: str) -> int | None:
 class Tree:
     """A store's root, opened by its first use."""
 
-    def __init__(self, path: str, make: Callable[[], None], durable: bool) -> None:
+    def __init__(self, path: str, home: str, durable: bool) -> None:
         self.path = path
+        self._home = home  # or the path itself
         self.durable = durable
-        self._make = make
         self._lock = Mutex()
         self._turn = Mutex()
         self._inside = False
@@ -121,7 +120,9 @@ class Tree:
             except FileNotFoundError:
                 if not make:
                     return False
-                self._make()
+                if self._home != self.path:
+                    make_home(Path(self._home))
+                os.makedirs(self.path, mode=0o777 if self._home == self.path else 0o700, exist_ok=True)
                 self._root = os.open(self.path, flags)
                 self._flush_above()
             sweep(self._root)
@@ -265,23 +266,19 @@ class Tree:
     @contextmanager
     def free(self, root: int, place: Place) -> Iterator[tuple[int, str]]:
         """Give the folder and the entry that a file is to get, or has; needs a turn."""
+        with self.slot(root, place) as found:
+            if found is not None:  # perhaps set aside for a folder that is gone since: it stays there
+                yield found
+                return
         with self.folder(root, place.folders, make=True) as folder:
             assert folder is not None
-            found = is_plain(folder, place.entry, self._path((*place.folders, place.entry)))
-            *heads, last = place.aside
-            if found is None:
-                # absent, but perhaps set aside for a folder that is gone since: it stays there
-                with self.folder(folder, heads) as below:
-                    path = self._path((*place.folders, *place.aside))
-                    if below is None or not is_plain(below, last, path):
-                        found = True
-            if found:
+            if is_plain(folder, place.entry, self._path((*place.folders, place.entry))) is None:
                 yield folder, place.entry
-            else:
-                with self.folder(folder, heads, make=True) as below:
-                    assert below is not None
-                    is_plain(below, last, self._path((*place.folders, *place.aside)))
-                    yield below, last
+                return
+            *heads, last = place.aside
+            with self.folder(folder, heads, make=True) as below:
+                assert below is not None
+                yield below, last
 
     def open(self, root: int, place: Place, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
         """Open a file for reading; what is known of it is of the same version. One that may be ``unreadable`` has the descriptor -1 then."""

@@ -155,8 +155,8 @@ class GroupCommit:
         tasks: list[WriteTask] = []
         size = 0
         task: WriteTask | None = first
-        while True:
-            if task is not None and task.take():
+        while task is not None:
+            if task.take():
                 tasks.append(task)
                 size += task.size
             if len(tasks) >= MAX_TASKS or size >= MAX_BYTES:
@@ -165,9 +165,8 @@ class GroupCommit:
                 task = self._tasks.get_nowait()
             except Empty:
                 return tasks
-            if task is None:  # the end mark, for after this commit batch
-                self._tasks.put(None)
-                return tasks
+        self._tasks.put(None)  # the end mark, for after this commit batch
+        return tasks
 
     def _finish(self, tasks: list[WriteTask]) -> None:
         """Hand outcomes to the callers; all futures of a loop in one call to it."""

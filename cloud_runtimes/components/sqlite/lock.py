@@ -186,17 +186,11 @@ class SqliteLock(LockDriver):
     # -- renewing and releasing -------------------------------------------
 
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._engine.holds() and bool(self._engine.run(self._renewing(request), op))
-
-    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._engine.holds() and bool(await self._engine.run_async(self._renewing(request), op))
-
-    def _renewing(self, request: LockRequest) -> WriteTask:
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim, deadline=self._deadline(request))
             return connection.execute(_RENEW, names).rowcount > 0
 
-        return WriteTask(body, durable=False)
+        return self._engine.holds() and bool(self._engine.run(WriteTask(body, durable=False), op))
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:
@@ -211,14 +205,6 @@ class SqliteLock(LockDriver):
         except BaseException as error:
             self._release_behind(request, error)
             raise
-
-    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        status: UnlockStatus = self._engine.run(self._unlocking(resource_id, owner), op)
-        return status
-
-    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        status: UnlockStatus = await self._engine.run_async(self._unlocking(resource_id, owner), op)
-        return status
 
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> WriteTask:
         """End a lease, or what there may be of it and of a wait for it; the result tells whether it lasted until now."""
@@ -238,7 +224,7 @@ class SqliteLock(LockDriver):
         task = WriteTask(body, durable=False)
         return task
 
-    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
+    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
             task.channels = ()
@@ -251,7 +237,8 @@ class SqliteLock(LockDriver):
             return UnlockStatus.SUCCESS
 
         task = WriteTask(body, durable=False)
-        return task
+        status: UnlockStatus = self._engine.run(task, op)
+        return status
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
         """Free a lock; returns the channels to notify. While others wait, the row tells since when it is free."""

@@ -11,22 +11,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-__all__ = [
-    "Claimed",
-    "append",
-    "claim_new",
-    "count_in",
-    "find_topic",
-    "hand_back",
-    "insert_frames",
-    "join_group",
-    "move_delayed",
-    "park",
-    "settle_claim",
-    "take_over",
-    "topic_channel",
-]
-
 _COUNT: Final = struct.Struct("<I")
 _BATCH: Final = 64
 
@@ -49,22 +33,14 @@ _NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER B
 
 
 class Claimed(NamedTuple):
-    """A slice of a frame that a member holds.
-
-    Attributes:
-        id: of the claim.
-        frame: of the frame.
-        start, length: the slice.
-        deliveries: this one included.
-        settled: bitmap over the slice, least significant bit first; ``None``: nothing yet.
-    """
+    """A slice of a frame that a member holds."""
 
     id: int
     frame: int
     start: int
     length: int
-    deliveries: int
-    settled: bytes | None
+    deliveries: int  # this one included
+    settled: bytes | None  # a bitmap over the slice, least significant bit first
 
     def open(self) -> list[int]:
         """Return the positions, within the slice, that are not settled."""

@@ -195,8 +195,15 @@ class Notifier:
             mine = f"{os.getpid()}-"
             for name in self._list():
                 channel, _, owner = name.rpartition(".")
-                if channel in channels and not owner.startswith(mine):
-                    self._notify_other(str(self._folder / name))
+                if channel not in channels or owner.startswith(mine):
+                    continue
+                path = str(self._folder / name)
+                try:
+                    self.send(path)
+                except (ConnectionRefusedError, FileNotFoundError):
+                    _unlink(path)  # its owner died without doing so
+                except OSError:  # full: it will wake anyway
+                    continue
 
     def _list(self) -> list[str]:
         """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
@@ -209,14 +216,6 @@ class Notifier:
         except OSError:
             return []
         return self._listing
-
-    def _notify_other(self, path: str) -> None:
-        try:
-            self.send(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            _unlink(path)  # its owner died without doing so
-        except OSError:
-            return
 
     def send(self, path: str) -> None:
         """Send one byte to a waiter's socket, without waiting."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._core.keys import MAX_KEY_BYTES
+from ..._core.arguments import MAX_KEY_BYTES
 from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...spi import state as spi
 from ...spi.operation import Operation

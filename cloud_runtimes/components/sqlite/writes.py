@@ -128,11 +128,7 @@ class WriteTask:
 
 
 class Batches:
-    """Runs batches on one connection, which is for writing only and autocommit; the caller excludes all others.
-
-    Attributes:
-        working: held while SQLite works, so that a fork can wait for its end.
-    """
+    """Runs batches on one connection, which is for writing only and autocommit; the caller excludes all others."""
 
     def __init__(
         self, connection: sqlite3.Connection, path: str, gone: Callable[[], CloudRuntimesError | None]
@@ -140,7 +136,7 @@ class Batches:
         self._connection = connection
         self._path = path
         self._gone = gone  # returns the error to refuse with once the database's files are not in their places
-        self.working = Mutex()
+        self.working = Mutex()  # held while SQLite works, so that a fork can wait for its end
         self._synchronous: bool | None = None
         # for an interrupted caller: whose task was being written, and how far that was
         self._writing: WriteTask | None = None
