@@ -137,8 +137,7 @@ class Tree:
 
     def _flush_above(self) -> None:
         """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
-        above = os.path.dirname(self.path)
-        while self.durable and above != os.path.dirname(above):
+        for above in Path(self.path).parents if self.durable else ():
             try:
                 descriptor = os.open(above, FOLDER)
             except OSError:
@@ -147,7 +146,6 @@ class Tree:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            above = os.path.dirname(above)
 
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:

@@ -96,8 +96,7 @@ class GroupCommit:
         """Leave a task to the writer thread and wait for it."""
         if self._thread.is_current():
             raise UnavailableError(
-                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
-                retryable=False,
+                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself", retryable=False
             )
         task.done = threading.Lock()
         task.done.acquire()

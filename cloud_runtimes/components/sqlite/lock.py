@@ -145,13 +145,7 @@ class SqliteLock(LockDriver):
     def _names(self, resource_id: str, **more: Any) -> dict[str, Any]:
         """Return parameters for the statements above."""
         clocks = self._engine.clocks
-        return {
-            "store": self._name,
-            "resource": resource_id,
-            "boot": clocks.boot_id(),
-            "now": clocks.boot_ms(),
-            **more,
-        }
+        return {"store": self._name, "resource": resource_id, "boot": clocks.boot_id(), "now": clocks.boot_ms(), **more}
 
     def _deadline(self, request: LockRequest) -> int:
         # the clock's milliseconds are rounded down, the end of a lease up

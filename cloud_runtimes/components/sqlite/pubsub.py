@@ -24,6 +24,13 @@ _MAX_TOPICS: Final = 10_000
 _SIZE: Final = (
     "SELECT coalesce(sum(size), 0), coalesce(max(id), 0) FROM frames WHERE id > ? AND topic IN (SELECT id FROM topics WHERE pubsub = ?)"
 )
+# all but the newest frames, of so many bytes together
+_OLDEST: Final = """
+SELECT id, count FROM (
+  SELECT id, count, sum(size) OVER (ORDER BY id DESC) AS bytes FROM frames
+  WHERE topic IN (SELECT id FROM topics WHERE pubsub = ?))
+WHERE bytes > ?
+"""
 
 
 class SqlitePubSub(PubSubDriver):
@@ -120,22 +127,11 @@ class SqlitePubSub(PubSubDriver):
         )
 
     def _drop_oldest(self, connection: sqlite3.Connection, keep: int) -> None:
-        total = int(connection.execute(_SIZE, (0, self._name)).fetchone()[0])
-        rows = connection.execute(
-            "SELECT id, count, size FROM frames WHERE topic IN (SELECT id FROM topics WHERE pubsub = ?) ORDER BY id",
-            (self._name,),
-        )
-        dropped: list[tuple[int]] = []
-        events = 0
-        for id, count, size in rows:
-            if total <= keep:
-                break
-            dropped.append((id,))
-            events += count
-            total -= size
+        rows = connection.execute(_OLDEST, (self._name, keep)).fetchall()
+        dropped = [(id,) for id, _ in rows]
         connection.executemany("DELETE FROM frames WHERE id = ?", dropped)
         connection.executemany("DELETE FROM claims WHERE frame = ?", dropped)
-        log.count(connection, f"dropped_oldest:{self._name}", events)
+        log.count(connection, f"dropped_oldest:{self._name}", sum(count for _, count in rows))
 
     # -- subscribing ------------------------------------------------------
 

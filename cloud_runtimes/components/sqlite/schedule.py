@@ -12,16 +12,7 @@ from ...errors import AlreadyExistsError, InvalidArgumentError, ResourceExhauste
 from ...schedule.times import from_ms, occurrences
 from ...spi import schedule as spi
 from ...spi.operation import Operation
-from ...spi.schedule import (
-    JobSpec,
-    Retry,
-    RpcTarget,
-    RunRecord,
-    RunSource,
-    ScheduleDriver,
-    StoredJob,
-    TopicTarget,
-)
+from ...spi.schedule import JobSpec, Retry, RpcTarget, RunRecord, RunSource, ScheduleDriver, StoredJob, TopicTarget
 from .writes import WriteTask
 
 if TYPE_CHECKING:
