@@ -80,14 +80,11 @@ def make_home(folder: Path) -> None:
             other,
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise InvalidArgumentError(f"{folder} is a file: set CLOUD_RUNTIMES_HOME to a folder") from None
-            return
+        folder.mkdir(mode=0o700, parents=True)
         (folder / ".gitignore").write_text("*\n", encoding="ascii")
+    except FileExistsError:
+        if not folder.is_dir():
+            raise InvalidArgumentError(f"{folder} is a file: set CLOUD_RUNTIMES_HOME to a folder") from None
     except OSError as error:
         raise explain_os_error(error, folder) from error
 

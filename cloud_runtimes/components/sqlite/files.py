@@ -13,6 +13,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from struct import Struct
 from typing import Any, Final
@@ -240,15 +241,11 @@ def prepare(path: str, write_lock: WriteLock) -> None:
     else:
         return
     # the log that is left is of another file: SQLite would write it into this one
-    try:
+    with suppress(FileNotFoundError):
         os.replace(f"{path}-wal", f"{path}-wal.left")
         logger().warning("%s was replaced and its last log left behind: that is %s-wal.left now", path, path)
-    except FileNotFoundError:
-        pass
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(f"{path}-shm")
-    except FileNotFoundError:
-        pass
 
 
 def check_emptied(path: str) -> None:

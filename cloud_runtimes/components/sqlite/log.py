@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -219,11 +220,9 @@ def insert_frames(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
     connection.execute(_insertion(size), parameters)
     if sum(len(row[-1]) for row in rows) > _BOUND:
         parameters = [None] * (_COLUMNS * size)
-        try:
+        with suppress(sqlite3.Error):
             # what cannot be bound comes last: all else is bound anew, and nothing is run
             connection.execute(_insertion(size), [*parameters, _UNBOUND])
-        except sqlite3.Error:
-            pass
 
 
 @cache

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -102,19 +103,13 @@ class Waiter:
         if self._sender is not None:
             self._sender.close()
         if self.path is not None and unlink:
-            _unlink(self.path)
+            with suppress(OSError):
+                os.unlink(self.path)
 
 
 def _resolve(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return
 
 
 class Notifier:
@@ -201,7 +196,8 @@ class Notifier:
                 try:
                     self.send(path)
                 except (ConnectionRefusedError, FileNotFoundError):
-                    _unlink(path)  # its owner died without doing so
+                    with suppress(OSError):  # its owner died without doing so
+                        os.unlink(path)
                 except OSError:  # full: it will wake anyway
                     continue
 
