@@ -20,8 +20,7 @@ from typing import Any, Final, TypeVar
 
 from ._core.arguments import check_timeout
 from ._core.config_discovery import PYPROJECT, beside, find, table_of
-from ._core.config_formats import KINDS, load_parser, read_tables
-from ._core.tracebacks import without_values
+from ._core.config_formats import KINDS, load_parser, read_tables, without_values
 from .errors import InvalidArgumentError
 
 __all__ = [

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import propagation
-from .._core.keys import check_several
+from .._core.arguments import check_several
 from .._native import events as kernel
 from .._native import telemetry
 from ..codec.payload import encode_payload

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_key
+from .._core.arguments import CLIENT_TIMEOUT, check_key, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..spi import secret as spi
 from ..spi.operation import Method, Operation

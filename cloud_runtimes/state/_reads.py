@@ -6,8 +6,7 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_key, check_keys
+from .._core.arguments import CLIENT_TIMEOUT, check_key, check_keys, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError

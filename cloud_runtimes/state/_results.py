@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .._core.arguments import check_metadata
-from .._core.keys import check_several
+from .._core.arguments import check_metadata, check_several
 from ..codec.payload import decode_payload
 from ..errors import BulkError, CloudRuntimesError, InvalidArgumentError
 from ..spi.state import StateWrite, StoredValue

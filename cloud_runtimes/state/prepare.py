@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from .._core.arguments import check_metadata
-from .._core.keys import check_key
+from .._core.arguments import check_key, check_metadata
 from ..codec.payload import encode_payload
 from ..errors import InvalidArgumentError
 from ..spi.state import StateWrite

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_keys
+from .._core.arguments import CLIENT_TIMEOUT, check_keys, check_metadata, check_timeout
 from .._service import error_context
 from ..spi import state as spi
 from ..spi.operation import Method, Operation

@@ -299,7 +299,8 @@ def test_a_root_that_is_moved_gets_nothing_more(
         own.call(late, "close")
     own.call(client.file, "put_file", "store", "new", b"3")
     assert (root / "new").read_bytes() == b"3"
-    assert sorted(each.name for each in moved.iterdir()) == ["kept"]
+    assert sorted(each.name for each in moved.iterdir()) == ["%%tmp", "kept"]
+    assert not os.listdir(moved / "%%tmp")
     assert not own.call(client.file, "exists", "store", "kept")
     own.close()
 

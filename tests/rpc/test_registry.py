@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema, secret_file
-from cloud_runtimes.components.sqlite.processes import is_alive, process_name
-from cloud_runtimes.components.sqlite.rpc import LEASE
-from cloud_runtimes.components.sqlite.secret_file import SECRET, home_secret
+from cloud_runtimes._core.clocks import is_alive, process_name
+from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
+from cloud_runtimes.components.sqlite.rpc import LEASE, SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
 from cloud_runtimes.testing import Face
@@ -37,7 +36,7 @@ def rows(home: Path) -> list[Any]:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The secret is read anew."""
-    monkeypatch.setattr(secret_file, "known", {})
+    monkeypatch.setattr(rpc, "known", {})
 
 
 def test_a_server_is_registered_while_it_is_open(
@@ -276,7 +275,7 @@ def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> N
 
 @pytest.mark.process
 def test_processes_make_one_secret(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.secret_file import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
+    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.rpc import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(4)
     ]
@@ -299,7 +298,7 @@ def test_a_secret_that_others_could_know_is_refused(tmp_path: Path, known: None,
     with pytest.raises(PermissionDeniedError, match=r"rpc\.secret .*delete it so that a new one is made") as caught:
         home_secret(tmp_path)
     assert ("chmod 600" in str(caught.value)) == (fault != "short")
-    assert not secret_file.known, "what is refused is not remembered"
+    assert not rpc.known, "what is refused is not remembered"
 
 
 def test_in_memory_nobody_else_can_call(closing: Callable[..., CloudRuntimesClient], apart: None) -> None:

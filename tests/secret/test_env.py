@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.env import EnvComponent, EnvSettings
-from cloud_runtimes.components.env.secret import EnvSecret
+from cloud_runtimes.components.env import EnvComponent, EnvSecret, EnvSettings
 from cloud_runtimes.errors import (
     BulkError,
     ComponentNotFoundError,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.batches import Batches
+from cloud_runtimes.components.sqlite.writes import Batches
 from cloud_runtimes.errors import DeadlineExceededError
 
 pytestmark = pytest.mark.process

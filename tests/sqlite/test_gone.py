@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.watch import Watch
+from cloud_runtimes.components.sqlite.files import Watch
 from cloud_runtimes.errors import InternalError, LeaseLostError, UnavailableError
 from cloud_runtimes.testing.faces import Face, SyncFace
 

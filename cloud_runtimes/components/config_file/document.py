@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
+from ..._core.arguments import MAX_KEY_BYTES
 from ..._core.config_formats import KINDS, read_tables
-from ..._core.keys import MAX_KEY_BYTES
 from ...spi.secret import Secret
 from .dotenv import parse as parse_dotenv
 

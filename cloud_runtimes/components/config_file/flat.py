@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..._core.keys import check_key
+from ..._core.arguments import check_key
 from ...errors import InvalidArgumentError
 
 __all__ = ["flatten"]
