@@ -25,7 +25,7 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["explain", "forget_password", "is_busy", "is_interrupted"]
+__all__ = ["explain", "forget_password", "is_busy"]
 
 _CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY KEY) constraint failed")
 
@@ -34,13 +34,6 @@ def is_busy(error: BaseException) -> bool:
     """Tell whether SQLite said that somebody else has a lock."""
     native = getattr(error, "orig", error)
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_interrupted(error: BaseException) -> bool:
-    """Tell whether the database ended a statement since it was asked to."""
-    native = getattr(error, "orig", error)
-    sqlite = getattr(native, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
-    return sqlite or _state(native) == "57014" or isinstance(error, InterruptedError)
 
 
 def _state(native: Any) -> Any:
