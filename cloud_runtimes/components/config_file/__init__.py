@@ -15,8 +15,8 @@ from ...spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
-    from .configuration_file import ConfigurationFile
-    from .secret_file import SecretFile
+    from .configuration import ConfigurationFile
+    from .secret import SecretFile
 
 __all__ = ["FileComponent", "FileSettings", "component"]
 
@@ -97,7 +97,7 @@ class FileComponent(Component):
 
     @without_values
     def _configuration_file(self) -> ConfigurationFile:
-        from .configuration_file import ConfigurationFile
+        from .configuration import ConfigurationFile
 
         path = self._path('path = "…", a TOML, JSON or YAML file')
         suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
@@ -118,8 +118,7 @@ class FileComponent(Component):
 
     @without_values
     def _secret_file(self) -> SecretFile:
-        from .document import kind_of
-        from .secret_file import SecretFile
+        from .secret import SecretFile, kind_of
 
         path = str(self._path('the file of secrets: path = "secrets.json"'))
         kind = self.settings.format or kind_of(path)

@@ -1,13 +1,36 @@
-"""Configuration from one watched file. It is read-only, has neither groups nor labels, and its versions are nobody's."""
+"""Configuration from one watched file. It is read-only, has neither groups nor labels, and its items have no versions.
+
+From the tables of the file to keys and texts:
+
+==================  =====================================================================
+in the file         here
+==================  =====================================================================
+a table in a table  its keys, joined by dots: ``[db] host = "x"`` is ``db.host``
+text                as it is
+a whole number      in decimal: ``0x10`` is ``16``
+another number      the shortest text that is the same number: ``1.50`` is ``1.5``
+true and false      ``true``, ``false``
+date and time       RFC 3339, as TOML and YAML write it: ``2026-01-31T08:00:00+00:00``
+an array            JSON, its members by the same rules: ``["a", 1, {"b": true}]``
+null, empty table   nothing: there is no such key
+==================  =====================================================================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from ... import config
 from ..._core import extras
+from ..._core.clocks import Clocks
+from ..._core.keys import check_key
+from ..._core.logs import repeated
 from ..._core.threads import Changes
-from ...errors import UnsupportedError
+from ...errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError
 from ...spi.configuration import (
     SUBSCRIBE,
     ConfigurationDriver,
@@ -17,13 +40,22 @@ from ...spi.configuration import (
     Update,
 )
 from ...spi.operation import Operation
-from .configuration_file import ConfigurationFile, Values
+from .watched import LONGEST, QUIET, Look, Watched, fresh
 
 if TYPE_CHECKING:
     from . import FileComponent
     from .notices import Notices
 
-__all__ = ["FileConfiguration"]
+__all__ = ["ConfigurationFile", "FileConfiguration", "flatten"]
+
+_PATIENCE: Final = 1.0
+"""Seconds for which a missing or broken file is nothing to speak of."""
+_EVERY: Final = 60.0
+_MOST: Final = 1_000_000
+"""Values of one file: YAML's aliases make much out of little."""
+_DEPTH: Final = 100
+
+Values = Mapping[str, str]
 
 
 class FileConfiguration(ConfigurationDriver):
@@ -113,3 +145,132 @@ class _Source(ConfigurationSource):
 def _items(values: Values, selection: Selection) -> dict[str, ConfigurationItem]:
     keys = selection.keys or values
     return {key: ConfigurationItem(key, values[key]) for key in keys if key in values}
+
+
+class ConfigurationFile:
+    """One file. Any number of threads may use it. Values that are the same are the same object.
+
+    Args:
+        path: absolute.
+        suffix: which kind of file it is, one of `config.SUFFIXES`.
+        clocks: that the rules about time use.
+    """
+
+    def __init__(self, path: Path, suffix: str, clocks: Clocks) -> None:
+        self.path = path
+        self._suffix = suffix
+        self._clocks = clocks
+        self._file: Watched[Values] = Watched(str(path), self._parsed, clocks, keep=True)
+        self._spoken = float("-inf")
+
+    def _parsed(self, data: bytes) -> Values | CloudRuntimesError:
+        if not data.strip():
+            return UnavailableError(
+                f"{self.path} is empty: is it being written? A file without values is {{}} or a comment"
+            )
+        try:
+            return flatten(config.parse(data, self._suffix, self.path), self.path)
+        except CloudRuntimesError as error:
+            return error.with_traceback(None)
+
+    def look(self) -> Look[Values]:
+        """Look at the file once; speaks of a problem that there has been for a while, once a minute."""
+        return self._spoken_of(self._file.look())
+
+    def values(self, op: Operation) -> Values:
+        """Return the file's values; of one that is being written, wait for the end, a moment.
+
+        Raises:
+            CloudRuntimesError: there were none ever; says why.
+        """
+        found = self._spoken_of(self._file.settled(op, patience=LONGEST + QUIET, old=False))
+        if found.value is not None:
+            return found.value
+        assert found.problem is not None
+        raise fresh(found.problem)
+
+    def _spoken_of(self, found: Look[Values]) -> Look[Values]:
+        if found.problem is not None and found.value is not None:
+            now = self._clocks.monotonic()
+            if now - found.since >= _PATIENCE and now - self._spoken >= _EVERY:
+                self._spoken = now
+                repeated(f"watched {self.path}", "%s; its last good values are kept", found.problem)
+        return found
+
+
+def flatten(tables: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Return key → text.
+
+    Raises:
+        InvalidArgumentError: two keys become the same, one is no key of ours, or a value is of no kind named above.
+    """
+    found: dict[str, str] = {}
+    try:
+        budget = iter(range(_MOST))
+        for key, value in _walk(tables, "", budget, 0):
+            if value is None:
+                continue
+            if check_key(key) in found:
+                raise InvalidArgumentError(f"{key!r} stands there twice, once with dots in its name")
+            if not value.isascii():
+                value.encode()
+            found[key] = value
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(
+            f"{path}: {key!r} has a lone surrogate, which is not UTF-8: repair the text"
+        ) from None
+    except (ValueError, RecursionError) as error:  # InvalidArgumentError too
+        raise InvalidArgumentError(f"{path}: {error}") from None
+    return found
+
+
+def _walk(table: Mapping[Any, Any], before: str, budget: Iterator[int], depth: int) -> Iterator[tuple[str, str | None]]:
+    if depth > _DEPTH:
+        raise InvalidArgumentError(f"tables are nested more than {_DEPTH} deep")
+    for name, value in table.items():
+        key = f"{before}{_name(name)}"
+        if isinstance(value, Mapping):
+            yield from _walk(value, f"{key}.", budget, depth + 1)
+        elif isinstance(value, list):
+            yield key, json.dumps(_plain(value, key, budget), ensure_ascii=False)
+        else:
+            _count(budget)
+            yield key, _text(value, key)
+
+
+def _name(name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    text = _text(name, str(name)) if name is not None else None
+    if text is None:
+        raise InvalidArgumentError("a key is null: give it a name")
+    return text
+
+
+def _text(value: Any, key: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    raise InvalidArgumentError(f"{key!r} is {type(value).__name__}: write it as text")
+
+
+def _plain(value: Any, key: str, budget: Iterator[int]) -> Any:
+    """Return a member of an array as JSON has it; what JSON does not have, as text."""
+    _count(budget)
+    if isinstance(value, Mapping):
+        return {_name(name): _plain(each, key, budget) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each, key, budget) for each in value]
+    if isinstance(value, float) and value - value != 0:  # NaN and infinity
+        return repr(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else _text(value, key)
+
+
+def _count(budget: Iterator[int]) -> None:
+    if next(budget, None) is None:
+        raise InvalidArgumentError(f"more than {_MOST:,} values")

@@ -14,7 +14,7 @@ from ...spi.component import Component
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
-    from ..config_file.secret_file import SecretFile
+    from ..config_file.secret import SecretFile
 
 __all__ = ["EnvComponent", "EnvSettings", "component"]
 
@@ -62,7 +62,7 @@ class EnvComponent(Component):
         return file
 
     def _made(self) -> SecretFile:
-        from ..config_file.secret_file import SecretFile
+        from ..config_file.secret import SecretFile
 
         given = self.settings.file
         path = os.path.abspath(os.path.expanduser(given or ".env"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import BulkError, CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
 from ...spi.operation import Operation
 from ...spi.secret import BULK, Secret, SecretDriver
-from ..config_file import secret_file  # noqa: F401  # loaded with the driver, not by a call
+from ..config_file import secret as _  # noqa: F401  # loaded with the driver, not by a call
 
 if TYPE_CHECKING:
     from . import EnvComponent
