@@ -12,14 +12,14 @@ from ..spi.database import Column, ColumnKind, DatabaseDriver, ExecuteResult, Li
 from ..spi.operation import Method, Operation
 from . import _prepare as prepare
 
-__all__ = ["TableMethods"]
+__all__ = ["CREATE_TABLE", "DROP_TABLE", "INSERT", "TABLES", "TABLE_SCHEMA", "UPDATE", "TableMethods"]
 
-_TABLES = Method("database", "tables", repeatable=True, writes=False)
-_TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
-_CREATE_TABLE = Method("database", "create_table", repeatable=False)
-_DROP_TABLE = Method("database", "drop_table", repeatable=True)
-_INSERT = Method("database", "insert", repeatable=False)
-_UPDATE = Method("database", "update", repeatable=False)
+TABLES = Method("database", "tables", repeatable=True, writes=False)
+TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
+CREATE_TABLE = Method("database", "create_table", repeatable=False)
+DROP_TABLE = Method("database", "drop_table", repeatable=True)
+INSERT = Method("database", "insert", repeatable=False)
+UPDATE = Method("database", "update", repeatable=False)
 
 
 class TableMethods(Service):
@@ -40,7 +40,7 @@ class TableMethods(Service):
         self._need(driver, spi.SCHEMA, method.name, store_name)
         return driver, self._operation(method, store_name, timeout, metadata)
 
-    @error_context(_TABLES)
+    @error_context(TABLES)
     def tables(
         self,
         store_name: str,
@@ -57,10 +57,10 @@ class TableMethods(Service):
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
-    @error_context(_TABLES)
+    @error_context(TABLES)
     async def tables_async(
         self,
         store_name: str,
@@ -77,10 +77,10 @@ class TableMethods(Service):
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
         return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
 
-    @error_context(_TABLE_SCHEMA)
+    @error_context(TABLE_SCHEMA)
     def table_schema(
         self,
         store_name: str,
@@ -99,10 +99,10 @@ class TableMethods(Service):
         Raises:
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
 
-    @error_context(_TABLE_SCHEMA)
+    @error_context(TABLE_SCHEMA)
     async def table_schema_async(
         self,
         store_name: str,
@@ -121,10 +121,10 @@ class TableMethods(Service):
         Raises:
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
         return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
 
-    @error_context(_CREATE_TABLE)
+    @error_context(CREATE_TABLE)
     def create_table(
         self,
         store_name: str,
@@ -145,10 +145,10 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.create_table(table, columns))
 
-    @error_context(_CREATE_TABLE)
+    @error_context(CREATE_TABLE)
     async def create_table_async(
         self,
         store_name: str,
@@ -169,10 +169,10 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
 
-    @error_context(_DROP_TABLE)
+    @error_context(DROP_TABLE)
     def drop_table(
         self,
         store_name: str,
@@ -192,10 +192,10 @@ class TableMethods(Service):
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.drop_table(table))
 
-    @error_context(_DROP_TABLE)
+    @error_context(DROP_TABLE)
     async def drop_table_async(
         self,
         store_name: str,
@@ -215,10 +215,10 @@ class TableMethods(Service):
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.drop_table(table))
 
-    @error_context(_INSERT)
+    @error_context(INSERT)
     def insert(
         self,
         store_name: str,
@@ -244,10 +244,10 @@ class TableMethods(Service):
             ConflictError: another constraint does not hold.
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
 
-    @error_context(_INSERT)
+    @error_context(INSERT)
     async def insert_async(
         self,
         store_name: str,
@@ -273,10 +273,10 @@ class TableMethods(Service):
             ConflictError: another constraint does not hold.
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
 
-    @error_context(_UPDATE)
+    @error_context(UPDATE)
     def update(
         self,
         store_name: str,
@@ -302,10 +302,10 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
-        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
 
-    @error_context(_UPDATE)
+    @error_context(UPDATE)
     async def update_async(
         self,
         store_name: str,
@@ -331,5 +331,5 @@ class TableMethods(Service):
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
-        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))

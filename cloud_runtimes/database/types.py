@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Row"]
+__all__ = ["Params", "Row"]
+
+Params: TypeAlias = Mapping[str, Any] | None
+"""Values of the parameters of a statement: name → value."""
 
 
 class Row(Mapping[str, Any]):
