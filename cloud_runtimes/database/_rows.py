@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar, cast
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
@@ -14,6 +14,7 @@ from ._typed import maker
 
 if TYPE_CHECKING:
     from .._service import Service
+    from ._session import Transaction
 
 __all__ = ["EXECUTE", "EXECUTE_MANY", "QUERY_WRITES", "STREAM", "CallOptions", "RowStream", "rows"]
 
@@ -42,14 +43,6 @@ def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
     return [make(number, values) for number, values in enumerate(found.rows)]
 
 
-class _Transaction(Protocol):
-    """What a stream asks of the transaction that it is in."""
-
-    def _stream(self, op: Operation, query: Query) -> DatabaseCursor: ...
-
-    async def _stream_async(self, op: Operation, query: Query) -> DatabaseCursor: ...
-
-
 class RowStream(Handle, Generic[T]):
     """Rows as they come; made by ``stream``.
 
@@ -65,7 +58,7 @@ class RowStream(Handle, Generic[T]):
         type: Any,
         timeout: float | None,
         metadata: Mapping[str, str] | None,
-        transaction: _Transaction | None,
+        transaction: Transaction | None,
     ) -> None:
         super().__init__()
         self._service = service

@@ -8,7 +8,16 @@ from typing import Any, cast
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..spi import database as spi
-from ..spi.database import Column, ColumnKind, DatabaseDriver, ExecuteResult, ListTables, TableSchema
+from ..spi.database import (
+    Column,
+    ColumnKind,
+    DatabaseDriver,
+    DescribeTable,
+    DropTable,
+    ExecuteResult,
+    ListTables,
+    TableSchema,
+)
 from ..spi.operation import Method, Operation
 from . import _prepare as prepare
 
@@ -42,17 +51,12 @@ class TableMethods(Service):
 
     @error_context(TABLES)
     def tables(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[str]:
         """Return the names of the tables of the connection's own schema, sorted.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `query`.
+            store_name, timeout, metadata: as in `query`.
 
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
@@ -62,17 +66,12 @@ class TableMethods(Service):
 
     @error_context(TABLES)
     async def tables_async(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[str]:
         """Return the names of the tables of the connection's own schema, sorted.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `query`.
+            store_name, timeout, metadata: as in `query`.
 
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
@@ -92,15 +91,14 @@ class TableMethods(Service):
         """Return a table's columns.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
-            timeout, metadata: as in `query`.
 
         Raises:
             NotFoundError: there is no such table.
         """
         driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
-        return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
+        return cast("TableSchema", self._call(op, driver.run, DescribeTable(prepare.check_table(table))))
 
     @error_context(TABLE_SCHEMA)
     async def table_schema_async(
@@ -114,15 +112,16 @@ class TableMethods(Service):
         """Return a table's columns.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
-            timeout, metadata: as in `query`.
 
         Raises:
             NotFoundError: there is no such table.
         """
         driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
-        return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
+        return cast(
+            "TableSchema", await self._call_async(op, driver.run_async, DescribeTable(prepare.check_table(table)))
+        )
 
     @error_context(CREATE_TABLE)
     def create_table(
@@ -137,10 +136,9 @@ class TableMethods(Service):
         """Make a table.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
             columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
-            timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: there is one of that name.
@@ -161,10 +159,9 @@ class TableMethods(Service):
         """Make a table.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
             columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
-            timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: there is one of that name.
@@ -184,16 +181,15 @@ class TableMethods(Service):
         """Drop a table with its rows; an absent one is fine.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``.
-            timeout, metadata: as in `query`.
 
         Raises:
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
-        self._call(op, driver.run, prepare.drop_table(table))
+        self._call(op, driver.run, DropTable(prepare.check_table(table)))
 
     @error_context(DROP_TABLE)
     async def drop_table_async(
@@ -207,16 +203,15 @@ class TableMethods(Service):
         """Drop a table with its rows; an absent one is fine.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``.
-            timeout, metadata: as in `query`.
 
         Raises:
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
         driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
-        await self._call_async(op, driver.run_async, prepare.drop_table(table))
+        await self._call_async(op, driver.run_async, DropTable(prepare.check_table(table)))
 
     @error_context(INSERT)
     def insert(
@@ -231,10 +226,9 @@ class TableMethods(Service):
         """Insert one row.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-            timeout, metadata: as in `query`.
 
         Returns:
             One row, and the key that the database gave it.
@@ -260,10 +254,9 @@ class TableMethods(Service):
         """Insert one row.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-            timeout, metadata: as in `query`.
 
         Returns:
             One row, and the key that the database gave it.
@@ -290,11 +283,10 @@ class TableMethods(Service):
         """Update the rows whose columns equal ``where``.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-            timeout, metadata: as in `query`.
 
         Returns:
             How many rows were updated.
@@ -319,11 +311,10 @@ class TableMethods(Service):
         """Update the rows whose columns equal ``where``.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-            timeout, metadata: as in `query`.
 
         Returns:
             How many rows were updated.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, Unpack, cast, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import error_context
@@ -15,11 +15,9 @@ from . import _prepare as prepare
 from ._rows import EXECUTE, EXECUTE_MANY, QUERY_WRITES, STREAM, CallOptions, RowStream, rows
 from ._tables import TableMethods
 from .transaction import TRANSACTION, DatabaseTransaction
-from .types import Params, Row
+from .types import Params, T
 
 __all__ = ["DatabaseService"]
-
-T = TypeVar("T")
 
 _QUERY = Method("database", "query", repeatable=True, writes=False)
 
@@ -32,16 +30,12 @@ class DatabaseService(TableMethods):
 
     @overload
     def query(
-        self, store_name: str, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> list[Row]: ...
-    @overload
-    def query(
         self,
         store_name: str,
         sql: str,
         params: Params = None,
         *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> list[T]: ...
     @overload
@@ -83,16 +77,12 @@ class DatabaseService(TableMethods):
 
     @overload
     async def query_async(
-        self, store_name: str, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> list[Row]: ...
-    @overload
-    async def query_async(
         self,
         store_name: str,
         sql: str,
         params: Params = None,
         *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> list[T]: ...
     @overload
@@ -145,10 +135,7 @@ class DatabaseService(TableMethods):
         """Run one statement in a transaction of its own; rows that it gives are dropped.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
-            params: name → value.
-            timeout, metadata: as in `query`.
+            store_name, sql, params, timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: a unique value exists, or the table to create does.
@@ -172,10 +159,7 @@ class DatabaseService(TableMethods):
         """Run one statement in a transaction of its own; rows that it gives are dropped.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
-            params: name → value.
-            timeout, metadata: as in `query`.
+            store_name, sql, params, timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: a unique value exists, or the table to create does.
@@ -201,10 +185,8 @@ class DatabaseService(TableMethods):
         """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
+            store_name, sql, timeout, metadata: as in `query`; the timeout is for all.
             rows: of each the same names → values; they are gathered and checked before the first is sent.
-            timeout, metadata: as in `query`; the timeout is for all.
 
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
@@ -230,10 +212,8 @@ class DatabaseService(TableMethods):
         """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
+            store_name, sql, timeout, metadata: as in `query`; the timeout is for all.
             rows: of each the same names → values; they are gathered and checked before the first is sent.
-            timeout, metadata: as in `query`; the timeout is for all.
 
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
@@ -248,16 +228,12 @@ class DatabaseService(TableMethods):
 
     @overload
     def stream(
-        self, store_name: str, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> RowStream[Row]: ...
-    @overload
-    def stream(
         self,
         store_name: str,
         sql: str,
         params: Params = None,
         *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> RowStream[T]: ...
     @overload

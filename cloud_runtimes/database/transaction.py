@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, Unpack, cast, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import error_context
 from ..spi import database as spi
-from ..spi.database import Column, ColumnKind, ExecuteResult, ListTables, RowSet, TableSchema
+from ..spi.database import Column, ColumnKind, DescribeTable, DropTable, ExecuteResult, ListTables, RowSet, TableSchema
 from . import _prepare as prepare
 from ._rows import EXECUTE, EXECUTE_MANY, QUERY_WRITES, STREAM, CallOptions, RowStream, rows
 from ._session import TRANSACTION, Transaction
 from ._tables import CREATE_TABLE, DROP_TABLE, INSERT, TABLE_SCHEMA, TABLES, UPDATE
-from .types import Params, Row
+from .types import Params, T
 
 __all__ = ["TRANSACTION", "DatabaseTransaction"]
-
-T = TypeVar("T")
 
 
 class DatabaseTransaction(Transaction):
@@ -31,11 +29,7 @@ class DatabaseTransaction(Transaction):
 
     @overload
     def query(
-        self, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> list[Row]: ...
-    @overload
-    def query(
-        self, sql: str, params: Params = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
+        self, sql: str, params: Params = None, *, type: builtins.type[T] | None = None, **options: Unpack[CallOptions]
     ) -> list[T]: ...
     @overload
     def query(self, sql: str, params: Params = None, *, type: Any, **options: Unpack[CallOptions]) -> list[Any]: ...
@@ -65,11 +59,7 @@ class DatabaseTransaction(Transaction):
 
     @overload
     async def query_async(
-        self, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> list[Row]: ...
-    @overload
-    async def query_async(
-        self, sql: str, params: Params = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
+        self, sql: str, params: Params = None, *, type: builtins.type[T] | None = None, **options: Unpack[CallOptions]
     ) -> list[T]: ...
     @overload
     async def query_async(
@@ -191,11 +181,7 @@ class DatabaseTransaction(Transaction):
 
     @overload
     def stream(
-        self, sql: str, params: Params = None, *, type: None = None, **options: Unpack[CallOptions]
-    ) -> RowStream[Row]: ...
-    @overload
-    def stream(
-        self, sql: str, params: Params = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
+        self, sql: str, params: Params = None, *, type: builtins.type[T] | None = None, **options: Unpack[CallOptions]
     ) -> RowStream[T]: ...
     @overload
     def stream(
@@ -270,7 +256,9 @@ class DatabaseTransaction(Transaction):
         Raises:
             NotFoundError: there is no such table.
         """
-        return cast("TableSchema", self._run(TABLE_SCHEMA, prepare.describe_table(table), timeout, metadata))
+        return cast(
+            "TableSchema", self._run(TABLE_SCHEMA, DescribeTable(prepare.check_table(table)), timeout, metadata)
+        )
 
     @error_context(TABLE_SCHEMA, named=False)
     async def table_schema_async(
@@ -285,7 +273,7 @@ class DatabaseTransaction(Transaction):
         Raises:
             NotFoundError: there is no such table.
         """
-        statement = prepare.describe_table(table)
+        statement = DescribeTable(prepare.check_table(table))
         return cast("TableSchema", await self._run_async(TABLE_SCHEMA, statement, timeout, metadata))
 
     @error_context(CREATE_TABLE, named=False)
@@ -342,7 +330,7 @@ class DatabaseTransaction(Transaction):
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        self._run(DROP_TABLE, prepare.drop_table(table), timeout, metadata)
+        self._run(DROP_TABLE, DropTable(prepare.check_table(table)), timeout, metadata)
 
     @error_context(DROP_TABLE, named=False)
     async def drop_table_async(
@@ -358,7 +346,7 @@ class DatabaseTransaction(Transaction):
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        await self._run_async(DROP_TABLE, prepare.drop_table(table), timeout, metadata)
+        await self._run_async(DROP_TABLE, DropTable(prepare.check_table(table)), timeout, metadata)
 
     @error_context(INSERT, named=False)
     def insert(

@@ -31,7 +31,6 @@ _OF_ONE: Final = {
 }
 """Settings that one of the services has a use for."""
 _SEPARATOR: Final = ":"
-_POLL_INTERVAL: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +74,6 @@ class FileComponent(Component):
     _configuration: ConfigurationFile | None = None
     _secrets: SecretFile | None = None
     _service: str | None = None
-
-    @property
-    def watch(self) -> str:
-        """How changes of configuration are noticed."""
-        return self.settings.watch or "auto"
-
-    @property
-    def poll_interval(self) -> float:
-        """Seconds between two looks."""
-        given = self.settings.poll_interval
-        return _POLL_INTERVAL if given is None else given
 
     @property
     def configuration(self) -> ConfigurationFile:

@@ -51,6 +51,8 @@ __all__ = ["ConfigurationFile", "FileConfiguration", "flatten"]
 _PATIENCE: Final = 1.0
 """Seconds for which a missing or broken file is nothing to speak of."""
 _EVERY: Final = 60.0
+_INTERVAL: Final = 0.5
+"""Seconds between two looks."""
 _MOST: Final = 1_000_000
 """Values of one file: YAML's aliases make much out of little."""
 _DEPTH: Final = 100
@@ -82,9 +84,10 @@ class FileConfiguration(ConfigurationDriver):
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
         file = self._component.configuration
-        notices = self._notices(file, self._component.watch)
+        settings = self._component.settings
+        notices = self._notices(file, settings.watch or "auto")
         found = file.values(op)
-        source = _Source(file, selection, self._component.poll_interval, notices, found)
+        source = _Source(file, selection, settings.poll_interval or _INTERVAL, notices, found)
         return source, Update(_items(found, selection), True)
 
     def _notices(self, file: ConfigurationFile, watch: str) -> Notices | None:
@@ -148,13 +151,7 @@ def _items(values: Values, selection: Selection) -> dict[str, ConfigurationItem]
 
 
 class ConfigurationFile:
-    """One file. Any number of threads may use it. Values that are the same are the same object.
-
-    Args:
-        path: absolute.
-        suffix: which kind of file it is, one of `config.SUFFIXES`.
-        clocks: that the rules about time use.
-    """
+    """A file of one of `config.SUFFIXES`. Any number of threads may use it. Values that are the same are the same object."""
 
     def __init__(self, path: Path, suffix: str, clocks: Clocks) -> None:
         self.path = path
@@ -178,11 +175,7 @@ class ConfigurationFile:
         return self._spoken_of(self._file.look())
 
     def values(self, op: Operation) -> Values:
-        """Return the file's values; of one that is being written, wait for the end, a moment.
-
-        Raises:
-            CloudRuntimesError: there were none ever; says why.
-        """
+        """Return the file's values, or raise why there were none ever; of one that is being written, wait for the end, a moment."""
         found = self._spoken_of(self._file.settled(op, patience=LONGEST + QUIET, old=False))
         if found.value is not None:
             return found.value
@@ -199,11 +192,7 @@ class ConfigurationFile:
 
 
 def flatten(tables: Mapping[str, Any], path: Path) -> dict[str, str]:
-    """Return key → text.
-
-    Raises:
-        InvalidArgumentError: two keys become the same, one is no key of ours, or a value is of no kind named above.
-    """
+    """Return key → text; refuse keys that become the same, and values of no kind named above."""
     found: dict[str, str] = {}
     try:
         budget = iter(range(_MOST))

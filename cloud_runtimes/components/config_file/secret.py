@@ -37,12 +37,7 @@ _warned: set[str] = set()
 
 
 class Document(NamedTuple):
-    """The secrets of a file.
-
-    Attributes:
-        secrets: by key.
-        wrong: key → why it cannot be served.
-    """
+    """The secrets of a file by key, and key → why it cannot be served."""
 
     secrets: Mapping[str, Secret]
     wrong: Mapping[str, str]
@@ -86,14 +81,7 @@ class FileSecret(SecretDriver):
 
 
 class SecretFile:
-    """One file. Any number of threads use it at once.
-
-    Args:
-        path: absolute.
-        kind: a value of `config_formats.KINDS`, or ``"dotenv"``.
-        separator, multi_valued: the settings.
-        optional: whether a file that is not there holds nothing, instead of being an error.
-    """
+    """One file. Any number of threads use it at once. With ``optional``, one that is not there holds nothing."""
 
     def __init__(
         self, path: str, kind: str, clocks: Clocks, *, separator: str, multi_valued: bool, optional: bool
@@ -110,14 +98,7 @@ class SecretFile:
         return PayloadError(f"{self.path}: {found}") if isinstance(found, str) else found
 
     def load(self, op: Operation) -> Document:
-        """Return what the file holds.
-
-        Raises:
-            PayloadError: it cannot be parsed; says where and quotes nothing.
-            UnavailableError: it is not there, or the disk failed.
-            PermissionDeniedError, InvalidArgumentError, ResourceExhaustedError: it cannot be read, is no file, is too large.
-            DeadlineExceededError: there is nothing from before, and it did not come to rest in time.
-        """
+        """Return what the file holds; an error says where something is wrong, and quotes nothing."""
         if not self._prepared:
             load_parser(self._kind, self.path)
             self._prepared = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -120,8 +120,20 @@ class Connection:
 
     def run(self, call: Call[Any], statement: Statement) -> Outcome:
         """Run one."""
+        return self.step(call, self._run, statement)
+
+    def _run(self, statement: Statement) -> Outcome:
         run: Callable[[Any], Outcome] = getattr(self, f"_{type(statement).__name__.lower()}")
-        return self.step(call, run, statement)
+        if not isinstance(statement, (spi.Query, spi.Execute)):
+            return run(statement)
+        limits = statement.confined
+        if limits is None or self._dialect != "sqlite":
+            return run(statement)
+        from .confined import confined
+
+        self._soiled = self._soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
+        with confined(self._connection.connection.driver_connection, limits):
+            return run(statement)
 
     def _text(self, sql: Sql, rows: Any, **options: Any) -> sa.CursorResult[Any]:
         if sql.soils:
@@ -130,20 +142,8 @@ class Connection:
             options["compiled_cache"] = None
         return self._connection.execute(sa.text(sql.template), rows, execution_options=options)
 
-    def _confined(self, statement: spi.Query | spi.Execute) -> AbstractContextManager[None]:
-        limits = statement.confined
-        if limits is None or self._dialect != "sqlite":
-            return nullcontext()
-        from .confined import confined
-
-        self._soiled = self._soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
-        return confined(self._connection.connection.driver_connection, limits)
-
     def _query(self, statement: spi.Query) -> RowSet:
-        with self._confined(statement):
-            return self._rows(statement, statement.confined)
-
-    def _rows(self, statement: spi.Query, limits: spi.Confined | None) -> RowSet:
+        limits = statement.confined
         parameters = bound(statement.params, self._dialect)
         if limits is None:
             result = self._text(statement.sql, parameters)
@@ -153,10 +153,6 @@ class Connection:
         return RowSet(_columns(result), _limited(result, limits))
 
     def _execute(self, statement: spi.Execute) -> ExecuteResult:
-        with self._confined(statement):
-            return self._executed(statement)
-
-    def _executed(self, statement: spi.Execute) -> ExecuteResult:
         result = self._text(statement.sql, bound(statement.params, self._dialect))
         cursor, count = result.context.cursor, result.rowcount
         if result.returns_rows:  # SQLite counts what RETURNING gives only once it was read, others only before

@@ -102,12 +102,7 @@ def _alone(pool: ConnectionPool, statement: Statement) -> Callable[[Call[Outcome
 
 
 class _Steps:
-    """The thread of a transaction: it has the connection, and takes one call after the other.
-
-    Attributes:
-        queue: calls; ``None``: roll back, unless it was committed.
-        ended: why it has ended.
-    """
+    """The thread of a transaction: it has the connection, and takes one call after the other from a queue; ``None`` there rolls back."""
 
     def __init__(self, pool: ConnectionPool, isolation: Isolation | None, *, writing: bool) -> None:
         self.queue: SimpleQueue[Call[Any] | None] = SimpleQueue()

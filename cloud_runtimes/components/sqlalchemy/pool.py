@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic, sleep
@@ -61,27 +61,15 @@ class ConnectionPool:
     """The connections of one store name, shared by its drivers and transactions.
 
     SQLAlchemy's pool keeps them. A call or transaction that uses one does so in a thread of its own, of which there are as many as connections. Further calls wait for a thread, each to its deadline. An async driver works in the client's loop, for which its thread waits.
-
-    Args:
-        name: of the store, for messages.
-        url: as SQLAlchemy has it.
-        executor: of the client.
-        pool_size: connections at most.
-        durable: whether a commit to SQLite survives a power cut.
-        embedded: whether the component made the name of the file.
-
-    Attributes:
-        memory: whether it is a database in the process, behind one connection.
-        keys: table → the single column of its primary key.
-        busy: threads that have a connection for a call or transaction.
-        closed: whether connections that come back are closed.
     """
 
     def __init__(
         self, name: str, url: Any, executor: Executor, *, pool_size: int, durable: bool, embedded: bool
     ) -> None:
         self.name = name
+        # table → the single column of its primary key
         self.keys: dict[str, str | None] = {}
+        # threads that have a connection for a call or transaction
         self.busy: set[int] = set()
         self.closed = False
         self._durable = durable
@@ -98,6 +86,7 @@ class ConnectionPool:
         self._executor = executor
         sqlite = dialect.name == "sqlite"
         database = str(self._url.database or ":memory:")
+        # in the process, behind one connection
         self.memory = sqlite and database == ":memory:"
         if sqlite and not self.memory and (self._url.query.get("uri") or database.startswith("file:")):
             raise InvalidArgumentError(f"database {name!r}: give a path in the url, not a URI of SQLite")
@@ -171,38 +160,31 @@ class ConnectionPool:
         """Have a thread do ``work``, and wait for it."""
         if self.is_async:
             self._executor.check_outside()
-        call = self._call(op, work, owner)
-        try:
-            self._submit(call, owner)
+        with self._calling(op, work, owner) as call:
             return call.wait()
-        except BaseException as error:
-            self._failed(call, error, owner)
-            raise
-        finally:
-            self._calls.discard(call)
 
     async def run_async(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None = None) -> R:
         """Have a thread do ``work``, and await it."""
-        call = self._call(op, work, owner)
-        try:
-            self._submit(call, owner)
+        with self._calling(op, work, owner) as call:
             return await call.wait_async()
+
+    @contextmanager
+    def _calling(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None) -> Iterator[Call[R]]:
+        call = Call(op, work, "a free connection" if owner is None else "another call of this transaction")
+        self._calls.add(call)
+        try:
+            if owner is None:
+                self.start(call.run)
+            else:
+                owner.submit(call)
+            yield call
         except BaseException as error:
-            self._failed(call, error, owner)
+            call.failed(error)
+            if owner is not None:
+                owner.give_up()
             raise
         finally:
             self._calls.discard(call)
-
-    def _call(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None) -> Call[R]:
-        call = Call(op, work, "a free connection" if owner is None else "another call of this transaction")
-        self._calls.add(call)
-        return call
-
-    def _submit(self, call: Call[Any], owner: Owner | None) -> None:
-        if owner is None:
-            self.start(call.run)
-        else:
-            owner.submit(call)
 
     def start(self, body: Callable[[], None]) -> None:
         """Have a thread run something that uses one connection."""
@@ -216,12 +198,6 @@ class ConnectionPool:
                 self.busy.discard(me)
 
         self._workers.submit(run)
-
-    @staticmethod
-    def _failed(call: Call[Any], error: BaseException, owner: Owner | None) -> None:
-        call.failed(error)
-        if owner is not None:
-            owner.give_up()
 
     # -- in the threads ---------------------------------------------------
 
