@@ -223,15 +223,12 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Insert one row.
+        """Insert one row; returns one row, and the key that the database gave it.
 
         Args:
             store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-
-        Returns:
-            One row, and the key that the database gave it.
 
         Raises:
             AlreadyExistsError: a row with such a unique value exists.
@@ -251,15 +248,12 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Insert one row.
+        """Insert one row; returns one row, and the key that the database gave it.
 
         Args:
             store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-
-        Returns:
-            One row, and the key that the database gave it.
 
         Raises:
             AlreadyExistsError: a row with such a unique value exists.
@@ -280,16 +274,13 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Update the rows whose columns equal ``where``.
+        """Update the rows whose columns equal ``where``; returns how many were.
 
         Args:
             store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-
-        Returns:
-            How many rows were updated.
 
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
@@ -308,16 +299,13 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Update the rows whose columns equal ``where``.
+        """Update the rows whose columns equal ``where``; returns how many were.
 
         Args:
             store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-
-        Returns:
-            How many rows were updated.
 
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.

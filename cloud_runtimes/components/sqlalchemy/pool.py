@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -27,6 +28,7 @@ from .file_lock import file_lock
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
+    from .driver import Session
 
 __all__ = ["ConnectionPool"]
 
@@ -45,16 +47,6 @@ _BLOCKING: Final = {"sqlite+aiosqlite": "sqlite", "postgresql+psycopg_async": "p
 _connecting: ContextVar[Call[Any]] = ContextVar("connecting")
 # a forked child must not close what it inherited
 _inherited: list[Any] = []
-
-
-class Owner(Protocol):
-    """What calls belong to, such as a transaction."""
-
-    def submit(self, call: Call[Any]) -> None:
-        """Have the call run behind earlier ones."""
-
-    def give_up(self) -> None:
-        """A call failed, or its caller gave it up."""
 
 
 class ConnectionPool:
@@ -156,20 +148,20 @@ class ConnectionPool:
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None = None) -> R:
+    def run(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None = None) -> R:
         """Have a thread do ``work``, and wait for it."""
         if self.is_async:
             self._executor.check_outside()
         with self._calling(op, work, owner) as call:
             return call.wait()
 
-    async def run_async(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None = None) -> R:
+    async def run_async(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None = None) -> R:
         """Have a thread do ``work``, and await it."""
         with self._calling(op, work, owner) as call:
             return await call.wait_async()
 
     @contextmanager
-    def _calling(self, op: Operation, work: Callable[[Call[R]], R], owner: Owner | None) -> Iterator[Call[R]]:
+    def _calling(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None) -> Iterator[Call[R]]:
         call = Call(op, work, "a free connection" if owner is None else "another call of this transaction")
         self._calls.add(call)
         try:
@@ -188,16 +180,15 @@ class ConnectionPool:
 
     def start(self, body: Callable[[], None]) -> None:
         """Have a thread run something that uses one connection."""
+        self._workers.submit(partial(self._use, body))
 
-        def run() -> None:
-            me = threading.get_ident()
-            self.busy.add(me)
-            try:
-                body()
-            finally:
-                self.busy.discard(me)
-
-        self._workers.submit(run)
+    def _use(self, body: Callable[[], None]) -> None:
+        me = threading.get_ident()
+        self.busy.add(me)
+        try:
+            body()
+        finally:
+            self.busy.discard(me)
 
     # -- in the threads ---------------------------------------------------
 
