@@ -16,11 +16,7 @@ __all__ = ["bound", "column", "quoted"]
 
 
 def bound(params: Mapping[str, Any], dialect: str) -> dict[str, Any]:
-    """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text.
-
-    Raises:
-        InvalidArgumentError: SQLite has no form for it.
-    """
+    """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text."""
     sqlite = dialect == "sqlite"
     return {name: value if type(value) in _PLAIN else _bound(name, value, sqlite) for name, value in params.items()}
 
