@@ -32,7 +32,7 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
     """
 
     def decorate(inner: F) -> F:
-        first = inner.__code__.co_varnames[1]
+        first = inner.__code__.co_varnames[1] if named else ""
 
         def component(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return (args[0] if args else kwargs.get(first)) if named else None

@@ -13,8 +13,7 @@ from ..errors import InvalidArgumentError
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver
-from ._results import bulk_items, item
-from .prepare import check_consistency
+from .prepare import bulk_items, check_consistency, item
 from .types import Consistency, ReadOptions, StateItem
 
 __all__ = ["StateReads"]
@@ -296,11 +295,10 @@ class StateReads(Service):
         """Return keys in byte order.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get`.
             prefix: with which they begin, literally.
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
-            timeout, metadata: as in `get`.
 
         Raises:
             UnsupportedError: the store cannot list its keys.
@@ -323,11 +321,10 @@ class StateReads(Service):
         """Return keys in byte order.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get`.
             prefix: with which they begin, literally.
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
-            timeout, metadata: as in `get`.
 
         Raises:
             UnsupportedError: the store cannot list its keys.

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.config_file import secret_file, watched
+from cloud_runtimes.components.config_file import secret as secret_file
+from cloud_runtimes.components.config_file import watched
 from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,

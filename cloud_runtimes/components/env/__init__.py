@@ -18,7 +18,7 @@ from ...errors import BulkError, CloudRuntimesError, InvalidArgumentError, NotFo
 from ...spi.component import Component
 from ...spi.operation import Operation
 from ...spi.secret import BULK, Secret, SecretDriver
-from ..config_file.secret_file import SecretFile
+from ..config_file.secret import SecretFile
 
 __all__ = ["EnvComponent", "EnvSecret", "EnvSettings", "component"]
 
