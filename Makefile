@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # what depends on the kernels
-FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py
+FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
+	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
 # tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
 PARALLEL = $(BIN)/python -m pytest -n auto --dist worksteal
 STAMP := $(VENV)/.installed

@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 __all__ = ["AsyncFace", "Face", "SyncFace"]
@@ -52,6 +53,10 @@ class Face(ABC):
         """Return a handler of this face."""
 
     @abstractmethod
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        """Iterate, so many times or to the end."""
+
+    @abstractmethod
     def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         """Make calls at once; results, or the exceptions raised."""
 
@@ -84,6 +89,9 @@ class SyncFace(Face):
 
     def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return body
+
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        return list(islice(iterable, count))
 
     def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +142,17 @@ class AsyncFace(Face):
             return body(event)
 
         return handler
+
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        async def run() -> list[Any]:
+            found: list[Any] = []
+            async for each in iterable:
+                found.append(each)
+                if len(found) == count:
+                    break
+            return found
+
+        return self.run(run())  # type: ignore[no-any-return]
 
     def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         async def run() -> list[Any]:

@@ -26,6 +26,7 @@ from cloud_runtimes.testing import (
 )
 from cloud_runtimes.testing.canary import Canary
 from cloud_runtimes.testing.suites._base import Call
+from cloud_runtimes.testing.suites._schedule_runs import gone
 from tests.support.daprd import Beneath
 from tests.support.harnesses.daprd import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
@@ -104,14 +105,14 @@ class TestSchedule(OnDaprd, ScheduleSuite):
         if not daprd.scheduler:
             pytest.skip("there is no scheduler beside daprd")
 
-    def test_once(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_once(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
         """In real time, since nobody sets its clock."""
         seen: list[Any] = []
         client.schedule.job("j")(face.handler(seen.append))
         face.call(client.schedule, "schedule_job", "j", due_time="1500ms", data={"a": 0.5})
         with face.opened(client.schedule.running()):
             assert face.until(lambda: seen == [{"a": 0.5}], SOON)
-            assert face.until(lambda: self._gone(client, face), SOON)
+            assert face.until(lambda: gone(call), SOON)
 
 
 class TestStateInRedis(StateSuite):
@@ -170,7 +171,7 @@ class TestLock(OnDaprd, LockSuite):
     pass
 
 
-_AT_ONCE = frozenset({"test_drop", "test_max_in_flight", "test_members_share", "test_workers_run_at_once"})
+_AT_ONCE = frozenset({"test_max_in_flight", "test_members_share", "test_workers_run_at_once"})
 """Tests of which several events are under way at once; all others are about their order."""
 
 

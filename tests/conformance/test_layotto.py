@@ -33,10 +33,10 @@ from cloud_runtimes.testing import (
     RpcSuite,
     StateSuite,
 )
-from cloud_runtimes.testing.suites import _file_names as suite
+from cloud_runtimes.testing.suites import file as suite
 from cloud_runtimes.testing.suites import rpc_methods
 from cloud_runtimes.testing.suites._base import Call
-from cloud_runtimes.testing.suites._pubsub import collect, nothing
+from cloud_runtimes.testing.suites._pubsub_answers import collect, nothing
 from tests.support.fault_proxy import FaultProxy
 from tests.support.layotto import SERVICE, Layotto, LayottoFiles, LayottoProcess, LayottoRpc, layotto_process
 
@@ -83,16 +83,13 @@ class TestLock(LockSuite):
 
 class TestPubSub(PubSubSuite):
     ordered = (
-        "test_async_iteration",
         "test_batch",
         "test_bulk_in_order",
-        "test_close_ends_the_iteration",
         "test_handler",
-        "test_many_threads",
+        "test_iterating",
         "test_one_by_one_in_order",
         "test_publisher",
         "test_publisher_attributes",
-        "test_retries_under_the_same_ids",
     )
     """What asks for an order, which its Redis keeps where it delivers one event at a time alone."""
 

@@ -10,7 +10,7 @@ import pytest
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
 from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
 from cloud_runtimes.testing.suites._base import Call
-from cloud_runtimes.testing.suites._schedule_jobs import OPTIONAL
+from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 
@@ -52,9 +52,9 @@ def test_a_driver_that_declares_nothing(
     monkeypatch.setattr(SqliteSchedule, "features", frozenset())
     harness, made = MemoryHarness(monkeypatch, tmp_path), face()
     client = harness.client()
-    assert ScheduleSuite.lacks(client, feature, "default")
     call = Call(made, client, "schedule")
-    ScheduleSuite().test_undeclared(call, client, "default", feature, method, arguments)
+    assert call.lacks(feature)
+    ScheduleSuite().test_undeclared(call, feature, method, arguments)
     monkeypatch.undo()
     assert harness.client().schedule.list_jobs() == []
     made.close()

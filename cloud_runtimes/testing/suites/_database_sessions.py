@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from ...client import CloudRuntimesClient
 from ...database import Column, ExecuteResult
 from ...errors import (
     ClosedError,
@@ -21,30 +20,47 @@ from ...errors import (
 )
 from ..faces import Face
 from ..harness import Harness, requires
-from ._base import Call
-from ._database import SLOW, DatabaseTable
+from ._base import Call, Suite
 
-__all__ = ["SessionTests"]
+__all__ = ["CREATE", "SLOW", "SessionTests"]
 
-
-class _Steps:
-    """Reading in the async face, for `Face.call`."""
-
-    async def take_async(self, stream: Any, count: int | None) -> list[Any]:
-        if count is None:
-            return [row async for row in stream]
-        return [await anext(stream) for _ in range(count)]
+# some seconds of work for a database, that nobody waits for here
+SLOW: Final = (
+    "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100000000) SELECT count(*) AS n FROM t"
+)
+CREATE: Final = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT UNIQUE, qty INTEGER NOT NULL CHECK (qty >= 0))"
 
 
-class SessionTests(DatabaseTable):
+class SessionTests(Suite):
     """Transactions, streams, and what is not declared."""
 
-    # -- transactions -----------------------------------------------------
+    service = "database"
 
-    def test_not_declared_is_refused(self, call: Call, client: CloudRuntimesClient, store: str) -> None:
+    @pytest.fixture
+    def items(self, call: Call, store: str) -> str:
+        """A table with two rows."""
+        call("execute", CREATE)
+        for number, name in ((1, "bolt"), (2, "nut")):
+            self.add(call, number, name, number * 10)
+        return store
+
+    @staticmethod
+    def add(call: Call, number: int, name: str | None, qty: int) -> ExecuteResult:
+        """Insert a row by SQL."""
+        row = {"id": number, "name": name, "qty": qty}
+        result: ExecuteResult = call("execute", "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)", row)
+        return result
+
+    @staticmethod
+    def count(call: Call) -> int:
+        """Count the rows."""
+        found: list[int] = call("query", "SELECT count(*) FROM item", type=int)
+        return found[0]
+
+    def test_not_declared_is_refused(self, call: Call) -> None:
         calls: dict[str, Callable[[], Any]] = {
-            "transaction": lambda: client.database.transaction(store),
-            "stream": lambda: client.database.stream(store, "SELECT 1"),
+            "transaction": lambda: call.plain("transaction"),
+            "stream": lambda: call.plain("stream", "SELECT 1"),
             "execute_many": lambda: call("execute_many", "SELECT 1", [{}]),
             "schema": lambda: call("tables"),
         }
@@ -56,7 +72,9 @@ class SessionTests(DatabaseTable):
                 use()
         if call.lacks("database.isolation") and not call.lacks("database.transaction"):
             with pytest.raises(UnsupportedError):
-                client.database.transaction(store, "serializable")
+                call.plain("transaction", "serializable")
+
+    # -- transactions
 
     @requires("database.transaction")
     def test_a_transaction(self, call: Call, face: Face, items: str) -> None:
@@ -104,7 +122,7 @@ class SessionTests(DatabaseTable):
         assert self.add(call, 3, "c", 1).rows_affected == 1
 
     @requires("database.transaction")
-    def test_early_ends(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_early_ends(self, call: Call, face: Face, items: str) -> None:
         with call.opened("transaction") as tx:
             face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
             face.call(tx, "rollback")
@@ -114,16 +132,14 @@ class SessionTests(DatabaseTable):
             face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
             face.call(tx, "commit")
         assert self.count(call) == 1
-        loose = client.database.transaction(items)  # begins with its first call
+        loose = call.plain("transaction")  # begins with its first call
         face.call(loose, "execute", "DELETE FROM item")
         face.call(loose, "rollback")
         assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_nothing_commits_that_was_not_asked(
-        self, call: Call, client: CloudRuntimesClient, face: Face, items: str
-    ) -> None:
-        forgotten = client.database.transaction(items)
+    def test_nothing_commits_that_was_not_asked(self, call: Call, face: Face, items: str) -> None:
+        forgotten = call.plain("transaction")
         face.call(forgotten, "execute", "DELETE FROM item")
         del forgotten
         assert self.count(call) == 2
@@ -133,7 +149,7 @@ class SessionTests(DatabaseTable):
         if harness.name.endswith(":memory:"):
             return  # the data ends with the client
         second = harness.client()
-        tx = second.database.transaction(items)
+        tx = call.on(second).plain("transaction")
         face.call(tx, "execute", "DELETE FROM item")
         face.call(second, "close")
         face.fails(ClosedError)(tx, "query", "SELECT 1")
@@ -141,17 +157,16 @@ class SessionTests(DatabaseTable):
 
     @requires("database.transaction", "database.isolation")
     @pytest.mark.parametrize("level", ["read-uncommitted", "read-committed", "repeatable-read", "serializable"])
-    def test_isolation(self, call: Call, client: CloudRuntimesClient, face: Face, items: str, level: Any) -> None:
+    def test_isolation(self, call: Call, face: Face, items: str, level: Any) -> None:
         with call.opened("transaction", level) as tx:
             assert face.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
         with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
-            client.database.transaction(items, level.upper())
+            call.plain("transaction", level.upper())
 
     @requires("database.transaction")
-    def test_transactions_at_once(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        sql = "UPDATE item SET qty = qty + 1 WHERE id = 1"
-        calls: list[Any] = [(client.database, "execute", (items, sql), {}) for _ in range(40)]
-        assert all(isinstance(done, ExecuteResult) for done in face.together(calls))
+    def test_transactions_at_once(self, call: Call, items: str) -> None:
+        done = call.together(*[("execute", "UPDATE item SET qty = qty + 1 WHERE id = 1")] * 40)
+        assert all(isinstance(each, ExecuteResult) for each in done)
         assert call("query", "SELECT qty FROM item WHERE id = 1", type=int) == [50]
 
     @requires("database.transaction", "database.schema")
@@ -173,20 +188,9 @@ class SessionTests(DatabaseTable):
                 raise KeyError
         assert call("query", "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
 
-    # -- streams ----------------------------------------------------------
+    # -- streams
 
     NUMBERS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < :n) SELECT x, 'r' AS r FROM t"
-
-    @staticmethod
-    def take(face: Face, stream: Any, count: int | None = None) -> list[Any]:
-        """Read rows, all or so many."""
-        if face.name == "sync":
-            if count is None:
-                return list(stream)
-            return [next(stream) for _ in range(count)]
-
-        result: list[Any] = face.call(_Steps(), "take", stream, count)
-        return result
 
     @requires("database.stream")
     @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000])
@@ -194,58 +198,56 @@ class SessionTests(DatabaseTable):
         sql = f"SELECT x FROM ({self.NUMBERS}) AS s WHERE x > 1 OR :n > 0"
         with call.opened("stream", sql, {"n": count}, type=int) as stream:
             expected = list(range(1, max(count, 1) + 1)) if count else []
-            assert self.take(face, stream) == expected
-            assert self.take(face, stream) == []
+            assert face.take(stream) == expected
+            assert face.take(stream) == []
         with pytest.raises(ClosedError, match="closed"):
-            self.take(face, stream)
+            face.take(stream)
 
     @requires("database.stream")
-    def test_streams_without_a_block_and_left_early(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str
-    ) -> None:
+    def test_streams_without_a_block_and_left_early(self, call: Call, face: Face) -> None:
         for _ in range(30):  # more than there are connections
-            stream = client.database.stream(store, self.NUMBERS, {"n": 5000})
-            assert self.take(face, stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
+            stream = call.plain("stream", self.NUMBERS, {"n": 5000})
+            assert face.take(stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
             del stream
             with call.opened("stream", self.NUMBERS, {"n": 5000}, type=tuple[int, str]) as stream:
-                assert self.take(face, stream, 1) == [(1, "r")]
+                assert face.take(stream, 1) == [(1, "r")]
         assert call("query", "SELECT 1 AS one") == [{"one": 1}]
 
     @requires("database.stream")
-    def test_a_stream_that_fails(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_stream_that_fails(self, call: Call, face: Face, items: str) -> None:
         for sql, error in (("SELECT nope FROM item", InvalidArgumentError), ("SELECT * FROM nope", NotFoundError)):
-            stream = client.database.stream(items, sql)
+            stream = call.plain("stream", sql)
             with pytest.raises(error) as caught:
-                self.take(face, stream)
+                face.take(stream)
             assert caught.value.operation == "stream"
-        stream = client.database.stream(items, "SELECT name FROM item", type=int)
+        stream = call.plain("stream", "SELECT name FROM item", type=int)
         with pytest.raises(PayloadError, match="row 0"):
-            self.take(face, stream)
+            face.take(stream)
         with pytest.raises(ClosedError):
-            self.take(face, stream)
-        stream = client.database.stream(items, SLOW, timeout=0.2)
+            face.take(stream)
+        stream = call.plain("stream", SLOW, timeout=0.2)
         with pytest.raises(DeadlineExceededError):
-            self.take(face, stream)
+            face.take(stream)
         assert self.count(call) == 2
+
+    @requires("database.stream")
+    def test_a_stream_that_writes(self, call: Call, face: Face, items: str) -> None:
+        sql = "UPDATE item SET qty = qty + 1 RETURNING qty"
+        stream = call.plain("stream", sql, type=int)
+        assert sorted(face.take(stream)) == [11, 21]
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
+        with call.opened("stream", sql, type=int) as stream:
+            assert len(face.take(stream, 1)) == 1
+        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
 
     @requires("database.stream", "database.transaction")
     def test_a_stream_in_a_transaction(self, call: Call, face: Face, items: str) -> None:
         with call.opened("transaction") as tx:
             face.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
             with face.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
-                assert self.take(face, stream) == [10, 20, 30]
+                assert face.take(stream) == [10, 20, 30]
             left = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
-            assert self.take(face, left, 1) == [(1, "r")]
+            assert face.take(left, 1) == [(1, "r")]
         with pytest.raises(CloudRuntimesError):
-            self.take(face, left, 2000)
+            face.take(left, 2000)
         assert self.count(call) == 3
-
-    @requires("database.stream")
-    def test_a_stream_that_writes(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        sql = "UPDATE item SET qty = qty + 1 RETURNING qty"
-        stream = client.database.stream(items, sql, type=int)
-        assert sorted(self.take(face, stream)) == [11, 21]
-        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
-        with call.opened("stream", sql, type=int) as stream:
-            assert len(self.take(face, stream, 1)) == 1
-        assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]

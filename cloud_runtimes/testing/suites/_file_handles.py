@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any
 
 import pytest
 
-from ...client import CloudRuntimesClient
 from ...errors import ClosedError, InvalidArgumentError, UnsupportedError
 from ...file import FileInfo
 from ..faces import Face
-from ..harness import Harness, requires
-from ._base import Call, Suite
-from ._file import Broken
+from ..harness import requires
+from ._base import Broken, Call, Suite
 
 __all__ = ["HandleTests"]
 
@@ -22,14 +19,14 @@ __all__ = ["HandleTests"]
 class HandleTests(Suite):
     """Whole replacement: by a handle, beside readers and other writers."""
 
-    # -- handles ------------------------------------------------------------
+    service = "file"
 
-    def test_a_handle_writes(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        handle = client.file.open_file(store, "d/f", "wb")
+    def test_a_handle_writes(self, call: Call, face: Face) -> None:
+        handle = call.plain("open_file", "d/f", "wb")
+        assert issubclass(type(handle), io.RawIOBase)
         assert "not open yet" in repr(handle)
         with face.opened(handle) as file:
             assert file is handle
-            assert isinstance(file, io.RawIOBase)
             assert (file.readable(), file.writable(), file.seekable()) == (False, True, False)
             assert face.call(file, "write", b"one") == 3
             assert not call("exists", "d/f")
@@ -49,22 +46,22 @@ class HandleTests(Suite):
                 face.call(file, "write", "text")
         assert not call("exists", "e")
 
-    def test_a_handle_without_a_block(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        file = client.file.open_file(store, "f", "wb")
+    def test_a_handle_without_a_block(self, call: Call, face: Face) -> None:
+        file = call.plain("open_file", "f", "wb")
         face.call(file, "write", b"x")
         assert not call("exists", "f")
         face.call(file, "close")
         assert call("get_file", "f") == b"x"
-        empty = client.file.open_file(store, "empty", "wb")
+        empty = call.plain("open_file", "empty", "wb")
         face.call(empty, "close")
         assert call("get_file", "empty") == b""
-        forgotten = client.file.open_file(store, "g", "wb")
+        forgotten = call.plain("open_file", "g", "wb")
         face.call(forgotten, "write", b"half")
         del forgotten
         assert not call("exists", "g")
 
     def test_an_exception_stores_nothing(self, call: Call, face: Face) -> None:
-        typed = {"content_type": "text/x"} if (not call.lacks("file.content_type")) else {}
+        typed = {"content_type": "text/x"} if not call.lacks("file.content_type") else {}
         call("put_file", "old", b"whole", **typed)
         for name in ("old", "new"):
             for kind in (Broken, KeyboardInterrupt):
@@ -77,7 +74,7 @@ class HandleTests(Suite):
         assert call("stat_file", "old").content_type == typed.get("content_type")
         assert not call("exists", "new")
 
-    def test_a_handle_reads(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_a_handle_reads(self, call: Call, face: Face) -> None:
         data = bytes(range(256)) * 10_000
         info = call("put_file", "f", data)
         with call.opened("open_file", "f") as file:
@@ -92,22 +89,14 @@ class HandleTests(Suite):
             assert face.call(file, "read") == b""
             face.fails(UnsupportedError)(file, "write", b"x")
         face.fails(ClosedError)(file, "read")
-        whole = client.file.open_file(store, "f", "rb")
+        whole = call.plain("open_file", "f", "rb")
         assert face.call(whole, "read") == data
         face.call(whole, "close")
-        if face.name == "sync":
-            with client.file.open_file(store, "f") as file:
-                parts = list(file.chunks(300_000))
-            with io.BufferedReader(client.file.open_file(store, "f")) as buffered:
-                assert buffered.read(5) == data[:5]
-                assert buffered.readline() == data[5:11]
-        else:
-
-            async def read() -> list[bytes]:
-                async with client.file.open_file(store, "f") as file:
-                    return [part async for part in file.chunks(300_000)]
-
-            parts = face.run(read())
+        with call.opened("open_file", "f") as file:
+            parts = face.take(file.chunks(300_000))
+        with io.BufferedReader(call.plain("open_file", "f")) as buffered:
+            assert buffered.read(5) == data[:5]
+            assert buffered.readline() == data[5:11]
         assert b"".join(parts) == data
         assert {len(part) for part in parts[:-1]} == {300_000}
 
@@ -138,46 +127,24 @@ class HandleTests(Suite):
             call("delete_file", "f")
         assert not call("exists", "f")
 
-    def test_bad_handles(self, client: CloudRuntimesClient, store: str) -> None:
-        for mode in ("r", "w", "ab", "r+b", "", None):
-            with pytest.raises(InvalidArgumentError, match="'rb' or 'wb'"):
-                client.file.open_file(store, "f", mode)  # type: ignore[arg-type]
-        with pytest.raises(InvalidArgumentError):
-            client.file.open_file(store, "f", timeout=0)
-        for size in (0, -1, 1.5):
-            with pytest.raises(InvalidArgumentError):
-                client.file.open_file(store, "f").chunks(size)  # type: ignore[arg-type]
+    # -- at once
 
-    def test_closing_the_client_gives_up_what_is_open(
-        self, call: Call, face: Face, store: str, harness: Harness
-    ) -> None:
-        second = harness.client()
-        writer = second.file.open_file(store, "f", "wb")
-        face.call(writer, "write", b"half")
-        face.call(second, "close")
-        assert writer.closed
-        face.fails(ClosedError)(writer, "write", b"x")
-        assert not call("exists", "f")
-        face.fails(ClosedError)(second.file, "get_file", store, "f")
-
-    # -- at once ------------------------------------------------------------
-
-    def test_readers_never_see_a_mixture(self, call: Call, client: CloudRuntimesClient, store: str) -> None:
+    def test_readers_never_see_a_mixture(self, call: Call) -> None:
         sizes = (10, 200_000)
-        kept = self._keeps(client, store)
+        kept = not call.lacks("file.metadata")
         call("put_file", "f", b"0" * 10, metadata={"n": "0"} if kept else None)
         over = threading.Event()
         seen: list[str] = []
 
         def read() -> None:
             while not over.is_set():
-                with client.file.open_file(store, "f") as file:
+                with call.plain("open_file", "f") as file:
                     data = file.read()
                 if len(set(data)) != 1 or len(data) not in sizes:
                     seen.append(f"content of {len(data)} bytes: {set(data)}")
                 if kept and file.info.metadata["n"] != chr(data[0]):
                     seen.append(f"{file.info.metadata} with {data[:1]!r}")
-                for info in client.file.list_files(store):
+                for info in call.plain("list_files"):
                     if info.name != "f" or info.size not in (*sizes, None):
                         seen.append(repr(info))
 
@@ -193,21 +160,15 @@ class HandleTests(Suite):
             reader.join()
         assert seen == []
 
-    @staticmethod
-    def _keeps(client: CloudRuntimesClient, store: str) -> bool:
-        return client.supports("file.metadata", store)
-
-    def test_many_at_once(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        calls: list[Any] = [
-            (client.file, "put_file", (store, f"d{n % 7}/f{n % 13}/{n}", b"%d" % n), {}) for n in range(60)
-        ]
-        assert all(isinstance(result, FileInfo) for result in face.together(calls))
-        results = face.together([(client.file, "get_file", (store, f"d{n % 7}/f{n % 13}/{n}"), {}) for n in range(60)])
-        assert results == [b"%d" % n for n in range(60)]
-        assert len(face.call(client.file, "list_files", store)) == 60
+    def test_many_at_once(self, call: Call) -> None:
+        files = {f"d{n % 7}/f{n % 13}/{n}": b"%d" % n for n in range(60)}
+        stored = call.together(*[("put_file", name, data) for name, data in files.items()])
+        assert all(isinstance(result, FileInfo) for result in stored)
+        assert call.together(*[("get_file", name) for name in files]) == list(files.values())
+        assert len(call("list_files")) == 60
         # putting beside deleting: a folder that is pruned meanwhile is made again
         for _ in range(5):
-            puts: list[Any] = [(client.file, "put_file", (store, f"p/q/{n}", b"x"), {}) for n in range(10)]
-            deletes: list[Any] = [(client.file, "delete_file", (store, f"p/q/{n}"), {}) for n in range(10)]
-            for result in face.together([call for pair in zip(puts, deletes, strict=True) for call in pair]):
+            puts = [("put_file", f"p/q/{n}", b"x") for n in range(10)]
+            deletes = [("delete_file", f"p/q/{n}") for n in range(10)]
+            for result in call.together(*[each for pair in zip(puts, deletes, strict=True) for each in pair]):
                 assert result is None or isinstance(result, FileInfo)

@@ -1,4 +1,4 @@
-"""Conformance of the batching publisher over a `PubSubDriver`; part of `PubSubSuite`."""
+"""The batching publisher before a driver that fails as told: reports, retries, time-outs, a full buffer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from ...client import CloudRuntimesClient
-from ...errors import (
+from cloud_runtimes.errors import (
     BulkError,
-    ClosedError,
     CloudRuntimesError,
     DeadlineExceededError,
     InvalidArgumentError,
@@ -19,14 +17,15 @@ from ...errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from ...pubsub import DeliveryReport
-from ...spi.operation import Operation
-from ...spi.pubsub import Failures, OutgoingBatch, PubSubDriver
-from ..faces import Face
-from ..harness import Harness
-from ._base import Call, as_sent, one_each
-
-__all__ = ["PublisherTests"]
+from cloud_runtimes.pubsub import DeliveryReport
+from cloud_runtimes.spi.operation import Operation
+from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch, PubSubDriver
+from cloud_runtimes.testing import Face
+from cloud_runtimes.testing.suites._base import Call, Suite
+from cloud_runtimes.testing.suites.pubsub import drain
+from tests.support.arguments import one_each
+from tests.support.harnesses.embedded import MemoryHarness
+from tests.support.harnesses.rows import rows
 
 SOON = 10.0
 
@@ -51,81 +50,14 @@ class Broken:
         monkeypatch.setattr(driver, "publish", publish)
 
 
-def drain(face: Face, call: Call, count: int) -> list[Any]:
-    """Receive ``count`` events of the topic ``t`` and see that no more come."""
-    events: list[Any] = []
-    with face.opened(call("subscribe", "t", batch=500)) as sub:
-        while len(events) < count:
-            batch = face.call(sub, "receive", SOON)
-            assert batch is not None, f"only {len(events)} of {count} came"
-            events += batch
-            batch.ack()
-        assert face.call(sub, "receive", 0.2) is None
-    return events
-
-
-class PublisherTests:
-    """Cases of the publisher."""
+class TestPublisher(Suite):
+    service = "pubsub"
+    harness = rows({MemoryHarness.name: MemoryHarness})
 
     @pytest.fixture
-    def broken(self, client: CloudRuntimesClient, store: str, monkeypatch: pytest.MonkeyPatch) -> Broken:
+    def broken(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> Broken:
         """The driver, which can be made to fail."""
-        return Broken(monkeypatch, client.pubsub._driver(store))
-
-    def test_publisher(self, call: Call, face: Face, harness: Harness) -> None:
-        with call.opened("publisher", "t") as publisher:
-            numbers = [face.call(publisher, "send", {"n": number}, key=f"k{number % 3}") for number in range(2500)]
-            assert numbers == list(range(1, 2501))
-            face.call(publisher, "flush")
-            stats = publisher.stats()
-            assert (stats.accepted, stats.delivered) == (2500, 2500)
-            assert (stats.failed, stats.dropped, stats.buffered) == (0, 0, 0)
-            assert stats.batches >= 3
-            assert stats.bytes == 0
-        events = as_sent(harness, drain(face, call, 2500), lambda event: event.data["n"])
-        assert [event.data for event in events] == [{"n": number} for number in range(2500)]
-        assert [event.key for event in events] == [f"k{number % 3}" for number in range(2500)]
-        assert len({event.id for event in events}) == 2500
-        assert all(event.source == "suite" for event in events)
-
-    def test_linger_sends(self, call: Call, face: Face) -> None:
-        with call.opened("publisher", "t", linger=0.02) as publisher:
-            with face.opened(call("subscribe", "t")) as sub:
-                face.call(publisher, "send", 1)
-                event = face.call(sub, "receive", SOON)
-                assert event.data == 1
-                event.ack()
-
-    def test_publisher_attributes(self, call: Call, face: Face, harness: Harness) -> None:
-        options: Any = {"attributes": {"type": "a.b", "tenant": "blue"}, "content_type": "application/msgpack"}
-        with call.opened("publisher", "t", **options) as publisher:
-            face.call(publisher, "send", {"x": 1})
-            face.call(publisher, "send", {"x": 2}, attributes={"tenant": "red", "id": "two"}, metadata={"m": "1"})
-        one, two = as_sent(harness, drain(face, call, 2), lambda event: event.data["x"])
-        assert (one.type, one.extensions, one.data) == ("a.b", {"tenant": "blue"}, {"x": 1})
-        assert one.content_type == "application/msgpack"
-        assert (two.id, two.type, two.extensions, two.data) == ("two", "a.b", {"tenant": "red"}, {"x": 2})
-        assert two.metadata == ({"m": "1"} if harness.event_metadata else {})
-
-    def test_close_flushes_and_refuses(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        publisher = client.pubsub.publisher(store, "t", linger=60)
-        for number in range(10):
-            face.call(publisher, "send", number)
-        face.call(publisher, "close")
-        face.call(publisher, "close")
-        assert publisher.stats().delivered == 10
-        face.fails(ClosedError)(publisher, "send", 1)
-        assert publisher.stats().accepted == 10
-        assert len(drain(face, call, 10)) == 10
-
-    def test_client_close_flushes(self, call: Call, face: Face, store: str, harness: Harness) -> None:
-        call("publish_bulk", "other", [0])  # keeps an embedded store open
-        other = harness.client()
-        publisher = other.pubsub.publisher(store, "t", linger=60)
-        face.call(publisher, "send", 1)
-        face.call(other, "close")
-        assert publisher.stats().delivered == 1
-        assert len(drain(face, call, 1)) == 1
+        return Broken(monkeypatch, call.plain("_driver"))
 
     def test_unused_publisher_closes(self, call: Call, face: Face) -> None:
         with call.opened("publisher", "t") as publisher:
@@ -151,7 +83,7 @@ class PublisherTests:
         assert not any(report.failed for report in reports)
         assert all(report.last - report.first < 100 for report in reports)
 
-    def test_on_delivery_may_not_flush(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_on_delivery_may_not_flush(self, call: Call, face: Face) -> None:
         refused: list[str] = []
 
         def on_delivery(report: DeliveryReport) -> None:
@@ -161,23 +93,23 @@ class PublisherTests:
                 except RuntimeError as error:
                     refused.append(str(error))
 
-        publisher = client.pubsub.publisher(store, "t", on_delivery=on_delivery)
+        publisher = call.plain("publisher", "t", on_delivery=on_delivery)
         face.call(publisher, "send", 1)
         face.call(publisher, "close")
         assert len(refused) == 2
         with pytest.raises(InvalidArgumentError, match="on_delivery"):
-            client.pubsub.publisher(store, "t", on_delivery="no function")  # type: ignore[arg-type]
+            call.plain("publisher", "t", on_delivery="no function")  # type: ignore[arg-type]
 
         async def coroutine(report: DeliveryReport) -> None:
             raise AssertionError("never called")
 
         with pytest.raises(InvalidArgumentError, match="async"):
-            client.pubsub.publisher(store, "t", on_delivery=coroutine)  # type: ignore[arg-type]
+            call.plain("publisher", "t", on_delivery=coroutine)  # type: ignore[arg-type]
 
-    def test_failures(self, call: Call, client: CloudRuntimesClient, face: Face, store: str, broken: Broken) -> None:
+    def test_failures(self, call: Call, face: Face, broken: Broken) -> None:
         broken.error = InvalidArgumentError("not this one")
         reports: list[DeliveryReport] = []
-        publisher = client.pubsub.publisher(store, "t", on_delivery=reports.append)
+        publisher = call.plain("publisher", "t", on_delivery=reports.append)
         for number in range(3):
             face.call(publisher, "send", {"n": number})
         face.call(publisher, "flush")
@@ -193,11 +125,9 @@ class PublisherTests:
         assert (stats.accepted, stats.delivered, stats.failed, stats.buffered) == (4, 1, 3, 0)
         assert [event.data for event in drain(face, call, 1)] == ["fine"]
 
-    def test_failures_without_reports(
-        self, client: CloudRuntimesClient, face: Face, store: str, broken: Broken
-    ) -> None:
+    def test_failures_without_reports(self, call: Call, face: Face, broken: Broken) -> None:
         broken.error = InvalidArgumentError("never")
-        publisher = client.pubsub.publisher(store, "t", batch_events=500)
+        publisher = call.plain("publisher", "t", batch_events=500)
         for number in range(1500):
             face.call(publisher, "send", number)
         error = face.fails(BulkError)(publisher, "flush")
@@ -206,11 +136,9 @@ class PublisherTests:
         face.call(publisher, "flush")  # told once
         face.call(publisher, "close")
 
-    def test_retries_under_the_same_ids(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, broken: Broken, harness: Harness
-    ) -> None:
+    def test_retries_under_the_same_ids(self, call: Call, face: Face, broken: Broken) -> None:
         broken.error = UnavailableError("away")
-        publisher = client.pubsub.publisher(store, "t")
+        publisher = call.plain("publisher", "t")
         for number in range(5):
             face.call(publisher, "send", number)
         assert face.until(lambda: broken.calls >= 3)
@@ -218,15 +146,13 @@ class PublisherTests:
         broken.error = None
         face.call(publisher, "flush", 5)
         face.call(publisher, "close")
-        events = as_sent(harness, drain(face, call, 5))
+        events = drain(face, call, 5)
         assert [event.data for event in events] == list(range(5))
 
-    def test_delivery_timeout(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, broken: Broken
-    ) -> None:
+    def test_delivery_timeout(self, call: Call, face: Face, broken: Broken) -> None:
         broken.error = UnavailableError("away")
         reports: list[DeliveryReport] = []
-        publisher = client.pubsub.publisher(store, "t", delivery_timeout=0.3, on_delivery=reports.append)
+        publisher = call.plain("publisher", "t", delivery_timeout=0.3, on_delivery=reports.append)
         face.call(publisher, "send", "lost")
         started = time.monotonic()
         face.call(publisher, "flush")
@@ -237,10 +163,8 @@ class PublisherTests:
         face.call(publisher, "close")
         assert [event.data for event in drain(face, call, 1)] == ["kept"]
 
-    def test_waiting_is_not_being_tried(
-        self, client: CloudRuntimesClient, store: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        driver = client.pubsub._driver(store)
+    def test_waiting_is_not_being_tried(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = call.plain("_driver")
         inner = driver.publish
 
         def slow(op: Operation, batch: OutgoingBatch) -> Failures:
@@ -254,15 +178,15 @@ class PublisherTests:
             return failed
 
         monkeypatch.setattr(driver, "publish", slow)
-        with client.pubsub.publisher(store, "t", delivery_timeout=1.5, batch_events=1) as publisher:
+        with call.plain("publisher", "t", delivery_timeout=1.5, batch_events=1) as publisher:
             for number in range(40):
                 publisher.send(number)
             publisher.flush()  # which takes longer than that
             assert publisher.stats().delivered == 40
 
-    def test_flush_times_out(self, client: CloudRuntimesClient, face: Face, store: str, broken: Broken) -> None:
+    def test_flush_times_out(self, call: Call, face: Face, broken: Broken) -> None:
         broken.gate.clear()
-        publisher = client.pubsub.publisher(store, "t")
+        publisher = call.plain("publisher", "t")
         face.call(publisher, "send", 1)
         face.fails(DeadlineExceededError, match="flush")(publisher, "flush", 0.1)
         broken.gate.set()
@@ -270,9 +194,9 @@ class PublisherTests:
         face.call(publisher, "close")
         assert publisher.stats().delivered == 1
 
-    def test_close_gives_up_in_time(self, client: CloudRuntimesClient, face: Face, store: str, broken: Broken) -> None:
+    def test_close_gives_up_in_time(self, call: Call, face: Face, broken: Broken) -> None:
         broken.error = UnavailableError("away")
-        publisher = client.pubsub.publisher(store, "t")
+        publisher = call.plain("publisher", "t")
         face.call(publisher, "send", 1)
         started = time.monotonic()
         face.fails(BulkError)(publisher, "close", timeout=0.3)
@@ -281,9 +205,9 @@ class PublisherTests:
         assert publisher.stats().buffered == 0
 
     @pytest.mark.parametrize("on_full", ["block", "raise", "drop"])
-    def test_full(self, client: CloudRuntimesClient, face: Face, store: str, broken: Broken, on_full: Any) -> None:
+    def test_full(self, call: Call, face: Face, broken: Broken, on_full: Any) -> None:
         broken.gate.clear()
-        publisher = client.pubsub.publisher(store, "t", buffer_bytes=20_000, batch_bytes=5_000, on_full=on_full)
+        publisher = call.plain("publisher", "t", buffer_bytes=20_000, batch_bytes=5_000, on_full=on_full)
         sent = 0
         data = "x" * 1000
         if on_full == "drop":
@@ -309,11 +233,11 @@ class PublisherTests:
         assert publisher.stats().delivered == sent
 
     @pytest.mark.timing
-    def test_a_running_loop_is_not_blocked(self, client: CloudRuntimesClient, store: str, broken: Broken) -> None:
+    def test_a_running_loop_is_not_blocked(self, call: Call, broken: Broken) -> None:
         import asyncio
 
         broken.gate.clear()
-        publisher = client.pubsub.publisher(store, "t", buffer_bytes=20_000, batch_bytes=5_000)
+        publisher = call.plain("publisher", "t", buffer_bytes=20_000, batch_bytes=5_000)
 
         async def run() -> float:
             started = time.monotonic()
@@ -326,7 +250,7 @@ class PublisherTests:
         broken.gate.set()
         publisher.close()
 
-    def test_what_cannot_be_sent(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_what_cannot_be_sent(self, call: Call, face: Face) -> None:
         with call.opened("publisher", "t", buffer_bytes=10_000) as publisher:
             face.fails(PayloadError)(publisher, "send", {1, 2})
             face.fails(InvalidArgumentError, match="key")(publisher, "send", 1, key="")
@@ -338,15 +262,13 @@ class PublisherTests:
         )
         for options in (*numbers, *one_each(on_full=("wait",), content_type=("no media type", []))):
             with pytest.raises(InvalidArgumentError, match=next(iter(options))):
-                client.pubsub.publisher(store, "t", **options)
+                call.plain("publisher", "t", **options)
         for name in ("Bad", "datacontenttype"):
             with pytest.raises(InvalidArgumentError, match=name):
-                client.pubsub.publisher(store, "t", attributes={name: "text/plain"})
+                call.plain("publisher", "t", attributes={name: "text/plain"})
 
-    def test_many_threads(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
-        from ..faces import SyncFace
-
-        publisher = client.pubsub.publisher(store, "t", batch_events=50)
+    def test_many_threads(self, call: Call, face: Face) -> None:
+        publisher = call.plain("publisher", "t", batch_events=50)
 
         def run(thread: int) -> None:
             for number in range(200):
@@ -358,6 +280,6 @@ class PublisherTests:
         for thread in threads:
             thread.join()
         publisher.close()
-        events = as_sent(harness, drain(SyncFace(), Call(SyncFace(), client, "pubsub", store), 1600))
-        for thread_number in range(8):
-            assert [e.data[1] for e in events if e.data[0] == thread_number] == list(range(200))
+        sent = [event.data for event in drain(face, call, 1600)]
+        for each in range(8):
+            assert [number for thread, number in sent if thread == each] == list(range(200))
