@@ -52,34 +52,21 @@ __all__ = [
     "serve",
 ]
 
-_LAZY: Final = {
-    "AsyncFace": "faces",
-    "ConfigurationSuite": "suites.configuration",
-    "DatabaseSuite": "suites.database",
-    "Face": "faces",
-    "FileSuite": "suites.file",
-    "Harness": "harness",
-    "LockSuite": "suites.lock",
-    "PubSubSuite": "suites.pubsub",
-    "RpcHarness": "suites.rpc",
-    "RpcSuite": "suites.rpc",
-    "RunningSidecar": "sidecar",
-    "ScheduleSuite": "suites.schedule",
-    "SecretHarness": "harness",
-    "SecretSuite": "suites.secret",
-    "StateSuite": "suites.state",
-    "SyncFace": "faces",
-    "memory_client": "sidecar",
-    "requires": "harness",
-    "serve": "sidecar",
+_MODULES: Final = {
+    "faces": ("AsyncFace", "Face", "SyncFace"),
+    "harness": ("Harness", "SecretHarness", "requires"),
+    "sidecar": ("RunningSidecar", "memory_client", "serve"),
+    "suites.rpc": ("RpcHarness",),
 }
+_LAZY: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in __all__:
         from importlib import import_module
 
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        module = _LAZY.get(name) or f"suites.{name.removesuffix('Suite').lower()}"
+        value = getattr(import_module(f"{__name__}.{module}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,7 +74,7 @@ class SessionTests(Suite):
             with pytest.raises(UnsupportedError):
                 call.plain("transaction", "serializable")
 
-    # -- transactions
+    # -- transactions ---------------------------------------------------------
 
     @requires("database.transaction")
     def test_a_transaction(self, call: Call, face: Face, items: str) -> None:
@@ -188,7 +188,7 @@ class SessionTests(Suite):
                 raise KeyError
         assert call("query", "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
 
-    # -- streams
+    # -- streams --------------------------------------------------------------
 
     NUMBERS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < :n) SELECT x, 'r' AS r FROM t"
 

@@ -127,7 +127,7 @@ class HandleTests(Suite):
             call("delete_file", "f")
         assert not call("exists", "f")
 
-    # -- at once
+    # -- at once --------------------------------------------------------------
 
     def test_readers_never_see_a_mixture(self, call: Call) -> None:
         sizes = (10, 200_000)

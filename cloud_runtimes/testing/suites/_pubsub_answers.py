@@ -1,4 +1,4 @@
-"""Conformance of a `PubSubDriver`: groups, what an answer does, handlers and ends."""
+"""Conformance of a `PubSubDriver`: groups, what an answer does, handlers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ...errors import ClosedError, InvalidArgumentError
+from ...errors import InvalidArgumentError
 from ...pubsub import DropEvent, Event, EventBatch
 from ..faces import Face
 from ..harness import Harness, requires
@@ -61,7 +61,7 @@ class AnswerTests(Suite):
 
     service = "pubsub"
 
-    # -- groups -------------------------------------------------------------
+    # -- groups ---------------------------------------------------------------
 
     def test_members_share(self, call: Call, face: Face, harness: Harness) -> None:
         members = [each("subscribe", "t", max_in_flight=10) for each in (call, call.on(harness.client()))]
@@ -103,7 +103,7 @@ class AnswerTests(Suite):
         with call.opened("subscribe", "t", group="late", start="earliest") as sub:
             nothing(face, sub)
 
-    # -- answers ------------------------------------------------------------
+    # -- answers --------------------------------------------------------------
 
     def test_what_is_settled_does_not_come_again(self, call: Call, face: Face) -> None:
         call("publish_bulk", "t", ["good", "bad", *range(8)])
@@ -265,7 +265,7 @@ class AnswerTests(Suite):
             again.drop()
             assert face.call(sub, "receive", NEVER) is None
 
-    # -- handlers -----------------------------------------------------------
+    # -- handlers -------------------------------------------------------------
 
     def test_handler(self, call: Call, face: Face, harness: Harness) -> None:
         got: list[Any] = []
@@ -381,32 +381,3 @@ class AnswerTests(Suite):
             hold.set()
         assert (letter.extensions["dlreason"], letter.extensions["dlerror"]) == ("deliveries", "OSError: disk")
         face.call(dead, "close")
-
-    # -- iterating and closing ----------------------------------------------
-
-    def test_iterating(self, call: Call, face: Face, harness: Harness) -> None:
-        call("publish_bulk", "t", [1, 2, 3])
-        with call.opened("subscribe", "t") as sub:
-            events = face.take(sub, 3)
-            for event in events:
-                event.ack()
-            threading.Timer(0.1, sub.close).start()
-            assert face.take(sub) == [], "a close ends it"
-        assert [event.data for event in as_sent(harness, events)] == [1, 2, 3]
-
-    def test_receive_times_out(self, call: Call, face: Face) -> None:
-        with call.opened("subscribe", "t") as sub:
-            started = time.monotonic()
-            assert face.call(sub, "receive", 0.2) is None
-            assert 0.15 < time.monotonic() - started < 2
-            assert face.call(sub, "receive", 0) is None
-        assert face.call(sub, "receive", 5) is None  # closed
-        face.call(sub, "close")
-
-    def test_client_close_closes(self, call: Call, face: Face, harness: Harness) -> None:
-        client = harness.client()
-        sub = call.on(client)("subscribe", "t")
-        face.call(client, "close")
-        assert face.call(sub, "receive", 5) is None
-        call.on(client).fails(ClosedError)("publish", "t", 1)
-        call.on(client).fails(ClosedError)("subscribe", "t")

@@ -88,7 +88,7 @@ class PolicyTests(Suite):
         """The handler of the job ``j``."""
         return Runs(call, face)
 
-    # -- missed
+    # -- missed ---------------------------------------------------------------
 
     @requires("schedule.list_runs")
     def test_missed_once(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
@@ -178,7 +178,7 @@ class PolicyTests(Suite):
         assert runs.fires == [due]
         assert runs.seen[0][0] == 2
 
-    # -- failures
+    # -- failures -------------------------------------------------------------
 
     @requires("schedule.list_runs")
     def test_retry(self, call: Call, face: Face, runs: Runs) -> None:
@@ -230,7 +230,7 @@ class PolicyTests(Suite):
             assert face.until(lambda: states(call) == ["succeeded"])
         assert call("list_jobs") == []
 
-    # -- ends
+    # -- ends -----------------------------------------------------------------
 
     def test_close_lets_a_handler_end(self, call: Call, face: Face) -> None:
         done: list[int] = []

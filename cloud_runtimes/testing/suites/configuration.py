@@ -72,7 +72,7 @@ class ConfigurationSuite(Suite):
         put(TWENTY)
         return store
 
-    # -- reading ------------------------------------------------------------
+    # -- reading --------------------------------------------------------------
 
     def test_get(self, call: Call, filled: str) -> None:
         assert call("get_configuration") == call("get_configuration", []) == TWENTY
@@ -116,7 +116,7 @@ class ConfigurationSuite(Suite):
         for each in (call, call.on(harness.client())):
             assert each("get_configuration") == TWENTY
 
-    # -- writing ------------------------------------------------------------
+    # -- writing --------------------------------------------------------------
 
     @requires("configuration.write")
     def test_save_and_delete(self, call: Call) -> None:
@@ -235,7 +235,7 @@ class ConfigurationSuite(Suite):
             assert not halves
             assert face.until(lambda: set(values(sub.current()).values()) == {"39"})
 
-    # -- subscribing --------------------------------------------------------
+    # -- subscribing ----------------------------------------------------------
 
     @requires("configuration.subscribe")
     def test_subset_all_and_everything(self, call: Call, put: Put, face: Face, filled: str) -> None:
@@ -322,7 +322,7 @@ class ConfigurationSuite(Suite):
         face.call(sub, "wait")
         call.on(client).fails(ClosedError)("get_configuration")
 
-    # -- what is not there --------------------------------------------------
+    # -- what is not there ----------------------------------------------------
 
     def test_undeclared_features_are_refused(self, call: Call, filled: str) -> None:
         item = ConfigurationItem("a", "1", tags={"t": "1"})

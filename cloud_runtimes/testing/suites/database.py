@@ -79,7 +79,7 @@ def injections() -> list[str]:
 class DatabaseSuite(SessionTests):
     """Parameters, rows, transactions, streams, tables; what fails, what is interrupted."""
 
-    # -- rows
+    # -- rows -----------------------------------------------------------------
 
     def test_rows(self, call: Call, items: str) -> None:
         rows = call("query", "SELECT id, name, qty FROM item ORDER BY id")
@@ -140,7 +140,7 @@ class DatabaseSuite(SessionTests):
         found = call("query", "SELECT id FROM item WHERE id = :n OR qty = :n * 20 ORDER BY id", {"n": 1})
         assert found == [{"id": 1}, {"id": 2}]
 
-    # -- writing
+    # -- writing --------------------------------------------------------------
 
     def test_execute(self, call: Call, items: str) -> None:
         assert self.add(call, 3, "screw", 5).rows_affected == 1
@@ -175,7 +175,7 @@ class DatabaseSuite(SessionTests):
             call.fails(InvalidArgumentError, match=message)("execute_many", sql, wrong)
         assert self.count(call) == 502
 
-    # -- errors
+    # -- errors ---------------------------------------------------------------
 
     def test_errors(self, call: Call, items: str, harness: Harness) -> None:
         secret = "canary-1234"
@@ -234,7 +234,7 @@ class DatabaseSuite(SessionTests):
         face.call(second, "close")
         call.on(second).fails(ClosedError)("query", "SELECT 1 AS one")
 
-    # -- tables
+    # -- tables ---------------------------------------------------------------
 
     @requires("database.schema")
     def test_tables(self, call: Call) -> None:

@@ -42,7 +42,7 @@ NAMES = (
 class FileSuite(HandleTests):
     """Every case of Go CDK's blob conformance that the contract has, and what it misses: names that are files and folders, whole replacement, handles."""
 
-    # -- content
+    # -- content --------------------------------------------------------------
 
     @pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff" * 50, bytes(range(256)) * 5000], ids=len)
     def test_round_trip(self, call: Call, data: bytes) -> None:
@@ -112,7 +112,7 @@ class FileSuite(HandleTests):
                 assert got == b"0123456789"[start : start + length]
         call.fails(MissingFileError)("get_file", "absent", start=1, length=0)
 
-    # -- attributes
+    # -- attributes -----------------------------------------------------------
 
     @requires("file.content_type", "file.metadata")
     def test_attributes(self, call: Call, face: Face) -> None:
@@ -191,7 +191,7 @@ class FileSuite(HandleTests):
         assert not call("exists", "g")
         call.on(second).fails(ClosedError)("get_file", "f")
 
-    # -- names
+    # -- names ----------------------------------------------------------------
 
     def test_names_are_literal(self, call: Call) -> None:
         for name in NAMES:
@@ -254,7 +254,7 @@ class FileSuite(HandleTests):
         call("put_file", "d", b"now a file")
         assert call("get_file", "d") == b"now a file"
 
-    # -- listing
+    # -- listing --------------------------------------------------------------
 
     def test_list(self, call: Call) -> None:
         names = ["a", "a-b", "a.b", "a/b", "a/c/d", "a0", "b/c", "B", "ab", "z/y/x/w", "ä/ö"]
@@ -305,7 +305,7 @@ class FileSuite(HandleTests):
             page = listed(limit=1, after=page[-1])
         assert paged == ["a", "a-b/", "a/", "b/", "f"]
 
-    # -- copying and moving
+    # -- copying and moving ---------------------------------------------------
 
     @requires("file.copy")
     def test_copy(self, call: Call) -> None:

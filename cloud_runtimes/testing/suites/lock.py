@@ -31,7 +31,7 @@ class LockSuite(Suite):
 
     service = "lock"
 
-    # -- one try ----------------------------------------------------------
+    # -- one try --------------------------------------------------------------
 
     def test_acquire_and_release(self, call: Call, face: Face) -> None:
         lease = call("try_lock", "r", "me", expiry=15)
@@ -75,7 +75,7 @@ class LockSuite(Suite):
         face.fails(LeaseLostError, match="'r'")(lease, "release")
         assert lease.lost
 
-    # -- expiry -----------------------------------------------------------
+    # -- expiry ---------------------------------------------------------------
 
     def test_expires_by_the_clock_of_the_store(self, call: Call, face: Face, store: str, harness: Harness) -> None:
         lease = call("try_lock", "r", "me", expiry=60)
@@ -113,7 +113,7 @@ class LockSuite(Suite):
         face.fails(LeaseLostError)(lease, "release")
         assert call("try_lock", "r") is not None
 
-    # -- tokens -----------------------------------------------------------
+    # -- tokens ---------------------------------------------------------------
 
     @requires("lock.token")
     def test_tokens_grow(self, call: Call, face: Face, harness: Harness) -> None:
@@ -149,7 +149,7 @@ class LockSuite(Suite):
         state("delete", "k", fence=second.token)
         state.fails(ConflictError)("save", "k", 4, fence=first.token)
 
-    # -- renewing ---------------------------------------------------------
+    # -- renewing -------------------------------------------------------------
 
     @requires("lock.renew")
     def test_renew(self, call: Call, face: Face, harness: Harness) -> None:
@@ -186,7 +186,7 @@ class LockSuite(Suite):
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=0.1, renew=False) as lease:
             assert face.until(lambda: lease.lost)
 
-    # -- blocks -----------------------------------------------------------
+    # -- blocks ---------------------------------------------------------------
 
     def test_a_lease_as_a_block(self, call: Call, face: Face) -> None:
         with face.opened(call("try_lock", "r")) as lease:
@@ -242,7 +242,7 @@ class LockSuite(Suite):
             call("unlock", "r", lease.owner)
             assert face.until(lambda: lease.lost)  # by the store's answer, or by the clock
 
-    # -- waiting ----------------------------------------------------------
+    # -- waiting --------------------------------------------------------------
 
     def test_no_wait_and_a_short_one(self, call: Call, store: str) -> None:
         assert call("try_lock", "r", "me") is not None

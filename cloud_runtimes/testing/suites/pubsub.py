@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +38,7 @@ def drain(face: Face, call: Call, count: int) -> list[Any]:
 class PubSubSuite(AnswerTests):
     """Every case of Dapr's pub/sub conformance, and those that it misses: redelivery, dead letters, groups, give-back."""
 
-    # -- what is not there --------------------------------------------------
+    # -- what is not there ----------------------------------------------------
 
     def test_undeclared_features_are_refused(self, call: Call) -> None:
         published = {"ttl": 5, "delay": 5, "raw": True}
@@ -63,7 +64,7 @@ class PubSubSuite(AnswerTests):
         with call.opened("publisher", "t") as publisher:
             face.fails(ResourceExhaustedError, match=message)(publisher, "send", bytes(largest + 1))
 
-    # -- events -------------------------------------------------------------
+    # -- events ---------------------------------------------------------------
 
     def test_values_round_trip(self, call: Call, face: Face) -> None:
         sent = values(b"", b"\x00\xff", {"x": b"".decode()})
@@ -114,7 +115,7 @@ class PubSubSuite(AnswerTests):
         assert dict(event.extensions) == {"tenant": "blue", "level": 7, "urgent": True}
         assert (event.key, event.data, event.content_type) == ("k 1", "grüße", "text/plain")
 
-    # -- bulk, order, topics ------------------------------------------------
+    # -- bulk, order, topics --------------------------------------------------
 
     def test_bulk_in_order(self, call: Call, face: Face, harness: Harness) -> None:
         with call.opened("subscribe", "t") as sub:
@@ -161,7 +162,7 @@ class PubSubSuite(AnswerTests):
         with call.opened("subscribe", "one") as again:
             assert data(face, again, 1) == [3]
 
-    # -- expiry, delay, raw -------------------------------------------------
+    # -- expiry, delay, raw ---------------------------------------------------
 
     @requires("pubsub.ttl")
     def test_ttl(self, call: Call, face: Face, harness: Harness) -> None:
@@ -202,7 +203,36 @@ class PubSubSuite(AnswerTests):
         assert raw == b"\x01\x02"
         assert b'"specversion":"1.0"' in enveloped
 
-    # -- the publisher ------------------------------------------------------
+    # -- iterating and closing ------------------------------------------------
+
+    def test_iterating(self, call: Call, face: Face, harness: Harness) -> None:
+        call("publish_bulk", "t", [1, 2, 3])
+        with call.opened("subscribe", "t") as sub:
+            events = face.take(sub, 3)
+            for event in events:
+                event.ack()
+            threading.Timer(0.1, sub.close).start()
+            assert face.take(sub) == [], "a close ends it"
+        assert [event.data for event in as_sent(harness, events)] == [1, 2, 3]
+
+    def test_receive_times_out(self, call: Call, face: Face) -> None:
+        with call.opened("subscribe", "t") as sub:
+            started = time.monotonic()
+            assert face.call(sub, "receive", 0.2) is None
+            assert 0.15 < time.monotonic() - started < 2
+            assert face.call(sub, "receive", 0) is None
+        assert face.call(sub, "receive", 5) is None  # closed
+        face.call(sub, "close")
+
+    def test_client_close_closes(self, call: Call, face: Face, harness: Harness) -> None:
+        client = harness.client()
+        sub = call.on(client)("subscribe", "t")
+        face.call(client, "close")
+        assert face.call(sub, "receive", 5) is None
+        call.on(client).fails(ClosedError)("publish", "t", 1)
+        call.on(client).fails(ClosedError)("subscribe", "t")
+
+    # -- the publisher --------------------------------------------------------
 
     def test_publisher(self, call: Call, face: Face, harness: Harness) -> None:
         with call.opened("publisher", "t") as publisher:

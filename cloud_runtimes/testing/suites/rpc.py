@@ -65,7 +65,7 @@ class RpcSuite(Suite):
         assert isinstance(harness, RpcHarness)
         return harness.service
 
-    # -- payloads ---------------------------------------------------------
+    # -- payloads -------------------------------------------------------------
 
     @pytest.mark.parametrize(
         "value", [each for each in values() if each is not None], ids=lambda value: repr(value)[:20]
@@ -146,7 +146,7 @@ class RpcSuite(Suite):
         call.fails((InvalidArgumentError, InternalError))("invoke_method", "describe", generate())
         assert call("invoke_method", "echo", 1) == 1
 
-    # -- the call ---------------------------------------------------------
+    # -- the call -------------------------------------------------------------
 
     @requires("rpc.headers", "rpc.http_method")
     def test_what_a_handler_sees(self, call: Call) -> None:
@@ -198,7 +198,7 @@ class RpcSuite(Suite):
                 call("invoke_method", "nothing", data)
         assert call("invoke_method", "nothing", bytes(MAX_BODY)) is None
 
-    # -- failures ---------------------------------------------------------
+    # -- failures -------------------------------------------------------------
 
     @requires("rpc.status")
     @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "CloudRuntimesError"])
@@ -270,7 +270,7 @@ class RpcSuite(Suite):
         with pytest.raises(ClosedError):
             client.rpc.register_method("late", lambda: None)
 
-    # -- time -------------------------------------------------------------
+    # -- time -----------------------------------------------------------------
 
     @pytest.mark.parametrize("method", ["sleep-async", "deaf"])
     @pytest.mark.timing

@@ -38,7 +38,7 @@ def names(call: Call) -> list[str] | None:
 class ScheduleSuite(PolicyTests):
     """Each occurrence at least once with one id; misfire and failure policies applied exactly, and what is skipped is listed."""
 
-    # -- jobs ---------------------------------------------------------------
+    # -- jobs -----------------------------------------------------------------
 
     def test_store_get_list_delete(self, call: Call) -> None:
         progress = not call.lacks("schedule.progress")
@@ -140,7 +140,7 @@ class ScheduleSuite(PolicyTests):
         else:
             call(method, *job, **arguments)
 
-    # -- running ------------------------------------------------------------
+    # -- running --------------------------------------------------------------
 
     def test_once(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
         due = datetime.now(UTC) + timedelta(hours=1)
@@ -263,7 +263,7 @@ class ScheduleSuite(PolicyTests):
             assert face.until(lambda: not call("list_jobs"))
         assert [fire - runs.fires[0] for fire in runs.fires] == [timedelta(minutes=n) for n in (0, 3, 4)]
 
-    # -- targets ------------------------------------------------------------
+    # -- targets --------------------------------------------------------------
 
     @requires("rpc.host", "schedule.progress")
     def test_a_method(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
@@ -308,7 +308,7 @@ class ScheduleSuite(PolicyTests):
         assert len(set(ids)) == 3
         assert call("get_job", "j") == before
 
-    # -- ends ---------------------------------------------------------------
+    # -- ends -----------------------------------------------------------------
 
     def test_a_runner_runs_once(self, call: Call, face: Face) -> None:
         runner = call.plain("running")

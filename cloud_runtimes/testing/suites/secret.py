@@ -54,7 +54,7 @@ class SecretSuite(Suite):
 
     # a comparison that fails must show no secret, so all are ``is True``
 
-    # -- reading ----------------------------------------------------------
+    # -- reading --------------------------------------------------------------
 
     def test_get(self, call: Call, put: Put) -> None:
         value = put("db-password")
@@ -100,7 +100,7 @@ class SecretSuite(Suite):
         if not call.lacks("secret.bulk"):
             assert (call("get_bulk_secret")["db"] == entries) is True
 
-    # -- absent, removed, changed -------------------------------------------
+    # -- absent, removed, changed ---------------------------------------------
 
     def test_an_absent_secret(self, call: Call, store: str, put: Put, canary: Canary) -> None:
         put("there")
@@ -140,7 +140,7 @@ class SecretSuite(Suite):
         assert face.until(lambda: not has("key"))
         assert has("other")
 
-    # -- keys -------------------------------------------------------------
+    # -- keys -----------------------------------------------------------------
 
     ODD = ("%", "*", "?", "[a-z]*", "k%", "k_y", "K*Y", "k;y", "key\r\n", "../key", "a/b", "a.b", "a:b", " key", "ключ")
 
@@ -160,7 +160,7 @@ class SecretSuite(Suite):
         if not call.lacks("secret.bulk"):
             assert set(call("get_bulk_secret")) == set(values)
 
-    # -- calls --------------------------------------------------------------
+    # -- calls ----------------------------------------------------------------
 
     def test_options_and_clients(self, call: Call, put: Put, harness: SecretHarness, canary: Canary) -> None:
         value = put("key")

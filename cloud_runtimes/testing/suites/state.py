@@ -22,7 +22,7 @@ class StateSuite(Suite):
 
     service = "state"
 
-    # -- values
+    # -- values ---------------------------------------------------------------
 
     @pytest.mark.parametrize("value", values(), ids=lambda value: repr(value)[:20])
     def test_round_trip(self, call: Call, value: Any) -> None:
@@ -100,7 +100,7 @@ class StateSuite(Suite):
             with pytest.raises(UnsupportedError):
                 call.plain("transaction")
 
-    # -- keys
+    # -- keys -----------------------------------------------------------------
 
     # fmt: off
     KEYS = (
@@ -121,7 +121,7 @@ class StateSuite(Suite):
         assert call("get", "*") is None
         assert call("get", "[a-z]?") is not None
 
-    # -- bulk
+    # -- bulk -----------------------------------------------------------------
 
     def test_bulk(self, call: Call) -> None:
         items = {f"k{number}": {"n": number} for number in range(7)}
@@ -160,7 +160,7 @@ class StateSuite(Suite):
         assert call("get", "a") == 2
         assert call("get", "b") == 1
 
-    # -- listing
+    # -- listing --------------------------------------------------------------
 
     @requires("state.list_keys")
     def test_list_keys(self, call: Call) -> None:
@@ -189,7 +189,7 @@ class StateSuite(Suite):
             found += page
         assert found == keys
 
-    # -- conditions
+    # -- conditions -----------------------------------------------------------
 
     @requires("state.etag")
     def test_etag(self, call: Call, harness: Harness) -> None:
@@ -264,7 +264,7 @@ class StateSuite(Suite):
         call("save", "k", 6)  # without a fence nothing is checked
         call("save", "other", 1, fence=0)
 
-    # -- expiry
+    # -- expiry ---------------------------------------------------------------
 
     @requires("state.ttl")
     def test_ttl(self, call: Call, harness: Harness) -> None:
@@ -309,7 +309,7 @@ class StateSuite(Suite):
         call("save", "k", 3, concurrency="first-write")
         assert call("get", "k") == 3
 
-    # -- transactions
+    # -- transactions ---------------------------------------------------------
 
     @requires("state.transaction")
     def test_transaction(self, call: Call) -> None:
