@@ -157,8 +157,7 @@ class PolicyTests(Suite):
     def test_a_missed_last_one(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
         """A job without another occurrence is gone, whether it ran or was skipped."""
         for misfire in ("once", "skip", "all"):
-            arguments = {"due_time": 60, "misfire": misfire, "target": runs.function}
-            call("schedule_job", misfire, **arguments)
+            call("schedule_job", misfire, due_time=60, misfire=misfire, target=runs.function)
         harness.advance(2 * HOUR)
         with call.opened("running"):
             assert face.until(lambda: not call("list_jobs"))
@@ -201,8 +200,7 @@ class PolicyTests(Suite):
         """The job goes on with its next occurrence."""
         runs.fails = tries
         with call.opened("running"):
-            arguments = {"schedule": "@every 300ms", "due_time": 0, "failure_policy": policy}
-            call("schedule_job", "j", **arguments)
+            call("schedule_job", "j", schedule="@every 300ms", due_time=0, failure_policy=policy)
             assert face.until(lambda: "succeeded" in states(call))
         first, *_ = call("list_runs", "j")
         assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
@@ -213,8 +211,7 @@ class PolicyTests(Suite):
     def test_delete_cancels_what_waits(self, call: Call, face: Face, runs: Runs) -> None:
         runs.fails = 1
         with call.opened("running"):
-            arguments = {"schedule": "@hourly", "due_time": 0, "failure_policy": Retry(3, 600)}
-            call("schedule_job", "j", **arguments)
+            call("schedule_job", "j", schedule="@hourly", due_time=0, failure_policy=Retry(3, 600))
             assert face.until(lambda: states(call) == ["waiting"])
             call("delete_job", "j")
             assert states(call) == ["cancelled"]

@@ -276,8 +276,8 @@ class ScheduleSuite(PolicyTests):
                 raise ValueError
 
         with call.opened("running"):
-            arguments = {"target": RpcTarget("suite", "m"), "data": {"a": 1}, "failure_policy": Retry(1, 0)}
-            call("schedule_job", "j", due_time=0, **arguments)
+            target = RpcTarget("suite", "m")
+            call("schedule_job", "j", due_time=0, target=target, data={"a": 1}, failure_policy=Retry(1, 0))
             assert face.until(lambda: not call("list_jobs"))
         assert [data for data, _ in seen] == [{"a": 1}] * 2
         assert [headers["job-attempt"] for _, headers in seen] == ["1", "2"]
