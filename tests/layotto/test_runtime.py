@@ -23,7 +23,8 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
-from cloud_runtimes.testing import Face, features
+from cloud_runtimes.testing import Face
+from tests.support import features
 from tests.support.fake_layotto import FakeLayotto
 
 SOON = 20.0
