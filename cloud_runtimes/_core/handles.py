@@ -37,10 +37,10 @@ class Handle:
         return self._generation == fork.generation()
 
     def _open(self) -> None:
-        """Open, in the sync face."""
+        """Open, in the sync API."""
 
     async def _open_async(self) -> None:
-        """Open, in the async face."""
+        """Open, in the async API."""
 
     def _exit(self, error: BaseException | None) -> None:
         """End a ``with`` block that ``error`` left, or nothing did."""

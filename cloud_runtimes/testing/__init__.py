@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .faces import AsyncFace, Face, SyncFace
+    from .apis import Api, AsyncApi, SyncApi
     from .harness import Harness, SecretHarness, requires
     from .sidecar import RunningSidecar, memory_client, serve
     from .suites.configuration import ConfigurationSuite
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from .suites.state import StateSuite
 
 __all__ = [
-    "AsyncFace",
+    "Api",
+    "AsyncApi",
     "ConfigurationSuite",
     "DatabaseSuite",
-    "Face",
     "FileSuite",
     "Harness",
     "LockSuite",
@@ -46,14 +46,14 @@ __all__ = [
     "SecretHarness",
     "SecretSuite",
     "StateSuite",
-    "SyncFace",
+    "SyncApi",
     "memory_client",
     "requires",
     "serve",
 ]
 
 _MODULES: Final = {
-    "faces": ("AsyncFace", "Face", "SyncFace"),
+    "apis": ("Api", "AsyncApi", "SyncApi"),
     "harness": ("Harness", "SecretHarness", "requires"),
     "sidecar": ("RunningSidecar", "memory_client", "serve"),
     "suites.rpc": ("RpcHarness",),

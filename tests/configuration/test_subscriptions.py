@@ -11,7 +11,7 @@ import pytest
 
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites._base import Call, Suite
 from cloud_runtimes.testing.suites.configuration import QUIET, values
 from tests.support.harnesses.embedded import MemoryHarness
@@ -31,21 +31,21 @@ class TestSubscriptions(Suite):
         call("save_configuration", {"a": "1", "b": "2"})
         return lambda items: call.plain("save_configuration", items)
 
-    def handled(self, call: Call, face: Face, body: Callable[[Items], Any], *keys: str) -> Any:
+    def handled(self, call: Call, api: Api, body: Callable[[Items], Any], *keys: str) -> Any:
         """Subscribe with a handler of the API, as a block."""
-        return call.opened("subscribe_configuration", keys, face.handler(body))
+        return call.opened("subscribe_configuration", keys, api.handler(body))
 
-    def test_a_handler(self, call: Call, face: Face, put: Any) -> None:
+    def test_a_handler(self, call: Call, api: Api, put: Any) -> None:
         seen: list[Values] = []
-        with self.handled(call, face, lambda items: seen.append(values(items)), "a") as sub:
-            assert face.until(lambda: seen == [{"a": "1"}])
+        with self.handled(call, api, lambda items: seen.append(values(items)), "a") as sub:
+            assert api.until(lambda: seen == [{"a": "1"}])
             put({"a": "new"})
-            assert face.until(lambda: seen[1:] == [{"a": "new"}])
+            assert api.until(lambda: seen[1:] == [{"a": "new"}])
             call("delete_configuration", ["a"])
-            assert face.until(lambda: seen[2:] == [{"a": None}])
-            face.fails(InvalidArgumentError, match="has a handler")(sub, "receive", 0)
+            assert api.until(lambda: seen[2:] == [{"a": None}])
+            api.fails(InvalidArgumentError, match="has a handler")(sub, "receive", 0)
         put({"a": "after the end"})
-        face.pause(QUIET)
+        api.pause(QUIET)
         assert len(seen) == 3
 
     def test_an_async_handler_of_a_sync_subscribe(self, call: Call, put: Any) -> None:
@@ -63,7 +63,7 @@ class TestSubscriptions(Suite):
             assert came.wait(10)
         assert seen == [({"a": "1"}, "cloud-runtimes-loop"), ({"a": "new"}, "cloud-runtimes-loop")]
 
-    def test_a_handler_that_fails_gets_it_again(self, call: Call, face: Face, put: Any) -> None:
+    def test_a_handler_that_fails_gets_it_again(self, call: Call, api: Api, put: Any) -> None:
         seen: list[Values] = []
 
         def body(items: Items) -> None:
@@ -71,16 +71,16 @@ class TestSubscriptions(Suite):
             if len(seen) in (1, 2, 4):
                 raise ValueError("not today")
 
-        with self.handled(call, face, body, "a", "b"):
-            assert face.until(lambda: len(seen) == 3)
+        with self.handled(call, api, body, "a", "b"):
+            assert api.until(lambda: len(seen) == 3)
             assert seen[0] == seen[1] == seen[2] == {"a": "1", "b": "2"}
             call("delete_configuration", ["b"])
-            assert face.until(lambda: len(seen) == 5)
+            assert api.until(lambda: len(seen) == 5)
             assert seen[3] == seen[4] == {"b": None}
-            face.pause(QUIET)
+            api.pause(QUIET)
             assert len(seen) == 5
 
-    def test_a_handler_may_close(self, call: Call, face: Face, put: Any) -> None:
+    def test_a_handler_may_close(self, call: Call, api: Api, put: Any) -> None:
         made: list[ConfigurationSubscription] = []
         seen: list[int] = []
         ready = threading.Event()
@@ -96,24 +96,24 @@ class TestSubscriptions(Suite):
             seen.append(len(items))
             await made[0].close_async()
 
-        handler: Any = close if face.name == "sync" else close_async
+        handler: Any = close if api.name == "sync" else close_async
         made.append(call("subscribe_configuration", (), handler, timeout=20))
         ready.set()
-        face.call(made[0], "wait")
-        assert face.until(lambda: seen == [2])
-        face.call(made[0], "close", timeout=5)
+        api.call(made[0], "wait")
+        assert api.until(lambda: seen == [2])
+        api.call(made[0], "close", timeout=5)
 
-    def test_iteration(self, call: Call, face: Face, put: Any) -> None:
+    def test_iteration(self, call: Call, api: Api, put: Any) -> None:
         sub = call("subscribe_configuration", ["a"])
-        (first,) = face.take(sub, 1)
+        (first,) = api.take(sub, 1)
         put({"a": "new"})
-        (second,) = face.take(sub, 1)
+        (second,) = api.take(sub, 1)
         assert [values(first), values(second)] == [{"a": "1"}, {"a": "new"}]
         threading.Timer(0.1, sub.close).start()
-        assert face.take(sub) == [], "a close ends it"
-        face.call(sub, "wait")
+        assert api.take(sub) == [], "a close ends it"
+        api.call(sub, "wait")
 
-    def test_closed_while_iterating(self, call: Call, face: Face, put: Any) -> None:
+    def test_closed_while_iterating(self, call: Call, api: Api, put: Any) -> None:
         sub = call("subscribe_configuration", ["a"])
 
         class Loop:
@@ -131,13 +131,13 @@ class TestSubscriptions(Suite):
                     await sub.close_async()
                 return seen
 
-        assert face.call(Loop(), "run") == [{"a": "1"}]
-        face.call(sub, "wait")
+        assert api.call(Loop(), "run") == [{"a": "1"}]
+        api.call(sub, "wait")
 
-    def test_receive_waits_no_longer_than_asked(self, call: Call, face: Face, put: Any) -> None:
+    def test_receive_waits_no_longer_than_asked(self, call: Call, api: Api, put: Any) -> None:
         with call.opened("subscribe_configuration") as sub:
-            assert values(face.call(sub, "receive", 10)) == {"a": "1", "b": "2"}
-            assert face.call(sub, "receive", 0) is None
-            assert face.call(sub, "receive", 0.05) is None
+            assert values(api.call(sub, "receive", 10)) == {"a": "1", "b": "2"}
+            assert api.call(sub, "receive", 0) is None
+            assert api.call(sub, "receive", 0.05) is None
             for bad in (-1, float("nan"), "5", True):
-                face.fails(InvalidArgumentError, match="timeout")(sub, "receive", bad)
+                api.fails(InvalidArgumentError, match="timeout")(sub, "receive", bad)

@@ -14,7 +14,7 @@ from cloud_runtimes.configuration import ConfigurationItem
 from cloud_runtimes.database import Column
 from cloud_runtimes.errors import BulkError, InvalidArgumentError, PayloadError
 from cloud_runtimes.schedule import Retry, RpcTarget, TopicTarget
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites._base import Call, Suite
 from cloud_runtimes.testing.suites.database import injections
 from tests.support.arguments import one_each
@@ -103,7 +103,7 @@ class Refusals(Suite):
     harness = rows({MemoryHarness.name: MemoryHarness})
 
     @pytest.fixture
-    def call(self, client: CloudRuntimesClient, face: Face, store: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    def call(self, client: CloudRuntimesClient, api: Api, store: str, monkeypatch: pytest.MonkeyPatch) -> Call:
         name = "default" if self.service == "schedule" else store
         driver = getattr(client, self.service)._driver(name)
 
@@ -113,7 +113,7 @@ class Refusals(Suite):
         for method, _ in inspect.getmembers(type(driver), inspect.isfunction):
             if not method.startswith("_"):
                 monkeypatch.setattr(driver, method, asked)
-        return Call(face, client, self.service, *([] if self.service == "schedule" else [store]))
+        return Call(api, client, self.service, *([] if self.service == "schedule" else [store]))
 
 
 class TestState(Refusals):
@@ -152,9 +152,9 @@ class TestState(Refusals):
         match = "ttlInSeconds" if "foo" in str(options) else name
         call.fails(InvalidArgumentError, match=match)("save", "k", 1, **options)
 
-    def test_other_arguments(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
+    def test_other_arguments(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         for name in ("", "a\nb", 7, None):
-            face.fails(InvalidArgumentError)(client.state, "get", name, "k")
+            api.fails(InvalidArgumentError)(client.state, "get", name, "k")
         call.fails(TypeError)("get", "k", unknown=1)
         call.fails(InvalidArgumentError, match="consistency")("get", "k", consistency="weak")
         call.fails(InvalidArgumentError, match="list")("get_bulk", "one-key")
@@ -393,8 +393,8 @@ class TestRpc(Refusals):
     service = "rpc"
 
     @pytest.mark.parametrize("service", BAD_SERVICES)
-    def test_services(self, client: CloudRuntimesClient, face: Face, service: Any) -> None:
-        face.fails(InvalidArgumentError)(client.rpc, "invoke_method", service, "m")
+    def test_services(self, client: CloudRuntimesClient, api: Api, service: Any) -> None:
+        api.fails(InvalidArgumentError)(client.rpc, "invoke_method", service, "m")
 
     @pytest.mark.parametrize("method", BAD_METHODS)
     def test_methods(self, call: Call, method: Any) -> None:

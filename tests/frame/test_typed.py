@@ -12,7 +12,7 @@ import pytest
 from cloud_runtimes.errors import BulkError, InvalidArgumentError, PayloadError
 from cloud_runtimes.pubsub import Event
 from cloud_runtimes.schedule import JobRun
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites._base import Call, Suite
 from cloud_runtimes.testing.suites._pubsub_answers import collect, data
 from tests.support.harnesses.embedded import MemoryHarness
@@ -76,10 +76,10 @@ class TestState(InMemory):
 class TestPubSub(InMemory):
     service = "pubsub"
 
-    def test_events(self, call: Call, face: Face) -> None:
+    def test_events(self, call: Call, api: Api) -> None:
         with call.opened("subscribe", "t") as sub:
             id = call("publish", "t", {"n": [1, None]}, attributes={"tenant": "blue"})
-            (event,) = collect(face, sub, 1)
+            (event,) = collect(api, sub, 1)
         envelope = json.loads(event.to_json())
         assert (envelope["specversion"], envelope["id"], envelope["tenant"]) == ("1.0", id, "blue")
         assert envelope["data"] == {"n": [1, None]}
@@ -88,7 +88,7 @@ class TestPubSub(InMemory):
                 event.retry(bad)
         with call.opened("subscribe", "t", type=Order) as sub:
             call("publish", "t", Order(1, ["a"]))
-            assert data(face, sub, 1) == [Order(1, ["a"])]
+            assert data(api, sub, 1) == [Order(1, ["a"])]
 
     def test_async_handler_of_a_sync_subscription(self, call: Call) -> None:
         got: list[tuple[Any, str]] = []
@@ -142,10 +142,10 @@ class TestSchedule(InMemory):
     service = "schedule"
 
     @pytest.fixture
-    def call(self, client: Any, face: Face) -> Call:
-        return Call(face, client, "schedule")
+    def call(self, client: Any, api: Api) -> Call:
+        return Call(api, client, "schedule")
 
-    def test_what_handlers_take(self, call: Call, face: Face) -> None:
+    def test_what_handlers_take(self, call: Call, api: Api) -> None:
         seen: dict[str, Any] = {}
         call.plain("job", "none")(lambda: seen.update(none=None))
         call.plain("job", "data")(lambda data: seen.update(data=data))
@@ -161,5 +161,5 @@ class TestSchedule(InMemory):
         with call.opened("running"):
             for name in ("none", "data", "async", "run"):
                 call("schedule_job", name, due_time=0, data=[name])
-            assert face.until(lambda: len(seen) == 4)
+            assert api.until(lambda: len(seen) == 4)
         assert seen == {"none": None, "data": ["data"], "async": (["async"], "async"), "run": "run"}

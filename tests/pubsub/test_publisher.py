@@ -20,7 +20,7 @@ from cloud_runtimes.errors import (
 from cloud_runtimes.pubsub import DeliveryReport
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch, PubSubDriver
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites._base import Call, Suite
 from cloud_runtimes.testing.suites.pubsub import drain
 from tests.support.arguments import one_each
@@ -59,12 +59,12 @@ class TestPublisher(Suite):
         """The driver, which can be made to fail."""
         return Broken(monkeypatch, call.plain("_driver"))
 
-    def test_unused_publisher_closes(self, call: Call, face: Face) -> None:
+    def test_unused_publisher_closes(self, call: Call, api: Api) -> None:
         with call.opened("publisher", "t") as publisher:
-            face.call(publisher, "flush")
+            api.call(publisher, "flush")
             assert publisher.stats() == (0, 0, 0, 0, 0, 0, 0)
 
-    def test_reports(self, call: Call, face: Face) -> None:
+    def test_reports(self, call: Call, api: Api) -> None:
         reports: list[DeliveryReport] = []
         threads: set[str] = set()
 
@@ -75,15 +75,15 @@ class TestPublisher(Suite):
 
         with call.opened("publisher", "t", batch_events=100, on_delivery=on_delivery) as publisher:
             for number in range(450):
-                face.call(publisher, "send", number)
-            face.call(publisher, "flush")
+                api.call(publisher, "send", number)
+            api.call(publisher, "flush")
         assert threads == {"cloud-runtimes-publisher"}
         assert [report.first for report in reports] == [1] + [report.last + 1 for report in reports[:-1]]
         assert reports[-1].last == 450
         assert not any(report.failed for report in reports)
         assert all(report.last - report.first < 100 for report in reports)
 
-    def test_on_delivery_may_not_flush(self, call: Call, face: Face) -> None:
+    def test_on_delivery_may_not_flush(self, call: Call, api: Api) -> None:
         refused: list[str] = []
 
         def on_delivery(report: DeliveryReport) -> None:
@@ -94,8 +94,8 @@ class TestPublisher(Suite):
                     refused.append(str(error))
 
         publisher = call.plain("publisher", "t", on_delivery=on_delivery)
-        face.call(publisher, "send", 1)
-        face.call(publisher, "close")
+        api.call(publisher, "send", 1)
+        api.call(publisher, "close")
         assert len(refused) == 2
         with pytest.raises(InvalidArgumentError, match="on_delivery"):
             call.plain("publisher", "t", on_delivery="no function")  # type: ignore[arg-type]
@@ -106,62 +106,62 @@ class TestPublisher(Suite):
         with pytest.raises(InvalidArgumentError, match="async"):
             call.plain("publisher", "t", on_delivery=coroutine)  # type: ignore[arg-type]
 
-    def test_failures(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_failures(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = InvalidArgumentError("not this one")
         reports: list[DeliveryReport] = []
         publisher = call.plain("publisher", "t", on_delivery=reports.append)
         for number in range(3):
-            face.call(publisher, "send", {"n": number})
-        face.call(publisher, "flush")
+            api.call(publisher, "send", {"n": number})
+        api.call(publisher, "flush")
         failed = [event for report in reports for event in report.failed]
         assert [event.sequence for event in failed] == [1, 2, 3]
         assert b'"data":{"n":1}' in failed[1].event
         assert failed[0].id.encode() in failed[0].event
         assert all(isinstance(event.error, InvalidArgumentError) for event in failed)
         broken.error = None
-        face.call(publisher, "send", "fine")
-        face.call(publisher, "close")
+        api.call(publisher, "send", "fine")
+        api.call(publisher, "close")
         stats = publisher.stats()
         assert (stats.accepted, stats.delivered, stats.failed, stats.buffered) == (4, 1, 3, 0)
-        assert [event.data for event in drain(face, call, 1)] == ["fine"]
+        assert [event.data for event in drain(api, call, 1)] == ["fine"]
 
-    def test_failures_without_reports(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_failures_without_reports(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = InvalidArgumentError("never")
         publisher = call.plain("publisher", "t", batch_events=500)
         for number in range(1500):
-            face.call(publisher, "send", number)
-        error = face.fails(BulkError)(publisher, "flush")
+            api.call(publisher, "send", number)
+        error = api.fails(BulkError)(publisher, "flush")
         assert len(error.failed) == 1000
         assert "1,500" in str(error)
-        face.call(publisher, "flush")  # told once
-        face.call(publisher, "close")
+        api.call(publisher, "flush")  # told once
+        api.call(publisher, "close")
 
-    def test_retries_under_the_same_ids(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_retries_under_the_same_ids(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = UnavailableError("away")
         publisher = call.plain("publisher", "t")
         for number in range(5):
-            face.call(publisher, "send", number)
-        assert face.until(lambda: broken.calls >= 3)
+            api.call(publisher, "send", number)
+        assert api.until(lambda: broken.calls >= 3)
         assert publisher.stats().buffered == 5
         broken.error = None
-        face.call(publisher, "flush", 5)
-        face.call(publisher, "close")
-        events = drain(face, call, 5)
+        api.call(publisher, "flush", 5)
+        api.call(publisher, "close")
+        events = drain(api, call, 5)
         assert [event.data for event in events] == list(range(5))
 
-    def test_delivery_timeout(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_delivery_timeout(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = UnavailableError("away")
         reports: list[DeliveryReport] = []
         publisher = call.plain("publisher", "t", delivery_timeout=0.3, on_delivery=reports.append)
-        face.call(publisher, "send", "lost")
+        api.call(publisher, "send", "lost")
         started = time.monotonic()
-        face.call(publisher, "flush")
+        api.call(publisher, "flush")
         assert 0.2 < time.monotonic() - started < 3
         assert [type(event.error) for event in reports[0].failed] == [UnavailableError]
         broken.error = None
-        face.call(publisher, "send", "kept")  # the failed one holds nothing back
-        face.call(publisher, "close")
-        assert [event.data for event in drain(face, call, 1)] == ["kept"]
+        api.call(publisher, "send", "kept")  # the failed one holds nothing back
+        api.call(publisher, "close")
+        assert [event.data for event in drain(api, call, 1)] == ["kept"]
 
     def test_waiting_is_not_being_tried(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         driver = call.plain("_driver")
@@ -184,42 +184,42 @@ class TestPublisher(Suite):
             publisher.flush()  # which takes longer than that
             assert publisher.stats().delivered == 40
 
-    def test_flush_times_out(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_flush_times_out(self, call: Call, api: Api, broken: Broken) -> None:
         broken.gate.clear()
         publisher = call.plain("publisher", "t")
-        face.call(publisher, "send", 1)
-        face.fails(DeadlineExceededError, match="flush")(publisher, "flush", 0.1)
+        api.call(publisher, "send", 1)
+        api.fails(DeadlineExceededError, match="flush")(publisher, "flush", 0.1)
         broken.gate.set()
-        face.call(publisher, "flush", SOON)
-        face.call(publisher, "close")
+        api.call(publisher, "flush", SOON)
+        api.call(publisher, "close")
         assert publisher.stats().delivered == 1
 
-    def test_close_gives_up_in_time(self, call: Call, face: Face, broken: Broken) -> None:
+    def test_close_gives_up_in_time(self, call: Call, api: Api, broken: Broken) -> None:
         broken.error = UnavailableError("away")
         publisher = call.plain("publisher", "t")
-        face.call(publisher, "send", 1)
+        api.call(publisher, "send", 1)
         started = time.monotonic()
-        face.fails(BulkError)(publisher, "close", timeout=0.3)
+        api.fails(BulkError)(publisher, "close", timeout=0.3)
         assert time.monotonic() - started < 3
         assert publisher.stats().failed == 1
         assert publisher.stats().buffered == 0
 
     @pytest.mark.parametrize("on_full", ["block", "raise", "drop"])
-    def test_full(self, call: Call, face: Face, broken: Broken, on_full: Any) -> None:
+    def test_full(self, call: Call, api: Api, broken: Broken, on_full: Any) -> None:
         broken.gate.clear()
         publisher = call.plain("publisher", "t", buffer_bytes=20_000, batch_bytes=5_000, on_full=on_full)
         sent = 0
         data = "x" * 1000
         if on_full == "drop":
-            while face.call(publisher, "send", data):
+            while api.call(publisher, "send", data):
                 sent += 1
-            assert face.call(publisher, "send", data) == 0
+            assert api.call(publisher, "send", data) == 0
             assert publisher.stats().dropped == 2
         else:
             started = time.monotonic()
             with pytest.raises(ResourceExhaustedError, match="full"):
                 while True:
-                    face.call(publisher, "send", data, timeout=0.2 if on_full == "block" else 30)
+                    api.call(publisher, "send", data, timeout=0.2 if on_full == "block" else 30)
                     sent += 1
             waited = time.monotonic() - started
             assert waited > 0.15 if on_full == "block" else waited < 10
@@ -227,9 +227,9 @@ class TestPublisher(Suite):
         assert publisher.stats().bytes <= 20_000
         broken.gate.set()
         if on_full == "block":
-            face.call(publisher, "send", data)
+            api.call(publisher, "send", data)
             sent += 1
-        face.call(publisher, "close")
+        api.call(publisher, "close")
         assert publisher.stats().delivered == sent
 
     @pytest.mark.timing
@@ -250,12 +250,12 @@ class TestPublisher(Suite):
         broken.gate.set()
         publisher.close()
 
-    def test_what_cannot_be_sent(self, call: Call, face: Face) -> None:
+    def test_what_cannot_be_sent(self, call: Call, api: Api) -> None:
         with call.opened("publisher", "t", buffer_bytes=10_000) as publisher:
-            face.fails(PayloadError)(publisher, "send", {1, 2})
-            face.fails(InvalidArgumentError, match="key")(publisher, "send", 1, key="")
-            face.fails(InvalidArgumentError)(publisher, "send", 1, attributes={"Bad": 1})
-            face.fails(ResourceExhaustedError, match="never")(publisher, "send", "x" * 10_001)
+            api.fails(PayloadError)(publisher, "send", {1, 2})
+            api.fails(InvalidArgumentError, match="key")(publisher, "send", 1, key="")
+            api.fails(InvalidArgumentError)(publisher, "send", 1, attributes={"Bad": 1})
+            api.fails(ResourceExhaustedError, match="never")(publisher, "send", "x" * 10_001)
             assert publisher.stats().accepted == 0
         numbers = one_each(
             linger=(-1,), batch_events=(0,), batch_bytes=(1.5,), buffer_bytes=(True,), delivery_timeout=(0,)
@@ -267,7 +267,7 @@ class TestPublisher(Suite):
             with pytest.raises(InvalidArgumentError, match=name):
                 call.plain("publisher", "t", attributes={name: "text/plain"})
 
-    def test_many_threads(self, call: Call, face: Face) -> None:
+    def test_many_threads(self, call: Call, api: Api) -> None:
         publisher = call.plain("publisher", "t", batch_events=50)
 
         def run(thread: int) -> None:
@@ -280,6 +280,6 @@ class TestPublisher(Suite):
         for thread in threads:
             thread.join()
         publisher.close()
-        sent = [event.data for event in drain(face, call, 1600)]
+        sent = [event.data for event in drain(api, call, 1600)]
         for each in range(8):
             assert [number for thread, number in sent if thread == each] == list(range(200))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..faces import AsyncFace, Face, SyncFace
+from ..apis import Api, AsyncApi, SyncApi
 from ..harness import Harness
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ class Broken(Exception):
 class Call:
     """Calls methods of a service on the test's own component, by either API: ``call("save", "key", 1)``."""
 
-    def __init__(self, face: Face, client: CloudRuntimesClient, service: str, *component: str) -> None:
-        self._face = face
+    def __init__(self, api: Api, client: CloudRuntimesClient, service: str, *component: str) -> None:
+        self._api = api
         self._client = client
         self._name = service
         self._component = component
 
     def __call__(self, method: str, *arguments: Any, **options: Any) -> Any:
-        return self._face.call(self._service, method, *self._component, *arguments, **options)
+        return self._api.call(self._service, method, *self._component, *arguments, **options)
 
     @property
     def _service(self) -> Any:
@@ -39,7 +39,7 @@ class Call:
     def on(self, client: CloudRuntimesClient | None = None, store: str | None = None) -> Call:
         """Return calls by another client, or on another component."""
         component = self._component if store is None else (store,)
-        return Call(self._face, client or self._client, self._name, *component)
+        return Call(self._api, client or self._client, self._name, *component)
 
     def plain(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call the sync method, whichever API it is: for a handle that is not open yet, and in other threads."""
@@ -48,18 +48,18 @@ class Call:
     def opened(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return a context manager for the block of what a method gives."""
         made = self if hasattr(self._service, f"{method}_async") else self.plain
-        return self._face.opened(made(method, *arguments, **options))
+        return self._api.opened(made(method, *arguments, **options))
 
     def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
         """Return a call that must raise an error, and returns the error."""
-        refused = self._face.fails(error, match)
+        refused = self._api.fails(error, match)
         return lambda method, *arguments, **options: refused(
             self._service, method, *self._component, *arguments, **options
         )
 
     def together(self, *calls: tuple[Any, ...], **options: Any) -> list[Any]:
         """Make calls at once, each given as its method and arguments; results, or the exceptions raised."""
-        return self._face.together(
+        return self._api.together(
             [(self._service, method, (*self._component, *arguments), options) for method, *arguments in calls]
         )
 
@@ -82,11 +82,11 @@ class Suite:
         raise NotImplementedError("a suite needs a harness fixture")
 
     @pytest.fixture(params=["sync", "async"])
-    def face(self, request: pytest.FixtureRequest) -> Iterator[Face]:
+    def api(self, request: pytest.FixtureRequest) -> Iterator[Api]:
         """Each API in turn."""
-        face: Face = SyncFace() if request.param == "sync" else AsyncFace()
-        yield face
-        face.close()
+        api: Api = SyncApi() if request.param == "sync" else AsyncApi()
+        yield api
+        api.close()
 
     @pytest.fixture
     def client(self, harness: Harness) -> CloudRuntimesClient:
@@ -99,9 +99,9 @@ class Suite:
         return harness.store(self.service)
 
     @pytest.fixture
-    def call(self, client: CloudRuntimesClient, face: Face, store: str) -> Call:
+    def call(self, client: CloudRuntimesClient, api: Api, store: str) -> Call:
         """The test's own component."""
-        return Call(face, client, self.service, store)
+        return Call(api, client, self.service, store)
 
     @pytest.fixture(autouse=True)
     def _declared(self, request: pytest.FixtureRequest, client: CloudRuntimesClient, store: str) -> None:

@@ -18,7 +18,7 @@ from ...errors import (
     PayloadError,
     UnsupportedError,
 )
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
@@ -77,89 +77,89 @@ class SessionTests(Suite):
     # -- transactions ---------------------------------------------------------
 
     @requires("database.transaction")
-    def test_a_transaction(self, call: Call, face: Face, items: str) -> None:
+    def test_a_transaction(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "UPDATE item SET qty = qty - :n WHERE id = 1", {"n": 3})
-            face.call(tx, "execute", "UPDATE item SET qty = qty + :n WHERE id = 2", {"n": 3})
-            assert face.call(tx, "query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
+            api.call(tx, "execute", "UPDATE item SET qty = qty - :n WHERE id = 1", {"n": 3})
+            api.call(tx, "execute", "UPDATE item SET qty = qty + :n WHERE id = 2", {"n": 3})
+            assert api.call(tx, "query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
-        face.fails(ClosedError, match="has ended")(tx, "query", "SELECT 1")
+        api.fails(ClosedError, match="has ended")(tx, "query", "SELECT 1")
 
     @requires("database.transaction")
-    def test_an_exception_rolls_back(self, call: Call, face: Face, items: str) -> None:
+    def test_an_exception_rolls_back(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(ZeroDivisionError):
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item")
+                api.call(tx, "execute", "DELETE FROM item")
                 raise ZeroDivisionError
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_a_failed_statement_ends_it(self, call: Call, face: Face, items: str) -> None:
+    def test_a_failed_statement_ends_it(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(ClosedError, match="rolled back") as caught:
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item WHERE id = 2")
-                face.fails(ConflictError)(tx, "execute", "UPDATE item SET qty = -1")
-                face.fails(ClosedError, match="rolled back")(tx, "query", "SELECT 1")
+                api.call(tx, "execute", "DELETE FROM item WHERE id = 2")
+                api.fails(ConflictError)(tx, "execute", "UPDATE item SET qty = -1")
+                api.fails(ClosedError, match="rolled back")(tx, "query", "SELECT 1")
         assert caught.value.maybe_applied is False
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_what_is_refused_before_any_io_does_not_end_it(self, call: Call, face: Face, items: str) -> None:
+    def test_what_is_refused_before_any_io_does_not_end_it(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
             for wrong in ("SELECT :a", "COMMIT", "SELECT 1; SELECT 2"):
-                error = face.fails(InvalidArgumentError)(tx, "execute", wrong)
+                error = api.fails(InvalidArgumentError)(tx, "execute", wrong)
                 assert error.component == items
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
         assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_a_timeout_rolls_back(self, call: Call, face: Face, items: str) -> None:
+    def test_a_timeout_rolls_back(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(DeadlineExceededError):
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item")
-                face.call(tx, "query", SLOW, timeout=0.2)
+                api.call(tx, "execute", "DELETE FROM item")
+                api.call(tx, "query", SLOW, timeout=0.2)
         assert self.count(call) == 2
         assert self.add(call, 3, "c", 1).rows_affected == 1
 
     @requires("database.transaction")
-    def test_early_ends(self, call: Call, face: Face, items: str) -> None:
+    def test_early_ends(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
-            face.call(tx, "rollback")
-            face.call(tx, "rollback")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "rollback")
+            api.call(tx, "rollback")
         assert self.count(call) == 2
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
-            face.call(tx, "commit")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "commit")
         assert self.count(call) == 1
         loose = call.plain("transaction")  # begins with its first call
-        face.call(loose, "execute", "DELETE FROM item")
-        face.call(loose, "rollback")
+        api.call(loose, "execute", "DELETE FROM item")
+        api.call(loose, "rollback")
         assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_nothing_commits_that_was_not_asked(self, call: Call, face: Face, items: str) -> None:
+    def test_nothing_commits_that_was_not_asked(self, call: Call, api: Api, items: str) -> None:
         forgotten = call.plain("transaction")
-        face.call(forgotten, "execute", "DELETE FROM item")
+        api.call(forgotten, "execute", "DELETE FROM item")
         del forgotten
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_closing_the_client_rolls_back(self, call: Call, face: Face, items: str, harness: Harness) -> None:
+    def test_closing_the_client_rolls_back(self, call: Call, api: Api, items: str, harness: Harness) -> None:
         if harness.name.endswith(":memory:"):
             return  # the data ends with the client
         second = harness.client()
         tx = call.on(second).plain("transaction")
-        face.call(tx, "execute", "DELETE FROM item")
-        face.call(second, "close")
-        face.fails(ClosedError)(tx, "query", "SELECT 1")
+        api.call(tx, "execute", "DELETE FROM item")
+        api.call(second, "close")
+        api.fails(ClosedError)(tx, "query", "SELECT 1")
         assert self.count(call) == 2
 
     @requires("database.transaction", "database.isolation")
     @pytest.mark.parametrize("level", ["read-uncommitted", "read-committed", "repeatable-read", "serializable"])
-    def test_isolation(self, call: Call, face: Face, items: str, level: Any) -> None:
+    def test_isolation(self, call: Call, api: Api, items: str, level: Any) -> None:
         with call.opened("transaction", level) as tx:
-            assert face.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
+            assert api.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
         with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
             call.plain("transaction", level.upper())
 
@@ -170,21 +170,21 @@ class SessionTests(Suite):
         assert call("query", "SELECT qty FROM item WHERE id = 1", type=int) == [50]
 
     @requires("database.transaction", "database.schema")
-    def test_everything_in_a_transaction(self, call: Call, face: Face) -> None:
+    def test_everything_in_a_transaction(self, call: Call, api: Api) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "create_table", "a", {"id": Column(kind="integer", primary_key=True), "n": int})
-            assert face.call(tx, "insert", "a", {"n": 5}) == ExecuteResult(1, 1)
-            assert face.call(tx, "update", "a", {"n": 6}, {"id": 1}).rows_affected == 1
-            assert face.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", [{"n": 1}]).rows_affected == 1
-            assert face.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", []) == ExecuteResult(0)
-            assert face.call(tx, "tables") == ["a"]
-            assert [each.name for each in face.call(tx, "table_schema", "a").columns] == ["id", "n"]
-            face.call(tx, "create_table", "b", {"id": int})
-            face.call(tx, "drop_table", "b")
+            api.call(tx, "create_table", "a", {"id": Column(kind="integer", primary_key=True), "n": int})
+            assert api.call(tx, "insert", "a", {"n": 5}) == ExecuteResult(1, 1)
+            assert api.call(tx, "update", "a", {"n": 6}, {"id": 1}).rows_affected == 1
+            assert api.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", [{"n": 1}]).rows_affected == 1
+            assert api.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", []) == ExecuteResult(0)
+            assert api.call(tx, "tables") == ["a"]
+            assert [each.name for each in api.call(tx, "table_schema", "a").columns] == ["id", "n"]
+            api.call(tx, "create_table", "b", {"id": int})
+            api.call(tx, "drop_table", "b")
         assert call("tables") == ["a"]
         with pytest.raises(KeyError):
             with call.opened("transaction") as tx:
-                face.call(tx, "drop_table", "a")
+                api.call(tx, "drop_table", "a")
                 raise KeyError
         assert call("query", "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
 
@@ -194,60 +194,60 @@ class SessionTests(Suite):
 
     @requires("database.stream")
     @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000])
-    def test_a_stream(self, call: Call, face: Face, count: int) -> None:
+    def test_a_stream(self, call: Call, api: Api, count: int) -> None:
         sql = f"SELECT x FROM ({self.NUMBERS}) AS s WHERE x > 1 OR :n > 0"
         with call.opened("stream", sql, {"n": count}, type=int) as stream:
             expected = list(range(1, max(count, 1) + 1)) if count else []
-            assert face.take(stream) == expected
-            assert face.take(stream) == []
+            assert api.take(stream) == expected
+            assert api.take(stream) == []
         with pytest.raises(ClosedError, match="closed"):
-            face.take(stream)
+            api.take(stream)
 
     @requires("database.stream")
-    def test_streams_without_a_block_and_left_early(self, call: Call, face: Face) -> None:
+    def test_streams_without_a_block_and_left_early(self, call: Call, api: Api) -> None:
         for _ in range(30):  # more than there are connections
             stream = call.plain("stream", self.NUMBERS, {"n": 5000})
-            assert face.take(stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
+            assert api.take(stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
             del stream
             with call.opened("stream", self.NUMBERS, {"n": 5000}, type=tuple[int, str]) as stream:
-                assert face.take(stream, 1) == [(1, "r")]
+                assert api.take(stream, 1) == [(1, "r")]
         assert call("query", "SELECT 1 AS one") == [{"one": 1}]
 
     @requires("database.stream")
-    def test_a_stream_that_fails(self, call: Call, face: Face, items: str) -> None:
+    def test_a_stream_that_fails(self, call: Call, api: Api, items: str) -> None:
         for sql, error in (("SELECT nope FROM item", InvalidArgumentError), ("SELECT * FROM nope", NotFoundError)):
             stream = call.plain("stream", sql)
             with pytest.raises(error) as caught:
-                face.take(stream)
+                api.take(stream)
             assert caught.value.operation == "stream"
         stream = call.plain("stream", "SELECT name FROM item", type=int)
         with pytest.raises(PayloadError, match="row 0"):
-            face.take(stream)
+            api.take(stream)
         with pytest.raises(ClosedError):
-            face.take(stream)
+            api.take(stream)
         stream = call.plain("stream", SLOW, timeout=0.2)
         with pytest.raises(DeadlineExceededError):
-            face.take(stream)
+            api.take(stream)
         assert self.count(call) == 2
 
     @requires("database.stream")
-    def test_a_stream_that_writes(self, call: Call, face: Face, items: str) -> None:
+    def test_a_stream_that_writes(self, call: Call, api: Api, items: str) -> None:
         sql = "UPDATE item SET qty = qty + 1 RETURNING qty"
         stream = call.plain("stream", sql, type=int)
-        assert sorted(face.take(stream)) == [11, 21]
+        assert sorted(api.take(stream)) == [11, 21]
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
         with call.opened("stream", sql, type=int) as stream:
-            assert len(face.take(stream, 1)) == 1
+            assert len(api.take(stream, 1)) == 1
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
 
     @requires("database.stream", "database.transaction")
-    def test_a_stream_in_a_transaction(self, call: Call, face: Face, items: str) -> None:
+    def test_a_stream_in_a_transaction(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
-            with face.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
-                assert face.take(stream) == [10, 20, 30]
+            api.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
+            with api.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
+                assert api.take(stream) == [10, 20, 30]
             left = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
-            assert face.take(left, 1) == [(1, "r")]
+            assert api.take(left, 1) == [(1, "r")]
         with pytest.raises(CloudRuntimesError):
-            face.take(left, 2000)
+            api.take(left, 2000)
         assert self.count(call) == 3

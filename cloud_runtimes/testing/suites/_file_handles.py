@@ -9,7 +9,7 @@ import pytest
 
 from ...errors import ClosedError, InvalidArgumentError, UnsupportedError
 from ...file import FileInfo
-from ..faces import Face
+from ..apis import Api
 from ..harness import requires
 from ._base import Broken, Call, Suite
 
@@ -21,79 +21,79 @@ class HandleTests(Suite):
 
     service = "file"
 
-    def test_a_handle_writes(self, call: Call, face: Face) -> None:
+    def test_a_handle_writes(self, call: Call, api: Api) -> None:
         handle = call.plain("open_file", "d/f", "wb")
         assert issubclass(type(handle), io.RawIOBase)
         assert "not open yet" in repr(handle)
-        with face.opened(handle) as file:
+        with api.opened(handle) as file:
             assert file is handle
             assert (file.readable(), file.writable(), file.seekable()) == (False, True, False)
-            assert face.call(file, "write", b"one") == 3
+            assert api.call(file, "write", b"one") == 3
             assert not call("exists", "d/f")
             assert call("list_files") == []
-            assert face.call(file, "write", memoryview(b"two")) == 3
+            assert api.call(file, "write", memoryview(b"two")) == 3
             assert file.tell() == 6
-            face.fails(UnsupportedError)(file, "read", 1)
+            api.fails(UnsupportedError)(file, "read", 1)
             with pytest.raises(ClosedError):
                 file.info  # noqa: B018
         assert file.closed
         assert call("get_file", "d/f") == b"onetwo"
         assert file.info == call("stat_file", "d/f")
-        face.call(file, "close")
-        face.fails(ClosedError)(file, "write", b"x")
+        api.call(file, "close")
+        api.fails(ClosedError)(file, "write", b"x")
         with pytest.raises(InvalidArgumentError, match="bytes"):
             with call.opened("open_file", "e", "wb") as file:
-                face.call(file, "write", "text")
+                api.call(file, "write", "text")
         assert not call("exists", "e")
 
-    def test_a_handle_without_a_block(self, call: Call, face: Face) -> None:
+    def test_a_handle_without_a_block(self, call: Call, api: Api) -> None:
         file = call.plain("open_file", "f", "wb")
-        face.call(file, "write", b"x")
+        api.call(file, "write", b"x")
         assert not call("exists", "f")
-        face.call(file, "close")
+        api.call(file, "close")
         assert call("get_file", "f") == b"x"
         empty = call.plain("open_file", "empty", "wb")
-        face.call(empty, "close")
+        api.call(empty, "close")
         assert call("get_file", "empty") == b""
         forgotten = call.plain("open_file", "g", "wb")
-        face.call(forgotten, "write", b"half")
+        api.call(forgotten, "write", b"half")
         del forgotten
         assert not call("exists", "g")
 
-    def test_an_exception_stores_nothing(self, call: Call, face: Face) -> None:
+    def test_an_exception_stores_nothing(self, call: Call, api: Api) -> None:
         typed = {"content_type": "text/x"} if not call.lacks("file.content_type") else {}
         call("put_file", "old", b"whole", **typed)
         for name in ("old", "new"):
             for kind in (Broken, KeyboardInterrupt):
                 with pytest.raises(kind):
                     with call.opened("open_file", name, "wb") as file:
-                        face.call(file, "write", b"half")
+                        api.call(file, "write", b"half")
                         raise kind
                 assert file.closed
         assert call("get_file", "old") == b"whole"
         assert call("stat_file", "old").content_type == typed.get("content_type")
         assert not call("exists", "new")
 
-    def test_a_handle_reads(self, call: Call, face: Face) -> None:
+    def test_a_handle_reads(self, call: Call, api: Api) -> None:
         data = bytes(range(256)) * 10_000
         info = call("put_file", "f", data)
         with call.opened("open_file", "f") as file:
             assert (file.readable(), file.writable()) == (True, False)
             assert file.info == info
-            assert face.call(file, "read", 0) == b""
+            assert api.call(file, "read", 0) == b""
             got = b""
-            while part := face.call(file, "read", 100_000):
+            while part := api.call(file, "read", 100_000):
                 assert len(part) <= 100_000
                 got += part
             assert got == data
-            assert face.call(file, "read") == b""
-            face.fails(UnsupportedError)(file, "write", b"x")
-        face.fails(ClosedError)(file, "read")
+            assert api.call(file, "read") == b""
+            api.fails(UnsupportedError)(file, "write", b"x")
+        api.fails(ClosedError)(file, "read")
         whole = call.plain("open_file", "f", "rb")
-        assert face.call(whole, "read") == data
-        face.call(whole, "close")
+        assert api.call(whole, "read") == data
+        api.call(whole, "close")
         with call.opened("open_file", "f") as file:
-            parts = face.take(file.chunks(300_000))
+            parts = api.take(file.chunks(300_000))
         with io.BufferedReader(call.plain("open_file", "f")) as buffered:
             assert buffered.read(5) == data[:5]
             assert buffered.readline() == data[5:11]
@@ -101,29 +101,29 @@ class HandleTests(Suite):
         assert {len(part) for part in parts[:-1]} == {300_000}
 
     @requires("file.range")
-    def test_a_handle_seeks(self, call: Call, face: Face) -> None:
+    def test_a_handle_seeks(self, call: Call, api: Api) -> None:
         call("put_file", "f", b"0123456789")
         with call.opened("open_file", "f") as file:
             assert file.seekable()
             assert file.seek(7) == 7
-            assert face.call(file, "read") == b"789"
+            assert api.call(file, "read") == b"789"
             assert file.seek(-2, 2) == 8
             assert file.seek(-3, 1) == file.tell() == 5
-            assert face.call(file, "read", 2) == b"56"
+            assert api.call(file, "read", 2) == b"56"
             file.seek(100)
-            assert face.call(file, "read", 2) == b""
+            assert api.call(file, "read", 2) == b""
             for bad in ((-1, 0), (-101, 1), (0, 3), ("1", 0)):
                 with pytest.raises(InvalidArgumentError):
                     file.seek(*bad)
 
-    def test_a_reader_keeps_its_version(self, call: Call, face: Face) -> None:
+    def test_a_reader_keeps_its_version(self, call: Call, api: Api) -> None:
         old, new = b"old" * 100_000, b"new" * 100_000
         call("put_file", "f", old)
         with call.opened("open_file", "f") as file:
-            first = face.call(file, "read", 10)
+            first = api.call(file, "read", 10)
             call("put_file", "f", new)
             assert call("get_file", "f") == new
-            assert first + face.call(file, "read") == old
+            assert first + api.call(file, "read") == old
             call("delete_file", "f")
         assert not call("exists", "f")
 

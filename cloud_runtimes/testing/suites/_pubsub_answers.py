@@ -13,7 +13,7 @@ import pytest
 
 from ...errors import InvalidArgumentError
 from ...pubsub import DropEvent, Event, EventBatch
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite, as_sent
 
@@ -33,11 +33,11 @@ class Reading:
     value: float
 
 
-def collect(face: Face, sub: Any, count: int, *, ack: bool = True) -> list[Any]:
+def collect(api: Api, sub: Any, count: int, *, ack: bool = True) -> list[Any]:
     """Receive ``count`` events."""
     events: list[Any] = []
     while len(events) < count:
-        event = face.call(sub, "receive", SOON)
+        event = api.call(sub, "receive", SOON)
         assert event is not None, f"only {len(events)} of {count} came"
         events.append(event)
         if ack:
@@ -45,14 +45,14 @@ def collect(face: Face, sub: Any, count: int, *, ack: bool = True) -> list[Any]:
     return events
 
 
-def data(face: Face, sub: Any, count: int) -> list[Any]:
+def data(api: Api, sub: Any, count: int) -> list[Any]:
     """Receive the data of ``count`` events."""
-    return [event.data for event in collect(face, sub, count)]
+    return [event.data for event in collect(api, sub, count)]
 
 
-def nothing(face: Face, sub: Any) -> None:
+def nothing(api: Api, sub: Any) -> None:
     """Assert that nothing (more) comes."""
-    event = face.call(sub, "receive", NEVER)
+    event = api.call(sub, "receive", NEVER)
     assert event is None, f"unexpected {event!r} with {event.data!r}"
 
 
@@ -63,7 +63,7 @@ class AnswerTests(Suite):
 
     # -- groups ---------------------------------------------------------------
 
-    def test_members_share(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_members_share(self, call: Call, api: Api, harness: Harness) -> None:
         members = [each("subscribe", "t", max_in_flight=10) for each in (call, call.on(harness.client()))]
         sent = list(range(200 + 3 * harness.prefetch))
         call("publish_bulk", "t", sent)
@@ -71,89 +71,89 @@ class AnswerTests(Suite):
         end = time.monotonic() + SOON
         while sum(map(len, got)) < len(sent) and time.monotonic() < end:
             for mine, member in zip(got, members, strict=True):
-                event = face.call(member, "receive", 0.02)
+                event = api.call(member, "receive", 0.02)
                 if event is not None:
                     mine.append(event.data)
                     event.ack()
         assert sorted(got[0] + got[1]) == sent
         assert all(got)
         for member in members:
-            face.call(member, "close")
+            api.call(member, "close")
 
     @requires("pubsub.group")
-    def test_each_group_gets_all(self, call: Call, face: Face) -> None:
+    def test_each_group_gets_all(self, call: Call, api: Api) -> None:
         groups = [call("subscribe", "t", group=group) for group in ("one", "two")]
         call("publish_bulk", "t", list(range(20)))
         for sub in groups:
-            assert data(face, sub, 20) == list(range(20))
-            face.call(sub, "close")
+            assert data(api, sub, 20) == list(range(20))
+            api.call(sub, "close")
 
     @requires("pubsub.start", "pubsub.group")
-    def test_start(self, call: Call, face: Face) -> None:
+    def test_start(self, call: Call, api: Api) -> None:
         call("publish", "t", "old")
         latest = call("subscribe", "t", group="late", start="latest")
         earliest = call("subscribe", "t", group="early", start="earliest")
         default = call("subscribe", "t", group="default")
         call("publish", "t", "new")
-        assert data(face, latest, 1) == ["new"]
-        assert data(face, earliest, 2) == data(face, default, 2) == ["old", "new"]
+        assert data(api, latest, 1) == ["new"]
+        assert data(api, earliest, 2) == data(api, default, 2) == ["old", "new"]
         for sub in (latest, earliest, default):
-            face.call(sub, "close")
+            api.call(sub, "close")
         # a group that exists goes on where it was, whatever start says
         with call.opened("subscribe", "t", group="late", start="earliest") as sub:
-            nothing(face, sub)
+            nothing(api, sub)
 
     # -- answers --------------------------------------------------------------
 
-    def test_what_is_settled_does_not_come_again(self, call: Call, face: Face) -> None:
+    def test_what_is_settled_does_not_come_again(self, call: Call, api: Api) -> None:
         call("publish_bulk", "t", ["good", "bad", *range(8)])
         with call.opened("subscribe", "t") as sub:
-            collect(face, sub, 1)
-            collect(face, sub, 1, ack=False)[0].drop()
-            collect(face, sub, 8)
-            nothing(face, sub)
+            collect(api, sub, 1)
+            collect(api, sub, 1, ack=False)[0].drop()
+            collect(api, sub, 8)
+            nothing(api, sub)
         with call.opened("subscribe", "t") as sub:
-            nothing(face, sub)
+            nothing(api, sub)
 
     @requires("pubsub.retry_delay")
-    def test_retry(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_retry(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish_bulk", "t", ["a", "b"])
         with call.opened("subscribe", "t") as sub:
-            first, second = collect(face, sub, 2, ack=False)
+            first, second = collect(api, sub, 2, ack=False)
             first.retry(delay=0)
             second.ack()
-            (again,) = collect(face, sub, 1, ack=False)
+            (again,) = collect(api, sub, 1, ack=False)
             assert (again.id, again.data, again.delivery_count) == (first.id, "a", 2)
             first.ack()  # the first answer counted, and this delivery is over
             again.retry(delay=30)
             again.ack()  # no: the first answer counts
-            nothing(face, sub)
+            nothing(api, sub)
             harness.advance(31)
-            (third,) = collect(face, sub, 1)
+            (third,) = collect(api, sub, 1)
             assert third.delivery_count == 3
-            nothing(face, sub)
+            nothing(api, sub)
 
     @requires("pubsub.retry_delay")
-    def test_retry_backs_off(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_retry_backs_off(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish", "t", 1)
         with call.opened("subscribe", "t") as sub:
             for least, most in ((0.9, 1.2), (1.9, 2.3), (3.9, 4.4)):
-                (event,) = collect(face, sub, 1, ack=False)
+                (event,) = collect(api, sub, 1, ack=False)
                 event.retry()
-                face.pause(0.1)
+                api.pause(0.1)
                 harness.advance(least - 0.6)
-                nothing(face, sub)
+                nothing(api, sub)
                 harness.advance(most - least + 0.4)
-            (event,) = collect(face, sub, 1)
+            (event,) = collect(api, sub, 1)
             assert event.delivery_count == 4
 
     @requires("pubsub.dead_letter")
-    def test_dead_letter(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_dead_letter(self, call: Call, api: Api, harness: Harness) -> None:
         id = call("publish", "t", {"n": 1}, key="k", attributes={"tenant": "blue"})
         with call.opened("subscribe", "dead") as dead:
             with call.opened("subscribe", "t", dead_letter_topic="dead") as sub:
-                collect(face, sub, 1, ack=False)[0].drop()
-                (letter,) = collect(face, dead, 1)
+                collect(api, sub, 1, ack=False)[0].drop()
+                (letter,) = collect(api, dead, 1)
         assert (letter.id, letter.data, letter.key, letter.topic) == (id, {"n": 1}, "k", "t")
         extensions = dict(letter.extensions)
         if harness.tells_dead:
@@ -165,34 +165,34 @@ class AnswerTests(Suite):
         assert not harness.tells_dead or len(extensions) == 1
 
     @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.retry_delay")
-    def test_last_delivery(self, call: Call, face: Face) -> None:
+    def test_last_delivery(self, call: Call, api: Api) -> None:
         with call.opened("subscribe", "dead") as dead:
             with call.opened("subscribe", "t", dead_letter_topic="dead", max_deliveries=3) as sub:
                 id = call("publish", "t", "poison")
                 for count in (1, 2, 3):
-                    (event,) = collect(face, sub, 1, ack=False)
+                    (event,) = collect(api, sub, 1, ack=False)
                     assert event.delivery_count == count
                     event.retry(delay=0)
-                (letter,) = collect(face, dead, 1)
+                (letter,) = collect(api, dead, 1)
                 assert letter.id == id
                 assert (letter.extensions["dlreason"], letter.extensions["dlcount"]) == ("deliveries", 3)
                 assert "dlerror" not in letter.extensions
                 assert letter.extensions["dlfirst"] <= letter.extensions["dllast"]
-                nothing(face, sub)
+                nothing(api, sub)
         with call.opened("subscribe", "u", max_deliveries=2) as sub:
             call("publish", "u", "gone")
             for _ in range(2):
-                collect(face, sub, 1, ack=False)[0].retry(delay=0)
-            nothing(face, sub)
+                collect(api, sub, 1, ack=False)[0].retry(delay=0)
+            nothing(api, sub)
 
     @requires("pubsub.dead_letter")
-    def test_data_that_does_not_fit(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_data_that_does_not_fit(self, call: Call, api: Api, harness: Harness) -> None:
         with call.opened("subscribe", "dead") as dead:
             with call.opened("subscribe", "t", type=Reading, dead_letter_topic="dead") as sub:
                 for each in ({"sensor": 5}, Reading("ok", 1.0)):
                     call("publish", "t", each)
-                assert data(face, sub, 1) == [Reading("ok", 1.0)]
-                (letter,) = collect(face, dead, 1)
+                assert data(api, sub, 1) == [Reading("ok", 1.0)]
+                (letter,) = collect(api, dead, 1)
         assert letter.data == {"sensor": 5}
         if harness.tells_dead:
             assert letter.extensions["dlreason"] == "undecodable"
@@ -200,25 +200,25 @@ class AnswerTests(Suite):
 
     @requires("pubsub.ack_wait")
     @pytest.mark.timing
-    def test_unsettled_comes_again(self, call: Call, face: Face) -> None:
+    def test_unsettled_comes_again(self, call: Call, api: Api) -> None:
         with call.opened("subscribe", "t", ack_wait=0.4) as sub:
             call("publish", "t", 1)
-            (event,) = collect(face, sub, 1, ack=False)
+            (event,) = collect(api, sub, 1, ack=False)
             started = time.monotonic()
-            (again,) = collect(face, sub, 1)
+            (again,) = collect(api, sub, 1)
             assert 0.3 < time.monotonic() - started < 1.4
             assert (again.id, again.delivery_count) == (event.id, 2)
             event.ack()
-            nothing(face, sub)
+            nothing(api, sub)
 
-    def test_close_gives_back(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_close_gives_back(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish_bulk", "t", list(range(10)))
         with call.opened("subscribe", "t") as sub:
-            done = set(data(face, sub, 3))
-            (held,) = collect(face, sub, 1, ack=False)
+            done = set(data(api, sub, 3))
+            (held,) = collect(api, sub, 1, ack=False)
         started = time.monotonic()
         with call.on(harness.client()).opened("subscribe", "t") as sub:
-            events = as_sent(harness, collect(face, sub, 7))
+            events = as_sent(harness, collect(api, sub, 7))
             assert [event.data for event in events] == [number for number in range(10) if number not in done]
             counts = {event.data: event.delivery_count for event in events}
             # only what was handed out counts as delivered
@@ -227,22 +227,22 @@ class AnswerTests(Suite):
         assert time.monotonic() - started < 5
         assert done == {0, 1, 2} or not harness.bulk_order
 
-    def test_max_in_flight(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_max_in_flight(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish_bulk", "t", list(range(20)))
         with call.opened("subscribe", "t", max_in_flight=4) as sub:
-            events = collect(face, sub, 4, ack=False)
-            nothing(face, sub)
+            events = collect(api, sub, 4, ack=False)
+            nothing(api, sub)
             for event in events:
                 event.ack()
-            events += collect(face, sub, 16)
+            events += collect(api, sub, 16)
         assert [event.data for event in as_sent(harness, events)] == list(range(20))
 
-    def test_batch(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_batch(self, call: Call, api: Api, harness: Harness) -> None:
         call("publish_bulk", "t", list(range(25)))
         with call.opened("subscribe", "t", batch=10) as sub:
             got: list[int] = []
             while len(got) < 25:
-                batch = face.call(sub, "receive", SOON)
+                batch = api.call(sub, "receive", SOON)
                 assert isinstance(batch, EventBatch)
                 assert 1 <= len(batch) <= 10
                 assert all(isinstance(event, Event) for event in batch)
@@ -250,37 +250,37 @@ class AnswerTests(Suite):
                 batch.ack()
             assert as_sent(harness, got, int) == list(range(25))
         with call.opened("subscribe", "t") as sub:
-            nothing(face, sub)
+            nothing(api, sub)
 
     @requires("pubsub.retry_delay")
-    def test_batch_settles_the_rest(self, call: Call, face: Face) -> None:
+    def test_batch_settles_the_rest(self, call: Call, api: Api) -> None:
         call("publish_bulk", "t", ["a", "b", "c"])
         with call.opened("subscribe", "t", batch=3) as sub:
-            batch = face.call(sub, "receive", SOON)
+            batch = api.call(sub, "receive", SOON)
             assert [event.data for event in batch] == ["a", "b", "c"]
             batch[1].retry(delay=0)
             batch.ack()
-            again = face.call(sub, "receive", SOON)
+            again = api.call(sub, "receive", SOON)
             assert [event.data for event in again] == ["b"]
             again.drop()
-            assert face.call(sub, "receive", NEVER) is None
+            assert api.call(sub, "receive", NEVER) is None
 
     # -- handlers -------------------------------------------------------------
 
-    def test_handler(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_handler(self, call: Call, api: Api, harness: Harness) -> None:
         got: list[Any] = []
-        sub = call("subscribe", "t", face.handler(lambda event: got.append(event.data)))
+        sub = call("subscribe", "t", api.handler(lambda event: got.append(event.data)))
         call("publish_bulk", "t", list(range(50)))
-        assert face.until(lambda: len(got) == 50)
+        assert api.until(lambda: len(got) == 50)
         assert as_sent(harness, got, int) == list(range(50))
-        face.fails(InvalidArgumentError, match="handler")(sub, "receive", 0.1)
-        face.call(sub, "close")
-        face.call(sub, "wait")
+        api.fails(InvalidArgumentError, match="handler")(sub, "receive", 0.1)
+        api.call(sub, "close")
+        api.call(sub, "wait")
         with call.opened("subscribe", "t") as again:
-            nothing(face, again)
+            nothing(api, again)
 
     @requires("pubsub.retry_delay")
-    def test_handler_outcomes(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_handler_outcomes(self, call: Call, api: Api, harness: Harness) -> None:
         calls: list[tuple[str, int]] = []
 
         def body(event: Event[Any]) -> None:
@@ -293,26 +293,26 @@ class AnswerTests(Suite):
                 event.drop()
                 raise RuntimeError("too late to count")
 
-        with call.opened("subscribe", "t", face.handler(body)):
+        with call.opened("subscribe", "t", api.handler(body)):
             call("publish_bulk", "t", ["ok", "drop", "fail", "answered"])
-            assert face.until(lambda: len(calls) == 4)
-            face.pause(0.2)
+            assert api.until(lambda: len(calls) == 4)
+            api.pause(0.2)
             harness.advance(1.5)
-            assert face.until(lambda: len(calls) == 5)
+            assert api.until(lambda: len(calls) == 5)
             assert sorted(calls) == [("answered", 1), ("drop", 1), ("fail", 1), ("fail", 2), ("ok", 1)]
-            face.pause(0.2)  # its acknowledgement reaches the component
+            api.pause(0.2)  # its acknowledgement reaches the component
             harness.advance(100)
-            face.pause(NEVER)
+            api.pause(NEVER)
             assert len(calls) == 5
 
-    def test_handler_batch(self, call: Call, face: Face) -> None:
+    def test_handler_batch(self, call: Call, api: Api) -> None:
         sizes: list[int] = []
         call("publish_bulk", "t", list(range(100)))
-        with call.opened("subscribe", "t", face.handler(lambda batch: sizes.append(len(batch))), batch=40):
-            assert face.until(lambda: sum(sizes) == 100)
+        with call.opened("subscribe", "t", api.handler(lambda batch: sizes.append(len(batch))), batch=40):
+            assert api.until(lambda: sum(sizes) == 100)
         assert max(sizes) <= 40
 
-    def test_workers_run_at_once(self, call: Call, face: Face) -> None:
+    def test_workers_run_at_once(self, call: Call, api: Api) -> None:
         running, most = set(), 0
         lock = threading.Lock()
 
@@ -332,21 +332,21 @@ class AnswerTests(Suite):
             await asyncio.sleep(0.15)
             running.discard(event.data)
 
-        with call.opened("subscribe", "t", handle if face.name == "sync" else handle_async, workers=4):
+        with call.opened("subscribe", "t", handle if api.name == "sync" else handle_async, workers=4):
             call("publish_bulk", "t", list(range(8)))
-            assert face.until(lambda: most == 4)
-            assert face.until(lambda: not running)
+            assert api.until(lambda: most == 4)
+            assert api.until(lambda: not running)
 
     @requires("pubsub.dead_letter")
-    def test_a_dead_letter_tells_why_it_was_dropped(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_a_dead_letter_tells_why_it_was_dropped(self, call: Call, api: Api, harness: Harness) -> None:
         def drop(event: Event[Any]) -> None:
             raise DropEvent("no such\norder" + "!" * 2000 if event.data else "")
 
         with call.opened("subscribe", "dead") as dead:
-            with call.opened("subscribe", "t", face.handler(drop), dead_letter_topic="dead"):
+            with call.opened("subscribe", "t", api.handler(drop), dead_letter_topic="dead"):
                 for sent, error in ((1, "DropEvent: no such order"), (0, "DropEvent")):
                     call("publish", "t", sent)
-                    (letter,) = collect(face, dead, 1)
+                    (letter,) = collect(api, dead, 1)
                     assert letter.data == sent
                     if harness.tells_dead:
                         assert letter.extensions["dlreason"] == "dropped"
@@ -354,15 +354,15 @@ class AnswerTests(Suite):
                         assert len(letter.extensions["dlerror"]) == (1024 if sent else len(error))
 
     @requires("pubsub.dead_letter", "pubsub.max_deliveries", "pubsub.ack_wait")
-    def test_a_dead_letter_tells_the_last_error(self, call: Call, face: Face) -> None:
+    def test_a_dead_letter_tells_the_last_error(self, call: Call, api: Api) -> None:
         def fail(event: Event[Any]) -> None:
             raise ValueError(f"attempt {event.delivery_count} of {event.data}")
 
         options: dict[str, Any] = {"dead_letter_topic": "dead", "max_deliveries": 2}
         dead = call("subscribe", "dead")
         call("publish_bulk", "t", ["a", "b"])
-        with call.opened("subscribe", "t", face.handler(fail), **options):
-            for letter in collect(face, dead, 2):
+        with call.opened("subscribe", "t", api.handler(fail), **options):
+            for letter in collect(api, dead, 2):
                 assert letter.extensions["dlreason"] == "deliveries"
                 assert letter.extensions["dlerror"] == f"ValueError: attempt 2 of {letter.data}"
                 assert letter.extensions["dlcount"] == 2
@@ -377,7 +377,7 @@ class AnswerTests(Suite):
 
         with call.plain("subscribe", "u", fail_then_hang, ack_wait=0.3, **options):
             call("publish", "u", "c")
-            (letter,) = collect(face, dead, 1)
+            (letter,) = collect(api, dead, 1)
             hold.set()
         assert (letter.extensions["dlreason"], letter.extensions["dlerror"]) == ("deliveries", "OSError: disk")
-        face.call(dead, "close")
+        api.call(dead, "close")

@@ -14,7 +14,7 @@ import pytest
 from ...client import CloudRuntimesClient
 from ...errors import NotFoundError
 from ...schedule import JobRun, Retry, RunRecord
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
@@ -26,7 +26,7 @@ HOUR = 3600.0
 class Runs:
     """A handler of a job, for either API, that notes what it is given."""
 
-    def __init__(self, call: Call, face: Face, name: str = "j", **options: Any) -> None:
+    def __init__(self, call: Call, api: Api, name: str = "j", **options: Any) -> None:
         self.seen: list[tuple[Any, JobRun]] = []
         self.fails = 0
         self.hold: threading.Event | None = None
@@ -47,7 +47,7 @@ class Runs:
             note(data, run)
             assert self.hold is None or self.hold.wait(30)
 
-        self.function: Callable[..., Any] = note_plain if face.name == "sync" else note_async
+        self.function: Callable[..., Any] = note_plain if api.name == "sync" else note_async
         call.plain("job", name, **options)(self.function)
 
     @property
@@ -79,25 +79,25 @@ class PolicyTests(Suite):
     service = "schedule"
 
     @pytest.fixture
-    def call(self, client: CloudRuntimesClient, face: Face) -> Call:
+    def call(self, client: CloudRuntimesClient, api: Api) -> Call:
         """The service, whose methods take no name of a component."""
-        return Call(face, client, "schedule")
+        return Call(api, client, "schedule")
 
     @pytest.fixture
-    def runs(self, call: Call, face: Face) -> Runs:
+    def runs(self, call: Call, api: Api) -> Runs:
         """The handler of the job ``j``."""
-        return Runs(call, face)
+        return Runs(call, api)
 
     # -- missed ---------------------------------------------------------------
 
     @requires("schedule.list_runs")
-    def test_missed_once(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_missed_once(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         """However late: the latest is run, the others are skipped, counted and listed."""
         call("schedule_job", "j", schedule="@every 1h")
         first = call("get_job", "j").next_run
         harness.advance(30 * 24 * HOUR + 60)
         with call.opened("running"):
-            assert face.until(lambda: states(call).count("succeeded") == 1)
+            assert api.until(lambda: states(call).count("succeeded") == 1)
         assert runs.fires == [first + timedelta(hours=719)]
         job = call("get_job", "j")
         assert (job.occurrences, job.skipped, job.next_run) == (720, 719, first + timedelta(hours=720))
@@ -110,13 +110,13 @@ class PolicyTests(Suite):
         assert all(each.last_fire_time - each.fire_time == timedelta(hours=each.count - 1) for each in skipped)
 
     @requires("schedule.list_runs")
-    def test_very_many_missed(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_very_many_missed(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         """Ten days of a cron of each second: counted exactly, and soon over."""
         call("schedule_job", "j", schedule="* * * * * *")
         first = call("get_job", "j").next_run
         harness.advance(10 * 24 * HOUR)
         with call.opened("running"):
-            assert face.until(lambda: bool(runs.seen), 30)
+            assert api.until(lambda: bool(runs.seen), 30)
         history = call("list_runs", "j")
         assert history[0].fire_time == first
         assert sum(each.count for each in history) >= 864_000
@@ -130,61 +130,61 @@ class PolicyTests(Suite):
     @requires("schedule.list_runs", "schedule.misfire")
     @pytest.mark.parametrize(("late", "expected"), [(60, ["skipped"] * 3), (2, ["skipped", "skipped", "succeeded"])])
     def test_missed_skip(
-        self, call: Call, face: Face, harness: Harness, runs: Runs, late: float, expected: list[str]
+        self, call: Call, api: Api, harness: Harness, runs: Runs, late: float, expected: list[str]
     ) -> None:
         call("schedule_job", "j", schedule="0 * * * *", misfire="skip")
         first = call("get_job", "j").next_run
         harness.advance((first - datetime.now(UTC)).total_seconds() + 2 * HOUR + late)
         with call.opened("running"):
-            assert face.until(lambda: states(call) == expected)
+            assert api.until(lambda: states(call) == expected)
             job = call("get_job", "j")
             assert (job.occurrences, job.skipped) == (3, expected.count("skipped"))
             harness.advance(HOUR - late + 1)
-            assert face.until(lambda: states(call) == [*expected, "succeeded"])
+            assert api.until(lambda: states(call) == [*expected, "succeeded"])
         assert runs.fires[-1] == first + timedelta(hours=3)
 
     @requires("schedule.list_runs", "schedule.misfire")
-    def test_missed_all(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_missed_all(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         call("schedule_job", "j", schedule="*/10 * * * *", misfire="all", repeats=50)
         first = call("get_job", "j").next_run
         harness.advance(12 * HOUR)
         with call.opened("running"):
-            assert face.until(lambda: not call("list_jobs"), 30)
+            assert api.until(lambda: not call("list_jobs"), 30)
         assert runs.fires == [first + timedelta(minutes=10 * n) for n in range(50)]
         assert states(call) == ["succeeded"] * 50
 
     @requires("schedule.list_runs", "schedule.misfire")
-    def test_a_missed_last_one(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_a_missed_last_one(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         """A job without another occurrence is gone, whether it ran or was skipped."""
         for misfire in ("once", "skip", "all"):
             call("schedule_job", misfire, due_time=60, misfire=misfire, target=runs.function)
         harness.advance(2 * HOUR)
         with call.opened("running"):
-            assert face.until(lambda: not call("list_jobs"))
+            assert api.until(lambda: not call("list_jobs"))
         assert sorted(run.name for _, run in runs.seen) == ["all", "once"]
         assert states(call, "skip") == ["skipped"]
 
     @requires("schedule.list_runs")
     def test_an_overwrite_with_the_same_schedule_forgets_nothing(
-        self, call: Call, face: Face, harness: Harness, runs: Runs
+        self, call: Call, api: Api, harness: Harness, runs: Runs
     ) -> None:
         call("schedule_job", "j", schedule="@daily", data=1)
         due = call("get_job", "j").next_run
         harness.advance((due - datetime.now(UTC)).total_seconds() + 60)
         call("schedule_job", "j", schedule="@daily", data=2, overwrite=True)
         with call.opened("running"):
-            assert face.until(lambda: len(runs.seen) == 1)
+            assert api.until(lambda: len(runs.seen) == 1)
         assert runs.fires == [due]
         assert runs.seen[0][0] == 2
 
     # -- failures -------------------------------------------------------------
 
     @requires("schedule.list_runs")
-    def test_retry(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_retry(self, call: Call, api: Api, runs: Runs) -> None:
         runs.fails = 2
         with call.opened("running"):
             call("schedule_job", "j", due_time=0, failure_policy=Retry(3, 0.01))
-            assert face.until(lambda: states(call) == ["succeeded"])
+            assert api.until(lambda: states(call) == ["succeeded"])
         assert [run.attempt for _, run in runs.seen] == [1, 2, 3]
         assert len(set(runs.ids)) == 1
         (record,) = call("list_runs", "j")
@@ -196,40 +196,40 @@ class PolicyTests(Suite):
 
     @requires("schedule.list_runs")
     @pytest.mark.parametrize(("policy", "tries"), [("drop", 1), (Retry(0), 1), (Retry(2, 0), 3)])
-    def test_failed_for_good(self, call: Call, face: Face, runs: Runs, policy: Any, tries: int) -> None:
+    def test_failed_for_good(self, call: Call, api: Api, runs: Runs, policy: Any, tries: int) -> None:
         """The job goes on with its next occurrence."""
         runs.fails = tries
         with call.opened("running"):
             call("schedule_job", "j", schedule="@every 300ms", due_time=0, failure_policy=policy)
-            assert face.until(lambda: "succeeded" in states(call))
+            assert api.until(lambda: "succeeded" in states(call))
         first, *_ = call("list_runs", "j")
         assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
         assert runs.ids[:tries] == [first.run_id] * tries
         assert runs.ids[tries] != first.run_id
 
     @requires("schedule.list_runs")
-    def test_delete_cancels_what_waits(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_delete_cancels_what_waits(self, call: Call, api: Api, runs: Runs) -> None:
         runs.fails = 1
         with call.opened("running"):
             call("schedule_job", "j", schedule="@hourly", due_time=0, failure_policy=Retry(3, 600))
-            assert face.until(lambda: states(call) == ["waiting"])
+            assert api.until(lambda: states(call) == ["waiting"])
             call("delete_job", "j")
             assert states(call) == ["cancelled"]
 
     @requires("schedule.list_runs")
-    def test_deleted_during_its_run(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_deleted_during_its_run(self, call: Call, api: Api, runs: Runs) -> None:
         runs.hold = threading.Event()
         with call.opened("running"):
             call("schedule_job", "j", schedule="@hourly", due_time=0)
-            assert face.until(lambda: bool(runs.seen))
+            assert api.until(lambda: bool(runs.seen))
             call("delete_job", "j")
             runs.hold.set()
-            assert face.until(lambda: states(call) == ["succeeded"])
+            assert api.until(lambda: states(call) == ["succeeded"])
         assert call("list_jobs") == []
 
     # -- ends -----------------------------------------------------------------
 
-    def test_close_lets_a_handler_end(self, call: Call, face: Face) -> None:
+    def test_close_lets_a_handler_end(self, call: Call, api: Api) -> None:
         done: list[int] = []
 
         async def slow_async() -> None:
@@ -243,11 +243,11 @@ class PolicyTests(Suite):
             done.append(1)
 
         begun, release = threading.Event(), threading.Event()
-        call.plain("job", "j")(slow if face.name == "sync" else slow_async)
+        call.plain("job", "j")(slow if api.name == "sync" else slow_async)
         call("schedule_job", "j", schedule="@every 100ms", due_time=0)
         with call.opened("running"):
-            assert face.until(begun.is_set)
+            assert api.until(begun.is_set)
         assert done
         count = len(done)
-        face.pause(0.3)
+        api.pause(0.3)
         assert len(done) == count

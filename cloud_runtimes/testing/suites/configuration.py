@@ -12,7 +12,7 @@ import pytest
 from ...client import CloudRuntimesClient
 from ...configuration import ConfigurationItem, ConfigurationSubscription
 from ...errors import ClosedError, InvalidArgumentError, UnsupportedError
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
@@ -36,24 +36,24 @@ def values(items: Items | None) -> Values:
     return {key: None if item.deleted else item.value for key, item in items.items()}
 
 
-def receive(face: Face, sub: ConfigurationSubscription) -> Values:
+def receive(api: Api, sub: ConfigurationSubscription) -> Values:
     """Return what comes next."""
-    return values(face.call(sub, "receive", 10))
+    return values(api.call(sub, "receive", 10))
 
 
-def gather(face: Face, sub: ConfigurationSubscription, wanted: Values) -> Values:
+def gather(api: Api, sub: ConfigurationSubscription, wanted: Values) -> Values:
     """Return what comes until these last values have; all of it merged."""
     found: Values = {}
     while any(found.get(key, "absent") != value for key, value in wanted.items()):
-        found |= receive(face, sub)
+        found |= receive(api, sub)
     return found
 
 
-def silent(face: Face, first: ConfigurationSubscription, *others: ConfigurationSubscription) -> None:
+def silent(api: Api, first: ConfigurationSubscription, *others: ConfigurationSubscription) -> None:
     """Nothing comes to any of them in the same time."""
-    assert face.call(first, "receive", QUIET) is None
+    assert api.call(first, "receive", QUIET) is None
     for each in others:
-        assert face.call(each, "receive", 0.01) is None
+        assert api.call(each, "receive", 0.01) is None
 
 
 class ConfigurationSuite(Suite):
@@ -172,36 +172,36 @@ class ConfigurationSuite(Suite):
         assert version("b") == before
 
     @requires("configuration.write", "configuration.tags", "configuration.subscribe")
-    def test_tags(self, call: Call, face: Face) -> None:
+    def test_tags(self, call: Call, api: Api) -> None:
         item = ConfigurationItem("a", "1", tags={"owner": "ops", "ü": ""})
         call("save_configuration", [item])
         assert call("get_configuration_items")["a"].tags == item.tags
         with call.opened("subscribe_configuration") as sub:
-            assert face.call(sub, "receive", 10)["a"].tags == item.tags
+            assert api.call(sub, "receive", 10)["a"].tags == item.tags
             call("save_configuration", {"a": "1"})
-            assert face.call(sub, "receive", 10)["a"].tags == {}
+            assert api.call(sub, "receive", 10)["a"].tags == {}
 
     @requires("configuration.write", "configuration.subscribe")
     @pytest.mark.parametrize(
         "what",
         [pytest.param(each, marks=pytest.mark.requires(f"configuration.{each}")) for each in ("group", "label")],
     )
-    def test_groups_and_labels_are_namespaces(self, call: Call, face: Face, what: str) -> None:
+    def test_groups_and_labels_are_namespaces(self, call: Call, api: Api, what: str) -> None:
         blue: Any = {what: "blue"}
         with call.opened("subscribe_configuration") as plain, call.opened("subscribe_configuration", **blue) as other:
-            assert receive(face, plain) == receive(face, other) == {}
+            assert receive(api, plain) == receive(api, other) == {}
             call("save_configuration", {"a": "plain"})
-            assert receive(face, plain) == {"a": "plain"}
+            assert receive(api, plain) == {"a": "plain"}
             both: Values = {"a": "blue", "b": "blue"}
             call("save_configuration", both, **blue)
-            assert gather(face, other, both) == both
-            silent(face, plain)
+            assert gather(api, other, both) == both
+            silent(api, plain)
             assert call("get_configuration") == {"a": "plain"}
             assert call("get_configuration", ["a"], **blue) == {"a": "blue"}
             item = call("get_configuration_items", ["a"], **blue)["a"]
             assert getattr(item, what) == "blue"
             call("delete_configuration", ["a"], **blue)
-            assert receive(face, other) == {"a": None}
+            assert receive(api, other) == {"a": None}
             assert call("get_configuration") == {"a": "plain"}
             # an item's own goes with it
             call("save_configuration", [item, ConfigurationItem("c", "plain")])
@@ -213,7 +213,7 @@ class ConfigurationSuite(Suite):
                 call.fails(InvalidArgumentError, match=what)("save_configuration", [refused], **{what: "green"})
 
     @requires("configuration.write", "configuration.atomic", "configuration.subscribe")
-    def test_a_save_is_one_change(self, call: Call, harness: Harness, face: Face) -> None:
+    def test_a_save_is_one_change(self, call: Call, harness: Harness, api: Api) -> None:
         """Neither a reader nor a subscriber ever sees half of one."""
         keys = [f"k{number}" for number in range(50)]
         stop = threading.Event()
@@ -229,97 +229,97 @@ class ConfigurationSuite(Suite):
         with call.opened("subscribe_configuration") as sub:
             thread.start()
             while not stop.is_set():
-                seen = call("get_configuration"), values(face.call(sub, "receive", 0.01) or {}), values(sub.current())
+                seen = call("get_configuration"), values(api.call(sub, "receive", 0.01) or {}), values(sub.current())
                 halves += [each for each in seen if len(set(each.values())) > 1]
             thread.join()
             assert not halves
-            assert face.until(lambda: set(values(sub.current()).values()) == {"39"})
+            assert api.until(lambda: set(values(sub.current()).values()) == {"39"})
 
     # -- subscribing ----------------------------------------------------------
 
     @requires("configuration.subscribe")
-    def test_subset_all_and_everything(self, call: Call, put: Put, face: Face, filled: str) -> None:
+    def test_subset_all_and_everything(self, call: Call, put: Put, api: Api, filled: str) -> None:
         """Three subscribers: some keys, all keys by name, an empty list."""
         some = ["one.key0", "one.key1", "two.key0"]
         subs = [call("subscribe_configuration", keys) for keys in (some, list(TWENTY), [])]
         subset, listed, everything = subs
         # all current values first
-        assert receive(face, subset) == {key: TWENTY[key] for key in some}
-        assert receive(face, listed) == receive(face, everything) == TWENTY
+        assert receive(api, subset) == {key: TWENTY[key] for key in some}
+        assert receive(api, listed) == receive(api, everything) == TWENTY
         # an update: each gets exactly its own
         new: Values = {"one.key0": "new", "two.key9": "new"}
         put(new)
-        assert gather(face, subset, {"one.key0": "new"}) == {"one.key0": "new"}
-        assert gather(face, listed, new) == gather(face, everything, new) == new
+        assert gather(api, subset, {"one.key0": "new"}) == {"one.key0": "new"}
+        assert gather(api, listed, new) == gather(api, everything, new) == new
         # added keys reach only the one that asked for everything
         put({"added": "1"})
-        assert receive(face, everything) == {"added": "1"}
-        silent(face, subset, listed)
+        assert receive(api, everything) == {"added": "1"}
+        silent(api, subset, listed)
         # a delete
         put({"one.key1": None})
         for sub in subs:
-            assert receive(face, sub) == {"one.key1": None}
-        silent(face, *subs)
+            assert receive(api, sub) == {"one.key1": None}
+        silent(api, *subs)
         # unsubscribing: one after the other falls silent, the others still get theirs
         for number in range(3):
-            face.call(subs[number], "close")
+            api.call(subs[number], "close")
             wanted: Values = {"one.key0": f"round {number}", "one.key1": f"round {number}"}
             put(wanted)
             for later in subs[number + 1 :]:
-                assert gather(face, later, wanted) == wanted
+                assert gather(api, later, wanted) == wanted
             for ended in subs[: number + 1]:
-                assert face.call(ended, "receive", QUIET) is None
+                assert api.call(ended, "receive", QUIET) is None
 
     @requires("configuration.subscribe")
-    def test_a_key_that_is_not_there_yet(self, call: Call, put: Put, face: Face, harness: Harness, filled: str) -> None:
+    def test_a_key_that_is_not_there_yet(self, call: Call, put: Put, api: Api, harness: Harness, filled: str) -> None:
         with call.opened("subscribe_configuration", ["later"]) as sub:
-            assert receive(face, sub) == {}, "the first are the current values, though there are none"
+            assert receive(api, sub) == {}, "the first are the current values, though there are none"
             for value in ("here", None):
                 put({"later": value})
-                assert receive(face, sub) == {"later": value}
+                assert receive(api, sub) == {"later": value}
             put({"later": ""})
             if harness.empty_settings:
-                assert receive(face, sub) == {"later": ""}
+                assert receive(api, sub) == {"later": ""}
             else:
-                silent(face, sub)
+                silent(api, sub)
 
     @requires("configuration.subscribe")
-    def test_values_coalesce_and_the_last_arrives(self, call: Call, put: Put, face: Face, filled: str) -> None:
+    def test_values_coalesce_and_the_last_arrives(self, call: Call, put: Put, api: Api, filled: str) -> None:
         with call.opened("subscribe_configuration", ["one.key0", "one.key1", "short"]) as sub:
             put({"one.key0": "new", "one.key1": None, "short": "lived"})
-            assert face.until(lambda: values(sub.current()) == {"one.key0": "new", "short": "lived"})
+            assert api.until(lambda: values(sub.current()) == {"one.key0": "new", "short": "lived"})
             put({"short": None})
-            assert face.until(lambda: "short" not in sub.current())
-            assert receive(face, sub) == {"one.key0": "new"}, "changes before the first take are not told apart"
-            silent(face, sub)
+            assert api.until(lambda: "short" not in sub.current())
+            assert receive(api, sub) == {"one.key0": "new"}, "changes before the first take are not told apart"
+            silent(api, sub)
             for number in range(50):
                 put({"one.key0": str(number)})
-            assert gather(face, sub, {"one.key0": "49"}) == {"one.key0": "49"}
-            silent(face, sub)
+            assert gather(api, sub, {"one.key0": "49"}) == {"one.key0": "49"}
+            silent(api, sub)
 
     @requires("configuration.subscribe")
-    def test_current_and_closing(self, call: Call, put: Put, face: Face, filled: str) -> None:
+    def test_current_and_closing(self, call: Call, put: Put, api: Api, filled: str) -> None:
         sub = call("subscribe_configuration")
-        assert values(sub.current()) == receive(face, sub) == TWENTY, "filled on return"
+        assert values(sub.current()) == receive(api, sub) == TWENTY, "filled on return"
         put({"one.key0": None, "more": "1"})
         after = {key: value for key, value in TWENTY.items() if key != "one.key0"} | {"more": "1"}
-        assert face.until(lambda: values(sub.current()) == after)
+        assert api.until(lambda: values(sub.current()) == after)
         sub.current().clear()
         assert values(sub.current()) == after, "a copy"
         for _ in range(2):
-            face.call(sub, "close")
-        assert face.call(sub, "receive", 5) is None
-        face.call(sub, "wait")
+            api.call(sub, "close")
+        assert api.call(sub, "receive", 5) is None
+        api.call(sub, "wait")
         assert list(sub) == []
         assert values(sub.current()) == after
 
     @requires("configuration.subscribe")
-    def test_the_client_closes_it(self, call: Call, harness: Harness, face: Face, filled: str) -> None:
+    def test_the_client_closes_it(self, call: Call, harness: Harness, api: Api, filled: str) -> None:
         client = harness.client()
         sub = call.on(client)("subscribe_configuration")
-        face.call(client, "close")
-        assert face.call(sub, "receive", 5) is None
-        face.call(sub, "wait")
+        api.call(client, "close")
+        assert api.call(sub, "receive", 5) is None
+        api.call(sub, "wait")
         call.on(client).fails(ClosedError)("get_configuration")
 
     # -- what is not there ----------------------------------------------------

@@ -21,7 +21,7 @@ from ...errors import (
     InvalidArgumentError,
     NotFoundError,
 )
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call
 from ._database_sessions import CREATE, SLOW, SessionTests
@@ -222,7 +222,7 @@ class DatabaseSuite(SessionTests):
         assert self.add(call, 3, "c", 1).rows_affected == 1
         assert self.count(call) == 3
 
-    def test_stores_and_clients(self, call: Call, face: Face, items: str, harness: Harness) -> None:
+    def test_stores_and_clients(self, call: Call, api: Api, items: str, harness: Harness) -> None:
         with pytest.raises(NotFoundError):
             self.count(call.on(store=harness.store("database")))
         second = harness.client()
@@ -231,7 +231,7 @@ class DatabaseSuite(SessionTests):
                 self.count(call.on(second))
         else:
             assert self.count(call.on(second)) == 2
-        face.call(second, "close")
+        api.call(second, "close")
         call.on(second).fails(ClosedError)("query", "SELECT 1 AS one")
 
     # -- tables ---------------------------------------------------------------
@@ -270,12 +270,12 @@ class DatabaseSuite(SessionTests):
             call.fails(NotFoundError)(*use)
 
     @requires("database.schema")
-    def test_hostile_values_are_values(self, call: Call, face: Face, items: str) -> None:
+    def test_hostile_values_are_values(self, call: Call, api: Api, items: str) -> None:
         kept = sorted({hostile for hostile in injections() if "\0" not in hostile})
         with call.opened("transaction") as tx:
             for number, hostile in enumerate(kept):
-                face.call(tx, "insert", "item", {"id": 100 + number, "name": hostile, "qty": 1})
-                face.call(tx, "update", "item", {"qty": 2}, {"name": hostile})
+                api.call(tx, "insert", "item", {"id": 100 + number, "name": hostile, "qty": 1})
+                api.call(tx, "update", "item", {"qty": 2}, {"name": hostile})
         assert sorted(call("query", "SELECT name FROM item WHERE qty = 2", type=str)) == kept
         for number, hostile in enumerate(kept):
             assert call("query", "SELECT id FROM item WHERE name = :name", {"name": hostile}, type=int) == [

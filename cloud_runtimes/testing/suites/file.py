@@ -19,7 +19,7 @@ from ...errors import (
     UnsupportedError,
 )
 from ...file import FileInfo
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Broken, Call
 from ._file_handles import HandleTests
@@ -67,7 +67,7 @@ class FileSuite(HandleTests):
         call.fails(InvalidArgumentError, match=r"absent cannot be read")("put_file", "f", tmp_path / "absent")
         assert call("stat_file", "f").size == 2_100_000
 
-    def test_iterators(self, call: Call, face: Face) -> None:
+    def test_iterators(self, call: Call, api: Api) -> None:
         chunks = [b"a", bytearray(b"b" * 70_000), b"", memoryview(b"c")]
         call("put_file", "f", chunks)
         assert call("get_file", "f") == b"a" + b"b" * 70_000 + b"c"
@@ -76,13 +76,13 @@ class FileSuite(HandleTests):
             for chunk in (b"1", b"", b"23"):
                 yield chunk
 
-        if face.name == "async":
+        if api.name == "async":
             call("put_file", "f", later())
             assert call("get_file", "f") == b"123"
         else:
             call.fails(InvalidArgumentError, match="put_file_async")("put_file", "f", later())
 
-    def test_a_source_that_fails_stores_nothing(self, call: Call, face: Face) -> None:
+    def test_a_source_that_fails_stores_nothing(self, call: Call, api: Api) -> None:
         def broken() -> Iterator[bytes]:
             yield b"half"
             raise Broken("mine")
@@ -91,7 +91,7 @@ class FileSuite(HandleTests):
             yield b"half"
             raise Broken("mine")
 
-        sources: list[Callable[[], Any]] = [broken, *([broken_later] if face.name == "async" else [])]
+        sources: list[Callable[[], Any]] = [broken, *([broken_later] if api.name == "async" else [])]
         for source in sources:
             call.fails(Broken, match="mine")("put_file", "new", source())
             assert not call("exists", "new")
@@ -115,7 +115,7 @@ class FileSuite(HandleTests):
     # -- attributes -----------------------------------------------------------
 
     @requires("file.content_type", "file.metadata")
-    def test_attributes(self, call: Call, face: Face) -> None:
+    def test_attributes(self, call: Call, api: Api) -> None:
         odd = {"Key": "value", "ключ": "значение 🎉", "empty": "", "quote": '"\\\n', "%": "%00", "k" * 500: "v" * 1000}
         info = call("put_file", "f", b"x", content_type="text/csv; header=present", metadata=odd)
         assert (info.content_type, info.metadata) == ("text/csv; header=present", odd)
@@ -128,7 +128,7 @@ class FileSuite(HandleTests):
         call("put_file", "f", b"y", metadata={"a": "b"})
         assert call("stat_file", "f").metadata == {"a": "b"}
         with call.opened("open_file", "f", "wb", metadata={"c": "d"}) as file:
-            face.call(file, "write", b"z")
+            api.call(file, "write", b"z")
         assert call("stat_file", "f").metadata == {"c": "d"}
 
     @requires("file.etag")
@@ -175,7 +175,7 @@ class FileSuite(HandleTests):
             with pytest.raises(UnsupportedError):
                 call.plain("open_file", "f").seek(1)
 
-    def test_stores_and_clients(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_stores_and_clients(self, call: Call, api: Api, harness: Harness) -> None:
         other = call.on(store=harness.store("file"))
         call("put_file", "f", b"1")
         assert not other("exists", "f"), "stores are apart"
@@ -184,10 +184,10 @@ class FileSuite(HandleTests):
         second = harness.client()
         assert call.on(second)("get_file", "f") == b"1", "clients share"
         writer = call.on(second).plain("open_file", "g", "wb")
-        face.call(writer, "write", b"half")
-        face.call(second, "close")
+        api.call(writer, "write", b"half")
+        api.call(second, "close")
         assert writer.closed, "closing the client gives up what is open"
-        face.fails(ClosedError)(writer, "write", b"x")
+        api.fails(ClosedError)(writer, "write", b"x")
         assert not call("exists", "g")
         call.on(second).fails(ClosedError)("get_file", "f")
 

@@ -19,7 +19,7 @@ from ...errors import (
     UnsupportedError,
 )
 from ...lock import Lease, LockHold, UnlockStatus
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Broken, Call, Suite
 
@@ -33,7 +33,7 @@ class LockSuite(Suite):
 
     # -- one try --------------------------------------------------------------
 
-    def test_acquire_and_release(self, call: Call, face: Face) -> None:
+    def test_acquire_and_release(self, call: Call, api: Api) -> None:
         lease = call("try_lock", "r", "me", expiry=15)
         assert isinstance(lease, Lease)
         assert (lease.resource_id, lease.owner, lease.lost) == ("r", "me", False)
@@ -41,10 +41,10 @@ class LockSuite(Suite):
         lease.check()
         for owner in ("you", "me"):
             assert call("try_lock", "r", owner) is None, "not by its owner either"
-        face.call(lease, "release")
+        api.call(lease, "release")
         other = call("try_lock", "r", "you")
         assert other is not None
-        face.call(lease, "release")  # once more does nothing
+        api.call(lease, "release")  # once more does nothing
         other.check()
         assert call("unlock", "r", "you") is UnlockStatus.SUCCESS
 
@@ -61,23 +61,23 @@ class LockSuite(Suite):
         assert call.on(store=other)("try_lock", "r") is not None
         assert call.on(harness.client(), other)("try_lock", "r") is None, "clients share"
 
-    def test_one_of_many_gets_it(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
+    def test_one_of_many_gets_it(self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness) -> None:
         calls: list[Any] = [(each.lock, "try_lock", (store, "r"), {}) for each in (client, harness.client())] * 8
-        assert [type(each) for each in face.together(calls) if each is not None] == [Lease]
+        assert [type(each) for each in api.together(calls) if each is not None] == [Lease]
 
-    def test_unlock(self, call: Call, face: Face) -> None:
+    def test_unlock(self, call: Call, api: Api) -> None:
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         lease = call("try_lock", "r", "me")
         assert call("unlock", "r", "you") is UnlockStatus.NOT_OWNER
         assert call("try_lock", "r") is None
         assert call("unlock", "r", "me") is UnlockStatus.SUCCESS
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
-        face.fails(LeaseLostError, match="'r'")(lease, "release")
+        api.fails(LeaseLostError, match="'r'")(lease, "release")
         assert lease.lost
 
     # -- expiry ---------------------------------------------------------------
 
-    def test_expires_by_the_clock_of_the_store(self, call: Call, face: Face, store: str, harness: Harness) -> None:
+    def test_expires_by_the_clock_of_the_store(self, call: Call, api: Api, store: str, harness: Harness) -> None:
         lease = call("try_lock", "r", "me", expiry=60)
         harness.advance(58)
         assert call("try_lock", "r", "you") is None
@@ -85,38 +85,38 @@ class LockSuite(Suite):
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         other = call("try_lock", "r", "you", expiry=60)
         assert other is not None
-        error = face.fails(LeaseLostError)(lease, "release")
+        error = api.fails(LeaseLostError)(lease, "release")
         assert isinstance(error, ConflictError)
         assert (error.code, error.component) == ("ABORTED", store)
         assert error.operation == "release"
         assert call("try_lock", "r", "me") is None  # that release took nothing from others
 
-    def test_expires_in_real_time(self, call: Call, face: Face) -> None:
+    def test_expires_in_real_time(self, call: Call, api: Api) -> None:
         lease = call("try_lock", "r", expiry=0.3)
         begun = time.monotonic()
         while (other := call("try_lock", "r")) is None:
             assert time.monotonic() < begun + 30
-            face.pause(0.005)
+            api.pause(0.005)
         assert time.monotonic() - begun > 0.25
         assert lease.lost  # the holder knows no later than others
         with pytest.raises(LeaseLostError):
             lease.check()
         other.check()
 
-    def test_the_holder_is_the_first_to_know(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
+    def test_the_holder_is_the_first_to_know(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         lease = call("try_lock", "r", expiry=30)
         lease.check()
         later = client.lock._now() + 30
         client.lock._now = lambda: later
         assert lease.lost
         assert call("try_lock", "r") is None
-        face.fails(LeaseLostError)(lease, "release")
+        api.fails(LeaseLostError)(lease, "release")
         assert call("try_lock", "r") is not None
 
     # -- tokens ---------------------------------------------------------------
 
     @requires("lock.token")
-    def test_tokens_grow(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_tokens_grow(self, call: Call, api: Api, harness: Harness) -> None:
         tokens = []
         callers = call, call.on(harness.client())
         for n in range(6):
@@ -124,7 +124,7 @@ class LockSuite(Suite):
             assert type(lease.token) is int
             tokens.append(lease.token)
             if n % 3 == 0:
-                face.call(lease, "release")
+                api.call(lease, "release")
             elif n % 3 == 1:
                 harness.advance(200)
             else:
@@ -134,9 +134,9 @@ class LockSuite(Suite):
 
     @requires("lock.token", "state.fence")
     def test_a_lower_token_is_refused(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+        self, call: Call, client: CloudRuntimesClient, api: Api, store: str, harness: Harness
     ) -> None:
-        state = Call(face, client, "state", store)
+        state = Call(api, client, "state", store)
         first = call("try_lock", "r", expiry=60)
         state("save", "k", 1, fence=first.token)
         harness.advance(61)
@@ -152,60 +152,60 @@ class LockSuite(Suite):
     # -- renewing -------------------------------------------------------------
 
     @requires("lock.renew")
-    def test_renew(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_renew(self, call: Call, api: Api, harness: Harness) -> None:
         lease = call("try_lock", "r", expiry=60)
         before, token = lease.expires_at, lease.token
         for _ in range(3):
             harness.advance(40)
-            face.call(lease, "renew")
+            api.call(lease, "renew")
         assert call("try_lock", "r") is None
         assert lease.expires_at >= before
         assert lease.token == token
-        face.call(lease, "release")
-        face.fails(ClosedError, match="released")(lease, "renew")
+        api.call(lease, "release")
+        api.fails(ClosedError, match="released")(lease, "renew")
         with pytest.raises(ClosedError, match="released"):
             lease.check()
         assert not lease.lost
 
     @requires("lock.renew")
-    def test_what_has_ended_is_not_renewed(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_what_has_ended_is_not_renewed(self, call: Call, api: Api, harness: Harness) -> None:
         lease = call("try_lock", "r", expiry=60)
         harness.advance(61)
-        error = face.fails(LeaseLostError)(lease, "renew")
+        error = api.fails(LeaseLostError)(lease, "renew")
         assert error.operation == "renew"
         assert lease.lost
         assert call("try_lock", "r") is not None
 
-    def test_without_renewal(self, call: Call, face: Face) -> None:
+    def test_without_renewal(self, call: Call, api: Api) -> None:
         if call.lacks("lock.renew"):
             with pytest.raises(UnsupportedError):
                 call.plain("hold", "r", renew=True)
             with pytest.raises(UnsupportedError), call.opened("hold", "r") as lease:
-                face.call(lease, "renew")
+                api.call(lease, "renew")
             return
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=0.1, renew=False) as lease:
-            assert face.until(lambda: lease.lost)
+            assert api.until(lambda: lease.lost)
 
     # -- blocks ---------------------------------------------------------------
 
-    def test_a_lease_as_a_block(self, call: Call, face: Face) -> None:
-        with face.opened(call("try_lock", "r")) as lease:
+    def test_a_lease_as_a_block(self, call: Call, api: Api) -> None:
+        with api.opened(call("try_lock", "r")) as lease:
             lease.check()
             assert call("try_lock", "r") is None
         assert call("try_lock", "r") is not None
-        with pytest.raises(ClosedError), face.opened(lease):
+        with pytest.raises(ClosedError), api.opened(lease):
             pytest.fail("a released lease has no block")
 
-    def test_hold(self, call: Call, face: Face) -> None:
+    def test_hold(self, call: Call, api: Api) -> None:
         handle = call.plain("hold", "r")
         assert isinstance(handle, LockHold)
-        with face.opened(handle) as lease:
+        with api.opened(handle) as lease:
             assert isinstance(lease, Lease)
             assert call("try_lock", "r") is None
         with call.opened("hold", "r", wait=0) as lease:
-            face.call(lease, "release")  # early is fine
+            api.call(lease, "release")  # early is fine
             assert call("try_lock", "r") is not None
-        with pytest.raises(ClosedError), face.opened(handle):
+        with pytest.raises(ClosedError), api.opened(handle):
             pytest.fail("a handle serves one block")
 
     def test_an_exception_leaves_the_block(self, call: Call, harness: Harness) -> None:
@@ -227,20 +227,20 @@ class LockSuite(Suite):
         assert call("try_lock", "r") is None
 
     @requires("lock.renew")
-    def test_held_longer_than_its_expiry(self, call: Call, face: Face) -> None:
+    def test_held_longer_than_its_expiry(self, call: Call, api: Api) -> None:
         with call.opened("hold", "r", expiry=2) as lease:
             first, end = lease.expires_at, time.monotonic() + 2.5
             while time.monotonic() < end:
                 lease.check()
                 assert call("try_lock", "r") is None
-                face.pause(0.05)
+                api.pause(0.05)
             assert lease.expires_at > first
 
     @requires("lock.renew")
-    def test_a_loss_is_noticed_while_renewing(self, call: Call, face: Face) -> None:
+    def test_a_loss_is_noticed_while_renewing(self, call: Call, api: Api) -> None:
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=1.5) as lease:
             call("unlock", "r", lease.owner)
-            assert face.until(lambda: lease.lost)  # by the store's answer, or by the clock
+            assert api.until(lambda: lease.lost)  # by the store's answer, or by the clock
 
     # -- waiting --------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class LockSuite(Suite):
             thread.join(30)
         assert got == list(range(6))
 
-    def test_contention(self, call: Call, face: Face) -> None:
+    def test_contention(self, call: Call, api: Api) -> None:
         """Many hold it in turn, none at the same time."""
         inside: list[Lease] = []
         tokens: list[Any] = []
@@ -314,7 +314,7 @@ class LockSuite(Suite):
                         await asyncio.sleep(0.001)
                         inside.remove(lease)
 
-        assert face.together([(Worker(), "work", (), {})] * 8) == [None] * 8
+        assert api.together([(Worker(), "work", (), {})] * 8) == [None] * 8
         assert len(tokens) == 40
         if not call.lacks("lock.token"):
             assert tokens == sorted(set(tokens))
@@ -337,17 +337,17 @@ class LockSuite(Suite):
 
         asyncio.run(run())
 
-    def test_a_closed_client(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_a_closed_client(self, call: Call, client: CloudRuntimesClient, api: Api, harness: Harness) -> None:
         other = call.on(harness.client())
         assert other("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         held = call("try_lock", "r", expiry=60)
         handle = call.plain("hold", "q")
         client.close()
         for method in ("renew", "release"):
-            face.fails(ClosedError)(held, method)
+            api.fails(ClosedError)(held, method)
         call.fails(ClosedError)("try_lock", "r")
         with pytest.raises(ClosedError):
-            face.opened(handle).__enter__()
+            api.opened(handle).__enter__()
         assert other("try_lock", "r") is None  # it lasts until its expiry
 
     def test_closing_ends_a_wait(self, call: Call, client: CloudRuntimesClient, harness: Harness) -> None:

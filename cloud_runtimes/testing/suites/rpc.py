@@ -26,7 +26,7 @@ from ...errors import (
     UnsupportedError,
 )
 from ...rpc import RpcResponse
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite, values
 from .rpc_methods import CANARY, Order
@@ -122,7 +122,7 @@ class RpcSuite(Suite):
         assert (mine, got) == ({"list": [1]}, {"list": [1, "changed"]})
 
     @pytest.mark.parametrize("kind", ["file", "iterator", "async"])
-    def test_streamed_request(self, call: Call, face: Face, kind: str) -> None:
+    def test_streamed_request(self, call: Call, api: Api, kind: str) -> None:
         pieces = [b"a" * 100_000, b"", b"b" * 300_001, b"c"]
 
         async def generate() -> AsyncIterator[bytes]:
@@ -130,7 +130,7 @@ class RpcSuite(Suite):
                 yield piece
 
         data: Any = {"file": io.BytesIO(b"".join(pieces)), "iterator": iter(pieces), "async": generate()}[kind]
-        if kind == "async" and face.name == "sync":
+        if kind == "async" and api.name == "sync":
             call.fails(InvalidArgumentError, match="_async")("invoke_method", "describe", data)
         else:
             assert call("invoke_method", "raw", data, type=bytes) == b"".join(pieces)
@@ -261,11 +261,11 @@ class RpcSuite(Suite):
             assert error.maybe_applied is not harness.knows_services
             assert error.response is None
 
-    def test_after_close(self, call: Call, harness: Harness, face: Face) -> None:
+    def test_after_close(self, call: Call, harness: Harness, api: Api) -> None:
         client = harness.client()
         other = call.on(client)
         other("invoke_method", "echo", 1)
-        face.call(client, "close")
+        api.call(client, "close")
         other.fails(ClosedError)("invoke_method", "echo", 1)
         with pytest.raises(ClosedError):
             client.rpc.register_method("late", lambda: None)
@@ -274,14 +274,14 @@ class RpcSuite(Suite):
 
     @pytest.mark.parametrize("method", ["sleep-async", "deaf"])
     @pytest.mark.timing
-    def test_a_deadline(self, call: Call, face: Face, method: str) -> None:
+    def test_a_deadline(self, call: Call, api: Api, method: str) -> None:
         begin = time.monotonic()
         caught = call.fails(DeadlineExceededError)("invoke_method", method, 2.0, timeout=0.2)
         assert time.monotonic() - begin < 1.8
         assert caught.maybe_applied
         here = call("invoke_method", "describe")["process"] == os.getpid()
         # what does not heed its cancellation may still run in this loop
-        face.pause(2.1 if here and method == "deaf" and face.name == "async" else 0)
+        api.pause(2.1 if here and method == "deaf" and api.name == "async" else 0)
 
     def test_a_plain_handler_past_the_deadline(self, call: Call) -> None:
         caught = call.fails(DeadlineExceededError)("invoke_method", "sleep", 0.5, timeout=0.2)

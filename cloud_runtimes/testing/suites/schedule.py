@@ -13,7 +13,7 @@ from ...client import CloudRuntimesClient
 from ...errors import AlreadyExistsError, ClosedError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ...rpc import RpcRequest
 from ...schedule import Job, Retry, RpcTarget, TopicTarget
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, values
 from ._schedule_runs import HOUR, PolicyTests, Runs, gone, states
@@ -142,15 +142,15 @@ class ScheduleSuite(PolicyTests):
 
     # -- running --------------------------------------------------------------
 
-    def test_once(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_once(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         due = datetime.now(UTC) + timedelta(hours=1)
         call("schedule_job", "j", due_time=due.isoformat(), data={"a": 1})
         with call.opened("running"):
-            face.pause(0.05)
+            api.pause(0.05)
             assert not runs.seen
             harness.advance(HOUR)
-            assert face.until(lambda: len(runs.seen) == 1)
-            assert face.until(lambda: gone(call))
+            assert api.until(lambda: len(runs.seen) == 1)
+            assert api.until(lambda: gone(call))
         data, run = runs.seen[0]
         assert data == {"a": 1}
         assert (run.name, run.attempt) == ("j", 1)
@@ -158,115 +158,115 @@ class ScheduleSuite(PolicyTests):
             assert abs(run.fire_time - due) < timedelta(milliseconds=2)
 
     @pytest.mark.parametrize("due", [0, "0s", timedelta(0), "2020-01-01T00:00:00Z"])
-    def test_due_at_once(self, call: Call, face: Face, runs: Runs, due: Any) -> None:
+    def test_due_at_once(self, call: Call, api: Api, runs: Runs, due: Any) -> None:
         with call.opened("running"):
             call("schedule_job", "j", due_time=due)
-            assert face.until(lambda: len(runs.seen) == 1)
+            assert api.until(lambda: len(runs.seen) == 1)
 
-    def test_again_and_again(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_again_and_again(self, call: Call, api: Api, runs: Runs) -> None:
         """In real time: as many as there are to be, in order, evenly spaced, each with an id of its own."""
         call("schedule_job", "j", schedule="@every 200ms", repeats=4, misfire="once")
         with call.opened("running"):
-            assert face.until(lambda: gone(call))
+            assert api.until(lambda: gone(call))
         if not call.lacks("schedule.progress"):
             # what a busy machine made late may have been skipped
             assert all((b - a) % timedelta(milliseconds=200) == timedelta(0) for a, b in pairwise(runs.fires))
         assert 1 <= len(set(runs.ids)) == len(runs.ids) <= 4
 
     @requires("schedule.progress")
-    def test_cron_in_a_time_zone(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_cron_in_a_time_zone(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         call("schedule_job", "j", schedule="30 9 * * *", timezone="Asia/Kathmandu")
         due = call("get_job", "j").next_run
         assert (due.hour, due.minute) == (3, 45)  # 05:45 ahead, all the year
         with call.opened("running"):
             harness.advance((due - datetime.now(UTC)).total_seconds() + 1)
-            assert face.until(lambda: runs.fires == [due])
+            assert api.until(lambda: runs.fires == [due])
             assert call("get_job", "j").next_run == due + timedelta(days=1)
 
     @requires("schedule.progress")
     def test_first_at_the_due_time_then_by_the_schedule(
-        self, call: Call, face: Face, harness: Harness, runs: Runs
+        self, call: Call, api: Api, harness: Harness, runs: Runs
     ) -> None:
         due = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
         call("schedule_job", "j", schedule="@every 1h", due_time=due, ttl="2h")  # the end belongs to it
         with call.opened("running"):
             harness.advance(601)
             for n in (1, 2, 3):
-                assert face.until(lambda n=n: len(runs.seen) == n)  # type: ignore[misc]
+                assert api.until(lambda n=n: len(runs.seen) == n)  # type: ignore[misc]
                 harness.advance(HOUR)
-            assert face.until(lambda: not call("list_jobs"))
+            assert api.until(lambda: not call("list_jobs"))
         assert runs.fires == [due + timedelta(hours=n) for n in range(3)]
 
-    def test_data(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_data(self, call: Call, api: Api, runs: Runs) -> None:
         given = {f"j.{n}": value for n, value in enumerate(values(b"", b"\x00\xff", bytearray(b"b")))}
         with call.opened("running"):
             for name, value in given.items():
                 call("schedule_job", name, due_time=0, data=value, target=runs.function)
-            assert face.until(lambda: len(runs.seen) == len(given), 30)
+            assert api.until(lambda: len(runs.seen) == len(given), 30)
         assert {run.name: data for data, run in runs.seen} == given
 
     @requires("schedule.list_runs")
-    def test_typed_data(self, call: Call, face: Face) -> None:
-        runs = Runs(call, face, type=dict[str, int])
+    def test_typed_data(self, call: Call, api: Api) -> None:
+        runs = Runs(call, api, type=dict[str, int])
         with call.opened("running"):
             call("schedule_job", "j", due_time=0, data={"a": 1})
-            assert face.until(lambda: bool(runs.seen))
+            assert api.until(lambda: bool(runs.seen))
             other = {"due_time": 0, "target": runs.function, "failure_policy": "drop"}
             call("schedule_job", "bad", data={"a": "x"}, **other)
-            assert face.until(lambda: states(call, "bad") == ["failed"])
+            assert api.until(lambda: states(call, "bad") == ["failed"])
         (record,) = call("list_runs", "bad")
         assert "PayloadError" in record.error
         assert len(runs.seen) == 1
 
     @requires("schedule.claims")
-    def test_a_job_waits_for_a_process_that_has_its_handler(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_a_job_waits_for_a_process_that_has_its_handler(self, call: Call, api: Api, harness: Harness) -> None:
         other = call.on(harness.client())
-        theirs, mine = Runs(other, face, "theirs"), Runs(call, face, "mine")
+        theirs, mine = Runs(other, api, "theirs"), Runs(call, api, "mine")
         with call.opened("running"):
             for name in ("theirs", "mine", "later"):
                 call("schedule_job", name, due_time=0)
-            assert face.until(lambda: len(mine.seen) == 1)
+            assert api.until(lambda: len(mine.seen) == 1)
             assert not theirs.seen
             assert call("get_job", "theirs").occurrences == 0
             with other.opened("running"):
-                assert face.until(lambda: len(theirs.seen) == 1)
-            later = Runs(call, face, "later")
-            assert face.until(lambda: len(later.seen) == 1)
+                assert api.until(lambda: len(theirs.seen) == 1)
+            later = Runs(call, api, "later")
+            assert api.until(lambda: len(later.seen) == 1)
 
     @requires("schedule.claims")
-    def test_several_share(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_several_share(self, call: Call, api: Api, harness: Harness) -> None:
         """Each occurrence is run by one of them."""
         other = call.on(harness.client())
-        every = [Runs(call, face), Runs(other, face)]
+        every = [Runs(call, api), Runs(other, api)]
         with call.opened("running"), other.opened("running"):
             for n in range(40):
                 call("schedule_job", f"j.{n}", due_time=0, target=every[0].function)
-            assert face.until(lambda: not call("list_jobs"), 30)
+            assert api.until(lambda: not call("list_jobs"), 30)
         ids = [id for runs in every for id in runs.ids]
         assert len(ids) == len(set(ids)) == 40
 
     @requires("schedule.claims")
-    def test_a_jobs_runs_follow_one_another(self, call: Call, face: Face, harness: Harness, runs: Runs) -> None:
+    def test_a_jobs_runs_follow_one_another(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
         """Of what became due during a run, the latest is run after it."""
         runs.hold = threading.Event()
         call("schedule_job", "j", schedule="@every 1m", due_time=0, repeats=5)
         with call.opened("running"):
-            assert face.until(lambda: len(runs.seen) == 1)
+            assert api.until(lambda: len(runs.seen) == 1)
             for _ in range(3 * 6):
                 # the lease is renewed meanwhile, as clocks never really go so fast
                 harness.advance(10)
-                face.pause(0.02)
+                api.pause(0.02)
             assert len(runs.seen) == 1
             runs.hold.set()
-            assert face.until(lambda: len(runs.seen) == 2)
+            assert api.until(lambda: len(runs.seen) == 2)
             harness.advance(60)
-            assert face.until(lambda: not call("list_jobs"))
+            assert api.until(lambda: not call("list_jobs"))
         assert [fire - runs.fires[0] for fire in runs.fires] == [timedelta(minutes=n) for n in (0, 3, 4)]
 
     # -- targets --------------------------------------------------------------
 
     @requires("rpc.host", "schedule.progress")
-    def test_a_method(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
+    def test_a_method(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         seen: list[tuple[Any, dict[str, str]]] = []
 
         @client.rpc.method("m")
@@ -278,50 +278,50 @@ class ScheduleSuite(PolicyTests):
         with call.opened("running"):
             target = RpcTarget("suite", "m")
             call("schedule_job", "j", due_time=0, target=target, data={"a": 1}, failure_policy=Retry(1, 0))
-            assert face.until(lambda: not call("list_jobs"))
+            assert api.until(lambda: not call("list_jobs"))
         assert [data for data, _ in seen] == [{"a": 1}] * 2
         assert [headers["job-attempt"] for _, headers in seen] == ["1", "2"]
         assert {headers["job-name"] for _, headers in seen} == {"j"}
         assert len({headers["job-run-id"] for _, headers in seen}) == 1
 
     @requires("schedule.list_runs")
-    def test_a_topic(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_a_topic(self, call: Call, client: CloudRuntimesClient, api: Api, harness: Harness) -> None:
         bus = harness.store("pubsub")
-        with Call(face, client, "pubsub", bus).opened("subscribe", "t") as events:
+        with Call(api, client, "pubsub", bus).opened("subscribe", "t") as events:
             with call.opened("running"):
                 call("schedule_job", "j", due_time=0, target=TopicTarget(bus, "t"), data=[1])
-                event = face.call(events, "receive", timeout=20)
+                event = api.call(events, "receive", timeout=20)
             event.ack()
         assert event.data == [1]
         (record,) = call("list_runs", "j")
         assert event.id == record.run_id
 
     @requires("schedule.run_now", "schedule.list_runs")
-    def test_run_now(self, call: Call, face: Face, runs: Runs) -> None:
+    def test_run_now(self, call: Call, api: Api, runs: Runs) -> None:
         call("schedule_job", "j", schedule="@yearly", data=1)
         before = call("get_job", "j")
         ids = [call("run_now", "j") for _ in range(3)]
         assert states(call) == ["waiting"] * 3
         with call.opened("running"):
-            assert face.until(lambda: states(call) == ["succeeded"] * 3)
+            assert api.until(lambda: states(call) == ["succeeded"] * 3)
         assert runs.ids == ids
         assert len(set(ids)) == 3
         assert call("get_job", "j") == before
 
     # -- ends -----------------------------------------------------------------
 
-    def test_a_runner_runs_once(self, call: Call, face: Face) -> None:
+    def test_a_runner_runs_once(self, call: Call, api: Api) -> None:
         runner = call.plain("running")
-        with face.opened(runner):
+        with api.opened(runner):
             pass
-        face.call(runner, "close")
-        with pytest.raises(ClosedError), face.opened(runner):
+        api.call(runner, "close")
+        with pytest.raises(ClosedError), api.opened(runner):
             pass
 
-    def test_run_ends_with_the_client(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_run_ends_with_the_client(self, call: Call, api: Api, harness: Harness) -> None:
         client = harness.client()
         other = call.on(client)
-        runs = Runs(other, face)
+        runs = Runs(other, api)
 
         def close() -> None:
             while not runs.seen:
@@ -339,7 +339,7 @@ class ScheduleSuite(PolicyTests):
             other.plain("job", "k")
 
     @requires("rpc.host")
-    def test_serving_runs_jobs(self, call: Call, client: CloudRuntimesClient, face: Face, runs: Runs) -> None:
-        with face.opened(client.rpc.serving()):
+    def test_serving_runs_jobs(self, call: Call, client: CloudRuntimesClient, api: Api, runs: Runs) -> None:
+        with api.opened(client.rpc.serving()):
             call("schedule_job", "j", due_time=0)
-            assert face.until(lambda: len(runs.seen) == 1)
+            assert api.until(lambda: len(runs.seen) == 1)

@@ -9,8 +9,8 @@ import pytest
 
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ...secret import Secret
+from ..apis import Api
 from ..canary import Canary
-from ..faces import Face
 from ..harness import SecretHarness, requires
 from ._base import Call, Suite
 
@@ -124,7 +124,7 @@ class SecretSuite(Suite):
         assert (call("get_secret", "key").value == value) is True
 
     def test_a_changed_and_a_removed_secret(
-        self, call: Call, face: Face, store: str, harness: SecretHarness, put: Put
+        self, call: Call, api: Api, store: str, harness: SecretHarness, put: Put
     ) -> None:
         def has(key: str) -> bool:
             try:
@@ -135,9 +135,9 @@ class SecretSuite(Suite):
         put("other")
         for _ in range(3):
             value = put("key")
-            assert face.until(lambda value=value: bool(call("get_secret", "key").value == value))  # type: ignore[misc]
+            assert api.until(lambda value=value: bool(call("get_secret", "key").value == value))  # type: ignore[misc]
         harness.remove(store, "key")
-        assert face.until(lambda: not has("key"))
+        assert api.until(lambda: not has("key"))
         assert has("other")
 
     # -- keys -----------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from ...errors import BulkError, ClosedError, ConflictError, PayloadError, UnsupportedError
 from ...state import StateItem
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Broken, Call, Suite, values
 
@@ -71,15 +71,15 @@ class StateSuite(Suite):
         call("save", "k", data)
         assert call("get", "k") == data
 
-    def test_stores_and_clients(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_stores_and_clients(self, call: Call, api: Api, harness: Harness) -> None:
         other, second = call.on(store=harness.store("state")), harness.client()
         call("save", "k", 1)
         assert other("get", "k") is None, "stores are apart"
         other("save", "k", 2)
         assert call("get", "k") == 1
         assert call.on(second)("get", "k") == 1, "clients share"
-        face.call(second, "close")
-        face.call(second, "close")
+        api.call(second, "close")
+        api.call(second, "close")
         call.on(second).fails(ClosedError)("get", "k")
         call.on(second).fails(ClosedError)("save", "k", 3)
         assert call("get", "k") == 1

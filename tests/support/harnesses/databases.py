@@ -47,7 +47,7 @@ class AiosqliteHarness(UrlHarness):
 
 
 class PostgresHarness(UrlHarness):
-    """PostgreSQL, by psycopg in both faces."""
+    """PostgreSQL, by psycopg in both APIs."""
 
     name = "postgresql"
     driver: ClassVar[str] = "psycopg"

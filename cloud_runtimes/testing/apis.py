@@ -1,6 +1,6 @@
 """Both APIs behind one vocabulary, so that a test body is written once.
 
-``face.call(service, "save", …)`` calls ``save`` or runs ``save_async``; handles are opened and received from in the same way.
+``api.call(service, "save", …)`` calls ``save`` or runs ``save_async``; handles are opened and received from in the same way.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-__all__ = ["AsyncFace", "Face", "SyncFace"]
+__all__ = ["AsyncApi", "Api", "SyncApi"]
 
 T = TypeVar("T")
 
 
-class Face(ABC):
+class Api(ABC):
     """One of the two."""
 
     name: str
@@ -73,7 +73,7 @@ class Face(ABC):
         """Let go."""
 
 
-class SyncFace(Face):
+class SyncApi(Api):
     """Plain calls."""
 
     name = "sync"
@@ -99,7 +99,7 @@ class SyncFace(Face):
             return [future.exception() or future.result() for future in futures]
 
 
-class AsyncFace(Face):
+class AsyncApi(Api):
     """The ``_async`` methods, in one event loop."""
 
     name = "async"
