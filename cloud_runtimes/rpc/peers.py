@@ -45,7 +45,7 @@ def endpoint(address: object, where: str, secret: bytes | None = None, instance:
 
 
 class Peers:
-    """The connections of one client, in both faces."""
+    """The connections of one client, in both APIs."""
 
     def __init__(self) -> None:
         self._pool = Pool()

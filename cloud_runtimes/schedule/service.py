@@ -243,7 +243,7 @@ class ScheduleService(StoredJobs):
 
         Over a sidecar it serves on ``APP_PORT`` too, as `RpcService.serving` does, unless this client serves already or has an `asgi_app`.
 
-        Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
+        Async handlers run in the loop of ``async with``, in the sync API in one of the client's own.
 
         Args:
             timeout, metadata: as in `run`.

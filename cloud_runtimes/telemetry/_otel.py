@@ -1,6 +1,6 @@
 """OpenTelemetry's API over this service: what the kernel has to know of it, and the provider of tracers. Imported when it is asked for, since it needs opentelemetry-api.
 
-The current span lives in OpenTelemetry's context once there are providers: the kernel reads and writes it there (`Known`), so both faces see one truth. Only the public API is used to find the place.
+The current span lives in OpenTelemetry's context once there are providers: the kernel reads and writes it there (`Known`), so the sync and the async API see one truth. Only the public API is used to find the place.
 """
 
 from __future__ import annotations

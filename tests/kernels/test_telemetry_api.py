@@ -191,7 +191,7 @@ def test_other_values_of_the_context_stay(api: ModuleType) -> None:
         otel_context.detach(token)
 
 
-def test_remote_contexts_are_the_current_one_in_both_faces(api: ModuleType) -> None:
+def test_remote_contexts_are_the_current_one_in_both_apis(api: ModuleType) -> None:
     with trace.use_span(NonRecordingSpan(REMOTE)):
         current = api.current_span()
         assert (current.trace_id, current.is_remote, current.trace_state) == (f"{0xABC:032x}", True, "vendor=1")

@@ -19,7 +19,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
 from cloud_runtimes.components.sqlite.rpc import LEASE, SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile
 from tests.support.harnesses.embedded import ShiftedClocks
@@ -40,16 +40,16 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_is_registered_while_it_is_open(
-    serving: CloudRuntimesClient, caller: CloudRuntimesClient, home: Path, face: Face
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient, home: Path, api: Api
 ) -> None:
-    with face.opened(serving.rpc.serving()) as server:
-        if face.name == "sync":
-            assert face.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+    with api.opened(serving.rpc.serving()) as server:
+        if api.name == "sync":
+            assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
         [(app_id, address, process, _)] = rows(home)
         assert (app_id, address, process) == ("there", server.address, process_name(os.getpid()))
     assert rows(home) == []
     with pytest.raises(UnavailableError, match="no process has registered"):
-        face.call(caller.rpc, "invoke_method", "there", "echo", 1)
+        api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 def test_several_servers_share_the_calls(
@@ -95,24 +95,22 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
         assert other.rpc.invoke_method("there", "echo", 1) == 1
 
 
-def test_the_thread_renews(
-    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face
-) -> None:
+def test_the_thread_renews(home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     monkeypatch.setattr(rpc, "LEASE", 0.3)
     with serving.rpc.serving():
         first = rows(home)[0][3]
-        assert face.until(lambda: rows(home)[0][3] > first)
+        assert api.until(lambda: rows(home)[0][3] > first)
 
 
 def test_a_registration_that_went_away_is_made_again(
-    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face
+    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
     monkeypatch.setattr(rpc, "LEASE", 0.3)
     with serving.rpc.serving():
         connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
         connection.execute("DELETE FROM services")
         connection.close()
-        assert face.until(lambda: len(rows(home)) == 1)
+        assert api.until(lambda: len(rows(home)) == 1)
 
 
 def test_processes_are_told_apart() -> None:
@@ -143,7 +141,7 @@ def test_who_took_over_a_port_is_not_trusted(
     caller: CloudRuntimesClient,
     closing: Callable[..., CloudRuntimesClient],
     hostile: Callable[..., Hostile],
-    face: Face,
+    api: Api,
     other: str,
 ) -> None:
     caller.state.save("s", "k", 1)  # the store is there
@@ -152,7 +150,7 @@ def test_who_took_over_a_port_is_not_trusted(
         thief = hostile(ok, ok)
         _register(home, thief.address)
         with pytest.raises(UnavailableError, match="belongs to another process"):
-            face.call(caller.rpc, "invoke_method", "there", "echo", "canary")
+            api.call(caller.rpc, "invoke_method", "there", "echo", "canary")
         assert b"canary" not in b"".join(thief.received)
         assert b"token" not in b"".join(thief.received)
         return
@@ -164,7 +162,7 @@ def test_who_took_over_a_port_is_not_trusted(
         connection.close()
         _register(home, server.address)
         with pytest.raises(UnavailableError, match="belongs to another process"):
-            face.call(caller.rpc, "invoke_method", "there", "echo", 1)
+            api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "http://a@b", "", "http://127.0.0.1:1/../x"])
@@ -176,7 +174,7 @@ def test_an_address_that_is_none_is_not_called(home: Path, caller: CloudRuntimes
 
 
 def test_a_wrong_token(
-    home: Path, closing: Callable[..., CloudRuntimesClient], tmp_path: Path, apart: None, face: Face
+    home: Path, closing: Callable[..., CloudRuntimesClient], tmp_path: Path, apart: None, api: Api
 ) -> None:
     server = closing(app_id="there", config={"capa": {"home": str(home), "rpc_token": "the right one, long enough"}})
     rpc_methods.register(server)
@@ -185,7 +183,7 @@ def test_a_wrong_token(
         def call(token: str | None) -> Any:
             table: dict[str, Any] = {"address": opened.address, **({"token": token} if token else {})}
             client = closing(app_id="suite", config={"capa": {"home": str(tmp_path / "b")}, "rpc": {"there": table}})
-            return face.call(client.rpc, "invoke_method", "there", "echo", 1)
+            return api.call(client.rpc, "invoke_method", "there", "echo", 1)
 
         assert call("the right one, long enough") == 1
         with pytest.raises(UnauthenticatedError, match=r"not trusted.*\[rpc.there\]"):

@@ -165,14 +165,14 @@ def test_who_has_no_token_runs_nothing(client: CloudRuntimesClient, port: int) -
 
 @both
 def test_a_runner_needs_the_port_that_the_sidecar_knows(
-    client: CloudRuntimesClient, face: str, monkeypatch: pytest.MonkeyPatch, port: int
+    client: CloudRuntimesClient, api: str, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     async def run() -> None:
         async with client.schedule.running():
             pass
 
     def attempt() -> None:
-        if face == "async":
+        if api == "async":
             asyncio.run(run())
         else:
             with client.schedule.running():

@@ -18,7 +18,7 @@ from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
 from cloud_runtimes.components.sqlite.sweep import TOMBSTONE_MS, TOMBSTONES, sweep
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 
 
 class Ahead:
@@ -374,9 +374,9 @@ def test_killed_writers(
     )
 
 
-@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
-def test_saving_what_is_there_is_no_change(client: CloudRuntimesClient, face: type[Face]) -> None:
-    own, service = face(), client.configuration
+@pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
+def test_saving_what_is_there_is_no_change(client: CloudRuntimesClient, api: type[Api]) -> None:
+    own, service = api(), client.configuration
     same = ConfigurationItem("k", "1", tags={"a": "b"}, metadata={"m": "n"})
     own.call(service, "save_configuration", "app", [same, ConfigurationItem("other", "1")])
     before = own.call(service, "get_configuration_items", "app")

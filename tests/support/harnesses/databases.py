@@ -37,7 +37,7 @@ class UrlHarness(Harness):
 
 
 class PostgresHarness(UrlHarness):
-    """PostgreSQL, by psycopg in both faces."""
+    """PostgreSQL, by psycopg in both APIs."""
 
     name = "postgresql"
     driver: ClassVar[str] = "psycopg"

@@ -1,27 +1,32 @@
-"""Both faces behind one vocabulary, so that a test body is written once.
+"""Both APIs behind one vocabulary, so that a test body is written once.
 
-``face.call(service, "save", …)`` calls ``save`` or runs ``save_async``; handles are opened and received from in the same way.
+``api.call(service, "save", …)`` calls ``save`` or runs ``save_async``; handles are opened and received from in the same way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
-__all__ = ["AsyncFace", "Face", "SyncFace"]
+__all__ = ["AsyncApi", "Api", "SyncApi"]
+
+T = TypeVar("T")
 
 
-class Face(ABC):
+class Api(ABC):
     """One of the two."""
 
     name: str
 
     @abstractmethod
     def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a method that has a twin."""
+        """Call a method that both have."""
 
     def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
         """Return a `call` that must raise an error, and returns the error."""
@@ -39,17 +44,17 @@ class Face(ABC):
     def opened(self, handle: Any) -> Any:
         """Return a context manager for a handle's ``with`` or ``async with`` block."""
 
-    def run(self, flow: Any) -> Any:
-        """Run a coroutine; the async face alone can."""
-        raise NotImplementedError
-
     @abstractmethod
     def pause(self, seconds: float) -> None:
         """Let time pass, and handlers run."""
 
     @abstractmethod
     def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a handler of this face."""
+        """Return a handler, a plain or an async function."""
+
+    @abstractmethod
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        """Iterate, so many times or to the end."""
 
     @abstractmethod
     def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
@@ -68,7 +73,7 @@ class Face(ABC):
         """Let go."""
 
 
-class SyncFace(Face):
+class SyncApi(Api):
     """Plain calls."""
 
     name = "sync"
@@ -85,64 +90,73 @@ class SyncFace(Face):
     def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return body
 
-    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-        from concurrent.futures import ThreadPoolExecutor
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        return list(islice(iterable, count))
 
+    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
         with ThreadPoolExecutor(len(calls)) as pool:
             futures = [pool.submit(getattr(target, name), *args, **kwargs) for target, name, args, kwargs in calls]
             return [future.exception() or future.result() for future in futures]
 
 
-class AsyncFace(Face):
-    """The ``_async`` twins, in one event loop."""
+class AsyncApi(Api):
+    """The ``_async`` methods, in one event loop."""
 
     name = "async"
 
     def __init__(self) -> None:
-        import asyncio
-
-        self._asyncio = asyncio
         self._loop = asyncio.new_event_loop()
 
+    def run(self, flow: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in this loop."""
+        return self._loop.run_until_complete(flow)
+
     def call(self, target: Any, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        async def run() -> Any:  # inside, since a twin may need the running loop before its first await
+        async def call() -> Any:  # inside, since a method may need the running loop before its first await
             return await getattr(target, f"{method}_async")(*args, **kwargs)
 
-        return self._loop.run_until_complete(run())
+        return self.run(call())
 
     @contextmanager
     def opened(self, handle: Any) -> Iterator[Any]:
-        value = self._loop.run_until_complete(handle.__aenter__())
+        value = self.run(handle.__aenter__())
         try:
             yield value
         except BaseException as error:
-            if not self._loop.run_until_complete(handle.__aexit__(type(error), error, error.__traceback__)):
+            if not self.run(handle.__aexit__(type(error), error, error.__traceback__)):
                 raise
         else:
-            self._loop.run_until_complete(handle.__aexit__(None, None, None))
-
-    def run(self, flow: Any) -> Any:
-        """Run a coroutine in this face's loop."""
-        return self._loop.run_until_complete(flow)
+            self.run(handle.__aexit__(None, None, None))
 
     def pause(self, seconds: float) -> None:
-        self._loop.run_until_complete(self._asyncio.sleep(seconds))
+        self.run(asyncio.sleep(seconds))
 
     def handler(self, body: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def handler(event: Any) -> Any:
-            await self._asyncio.sleep(0)
+            await asyncio.sleep(0)
             return body(event)
 
         return handler
 
-    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-        async def run() -> list[Any]:
-            coroutines = [getattr(target, f"{name}_async")(*args, **kwargs) for target, name, args, kwargs in calls]
-            return list(await self._asyncio.gather(*coroutines, return_exceptions=True))
+    def take(self, iterable: Any, count: int | None = None) -> list[Any]:
+        async def take() -> list[Any]:
+            found: list[Any] = []
+            async for each in iterable:
+                found.append(each)
+                if len(found) == count:
+                    break
+            return found
 
-        return self._loop.run_until_complete(run())
+        return self.run(take())
+
+    def together(self, calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+        async def together() -> list[Any]:
+            coroutines = [getattr(target, f"{name}_async")(*args, **kwargs) for target, name, args, kwargs in calls]
+            return list(await asyncio.gather(*coroutines, return_exceptions=True))
+
+        return self.run(together())
 
     def close(self) -> None:
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self.run(self._loop.shutdown_asyncgens())
+        self.run(self._loop.shutdown_default_executor())
         self._loop.close()

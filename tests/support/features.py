@@ -2,7 +2,7 @@
 
 Each folder of `cloud_runtimes.components` is one component; it is made with the settings it has without a configuration, and its drivers are asked for their ``features``, all without I/O. A table stands between two HTML comments, ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; `rewrite` replaces what is between them.
 
-Run as ``python -m cloud_runtimes.testing.features [--write FILE …]``.
+Run as ``python -m tests.support.features [--write FILE …]``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from .. import config, registry
-from ..client import SERVICES
-from ..errors import UnsupportedError
-from ..spi.executor import Executor
+from cloud_runtimes import config, registry
+from cloud_runtimes.client import SERVICES
+from cloud_runtimes.errors import UnsupportedError
+from cloud_runtimes.spi.executor import Executor
 
 __all__ = [
     "BACKED",
@@ -253,8 +253,8 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _tables() -> dict[str, Callable[[], str]]:
-    from ..resiliency.settings import BreakerSettings, RetrySettings, TargetSettings
-    from ..telemetry.settings import TelemetrySettings
+    from cloud_runtimes.resiliency.settings import BreakerSettings, RetrySettings, TargetSettings
+    from cloud_runtimes.telemetry.settings import TelemetrySettings
 
     tables: dict[str, Callable[[], str]] = {
         "features": feature_table,
@@ -304,7 +304,7 @@ def rewrite(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the table of features to stdout, or the tables of the named files into them."""
     parser = argparse.ArgumentParser(
-        prog="python -m cloud_runtimes.testing.features", description="The tables of the documentation."
+        prog="python -m tests.support.features", description="The tables of the documentation."
     )
     parser.add_argument("--write", metavar="FILE", nargs="+", type=Path, help="rewrite the tables in these files")
     given = parser.parse_args(argv)
