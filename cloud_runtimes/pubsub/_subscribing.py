@@ -178,7 +178,8 @@ class Subscribing(Service):
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
-            group, start: its members share the events, default the ``app_id``; a new one begins at ``"earliest"`` or ``"latest"``.
+            group: its members share the events; default the ``app_id``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -189,7 +190,8 @@ class Subscribing(Service):
             type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError, UnsupportedError: an option is wrong, or the component has none such.
+            InvalidArgumentError: an option is wrong.
+            UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
@@ -266,7 +268,8 @@ class Subscribing(Service):
         Args:
             pubsub_name, topic, timeout, metadata: as in `publish`.
             handler: called for each event (or batch). Its return acknowledges the event. An exception is logged, and the event comes again. `DropEvent` drops it. Plain handlers run in threads. ``async`` handlers run on the client's own loop, with `subscribe_async` on the running loop. Without a handler, iterate the subscription.
-            group, start: its members share the events, default the ``app_id``; a new one begins at ``"earliest"`` or ``"latest"``.
+            group: its members share the events; default the ``app_id``.
+            start: where a new group begins, ``"earliest"`` or ``"latest"``.
             workers: handlers running at once.
             max_in_flight: unsettled events at most (embedded: 256). With ``batch`` it is eight times that up to 1,000, and twice that at least.
             ack_wait: seconds after which an unsettled event comes again (embedded: 30).
@@ -277,7 +280,8 @@ class Subscribing(Service):
             type: what the data is decoded into, strictly. What does not fit goes to the dead-letter topic at once; without one it is retried.
 
         Raises:
-            InvalidArgumentError, UnsupportedError: an option is wrong, or the component has none such.
+            InvalidArgumentError: an option is wrong.
+            UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
         import asyncio

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ... import config
 from ..._core import extras, fork
-from ..._core.clocks import Clocks
 from ..._core.arguments import check_key
+from ..._core.clocks import Clocks
 from ..._core.logs import repeated
 from ..._core.threads import Changes
 from ...errors import CloudRuntimesError, InvalidArgumentError, UnavailableError, UnsupportedError

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..._core.arguments import MAX_KEY_BYTES
 from ..._core.clocks import Clocks
 from ..._core.config_formats import KINDS, load_parser, read_tables
-from ..._core.arguments import MAX_KEY_BYTES
 from ..._core.logs import logger
 from ...errors import BulkError, CloudRuntimesError, NotFoundError, PayloadError
 from ...spi.operation import Operation
