@@ -15,6 +15,7 @@ from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
+from .template import render_frame
 
 __all__ = [
     "_set_clock",
@@ -185,52 +186,14 @@ class Frame:
         return [record.to_json() for record in map(self.__getitem__, range(len(self)))]
 
     def render(self, template: Iterable[bytes | str | range]) -> bytes:
-        """All records in one buffer, each by a template: what a broker's protocol has around an event.
-
-        Args:
-            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one. A range is the decimal length of those parts together, none of which is a length.
-
-        Raises:
-            ValueError: the template is none.
-        """
-        parts = check_template(template)
-        out: list[bytes] = []
-        for index in range(len(self)):
-            fields = _Fields(self._body, self._offsets[index])
-            found = {"json": b"", "id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
-            if "json" in parts:
-                found["json"] = self[index].to_json()
-            pieces = [
-                part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
-            ]
-            out += [
-                b"%d" % sum(map(len, pieces[part.start : part.stop])) if isinstance(part, range) else piece
-                for part, piece in zip(parts, pieces, strict=True)
-            ]
-        return b"".join(out)
+        """All records in one buffer, each by a template; see `OutgoingBatch.render`."""
+        return render_frame(self, template)
 
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
         records = [self.record_bytes(index) for index in indices]
         head = self._body[:4] + len(records).to_bytes(4, "little") + self._body[8 : self._first]
         return head + b"".join(records)
-
-
-def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str | range]:
-    """Return the parts of a template; refuse what is none (`ValueError`)."""
-    parts = list(template)
-    if len(parts) > 32:
-        raise ValueError("a template has at most 32 parts")
-    for part in parts:
-        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key"):
-            raise ValueError(f"a template has bytes, ranges, 'json', 'id' and 'key', not {part!r}")
-    for number, part in enumerate(parts):
-        if isinstance(part, range):
-            if not 0 <= part.start <= part.stop <= len(parts):
-                raise ValueError(f"part {number} of the template is the length of parts that are not there")
-            if any(isinstance(other, range) for other in parts[part.start : part.stop]):
-                raise ValueError(f"part {number} of the template is the length of a length")
-    return parts
 
 
 def fnv1a(data: bytes) -> int:

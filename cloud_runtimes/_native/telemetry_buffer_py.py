@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import varint
 
-__all__ = ["CAUSES", "FAILED", "Buffer", "Chunk", "draw", "monotonic", "reseed", "wall"]
+__all__ = ["CAUSES", "Buffer", "Chunk", "_set_clock", "_set_seed", "reseed"]
 
 CAUSES: Final = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
 """Why records are dropped; a cause is given to the kernel as its place here."""

@@ -7,8 +7,7 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, value_into, varint
 from .telemetry_buffer_py import FAILED, Buffer, wall
-from .telemetry_context_py import SpanContext
-from .telemetry_current_py import current
+from .telemetry_context_py import SpanContext, current
 from .telemetry_spans_py import Span
 from .telemetry_text import SEVERITIES, exception_attributes, wrong
 

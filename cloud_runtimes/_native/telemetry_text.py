@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 
@@ -12,18 +12,14 @@ __all__ = [
     "SEVERITIES",
     "STATUSES",
     "attributes_of",
-    "decorated",
     "exception_attributes",
     "frozen",
     "frozen_attributes",
     "message_of",
-    "not_bridged",
     "refuse_parent",
     "time_of",
     "wrong",
 ]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS: Final[Mapping[str, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 """A span's ``kind`` → ``SpanKind`` of OTLP."""
@@ -126,30 +122,3 @@ def time_of(value: Any) -> int:
     if not 0 <= time < 1 << 63 or isinstance(value, str):
         raise InvalidArgumentError(f"a time is nanoseconds since 1970, not {value!r}")
     return time
-
-
-def not_bridged() -> InvalidArgumentError:
-    """Return the error for a span of OpenTelemetry's API without the API."""
-    return InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
-
-
-def decorated(scope: Any, function: F) -> F:
-    """Return a function that runs inside a scope of its own, as ``scope.again()`` gives them; an async function until it is done."""
-    import functools
-    import inspect
-
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with scope.again():
-                return await function(*args, **kwargs)
-
-        return cast(F, call_async)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with scope.again():
-            return function(*args, **kwargs)
-
-    return cast(F, call)
