@@ -20,15 +20,18 @@ cdef inline object get_in(var):
     return result
 
 
-cdef object get_current():
+cdef inline object get_current():
+    return current_in_api() if bridged else get_in(own_var)
+
+
+cdef object current_in_api():
     cdef PyObject* found
-    if bridged:
-        context = get_in(api_var)
-        if isinstance(context, dict):
-            found = PyDict_GetItemWithError(context, api_key)
-            if found != NULL and <object>found is not None:
-                span = <object>found
-                return span.native if type(span) is api_span else api.inward(span)
+    context = get_in(api_var)
+    if isinstance(context, dict):
+        found = PyDict_GetItemWithError(context, api_key)
+        if found != NULL and <object>found is not None:
+            span = <object>found
+            return span.native if type(span) is api_span else api.inward(span)
     return get_in(own_var)
 
 

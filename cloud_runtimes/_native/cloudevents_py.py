@@ -19,20 +19,8 @@ from .record_py import EXPIRES, EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TR
 __all__ = ["check_topic", "frame_header", "is_json", "parse_cloudevent", "render"]
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
-_TEXTS = frozenset(
-    {
-        "specversion",
-        "id",
-        "source",
-        "type",
-        "subject",
-        "time",
-        "datacontenttype",
-        "traceparent",
-        "partitionkey",
-        "expirytime",
-    }
-)
+_TEXTS = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "traceparent"})
+_TEXTS |= {"partitionkey", "expirytime"}
 
 
 def is_json(content_type: bytes) -> bool:
@@ -131,17 +119,9 @@ def _read_members(data: bytes) -> _Members:
 
 
 def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = "") -> bytes:
-    """Make a frame of one record from structured JSON (CloudEvents 1.0, JSON format 1.0.2).
+    """Make a frame of one record from structured JSON (CloudEvents 1.0, JSON format 1.0.2). `PayloadError` names the attribute or the byte.
 
-    Args:
-        data: the JSON document.
-        topic: the frame's topic.
-
-    Returns:
-        The frame's bytes. An event without a time gets the present one; `data` without ``datacontenttype`` is ``application/json``; no data is an empty payload without a content type.
-
-    Raises:
-        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
+    An event without a time gets the present one; `data` without ``datacontenttype`` is ``application/json``; no data is an empty payload without a content type.
     """
     topic_text = check_topic(topic)
     if isinstance(data, str):

@@ -42,12 +42,7 @@ __all__ = [
 
 
 def build_frame(source: str, type: str, topic: str, records: Sequence[bytes]) -> bytes:
-    """Make a frame of records.
-
-    Raises:
-        InvalidArgumentError: `source` or `type` is empty, or breaks CloudEvents §3.1, or `topic` does.
-        PayloadError: a record is not one.
-    """
+    """Make a frame of records."""
     header = frame_header(len(records), check_text("source", source), check_text("type", type), check_topic(topic))
     for record in records:
         check_single(record)
@@ -63,23 +58,14 @@ def check_single(record: bytes) -> None:
 
 
 def render_cloudevent(record: bytes, source: str, type: str) -> bytes:
-    """Render one record as CloudEvents structured JSON without a frame.
-
-    Raises:
-        InvalidArgumentError: `source` or `type` breaks CloudEvents §3.1.
-        PayloadError: the record is not one, or holds text that is not UTF-8.
-    """
+    """Render one record as CloudEvents structured JSON without a frame."""
     source_text, type_text = check_text("source", source), check_text("type", type)
     check_single(record)
     return _Fields(record, 0).render(source_text, type_text)
 
 
 class Frame:
-    """A checked frame; a sequence of `EventRecord`.
-
-    Raises:
-        PayloadError: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end.
-    """
+    """A checked frame; a sequence of `EventRecord`. Raises `PayloadError`: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end."""
 
     __slots__ = ("_body", "_first", "_offsets", "source", "topic", "type")
 
@@ -150,14 +136,7 @@ class Frame:
         marks: Any,
         out: list[Any],
     ) -> list[int]:
-        """Append a `ClaimedRecord` of each place behind `start`; return the places that expired (`IndexError`).
-
-        Args:
-            start, places: record `start` + place.
-            now_us: microseconds since 1970 UTC.
-            marks: the `Marks` of the slice that begins with `start`.
-            out: what they are appended to.
-        """
+        """Append a `ClaimedRecord` of each place behind `start` to `out`; return the places that expired (`IndexError`). `marks` are those of the slice that begins with `start`."""
         expired = []
         for place in places:
             if 0 < self.expires(start + place) <= now_us:
@@ -167,11 +146,7 @@ class Frame:
         return expired
 
     def partition(self, parts: int) -> list[Sequence[int]]:
-        """Deal the records out by their keys.
-
-        Returns:
-            The places of the records of each part, in order; those of one key are in one part. Behind them the places of the records without a key.
-        """
+        """Return the places of the records of each part, in order; those of one key are in one part. Behind them are the places of the records without a key."""
         found: list[Sequence[int]] = [[] for _ in range(parts + 1)]
         for index in range(len(self)):
             key = _Fields(self._body, self._offsets[index]).texts.get(layout.KEY)
@@ -365,11 +340,7 @@ class ClaimedRecord(EventRecord):
 
 
 def read_cloudevent(data: bytes | bytearray | memoryview | str) -> EventRecord:
-    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document.
-
-    Raises:
-        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
-    """
+    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document. Raises `PayloadError`: it is no CloudEvent; the message names the attribute or the byte."""
     return Frame(parse_cloudevent(data))[0]
 
 

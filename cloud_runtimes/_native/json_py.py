@@ -56,11 +56,7 @@ def skip_name(data: bytes, at: int) -> int:
 
 
 def skip_value(data: bytes, at: int) -> int:
-    """The offset behind the JSON value at `at`, at most 128 arrays and objects deep.
-
-    Raises:
-        PayloadError: there is no complete value.
-    """
+    """The offset behind the JSON value at `at`, at most 128 arrays and objects deep. Raises `PayloadError`: there is no complete value."""
     closers: list[int] = []
     while True:
         first = data[at : at + 1]

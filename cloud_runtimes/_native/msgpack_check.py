@@ -31,11 +31,7 @@ _WIDTHS = (1, 2, 4) * 3 + (2, 4) * 2
 
 
 def check(data: bytes, limits: Limits) -> None:
-    """Find the first fault.
-
-    Raises:
-        PayloadError: not one whole value, or beyond a limit.
-    """
+    """Find the first fault. Raises `PayloadError`: not one whole value, or beyond a limit."""
     size, fixed = len(data), _FIXED
     room = limits.items
     outer: list[tuple[int, bool]] = []

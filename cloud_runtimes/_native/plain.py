@@ -170,11 +170,7 @@ def _base(value: Any) -> Any:
 
 
 def plain_key(key: Any) -> Any:
-    """What stands for a key of a MessagePack map: a scalar.
-
-    Raises:
-        Refused: it has another type.
-    """
+    """What stands for a key of a MessagePack map: a scalar. Raises `Refused`: it has another type."""
     if isinstance(key, _KEYS) or _is_packages(type(key)):
         result = plain(key)
         if type(result) in _KEYS:

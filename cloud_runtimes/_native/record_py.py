@@ -264,11 +264,7 @@ def view(payload: Any) -> bytes:
 
 
 def check_record(body: bytes, at: int, end: int) -> int:
-    """Prove that a record lies within ``body[at:end]`` and every text within the record; gives the offset behind it.
-
-    Raises:
-        PayloadError: it does not, or it has a flag, content-type number or value that this version does not know.
-    """
+    """Prove that a record lies within ``body[at:end]`` and every text within the record; gives the offset behind it. Raises `PayloadError`: it does not, or it has a flag, content-type number or value that this version does not know."""
     if end - at < HEAD.size:
         raise PayloadError(f"frame: record at byte {at} is cut off")
     size, flags, number, zero, raw_id, time_us = HEAD.unpack_from(body, at)

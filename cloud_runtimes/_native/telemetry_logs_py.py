@@ -76,15 +76,7 @@ class Logger:
             self._emit(0, number, _NAMES[number], message, attributes)
 
     def emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
-        """Record what another library logged.
-
-        Args:
-            time: nanoseconds since 1970 UTC.
-            severity: a severity number of OTLP, 1 to 24, below which `level` holds it back.
-            name: the severity in that library's words.
-            body: any value of an attribute.
-            attributes: not copied, so not to be changed by another thread meanwhile.
-        """
+        """Record what another library logged, unless `level` holds it back; attributes are not copied."""
         if severity >= self.level:
             self._emit(time, severity, name, body, attributes)
 
@@ -101,18 +93,7 @@ class Logger:
         flags: int,
         event: str,
     ) -> None:
-        """Record what came through OpenTelemetry's API, whatever `level` says.
-
-        Args:
-            time, observed: nanoseconds since 1970 UTC, 0: not known.
-            severity: a severity number of OTLP, 0: not known.
-            name: the severity's, ``""`` for none.
-            body: any value of an attribute.
-            attributes: not copied.
-            trace, span: 16 and 8 bytes, or none where there is no span.
-            flags: of the trace.
-            event: name of the event that it is, ``""`` for none.
-        """
+        """Record what came through OpenTelemetry's API, whatever `level` says; attributes are not copied. What is not known is 0 or empty."""
         if len(trace) not in (0, 16) or len(span) not in (0, 8):
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
         self._write(time, observed, severity, name, body, attributes, trace, span, flags, event)

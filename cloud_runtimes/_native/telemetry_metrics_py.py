@@ -109,15 +109,7 @@ def _grow(series: Series, buckets: dict[int, int], value: float) -> None:
 
 
 class _Instrument:
-    """What all instruments share.
-
-    Args:
-        buffer: counts values that cannot be recorded.
-        name, unit, description: as they are written.
-        delta: whether a collection tells what came since the one before, not since the start.
-        exemplars: 0: none; 1: of sampled spans; 2: always (Metrics SDK, "ExemplarFilter").
-        bounds: of explicit buckets.
-    """
+    """What all instruments share. By `delta` a collection tells what came since the one before; `exemplars` are 0: none, 1: of sampled spans, 2: always (Metrics SDK, "ExemplarFilter")."""
 
     _kind = SUM
 
@@ -208,11 +200,7 @@ class _Instrument:
     # -- collecting --
 
     def collect(self, now: int) -> tuple[bytes, int]:
-        """Return the ``Metric`` of OTLP and how many points it has; what was told by delta is forgotten.
-
-        Args:
-            now: nanoseconds since 1970 UTC.
-        """
+        """Return the ``Metric`` of OTLP and how many points it has; what was told by delta is forgotten."""
         begun = self._begun
         with self._lock:
             points = [series.point() for series in self._known.values() if series.count]

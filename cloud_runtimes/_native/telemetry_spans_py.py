@@ -28,11 +28,7 @@ _IS_REMOTE: Final = 0x200
 
 
 def outgoing() -> tuple[str | None, bool]:
-    """Return the header ``traceparent`` of this context, and whether there is more to carry.
-
-    Returns:
-        ``None, False``: nothing; the header and ``False``: that is all. ``None, True``: there is a trace state, baggage, or a context that only its own class can write, which the caller has to look at.
-    """
+    """Return the header ``traceparent`` of this context (`None`: nothing), and whether there is a trace state, baggage, or a context that only its own class can write: then the caller has to look, and there is no header."""
     parent = current.get()
     if baggage.get():
         return None, True
@@ -50,11 +46,7 @@ def outgoing() -> tuple[str | None, bool]:
 
 
 class Traces:
-    """What the tracers of one service share.
-
-    Attributes:
-        sampler: may be replaced at any time; holds for spans that start from then on.
-    """
+    """What the tracers of one service share; `sampler` may be replaced at any time, for spans that start from then on."""
 
     def __init__(self, buffer: Buffer, limits: Limits, sampler: Sampler) -> None:
         self._buffer = buffer

@@ -59,11 +59,7 @@ def message_of(error: BaseException) -> str:
 
 
 def attributes_of(attributes: Any) -> dict[Any, Any] | None:
-    """Return a copy of attributes.
-
-    Raises:
-        InvalidArgumentError: no mapping.
-    """
+    """Return a copy of attributes. Raises `InvalidArgumentError`: no mapping."""
     if attributes is None:
         return None
     if not isinstance(attributes, Mapping):
@@ -100,21 +96,13 @@ def frozen(value: Any, depth: int = 0) -> Any:
 
 
 def frozen_attributes(attributes: Any) -> dict[Any, Any] | None:
-    """Return a copy of attributes whose values are `frozen`.
-
-    Raises:
-        InvalidArgumentError: no mapping.
-    """
+    """Return a copy of attributes whose values are `frozen`. Raises `InvalidArgumentError`: no mapping."""
     copied = attributes_of(attributes)
     return copied and {key: frozen(value) for key, value in copied.items()}
 
 
 def time_of(value: Any) -> int:
-    """Return a time in nanoseconds since 1970 UTC.
-
-    Raises:
-        InvalidArgumentError: none.
-    """
+    """Return a time in nanoseconds since 1970 UTC. Raises `InvalidArgumentError`: none."""
     try:
         time = int(value)
     except (TypeError, ValueError, OverflowError):

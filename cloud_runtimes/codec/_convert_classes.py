@@ -46,11 +46,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def class_converter(cls: Any, compile: Compile) -> Converter:
-    """The converter into a class that is no builtin.
-
-    Raises:
-        InvalidArgumentError: the class is not supported.
-    """
+    """The converter into a class that is no builtin. Raises `InvalidArgumentError`: the class is not supported."""
     if issubclass(cls, enum.Enum):
         return _enum(cls)
     if callable(getattr(cls, "model_validate", None)):

@@ -22,11 +22,7 @@ _MAX_ENCODE_DEPTH = 254  # orjson's
 
 
 def default(value: Any) -> Any:
-    """What stands in JSON for a value that orjson does not write by itself (or shall not).
-
-    Raises:
-        Refused: nothing does, or something in it is NaN or an infinity (orjson would write null).
-    """
+    """What stands in JSON for a value that orjson does not write by itself (or shall not). Raises `Refused`: nothing does, or something in it is NaN or an infinity (orjson would write null)."""
     result = plain(value, json=True)
     kind = type(result)
     if kind is bytes or kind is bytearray or kind is memoryview:
@@ -39,11 +35,7 @@ def default(value: Any) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Encode as `json.encode` does.
-
-    Raises:
-        PayloadError: with the path.
-    """
+    """Encode as `json.encode` does. Raises `PayloadError`: with the path."""
     out: list[str] = []
     try:
         _write(out, value, 0)
@@ -167,11 +159,7 @@ _surrogates = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def decode(data: bytes | bytearray | memoryview | str) -> Any:
-    """Decode as `json.decode` does, without a type.
-
-    Raises:
-        PayloadError: with the position.
-    """
+    """Decode as `json.decode` does, without a type. Raises `PayloadError`: with the position."""
     check(data)
     try:
         text = data if isinstance(data, str) else _contiguous(data).decode()

@@ -19,11 +19,7 @@ _lock = threading.Lock()
 
 
 def load_providers(telemetry: TelemetryService) -> Providers:
-    """Return the providers of a service.
-
-    Raises:
-        UnsupportedError: opentelemetry-api is missing.
-    """
+    """Return the providers of a service. Raises `UnsupportedError`: opentelemetry-api is missing."""
     made: Providers = _module().Providers(telemetry)
     return made
 

@@ -96,11 +96,7 @@ class TracerProvider(Provider, trace.TracerProvider):
         return made  # type: ignore[no-any-return]
 
     def add_span_processor(self, span_processor: Any) -> None:
-        """Refuse: there are no span processors.
-
-        Raises:
-            UnsupportedError: always.
-        """
+        """Refuse: there are no span processors. Raises `UnsupportedError`: always."""
         raise self._unsupported("span processors")
 
 
@@ -237,11 +233,7 @@ class LoggerProvider(Provider, otel_logs.LoggerProvider):
         return Logger(name, version, schema_url, attributes, inner, telemetry._pipeline.is_sender)
 
     def add_log_record_processor(self, log_record_processor: Any) -> None:
-        """Refuse: there are no processors of log records.
-
-        Raises:
-            UnsupportedError: always.
-        """
+        """Refuse: there are no processors of log records. Raises `UnsupportedError`: always."""
         raise self._unsupported("log record processors")
 
 

@@ -31,12 +31,14 @@ class Instruments(NativeMeter):
     def _make(
         self,
         kind: str,
+        make: Callable[..., I],
         name: str,
         unit: str,
         description: str,
-        bounds: Any,
-        make: Callable[[], I],
+        *,
+        bounds: Any = None,
         callback: Any = None,
+        **options: Any,
     ) -> I:
         self._check(name, unit, description)
         key = (name.lower(), kind, unit, description)
@@ -49,7 +51,8 @@ class Instruments(NativeMeter):
                         "telemetry: there is another instrument %s, of another kind, unit or description; both are exported",
                         name,
                     )
-                found = self.instruments[key] = ((bounds,), make(), callback)
+                made = make(self._buffer, name, unit, description, **options)
+                found = self.instruments[key] = ((bounds,), made, callback)
             elif found[0] != (bounds,):
                 repeated(
                     f"telemetry-bounds-{key[0]}",

@@ -51,11 +51,7 @@ def sampling(name: str, argument: float | None) -> Sampling:
 
 
 def parse(text: str) -> Sampling:
-    """Read a sampler from a value of a configuration store: ``name`` or ``name:argument``, such as ``parentbased_traceidratio:0.25``.
-
-    Raises:
-        InvalidArgumentError: no such sampler, an argument that is none, or one for a sampler that takes none.
-    """
+    """Read a sampler from a value of a configuration store: ``name`` or ``name:argument``, such as ``parentbased_traceidratio:0.25``. Raises `InvalidArgumentError`: no such sampler, an argument that is none, or one for a sampler that takes none."""
     name, colon, rest = text.strip().partition(":")
     name = name.strip()
     if name not in SAMPLERS:

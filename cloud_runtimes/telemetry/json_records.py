@@ -63,7 +63,7 @@ def records(signal: str, body: bytes) -> dict[str, Any]:
     """Return a request in OTLP's JSON: ids in hexadecimal, 64-bit integers as text.
 
     Args:
-        signal: ``"traces"``, ``"logs"`` or ``"metrics"``.
+        signal: ``"traces"``, ``"logs"`` or ``"metrics"``; or another message of `MESSAGES`.
         body: an ``Export…ServiceRequest``.
 
     Raises:

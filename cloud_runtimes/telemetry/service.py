@@ -360,12 +360,10 @@ def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
             certificate=settings.certificate,
         )
         return exporter
+    from ._file import ConsoleExporter, FileExporter, MemoryExporter
+
     if kind == "console":
-        from ._console import ConsoleExporter
-
         return ConsoleExporter()
-    from ._file import FileExporter, MemoryExporter
-
     home = home_folder(context.settings.runtime_settings.get("home"))
     if is_memory(home):
         return MemoryExporter(settings.file_bytes)
