@@ -1,6 +1,6 @@
 """Events in Python: ids, records, frames, CloudEvents; the twin and the contract of ``src_ext/events.pyx``.
 
-Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `EventRecord` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py`, `json_py` and `cloudevents_py`.
+Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `EventRecord` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py` and `cloudevents_py`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,10 @@ from .record_py import check_record, encode_record, read_varint
 from .template import render_frame
 
 __all__ = [
-    "_set_clock",
-    "ClaimedRecord",
-    "EventRecord",
-    "Frame",
-    "Marks",
-    "ReceivedEvent",
-    "all_settled",
-    "build_frame",
-    "decode_event",
-    "encode_record",
-    "mark_records",
-    "parse_cloudevent",
-    "read_cloudevent",
-    "receive_as",
-    "receive_events",
-    "render_cloudevent",
-    "reseed",
-    "settle_events",
-    "uuid7",
-    "uuid7_text",
-]
+    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame",
+    "decode_event", "encode_record", "mark_records", "parse_cloudevent", "read_cloudevent", "receive_as",
+    "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
+]  # fmt: skip
 
 
 def build_frame(source: str, type: str, topic: str, records: Sequence[bytes]) -> bytes:

@@ -16,16 +16,9 @@ from typing import Any
 from ..errors import PayloadError
 
 __all__ = [
-    "NONFINITE",
-    "Packed",
-    "Refused",
-    "has_nonfinite",
-    "located",
-    "payload_error",
-    "plain",
-    "plain_key",
-    "render_path",
-]
+    "NONFINITE", "Packed", "Refused", "has_nonfinite", "located", "payload_error", "plain", "plain_key",
+    "render_path"
+]  # fmt: skip
 
 NONFINITE = "NaN and infinities have no form in JSON"
 _MAX_ROUNDS = 8  # an enum of an enum, a model that dumps a model: more than this is one that gives itself

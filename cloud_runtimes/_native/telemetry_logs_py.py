@@ -96,30 +96,6 @@ class Logger:
         """Record what came through OpenTelemetry's API, whatever `level` says; attributes are not copied. What is not known is 0 or empty."""
         if len(trace) not in (0, 16) or len(span) not in (0, 8):
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
-        self._write(time, observed, severity, name, body, attributes, trace, span, flags, event)
-
-    def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
-        now = wall()
-        span = current.get()
-        trace, ids, flags = b"", b"", 0
-        if isinstance(span, (Span, SpanContext)):
-            trace, ids = span._trace, span._span
-            flags = span._flags if isinstance(span, Span) else span.trace_flags
-        self._write(time or now, now, severity, name, body, attributes, trace, ids, flags, "")
-
-    def _write(
-        self,
-        time: int,
-        observed: int,
-        severity: int,
-        name: str,
-        body: Any,
-        attributes: dict[str, Any] | None,
-        trace: bytes,
-        span: bytes,
-        flags: int,
-        event: str,
-    ) -> None:
         buffer = self._buffer
         try:
             out = bytearray()
@@ -148,6 +124,15 @@ class Logger:
             buffer.drop(1, FAILED)
             raise
         buffer.add(self._scope, bytes(out))
+
+    def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
+        now = wall()
+        span = current.get()
+        trace, ids, flags = b"", b"", 0
+        if isinstance(span, (Span, SpanContext)):
+            trace, ids = span._trace, span._span
+            flags = span._flags if isinstance(span, Span) else span.trace_flags
+        self.record(time or now, now, severity, name, body, attributes, trace, ids, flags, "")
 
 
 def _body_into(out: bytearray, body: Any, limits: Limits) -> None:

@@ -8,18 +8,9 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 
 __all__ = [
-    "KINDS",
-    "SEVERITIES",
-    "STATUSES",
-    "attributes_of",
-    "exception_attributes",
-    "frozen",
-    "frozen_attributes",
-    "message_of",
-    "refuse_parent",
-    "time_of",
-    "wrong",
-]
+    "KINDS", "SEVERITIES", "STATUSES", "attributes_of", "exception_attributes", "frozen", "frozen_attributes",
+    "message_of", "refuse_parent", "time_of", "wrong"
+]  # fmt: skip
 
 KINDS: Final[Mapping[str, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 """A span's ``kind`` → ``SpanKind`` of OTLP."""

@@ -21,12 +21,7 @@ _SEGMENTS: Final = 8
 
 
 class FileExporter(Exporter):
-    """Appends batches to files in a folder.
-
-    Args:
-        folder: made when the first batch comes.
-        max_bytes: of all files in it; at least one batch is kept.
-    """
+    """Appends batches to files in a folder, which is made when the first comes. All files have at most `max_bytes`, but one batch is kept."""
 
     features: ClassVar[frozenset[str]] = frozenset({"file"})
 
@@ -102,14 +97,7 @@ class FileExporter(Exporter):
 
 
 class MemoryExporter(Exporter):
-    """Keeps the newest batches in memory: the files of a home that is ``:memory:``.
-
-    Args:
-        max_bytes: of all batches; at least one is kept.
-
-    Attributes:
-        batches: signal and body, the oldest first.
-    """
+    """Keeps the newest batches in memory, signal and body, for a home that is ``:memory:``; at least one, at most `max_bytes`."""
 
     features: ClassVar[frozenset[str]] = frozenset({"memory"})
 

@@ -52,18 +52,7 @@ _exporters: weakref.WeakSet[GrpcExporter] = weakref.WeakSet()
 
 
 class GrpcExporter(Exporter):
-    """Sends batches to an OTLP/gRPC endpoint.
-
-    Args:
-        urls: signal → URL, ``http`` in the clear or ``https`` with TLS.
-        headers: sent as metadata with every batch; may hold secrets.
-        gzip: whether messages are compressed.
-        certificate: path of the certificates to trust; ``None``: gRPC's own.
-
-    Raises:
-        InvalidArgumentError: a URL, or a header, that gRPC cannot have.
-        UnsupportedError: grpcio is not installed.
-    """
+    """Sends batches to an OTLP/gRPC endpoint."""
 
     features: ClassVar[frozenset[str]] = frozenset({"otlp_grpc"})
     batch_bytes: ClassVar[int] = 3 << 20

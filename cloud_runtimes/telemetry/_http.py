@@ -26,14 +26,7 @@ _MAX_RESPONSE: Final = 4 << 20
 
 
 class HttpExporter(Exporter):
-    """Sends batches to an OTLP/HTTP endpoint.
-
-    Args:
-        urls: signal → URL.
-        headers: sent with every batch; may hold secrets.
-        gzip: whether bodies are compressed (level 1).
-        certificate: path of the certificates to trust; ``None``: the system's.
-    """
+    """Sends batches to an OTLP/HTTP endpoint."""
 
     features: ClassVar[frozenset[str]] = frozenset({"otlp_http"})
 

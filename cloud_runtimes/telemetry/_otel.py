@@ -30,21 +30,13 @@ __all__ = ["Logger", "Providers", "global_provider", "set_providers"]
 
 
 class Resource(NamedTuple):
-    """Who records, as the SDK's providers tell it.
-
-    Attributes:
-        attributes: of the resource.
-    """
+    """Who records, as the SDK's providers tell it."""
 
     attributes: Mapping[str, Any]
 
 
 class Provider:
-    """Base of the three: the scope of what records, and what the SDK's providers have besides the API.
-
-    Args:
-        telemetry: where all goes.
-    """
+    """Base of the three: the scope of what records, and what the SDK's providers have besides the API."""
 
     def __init__(self, telemetry: TelemetryService) -> None:
         self._telemetry = telemetry
@@ -160,19 +152,7 @@ class Logger(otel_logs.Logger):
         event_name: str | None = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Record a log record, or what would be in one; what the sender itself logs is left out, or it would never end.
-
-        Args:
-            record: instead of all others.
-            timestamp, observed_timestamp: nanoseconds since 1970 UTC; else it is observed now.
-            context: whose span it belongs to; else the current one.
-            severity_number: as the data model has them, 1 to 24.
-            severity_text: its name.
-            body: any value of an attribute.
-            attributes: copied.
-            event_name: makes it an event.
-            exception: described by attributes, unless they are given.
-        """
+        """Record a log record, or what would be in one; what the sender itself logs is left out, or it would never end."""
         if self._is_sender():
             return
         trace_id = span_id = flags = None

@@ -202,21 +202,22 @@ class Meter(otel.Meter):
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableCounter:
         """Have a sum that only grows read at each collection."""
-        self._instruments.observable_counter(name, _observations(name, callbacks), unit or "", description or "")
+        self._observe("counter", name, callbacks, unit, description)
         return _ObservableCounter()
 
     def create_observable_up_down_counter(
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableUpDownCounter:
         """Have a sum that goes up and down read at each collection."""
-        self._instruments.observable_up_down_counter(
-            name, _observations(name, callbacks), unit or "", description or ""
-        )
+        self._observe("up_down_counter", name, callbacks, unit, description)
         return _ObservableUpDownCounter()
 
     def create_observable_gauge(
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableGauge:
         """Have a value read at each collection."""
-        self._instruments.observable_gauge(name, _observations(name, callbacks), unit or "", description or "")
+        self._observe("gauge", name, callbacks, unit, description)
         return _ObservableGauge()
+
+    def _observe(self, kind: str, name: str, callbacks: Sequence[Any] | None, unit: str, description: str) -> None:
+        self._instruments._observable(kind, name, _observations(name, callbacks), unit or "", description or "")

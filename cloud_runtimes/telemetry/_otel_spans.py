@@ -324,18 +324,7 @@ trace.Tracer.register(ApiTracer)
 class Bridge:
     """What the telemetry kernel has to know of OpenTelemetry's API. Only the public API is used to find it.
 
-    Args:
-        kernel: which of the twins.
-
-    Attributes:
-        variable: of OpenTelemetry's contexts, immutable dictionaries.
-        key: under which a context has its span.
-        context_class: of a context.
-        span_class: of spans whose `native` is one of the kernel's.
-        current: the kernel's current span.
-
-    Raises:
-        UnsupportedError: its contexts are not those of `contextvars`.
+    `variable` is that of OpenTelemetry's contexts, immutable dictionaries, and `key` that of the span in one. `UnsupportedError`: its contexts are not those of `contextvars`.
     """
 
     context_class = Context

@@ -53,13 +53,7 @@ class _Description(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """What a component is.
-
-    Attributes:
-        vendor: the folder of its driver, ``sqlite``, ``redis`` …; of one from elsewhere its package.
-        system: a database's ``db.system.name``.
-        namespace: its ``db.namespace``.
-    """
+    """What a component is: the folder of its driver, ``sqlite``, ``redis`` …, or the package of one from elsewhere; a database's ``db.system.name`` and ``db.namespace``."""
 
     vendor: str
     system: str
@@ -179,13 +173,7 @@ class _Creating(Outgoing):
 
 
 class SpanInterceptor(Interceptor):
-    """Makes the spans of one service.
-
-    Args:
-        find: finds the driver of a component; ``None``: there is none any more.
-        tracer: that makes them.
-        app_id: of the application.
-    """
+    """Makes the spans of one service."""
 
     def __init__(self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str) -> None:
         self._find = find

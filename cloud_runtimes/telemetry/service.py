@@ -21,9 +21,8 @@ from ..config import without_values
 from ..errors import InvalidArgumentError
 from ..spi.operation import Method
 from ..spi.telemetry import Exporter
-from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
-from ._pipeline import Pipeline
+from ._pipeline import Pipeline, flush_on_sigterm, keep
 from ._sampling import LiveSampler
 from ._wire import resource, scope
 from .settings import SIGNALS, Loaded, load, pairs
