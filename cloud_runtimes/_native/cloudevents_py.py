@@ -14,6 +14,7 @@ from ..errors import InvalidArgumentError, PayloadError
 from . import record_py as layout
 from .attributes import TEXT_MAX, check_text, escape
 from .ids_py import now_us, parse_uuid7
+from .otlp_py import varint
 from .record_py import EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT
 
 __all__ = ["check_topic", "frame_header", "is_json", "parse_cloudevent", "render"]
@@ -302,7 +303,7 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
 
 def frame_header(count: int, source: bytes, type_: bytes, topic: bytes) -> bytes:
     """The bytes of a frame in front of its records."""
-    parts = [layout.varint(len(source)), source, layout.varint(len(type_)), type_, layout.varint(len(topic)), topic]
+    parts = [varint(len(source)), source, varint(len(type_)), type_, varint(len(topic)), topic]
     return b"CRF\x01" + count.to_bytes(4, "little") + b"".join(parts)
 
 

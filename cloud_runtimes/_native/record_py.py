@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InvalidArgumentError, PayloadError
 from .attributes import TEXT_MAX, check_text, encode_extensions, encode_metadata
 from .ids_py import draw, is_uuid7, now_us, parse_uuid7
+from .otlp_py import varint
 
 __all__ = ["check_record", "encode_record", "format_time", "pack_record", "parse_time"]
 
@@ -47,16 +48,6 @@ TIME_MIN, TIME_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
-
-
-def varint(value: int) -> bytes:
-    """Unsigned LEB128."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:

@@ -122,13 +122,15 @@ class _Instrument:
         *,
         delta: bool = False,
         exemplars: int = 1,
-        bounds: Sequence[float] = (),
+        bounds: Sequence[float] | None = None,
     ) -> None:
+        if bounds is not None:
+            self._kind = EXPLICIT
         self._buffer = buffer
         self._head = metric_head(name, unit, description)
         self._delta = delta
         self._filter = exemplars
-        self._bounds = tuple(float(bound) for bound in bounds)
+        self._bounds = tuple(float(bound) for bound in bounds or ())
         self._size = len(self._bounds) + 1 if self._kind == EXPLICIT else 0
         self._lock = RLock()
         self._known: dict[bytes, Series] = {}
@@ -293,19 +295,7 @@ class Gauge(_Instrument):
 class Histogram(_Instrument):
     """A distribution: in explicit buckets, or, without bounds, in exponential ones of at most 160 on each side of zero."""
 
-    def __init__(
-        self,
-        buffer: Buffer,
-        name: str,
-        unit: str = "",
-        description: str = "",
-        *,
-        delta: bool = False,
-        exemplars: int = 1,
-        bounds: Sequence[float] | None = None,
-    ) -> None:
-        self._kind = EXPONENTIAL if bounds is None else EXPLICIT
-        super().__init__(buffer, name, unit, description, delta=delta, exemplars=exemplars, bounds=bounds or ())
+    _kind = EXPONENTIAL  # without bounds
 
     def record(self, value: float, attributes: Mapping[str, Any] | None = None) -> None:
         """Record a value of these attributes; an infinite one or NaN is dropped and counted as ``invalid``."""

@@ -145,15 +145,7 @@ class ApiSpan:
             self.native._link(ids, context.trace_flags & 0xFF, state, context.is_remote, attributes)
 
     def set_status(self, status: Any, description: str | None = None) -> None:
-        """Set the status: ok is final, unset changes nothing (Trace API, "Set status").
-
-        Args:
-            status: an `opentelemetry.trace.Status` or a ``StatusCode``.
-            description: of an error that is given as a ``StatusCode``.
-
-        Raises:
-            InvalidArgumentError: neither of them.
-        """
+        """Set the status, given as a ``Status``, or as a ``StatusCode`` with a description: ok is final, unset changes nothing (Trace API, "Set status")."""
         code = status
         if code not in _CODES:
             code, description = getattr(status, "status_code", None), getattr(status, "description", None)
@@ -269,17 +261,7 @@ class ApiTracer:
     ) -> ApiSpan:
         """Start a span that becomes nobody's parent by itself.
 
-        Args:
-            name: a low-cardinality name.
-            context: an OpenTelemetry context that has the parent; one without makes a root. Else the current one.
-            kind: `None`: internal.
-            attributes: copied.
-            links: `opentelemetry.trace.Link` objects.
-            start_time: nanoseconds since 1970 UTC; else now.
-            record_exception, set_status_on_exception: whether an exception that leaves ``with`` becomes an event, and the status.
-
-        Raises:
-            InvalidArgumentError: an argument of the wrong type.
+        An OpenTelemetry context without a span makes a root. An exception that leaves ``with`` becomes an event, and the status, if `record_exception` and `set_status_on_exception` say so.
         """
         if not isinstance(name, str):
             raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
@@ -309,11 +291,7 @@ class ApiTracer:
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> ApiScope:
-        """Return what starts a span for ``with``, or decorates a function; arguments as of `start_span`.
-
-        Args:
-            end_on_exit: whether leaving ``with`` ends the span.
-        """
+        """Return what starts a span for ``with``, or decorates a function; arguments as of `start_span`."""
         arguments = (name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception)
         return ApiScope(self, arguments, end_on_exit)
 

@@ -6,7 +6,8 @@ Names and attributes are OpenTelemetry's semantic conventions where there are an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
@@ -203,40 +204,36 @@ class SpanInterceptor(Interceptor):
                     span.add_link(link)
         return span, kernel.current.set(span)
 
-    def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
-        propagation.give_back(kernel.current, token)
-        span.end()
-        op.span = None
+    @contextmanager
+    def _around(self, call: Call) -> Iterator[kernel.Span]:
+        span, token = self._begin(call.op, call.args)
+        try:
+            yield span
+        except BaseException as error:
+            _failed(span, error)
+            raise
+        finally:
+            propagation.give_back(kernel.current, token)
+            span.end()
+            call.op.span = None
 
     def call(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
         if _is_piece(call.method):
             return call.proceed()
-        span, token = self._begin(call.op, call.args)
-        try:
+        with self._around(call) as span:
             result = call.proceed()
             _judge(span, result)
             return result
-        except BaseException as error:
-            _failed(span, error)
-            raise
-        finally:
-            self._end(call.op, span, token)
 
     async def call_async(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
         if _is_piece(call.method):
             return await call.proceed_async()
-        span, token = self._begin(call.op, call.args)
-        try:
+        with self._around(call) as span:
             result = await call.proceed_async()
             _judge(span, result)
             return result
-        except BaseException as error:
-            _failed(span, error)
-            raise
-        finally:
-            self._end(call.op, span, token)
 
     def retrying(self, op: Operation, error: Exception) -> None:
         """Note on the span that an attempt failed and another one follows."""

@@ -183,9 +183,9 @@ class TelemetryService(Service):
 
     def _opentelemetry(self) -> Providers:
         if self._providers is None:
-            from ._install import load_providers
+            from ._install import api_module
 
-            made = load_providers(self)
+            made = api_module().Providers(self)
             with self._lock:
                 self._providers = self._providers or made
         return self._providers
