@@ -5,15 +5,31 @@ Strict, since a connection is used again: what a server sends that is not exactl
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any, Final, NamedTuple
 
 from ..codec import json
+from ..errors import InvalidArgumentError
 from ..spi.rpc import RpcCall, RpcReply
 from .limits import MAX_BODY, MAX_HEAD
 from .proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, place, proves
 
-__all__ = ["Endpoint", "ProtocolError", "ResponseParser", "TooLargeError", "hello", "last_chunk", "proved", "request"]
+__all__ = [
+    "Endpoint",
+    "ProtocolError",
+    "ResponseParser",
+    "StreamError",
+    "TooLargeError",
+    "chunk",
+    "hello",
+    "last_chunk",
+    "pieces",
+    "pieces_async",
+    "proved",
+    "request",
+]
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _HEADER: Final = re.compile(
@@ -36,6 +52,14 @@ class ProtocolError(Exception):
 
 class TooLargeError(Exception):
     """The response is larger than is taken."""
+
+
+class StreamError(Exception):
+    """The caller's own stream failed, with ``error``."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Endpoint(NamedTuple):
@@ -71,26 +95,12 @@ class Endpoint(NamedTuple):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-_constant: dict[tuple[Endpoint, str], str] = {}
-
-
-def _headers(endpoint: Endpoint, caller: str) -> str:
-    """Return the headers that all calls to one endpoint have."""
-    known = _constant.get((endpoint, caller))
-    if known is None:
-        known = f" HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
-        if len(_constant) >= 256:
-            _constant.clear()
-        _constant[endpoint, caller] = known
-    return known
-
-
 def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, token: str | None = None) -> bytes:
     """Return the bytes of a call: all of it, or the head where the body is a stream. ``token`` is the connection's."""
-    target = f"{call.http_method} {endpoint.prefix}/{call.path}"
+    target = f"{endpoint.prefix}/{call.path}"
     if call.query:
         target = f"{target}?{call.query}"
-    head = target + _headers(endpoint, caller)
+    head = f"{call.http_method} {target} HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
     if token is not None:
         head = f"{head}{TOKEN_HEADER}: {token}\r\n"
     if left is not None:
@@ -105,6 +115,46 @@ def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, 
     if body or call.http_method not in ("GET", "HEAD"):
         head = f"{head}content-length: {len(body)}\r\n"
     return f"{head}\r\n".encode("latin-1") + body
+
+
+def chunk(piece: bytes) -> bytes:
+    """Return a piece of a body as a chunk; an empty one would end the body."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+
+
+def pieces(body: Any) -> Iterator[bytes]:
+    """Yield what a stream gives, checked.
+
+    Raises:
+        StreamError: the stream failed.
+    """
+    if isinstance(body, AsyncIterable):
+        raise InvalidArgumentError("an async iterator is sent by the _async methods")
+    try:
+        for piece in body:
+            yield _checked(piece)
+    except Exception as error:
+        raise StreamError(error) from error
+
+
+async def pieces_async(body: Any) -> AsyncIterator[bytes]:
+    """Yield what a stream gives, as `pieces`; a plain one is read in a thread."""
+    try:
+        if isinstance(body, AsyncIterable):
+            async for piece in body:
+                yield _checked(piece)
+        else:
+            rest = iter(body)
+            while (piece := await asyncio.to_thread(next, rest, None)) is not None:
+                yield _checked(piece)
+    except Exception as error:
+        raise StreamError(error) from error
+
+
+def _checked(piece: Any) -> bytes:
+    if not isinstance(piece, (bytes, bytearray, memoryview)):
+        raise InvalidArgumentError(f"a stream must give bytes, not {type(piece).__name__}")
+    return bytes(piece)
 
 
 def hello(endpoint: Endpoint, nonce: str) -> bytes:

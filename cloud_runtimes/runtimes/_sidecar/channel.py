@@ -1,6 +1,6 @@
-"""One gRPC channel for all threads and loops of a client, and what failed on it.
+"""The calls of a sidecar over one gRPC channel for all threads and loops of a client.
 
-The library's synchronous channel has futures, which an event loop can wait for; its asynchronous one belongs to a loop.
+State, secrets, locks and publishing are the same in Dapr and Layotto, down to the names of messages and fields: Layotto's API began as Dapr's. The library's synchronous channel has futures, which an event loop can wait for; its asynchronous one belongs to a loop.
 """
 
 from __future__ import annotations
@@ -8,20 +8,28 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from ..._core import fork
 from ..._core.threads import Mutex
 from ..._http.proof import CALLER_HEADER, TIMEOUT_HEADER
 from ..._version import __version__
-from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
+from ...errors import (
+    ClosedError,
+    CloudRuntimesError,
+    InternalError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
-from .failures import ErrorReply, SidecarError
-from .forking import active
-from .grpc_stream import GrpcStream, serialized
-from .transport import Stream, Transport
+from ...spi.rpc import RpcCall
+from ...spi.secret import Secret
+from .grpc_stream import GrpcStream, active, serialized
+from .transport import ErrorReply, Flow, SidecarError, StateItem, StateValue, Stream, Transport
 
 if TYPE_CHECKING:
     import grpc
@@ -37,6 +45,12 @@ _MOST: Final = 1000
 _TICK: Final = 0.1
 """Seconds by which the library's clock may be ahead of a deadline."""
 _STREAM: Final = Method("client", "stream", repeatable=False, writes=False)
+_CONSISTENCY: Final = {"eventual": 1, "strong": 2}
+_VERBS: Final = {
+    name: number
+    for number, name in enumerate(["", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"])
+}
+_PARALLEL: Final = 10
 # channels of a parent: kept, since letting go of one would close it
 _inherited: list[Any] = []
 
@@ -46,21 +60,19 @@ class Call(NamedTuple):
 
     Attributes:
         name: of the method.
-        message: what is sent.
+        message: what is sent; an iterator: several, one after another.
         reply: the kind of message that comes.
-        headers: metadata beside the token.
-        whole: it is a call of an application: it tells caller and deadline, and the reply is to come with its headers.
+        headers: of a call of an application, which is answered by a `UnaryReply`; ``None``: it is none.
     """
 
     name: str
     message: Any
     reply: str
-    headers: tuple[tuple[str, str], ...] = ()
-    whole: bool = False
+    headers: Mapping[str, str] | None = None
 
 
 class UnaryReply(NamedTuple):
-    """A reply with its headers; of a failure with what the ``ErrorInfo`` tells."""
+    """A reply with its headers; of a failure with the metadata of its ``ErrorInfo``."""
 
     message: Any
     headers: Mapping[str, str]
@@ -69,13 +81,7 @@ class UnaryReply(NamedTuple):
 
 
 class StreamMethod(NamedTuple):
-    """A kind of stream.
-
-    Attributes:
-        name: of the method.
-        reply: the kind of message that comes.
-        both_ways: more can be sent after the first message.
-    """
+    """A kind of stream: the method, the kind of message that comes, and whether more can be sent after the first message."""
 
     name: str
     reply: str
@@ -83,16 +89,7 @@ class StreamMethod(NamedTuple):
 
 
 class Channel(Transport):
-    """Requests and streams; the calls are its subclass's.
-
-    Attributes:
-        service: path of the gRPC service, with ``/`` at both ends.
-        reads: methods that change nothing.
-        stream_methods: kind of a stream → how it is opened.
-        refused: class of what the sidecar says no with.
-        table: of the configuration, for messages.
-        remedy: what to do where there is no sidecar.
-        token_name: what the sidecar's token is called.
+    """See the module.
 
     Args:
         target: as gRPC names it, ``host:port`` or ``unix:path``.
@@ -106,6 +103,13 @@ class Channel(Transport):
         connecting: seconds that an attempt to connect may take.
         keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
         keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
+        service: path of the gRPC service, with ``/`` at both ends.
+        reads: methods that change nothing.
+        stream_methods: kind of a stream → how it is opened.
+        lock_methods: names that take and release a lock, and of the field with its time.
+        invoked: kind of message that a called application gets.
+        refused: class of what the sidecar says no with.
+        table, token_name, remedy, instead: for messages: of the configuration, of the token, what to do where there is no sidecar, and where a call goes that does not go over gRPC.
     """
 
     connecting: ClassVar[float] = 5.0
@@ -116,10 +120,13 @@ class Channel(Transport):
     service: ClassVar[str]
     reads: ClassVar[frozenset[str]]
     stream_methods: ClassVar[Mapping[str, StreamMethod]]
+    lock_methods: ClassVar[tuple[str, str, str]]
+    invoked: ClassVar[str]
     refused: ClassVar[type[SidecarError]]
     table: ClassVar[str]
-    remedy: ClassVar[str]
     token_name: ClassVar[str]
+    remedy: ClassVar[str]
+    instead: ClassVar[str]
 
     def __init__(
         self,
@@ -151,9 +158,6 @@ class Channel(Transport):
         self._methods = {}
 
     def native(self) -> grpc.Channel:
-        return self._channel()
-
-    def _channel(self) -> grpc.Channel:
         if (channel := self._made) is not None:
             return channel
         with fork.importing, self._lock:
@@ -177,9 +181,8 @@ class Channel(Transport):
                     ("grpc.enable_http_proxy", 0),
                 )
                 if self._secure:
-                    self._made = grpc.secure_channel(
-                        self._target, grpc.ssl_channel_credentials(_certificates()), options
-                    )
+                    trust = grpc.ssl_channel_credentials(_certificates())
+                    self._made = grpc.secure_channel(self._target, trust, options)
                 else:
                     self._made = grpc.insecure_channel(self._target, options)
                 if self._closed:  # just now
@@ -203,15 +206,17 @@ class Channel(Transport):
         """Return what makes a request, and its options."""
         method = self._methods.get(call.name)
         if method is None:
-            method = self._methods[call.name] = self._channel().unary_unary(
+            channel = self.native()
+            make = channel.stream_unary if isinstance(call.message, Iterator) else channel.unary_unary
+            method = self._methods[call.name] = make(
                 self.service + call.name,
                 request_serializer=serialized,
                 response_deserializer=getattr(self.pb(), call.reply).FromString,
             )
         left = op.remaining()
-        metadata = self._metadata + call.headers
-        if call.whole:
-            metadata += ((CALLER_HEADER, self._app_id), *self._limits(left))
+        metadata = self._metadata
+        if call.headers is not None:
+            metadata += (*call.headers.items(), (CALLER_HEADER, self._app_id), *self._limits(left))
         return method, {"timeout": left, "metadata": metadata}
 
     def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
@@ -246,7 +251,7 @@ class Channel(Transport):
             await _done(future)
             reply = future.result()
         except grpc.FutureCancelledError:
-            raise self._gone(op.method.writes and request.name not in self.reads) from None
+            raise self._gone(True) from None
         except grpc.RpcError:
             return self._failed(op, request, future)
         except ValueError:
@@ -259,27 +264,20 @@ class Channel(Transport):
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:
-        return UnaryReply(reply, _texts_of(call.initial_metadata() or ()), None, {}) if request.whole else reply
+        return reply if request.headers is None else UnaryReply(reply, _headers_of(call), None, {})
 
     def _failed(self, op: Operation, request: Call, call: Any) -> Any:
         """Return what the sidecar says; raise what happened on the way."""
-        writes = op.method.writes and request.name not in self.reads
-        code = call.code().name
-        details = str(call.details() or "")[:_MOST]
+        code, details = call.code().name, str(call.details() or "")[:_MOST]
         if code == "CANCELLED" and self._closed:
-            raise self._gone(writes)
+            raise self._gone(True)
         error_reply, info = self._read(code, details, call.trailing_metadata() or ())
         # a status that came from the sidecar is its word; else it is this library's
-        if (
-            not error_reply.reason
-            and not info
-            and not self._from_sidecar(request, code, details)
-            and (error := self._local_error(op, code, details, writes))
-        ):
-            raise error
-        if request.whole:
-            return UnaryReply(None, _texts_of(call.initial_metadata() or ()), error_reply, info)
-        return error_reply
+        if not error_reply.reason and not info and not self._from_sidecar(request, code, details):
+            error = self._local_error(op, code, details)
+            if error is not None:
+                raise error
+        return error_reply if request.headers is None else UnaryReply(None, _headers_of(call), error_reply, info)
 
     def _read(self, code: str, details: str, trailing: Any) -> tuple[ErrorReply, Mapping[str, str]]:
         """Return what a status says, and the metadata of its details."""
@@ -289,9 +287,9 @@ class Channel(Transport):
         """Tell whether a status without details is the sidecar's all the same."""
         return False
 
-    def _local_error(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
+    def _local_error(self, op: Operation, code: str, details: str) -> CloudRuntimesError | None:
         """Return the error of a call that failed on the way."""
-        sent = writes and not never_sent(details)
+        sent = not never_sent(details)
         if code == "UNAVAILABLE":
             return UnavailableError(
                 f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
@@ -314,12 +312,15 @@ class Channel(Transport):
             )
         return None
 
-    def _gone(self, maybe_applied: bool) -> ClosedError:
+    @staticmethod
+    def _gone(maybe_applied: bool) -> ClosedError:
         return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
-    def _wrote(self, request: Call, reply: Any) -> bool:
-        refused = reply.refusal if isinstance(reply, UnaryReply) else reply
-        return request.name not in self.reads and not isinstance(refused, ErrorReply)
+    def _writes(self, op: Operation, request: Call) -> bool:
+        return request.name not in self.reads
+
+    def _refuses(self, reply: Any) -> bool:
+        return isinstance(reply.refusal if isinstance(reply, UnaryReply) else reply, ErrorReply)
 
     # -- streams ------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class Channel(Transport):
         self._check()
         opening = self.stream_methods[kind]
         return GrpcStream(
-            self._channel(),
+            self.native(),
             self.service + opening.name,
             getattr(self.pb(), opening.reply),
             first,
@@ -341,18 +342,137 @@ class Channel(Transport):
 
     def _ended(self, code: str, details: str, trailing: Any) -> Exception:
         """Return why a stream ended: `SidecarError`, or one of our errors."""
-        error_reply, _ = self._read(code, details[:_MOST], trailing)
         if code == "CANCELLED":
             return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
+        error_reply, _ = self._read(code, details[:_MOST], trailing)
         if not error_reply.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
-            op = Operation(_STREAM, "sidecar", None)
-            return self._local_error(op, code, details[:_MOST], False) or self.refused(error_reply)
+            error = self._local_error(Operation(_STREAM, "sidecar", None), code, details[:_MOST])
+            if error is not None:
+                error.maybe_applied = False
+                return error
         return self.refused(error_reply)
+
+    # -- calls --------------------------------------------------------------
+
+    def ask(self, name: str, message: Any, reply: str = "Empty") -> Flow[Any]:
+        """Make a request and return a reply that is no refusal."""
+        answer = yield Call(name, message, reply)
+        if isinstance(answer, ErrorReply):
+            raise self.refusal(name, answer)
+        return answer
+
+    def refusal(self, name: str, error_reply: ErrorReply) -> SidecarError:
+        """Return what a refusal of a method is raised as."""
+        return self.refused(error_reply)
+
+    def invocation(self, service: str, call: RpcCall) -> Any:
+        """Return the request for a call of an application, or raise `UnsupportedError` for an HTTP method that gRPC has no verb for."""
+        if call.http_method not in _VERBS:
+            raise UnsupportedError(f"{call.http_method} {self.instead}")
+        pb = self.pb()
+        return pb.InvokeServiceRequest(
+            id=service,
+            message=getattr(pb, self.invoked)(
+                method=call.path,
+                data=pb.Any(value=call.body),  # the driver has collected it
+                content_type=call.content_type or "",
+                http_extension=pb.HTTPExtension(verb=_VERBS[call.http_method], querystring=call.query),
+            ),
+        )
+
+    def get_state(
+        self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
+    ) -> Flow[StateValue | None]:
+        message = self.pb().GetStateRequest(
+            store_name=store, key=key, consistency=_CONSISTENCY.get(consistency or "", 0), metadata=metadata
+        )
+        found = yield from self.ask("GetState", message, "GetStateResponse")
+        return _value(found) if found.data or found.etag else None
+
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
+        message = self.pb().GetBulkStateRequest(store_name=store, keys=keys, parallelism=_PARALLEL, metadata=metadata)
+        answer = yield from self.ask("GetBulkState", message, "GetBulkStateResponse")
+        for each in answer.items:
+            if each.error:
+                raise InternalError(f"the sidecar cannot read {each.key!r}: {each.error[:_MOST]}")
+        return {each.key: _value(each) for each in answer.items if each.data or each.etag}
+
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
+        message = self.pb().SaveStateRequest(store_name=store, states=map(self.item, items))
+        yield from self.ask("SaveState", message)
+
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
+        one = self.item(item)
+        message = self.pb().DeleteStateRequest(store_name=store, key=item.key, metadata=item.metadata)
+        for name in ("etag", "options"):
+            if one.HasField(name):
+                getattr(message, name).CopyFrom(getattr(one, name))
+        yield from self.ask("DeleteState", message)
+
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
+        pb = self.pb()
+        operations = [
+            pb.TransactionalStateOperation(
+                operationType="delete" if item.value is None else "upsert", request=self.item(item)
+            )
+            for item in items
+        ]
+        message = pb.ExecuteStateTransactionRequest(storeName=store, operations=operations, metadata=metadata)
+        yield from self.ask("ExecuteStateTransaction", message)
+
+    def item(self, item: StateItem) -> Any:
+        """Return the message of an item."""
+        made = self.pb().StateItem(key=item.key, value=item.value, metadata=item.metadata)
+        if item.etag is not None:
+            made.etag.value = item.etag
+        if item.create or item.consistency is not None:
+            made.options.concurrency = 1 if item.create else 0
+            made.options.consistency = _CONSISTENCY.get(item.consistency or "", 0)
+        return made
+
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
+        message = self.pb().GetSecretRequest(store_name=store, key=key, metadata=metadata)
+        found = yield from self.ask("GetSecret", message, "GetSecretResponse")
+        return Secret(dict(found.data))
+
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
+        message = self.pb().GetBulkSecretRequest(store_name=store, metadata=metadata)
+        found = yield from self.ask("GetBulkSecret", message, "GetBulkSecretResponse")
+        return {key: Secret(dict(each.secrets)) for key, each in found.data.items()}
+
+    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
+        method, _, expiry = self.lock_methods
+        message = self.pb().TryLockRequest(
+            store_name=store, resource_id=resource, lock_owner=owner, **{expiry: seconds}
+        )
+        found = yield from self.ask(method, message, "TryLockResponse")
+        return bool(found.success)
+
+    def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
+        message = self.pb().UnlockRequest(store_name=store, resource_id=resource, lock_owner=owner)
+        found = yield from self.ask(self.lock_methods[1], message, "UnlockResponse")
+        return int(found.status)
+
+    def publish(
+        self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
+    ) -> Flow[None]:
+        message = self.pb().PublishEventRequest(
+            pubsub_name=pubsub, topic=topic, data=data, data_content_type=content_type, metadata=metadata
+        )
+        yield from self.ask("PublishEvent", message)
 
 
 def never_sent(details: str) -> bool:
     """Tell whether the text of a failed call says that nothing of it has left this process."""
     return _NEVER_SENT.search(details) is not None
+
+
+def _value(message: Any) -> StateValue:
+    return StateValue(message.data, message.etag or None, message.metadata.get("ttlExpireTime"))
+
+
+def _headers_of(call: Any) -> dict[str, str]:
+    return {key: value for key, value in call.initial_metadata() or () if isinstance(value, str)}
 
 
 async def _done(future: Any) -> None:
@@ -376,10 +496,6 @@ async def _done(future: Any) -> None:
     except BaseException:
         future.cancel()
         raise
-
-
-def _texts_of(metadata: Any) -> dict[str, str]:
-    return {key: value for key, value in metadata if isinstance(value, str)}
 
 
 def _certificates() -> bytes | None:

@@ -8,11 +8,9 @@ from typing import Any, Final
 
 from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
-from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.configuration import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
-from .driver import SidecarDriver, operation
-from .failures import stream_error
-from .transport import Flow, Stream
+from .transport import SidecarDriver, Stream, stream_error
 
 __all__ = ["SidecarConfiguration", "StreamedSource"]
 
@@ -26,20 +24,8 @@ class SidecarConfiguration(SidecarDriver, ConfigurationDriver):
     """The settings of one store of the sidecar."""
 
     @abstractmethod
-    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        """Return the present items."""
-
-    @abstractmethod
     def _source(self, selection: Selection) -> ConfigurationSource:
-        """Return a source of changes.
-
-        Raises:
-            UnsupportedError: the transport has no streams.
-        """
-
-    @operation
-    def get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        return (yield from self._get(op, selection))
+        """Return a source of changes, or raise `UnsupportedError` where the transport has no streams."""
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
         return self._source(selection), Update(self.get(op, selection), True)

@@ -1,4 +1,4 @@
-"""The calls that sidecars have in common, as methods; subclasses send them by HTTP or gRPC.
+"""What drivers and transports of sidecars are: drivers ask for calls by name, a transport sends them by HTTP or gRPC.
 
 A call is a generator that yields requests and is sent replies, so one serves both APIs; `Transport.run` and `run_async` drive it.
 """
@@ -8,24 +8,82 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
+from ... import errors
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.driver import Driver
 from ...spi.flow import run_sync
 from ...spi.operation import Operation, mark_interrupted
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
-from .failures import SidecarError
 
-__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport", "resolve"]
+__all__ = [
+    "ErrorReply",
+    "Flow",
+    "SidecarDriver",
+    "SidecarError",
+    "StateItem",
+    "StateValue",
+    "Stream",
+    "Token",
+    "Transport",
+    "operation",
+    "resolve",
+    "stream_error",
+]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 """The requests of an operation, one after another, and its result."""
 
 
+class ErrorReply(NamedTuple):
+    """A refusal of the sidecar, before it is known what that means here.
+
+    Attributes:
+        status: HTTP; of gRPC the one that its code stands for.
+        code: ``errorCode`` of Dapr, or ``grpc CODE``; ``""``: the answer is none of the sidecar's.
+        reason: of the ``ErrorInfo``; ``""``: there is none.
+    """
+
+    status: int
+    code: str
+    reason: str
+    message: str
+
+
+class SidecarError(Exception):
+    """A sidecar said no; `Transport.run` makes it one of our errors.
+
+    Attributes:
+        failed: of a bulk, the ids of what failed; ``None``: it is not known.
+    """
+
+    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None) -> None:
+        super().__init__(error_reply.message)
+        self.error_reply = error_reply
+        self.failed = failed
+
+    @abstractmethod
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        """Return our error; ``applied``: where it is not known, a write may have happened."""
+
+
+def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
+    """Return why a stream ended: `UnavailableError`, so that another is opened, unless the sidecar has refused it for good."""
+    if isinstance(failure, CloudRuntimesError):
+        return failure
+    if not isinstance(failure, SidecarError):
+        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
+    ours = failure.error(applied=False)
+    # sidecars end streams that they are going to serve again by plain errors, which gRPC calls UNKNOWN
+    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours
+
+
 class Token(str):
-    """A token that is sent as it is and that no ``repr`` shows: headers stand in the frames of errors."""
+    """A token of the sidecar; no ``repr`` shows it, since headers stand in the frames of errors."""
 
     __slots__ = ()
 
@@ -75,9 +133,7 @@ class Stream(Protocol):
 
 
 class Transport(ABC):
-    """The way to one sidecar.
-
-    Calls raise `SidecarError` for what the sidecar says no to; `run` makes it one of our errors.
+    """The way to one sidecar. Calls raise `SidecarError` for what the sidecar refuses.
 
     Attributes:
         url: for messages.
@@ -86,7 +142,6 @@ class Transport(ABC):
         largest: bytes of a message.
     """
 
-    url: str
     exact: ClassVar[bool]
     streams: ClassVar[bool]
     largest: int
@@ -107,31 +162,33 @@ class Transport(ABC):
 
     async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:
         wrote = False
+        request: Any = None
         replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
                 replies.append(await send(op, request))
-                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
+                wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(replies[0]))
                 request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
         except SidecarError as refused:
-            raise self._ours(op, refused, wrote) from None
+            error = refused.error(applied=op.method.writes)
+            error.maybe_applied = error.maybe_applied or wrote
+            raise error from None
         except BaseException as error:
-            mark_applied(error, wrote, op.method.writes)
+            may_write = op.method.writes and request is not None and self._writes(op, request)
+            applied = wrote or (may_write and getattr(error, "maybe_applied", True))
+            if isinstance(error, CloudRuntimesError):
+                error.maybe_applied = applied
+            elif not isinstance(error, Exception):
+                mark_interrupted(error, applied)
             raise
 
     async def _sent(self, op: Operation, request: Any) -> Any:
         return self._send(op, request)
-
-    @staticmethod
-    def _ours(op: Operation, refused: SidecarError, wrote: bool) -> CloudRuntimesError:
-        error = refused.error(applied=op.method.writes)
-        error.maybe_applied = error.maybe_applied or wrote
-        return error
 
     def native(self) -> Any:
         """Return the client library's object; ``None``: there is none, as with HTTP."""
@@ -142,15 +199,18 @@ class Transport(ABC):
             raise ClosedError("this client is closed: make another")
 
     @abstractmethod
-    def _send(self, op: Operation, request: Any) -> Any:
-        """Make one request."""
+    def _send(self, op: Operation, request: Any) -> Any: ...
 
     @abstractmethod
     async def _send_async(self, op: Operation, request: Any) -> Any: ...
 
     @abstractmethod
-    def _wrote(self, request: Any, reply: Any) -> bool:
-        """Tell whether something is changed, whatever becomes of the rest of the operation."""
+    def _writes(self, op: Operation, request: Any) -> bool:
+        """Tell whether a request may change anything."""
+
+    @abstractmethod
+    def _refuses(self, reply: Any) -> bool:
+        """Tell whether a reply says that nothing was done."""
 
     @abstractmethod
     def close(self) -> None:
@@ -169,8 +229,7 @@ class Transport(ABC):
     @abstractmethod
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[StateValue | None]:
-        """Return what a key holds, ``None``: it is absent."""
+    ) -> Flow[StateValue | None]: ...
 
     @abstractmethod
     def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
@@ -178,27 +237,23 @@ class Transport(ABC):
 
     @abstractmethod
     def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
-        """Save items; which of several failed is not told."""
+        """Save items; a refusal does not say which of several failed."""
 
     @abstractmethod
-    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
-        """Delete a key."""
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]: ...
 
     @abstractmethod
     def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         """Save and delete, all or nothing."""
 
     @abstractmethod
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
-        """Return a secret."""
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]: ...
 
     @abstractmethod
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
-        """Return all secrets of a store."""
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]: ...
 
     @abstractmethod
-    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
-        """Take a lock, if it is free."""
+    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]: ...
 
     @abstractmethod
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
@@ -207,17 +262,10 @@ class Transport(ABC):
     @abstractmethod
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
-    ) -> Flow[None]:
-        """Publish one event."""
-
-    # -- streams ------------------------------------------------------------
+    ) -> Flow[None]: ...
 
     def need_streams(self, what: str) -> None:
-        """Refuse, before any I/O, what takes a stream.
-
-        Raises:
-            UnsupportedError: this transport has none.
-        """
+        """Raise `UnsupportedError`, before any I/O, where this transport has no streams."""
 
     @abstractmethod
     def open(
@@ -226,12 +274,35 @@ class Transport(ABC):
         """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
 
 
-def mark_applied(error: BaseException, wrote: bool, writes: bool) -> None:
-    """Say on an error whether a part of the operation may be applied. One that only reads changes nothing, though some reads are POST."""
-    if isinstance(error, CloudRuntimesError):
-        error.maybe_applied = wrote or (writes and error.maybe_applied)
-    elif wrote and not isinstance(error, Exception):
-        mark_interrupted(error, True)
+class SidecarDriver(Driver):
+    """A driver of one component of the sidecar."""
+
+    def __init__(self, transport: Any, name: str) -> None:
+        self._transport: Transport = transport
+        self._name = name
+
+
+class _Operation:
+    def __init__(self, flow: Callable[..., Flow[Any]]) -> None:
+        self._flow = flow
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        flow = self._flow
+
+        def run(self: Any, op: Operation, /, *arguments: Any) -> Any:
+            return self._transport.run(op, flow(self, op, *arguments))
+
+        async def run_async(self: Any, op: Operation, /, *arguments: Any) -> Any:
+            return await self._transport.run_async(op, flow(self, op, *arguments))
+
+        setattr(owner, name, run)
+        setattr(owner, f"{name}_async", run_async)
+
+
+def operation(flow: Callable[Concatenate[Any, Operation, P], Flow[T]]) -> Callable[Concatenate[Any, Operation, P], T]:
+    """Make a flow the method of its name, and its ``_async`` twin."""
+    made: Any = _Operation(flow)
+    return made  # type: ignore[no-any-return]
 
 
 def resolve(future: Future[T], reply: T) -> None:

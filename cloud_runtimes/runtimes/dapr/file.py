@@ -15,11 +15,9 @@ from ...codec import json
 from ...errors import InternalError, ResourceExhaustedError, UnsupportedError
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
-from .._sidecar.driver import SidecarDriver, operation
-from .._sidecar.listing import page
-from .._sidecar.transport import Flow
-from .failures import DaprSidecarError
-from .transport import DaprTransport
+from .._sidecar.stores import listing
+from .._sidecar.transport import Flow, SidecarDriver, operation
+from .transport import DaprSidecarError, DaprTransport
 
 __all__ = ["DaprFile"]
 
@@ -88,7 +86,9 @@ class DaprFile(SidecarDriver, FileDriver):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> Flow[list[FileInfo]]:
-        return page([FileInfo(name, None) for name in (yield from self._list(prefix))], prefix, recursive, limit, after)
+        return listing(
+            [FileInfo(name, None) for name in (yield from self._list(prefix))], prefix, recursive, limit, after
+        )
 
     def _list(self, prefix: str) -> Flow[list[str]]:
         folder = prefix.rpartition("/")[0]

@@ -9,11 +9,10 @@ from ...protocols.dapr.messages import messages
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
 from ...spi.pubsub import EventRecord, EventSource, Settlement, SubscribeRequest
-from .._sidecar.pubsub import SidecarPubSub
-from .._sidecar.subscription import STATUS, StreamSubscription
+from .._sidecar.pubsub import STATUS, SidecarPubSub, StreamSubscription
 from .._sidecar.transport import Flow
+from .callbacks import CallbackSubscription
 from .events import CLOUD_EVENT, incoming, outgoing
-from .http_callbacks import CallbackSubscription
 from .transport import BulkEntry, DaprTransport
 
 __all__ = ["DaprPubSub"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, UnavailableError
 from ...protocols.layotto.messages import APP, messages
-from .._sidecar.forking import active
+from .._sidecar.grpc_stream import active
 from .._sidecar.transport import Stream, resolve
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class _Server:
                 "or give another callback_port in [layotto] and grpc_callback_port in the sidecar's configuration",
                 retryable=False,
             ) from error
-        active.begin_stream()
+        active.begin(stream=True)
         self._grpc.start()
 
     def stop(self) -> threading.Event:
         """End it; the event is set once its port is free."""
-        active.end_stream()
+        active.end(stream=True)
         return self._grpc.stop(_GRACE)
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -1,29 +1,35 @@
-"""Publish and subscribe over Layotto: events go as bytes, one by one, and come by a stream or by callbacks. Dead-letter topics are our own."""
+"""Publish and subscribe over Layotto: events go one by one, and come by a stream or by callbacks. Dead-letter topics are our own.
+
+Layotto's envelope loses every attribute but id, source and type, and writes floats with six digits. So an event of ours travels whole, as the bytes of its CloudEvent.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
 from ..._core.logs import repeated
+from ..._native import events as kernel
+from ...codec import json
 from ...codec.payload import OCTETS
-from ...errors import CloudRuntimesError, ComponentNotFoundError
+from ...errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, PayloadError
 from ...protocols.layotto.messages import messages
 from ...spi import pubsub as spi
 from ...spi.dead_letters import dead_letter
+from ...spi.events import make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
-from .._sidecar.failures import SidecarError
-from .._sidecar.pubsub import SidecarPubSub
-from .._sidecar.subscription import STATUS, StreamSubscription, Token
-from .._sidecar.transport import Flow, Transport
-from .events import dead_letter_bytes, incoming
+from .._sidecar.pubsub import STATUS, EventToken, SidecarPubSub, StreamSubscription
+from .._sidecar.transport import Flow, SidecarError, Transport
 
 __all__ = ["LayottoPubSub"]
 
 _DEAD: Final = Method("pubsub", "publish", repeatable=True)
 _PATIENCE: Final = 10.0
 """Seconds for publishing a dead letter."""
+_FIRST_TOPIC: Final = re.compile(rb'\{"cloudruntimestopic":("(?:[^"\\]|\\.)*+"),')
+"""Attribute of a dead letter: the topic it was first published to."""
 
 
 class LayottoSubscription(StreamSubscription):
@@ -54,17 +60,17 @@ class LayottoSubscription(StreamSubscription):
 
     def _record(self, event: Any) -> EventRecord:
         if self._dead is None:
-            return incoming(event)
+            return _incoming(event)
         now_us = time.time_ns() // 1000
         self._held[event.id] = event, None, now_us  # until it is known to be one of ours
-        record = incoming(event)
+        record = _incoming(event)
         self._held[event.id] = None, record, now_us
         return record
 
     def _received(self, connection: int, message: Any) -> None:
         if message.HasField("event_message") and not message.event_message.id:
             # of what has expired, or is no event at all, a sidecar tells nothing; any answer but this one is its end (mosn/layotto ``retryStrategy``)
-            self._answer(Token(connection, ""), Settlement.ACK)
+            self._answer(EventToken(connection, ""), Settlement.ACK)
         else:
             super()._received(connection, message)
 
@@ -76,7 +82,7 @@ class LayottoSubscription(StreamSubscription):
             )
         )
 
-    def _answer(self, token: Token, settlement: Settlement, cause: Cause | None = None) -> None:
+    def _answer(self, token: EventToken, settlement: Settlement, cause: Cause | None = None) -> None:
         held = self._held.pop(token.id, None)
         if settlement is Settlement.DROP and self._dead is not None and held is not None:
             try:
@@ -94,7 +100,7 @@ class LayottoSubscription(StreamSubscription):
         if record is None:
             return bytes(event.data), event.data_content_type or OCTETS
         letter = dead_letter(record, cause, topic=self._topic, group=self._group, last_us=came_us)
-        return dead_letter_bytes(letter, record.topic), OCTETS
+        return _dead_letter_bytes(letter, record.topic), OCTETS
 
     def _connect(self) -> None:
         self._held.clear()
@@ -119,3 +125,30 @@ class LayottoPubSub(SidecarPubSub):
 
     def _source(self, request: SubscribeRequest) -> StreamSubscription:
         return LayottoSubscription(self._transport, self._name, request)
+
+
+def _dead_letter_bytes(record: bytes, topic: str) -> bytes:
+    """Return the bytes of an encoded dead letter that was first published to a topic."""
+    event = kernel.Frame(kernel.build_frame("Layotto", "cloud_runtimes.event", topic, [record]))[0].to_json()
+    return b'{"cloudruntimestopic":%b,%b' % (json.encode(topic), event[1:])
+
+
+def _incoming(message: Any) -> EventRecord:
+    """Return a ``TopicEventRequest`` as a record, or raise `CloudRuntimesError`."""
+    data, content_type = bytes(message.data), message.data_content_type or OCTETS
+    if content_type == OCTETS and data[:1] == b"{":
+        try:
+            if found := _FIRST_TOPIC.match(data):
+                return read_structured(b"{" + data[found.end() :], json.decode(found[1]))
+            return read_structured(data, message.topic)
+        except PayloadError:
+            pass  # bytes of another application
+    attributes: dict[str, Any] = {
+        "id": message.id or None,
+        "type": message.type or None,
+        "source": message.source or None,
+    }
+    try:
+        return make_event(data, content_type, message.topic, **attributes)
+    except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
+        return make_event(data, OCTETS, message.topic)

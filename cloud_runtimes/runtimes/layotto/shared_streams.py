@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..._core.threads import Mutex
-from .._sidecar.forking import active
+from .._sidecar.grpc_stream import active
 from .._sidecar.transport import Stream
 
 if TYPE_CHECKING:

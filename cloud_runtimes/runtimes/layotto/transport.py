@@ -5,25 +5,65 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
+from ... import errors
 from ..._http.proof import CONTENT_TYPE_HEADER, STATUS_HEADER
+from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import RUNTIME, messages
 from ...spi.rpc import RpcCall, RpcReply
-from .._sidecar.channel import Call, StreamMethod, never_sent
-from .._sidecar.failures import ErrorReply
-from .._sidecar.grpc_calls import GrpcCalls, MethodNames
-from .._sidecar.transport import Flow, StateItem, Stream
-from .address import LayottoSettings
-from .failures import LayottoSidecarError
+from .._sidecar.channel import Call, Channel, StreamMethod, never_sent
+from .._sidecar.transport import ErrorReply, Flow, SidecarError, StateItem, Stream
+from . import LayottoSettings
 from .shared_streams import share
 
-__all__ = ["LayottoTransport"]
+__all__ = ["LayottoSidecarError", "LayottoTransport"]
 
 _TIMEOUT: Final = "rpc_request_timeout"
 """Header of a call: milliseconds, without which it is 3,000."""
 _NO_LIMIT: Final = str(24 * 3600 * 1000)
+_BY_CODE: Final[dict[str, type[CloudRuntimesError]]] = {
+    "ABORTED": errors.ConflictError,
+    "ALREADY_EXISTS": errors.AlreadyExistsError,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceededError,
+    "FAILED_PRECONDITION": errors.ComponentNotFoundError,  # nothing of the kind is configured
+    "INVALID_ARGUMENT": errors.ComponentNotFoundError,  # all else has been checked here
+    "NOT_FOUND": errors.NotFoundError,
+    "PERMISSION_DENIED": errors.PermissionDeniedError,
+    "RESOURCE_EXHAUSTED": errors.ResourceExhaustedError,
+    "UNAUTHENTICATED": errors.UnauthenticatedError,
+    "UNAVAILABLE": errors.UnavailableError,
+    "UNIMPLEMENTED": errors.UnsupportedError,
+}
+_ARGUMENTS: Final = frozenset(["InvokeService"])
+"""Whose INVALID_ARGUMENT may be about more than the name of a component."""
 
 
-class LayottoTransport(GrpcCalls):
+class LayottoSidecarError(SidecarError):
+    """The sidecar said no. A refusal has no details, so the code decides, then the rpc; its text is only told.
+
+    Attributes:
+        rpc: to what; ``""``: it ended a stream.
+    """
+
+    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
+        super().__init__(error_reply, failed)
+        self.rpc = rpc
+
+    @property
+    def status(self) -> str:
+        """Name of the gRPC status."""
+        return self.error_reply.code.removeprefix("grpc ")
+
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        cls = _BY_CODE.get(self.status, errors.InternalError)
+        if self.status == "INVALID_ARGUMENT" and self.rpc in _ARGUMENTS:
+            cls = errors.InvalidArgumentError
+        unknown = applied and issubclass(
+            cls, errors.InternalError | errors.DeadlineExceededError | errors.UnavailableError
+        )
+        return cls(f"the sidecar says: {self.error_reply.message} ({self.status})", maybe_applied=unknown)
+
+
+class LayottoTransport(Channel):
     """See the module.
 
     Args:
@@ -54,13 +94,13 @@ class LayottoTransport(GrpcCalls):
         "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse"),
         "events": StreamMethod("SubscribeTopicEvents", "SubscribeTopicEventsResponse"),
         "get": StreamMethod("GetFile", "GetFileResponse", both_ways=False),
-        "put": StreamMethod("PutFile", "Empty"),
     }
     refused = LayottoSidecarError
     table = "[layotto]"
     remedy = "start one (layotto start -c config.json)"
     token_name = "token"
-    names = MethodNames("TryLock", "Unlock", "expire", "CommonInvokeRequest")
+    lock_methods = ("TryLock", "Unlock", "expire")
+    invoked = "CommonInvokeRequest"
     instead = "does not go over Layotto: give bytes, and a method that HTTP itself names"
 
     def __init__(self, target: str, url: str, *, secure: bool, app_id: str, own: LayottoSettings) -> None:
@@ -117,7 +157,7 @@ class LayottoTransport(GrpcCalls):
         request = self.invocation(service, call)
         headers = dict(call.headers)
         headers[CONTENT_TYPE_HEADER] = call.content_type or ""  # Layotto passes none on
-        answer = yield Call("InvokeService", request, "InvokeResponse", tuple(headers.items()), whole=True)
+        answer = yield Call("InvokeService", request, "InvokeResponse", headers)
         if answer.refusal is not None:
             raise LayottoSidecarError(answer.refusal, rpc="InvokeService")
         told = dict(answer.headers)

@@ -1,4 +1,4 @@
-"""State of a sidecar: what Dapr and Layotto have in common, with components of the same code."""
+"""Stores of a sidecar: state, secrets, locks, and what file stores share. Dapr and Layotto have components of the same code."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from ...errors import CloudRuntimesError, ConflictError, UnsupportedError
+from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, UnsupportedError
+from ...spi import secret as spi
+from ...spi.file import FileInfo
+from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation
+from ...spi.secret import Secret, SecretDriver
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .driver import SidecarDriver, operation
-from .failures import SidecarError
-from .transport import Flow, StateItem, StateValue
+from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, Transport, operation
 from .values import unwrap, wrap
 
-__all__ = ["SidecarState", "conflict"]
+__all__ = ["SidecarLock", "SidecarSecret", "SidecarState", "conflict", "listing"]
 
 _BATCH: Final = 1 << 20
 """Bytes of one bulk save; a sidecar takes 4 MiB unless told otherwise."""
 _ABSENT: Final = "-1"
 """The etag by which Redis only creates: its ``first-write`` overwrites what was written otherwise."""
 _NO_TTL: Final = "-1"
+_UNLOCKED: Final = {0: UnlockStatus.SUCCESS, 1: UnlockStatus.NOT_FOUND, 2: UnlockStatus.NOT_OWNER}
+_MOST_SECONDS: Final = 2**31 - 1
 
 
 class SidecarState(SidecarDriver, StateDriver):
@@ -70,44 +74,39 @@ class SidecarState(SidecarDriver, StateDriver):
             yield from self._write_one(op, writes[0])
             return {}
         failed: dict[int, CloudRuntimesError] = {}
-        place = 0
-        while place < len(writes):
-            end, items = self._batch(op, writes, place)
+        end = 0
+        while (begin := end) < len(writes):
+            end, items = self._batch(op, writes, begin)
             if len(items) > 1:
                 try:
                     yield from self._transport.save_states(self._name, items)
-                except SidecarError:
-                    pass
-                else:
-                    place = end
                     continue
-            # one alone, or one by one, since the sidecar does not tell which of several failed
-            for index in range(place, max(end, place + 1)):
+                except SidecarError:
+                    pass  # it does not say which of them failed: one by one they do
+            for index in range(begin, end):
                 try:
                     yield from self._write_one(op, writes[index])
                 except SidecarError as refused:
                     failed[index] = refused.error(applied=True)
                 except CloudRuntimesError as one:
                     failed[index] = one
-            place = max(end, place + 1)
         return failed
 
-    @abstractmethod
     def _learn(self) -> Flow[None]:
         """Find out, once, what a write needs to know of the store."""
+        yield from ()
 
-    def _batch(self, op: Operation, writes: Sequence[StateWrite], place: int) -> tuple[int, list[StateItem]]:
-        """Return saves without a condition that follow one another, and where they end."""
+    def _batch(self, op: Operation, writes: Sequence[StateWrite], begin: int) -> tuple[int, list[StateItem]]:
+        """Return saves without a condition that follow one another, and where they end; else the end of one write."""
         items: list[StateItem] = []
         size = 0
-        for index in range(place, len(writes)):
-            write = writes[index]
+        for write in writes[begin:]:
             if write.data is None or write.etag is not None or write.create or size > _BATCH:
-                return index, items
+                break
             item = self._item(op, write)
             items.append(item)
             size += len(item.value or b"") + len(item.key)
-        return len(writes), items
+        return begin + max(1, len(items)), items
 
     def _write_one(self, op: Operation, write: StateWrite) -> Flow[None]:
         item = self._item(op, write)
@@ -117,13 +116,13 @@ class SidecarState(SidecarDriver, StateDriver):
             else:
                 yield from self._transport.delete_state(self._name, item)
         except SidecarError as refused:
-            if (yield from self._is_conflict(op, write, refused)):
+            if self._is_conflict(write, refused):
                 raise conflict(write) from None
             raise
 
-    @abstractmethod
-    def _is_conflict(self, op: Operation, write: StateWrite, refused: SidecarError) -> Flow[bool]:
+    def _is_conflict(self, write: StateWrite, refused: SidecarError) -> bool:
         """Tell whether a refusal means that the condition of a write does not hold."""
+        return refused.error_reply.status == 409
 
     @abstractmethod
     def _transact(self, op: Operation, writes: Sequence[StateWrite]) -> Flow[None]:
@@ -164,3 +163,89 @@ def _moment(text: object) -> int | None:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError:
         return None
+
+
+class SidecarSecret(SidecarDriver, SecretDriver):
+    """The secrets of one store of the sidecar."""
+
+    features = frozenset({spi.BULK})
+
+    @operation
+    def get(self, op: Operation, key: str, /) -> Flow[Secret]:
+        try:
+            found = yield from self._transport.get_secret(self._name, key, op.metadata or {})
+        except SidecarError as refused:
+            if not (yield from self._is_absent(op, key, refused)):
+                raise
+            found = Secret({})
+        if not found:
+            raise NotFoundError(
+                f"there is no secret {key!r} in {self._name!r}: put it into the store that the sidecar has by this name"
+            )
+        return found
+
+    @abstractmethod
+    def _is_absent(self, op: Operation, key: str, refused: SidecarError) -> Flow[bool]:
+        """Tell whether a refusal means that there is no such secret."""
+
+    @operation
+    def get_bulk(self, op: Operation, /) -> Flow[dict[str, Secret]]:
+        return (yield from self._transport.get_secrets(self._name, op.metadata or {}))
+
+
+class SidecarLock(SidecarDriver, LockDriver):
+    """Locks of one store of the sidecar.
+
+    A sidecar knows a holder by its owner's name alone, so two leases of one name are the same to it. A lease with a given owner that has ended is therefore not released: another may hold the lock by that name.
+    """
+
+    def __init__(self, transport: Transport, name: str) -> None:
+        super().__init__(transport, name)
+        # claim → when the lease ends by its holder's clock, of leases whose owner was named
+        self._ends: dict[str, float] = {}
+
+    @operation
+    def acquire(self, op: Operation, request: LockRequest, wait: bool, /) -> Flow[Grant | None]:
+        seconds = min(_MOST_SECONDS, -(-request.expiry_ms // 1000))
+        asked = request.now()
+        taken = yield from self._transport.try_lock(self._name, request.resource_id, request.owner, seconds)
+        if not taken:
+            return None
+        if request.owner != request.claim:
+            for claim in [claim for claim, end in list(self._ends.items()) if end <= asked]:
+                self._ends.pop(claim, None)
+            self._ends[request.claim] = asked + seconds
+        return Grant(None, asked)
+
+    def renew(self, op: Operation, request: LockRequest, /) -> bool:
+        raise UnsupportedError("a sidecar has no renewal of locks")
+
+    @operation
+    def release(self, op: Operation, request: LockRequest, /) -> Flow[bool]:
+        if request.owner != request.claim and self._ends.pop(request.claim, 0.0) <= request.now():
+            return False
+        return (yield from self._unlock(op, request.resource_id, request.owner)) is UnlockStatus.SUCCESS
+
+    def _unlock(self, op: Operation, resource_id: str, owner: str, /) -> Flow[UnlockStatus]:
+        number = yield from self._transport.unlock(self._name, resource_id, owner)
+        status = _UNLOCKED.get(number)
+        if status is None:
+            raise InternalError(f"the store {self._name!r} failed to release {resource_id!r}", maybe_applied=True)
+        return status
+
+    unlock = operation(_unlock)
+
+
+def listing(
+    found: list[FileInfo], prefix: str, recursive: bool, limit: int | None, after: str | None
+) -> list[FileInfo]:
+    """Return what `FileDriver.list_files` was asked for, out of the files that begin with the prefix."""
+    names: dict[str, FileInfo] = {}
+    for info in found:
+        head, slash, _ = info.name.removeprefix(prefix).partition("/")
+        if slash and not recursive:
+            names.setdefault(f"{prefix}{head}/", FileInfo(f"{prefix}{head}/", 0))
+        else:
+            names[info.name] = info
+    ordered = sorted(names, key=str.encode)
+    return [names[name] for name in ordered if after is None or name.encode() > after.encode()][:limit]
