@@ -26,7 +26,7 @@ from ...errors import (
 )
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
-from ...spi.rpc import RpcCall
+from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
 from .grpc_stream import GrpcStream, active, serialized
 from .transport import ErrorReply, Flow, SidecarError, StateItem, StateValue, Stream, Transport
@@ -56,19 +56,12 @@ _inherited: list[Any] = []
 
 
 class Call(NamedTuple):
-    """One request.
-
-    Attributes:
-        name: of the method.
-        message: what is sent; an iterator: several, one after another.
-        reply: the kind of message that comes.
-        headers: of a call of an application, which is answered by a `UnaryReply`; ``None``: it is none.
-    """
+    """One request."""
 
     name: str
-    message: Any
+    message: Any  # an iterator: several, one after another
     reply: str
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = None  # of a call of an application, which is answered by a `UnaryReply`
 
 
 class UnaryReply(NamedTuple):
@@ -89,40 +82,28 @@ class StreamMethod(NamedTuple):
 
 
 class Channel(Transport):
-    """See the module.
+    """See the module. ``url`` is for messages; ``metadata`` goes with every call; TLS is by the system's certificates."""
 
-    Args:
-        target: as gRPC names it, ``host:port`` or ``unix:path``.
-        url: for messages.
-        secure: TLS, with the system's certificates.
-        metadata: that goes with every call.
-        app_id: of this application, for those that it calls.
-        largest: bytes of a message.
-
-    Attributes:
-        connecting: seconds that an attempt to connect may take.
-        keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
-        keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
-        service: path of the gRPC service, with ``/`` at both ends.
-        reads: methods that change nothing.
-        stream_methods: kind of a stream → how it is opened.
-        lock_methods: names that take and release a lock, and of the field with its time.
-        invoked: kind of message that a called application gets.
-        refused: class of what the sidecar says no with.
-        table, token_name, remedy, instead: for messages: of the configuration, of the token, what to do where there is no sidecar, and where a call goes that does not go over gRPC.
-    """
-
-    connecting: ClassVar[float] = 5.0
-    keepalive: ClassVar[float] = 10.0
-    keepalive_answer: ClassVar[float] = 5.0
     exact = True
     streams = True
+    # seconds that an attempt to connect may take
+    connecting: ClassVar[float] = 5.0
+    # seconds of silence in a call after which the sidecar is asked whether it is still there, and those it has to answer; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``)
+    keepalive: ClassVar[float] = 10.0
+    keepalive_answer: ClassVar[float] = 5.0
+    # path of the gRPC service, with ``/`` at both ends
     service: ClassVar[str]
+    # methods that change nothing
     reads: ClassVar[frozenset[str]]
+    # kind of a stream → how it is opened
     stream_methods: ClassVar[Mapping[str, StreamMethod]]
+    # names of the methods that take and release a lock, and of the field with its time
     lock_methods: ClassVar[tuple[str, str, str]]
+    # kind of message that a called application gets
     invoked: ClassVar[str]
+    # what a refusal is raised as
     refused: ClassVar[type[SidecarError]]
+    # for messages: the table of the configuration, what the token is called, what to do where there is no sidecar, and where a call goes that does not go over gRPC
     table: ClassVar[str]
     token_name: ClassVar[str]
     remedy: ClassVar[str]
@@ -199,6 +180,14 @@ class Channel(Transport):
     @abstractmethod
     def pb() -> Any:
         """Return the classes of messages."""
+
+    @abstractmethod
+    def ready(self) -> Flow[str]:
+        """Return ``""`` once the sidecar answers, else why it does not yet."""
+
+    @abstractmethod
+    def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
+        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own."""
 
     # -- one request --------------------------------------------------------
 
@@ -324,9 +313,13 @@ class Channel(Transport):
 
     # -- streams ------------------------------------------------------------
 
+    def need_streams(self, what: str) -> None:
+        """Raise `UnsupportedError`, before any I/O, where this transport has no streams."""
+
     def open(
         self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
     ) -> Stream:
+        """Begin a stream of a kind that this sidecar has; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
         self._check()
         opening = self.stream_methods[kind]
         return GrpcStream(
@@ -449,6 +442,7 @@ class Channel(Transport):
         return bool(found.success)
 
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
+        """Release a lock; returns Dapr's ``UnlockResponse.Status``."""
         message = self.pb().UnlockRequest(store_name=store, resource_id=resource, lock_owner=owner)
         found = yield from self.ask(self.lock_methods[1], message, "UnlockResponse")
         return int(found.status)

@@ -103,17 +103,7 @@ active: Final = _Active()
 
 
 class GrpcStream:
-    """A `transport.Stream`: a thread reads it, another of the library's writes what is queued.
-
-    Args:
-        channel, method: where it goes.
-        reply: class of the messages that come.
-        first: the first message, or the only one.
-        both_ways: more can be sent after it.
-        metadata: of the call.
-        receive: gets each message.
-        ended: gets the code, the details and the trailing metadata of a failure, ``None`` where the sidecar ended it well.
-    """
+    """A `transport.Stream`: a thread reads it, another of the library's writes what is queued. ``ended`` gets the code, details and trailing metadata of a failure, ``None`` where the sidecar ended it well."""
 
     def __init__(
         self,

@@ -29,7 +29,8 @@ from ...spi.pubsub import (
     SubscribeRequest,
 )
 from ...spi.push import PushSource
-from .transport import Flow, SidecarDriver, SidecarError, Stream, Transport, operation, resolve, stream_error
+from .channel import Channel
+from .transport import Flow, SidecarDriver, SidecarError, Stream, operation, resolve, stream_error
 
 __all__ = ["STATUS", "EventToken", "SidecarPubSub", "StreamSubscription"]
 
@@ -54,7 +55,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
     bulk: ClassVar[int]
     table: ClassVar[str]
 
-    def __init__(self, transport: Transport, name: str) -> None:
+    def __init__(self, transport: Channel, name: str) -> None:
         super().__init__(transport, name)
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (transport.largest - _ROOM) // 4 * 3)
@@ -130,7 +131,7 @@ class EventToken(NamedTuple):
 class StreamSubscription(PushSource):
     """See the module. What a connection brought is answered on it or not at all: after its end the sidecar delivers it again."""
 
-    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
+    def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
         super().__init__()
         self._transport = transport
         self._name = f"the subscription to {request.topic!r} of {pubsub!r}"

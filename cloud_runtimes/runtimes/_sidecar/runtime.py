@@ -19,7 +19,8 @@ from ...spi.operation import Method, Operation
 if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
-    from .transport import Flow, Transport
+    from .channel import Channel
+    from .transport import Flow
 
 __all__ = ["SidecarRuntime", "Target", "message_size", "target"]
 
@@ -43,7 +44,7 @@ class SidecarRuntime(Runtime):
 
     drivers: ClassVar[Mapping[str, tuple[str, str]]]
     package: ClassVar[str]
-    transport: Transport
+    transport: Channel
 
     def __init__(self, settings: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, executor)

@@ -1,4 +1,4 @@
-"""Stores of a sidecar: state, secrets, locks, and what file stores share. Dapr and Layotto have components of the same code."""
+"""Stores of a sidecar: state, secrets, locks. Dapr and Layotto have components of the same code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, UnsupportedError
 from ...spi import secret as spi
-from ...spi.file import FileInfo
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation
 from ...spi.secret import Secret, SecretDriver
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, Transport, operation
+from .channel import Channel
+from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, operation
 from .values import unwrap, wrap
 
-__all__ = ["SidecarLock", "SidecarSecret", "SidecarState", "conflict", "listing"]
+__all__ = ["SidecarLock", "SidecarSecret", "SidecarState", "conflict"]
 
 _BATCH: Final = 1 << 20
 """Bytes of one bulk save; a sidecar takes 4 MiB unless told otherwise."""
@@ -199,7 +199,7 @@ class SidecarLock(SidecarDriver, LockDriver):
     A sidecar knows a holder by its owner's name alone, so two leases of one name are the same to it. A lease with a given owner that has ended is therefore not released: another may hold the lock by that name.
     """
 
-    def __init__(self, transport: Transport, name: str) -> None:
+    def __init__(self, transport: Channel, name: str) -> None:
         super().__init__(transport, name)
         # claim → when the lease ends by its holder's clock, of leases whose owner was named
         self._ends: dict[str, float] = {}
@@ -234,18 +234,3 @@ class SidecarLock(SidecarDriver, LockDriver):
         return status
 
     unlock = operation(_unlock)
-
-
-def listing(
-    found: list[FileInfo], prefix: str, recursive: bool, limit: int | None, after: str | None
-) -> list[FileInfo]:
-    """Return what `FileDriver.list_files` was asked for, out of the files that begin with the prefix."""
-    names: dict[str, FileInfo] = {}
-    for info in found:
-        head, slash, _ = info.name.removeprefix(prefix).partition("/")
-        if slash and not recursive:
-            names.setdefault(f"{prefix}{head}/", FileInfo(f"{prefix}{head}/", 0))
-        else:
-            names[info.name] = info
-    ordered = sorted(names, key=str.encode)
-    return [names[name] for name in ordered if after is None or name.encode() > after.encode()][:limit]

@@ -6,17 +6,18 @@ A call is a generator that yields requests and is sent replies, so one serves bo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from ... import errors
 from ...errors import ClosedError, CloudRuntimesError
 from ...spi.driver import Driver
 from ...spi.flow import run_sync
 from ...spi.operation import Operation, mark_interrupted
-from ...spi.rpc import RpcCall, RpcReply
-from ...spi.secret import Secret
+
+if TYPE_CHECKING:
+    from .channel import Channel
 
 __all__ = [
     "ErrorReply",
@@ -40,26 +41,16 @@ Flow: TypeAlias = Generator[Any, Any, T]
 
 
 class ErrorReply(NamedTuple):
-    """A refusal of the sidecar, before it is known what that means here.
+    """A refusal of the sidecar, before it is known what that means here."""
 
-    Attributes:
-        status: HTTP; of gRPC the one that its code stands for.
-        code: ``errorCode`` of Dapr, or ``grpc CODE``; ``""``: the answer is none of the sidecar's.
-        reason: of the ``ErrorInfo``; ``""``: there is none.
-    """
-
-    status: int
-    code: str
-    reason: str
+    status: int  # HTTP; of gRPC the one that its code stands for
+    code: str  # ``errorCode`` of Dapr, or ``grpc CODE``; "": the answer is none of the sidecar's
+    reason: str  # of the ``ErrorInfo``; "": there is none
     message: str
 
 
 class SidecarError(Exception):
-    """A sidecar said no; `Transport.run` makes it one of our errors.
-
-    Attributes:
-        failed: of a bulk, the ids of what failed; ``None``: it is not known.
-    """
+    """A sidecar said no; `Transport.run` makes it one of our errors. Of a bulk ``failed`` has the ids of what failed, if they are known."""
 
     def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None) -> None:
         super().__init__(error_reply.message)
@@ -100,18 +91,12 @@ class StateValue(NamedTuple):
 
 
 class StateItem(NamedTuple):
-    """One write.
-
-    Attributes:
-        value: as it is to be kept; ``None``: a delete.
-        etag: only if it is the current one; ``None``: no condition.
-        create: ``first-write``.
-    """
+    """One write."""
 
     key: str
-    value: bytes | None
-    etag: str | None = None
-    create: bool = False
+    value: bytes | None  # as it is to be kept; ``None``: a delete
+    etag: str | None = None  # only if it is the current one
+    create: bool = False  # ``first-write``
     consistency: str | None = None
     metadata: Mapping[str, str] = {}
 
@@ -133,24 +118,15 @@ class Stream(Protocol):
 
 
 class Transport(ABC):
-    """The way to one sidecar. Calls raise `SidecarError` for what the sidecar refuses.
+    """The way to one sidecar. Calls raise `SidecarError` for what the sidecar refuses."""
 
-    Attributes:
-        url: for messages.
-        exact: JSON comes back as it was saved, whatever its numbers.
-        streams: `open` works.
-        largest: bytes of a message.
-    """
-
-    exact: ClassVar[bool]
+    exact: ClassVar[bool]  # JSON comes back as it was saved, whatever its numbers
     streams: ClassVar[bool]
-    largest: int
+    largest: int  # bytes of a message
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._closed = False
-
-    # -- driving ------------------------------------------------------------
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
         """Make the requests of an operation and return its result."""
@@ -216,69 +192,12 @@ class Transport(ABC):
     def close(self) -> None:
         """Close all connections."""
 
-    # -- calls --------------------------------------------------------------
-
-    @abstractmethod
-    def ready(self) -> Flow[str]:
-        """Return ``""`` once the sidecar answers, else why it does not yet."""
-
-    @abstractmethod
-    def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
-        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
-
-    @abstractmethod
-    def get_state(
-        self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[StateValue | None]: ...
-
-    @abstractmethod
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
-        """Return what the keys hold, without those that are absent."""
-
-    @abstractmethod
-    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
-        """Save items; a refusal does not say which of several failed."""
-
-    @abstractmethod
-    def delete_state(self, store: str, item: StateItem) -> Flow[None]: ...
-
-    @abstractmethod
-    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
-        """Save and delete, all or nothing."""
-
-    @abstractmethod
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]: ...
-
-    @abstractmethod
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]: ...
-
-    @abstractmethod
-    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]: ...
-
-    @abstractmethod
-    def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
-        """Release a lock; returns Dapr's ``UnlockResponse.Status``."""
-
-    @abstractmethod
-    def publish(
-        self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
-    ) -> Flow[None]: ...
-
-    def need_streams(self, what: str) -> None:
-        """Raise `UnsupportedError`, before any I/O, where this transport has no streams."""
-
-    @abstractmethod
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
-        """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
-
 
 class SidecarDriver(Driver):
-    """A driver of one component of the sidecar."""
+    """A driver of one component of the sidecar. Its transport is a `Channel`, or has the same calls over HTTP."""
 
     def __init__(self, transport: Any, name: str) -> None:
-        self._transport: Transport = transport
+        self._transport: Channel = transport
         self._name = name
 
 

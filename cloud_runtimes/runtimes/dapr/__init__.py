@@ -20,7 +20,6 @@ from .http_transport import HttpTransport
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
-    from .transport import DaprTransport
 
 __all__ = ["DaprRuntime", "DaprSettings", "runtime"]
 
@@ -101,7 +100,7 @@ def _addresses(settings: ClientSettings, own: DaprSettings) -> _Addresses:
 class DaprRuntime(SidecarRuntime):
     """A sidecar of Dapr, or of `cloud_runtimes.dapr_server`."""
 
-    transport: DaprTransport
+    transport: HttpTransport | GrpcTransport  # type: ignore[assignment]  # with the same calls
 
     name = "dapr"
     package = __name__

@@ -19,7 +19,8 @@ from ...errors import CloudRuntimesError, InternalError, InvalidArgumentError, P
 from ...spi.database import DatabaseDriver, Execute, ExecuteResult, Outcome, Query, RowSet, Statement
 from ...spi.operation import Operation
 from .._sidecar.transport import Flow, SidecarDriver, operation
-from .transport import DaprSidecarError, DaprTransport
+from .grpc_transport import GrpcTransport
+from .transport import DaprSidecarError
 
 __all__ = ["DaprDatabase"]
 
@@ -43,12 +44,12 @@ _LOST: Final = ("08", "57P")
 class DaprDatabase(SidecarDriver, DatabaseDriver):
     """One database behind a binding of the sidecar."""
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
     features = frozenset()
     # what JSON has none of
     lacks = frozenset({bytes, decimal.Decimal})
 
-    def __init__(self, transport: DaprTransport, name: str) -> None:
+    def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
         self._kind: str | None = None
 

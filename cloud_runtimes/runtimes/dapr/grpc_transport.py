@@ -13,8 +13,9 @@ from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.channel import Call, Channel, StreamMethod
 from .._sidecar.transport import ErrorReply, Flow, StateItem
 from .._sidecar.values import is_exact
+from .callbacks import DaprCallbacks
 from .http_transport import HttpTransport
-from .transport import BulkEntry, ConfigurationValue, DaprSidecarError, DaprTransport
+from .transport import BulkEntry, ConfigurationValue, DaprSidecarError
 
 __all__ = ["CombinedTransport", "GrpcTransport"]
 
@@ -22,8 +23,10 @@ _CLOUD_EVENT: Final = "application/cloudevents+json"
 _MOST: Final = 1000
 
 
-class GrpcTransport(Channel, DaprTransport):
-    """One address: gRPC."""
+class GrpcTransport(Channel):
+    """gRPC alone. `HttpTransport` has the same calls."""
+
+    callbacks: DaprCallbacks
 
     service = "/dapr.proto.runtime.v1.Dapr/"
     reads = frozenset(
@@ -88,6 +91,10 @@ class GrpcTransport(Channel, DaprTransport):
         body = answer.message.data.value
         content_type = answer.message.content_type or None
         return RpcReply(int(status) if status.isdigit() else 200, answer.headers, content_type, body)
+
+    def component_type(self, name: str) -> Flow[str]:
+        """Return the type of a component; ``""``: the sidecar does not tell it."""
+        return (yield from self.components()).get(name, "")
 
     # -- configuration ------------------------------------------------------
 

@@ -23,8 +23,9 @@ from ...rpc.failures import ERROR_HEADER
 from ...spi.operation import Operation
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Flow, StateItem, StateValue, Stream
-from .transport import BulkEntry, ConfigurationValue, DaprSidecarError, DaprTransport, odd, refusal
+from .._sidecar.transport import Flow, StateItem, StateValue, Stream, Transport
+from .callbacks import DaprCallbacks
+from .transport import BulkEntry, ConfigurationValue, DaprSidecarError, odd, refusal
 
 if TYPE_CHECKING:
     from ..._http.async_client import AsyncPool
@@ -35,8 +36,11 @@ _REFUSED: Final = b"invalid api token"
 _INVOKE: Final = "ERR_DIRECT_INVOKE"
 
 
-class HttpTransport(DaprTransport):
+class HttpTransport(Transport):
     """See the module."""
+
+    callbacks: DaprCallbacks
+    buffers_calls = False  # a call of an application is a stream of its own
 
     exact = False
     streams = False
@@ -148,6 +152,9 @@ class HttpTransport(DaprTransport):
             return {str(each["name"]): str(each["type"]) for each in document["components"]}
         except (DaprSidecarError, InternalError, KeyError, TypeError):
             return {}
+
+    def component_type(self, name: str) -> Flow[str]:
+        return (yield from self.components()).get(name, "")
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         reply: RpcReply = yield self.request(

@@ -73,19 +73,7 @@ def restored(name: str, found: Any) -> StoredJob:
     policy = _policy(found.get("failurePolicy"))
     return StoredJob(
         JobSpec(
-            name,
-            cron,
-            due_ms,
-            None,
-            repeats,
-            expires_ms,
-            None,
-            payload,
-            content_type,
-            target,
-            policy,
-            "once",
-            timezone,
+            name, cron, due_ms, None, repeats, expires_ms, None, payload, content_type, target, policy, "once", timezone
         )
     )
 

@@ -13,7 +13,8 @@ from .._sidecar.pubsub import STATUS, SidecarPubSub, StreamSubscription
 from .._sidecar.transport import Flow
 from .callbacks import CallbackSubscription
 from .events import CLOUD_EVENT, incoming, outgoing
-from .transport import BulkEntry, DaprTransport
+from .grpc_transport import GrpcTransport
+from .transport import BulkEntry
 
 __all__ = ["DaprPubSub"]
 
@@ -25,7 +26,7 @@ class DaprPubSub(SidecarPubSub):
     bulk = 1000
     table = "[dapr]"
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         metadata = self.metadata(op, record)

@@ -11,7 +11,8 @@ from ...spi.operation import Operation
 from ...spi.rpc import Guard, RpcCall, RpcReply
 from .._sidecar.rpc import SidecarRpc
 from .._sidecar.transport import Flow
-from .transport import DaprSidecarError, DaprTransport
+from .grpc_transport import GrpcTransport
+from .transport import DaprSidecarError
 
 __all__ = ["DaprRpc"]
 
@@ -30,10 +31,10 @@ _LATE: Final = " err: context deadline exceeded"
 class DaprRpc(SidecarRpc):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
     table = "[dapr]"
 
-    def __init__(self, transport: DaprTransport, name: str) -> None:
+    def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
         self.callbacks = transport.callbacks
         self.buffers = transport.buffers_calls

@@ -20,8 +20,9 @@ from ...spi.rpc import RpcReply
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunRecord, RunSource, ScheduleDriver, StoredJob
 from .._sidecar.transport import Flow, SidecarDriver, operation, resolve
 from .callbacks import DaprCallbacks
+from .grpc_transport import GrpcTransport
 from .jobs import opened, restored, stored
-from .transport import DaprSidecarError, DaprTransport
+from .transport import DaprSidecarError
 
 __all__ = ["DaprRuns", "DaprSchedule"]
 
@@ -38,10 +39,10 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
     The alpha names of the API are asked for: those without it came later, and all versions that have those have these too.
     """
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
     by_callback = True
 
-    def __init__(self, transport: DaprTransport, name: str) -> None:
+    def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
         # only gRPC has a call that lists them
         self.features = frozenset({spi.LIST_JOBS} if transport.streams else ())

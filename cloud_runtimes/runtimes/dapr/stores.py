@@ -16,7 +16,7 @@ from ...spi.state import StateWrite
 from .._sidecar.configuration import SidecarConfiguration, StreamedSource
 from .._sidecar.stores import SidecarSecret, SidecarState, conflict
 from .._sidecar.transport import Flow, SidecarError, operation
-from .transport import DaprTransport
+from .grpc_transport import GrpcTransport
 
 __all__ = ["DaprConfiguration", "DaprSecret", "DaprState"]
 
@@ -32,7 +32,7 @@ class DaprState(SidecarState):
 
     features = frozenset({spi.CONSISTENCY, spi.ETAG, spi.FIRST_WRITE, spi.TTL, spi.TRANSACTION, spi.TRANSACTION_ETAG})
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
     _kind: str | None = None
 
     def _learn(self) -> Flow[None]:
@@ -84,9 +84,9 @@ class DaprSecret(SidecarSecret):
 class DaprConfiguration(SidecarConfiguration):
     """The settings of one store of the sidecar, read-only. An empty value counts as deleted, since that is how Dapr tells of a deleted key."""
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
 
-    def __init__(self, transport: DaprTransport, name: str) -> None:
+    def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
         self.features = frozenset(
             {configuration_spi.VERSION, configuration_spi.SUBSCRIBE}

@@ -1,22 +1,18 @@
-"""What is asked of a sidecar of Dapr and of no other, and what its refusals mean here (dapr/dapr ``pkg/api/errors``, ``pkg/messages``)."""
+"""What refusals of Dapr mean here, and what its calls by HTTP and gRPC have alike (dapr/dapr ``pkg/api/errors``, ``pkg/messages``)."""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ... import errors
 from ...codec import json
 from ...errors import CloudRuntimesError, InternalError, PayloadError
 from ...spi.rpc import RpcReply
-from .._sidecar.transport import ErrorReply, Flow, SidecarError, Transport
+from .._sidecar.transport import ErrorReply, SidecarError
 
-if TYPE_CHECKING:
-    from .callbacks import DaprCallbacks
-
-__all__ = ["BulkEntry", "ConfigurationValue", "DaprSidecarError", "DaprTransport", "error", "odd", "refusal"]
+__all__ = ["BulkEntry", "ConfigurationValue", "DaprSidecarError", "error", "odd", "refusal"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -65,56 +61,6 @@ class BulkEntry(NamedTuple):
     entry_id: str
     event: bytes
     metadata: Mapping[str, str]
-
-
-class DaprTransport(Transport):
-    """The way to one sidecar.
-
-    Attributes:
-        buffers_calls: a call of an application is one message, and its failure comes without the body.
-        callbacks: what comes back from the sidecar, by the application's server.
-    """
-
-    callbacks: DaprCallbacks
-    buffers_calls: ClassVar[bool] = False
-
-    @abstractmethod
-    def components(self) -> Flow[dict[str, str]]:
-        """Return name → type of the components, as far as the sidecar tells them."""
-
-    def component_type(self, name: str) -> Flow[str]:
-        """Return the type of a component; ``""``: the sidecar does not tell it."""
-        return (yield from self.components()).get(name, "")
-
-    @abstractmethod
-    def get_configuration(
-        self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, ConfigurationValue]]:
-        """Return the values of keys, of all where none is named."""
-
-    @abstractmethod
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
-        """Publish several CloudEvents; `DaprSidecarError.failed` has the ids of those that failed, where they are told."""
-
-    @abstractmethod
-    def schedule_job(self, name: str, job: Mapping[str, Any], overwrite: bool) -> Flow[None]:
-        """Store a job, which is JSON of Dapr's."""
-
-    @abstractmethod
-    def get_job(self, name: str) -> Flow[Any]: ...
-
-    @abstractmethod
-    def list_jobs(self) -> Flow[list[Any]]:
-        """Return all jobs of the application; gRPC alone can."""
-
-    @abstractmethod
-    def delete_job(self, name: str) -> Flow[None]: ...
-
-    @abstractmethod
-    def invoke_binding(
-        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
-    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
-        """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
 
 
 class DaprSidecarError(SidecarError):

@@ -117,7 +117,6 @@ class LayottoRuntime(SidecarRuntime):
 
         messages()  # imported here, where a fork waits for it
         self.transport = LayottoTransport(at.name, where, secure=at.secure, app_id=settings.app_id, own=self.own)
-        self.transport.executor = executor
 
     def _why_not(self) -> str:
         if self.own.actuator is None:

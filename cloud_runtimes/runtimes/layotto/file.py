@@ -1,29 +1,26 @@
 """Files over Layotto: streamed both ways in chunks.
 
-A file goes in one piece once all of it is here, out of a temporary file: what fails before has stored nothing. Whether a reader can see one that is half on its way is the component's: object stores do not show it, ``local`` does. Listings have two ways: ``local`` lists a folder, object stores what begins with a prefix.
+Whether a reader can see one that is half on its way is the component's: object stores do not show it, ``local`` does. Listings have two ways: ``local`` lists a folder, object stores what begins with a prefix.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from queue import Empty, Full, Queue
 from typing import IO, Any, Final
 
-from ...errors import ClosedError, CloudRuntimesError, UnsupportedError
+from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import messages
 from ...spi import file as spi
-from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.file import FileInfo, FileReader
 from ...spi.operation import Operation
-from .._sidecar.stores import listing
+from .._sidecar.files import SidecarFiles, listing
 from .._sidecar.transport import Flow
 from .transport import LayottoSidecarError, LayottoTransport
 
 __all__ = ["LayottoFiles"]
 
-_IN_MEMORY: Final = 1 << 20
-"""Bytes of a file that is stored, which are kept without a temporary file."""
 _HOW: Final = {"FileMode": "420", "FileFlag": "578"}
 """Of ``local``: 0644, and O_RDWR | O_CREATE | O_TRUNC of Linux, both as decimals; other components do not read them."""
 _SIZES: Final = ("fileSize", "filesize")
@@ -36,13 +33,12 @@ _LOOK: Final = 0.1
 _PAGE: Final = 1000
 
 
-class LayottoFiles(FileDriver):
+class LayottoFiles(SidecarFiles):
     """The files of one store of the sidecar."""
 
     features = frozenset({spi.SIZES})
 
     def __init__(self, transport: LayottoTransport, name: str) -> None:
-        self.executor = transport.executor
         self._transport = transport
         self._store = name
         root = (transport.own.file_roots or {}).get(name, "").rstrip("/")
@@ -157,19 +153,7 @@ class LayottoFiles(FileDriver):
 
     # -- writing ------------------------------------------------------------
 
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as content:
-            for chunk in chunks:
-                content.write(chunk)
-            return self.store(op, name, content)
-
-    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return _Writer(self, name)
-
-    def store(self, op: Operation, name: str, content: IO[bytes]) -> FileInfo:
-        """Store a file whose content stands in a temporary one."""
-        size = content.tell()
-        content.seek(0)
+    def store(self, op: Operation, name: str, size: int, content: IO[bytes]) -> FileInfo:
         metadata = _HOW | dict.fromkeys(_SIZES, str(size))
         first = messages().PutFileRequest(store_name=self._store, name=self._root + name, metadata=metadata)
         self._transport.run(op, self._transport.ask("PutFile", _requests(first, content)))
@@ -193,14 +177,6 @@ class LayottoFiles(FileDriver):
             # local says the same of a missing file as of any other failure
             if refused.status != "INTERNAL" or (yield from self._meta(place)) is not None:
                 raise
-
-    # -- what Layotto has not -------------------------------------------------
-
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        raise UnsupportedError("Layotto cannot copy files: get and put them")
-
-    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        raise UnsupportedError("Layotto cannot move files: get, put and delete them")
 
 
 class _Reader(FileReader):
@@ -231,33 +207,6 @@ class _Reader(FileReader):
         down, self._down = self._down, None
         if down is not None:
             down.leave()
-
-
-class _Writer(FileWriter):
-    """A file in the making, in a temporary one."""
-
-    def __init__(self, files: LayottoFiles, name: str) -> None:
-        self.executor = files.executor
-        self._files = files
-        self._name = name
-        self._content: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-
-    def write(self, op: Operation, data: Chunk, /) -> None:
-        if self._content is None:
-            raise ClosedError("this file was given up")
-        self._content.write(data)
-
-    def commit(self, op: Operation, /) -> FileInfo:
-        content, self._content = self._content, None
-        if content is None:
-            raise ClosedError("this file was given up")
-        with content:
-            return self._files.store(op, self._name, content)
-
-    def abort(self, op: Operation, /) -> None:
-        content, self._content = self._content, None
-        if content is not None:
-            content.close()
 
 
 class _Download:

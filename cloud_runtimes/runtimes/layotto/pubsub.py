@@ -20,8 +20,9 @@ from ...spi.dead_letters import dead_letter
 from ...spi.events import make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
+from .._sidecar.channel import Channel
 from .._sidecar.pubsub import STATUS, EventToken, SidecarPubSub, StreamSubscription
-from .._sidecar.transport import Flow, SidecarError, Transport
+from .._sidecar.transport import Flow, SidecarError
 
 __all__ = ["LayottoPubSub"]
 
@@ -42,7 +43,7 @@ class LayottoSubscription(StreamSubscription):
     _steady = 2.0
     _patience = 30.0
 
-    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
+    def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
         super().__init__(transport, pubsub, request)
         self._pubsub = pubsub
         self._dead = request.dead_letter_topic

@@ -38,11 +38,7 @@ _ARGUMENTS: Final = frozenset(["InvokeService"])
 
 
 class LayottoSidecarError(SidecarError):
-    """The sidecar said no. A refusal has no details, so the code decides, then the rpc; its text is only told.
-
-    Attributes:
-        rpc: to what; ``""``: it ended a stream.
-    """
+    """The sidecar said no to an rpc; ``""``: it ended a stream. There are no details, so the code decides, then the rpc."""
 
     def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
         super().__init__(error_reply, failed)
@@ -64,14 +60,7 @@ class LayottoSidecarError(SidecarError):
 
 
 class LayottoTransport(Channel):
-    """See the module.
-
-    Args:
-        own: settings of the runtime.
-
-    Attributes:
-        executor: of the client; a copy has none.
-    """
+    """See the module."""
 
     # it leaves what clients may do to Go's library, which ends connections with more than one ping in five minutes (grpc-go ``keepalive.EnforcementPolicy``)
     keepalive = 320.0
@@ -107,7 +96,6 @@ class LayottoTransport(Channel):
         super().__init__(target, url, secure=secure, app_id=app_id, largest=own.max_message)
         self.own = own
         self.app_id = app_id
-        self.executor: Any = None
 
     def copy(self) -> LayottoTransport:
         """Return another transport to the same sidecar, with a channel of its own."""
