@@ -9,22 +9,22 @@ import asyncio
 import select
 import threading
 from collections.abc import AsyncGenerator
-from time import monotonic
 from typing import Any, cast
 
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
 from .http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, chunk, last_chunk, pieces_async
-from .limits import IDLE_CLIENT, MAX_CONNECTIONS
-from .sync_client import BasePool, Lost, tls_context
+from .limits import MAX_CONNECTIONS
+from .sync_client import BasePool, Connection, Lost, tls_context
 
 __all__ = ["AsyncPool"]
 
 
-class _Connection(asyncio.Protocol):
-    """One connection; its owner is whoever took it from the pool."""
+class _Connection(Connection, asyncio.Protocol):
+    """A transport of a loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
         self.transport: asyncio.Transport
         self._poll = select.poll()
@@ -32,10 +32,6 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self.lost = False
-        self.fresh = True
-        self.idle_since = 0.0
-        self.token: str | None = None
-        self.renew_at = float("inf")
 
     # -- called by the loop -----------------------------------------------
 
@@ -80,15 +76,7 @@ class _Connection(asyncio.Protocol):
     # -- called by its owner ----------------------------------------------
 
     def usable(self) -> bool:
-        """Tell whether it can carry another call; what the loop has not read yet counts too."""
-        now = monotonic()
-        return (
-            not self.lost
-            and not self.transport.is_closing()
-            and now - self.idle_since < IDLE_CLIENT
-            and now < self.renew_at
-            and not self._poll.poll(0)
-        )
+        return not self.lost and not self.transport.is_closing() and super().usable()
 
     def abort(self) -> None:
         # not `close`, which waits until the server has taken all, or over TLS has said goodbye: the loop may end before
@@ -98,11 +86,6 @@ class _Connection(asyncio.Protocol):
         return self.transport.get_extra_info("peername")
 
     async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
-        """Send bytes, and a stream behind them; return once the response is complete.
-
-        Raises:
-            TimeoutError: ``left`` seconds have passed.
-        """
         if self.lost:
             data = b""
             raise Lost("the server closed it", sent=False)

@@ -63,22 +63,14 @@ class StreamError(Exception):
 
 
 class Endpoint(NamedTuple):
-    """Where a service is, and how each side knows the other.
-
-    Attributes:
-        tls: whether it is ``https``.
-        host, port: where to connect.
-        prefix: of every path; ``""`` or ``/…`` without a ``/`` at the end.
-        secret: what caller and server share; ``None``: the server is anybody's, and gets no token.
-        instance: of the registration; ``None``: any.
-    """
+    """Where a service is, and how each side knows the other."""
 
     tls: bool
     host: str
     port: int
-    prefix: str = ""
-    secret: bytes | None = None
-    instance: str | None = None
+    prefix: str = ""  # of every path, without a ``/`` at the end
+    secret: bytes | None = None  # what caller and server share; without one the server gets no token
+    instance: str | None = None  # of the registration; ``None``: any
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.url}>"
@@ -123,11 +115,7 @@ def chunk(piece: bytes) -> bytes:
 
 
 def pieces(body: Any) -> Iterator[bytes]:
-    """Yield what a stream gives, checked.
-
-    Raises:
-        StreamError: the stream failed.
-    """
+    """Yield what a stream gives, checked, or raise `StreamError`."""
     if isinstance(body, AsyncIterable):
         raise InvalidArgumentError("an async iterator is sent by the _async methods")
     try:
@@ -165,14 +153,7 @@ def hello(endpoint: Endpoint, nonce: str) -> bytes:
 
 
 def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peername: Any) -> str | None:
-    """Return the token for calls on a connection whose server answered a `hello`; ``None``: it is not the service.
-
-    Args:
-        peername: the address at the other end of the connection's socket.
-
-    Raises:
-        PayloadError: the answer is no JSON.
-    """
+    """Return the token for calls on a connection whose server, at ``peername``, answered a `hello`; ``None``: it is not the service."""
     if reply.status != 200 or endpoint.secret is None:
         return None
     places = (HTTPS,) if endpoint.tls else (place(peername), endpoint.authority.lower())
@@ -180,27 +161,7 @@ def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peerna
 
 
 class ResponseParser:
-    """Takes one response, as it comes.
-
-    Attributes:
-        begun: whether anything came.
-        keep_alive: whether the connection may be used again; known once complete.
-    """
-
-    __slots__ = (
-        "_body",
-        "_buffer",
-        "_head_only",
-        "_headers",
-        "_informational",
-        "_left",
-        "_part",
-        "_size",
-        "_state",
-        "begun",
-        "keep_alive",
-        "status",
-    )
+    """Takes one response, as it comes. Once it is complete, ``keep_alive`` tells whether the connection may be used again."""
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
@@ -215,12 +176,7 @@ class ResponseParser:
         self.status = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; tells whether the response is complete.
-
-        Raises:
-            ProtocolError: they are no response; the connection is good for nothing any more.
-            TooLargeError: it is too large.
-        """
+        """Take bytes; tells whether the response is complete. After `ProtocolError` or `TooLargeError` the connection is good for nothing any more."""
         self.begun = True
         state = self._state
         if state is _HEAD:

@@ -10,7 +10,7 @@ import select
 import socket
 from abc import ABC, abstractmethod
 from time import monotonic
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..errors import InternalError, PayloadError, ResourceExhaustedError, UnavailableError
 from ..spi.flow import run_sync
@@ -32,7 +32,7 @@ from .http1 import (
 from .limits import IDLE_CLIENT
 from .proof import LIFETIME, REFUSED, TOKEN_HEADER
 
-__all__ = ["BasePool", "Lost", "NotReached", "Pool", "tls_context"]
+__all__ = ["BasePool", "Connection", "Lost", "NotReached", "Pool", "tls_context"]
 
 _SAFE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
 _RECEIVE: Final = 65536
@@ -40,11 +40,7 @@ _context: Any = None
 
 
 class NotReached(Exception):
-    """Nothing of the call was sent to this endpoint.
-
-    Attributes:
-        mistrust: somebody answered and did not prove to be the service.
-    """
+    """Nothing of the call was sent to this endpoint; ``mistrust``: somebody answered and did not prove to be the service."""
 
     def __init__(self, why: str, *, mistrust: bool = False) -> None:
         super().__init__(why)
@@ -69,31 +65,34 @@ def tls_context() -> Any:
     return _context
 
 
-class _Exchanges(Protocol):
-    """A connection, as `BasePool` uses it; its owner is whoever took it from the pool."""
+class Connection(ABC):
+    """A connection; its owner is whoever took it from the pool."""
 
-    fresh: bool
-    idle_since: float
-    token: str | None
-    renew_at: float
+    _poll: select.poll
+
+    def __init__(self) -> None:
+        self.fresh = True
+        self.idle_since = 0.0
+        self.token: str | None = None
+        self.renew_at = float("inf")
 
     def usable(self) -> bool:
         """Tell whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
+        now = monotonic()
+        return now - self.idle_since < IDLE_CLIENT and now < self.renew_at and not self._poll.poll(0)
 
+    @abstractmethod
     def abort(self) -> None: ...
 
+    @abstractmethod
     def peername(self) -> Any: ...
 
+    @abstractmethod
     async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
-        """Send bytes, and a stream behind them; return once the response is complete.
-
-        Raises:
-            TimeoutError: ``left`` seconds have passed.
-            Lost: the connection ended.
-        """
+        """Send bytes, and a stream behind them; return once the response is complete. After ``left`` seconds raise `TimeoutError`."""
 
 
-C = TypeVar("C", bound=_Exchanges)
+C = TypeVar("C", bound=Connection)
 
 
 class BasePool(ABC, Generic[C]):
@@ -244,16 +243,11 @@ class BasePool(ABC, Generic[C]):
                 connection.abort()
 
 
-class _Connection:
+class _Connection(Connection):
     """A socket. Its `ask` never suspends."""
 
-    __slots__ = ("_poll", "_sock", "fresh", "idle_since", "renew_at", "token")
-
     def __init__(self, endpoint: Endpoint, limit: float | None) -> None:
-        self.fresh = True
-        self.idle_since = 0.0
-        self.token: str | None = None
-        self.renew_at = float("inf")
+        super().__init__()
         sock = socket.create_connection((endpoint.host, endpoint.port), timeout=limit)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -265,10 +259,6 @@ class _Connection:
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-
-    def usable(self) -> bool:
-        now = monotonic()
-        return now - self.idle_since < IDLE_CLIENT and now < self.renew_at and not self._poll.poll(0)
 
     def abort(self) -> None:
         self._sock.close()
@@ -327,9 +317,5 @@ class Pool(BasePool[_Connection]):
         return _Connection(endpoint, limit)
 
     def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
-        """Make a call; ``limit`` is what connecting may take.
-
-        Raises:
-            NotReached: nothing was sent.
-        """
+        """Make a call; ``limit`` is what connecting may take. Where nothing was sent, raise `NotReached`."""
         return run_sync(self._call(op, endpoint, call, caller, limit))

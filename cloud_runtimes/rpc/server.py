@@ -14,7 +14,7 @@ from .._core.handles import Handle
 from .._core.logs import logger
 from .._core.signals import ending_signals
 from .._core.threads import Background, Changes
-from .._http.listen import listen
+from .._http.threaded import listen
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
 from ..spi.rpc import Announcement, Guard
 
