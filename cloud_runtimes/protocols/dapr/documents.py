@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,49 +41,30 @@ class Problems:
         """Note what has no effect."""
         self.warnings.append(f"{where}: {what}")
 
-    def unknown(
-        self,
-        where: str,
-        table: Mapping[str, Any],
-        known: Iterator[str] | Sequence[str] | frozenset[str],
-        *,
-        refuse: bool = True,
-    ) -> None:
+    def unknown(self, where: str, table: Mapping[str, Any], known: Collection[str], *, refuse: bool = True) -> None:
         """Note the keys of a table that are not known: they are refused, or have no effect."""
         note = self.add if refuse else self.warn
-        known = frozenset(known)
         for number, key in enumerate(table, 1):
             if key not in known:
                 note(where, unknown("key", key, known, number))
 
     def finish(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            InvalidArgumentError: with all of it.
-        """
+        """Raise all that was noted as `InvalidArgumentError`."""
         if self.errors:
             raise InvalidArgumentError("; ".join(self.errors))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One resource.
+    """One resource."""
 
-    Attributes:
-        where: file and name, for messages.
-        version: the part of ``apiVersion`` behind ``/``.
-        namespace: ``""``: none is given.
-        spec: its table; secrets may be in it.
-    """
-
-    where: str
+    where: str  # file and name, for messages
     kind: str
-    version: str
+    version: str  # the part of ``apiVersion`` behind ``/``
     name: str
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any]  # secrets may be in it
     scopes: tuple[str, ...]
-    namespace: str
+    namespace: str  # "": none is given
     secret_store: str | None
 
     def __repr__(self) -> str:
@@ -99,10 +80,7 @@ def read_all(
 ) -> list[Document]:
     """Return the resources of folders (all ``*.yaml`` and ``*.yml`` in them, in the order of their names) and files.
 
-    ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another.
-
-    Raises:
-        InvalidArgumentError: a path does not exist, or PyYAML is missing. What is wrong inside of files goes to ``problems``.
+    ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another. What is wrong inside of files goes to ``problems``.
     """
     found: list[Document] = []
     for file in _files(paths):

@@ -19,17 +19,14 @@ __all__ = ["Unheld", "go_duration", "read_file", "read_resiliency"]
 
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_KINDS: Final = {"timeout": "timeout", "retry": "retries", "circuitBreaker": "breaker"}
+"""Kind of a policy in a document → field of `Policy`."""
 _RETRY: Final = frozenset(["duration", "matching", "maxInterval", "maxRetries", "policy"])
 _BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
 
 
 class Unheld:
-    """What a document has beside what `Resiliency` holds.
-
-    Attributes:
-        breakers: names of policies of circuit breakers.
-        actors: names of targets.
-    """
+    """What a document has beside what `Resiliency` holds: names of circuit breakers and of actors."""
 
     def __init__(self) -> None:
         self.breakers: list[str] = []
@@ -39,14 +36,7 @@ class Unheld:
 def read_resiliency(
     documents: list[Document], problems: Problems, unheld: Unheld, *, breakers: bool = True
 ) -> Resiliency:
-    """Return what all documents come to; of two policies of one target the first counts.
-
-    Args:
-        documents: resources of that kind.
-        problems: is told what is refused.
-        unheld: is told what is not in the result.
-        breakers: whether circuit breakers are read; else they are only named.
-    """
+    """Return what all documents come to; of two policies of one target the first counts. Without ``breakers`` circuit breakers are only named in ``unheld``."""
     apps: dict[str, Policy] = {}
     outbound: dict[str, Policy] = {}
     inbound: dict[str, Policy] = {}
@@ -57,16 +47,7 @@ def read_resiliency(
 
 
 def read_file(path: str, app_id: str, where: str) -> Resiliency:
-    """Return what the documents of ``[resiliency] file`` come to for a client.
-
-    Args:
-        path: a file or folder.
-        app_id: of this application; documents with other ``scopes`` are left out.
-        where: the place of the setting, for messages.
-
-    Raises:
-        InvalidArgumentError: it does not exist, is wrong, or has no `Resiliency` for the application.
-    """
+    """Return what the documents of a file or folder come to for a client; ``where`` is the place of the setting, for messages."""
     problems, rest = Problems(), Unheld()
     if not os.path.exists(path):
         raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
@@ -92,37 +73,27 @@ class _Reader:
         self._problems = problems
         self._unheld = unheld
         self._held = breakers
-        self._timeouts: dict[str, float | None] = {}
-        self._retries: dict[str, Retries | None] = {}
-        self._breakers: dict[str, BreakerPolicy | None] = {}
+        # kind of policy → name → what it says; ``None``: it is refused, or not held
+        self._known: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
 
     def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
         self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
         policies = self._table(self._spec, "policies", "timeouts", "retries", "circuitBreakers")
         for number, (name, value) in enumerate(self._table(policies, "timeouts").items(), 1):
-            try:
-                self._timeouts[name] = go_duration(value)
-            except ValueError as error:  # and then the name may be a value
-                self._problems.add(self._where, f"policies.timeouts, key {number}: {error}")
+            # where it is none, the name may be a value
+            self._known["timeout"][name] = self._seconds(value, f"policies.timeouts, key {number}")
         for name, value, place in self._entries(policies, "retries", "policies"):
-            self._retries[name] = self._retry(value, place)
+            self._known["retry"][name] = self._retry(value, place)
         for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
-            self._breakers[name] = self._breaker(value, place)
+            self._known["circuitBreaker"][name] = self._breaker(value, place)
             self._unheld.breakers.append(name)
-        tables: tuple[tuple[str, Mapping[str, Any]], ...] = (
-            ("Timeout", self._timeouts),
-            ("Retry", self._retries),
-            ("CircuitBreaker", self._breakers),
-        )
-        for kind, table in tables:
-            for name, value in table.items():
-                match = re.fullmatch(rf"Default(.*){kind}Policy", name)
-                if match:
-                    field = {"Timeout": "timeout", "Retry": "retries", "CircuitBreaker": "breaker"}[kind]
+        for kind, field in _KINDS.items():
+            for name, value in self._known[kind].items():
+                if match := re.fullmatch(rf"Default(.*){kind[0].upper()}{kind[1:]}Policy", name):
                     defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
         targets = self._table(self._spec, "targets", "actors", "apps", "components")
         for name, value, place in self._entries(targets, "apps", "targets"):
-            apps.setdefault(name, self._policy(value, place, ("circuitBreakerCacheSize",)))
+            apps.setdefault(name, self._policy(value, place, "circuitBreakerCacheSize"))
         self._unheld.actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
         for name, value, place in self._entries(targets, "components", "targets"):
             if not value:
@@ -130,7 +101,7 @@ class _Reader:
             self._problems.unknown(f"{self._where}, {place}", value, frozenset(["inbound", "outbound"]))
             for way, into in (("inbound", inbound), ("outbound", outbound)):
                 if way in value:
-                    into.setdefault(name, self._policy(value[way], f"{place}.{way}", ()))
+                    into.setdefault(name, self._policy(value[way], f"{place}.{way}"))
 
     def _table(self, table: Mapping[str, Any], key: str, *known: str) -> dict[str, Any]:
         found = table.get(key) or {}
@@ -149,21 +120,15 @@ class _Reader:
             else:
                 self._problems.add(self._where, f"{before}.{key}, key {number} must be a table")
 
-    def _policy(self, value: Any, place: str, more: tuple[str, ...]) -> Policy:
+    def _policy(self, value: Any, place: str, *more: str) -> Policy:
         if not isinstance(value, dict):
             self._problems.add(self._where, f"{place} must be a table of policies")
             return Policy()
-        self._problems.unknown(
-            f"{self._where}, {place}", value, frozenset(["circuitBreaker", "retry", "timeout", *more])
-        )
-        for key, there in (("timeout", self._timeouts), ("retry", self._retries), ("circuitBreaker", self._breakers)):
-            if value.get(key) and str(value[key]) not in there:
-                self._problems.add(self._where, f"{place}.{key}: {unknown('policy', value[key], there)}")
-        return Policy(
-            self._timeouts.get(str(value.get("timeout"))),
-            self._retries.get(str(value.get("retry"))),
-            self._breakers.get(str(value.get("circuitBreaker"))),
-        )
+        self._problems.unknown(f"{self._where}, {place}", value, frozenset([*_KINDS, *more]))
+        for key, known in self._known.items():
+            if value.get(key) and str(value[key]) not in known:
+                self._problems.add(self._where, f"{place}.{key}: {unknown('policy', value[key], known)}")
+        return Policy(**{field: self._known[key].get(str(value.get(key))) for key, field in _KINDS.items()})
 
     def _seconds(self, value: Any, place: str) -> float | None:
         try:
@@ -172,6 +137,10 @@ class _Reader:
             self._problems.add(self._where, f"{place}: {error}")
             return None
 
+    def _whole(self, value: Any, place: str) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._problems.add(self._where, f"{place} must be a whole number")
+
     def _retry(self, value: dict[str, Any], place: str) -> Retries | None:
         before = len(self._problems.errors)
         self._problems.unknown(f"{self._where}, {place}", value, _RETRY)
@@ -179,8 +148,8 @@ class _Reader:
         if policy not in ("constant", "exponential"):
             self._problems.add(self._where, f"{place}.policy must be constant or exponential")
         most = value.get("maxRetries")
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int)):
-            self._problems.add(self._where, f"{place}.maxRetries must be a whole number")
+        if most is not None:
+            self._whole(most, f"{place}.maxRetries")
         interval = self._seconds(value.get("duration", "5s"), f"{place}.duration")
         longest = self._seconds(value.get("maxInterval", "60s"), f"{place}.maxInterval")
         matching = value.get("matching") or {}
@@ -196,14 +165,9 @@ class _Reader:
             self._problems.add(self._where, f"{place}.matching must be a table")
         if len(self._problems.errors) > before or interval is None or longest is None:
             return None
-        return Retries(
-            None if most is None or most < 0 else most,
-            interval,
-            policy == "exponential",
-            longest,
-            codes["httpStatusCodes"],
-            codes["gRPCStatusCodes"],
-        )
+        most = None if most is None or most < 0 else most
+        http, grpc = codes.values()
+        return Retries(most, interval, policy == "exponential", longest, http, grpc)
 
     def _breaker(self, value: dict[str, Any], place: str) -> BreakerPolicy | None:
         before = len(self._problems.errors)
@@ -211,8 +175,7 @@ class _Reader:
         if not self._held:
             return None
         probes = value.get("maxRequests", 1)
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 0:
-            self._problems.add(self._where, f"{place}.maxRequests must be a whole number")
+        self._whole(probes, f"{place}.maxRequests")
         interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
         timeout = self._seconds(value.get("timeout", "60s"), f"{place}.timeout")
         trip = CONSECUTIVE
@@ -227,11 +190,7 @@ class _Reader:
 
 
 def go_duration(value: Any) -> float:
-    """Return the seconds of a duration as Go writes it, e.g. ``"1m30s"``.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the seconds of a duration as Go writes it, e.g. ``"1m30s"``, or raise `ValueError`."""
     text = str(value)
     parts = _PART.findall(text)
     if "".join(number + unit for number, unit in parts) != text or not parts:
