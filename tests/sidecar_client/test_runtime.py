@@ -446,7 +446,7 @@ def test_dapr_s_failures_are_told_from_the_application_s(
     ("answer", "said"),
     [
         (b"{", "is no JSON"),
-        ([1], "no list of items"),
+        ([1], "another form"),
         ([{"key": "a", "error": "broken"}], "cannot read 'a': broken"),
     ],
 )
