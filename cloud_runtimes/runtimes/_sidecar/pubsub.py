@@ -7,8 +7,9 @@ import math
 import random
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -32,9 +33,9 @@ from ...spi.push import PushSource
 from .channel import Channel
 from .transport import Flow, SidecarDriver, SidecarError, Stream, operation, resolve, stream_error
 
-__all__ = ["STATUS", "EventToken", "SidecarPubSub", "StreamSubscription"]
+__all__ = ["EventToken", "SidecarPubSub", "StreamSubscription"]
 
-STATUS: Final = {Settlement.ACK: 0, Settlement.RETRY: 1, Settlement.DROP: 2}
+_STATUS: Final = {Settlement.ACK: 0, Settlement.RETRY: 1, Settlement.DROP: 2}
 """Numbers of ``TopicEventResponse``, of Dapr and of Layotto."""
 _ROOM: Final = 64 << 10
 """Bytes that a message has for all but data."""
@@ -45,15 +46,11 @@ _FIRST_BACKOFF: Final = 0.05
 
 
 class SidecarPubSub(SidecarDriver, PubSubDriver):
-    """Topics of one component of the sidecar. The group is the sidecar's application.
+    """Topics of one component of the sidecar. The group is the sidecar's application."""
 
-    Attributes:
-        bulk: events of one request, at most.
-        table: of the runtime, for messages.
-    """
-
-    bulk: ClassVar[int]
-    table: ClassVar[str]
+    bulk: ClassVar[int]  # events of one request, at most
+    table: ClassVar[str]  # of the configuration, for messages
+    subscription: ClassVar[type[StreamSubscription]]
 
     def __init__(self, transport: Channel, name: str) -> None:
         super().__init__(transport, name)
@@ -84,8 +81,7 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
         return {}
 
     @abstractmethod
-    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
-        """Publish an event."""
+    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]: ...
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
         """Publish several at once; `SidecarError.failed` has the indices of those that failed, where they are told."""
@@ -103,22 +99,17 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
     # -- subscribing --------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        source = self._source(request)
-        source.begin(op)
+        source = self.subscription(self._transport, self._name, request)
+        with source.connecting(op):
+            source.greeted.result(op.remaining())
         return source
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        source = self._source(request)
-        await source.begin_async(op)
+        source = self.subscription(self._transport, self._name, request)
+        with source.connecting(op):
+            async with asyncio.timeout(op.remaining()):
+                await asyncio.wrap_future(source.greeted)
         return source
-
-    @abstractmethod
-    def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        """Return a subscription that has not begun.
-
-        Raises:
-            UnsupportedError: the transport has no streams.
-        """
 
 
 class EventToken(NamedTuple):
@@ -131,73 +122,47 @@ class EventToken(NamedTuple):
 class StreamSubscription(PushSource):
     """See the module. What a connection brought is answered on it or not at all: after its end the sidecar delivers it again."""
 
+    _steady: ClassVar[float] = 0.0
+    """Seconds for which a connection must have been live for the next to follow it at once."""
+    _patience: ClassVar[float] = 5.0
+    """Seconds between tries, at most."""
+    message: ClassVar[str]
+    """The kind of messages that are sent."""
+
     def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
         super().__init__()
         self._transport = transport
         self._name = f"the subscription to {request.topic!r} of {pubsub!r}"
         self._raw = request.raw
-        self._first = self._subscribe_request(pubsub, request)
+        self._message = getattr(transport.pb(), self.message)
+        first = {"pubsub_name": pubsub, "topic": request.topic, "dead_letter_topic": request.dead_letter_topic}
+        metadata = {**(request.metadata or {}), **({"rawPayload": "true"} if request.raw else {})}
+        self._first = self._message(initial_request={**first, "metadata": metadata})
+        self.greeted: Future[None] = Future()
         self._connection = 0
         self._stream: Stream | None = None
-        self._live = False
+        self._live = self._begun = False
         self._failure: CloudRuntimesError | None = None
-        self._begun = False
         # after a failure: seconds, and the time before which there is no other try
         self._backoff = self._again = self._since = 0.0
 
-    _steady: ClassVar[float] = 0.0
-    """Seconds for which a connection must have been live for the next to follow it at once."""
-    _patience: ClassVar[float] = 5.0
-    """Seconds between tries, at most."""
-
-    # -- what a sidecar calls it ----------------------------------------------
-
-    @abstractmethod
-    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
-        """Return the first message."""
-
     @abstractmethod
     def _record(self, event: Any) -> EventRecord:
-        """Return an event as a record.
-
-        Raises:
-            CloudRuntimesError: it cannot be one.
-        """
-
-    @abstractmethod
-    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
-        """Return the message that answers for an event."""
+        """Return an event as a record, or raise `CloudRuntimesError`."""
 
     # -- connecting ---------------------------------------------------------
 
-    def begin(self, op: Operation) -> None:
-        """Connect, and wait until the sidecar says that the subscription is live."""
+    @contextmanager
+    def connecting(self, op: Operation) -> Iterator[None]:
+        """Connect, and expect that the sidecar has said that the subscription is live."""
         self._connect()
         try:
-            self._greeted.result(op.remaining())
+            yield
         except TimeoutError:
             pass
         finally:
-            self._keep_if_live()
-        self._check_live(op)
-
-    async def begin_async(self, op: Operation) -> None:
-        """Asynchronous `begin`."""
-        self._connect()
-        try:
-            async with asyncio.timeout(op.remaining()):
-                await asyncio.wrap_future(self._greeted)
-        except TimeoutError:
-            pass
-        finally:
-            self._keep_if_live()
-        self._check_live(op)
-
-    def _keep_if_live(self) -> None:
-        if not self._live:
-            self._cancel()
-
-    def _check_live(self, op: Operation) -> None:
+            if not self._live:
+                self._cancel()
         if not self._live:
             raise self._failure or op.timed_out("the sidecar")
 
@@ -205,7 +170,7 @@ class StreamSubscription(PushSource):
         self._connection += 1
         mine = self._connection
         self._live, self._failure = False, None
-        self._greeted: Future[None] = Future()
+        self.greeted = Future()
         self._forget()
         self._stream = self._transport.open(
             "events", self._first, lambda message: self._received(mine, message), lambda why: self._ended(mine, why)
@@ -217,7 +182,7 @@ class StreamSubscription(PushSource):
         if not message.HasField("event_message"):
             self._live = self._begun = True
             self._since = monotonic()
-            resolve(self._greeted, None)
+            resolve(self.greeted, None)
         else:
             event = message.event_message
             token = EventToken(connection, event.id)
@@ -233,7 +198,7 @@ class StreamSubscription(PushSource):
                 self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
             else:  # it never was
                 self._failure = self._refused_error(why)
-            resolve(self._greeted, None)
+            resolve(self.greeted, None)
             self._changes.announce()
 
     def _refused_error(self, why: SidecarError) -> CloudRuntimesError:
@@ -272,7 +237,7 @@ class StreamSubscription(PushSource):
     def _answer(self, token: EventToken, settlement: Settlement, cause: Cause | None = None) -> None:
         stream = self._stream
         if stream is not None and token.connection == self._connection:
-            stream.send(self._settlement_message(token.id, settlement))
+            stream.send(self._message(event_processed={"id": token.id, "status": {"status": _STATUS[settlement]}}))
 
     def close(self, settled: Sequence[Settled], /) -> None:
         for each in settled:

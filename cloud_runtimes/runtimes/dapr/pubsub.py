@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...protocols.dapr.messages import messages
 from ...spi import pubsub as spi
 from ...spi.operation import Operation
-from ...spi.pubsub import EventRecord, EventSource, Settlement, SubscribeRequest
-from .._sidecar.pubsub import STATUS, SidecarPubSub, StreamSubscription
+from ...spi.pubsub import EventRecord, EventSource, SubscribeRequest
+from .._sidecar.pubsub import SidecarPubSub, StreamSubscription
 from .._sidecar.transport import Flow
 from .callbacks import CallbackSubscription
 from .events import CLOUD_EVENT, incoming, outgoing
@@ -19,12 +18,22 @@ from .transport import BulkEntry
 __all__ = ["DaprPubSub"]
 
 
+class DaprSubscription(StreamSubscription):
+    """A subscription by stream (Dapr, "Streaming subscriptions"; alpha)."""
+
+    message = "SubscribeTopicEventsRequestAlpha1"
+
+    def _record(self, event: Any) -> EventRecord:
+        return incoming(event, raw=self._raw)
+
+
 class DaprPubSub(SidecarPubSub):
     """Topics of one component of the sidecar. The group is the sidecar's application."""
 
     features = frozenset({spi.TTL, spi.RAW, spi.DEAD_LETTER, spi.SUBSCRIBE})
     bulk = 1000
     table = "[dapr]"
+    subscription = DaprSubscription
 
     _transport: GrpcTransport
 
@@ -52,32 +61,3 @@ class DaprPubSub(SidecarPubSub):
         if not self._transport.streams:
             return CallbackSubscription(self._transport.callbacks, self._name, request)
         return await super().subscribe_async(op, request)
-
-    def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return DaprSubscription(self._transport, self._name, request)
-
-
-class DaprSubscription(StreamSubscription):
-    """A subscription by stream (Dapr, "Streaming subscriptions"; alpha)."""
-
-    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
-        pb = messages()
-        metadata = dict(request.metadata or {})
-        if request.raw:
-            metadata["rawPayload"] = "true"
-        return pb.SubscribeTopicEventsRequestAlpha1(
-            initial_request=pb.SubscribeTopicEventsRequestInitialAlpha1(
-                pubsub_name=pubsub, topic=request.topic, metadata=metadata, dead_letter_topic=request.dead_letter_topic
-            )
-        )
-
-    def _record(self, event: Any) -> EventRecord:
-        return incoming(event, raw=self._raw)
-
-    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
-        pb = messages()
-        return pb.SubscribeTopicEventsRequestAlpha1(
-            event_processed=pb.SubscribeTopicEventsRequestProcessedAlpha1(
-                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
-            )
-        )

@@ -14,14 +14,13 @@ from ..._native import events as kernel
 from ...codec import json
 from ...codec.payload import OCTETS
 from ...errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, PayloadError
-from ...protocols.layotto.messages import messages
 from ...spi import pubsub as spi
 from ...spi.dead_letters import dead_letter
 from ...spi.events import make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
 from .._sidecar.channel import Channel
-from .._sidecar.pubsub import STATUS, EventToken, SidecarPubSub, StreamSubscription
+from .._sidecar.pubsub import EventToken, SidecarPubSub, StreamSubscription
 from .._sidecar.transport import Flow, SidecarError
 
 __all__ = ["LayottoPubSub"]
@@ -42,22 +41,15 @@ class LayottoSubscription(StreamSubscription):
     # each try of a stream that the sidecar ends at once leaves a subscription of the component behind
     _steady = 2.0
     _patience = 30.0
+    message = "SubscribeTopicEventsRequest"
 
     def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
-        super().__init__(transport, pubsub, request)
+        super().__init__(transport, pubsub, request._replace(dead_letter_topic=None))
         self._pubsub = pubsub
         self._dead = request.dead_letter_topic
         self._topic, self._group = request.topic, request.group
         # of what is not answered for: only where there is a dead-letter topic
         self._held: dict[str, tuple[Any, EventRecord | None, int]] = {}
-
-    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
-        pb = messages()
-        return pb.SubscribeTopicEventsRequest(
-            initial_request=pb.SubscribeTopicEventsRequestInitial(
-                pubsub_name=pubsub, topic=request.topic, metadata=dict(request.metadata or {})
-            )
-        )
 
     def _record(self, event: Any) -> EventRecord:
         if self._dead is None:
@@ -74,14 +66,6 @@ class LayottoSubscription(StreamSubscription):
             self._answer(EventToken(connection, ""), Settlement.ACK)
         else:
             super()._received(connection, message)
-
-    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
-        pb = messages()
-        return pb.SubscribeTopicEventsRequest(
-            event_processed=pb.SubscribeTopicEventsRequestProcessed(
-                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
-            )
-        )
 
     def _answer(self, token: EventToken, settlement: Settlement, cause: Cause | None = None) -> None:
         held = self._held.pop(token.id, None)
@@ -120,12 +104,10 @@ class LayottoPubSub(SidecarPubSub):
     features = frozenset({spi.DEAD_LETTER, spi.SUBSCRIBE, spi.TTL})
     bulk = 1
     table = "[layotto]"
+    subscription = LayottoSubscription
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         yield from self._transport.publish(self._name, topic, record.to_json(), OCTETS, self.metadata(op, record))
-
-    def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return LayottoSubscription(self._transport, self._name, request)
 
 
 def _dead_letter_bytes(record: bytes, topic: str) -> bytes:
