@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from ..._core import fork
@@ -29,7 +29,7 @@ from ...spi.operation import Method, Operation
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
 from .grpc_stream import GrpcStream, active, serialized
-from .transport import ErrorReply, Flow, SidecarError, StateItem, StateValue, Stream, Transport
+from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, StateValue, Stream, Transport
 
 if TYPE_CHECKING:
     import grpc
@@ -316,9 +316,7 @@ class Channel(Transport):
     def need_streams(self, what: str) -> None:
         """Raise `UnsupportedError`, before any I/O, where this transport has no streams."""
 
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
+    def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream of a kind that this sidecar has; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
         self._check()
         opening = self.stream_methods[kind]

@@ -19,6 +19,8 @@ from ...errors import UnsupportedError
 if TYPE_CHECKING:
     import grpc
 
+    from .transport import Receive
+
 __all__ = ["GrpcStream", "active", "serialized"]
 
 _PATIENCE: Final = 1.0
@@ -114,7 +116,7 @@ class GrpcStream:
         *,
         both_ways: bool,
         metadata: Any,
-        receive: Callable[[Any], None],
+        receive: Receive,
         ended: Callable[[tuple[str, str, Any] | None], None],
     ) -> None:
         self._receive = receive

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 __all__ = [
+    "Ended",
     "ErrorReply",
     "Flow",
+    "Receive",
     "SidecarDriver",
     "SidecarError",
     "StateItem",
@@ -38,6 +40,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 """The requests of an operation, one after another, and its result."""
+Receive: TypeAlias = Callable[[Any], None]
+"""Gets the messages of a stream."""
+Ended: TypeAlias = Callable[[Exception | None], None]
+"""Gets why a stream ended; ``None``: the sidecar ended it well."""
 
 
 class ErrorReply(NamedTuple):

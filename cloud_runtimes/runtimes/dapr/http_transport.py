@@ -23,7 +23,7 @@ from ...rpc.failures import ERROR_HEADER
 from ...spi.operation import Operation
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Flow, StateItem, StateValue, Stream, Transport
+from .._sidecar.transport import Ended, Flow, Receive, StateItem, StateValue, Stream, Transport
 from .callbacks import DaprCallbacks
 from .transport import BulkEntry, ConfigurationValue, DaprSidecarError, odd, refusal
 
@@ -300,9 +300,7 @@ class HttpTransport(Transport):
             '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
         )
 
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
+    def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         self.need_streams(kind)
         raise AssertionError("unreachable")
 

@@ -6,7 +6,6 @@ A sidecar asks for the topics once, when it starts, without waiting or a second 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +13,7 @@ from ..._core.threads import Mutex
 from ...errors import AlreadyExistsError, UnavailableError
 from ...protocols.layotto.messages import APP, messages
 from .._sidecar.grpc_stream import active
-from .._sidecar.transport import Stream, resolve
+from .._sidecar.transport import Ended, Receive, Stream, resolve
 
 if TYPE_CHECKING:
     import grpc
@@ -92,12 +91,7 @@ class _Topic:
     """A topic that somebody is subscribed to; a `Stream` whose answers end the sidecar's calls."""
 
     def __init__(
-        self,
-        place: tuple[str, int],
-        key: tuple[str, str],
-        metadata: dict[str, str],
-        receive: Callable[[Any], None],
-        ended: Callable[[Exception | None], None],
+        self, place: tuple[str, int], key: tuple[str, str], metadata: dict[str, str], receive: Receive, ended: Ended
     ) -> None:
         self.metadata = metadata
         self._place = place
@@ -128,9 +122,6 @@ class _Topic:
         for answer in answers:
             resolve(answer, done.status.status)
 
-    def finish(self) -> None:
-        self.cancel()
-
     def cancel(self) -> None:
         with _lock:
             if self._closed:
@@ -147,19 +138,14 @@ class _Topic:
             resolve(answer, _RETRY)
         self._ended(None)
 
+    finish = cancel
+
     def join(self, timeout: float | None) -> bool:
         return self._stopped is None or self._stopped.wait(timeout)
 
 
-def listen(
-    host: str, port: int, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-) -> Stream:
-    """Take the events of a topic by callbacks, as `Transport.open` with a stream.
-
-    Raises:
-        UnavailableError: the port is taken.
-        AlreadyExistsError: the sidecar has asked for the topics before.
-    """
+def listen(host: str, port: int, first: Any, receive: Receive, ended: Ended) -> Stream:
+    """Take the events of a topic by callbacks, as `Channel.open` by a stream."""
     asked = first.initial_request
     key = asked.pubsub_name, asked.topic
     place = host, port

@@ -5,12 +5,11 @@ A second stream for a topic is ended by the sidecar, and the end of a stream of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..._core.threads import Mutex
 from .._sidecar.grpc_stream import active
-from .._sidecar.transport import Stream
+from .._sidecar.transport import Ended, Receive, Stream
 
 if TYPE_CHECKING:
     from .transport import LayottoTransport
@@ -27,18 +26,13 @@ _ending: dict[_Key, Stream] = {}
 
 
 class _Member:
-    """A part in a stream; a `Stream`.
+    """A part in a stream; a `Stream`."""
 
-    Attributes:
-        held: the events it has not answered for, by id.
-    """
-
-    def __init__(
-        self, shared: _Shared, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> None:
+    def __init__(self, shared: _Shared, receive: Receive, ended: Ended) -> None:
         self.shared = shared
         self.receive = receive
         self.ended = ended
+        # the events it has not answered for, by id
         self.held: dict[str, Any] = {}
         self._last: Stream | None = None
 
@@ -148,16 +142,14 @@ class _Shared:
         self._transport.close()
 
 
-def share(
-    transport: LayottoTransport,
-    kind: str,
-    names: _Key,
-    first: Any,
-    receive: Callable[[Any], None],
-    ended: Callable[[Exception | None], None],
-) -> Stream:
-    """Return a part in the stream of a kind that ``names`` tell; as `Transport.open`."""
+def share(transport: LayottoTransport, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
+    """Return a part in the stream of this kind for what is asked; as `Transport.open`."""
     active.check()  # beside the parent's streams a forked child has none
+    names = (
+        (first.store_name,)
+        if kind == "configuration"
+        else (first.initial_request.pubsub_name, first.initial_request.topic)
+    )
     key = (transport.url, kind, *names)
     if (ending := _ending.get(key)) is not None:
         ending.join(_LEAVING)  # its late end would silence the next; nobody's loop waits here
@@ -170,13 +162,7 @@ def share(
     return member
 
 
-def _opened(
-    transport: LayottoTransport,
-    kind: str,
-    first: Any,
-    receive: Callable[[Any], None],
-    ended: Callable[[Exception | None], None],
-) -> Stream:
+def _opened(transport: LayottoTransport, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
     if kind == "events" and transport.own.callback_port is not None:
         from .callback_server import listen
 

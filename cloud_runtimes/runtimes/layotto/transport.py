@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from ... import errors
@@ -11,7 +11,7 @@ from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import RUNTIME, messages
 from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.channel import Call, Channel, StreamMethod, never_sent
-from .._sidecar.transport import ErrorReply, Flow, SidecarError, StateItem, Stream
+from .._sidecar.transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, Stream
 from . import LayottoSettings
 from .shared_streams import share
 
@@ -116,21 +116,14 @@ class LayottoTransport(Channel):
     def refusal(self, name: str, error_reply: ErrorReply) -> LayottoSidecarError:
         return LayottoSidecarError(error_reply, rpc=name)
 
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
+    def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream. One that a sidecar has but once is shared by all of this process that ask for the same."""
         self._check()
-        if kind == "configuration":
-            return share(self, kind, (first.store_name,), first, receive, ended)
-        if kind == "events":
-            asked = first.initial_request
-            return share(self, kind, (asked.pubsub_name, asked.topic), first, receive, ended)
+        if kind in ("configuration", "events"):
+            return share(self, kind, first, receive, ended)
         return self.open_alone(kind, first, receive, ended)
 
-    def open_alone(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
+    def open_alone(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream of this transport alone."""
         return super().open(kind, first, receive, ended)
 
