@@ -109,7 +109,7 @@ class _Protocol(H11Protocol):
         if hasattr(transport, "max_size"):
             transport.max_size = _PIECE
         self._idle_since = self.loop.time()
-        limit = self.config.most_connections  # type: ignore[attr-defined]
+        limit = most_connections()
         if len(self.connections) > limit and not self._make_room():
             repeated("connections", "a connection is refused: there are %d with requests under way", limit)
             transport.write(_FULL)
@@ -221,9 +221,8 @@ class Server(uvicorn.Server):
         now = self._loop.time()
         for each in list(self.server_state.connections):
             if isinstance(each, _Protocol) and each.look(now):
-                await asyncio.sleep(
-                    0
-                )  # many may be over at once, and what they hold is not let go for nothing: others come in between
+                # many may be over at once, and what they hold is not let go for nothing: others come in between
+                await asyncio.sleep(0)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End; who does not read its answer does not hold it up longer than others may. Requests that are under way after the grace are broken off."""
@@ -247,7 +246,7 @@ class Server(uvicorn.Server):
             await self._look()
 
     def stop(self) -> None:
-        """Have it end; from any thread."""
+        """Stop the server. Thread-safe."""
         self.should_exit = True
         if self._wake is not None:
             try:
@@ -278,13 +277,9 @@ def _files() -> int:
     return 1 << 20 if files == resource.RLIM_INFINITY else files
 
 
-class _Config(uvicorn.Config):
-    most_connections: int
-
-
 def make_server(app: Any, started: Callable[[], None]) -> Server:
     """Return a server for an ASGI application that is not yet listening."""
-    config = _Config(
+    config = uvicorn.Config(
         app,
         http=_Protocol,
         loop="none",
@@ -300,7 +295,6 @@ def make_server(app: Any, started: Callable[[], None]) -> Server:
         h11_max_incomplete_event_size=MAX_HEAD,
         backlog=max(4, min(_AT_A_TIME, _files() // 16)),
     )
-    config.most_connections = most_connections()
     server = Server(config)
     server.started_callback = started
     return server
