@@ -65,12 +65,10 @@ class Call(NamedTuple):
 
 
 class UnaryReply(NamedTuple):
-    """A reply with its headers; of a failure with the metadata of its ``ErrorInfo``."""
+    """A reply with its headers."""
 
     message: Any
     headers: Mapping[str, str]
-    refusal: ErrorReply | None
-    info: Mapping[str, str]
 
 
 class StreamMethod(NamedTuple):
@@ -221,7 +219,7 @@ class Channel(Transport):
             # not by a future, which takes half as long again
             reply, call = method.with_call(request.message, **options)
         except grpc.RpcError as error:
-            return self._failed(op, request, error)
+            raise self._failed(op, request, error) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -242,7 +240,7 @@ class Channel(Transport):
         except grpc.FutureCancelledError:
             raise self._gone(True) from None
         except grpc.RpcError:
-            return self._failed(op, request, future)
+            raise self._failed(op, request, future) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -253,20 +251,22 @@ class Channel(Transport):
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:
-        return reply if request.headers is None else UnaryReply(reply, _headers_of(call), None, {})
+        return reply if request.headers is None else UnaryReply(reply, _headers_of(call))
 
-    def _failed(self, op: Operation, request: Call, call: Any) -> Any:
-        """Return what the sidecar says; raise what happened on the way."""
+    def _failed(self, op: Operation, request: Call, call: Any) -> Exception:
+        """Return what the sidecar says, or what happened on the way."""
         code, details = call.code().name, str(call.details() or "")[:_MOST]
         if code == "CANCELLED" and self._closed:
-            raise self._gone(True)
+            return self._gone(True)
         error_reply, info = self._read(code, details, call.trailing_metadata() or ())
         # a status that came from the sidecar is its word; else it is this library's
         if not error_reply.reason and not info and not self._from_sidecar(request, code, details):
             error = self._local_error(op, code, details)
             if error is not None:
-                raise error
-        return error_reply if request.headers is None else UnaryReply(None, _headers_of(call), error_reply, info)
+                return error
+        refused = self.refusal(request.name, error_reply)
+        refused.headers, refused.info = _headers_of(call), info
+        return refused
 
     def _read(self, code: str, details: str, trailing: Any) -> tuple[ErrorReply, Mapping[str, str]]:
         """Return what a status says, and the metadata of its details."""
@@ -308,9 +308,6 @@ class Channel(Transport):
     def _writes(self, op: Operation, request: Call) -> bool:
         return request.name not in self.reads
 
-    def _refuses(self, reply: Any) -> bool:
-        return isinstance(reply.refusal if isinstance(reply, UnaryReply) else reply, ErrorReply)
-
     # -- streams ------------------------------------------------------------
 
     def need_streams(self, what: str) -> None:
@@ -346,11 +343,8 @@ class Channel(Transport):
     # -- calls --------------------------------------------------------------
 
     def ask(self, name: str, message: Any, reply: str = "Empty") -> Flow[Any]:
-        """Make a request and return a reply that is no refusal."""
-        answer = yield Call(name, message, reply)
-        if isinstance(answer, ErrorReply):
-            raise self.refusal(name, answer)
-        return answer
+        """Make a request and return its reply."""
+        return (yield Call(name, message, reply))
 
     def refusal(self, name: str, error_reply: ErrorReply) -> SidecarError:
         """Return what a refusal of a method is raised as."""

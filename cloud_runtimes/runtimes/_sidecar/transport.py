@@ -58,6 +58,9 @@ class ErrorReply(NamedTuple):
 class SidecarError(Exception):
     """A sidecar said no; `Transport.run` makes it one of our errors. Of a bulk ``failed`` has the ids of what failed, if they are known."""
 
+    headers: Mapping[str, str] = {}
+    info: Mapping[str, str] = {}  # metadata of the ``ErrorInfo``
+
     def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None) -> None:
         super().__init__(error_reply.message)
         self.error_reply = error_reply
@@ -150,16 +153,20 @@ class Transport(ABC):
             request = next(flow)
             while True:
                 self._check()
-                replies.append(await send(op, request))
+                try:
+                    replies.append(await send(op, request))
+                except BaseException as error:
+                    request = flow.throw(error)  # it may know what that means
+                    continue
                 wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(replies[0]))
                 request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
         except SidecarError as refused:
-            error = refused.error(applied=op.method.writes)
-            error.maybe_applied = error.maybe_applied or wrote
-            raise error from None
+            ours = refused.error(applied=op.method.writes)
+            ours.maybe_applied = ours.maybe_applied or wrote
+            raise ours from None
         except BaseException as error:
             may_write = op.method.writes and request is not None and self._writes(op, request)
             applied = wrote or (may_write and getattr(error, "maybe_applied", True))
@@ -190,9 +197,9 @@ class Transport(ABC):
     def _writes(self, op: Operation, request: Any) -> bool:
         """Tell whether a request may change anything."""
 
-    @abstractmethod
     def _refuses(self, reply: Any) -> bool:
         """Tell whether a reply says that nothing was done."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

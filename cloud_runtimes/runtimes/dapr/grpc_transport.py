@@ -69,28 +69,35 @@ class GrpcTransport(Channel):
     # -- the sidecar --------------------------------------------------------
 
     def ready(self) -> Flow[str]:
-        answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
-        return answer.message if isinstance(answer, ErrorReply) else ""
+        try:
+            yield from self._about()
+        except DaprSidecarError as refused:
+            return refused.error_reply.message
+        return ""
 
     def components(self) -> Flow[dict[str, str]]:
-        answer = yield Call("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse")
-        if isinstance(answer, ErrorReply):
+        try:
+            found = yield from self._about()
+        except DaprSidecarError:
             return {}
-        return {each.name: each.type for each in answer.registered_components}
+        return {each.name: each.type for each in found.registered_components}
+
+    def _about(self) -> Flow[Any]:
+        return (yield from self.ask("GetMetadata", messages().GetMetadataRequest(), "GetMetadataResponse"))
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
-        request = self.invocation(service, call)
-        answer = yield Call("InvokeService", request, "InvokeResponse", call.headers)
-        if answer.refusal is not None:
-            code = answer.info.get("http.code", "")
-            if not code.isdigit():
-                raise DaprSidecarError(answer.refusal._replace(code="ERR_DIRECT_INVOKE"))
-            # of the application's body only the beginning is told
-            return RpcReply(int(code), answer.headers, None, answer.info.get("http.error_message", "").encode())
+        try:
+            answer = yield Call("InvokeService", self.invocation(service, call), "InvokeResponse", call.headers)
+        except DaprSidecarError as refused:
+            code, said = refused.info.get("http.code", ""), refused.info.get("http.error_message", "")
+            if code.isdigit():  # of the application's body only the beginning is told
+                return RpcReply(int(code), refused.headers, None, said.encode())
+            raise DaprSidecarError(refused.error_reply._replace(code="ERR_DIRECT_INVOKE")) from None
         status = answer.headers.get("dapr-http-status", "")
-        body = answer.message.data.value
         content_type = answer.message.content_type or None
-        return RpcReply(int(status) if status.isdigit() else 200, answer.headers, content_type, body)
+        return RpcReply(
+            int(status) if status.isdigit() else 200, answer.headers, content_type, answer.message.data.value
+        )
 
     def component_type(self, name: str) -> Flow[str]:
         """Return the type of a component; ``""``: the sidecar does not tell it."""
@@ -177,6 +184,7 @@ class CombinedTransport(HttpTransport):
     delete_job = _over_grpc("delete_job")
     invoke_binding = _over_grpc("invoke_binding")
     native = _over_grpc("native")
+    pb = _over_grpc("pb")
     need_streams = _over_grpc("need_streams")
     open = _over_grpc("open")
 
@@ -200,7 +208,7 @@ class CombinedTransport(HttpTransport):
         return super()._writes(op, request) if isinstance(request, RpcCall) else self._grpc._writes(op, request)
 
     def _refuses(self, reply: Any) -> bool:
-        return super()._refuses(reply) if isinstance(reply, RpcReply) else self._grpc._refuses(reply)
+        return isinstance(reply, RpcReply) and super()._refuses(reply)
 
     def close(self) -> None:
         super().close()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...errors import CloudRuntimesError, UnsupportedError
@@ -162,16 +161,9 @@ class LayottoConfiguration(SidecarConfiguration):
 
     save = operation(_save)
 
-    def delete(self, op: Operation, selection: Selection, /) -> None:
-        with _noting() as restoring:
-            self._transport.run(op, self._delete(op, selection, restoring))
-
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        with _noting() as restoring:
-            await self._transport.run_async(op, self._delete(op, selection, restoring))
-
-    def _delete(self, op: Operation, selection: Selection, restoring: list[str]) -> Flow[None]:
-        """Delete keys. Etcd deletes all that begin with one of them, so the others are saved again; ``restoring`` has their names meanwhile."""
+    @operation
+    def delete(self, op: Operation, selection: Selection, /) -> Flow[None]:
+        """Delete keys. Etcd deletes all that begin with one of them, so the others are saved again."""
         if not selection.keys:  # without any, stores may take all to be meant
             return
         every = selection._replace(keys=())
@@ -180,31 +172,22 @@ class LayottoConfiguration(SidecarConfiguration):
             item for key, item in before.items() if key not in selection.keys and key.startswith(tuple(selection.keys))
         ]
         message = messages().DeleteConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        restoring += [item.key for item in kept]
-        yield from self._transport.ask("DeleteConfiguration", message)
-        if kept:
-            after = yield from self._get(op, every)
-            if lost := [item for item in kept if item.key not in after]:
-                yield from self._save(op, lost, selection.metadata)
-        restoring.clear()
+        try:
+            yield from self._transport.ask("DeleteConfiguration", message)
+            if kept:
+                after = yield from self._get(op, every)
+                if lost := [item for item in kept if item.key not in after]:
+                    yield from self._save(op, lost, selection.metadata)
+        except BaseException as failure:
+            error = failure.error(applied=True) if isinstance(failure, SidecarError) else failure
+            if kept:  # of which another try would not know
+                if isinstance(error, CloudRuntimesError):
+                    error.retryable, error.maybe_applied = False, True
+                names = ", ".join(repr(item.key) for item in kept)
+                error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
+            raise error from failure.__cause__
 
     def _source(self, selection: Selection) -> ConfigurationSource:
         first = messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
         refresh = self._transport.own.configuration_refresh
         return StreamedSource(self, selection, first, settling=_SETTLING, greets=False, refresh=refresh)
-
-
-@contextmanager
-def _noting() -> Iterator[list[str]]:
-    """Tell on an error which keys a delete may have taken along. Another try would not know of them."""
-    restoring: list[str] = []
-    try:
-        yield restoring
-    except BaseException as error:
-        if restoring:
-            if isinstance(error, CloudRuntimesError):
-                error.retryable = False
-                error.maybe_applied = True
-            names = ", ".join(map(repr, restoring))
-            error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
-        raise
