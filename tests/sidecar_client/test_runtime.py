@@ -25,8 +25,8 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.runtimes._sidecar.runtime import target
+from cloud_runtimes.runtimes._sidecar.stores import unwrap, wrap
 from cloud_runtimes.runtimes._sidecar.transport import ErrorReply
-from cloud_runtimes.runtimes._sidecar.values import unwrap, wrap
 from cloud_runtimes.runtimes.dapr.transport import error
 from cloud_runtimes.testing.canary import Canary
 from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer

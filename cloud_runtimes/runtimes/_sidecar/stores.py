@@ -1,13 +1,21 @@
-"""Stores of a sidecar: state, secrets, locks. Dapr and Layotto have components of the same code."""
+"""Stores of a sidecar: state, secrets, locks. Dapr and Layotto have components of the same code.
+
+Values have no content type there. JSON stands plain where that keeps it exact. Over HTTP numbers beyond 2⁵³ and fractions are decoded by Dapr into floats and by some stores into six digits; they, and whatever is no JSON, stand in a wrapper of JSON.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, UnsupportedError
+from ...codec import json
+from ...codec.payload import JSON, OCTETS
+from ...errors import CloudRuntimesError, ConflictError, InternalError, NotFoundError, PayloadError, UnsupportedError
 from ...spi import secret as spi
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation
@@ -15,10 +23,24 @@ from ...spi.secret import Secret, SecretDriver
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .channel import Channel
 from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, operation
-from .values import unwrap, wrap
 
-__all__ = ["SidecarLock", "SidecarSecret", "SidecarState", "conflict"]
+__all__ = [
+    "MARK",
+    "SidecarLock",
+    "SidecarSecret",
+    "SidecarState",
+    "conflict",
+    "is_exact",
+    "is_wrapped",
+    "unwrap",
+    "wrap",
+    "wrapper",
+]
 
+MARK: Final = "cloud_runtimes"
+_MARK_BYTES: Final = b'"cloud_runtimes"'
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')  # one without an end is looked for once
+_INEXACT: Final = re.compile(rb"[0-9][.eE]|[0-9]{16}")
 _BATCH: Final = 1 << 20
 """Bytes of one bulk save; a sidecar takes 4 MiB unless told otherwise."""
 _ABSENT: Final = "-1"
@@ -234,3 +256,41 @@ class SidecarLock(SidecarDriver, LockDriver):
         return status
 
     unlock = operation(_unlock)
+
+
+def is_exact(data: bytes) -> bool:
+    """Tell whether JSON is the same after Dapr has decoded its numbers into floats."""
+    return _INEXACT.search(_STRING.sub(b"", data)) is None
+
+
+def is_wrapped(data: bytes, content_type: str | None, *, exact: bool = False) -> bool:
+    """Tell whether a value stands in a wrapper; ``exact``: the transport leaves numbers as they are."""
+    return content_type != JSON or _MARK_BYTES in data or not (exact or is_exact(data))
+
+
+def wrapper(data: bytes, content_type: str | None) -> dict[str, Any]:
+    """Return the JSON object that holds a value."""
+    return {MARK: 1, "datacontenttype": content_type or OCTETS, "data_base64": base64.b64encode(data).decode()}
+
+
+def wrap(data: bytes, content_type: str | None, *, exact: bool = False) -> bytes:
+    """Return the JSON that stands for a value; ``exact``: the transport leaves its numbers as they are."""
+    if is_wrapped(data, content_type, exact=exact):
+        return json.encode(wrapper(data, content_type))
+    return bytes(data)
+
+
+def unwrap(data: bytes) -> tuple[bytes, str]:
+    """Return a value and its content type: what `wrap` made, other JSON, or bytes."""
+    try:
+        value: Any = json.decode(data)
+    except PayloadError:
+        return data, OCTETS
+    if isinstance(value, dict) and value.get(MARK) == 1 and len(value) == 3:
+        content_type, text = value.get("datacontenttype"), value.get("data_base64")
+        if isinstance(content_type, str) and isinstance(text, str):
+            try:
+                return base64.b64decode(text, validate=True), content_type
+            except binascii.Error:
+                pass
+    return data, JSON

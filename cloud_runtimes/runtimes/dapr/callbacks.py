@@ -5,27 +5,22 @@ Events come so where there is only HTTP. The sidecar asks once which subscriptio
 
 from __future__ import annotations
 
-from asyncio import gather, wrap_future
-from collections.abc import Sequence
-from concurrent.futures import Future
+from asyncio import gather
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from ..._core.logs import repeated
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
-from ...errors import CloudRuntimesError, InvalidArgumentError, PayloadError, UnsupportedError
-from ...spi.pubsub import Delivery, Settled, Settlement, SubscribeRequest
-from ...spi.push import PushSource
+from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
+from ...spi.pubsub import Settlement, SubscribeRequest
 from ...spi.rpc import Callback, Callbacks, RpcReply
-from .._sidecar.transport import resolve
-from .events import posted
 
 if TYPE_CHECKING:
+    from .pubsub import CallbackSubscription
     from .schedule import DaprRuns
 
-__all__ = ["CallbackSubscription", "DaprCallbacks"]
+__all__ = ["DaprCallbacks"]
 
 _JOB: Final = "job/"
 _EVENTS: Final = "cloud-runtimes/events/"
@@ -136,54 +131,6 @@ def _subscription(pubsub: str, route: str, request: SubscribeRequest) -> dict[st
             "maxAwaitDurationMs": _GATHERING,
         }
     return document
-
-
-class CallbackSubscription(PushSource):
-    """A subscription whose events the sidecar posts."""
-
-    def __init__(self, callbacks: DaprCallbacks, pubsub: str, request: SubscribeRequest) -> None:
-        super().__init__()
-        self._callbacks = callbacks
-        self._name = f"the subscription to {request.topic!r} of {pubsub!r}"
-        self._raw = request.raw
-        self._closed = False
-        self._key = callbacks.subscribed(self, pubsub, request)
-
-    async def deliver(self, document: Any) -> Settlement:
-        """Hand out an event, and return what is said of it."""
-        try:
-            record = posted(document, raw=self._raw)
-        except CloudRuntimesError as error:
-            repeated(f"poison {self._name}", "%s: an event is dropped: %s", self._name, error)
-            return Settlement.DROP
-        if self._closed:
-            return Settlement.RELEASE
-        settlement: Future[Settlement] = Future()
-        self.push(Delivery(record, settlement, None))
-        if self._closed:
-            self._give_back()  # nobody else does any more
-        return await wrap_future(settlement)
-
-    # -- driven by the service ----------------------------------------------
-
-    def _settle(self, token: Future[Settlement], settled: Settled) -> None:
-        resolve(token, settled.settlement)
-
-    def close(self, settled: Sequence[Settled], /) -> None:
-        self._closed = True
-        self._callbacks.unsubscribed(self._key, self)
-        for each in settled:
-            self._settle(each.token, each)
-        self._retry(float("inf"))
-        self._give_back()
-
-    def _give_back(self) -> None:
-        while self._events:
-            try:
-                delivery = self._events.popleft()
-            except IndexError:
-                return
-            resolve(delivery.token, Settlement.RELEASE)
 
 
 async def _answer_events(source: CallbackSubscription | None, data: bytes) -> RpcReply:

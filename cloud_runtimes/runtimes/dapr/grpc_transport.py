@@ -11,8 +11,8 @@ from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
 from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.channel import Call, Channel, StreamMethod
+from .._sidecar.stores import is_exact
 from .._sidecar.transport import ErrorReply, Flow, StateItem
-from .._sidecar.values import is_exact
 from .callbacks import DaprCallbacks
 from .http_transport import HttpTransport
 from .transport import BulkEntry, ConfigurationValue, DaprSidecarError

@@ -16,7 +16,7 @@ from ...codec.payload import JSON, OCTETS
 from ...errors import PayloadError, UnsupportedError
 from ...schedule.times import from_ms, parse_duration, to_ms
 from ...spi.schedule import FailurePolicy, JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
-from .._sidecar.values import MARK, is_wrapped, wrapper
+from .._sidecar.stores import MARK, is_wrapped, wrapper
 from .transport import odd
 
 __all__ = ["opened", "restored", "stored"]
