@@ -46,7 +46,6 @@ class _StrictBuffer(ReceiveBuffer):
     """Refuses what h11 would repair."""
 
     def maybe_extract_lines(self) -> Any:
-        """Return the lines of a head."""
         before = bytes(self._data)
         lines = super().maybe_extract_lines()
         if lines is None:
@@ -66,7 +65,6 @@ class _StrictBuffer(ReceiveBuffer):
         return [line for line in lines if not _AUTHORITY.match(line)]
 
     def maybe_extract_next_line(self) -> Any:
-        """Return the line of a chunk's size."""
         line = super().maybe_extract_next_line()
         if line is not None and b";" in line:
             raise h11.RemoteProtocolError("chunk extensions are not taken")
@@ -208,7 +206,6 @@ class Server(uvicorn.Server):
     _loop: asyncio.AbstractEventLoop
 
     async def main_loop(self) -> None:
-        """Serve until `stop`."""
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         while not await self.on_tick(0):
             try:
@@ -260,7 +257,6 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: Any = None) -> None:
-        """Start accepting."""
         await super().startup(sockets=sockets)
         for each in sockets or ():
             each.listen(_QUEUE)

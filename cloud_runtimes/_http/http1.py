@@ -230,7 +230,6 @@ class ResponseParser:
         return self._state is _DONE
 
     def reply(self) -> RpcReply:
-        """Return the complete response."""
         headers = self._headers
         content_type = headers.get("content-type")
         body = self._body

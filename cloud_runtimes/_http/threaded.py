@@ -64,7 +64,6 @@ class ThreadedServer(ABC):
         """Set ``_server``, with `_has_started` as what it calls once it serves, and serve until it ends."""
 
     def _listen(self, host: str, port: int, remedy: str) -> str:
-        """Listen, and return the address."""
         self._socket, self._address = listen(host, port, remedy)
         return self._address
 

@@ -50,12 +50,10 @@ HTTP_TO_GRPC: Final[Mapping[int, str]] = {
 
 
 def grpc_code_of_http(status: int) -> str:
-    """Return the gRPC code of an application's HTTP status."""
     return "OK" if 200 <= status < 300 else HTTP_TO_GRPC.get(status, "UNKNOWN")
 
 
 def http_status_of_grpc(code: str) -> int:
-    """Return the HTTP status of an application's gRPC code."""
     return GRPC_TO_HTTP.get(code, 500)
 
 
@@ -97,7 +95,6 @@ class DaprError(Exception):
         return cls(status, grpc_code, error_code, message, reason=error_code, grpc_only=True)
 
     def body(self) -> bytes:
-        """Return the body over HTTP."""
         document: dict[str, Any] = {"errorCode": self.error_code, "message": self.message}
         if self.reason is not None and not self.grpc_only:
             document["details"] = self._details()

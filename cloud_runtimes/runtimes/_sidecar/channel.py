@@ -34,7 +34,7 @@ from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "StreamMethod", "UnaryReply", "never_sent"]
+__all__ = ["Call", "Channel", "StreamMethod", "never_sent"]
 
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
@@ -61,14 +61,9 @@ class Call(NamedTuple):
     name: str
     message: Any  # an iterator: several, one after another
     reply: str
-    headers: Mapping[str, str] | None = None  # of a call of an application, which is answered by a `UnaryReply`
-
-
-class UnaryReply(NamedTuple):
-    """A reply with its headers."""
-
-    message: Any
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] | None = (
+        None  # of a call of an application, which is answered by a message and its headers
+    )
 
 
 class StreamMethod(NamedTuple):
@@ -190,7 +185,6 @@ class Channel(Transport):
     # -- one request --------------------------------------------------------
 
     def _prepared(self, op: Operation, call: Call) -> tuple[Any, dict[str, Any]]:
-        """Return what makes a request, and its options."""
         method = self._methods.get(call.name)
         if method is None:
             channel = self.native()
@@ -251,7 +245,7 @@ class Channel(Transport):
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:
-        return reply if request.headers is None else UnaryReply(reply, _headers_of(call))
+        return reply if request.headers is None else (reply, _headers_of(call))
 
     def _failed(self, op: Operation, request: Call, call: Any) -> Exception:
         """Return what the sidecar says, or what happened on the way."""
@@ -310,9 +304,6 @@ class Channel(Transport):
 
     # -- streams ------------------------------------------------------------
 
-    def need_streams(self, what: str) -> None:
-        """Raise `UnsupportedError`, before any I/O, where this transport has no streams."""
-
     def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream of a kind that this sidecar has; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
         self._check()
@@ -347,7 +338,6 @@ class Channel(Transport):
         return (yield Call(name, message, reply))
 
     def refusal(self, name: str, error_reply: ErrorReply) -> SidecarError:
-        """Return what a refusal of a method is raised as."""
         return self.refused(error_reply)
 
     def invocation(self, service: str, call: RpcCall) -> Any:
@@ -406,7 +396,6 @@ class Channel(Transport):
         yield from self.ask("ExecuteStateTransaction", message)
 
     def item(self, item: StateItem) -> Any:
-        """Return the message of an item."""
         made = self.pb().StateItem(key=item.key, value=item.value, metadata=item.metadata)
         if item.etag is not None:
             made.etag.value = item.etag

@@ -172,7 +172,6 @@ def _stored(found: StateValue) -> StoredValue:
 
 
 def conflict(write: StateWrite) -> ConflictError:
-    """Return the error of a write whose condition does not hold."""
     if write.create:
         return ConflictError(f"{write.key!r} exists: concurrency='first-write' only creates")
     return ConflictError(f"{write.key!r} has changed: etag {write.etag!r} is not its current one; read it again")

@@ -138,11 +138,9 @@ class Transport(ABC):
         self._closed = False
 
     def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Make the requests of an operation and return its result."""
         return run_sync(self._run(op, flow, self._sent))
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
         return await self._run(op, flow, self._send_async)
 
     async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:

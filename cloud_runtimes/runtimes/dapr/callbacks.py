@@ -100,11 +100,9 @@ class DaprCallbacks(Callbacks):
         return name.startswith(_JOB) and not self._runs
 
     def joined(self, runs: DaprRuns) -> None:
-        """Have somebody run jobs."""
         self._runs = [*self._runs, runs]
 
     def left(self, runs: DaprRuns) -> None:
-        """Have him run them no more."""
         self._runs = [each for each in self._runs if each is not runs]
 
     async def _run(self, job: str, content_type: str | None, data: bytes) -> RpcReply:

@@ -60,7 +60,7 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
         if asks and not statement.sql.returns:
             raise InvalidArgumentError("the statement gives no rows: use execute()")
         if self._kind is None:
-            kind = yield from self._transport.component_type(self._name)
+            kind = (yield from self._transport.components()).get(self._name, "")
             if kind and kind not in (*_POSTGRES, *_OURS):
                 raise UnsupportedError(f"{self._name!r} is {kind}: databases need a binding that is {_POSTGRES[0]}")
             self._kind = kind or _POSTGRES[0]
@@ -149,7 +149,6 @@ def _as_text(name: str, value: Any) -> tuple[Any, str]:
 
 
 def _as_json(name: str, value: Any) -> Any:
-    """Return a parameter as JSON has it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict | list | tuple):

@@ -46,7 +46,7 @@ class DaprFile(SidecarDriver, SidecarFiles):
     def _do(self, operation: str, name: str, data: bytes | None = None) -> Flow[bytes | None]:
         """Ask the binding; return the reply's data, ``None``: there is no such file or folder."""
         if not self._checked:
-            kind = yield from self._transport.component_type(self._name)
+            kind = (yield from self._transport.components()).get(self._name, "")
             if kind not in ("", _KIND):
                 raise UnsupportedError(f"{self._name!r} is {kind}: files need a binding that is {_KIND}")
             self._checked = True

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 from ..._http.http1 import Endpoint
 from ...protocols.dapr.messages import VALUE_TYPE, messages, plain
+from ...spi.configuration import ConfigurationItem
 from ...spi.operation import Operation
 from ...spi.rpc import RpcCall, RpcReply
 from .._sidecar.channel import Call, Channel, StreamMethod
@@ -15,7 +16,7 @@ from .._sidecar.stores import is_exact
 from .._sidecar.transport import ErrorReply, Flow, StateItem
 from .callbacks import DaprCallbacks
 from .http_transport import HttpTransport
-from .transport import BulkEntry, ConfigurationValue, DaprSidecarError
+from .transport import DaprSidecarError
 
 __all__ = ["CombinedTransport", "GrpcTransport"]
 
@@ -87,42 +88,39 @@ class GrpcTransport(Channel):
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         try:
-            answer = yield Call("InvokeService", self.invocation(service, call), "InvokeResponse", call.headers)
+            message, headers = yield Call(
+                "InvokeService", self.invocation(service, call), "InvokeResponse", call.headers
+            )
         except DaprSidecarError as refused:
             code, said = refused.info.get("http.code", ""), refused.info.get("http.error_message", "")
             if code.isdigit():  # of the application's body only the beginning is told
                 return RpcReply(int(code), refused.headers, None, said.encode())
             raise DaprSidecarError(refused.error_reply._replace(code="ERR_DIRECT_INVOKE")) from None
-        status = answer.headers.get("dapr-http-status", "")
-        content_type = answer.message.content_type or None
+        status = headers.get("dapr-http-status", "")
         return RpcReply(
-            int(status) if status.isdigit() else 200, answer.headers, content_type, answer.message.data.value
+            int(status) if status.isdigit() else 200, headers, message.content_type or None, message.data.value
         )
-
-    def component_type(self, name: str) -> Flow[str]:
-        """Return the type of a component; ``""``: the sidecar does not tell it."""
-        return (yield from self.components()).get(name, "")
 
     # -- configuration ------------------------------------------------------
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, ConfigurationValue]]:
+    ) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(store_name=store, keys=keys, metadata=metadata)
         found = yield from self.ask("GetConfiguration", message, "GetConfigurationResponse")
         return {
-            key: ConfigurationValue(each.value, each.version, dict(each.metadata)) for key, each in found.items.items()
+            key: ConfigurationItem(key, each.value, each.version or None, metadata=dict(each.metadata))
+            for key, each in found.items.items()
         }
 
     # -- publishing ---------------------------------------------------------
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
+    def publish_bulk(self, pubsub: str, topic: str, events: Sequence[tuple[bytes, Mapping[str, str]]]) -> Flow[None]:
+        """Publish CloudEvents with their metadata; `SidecarError.failed` has the numbers of those that failed, where they are told."""
         pb = messages()
         made = [
-            pb.BulkPublishRequestEntry(
-                entry_id=entry.entry_id, event=entry.event, content_type=_CLOUD_EVENT, metadata=entry.metadata
-            )
-            for entry in entries
+            pb.BulkPublishRequestEntry(entry_id=str(number), event=event, content_type=_CLOUD_EVENT, metadata=metadata)
+            for number, (event, metadata) in enumerate(events)
         ]
         message = pb.BulkPublishRequest(pubsub_name=pubsub, topic=topic, entries=made)
         answer = yield from self.ask("BulkPublishEvent", message, "BulkPublishResponse")
@@ -185,7 +183,6 @@ class CombinedTransport(HttpTransport):
     invoke_binding = _over_grpc("invoke_binding")
     native = _over_grpc("native")
     pb = _over_grpc("pb")
-    need_streams = _over_grpc("need_streams")
     open = _over_grpc("open")
 
     def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:

@@ -17,15 +17,15 @@ from ...errors import (
     PayloadError,
     UnauthenticatedError,
     UnavailableError,
-    UnsupportedError,
 )
 from ...rpc.failures import ERROR_HEADER
+from ...spi.configuration import ConfigurationItem
 from ...spi.operation import Operation
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Ended, Flow, Receive, StateItem, StateValue, Stream, Transport
+from .._sidecar.transport import Flow, StateItem, StateValue, Transport
 from .callbacks import DaprCallbacks
-from .transport import BulkEntry, ConfigurationValue, DaprSidecarError, odd, refusal
+from .transport import DaprSidecarError, odd, refusal
 
 if TYPE_CHECKING:
     from ..._http.async_client import AsyncPool
@@ -165,9 +165,6 @@ class HttpTransport(Transport):
         except (DaprSidecarError, InternalError):
             return {}
 
-    def component_type(self, name: str) -> Flow[str]:
-        return (yield from self.components()).get(name, "")
-
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
         reply: RpcReply = yield self.request(
             call.http_method,
@@ -230,7 +227,7 @@ class HttpTransport(Transport):
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, ConfigurationValue]]:
+    ) -> Flow[dict[str, ConfigurationItem]]:
         query = [("key", key) for key in keys]
         path = _path("v1.0/configuration", store)
         return (yield from self._look(_read_configuration, "GET", path, metadata=metadata, query=query))
@@ -253,11 +250,11 @@ class HttpTransport(Transport):
         path = _path("v1.0/publish", pubsub, topic)
         yield from self._ask("POST", path, metadata=metadata, body=data, content_type=content_type)
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
+    def publish_bulk(self, pubsub: str, topic: str, events: Sequence[tuple[bytes, Mapping[str, str]]]) -> Flow[None]:
         body = [
-            b'{"entryId":%b,"event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
-            % (json.encode(entry.entry_id), entry.event, json.encode(dict(entry.metadata)))
-            for entry in entries
+            b'{"entryId":"%d","event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
+            % (number, event, json.encode(dict(metadata)))
+            for number, (event, metadata) in enumerate(events)
         ]
         path, data = _path("v1.0/publish/bulk", pubsub, topic), b"[" + b",".join(body) + b"]"
         reply = yield self.request("POST", path, body=data, content_type=JSON)
@@ -271,9 +268,6 @@ class HttpTransport(Transport):
 
     def get_job(self, name: str) -> Flow[Any]:
         return (yield from self._look(lambda found: found, "GET", _path("v1.0-alpha1/jobs", name)))
-
-    def list_jobs(self) -> Flow[list[Any]]:
-        raise AssertionError("not declared over HTTP")
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self._ask("DELETE", _path("v1.0-alpha1/jobs", name))
@@ -291,18 +285,6 @@ class HttpTransport(Transport):
             key.removeprefix("metadata."): text for key, text in reply.headers.items() if key.startswith("metadata.")
         }
         return reply.data, told
-
-    # -- streams ------------------------------------------------------------
-
-    def need_streams(self, what: str) -> None:
-        raise UnsupportedError(
-            f"{what} needs a stream, which only gRPC has, and {self.url} is HTTP: give the sidecar's gRPC address "
-            '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
-        )
-
-    def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
-        self.need_streams(kind)
-        raise AssertionError("unreachable")
 
 
 def _path(*parts: str) -> str:
@@ -351,12 +333,13 @@ def _text(value: Any) -> str:
     return value
 
 
-def _read_configuration(found: Any) -> dict[str, ConfigurationValue]:
+def _read_configuration(found: Any) -> dict[str, ConfigurationItem]:
     return {
-        key: ConfigurationValue(
+        key: ConfigurationItem(
+            key,
             str(each.get("value") or ""),
-            str(each.get("version") or ""),
-            {name: _text(text) for name, text in (each.get("metadata") or {}).items()},
+            str(each.get("version") or "") or None,
+            metadata={name: _text(text) for name, text in (each.get("metadata") or {}).items()},
         )
         for key, each in (found or {}).items()
     }

@@ -23,7 +23,6 @@ from .._sidecar.stores import is_exact
 from .._sidecar.transport import Flow, resolve
 from .callbacks import DaprCallbacks
 from .grpc_transport import GrpcTransport
-from .transport import BulkEntry
 
 __all__ = ["DaprPubSub"]
 
@@ -67,11 +66,8 @@ class DaprPubSub(SidecarPubSub):
             yield from self._transport.publish(self._name, topic, _outgoing(record), _CLOUD_EVENT, metadata)
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
-        entries = [
-            BulkEntry(str(number), _outgoing(record), self.metadata(op, record))
-            for number, record in enumerate(records)
-        ]
-        yield from self._transport.publish_bulk(self._name, topic, entries)
+        events = [(_outgoing(record), self.metadata(op, record)) for record in records]
+        yield from self._transport.publish_bulk(self._name, topic, events)
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         if not self._transport.streams:

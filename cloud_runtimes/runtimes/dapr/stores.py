@@ -37,7 +37,7 @@ class DaprState(SidecarState):
 
     def _learn(self) -> Flow[None]:
         if self._kind is None:
-            self._kind = yield from self._transport.component_type(self._name)
+            self._kind = (yield from self._transport.components()).get(self._name, "")
 
     @property
     def redis(self) -> bool:  # type: ignore[override]
@@ -98,13 +98,15 @@ class DaprConfiguration(SidecarConfiguration):
     def get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         found = yield from self._transport.get_configuration(self._name, selection.keys, selection.metadata or {})
         return {
-            key: ConfigurationItem(key, each.value, each.version or None, metadata=each.metadata)
-            for key, each in found.items()
-            if each.value and (not selection.keys or key in selection.keys)
+            key: item for key, item in found.items() if item.value and (not selection.keys or key in selection.keys)
         }
 
     def _source(self, selection: Selection) -> ConfigurationSource:
-        self._transport.need_streams("subscribe_configuration")
+        if not self._transport.streams:
+            raise UnsupportedError(
+                f"subscribe_configuration needs a stream, which only gRPC has, and {self._transport.url} is HTTP: give the sidecar's gRPC address "
+                '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
+            )
         first = messages().SubscribeConfigurationRequest(
             store_name=self._name, keys=selection.keys, metadata=selection.metadata or {}
         )

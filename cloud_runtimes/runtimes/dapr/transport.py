@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from ... import errors
 from ...codec import json
@@ -12,7 +11,7 @@ from ...errors import CloudRuntimesError, InternalError, PayloadError
 from ...spi.rpc import RpcReply
 from .._sidecar.transport import ErrorReply, SidecarError
 
-__all__ = ["BulkEntry", "ConfigurationValue", "DaprSidecarError", "error", "odd", "refusal"]
+__all__ = ["DaprSidecarError", "error", "odd", "refusal"]
 
 _MOST: Final = 1000
 """Characters of a sidecar's message that are told."""
@@ -45,22 +44,6 @@ _NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed 
 """Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
 _NO_BINDING: Final = re.compile(r"error invoking output binding .*couldn't find output binding")
-
-
-class ConfigurationValue(NamedTuple):
-    """A value of a configuration store."""
-
-    value: str
-    version: str
-    metadata: Mapping[str, str]
-
-
-class BulkEntry(NamedTuple):
-    """An event of a bulk: a CloudEvent as JSON."""
-
-    entry_id: str
-    event: bytes
-    metadata: Mapping[str, str]
 
 
 class DaprSidecarError(SidecarError):
@@ -111,5 +94,4 @@ def error(error_reply: ErrorReply, *, applied: bool) -> CloudRuntimesError:
 
 
 def odd() -> NoReturn:
-    """Refuse an answer."""
     raise InternalError("the sidecar's answer is of another form than Dapr's")

@@ -148,7 +148,6 @@ class LayottoFiles(SidecarFiles):
         return None if info is None else _Reader(self, info)
 
     def download(self, name: str) -> _Download:
-        """Begin to receive a file."""
         return _Download(self._transport, messages().GetFileRequest(store_name=self._store, name=self._root + name))
 
     # -- writing ------------------------------------------------------------

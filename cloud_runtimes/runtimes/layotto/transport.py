@@ -33,8 +33,6 @@ _BY_CODE: Final[dict[str, type[CloudRuntimesError]]] = {
     "UNAVAILABLE": errors.UnavailableError,
     "UNIMPLEMENTED": errors.UnsupportedError,
 }
-_ARGUMENTS: Final = frozenset(["InvokeService"])
-"""Whose INVALID_ARGUMENT may be about more than the name of a component."""
 
 
 class LayottoSidecarError(SidecarError):
@@ -51,7 +49,7 @@ class LayottoSidecarError(SidecarError):
 
     def error(self, *, applied: bool) -> CloudRuntimesError:
         cls = _BY_CODE.get(self.status, errors.InternalError)
-        if self.status == "INVALID_ARGUMENT" and self.rpc in _ARGUMENTS:
+        if self.status == "INVALID_ARGUMENT" and self.rpc == "InvokeService":  # it may be about more than a name
             cls = errors.InvalidArgumentError
         unknown = applied and issubclass(
             cls, errors.InternalError | errors.DeadlineExceededError | errors.UnavailableError
@@ -141,12 +139,12 @@ class LayottoTransport(Channel):
         request = self.invocation(service, call)
         headers = dict(call.headers)
         headers[CONTENT_TYPE_HEADER] = call.content_type or ""  # Layotto passes none on
-        answer = yield Call("InvokeService", request, "InvokeResponse", headers)
-        told = dict(answer.headers)
+        message, answered = yield Call("InvokeService", request, "InvokeResponse", headers)
+        told = dict(answered)
         # an application of ours tells what Layotto would not pass on, or make up: of a reply without a type it says that it is text
         status = told.pop(STATUS_HEADER, "")
-        content_type = told.pop(CONTENT_TYPE_HEADER, "") or (not status and answer.message.content_type) or None
-        return RpcReply(int(status) if status.isdigit() else 200, told, content_type, answer.message.data.value)
+        content_type = told.pop(CONTENT_TYPE_HEADER, "") or (not status and message.content_type) or None
+        return RpcReply(int(status) if status.isdigit() else 200, told, content_type, message.data.value)
 
     # -- state --------------------------------------------------------------
 
