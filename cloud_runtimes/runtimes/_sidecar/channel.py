@@ -11,19 +11,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from ... import errors
 from ..._core import fork
 from ..._core.threads import Mutex
 from ..._http.proof import CALLER_HEADER, TIMEOUT_HEADER
 from ..._version import __version__
-from ...errors import (
-    ClosedError,
-    CloudRuntimesError,
-    InternalError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnsupportedError,
-)
+from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
 from ...spi.rpc import RpcCall, RpcReply
@@ -41,6 +34,8 @@ _NEVER_SENT: Final = re.compile(
 )
 """Of the gRPC library here: nothing has left this process."""
 _TOO_LARGE: Final = re.compile(r"(Sent|Received) message larger than max")
+_READS: Final = ("Get", "List", "SayHello")
+"""What the names of methods begin with that change nothing."""
 _MOST: Final = 1000
 _TICK: Final = 0.1
 """Seconds by which the library's clock may be ahead of a deadline."""
@@ -86,8 +81,6 @@ class Channel(Transport):
     keepalive_answer: ClassVar[float] = 5.0
     # path of the gRPC service, with ``/`` at both ends
     service: ClassVar[str]
-    # methods that change nothing
-    reads: ClassVar[frozenset[str]]
     # kind of a stream → how it is opened
     stream_methods: ClassVar[Mapping[str, StreamMethod]]
     # names of the methods that take and release a lock, and of the field with its time
@@ -274,7 +267,7 @@ class Channel(Transport):
         """Return the error of a call that failed on the way."""
         sent = not never_sent(details)
         if code == "UNAVAILABLE":
-            return UnavailableError(
+            return errors.UnavailableError(
                 f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
                 'or work without: runtime="capa"',
                 maybe_applied=sent,
@@ -284,23 +277,23 @@ class Channel(Transport):
         if late and (left := op.remaining()) is not None and left < _TICK:
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
-            return ResourceExhaustedError(
+            return errors.ResourceExhaustedError(
                 f"the sidecar at {self.url}: {details}; bytes of state and events go as base64, a third larger; "
                 f"max_message in {self.table} raises the limit here",
                 maybe_applied=sent,
             )
         if code == "UNAUTHENTICATED":
-            return UnauthenticatedError(
+            return errors.UnauthenticatedError(
                 f"the sidecar at {self.url} refuses the token: give its {self.token_name}, in the environment or as api_token="
             )
         return None
 
     @staticmethod
-    def _gone(maybe_applied: bool) -> ClosedError:
-        return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
+    def _gone(maybe_applied: bool) -> errors.ClosedError:
+        return errors.ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
     def _writes(self, op: Operation, request: Call) -> bool:
-        return request.name not in self.reads
+        return not request.name.startswith(_READS) or request.name == "GetNextId"
 
     # -- streams ------------------------------------------------------------
 
@@ -322,7 +315,7 @@ class Channel(Transport):
     def _ended(self, code: str, details: str, trailing: Any) -> Exception:
         """Return why a stream ended: `SidecarError`, or one of our errors."""
         if code == "CANCELLED":
-            return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
+            return errors.UnavailableError(f"the stream from the sidecar at {self.url} has ended")
         error_reply, _ = self._read(code, details[:_MOST], trailing)
         if not error_reply.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
             error = self._local_error(Operation(_STREAM, "sidecar", None), code, details[:_MOST])
@@ -343,7 +336,7 @@ class Channel(Transport):
     def invocation(self, service: str, call: RpcCall) -> Any:
         """Return the request for a call of an application, or raise `UnsupportedError` for an HTTP method that gRPC has no verb for."""
         if call.http_method not in _VERBS:
-            raise UnsupportedError(f"{call.http_method} {self.instead}")
+            raise errors.UnsupportedError(f"{call.http_method} {self.instead}")
         pb = self.pb()
         return pb.InvokeServiceRequest(
             id=service,
@@ -369,7 +362,7 @@ class Channel(Transport):
         answer = yield from self.ask("GetBulkState", message, "GetBulkStateResponse")
         for each in answer.items:
             if each.error:
-                raise InternalError(f"the sidecar cannot read {each.key!r}: {each.error[:_MOST]}")
+                raise errors.InternalError(f"the sidecar cannot read {each.key!r}: {each.error[:_MOST]}")
         return {each.key: _value(each) for each in answer.items if each.data or each.etag}
 
     def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:

@@ -30,18 +30,6 @@ class GrpcTransport(Channel):
     callbacks: DaprCallbacks
 
     service = "/dapr.proto.runtime.v1.Dapr/"
-    reads = frozenset(
-        [
-            "GetMetadata",
-            "GetState",
-            "GetBulkState",
-            "GetSecret",
-            "GetBulkSecret",
-            "GetConfiguration",
-            "GetJobAlpha1",
-            "ListJobsAlpha1",
-        ]
-    )
     stream_methods: ClassVar[Mapping[str, StreamMethod]] = {
         "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse", both_ways=False),
         "events": StreamMethod("SubscribeTopicEventsAlpha1", "SubscribeTopicEventsResponseAlpha1"),

@@ -6,18 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
+from ... import errors
 from ..._core import fork
 from ..._http.http1 import Endpoint
 from ..._http.sync_client import NotReached, Pool
 from ...codec import json
 from ...codec.payload import JSON
-from ...errors import (
-    InternalError,
-    InvalidArgumentError,
-    PayloadError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from ...errors import InternalError, PayloadError
 from ...rpc.failures import ERROR_HEADER
 from ...spi.configuration import ConfigurationItem
 from ...spi.operation import Operation
@@ -105,13 +100,13 @@ class HttpTransport(Transport):
 
     def _checked(self, reply: RpcReply) -> RpcReply:
         if reply.status == 401 and reply.data == _REFUSED:
-            raise UnauthenticatedError(
+            raise errors.UnauthenticatedError(
                 f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
             )
         return reply
 
-    def _unreached(self, error: NotReached) -> UnavailableError:
-        return UnavailableError(
+    def _unreached(self, error: NotReached) -> errors.UnavailableError:
+        return errors.UnavailableError(
             f"the sidecar cannot be reached: {error}; start one (cloud-runtimes serve, dapr run), "
             'or work without: runtime="capa"'
         )
@@ -350,7 +345,7 @@ def _read_secrets(data: bytes) -> dict[str, Secret] | None:
     try:
         found: Any = json.decode(data)
         return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or odd()}
-    except (PayloadError, InternalError, InvalidArgumentError, AttributeError):
+    except (PayloadError, InternalError, errors.InvalidArgumentError, AttributeError):
         return None
 
 

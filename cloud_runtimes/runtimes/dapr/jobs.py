@@ -29,11 +29,7 @@ _SUNDAY: Final = re.compile(r"(?<![0-9/])0?7(?![0-9])")
 
 
 def stored(spec: JobSpec) -> dict[str, Any]:
-    """Return a job as Dapr takes it, without its name.
-
-    Raises:
-        UnsupportedError: cron text that Dapr's scheduler does not know.
-    """
+    """Return a job as Dapr takes it, without its name."""
     document = {
         "schedule": None if spec.schedule is None else _cron(spec.schedule, spec.timezone),
         "repeats": spec.repeats,
@@ -49,48 +45,36 @@ def stored(spec: JobSpec) -> dict[str, Any]:
 
 
 def restored(name: str, found: Any) -> StoredJob:
-    """Return a job of whoever has scheduled it. A time that was given as a delay is not known.
+    """Return a job of whoever has scheduled it. A time that was given as a delay is not known."""
+    try:
+        return StoredJob(_restored(name, found))
+    except (AttributeError, TypeError, ValueError):
+        odd()
 
-    Raises:
-        InternalError: it is of another form.
-    """
-    if not isinstance(found, dict):
-        odd()
-    schedule, due_time, ttl = (found.get(key) for key in ("schedule", "dueTime", "ttl"))
+
+def _restored(name: str, found: Any) -> JobSpec:
     repeats, data = found.get("repeats"), found.get("data")
-    if not all(isinstance(each, str | None) for each in (schedule, due_time, ttl)) or not isinstance(
-        repeats, int | None
-    ):
-        odd()
     # of an Any in ProtoJSON the value, where its type has one
-    body = json.encode(data.get("value", data)) if isinstance(data, dict) else b""
-    payload, content_type, target = opened(name, body)
-    due_ms, _ = _moment(due_time)
-    expires_ms, ttl_ms = _moment(ttl)
+    body = json.encode(data.get("value", data)) if isinstance(data, dict) and data else b""
+    payload, kind, target = opened(name, body)
+    due_ms, _ = _moment(found.get("dueTime"))
+    expires_ms, ttl_ms = _moment(found.get("ttl"))
     if ttl_ms is not None and due_ms is not None:
         expires_ms = due_ms + ttl_ms
-    cron, timezone = _our_cron(schedule)
+    cron, zone = _our_cron(found.get("schedule"))
     policy = _policy(found.get("failurePolicy"))
-    return StoredJob(
-        JobSpec(
-            name, cron, due_ms, None, repeats, expires_ms, None, payload, content_type, target, policy, "once", timezone
-        )
-    )
+    count = None if repeats is None else int(repeats)
+    return JobSpec(name, cron, due_ms, None, count, expires_ms, None, payload, kind, target, policy, "once", zone)
 
 
 def _policy(found: Any) -> FailurePolicy:
-    if not isinstance(found, dict | None):
-        odd()
-    if found and "drop" in found:
+    if found is not None and "drop" in found:
         return "drop"
-    constant = found and found.get("constant")
+    constant = None if found is None else found.get("constant")
     if not isinstance(constant, dict):
         return Retry()  # Dapr's default is ours
-    try:
-        interval = float(constant.get("interval", "0s").removesuffix("s"))
-        return Retry(int(constant.get("maxRetries", 2**31 - 1)), interval)
-    except (AttributeError, TypeError, ValueError):
-        odd()
+    interval = float(constant.get("interval", "0s").removesuffix("s"))
+    return Retry(int(constant.get("maxRetries", 2**31 - 1)), interval)
 
 
 def opened(name: str, data: bytes) -> tuple[bytes | None, str | None, str | RpcTarget | TopicTarget]:

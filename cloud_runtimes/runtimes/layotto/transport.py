@@ -64,19 +64,6 @@ class LayottoTransport(Channel):
     keepalive = 320.0
     keepalive_answer = 20.0
     service = RUNTIME
-    reads = frozenset(
-        [
-            "GetBulkSecret",
-            "GetBulkState",
-            "GetConfiguration",
-            "GetFile",
-            "GetFileMeta",
-            "GetSecret",
-            "GetState",
-            "ListFile",
-            "SayHello",
-        ]
-    )
     stream_methods: ClassVar[Mapping[str, StreamMethod]] = {
         "configuration": StreamMethod("SubscribeConfiguration", "SubscribeConfigurationResponse"),
         "events": StreamMethod("SubscribeTopicEvents", "SubscribeTopicEventsResponse"),
