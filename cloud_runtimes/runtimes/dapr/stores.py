@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ...errors import UnsupportedError
 from ...protocols.dapr.messages import messages
 from ...spi import configuration as configuration_spi
 from ...spi import state as spi
-from ...spi.configuration import ConfigurationItem, ConfigurationSource, Selection
+from ...spi.configuration import ConfigurationItem, Selection
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
-from .._sidecar.configuration import SidecarConfiguration, StreamedSource
+from .._sidecar.configuration import SidecarConfiguration
 from .._sidecar.stores import SidecarSecret, SidecarState, conflict
 from .._sidecar.transport import Flow, SidecarError, operation
 from .grpc_transport import GrpcTransport
@@ -23,8 +23,6 @@ __all__ = ["DaprConfiguration", "DaprSecret", "DaprState"]
 _REDIS: Final = "state.redis"
 _ABSENT: Final = re.compile(r"not ?found|not exist|no such|no secret|is not set", re.IGNORECASE)
 """Of components: Dapr has no code for an absent secret (dapr/dapr#6471)."""
-_SETTLING: Final = (0.5, 2.0, 8.0)
-"""Components begin to listen after they have said so (dapr/components-contrib#4361)."""
 
 
 class DaprState(SidecarState):
@@ -85,6 +83,8 @@ class DaprConfiguration(SidecarConfiguration):
     """The settings of one store of the sidecar, read-only. An empty value counts as deleted, since that is how Dapr tells of a deleted key."""
 
     _transport: GrpcTransport
+    settling = (0.5, 2.0, 8.0)  # dapr/components-contrib#4361
+    greets = True
 
     def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
@@ -101,16 +101,15 @@ class DaprConfiguration(SidecarConfiguration):
             key: item for key, item in found.items() if item.value and (not selection.keys or key in selection.keys)
         }
 
-    def _source(self, selection: Selection) -> ConfigurationSource:
+    def _first(self, selection: Selection) -> Any:
         if not self._transport.streams:
             raise UnsupportedError(
                 f"subscribe_configuration needs a stream, which only gRPC has, and {self._transport.url} is HTTP: give the sidecar's gRPC address "
                 '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
             )
-        first = messages().SubscribeConfigurationRequest(
+        return messages().SubscribeConfigurationRequest(
             store_name=self._name, keys=selection.keys, metadata=selection.metadata or {}
         )
-        return StreamedSource(self, selection, first, settling=_SETTLING, greets=True)
 
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         raise UnsupportedError("Dapr cannot write configuration")

@@ -9,10 +9,10 @@ from ...errors import CloudRuntimesError, UnsupportedError
 from ...protocols.layotto.messages import messages
 from ...spi import configuration as configuration_spi
 from ...spi import state as spi
-from ...spi.configuration import ConfigurationItem, ConfigurationSource, Selection
+from ...spi.configuration import ConfigurationItem, Selection
 from ...spi.operation import Operation
 from ...spi.state import StateWrite
-from .._sidecar.configuration import SidecarConfiguration, StreamedSource
+from .._sidecar.configuration import SidecarConfiguration
 from .._sidecar.stores import SidecarSecret, SidecarState, conflict
 from .._sidecar.transport import Flow, SidecarError, StateItem, operation
 from .transport import LayottoTransport
@@ -21,8 +21,6 @@ __all__ = ["LayottoConfiguration", "LayottoSecret", "LayottoState"]
 
 _TRIES: Final = 3
 """Of a transaction whose deletes others were faster than."""
-_SETTLING: Final = (0.2, 1.0, 4.0)
-"""Seconds after a request to subscribe, which has no answer, at which a subscription looks again."""
 
 
 class LayottoState(SidecarState):
@@ -103,6 +101,12 @@ class LayottoConfiguration(SidecarConfiguration):
     )
 
     _transport: LayottoTransport
+    settling = (0.2, 1.0, 4.0)
+    greets = False
+
+    def __init__(self, transport: LayottoTransport, name: str) -> None:
+        super().__init__(transport, name)
+        self.refresh = transport.own.configuration_refresh
 
     def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
         message = messages().GetConfigurationRequest(**self._meant(selection), keys=selection.keys)
@@ -187,7 +191,5 @@ class LayottoConfiguration(SidecarConfiguration):
                 error.add_note(f"the store may have deleted these keys too, which are to be saved again: {names}")
             raise error from failure.__cause__
 
-    def _source(self, selection: Selection) -> ConfigurationSource:
-        first = messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
-        refresh = self._transport.own.configuration_refresh
-        return StreamedSource(self, selection, first, settling=_SETTLING, greets=False, refresh=refresh)
+    def _first(self, selection: Selection) -> Any:
+        return messages().SubscribeConfigurationRequest(**self._meant(selection), keys=selection.keys)
