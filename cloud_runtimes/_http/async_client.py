@@ -33,8 +33,6 @@ class _Connection(Connection, asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self.lost = False
 
-    # -- called by the loop -----------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -72,8 +70,6 @@ class _Connection(Connection, asyncio.Protocol):
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
-
-    # -- called by its owner ----------------------------------------------
 
     def usable(self) -> bool:
         return not self.lost and not self.transport.is_closing() and super().usable()

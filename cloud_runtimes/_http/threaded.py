@@ -53,8 +53,6 @@ class ThreadedServer(ABC):
         self._started = self._stopping = self._ended = False
         self._failure: BaseException | None = None
 
-    # -- of the kind of server ----------------------------------------------
-
     @abstractmethod
     def _open(self) -> None:
         """Get ready to serve: `_listen`, at least."""
@@ -72,8 +70,6 @@ class ThreadedServer(ABC):
         self._changes.announce()
         if self._stopping:  # before there was anything to stop
             self._server.stop()
-
-    # -- life -----------------------------------------------------------------
 
     def __enter__(self) -> Self:
         """Listen and serve, or raise `UnavailableError` where the port is taken, or what else keeps it from serving."""

@@ -50,11 +50,7 @@ _KNOWN: Final = frozenset(["Any", "Duration", "Empty", "Struct", "Value"])
 
 
 class Messages:
-    """Every message of a table as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``.
-
-    Attributes:
-        pool: knows them all by name.
-    """
+    """Every message of a table as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``."""
 
     def __init__(self, package: str, table: str) -> None:
         from google.protobuf import (

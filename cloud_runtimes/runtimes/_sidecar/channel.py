@@ -21,7 +21,7 @@ from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
 from ...spi.rpc import RpcCall, RpcReply
 from ...spi.secret import Secret
-from .grpc_stream import GrpcStream, active, serialized
+from .grpc_stream import GrpcStream, active, inherited, serialized
 from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, StateValue, Stream, Transport
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ _VERBS: Final = {
     for number, name in enumerate(["", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"])
 }
 _PARALLEL: Final = 10
-# channels of a parent: kept, since letting go of one would close it
-_inherited: list[Any] = []
 
 
 class Call(NamedTuple):
@@ -119,7 +117,7 @@ class Channel(Transport):
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
-        _inherited.append((self._made, self._methods))
+        inherited.append((self._made, self._methods))
         self._lock = Mutex()
         self._made = None
         self._methods = {}

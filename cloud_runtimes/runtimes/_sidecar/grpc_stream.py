@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from .transport import Receive
 
-__all__ = ["GrpcStream", "active", "serialized"]
+__all__ = ["GrpcStream", "active", "inherited", "serialized"]
 
 _PATIENCE: Final = 1.0
 """Seconds that a fork waits for calls to end."""
 _LOOK: Final = 0.001
 _SPINNING: Final = "channel_spin"
 """In the name of the library's thread that waits for the answers of futures, which ends soon after the last one."""
-# streams of a parent: kept, since letting go of one would cancel it, by locks that nobody releases in a child
-_inherited: list[Any] = []
+inherited: list[Any] = []
+"""Channels and streams of a parent: kept, since letting go of one would close it, by locks that nobody releases in a child."""
 
 
 class _Active:
@@ -139,7 +139,7 @@ class GrpcStream:
 
     def forked(self) -> None:
         """In a forked child: the stream is the parent's."""
-        _inherited.append(self)
+        inherited.append(self)
 
     def send(self, message: Any) -> None:
         self._outgoing.put(message)

@@ -62,8 +62,6 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
         )
 
-    # -- publishing ---------------------------------------------------------
-
     @operation
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         """Make one request, and return what failed of it."""
@@ -95,8 +93,6 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
         if record.expires_us is not None:
             metadata["ttlInSeconds"] = str(max(1, math.ceil(record.expires_us / 1e6 - time.time())))
         return metadata
-
-    # -- subscribing --------------------------------------------------------
 
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
         source = self.subscription(self._transport, self._name, request)
@@ -149,8 +145,6 @@ class StreamSubscription(PushSource):
     @abstractmethod
     def _record(self, event: Any) -> EventRecord:
         """Return an event as a record, or raise `CloudRuntimesError`."""
-
-    # -- connecting ---------------------------------------------------------
 
     @contextmanager
     def connecting(self, op: Operation) -> Iterator[None]:
@@ -210,8 +204,6 @@ class StreamSubscription(PushSource):
         self._connection += 1
         if stream is not None:
             stream.cancel()
-
-    # -- driven by the service ----------------------------------------------
 
     def _look(self) -> float | None:
         if (failure := self._failure) is not None:

@@ -16,15 +16,10 @@ __all__ = ["SidecarRpc"]
 
 
 class SidecarRpc(SidecarDriver, RpcDriver):
-    """The way to one service.
+    """The way to one service."""
 
-    Attributes:
-        table: of the configuration, for messages.
-        buffers: a call is one message, so a body that is a stream is collected first.
-    """
-
-    table: ClassVar[str]
-    buffers: bool = True
+    table: ClassVar[str]  # of the configuration, for messages
+    buffers: bool = True  # a call is one message, so a body that is a stream is collected first
 
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         if self.buffers and not isinstance(call.body, bytes):

@@ -34,14 +34,9 @@ _WELL_KNOWN: Final = {"https": 443, "grpcs": 443, "http": 80}
 
 
 class SidecarRuntime(Runtime):
-    """Base of the runtimes that are sidecars.
+    """Base of the runtimes that are sidecars."""
 
-    Attributes:
-        drivers: service → module and class of its driver, which takes the transport and the name of the component.
-        package: that the modules are relative to.
-        transport: to the sidecar.
-    """
-
+    # service → module, relative to the package, and class of its driver, which takes the transport and the name of the component
     drivers: ClassVar[Mapping[str, tuple[str, str]]]
     package: ClassVar[str]
     transport: Channel
@@ -154,12 +149,7 @@ class Target(NamedTuple):
 
 @without_values
 def target(address: str, where: str, port: int) -> Target:
-    """Return what a gRPC address stands for: ``grpc(s)://``, ``http(s)://`` as SDKs of Dapr take it, ``host:port``, ``unix:path``, ``dns:host:port?tls=true``.
-
-    Args:
-        where: what says so; named in the refusal instead of the address, which may hold a password.
-        port: where none is given.
-    """
+    """Return what a gRPC address stands for: ``grpc(s)://``, ``http(s)://`` as SDKs of Dapr take it, ``host:port``, ``unix:path``, ``dns:host:port?tls=true``. A refusal names ``where`` it stands instead of the address, which may hold a password."""
     refusal = InvalidArgumentError(f"{where}: no address such as 'grpc://localhost:{port}', 'unix:///run/sidecar.sock'")
     if not address.isascii() or not address.isprintable() or " " in address:
         raise refusal

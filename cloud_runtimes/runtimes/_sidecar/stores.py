@@ -51,13 +51,9 @@ _MOST_SECONDS: Final = 2**31 - 1
 
 
 class SidecarState(SidecarDriver, StateDriver):
-    """One store of the sidecar.
+    """One store of the sidecar."""
 
-    Attributes:
-        redis: whether it is treated as Redis, which has ways of its own to create and to forget a time to live.
-    """
-
-    redis: bool
+    redis: bool  # it is treated as Redis, which has ways of its own to create and to forget a time to live
 
     def _get(self, op: Operation, key: str, consistency: str | None, /) -> Flow[StoredValue | None]:
         found = yield from self._transport.get_state(self._name, key, consistency, op.metadata or {})
@@ -81,8 +77,6 @@ class SidecarState(SidecarDriver, StateDriver):
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         raise UnsupportedError("a sidecar has no list of keys")
-
-    # -- writing ------------------------------------------------------------
 
     @operation
     def write(

@@ -58,15 +58,8 @@ class DaprCallbacks(Callbacks):
             return partial(self._deliver, name)
         return None
 
-    # -- events -------------------------------------------------------------
-
     def subscribed(self, source: CallbackSubscription, pubsub: str, request: SubscribeRequest) -> str:
-        """Have somebody take the events of a topic; returns its route, which depends on nothing else, since a sidecar outlives its application.
-
-        Raises:
-            UnsupportedError: the sidecar has asked already, and was not told of it.
-            InvalidArgumentError: it is subscribed to with other options.
-        """
+        """Have somebody take the events of a topic; returns its route, which depends on nothing else, since a sidecar outlives its application."""
         route = f"{_EVENTS}{pubsub}/{request.topic}"
         document = _subscription(pubsub, quote(route), request)
         known = self._documents.get(route)
@@ -93,8 +86,6 @@ class DaprCallbacks(Callbacks):
     async def _deliver(self, route: str, content_type: str | None, data: bytes) -> RpcReply:
         sources = self._sources.get(route)
         return await _answer_events(min(sources, key=lambda each: each.waiting) if sources else None, data)
-
-    # -- jobs ---------------------------------------------------------------
 
     def lacks_runner(self, name: str) -> bool:
         return name.startswith(_JOB) and not self._runs

@@ -106,8 +106,6 @@ class DaprDatabase(SidecarDriver, DatabaseDriver):
         error.maybe_applied = op.method.writes and state.startswith(_LOST)
         return error
 
-    # -- what the binding has not -------------------------------------------------
-
     def begin(self, op: Operation, isolation: Any, /) -> NoReturn:
         raise UnsupportedError("the binding has no transactions")
 

@@ -66,8 +66,6 @@ class DaprFile(SidecarDriver, SidecarFiles):
             return None
         return found
 
-    # -- reading ------------------------------------------------------------
-
     @operation
     def stat(self, op: Operation, name: str, /) -> Flow[FileInfo | None]:
         found = yield from self._do("get", name)
@@ -120,8 +118,6 @@ class DaprFile(SidecarDriver, SidecarFiles):
             else:
                 raise InternalError("the sidecar has a file that was never stored")
         return self._root
-
-    # -- writing ------------------------------------------------------------
 
     def check(self, name: str, size: int) -> None:
         if size > self._most:

@@ -55,8 +55,6 @@ class GrpcTransport(Channel):
                 error_reply = error_reply._replace(reason=reason)
         return error_reply, info
 
-    # -- the sidecar --------------------------------------------------------
-
     def ready(self) -> Flow[str]:
         try:
             yield from self._about()
@@ -89,8 +87,6 @@ class GrpcTransport(Channel):
             int(status) if status.isdigit() else 200, headers, message.content_type or None, message.data.value
         )
 
-    # -- configuration ------------------------------------------------------
-
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
     ) -> Flow[dict[str, ConfigurationItem]]:
@@ -100,8 +96,6 @@ class GrpcTransport(Channel):
             key: ConfigurationItem(key, each.value, each.version or None, metadata=dict(each.metadata))
             for key, each in found.items.items()
         }
-
-    # -- publishing ---------------------------------------------------------
 
     def publish_bulk(self, pubsub: str, topic: str, events: Sequence[tuple[bytes, Mapping[str, str]]]) -> Flow[None]:
         """Publish CloudEvents with their metadata; `SidecarError.failed` has the numbers of those that failed, where they are told."""
@@ -117,8 +111,6 @@ class GrpcTransport(Channel):
             error_reply = ErrorReply(500, "ERR_PUBSUB_PUBLISH_MESSAGE", "", str(first.error)[:_MOST])
             raise DaprSidecarError(error_reply, frozenset(each.entry_id for each in answer.failedEntries))
 
-    # -- jobs -----------------------------------------------------------------
-
     def schedule_job(self, name: str, job: Mapping[str, Any], overwrite: bool) -> Flow[None]:
         message = messages().ScheduleJobRequest(job=_job_message(name, job), overwrite=overwrite)
         yield from self.ask("ScheduleJobAlpha1", message, "ScheduleJobResponse")
@@ -133,8 +125,6 @@ class GrpcTransport(Channel):
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self.ask("DeleteJobAlpha1", messages().DeleteJobRequest(name=name), "DeleteJobResponse")
-
-    # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
         self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]

@@ -30,7 +30,6 @@ __all__ = ["HttpTransport"]
 T = TypeVar("T")
 
 _REFUSED: Final = b"invalid api token"
-_INVOKE: Final = "ERR_DIRECT_INVOKE"
 
 
 class HttpTransport(Transport):
@@ -171,7 +170,7 @@ class HttpTransport(Transport):
         )
         if reply.status >= 400 and ERROR_HEADER not in reply.headers:
             error_reply = refusal(reply)
-            if error_reply.code == _INVOKE:
+            if error_reply.code == "ERR_DIRECT_INVOKE":
                 raise DaprSidecarError(error_reply)
         return reply
 
@@ -237,8 +236,6 @@ class HttpTransport(Transport):
         path = _path("v1.0-alpha1/unlock", store)
         return (yield from self._look(lambda found: int(found.get("status", 0)), "POST", path, body))
 
-    # -- publishing ---------------------------------------------------------
-
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
     ) -> Flow[None]:
@@ -256,8 +253,6 @@ class HttpTransport(Transport):
         if reply.status >= 300:
             raise DaprSidecarError(refusal(reply), _failed_entries(reply.data))
 
-    # -- jobs -----------------------------------------------------------------
-
     def schedule_job(self, name: str, job: Mapping[str, Any], overwrite: bool) -> Flow[None]:
         yield from self._ask("POST", _path("v1.0-alpha1/jobs", name), {**job, "overwrite": overwrite})
 
@@ -266,8 +261,6 @@ class HttpTransport(Transport):
 
     def delete_job(self, name: str) -> Flow[None]:
         yield from self._ask("DELETE", _path("v1.0-alpha1/jobs", name))
-
-    # -- bindings -------------------------------------------------------------
 
     def invoke_binding(
         self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]

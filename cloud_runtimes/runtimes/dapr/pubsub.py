@@ -106,8 +106,6 @@ class CallbackSubscription(PushSource):
             self._give_back()  # nobody else does any more
         return await wrap_future(settlement)
 
-    # -- driven by the service ----------------------------------------------
-
     def _settle(self, token: Future[Settlement], settled: Settled) -> None:
         resolve(token, settled.settlement)
 

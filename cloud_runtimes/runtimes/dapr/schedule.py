@@ -81,8 +81,6 @@ class DaprSchedule(SidecarDriver, ScheduleDriver):
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         return DaprRuns(self._transport.callbacks, handlers)
 
-    # -- what Dapr has not ----------------------------------------------------
-
     def run_now(self, op: Operation, name: str, /) -> NoReturn:
         raise UnsupportedError("Dapr cannot run a job beside its schedule")
 

@@ -44,8 +44,6 @@ class LayottoFiles(SidecarFiles):
         root = (transport.own.file_roots or {}).get(name, "").rstrip("/")
         self._root = f"{root}/" if root else ""
 
-    # -- what is known ------------------------------------------------------
-
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         return self._transport.run(op, self._stat(name))
 
@@ -66,8 +64,6 @@ class LayottoFiles(SidecarFiles):
             if refused.status != "NOT_FOUND":
                 raise
             return None
-
-    # -- listings -----------------------------------------------------------
 
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
@@ -126,8 +122,6 @@ class LayottoFiles(SidecarFiles):
                 return entries
             marker = answer.marker
 
-    # -- reading ------------------------------------------------------------
-
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         down = self.download(name)
         parts = []
@@ -149,8 +143,6 @@ class LayottoFiles(SidecarFiles):
 
     def download(self, name: str) -> _Download:
         return _Download(self._transport, messages().GetFileRequest(store_name=self._store, name=self._root + name))
-
-    # -- writing ------------------------------------------------------------
 
     def store(self, op: Operation, name: str, size: int, content: IO[bytes]) -> FileInfo:
         metadata = _HOW | dict.fromkeys(_SIZES, str(size))

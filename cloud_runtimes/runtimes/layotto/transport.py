@@ -38,13 +38,10 @@ _BY_CODE: Final[dict[str, type[CloudRuntimesError]]] = {
 class LayottoSidecarError(SidecarError):
     """The sidecar said no to an rpc; ``""``: it ended a stream. There are no details, so the code decides, then the rpc."""
 
-    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None, *, rpc: str = "") -> None:
-        super().__init__(error_reply, failed)
-        self.rpc = rpc
+    rpc: str = ""
 
     @property
     def status(self) -> str:
-        """Name of the gRPC status."""
         return self.error_reply.code.removeprefix("grpc ")
 
     def error(self, *, applied: bool) -> CloudRuntimesError:
@@ -99,7 +96,9 @@ class LayottoTransport(Channel):
         return (*super()._limits(left), (_TIMEOUT, milliseconds))
 
     def refusal(self, name: str, error_reply: ErrorReply) -> LayottoSidecarError:
-        return LayottoSidecarError(error_reply, rpc=name)
+        refused = LayottoSidecarError(error_reply)
+        refused.rpc = name
+        return refused
 
     def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream. One that a sidecar has but once is shared by all of this process that ask for the same."""
@@ -111,8 +110,6 @@ class LayottoTransport(Channel):
     def open_alone(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
         """Begin a stream of this transport alone."""
         return super().open(kind, first, receive, ended)
-
-    # -- the sidecar --------------------------------------------------------
 
     def ready(self) -> Flow[str]:
         # also a refusal shows that it serves: it may have no component that says hello
@@ -132,8 +129,6 @@ class LayottoTransport(Channel):
         status = told.pop(STATUS_HEADER, "")
         content_type = told.pop(CONTENT_TYPE_HEADER, "") or (not status and message.content_type) or None
         return RpcReply(int(status) if status.isdigit() else 200, told, content_type, message.data.value)
-
-    # -- state --------------------------------------------------------------
 
     def delete_state(self, store: str, item: StateItem) -> Flow[None]:
         if item.etag is not None:
