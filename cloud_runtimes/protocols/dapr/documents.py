@@ -233,8 +233,8 @@ class _Reader:
         self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
         policies = self._table(self._spec, "policies", "timeouts", "retries", "circuitBreakers")
         for number, (name, value) in enumerate(self._table(policies, "timeouts").items(), 1):
-            # where it is none, the name may be a value
-            self._known["timeout"][name] = self._seconds(value, f"policies.timeouts, key {number}")
+            if (seconds := self._seconds(value, f"policies.timeouts, key {number}")) is not None:
+                self._known["timeout"][name] = seconds  # else the name may be a value
         for name, value, place in self._entries(policies, "retries", "policies"):
             self._known["retry"][name] = self._retry(value, place)
         for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
