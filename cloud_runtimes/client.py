@@ -169,7 +169,7 @@ class CloudRuntimesClient:
             settings = self._context.settings
 
             def read_file(path: str, where: str) -> Resiliency:
-                from .protocols.dapr.resiliency import read_file
+                from .protocols.dapr.documents import read_file
 
                 return read_file(path, settings.app_id, where)
 

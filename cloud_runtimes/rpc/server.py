@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import fork
 from .._core.logs import logger
 from .._core.threads import Background
-from .._http.listen import listen
+from .._http.threaded import listen
 from .._service import RunningHandle
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
 from ..spi.operation import Operation

@@ -425,7 +425,7 @@ def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
     def broken(self: Any, *arguments: Any) -> Any:
         raise UnavailableError("away")
 
-    monkeypatch.setattr("cloud_runtimes.runtimes.layotto.configuration.LayottoConfiguration._save", broken)
+    monkeypatch.setattr("cloud_runtimes.runtimes.layotto.stores.LayottoConfiguration._save", broken)
     with pytest.raises(UnavailableError) as caught:
         api.call(configuration, "delete_configuration", "c", ["a"])
     assert caught.value.maybe_applied

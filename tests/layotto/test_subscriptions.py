@@ -11,7 +11,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.errors import ComponentNotFoundError
 from cloud_runtimes.protocols.layotto.messages import messages
-from cloud_runtimes.runtimes._sidecar.subscription import StreamSubscription
+from cloud_runtimes.runtimes._sidecar.pubsub import StreamSubscription
 from cloud_runtimes.testing import Api
 from tests.support.fake_layotto import FakeLayotto, Quirks
 

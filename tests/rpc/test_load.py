@@ -61,7 +61,7 @@ def test_more_calls_than_connections(server: RpcServer, caller: CloudRuntimesCli
         assert await asyncio.gather(*calls) == list(range(250))
         [pool] = _pools(caller)
         assert sum(map(len, pool._idle.values())) <= 100
-        assert not any(pool._waiting.values())
+        assert {slots._value for slots in pool._slots.values()} == {100}
 
     asyncio.run(main())
 
@@ -112,7 +112,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
             for step in range(60):
                 if not warm:  # on a new connection, with its proof
                     for pool in _pools(caller):
-                        pool.close_idle()
+                        pool.close()
                         pool.closed = False
                 task = asyncio.ensure_future(caller.rpc.invoke_method_async("there", "count"))
                 for _ in range(step):
@@ -127,7 +127,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
         assert ran - 2 <= sum(told)  # whatever said that it was not applied was not
         assert False in told
         [pool] = _pools(caller)
-        assert set(pool._open.values()) == {0}
+        assert {slots._value for slots in pool._slots.values()} == {100}
         assert sum(map(len, pool._idle.values())) <= 3
 
     asyncio.run(main())

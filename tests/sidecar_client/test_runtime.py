@@ -24,10 +24,10 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.runtimes._sidecar.address import target
-from cloud_runtimes.runtimes._sidecar.failures import ErrorReply
-from cloud_runtimes.runtimes._sidecar.values import unwrap, wrap
-from cloud_runtimes.runtimes.dapr.failures import error
+from cloud_runtimes.runtimes._sidecar.runtime import target
+from cloud_runtimes.runtimes._sidecar.stores import unwrap, wrap
+from cloud_runtimes.runtimes._sidecar.transport import ErrorReply
+from cloud_runtimes.runtimes.dapr.transport import error
 from cloud_runtimes.testing.canary import Canary
 from tests.sidecar_client.dapr_peer import Peer, both, call, client, peer
 
@@ -446,7 +446,7 @@ def test_dapr_s_failures_are_told_from_the_application_s(
     ("answer", "said"),
     [
         (b"{", "is no JSON"),
-        ([1], "no list of items"),
+        ([1], "another form"),
         ([{"key": "a", "error": "broken"}], "cannot read 'a': broken"),
     ],
 )

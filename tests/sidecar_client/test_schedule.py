@@ -15,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.asgi_server import make_server
-from cloud_runtimes._http.listen import listen
+from cloud_runtimes._http.threaded import listen
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from cloud_runtimes.schedule import JobRun, Retry, RpcTarget, TopicTarget
