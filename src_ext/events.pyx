@@ -28,10 +28,10 @@ from record cimport (
     TIME_TEXT, TRACEPARENT, TYPE, DrawNow, Fault, Parts, Slice, check_record, clear_id, content_type_name, get_u32, get_varint,
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
-from render cimport Rendering, prepare, put_event
+from render cimport Rendering, id_of, prepare, put_event
+from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
-from cloud_runtimes._native.attributes import encode_extensions, encode_metadata, parse_object
-from cloud_runtimes._native.template import render_frame
+from cloud_runtimes._native.attributes import check_template, encode_extensions, encode_metadata, parse_object
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
@@ -312,6 +312,7 @@ def read_cloudevent(data):
 
 
 include "views.pxi"
+include "template.pxi"
 
 
 cdef uint32_t fnv1a(Slice text) noexcept:
@@ -455,7 +456,7 @@ cdef class Frame:
 
     def render(self, template):
         """All records in one buffer, by a template; see the twin."""
-        return render_frame(self, template)
+        return render_frame(self, check_template(template))
 
     def select(self, indices):
         """A new frame with the same header and these records, in this order (`IndexError`)."""

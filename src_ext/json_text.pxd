@@ -34,11 +34,6 @@ cdef extern from *:
     #define CR_WIDE 0
     #define CR_stops(p) 0
     #endif
-    #if defined(__GNUC__) && __GNUC__ >= 9
-    #define CR_MOSTLY(x) __builtin_expect_with_probability(!!(x), 1, 1.0)  /* what stands behind is not inlined */
-    #else
-    #define CR_MOSTLY(x) (x)
-    #endif
     /* The letter behind the backslash of a control character. */
     static const uint8_t CR_escapes[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
     """
@@ -46,7 +41,6 @@ cdef extern from *:
     const bint CR_LITTLE
     const bint CR_WIDE
     int CR_ctz(uint64_t) nogil
-    bint CR_MOSTLY(bint) nogil
     unsigned int CR_stops(const uint8_t*) nogil
 
 
@@ -170,13 +164,13 @@ cdef inline int hex4(const uint8_t* p) noexcept nogil:
 cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     cdef Py_ssize_t stop = at + 1
     cdef unsigned int found
-    if CR_MOSTLY(CR_WIDE and size - at > 16 and p[at] == 0x22):
+    if CR_WIDE and size - at > 16 and p[at] == 0x22:
         # most have no escape
         while size - stop >= 16:
             found = CR_stops(p + stop)
             if found:
                 stop += CR_ctz(found)
-                if CR_MOSTLY(p[stop] == 0x22):
+                if p[stop] == 0x22:
                     return stop + 1
                 break
             stop += 16

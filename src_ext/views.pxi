@@ -42,10 +42,7 @@ cdef class EventRecord:
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
         cdef uint8_t[36] out
-        if parts.flags & ID_TEXT:
-            return text_of(PayloadError, parts.texts[AT_ID], "id")
-        put_uuid(out, parts.id)
-        return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
+        return text_of(PayloadError, id_of(parts, out), "id")
 
     @property
     def id(self):
@@ -177,14 +174,11 @@ cdef class Document(EventRecord):
         return &self.parts
 
     cdef const Slice* header(self) except NULL:
-        if self.owner is None:
-            raise TypeError("documents come from read_cloudevent")
+        self.read(NULL)
         return self.headings
 
     cdef str common(self, int which):
-        if self.owner is None:
-            raise TypeError("documents come from read_cloudevent")
-        return text_of(PayloadError, self.headings[which], "an attribute")
+        return text_of(PayloadError, self.header()[which], "an attribute")
 
 
 cdef Document read_document(object data):
