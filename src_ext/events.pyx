@@ -21,7 +21,7 @@ from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_te
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
 from json_text cimport is_value, utf8_valid
-from objects cimport PyUnicode_DecodeUTF8, check_single, refused, text_of
+from objects cimport CR_new, PyUnicode_DecodeUTF8, check_single, refused, text_of
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_METADATA, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT,
     AT_TYPE, CONTENT_TYPE, CONTENT_TYPES, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,

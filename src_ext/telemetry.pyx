@@ -40,6 +40,7 @@ cdef extern from "Python.h":
 cimport otlp
 from blocks cimport Block, Blocks, body_of, free_blocks, new_block, recycle, reserve_in, seal
 from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
+from objects cimport CR_new
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from section cimport Section, lock, unlock
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
@@ -51,12 +52,13 @@ from contextvars import ContextVar
 from cloud_runtimes._native.otlp_py import Limits
 from cloud_runtimes._native.telemetry_points import OVERFLOW, Observable, Point, attributes_key, metric, metric_head, real_number
 from cloud_runtimes._native.telemetry_text import (
-    KINDS, SEVERITIES, STATUSES, attributes_of, exception_attributes, frozen, frozen_attributes, refuse_parent, wrong,
+    KINDS, SEVERITIES, STATUSES, attributes_of, entered_already, exception_attributes, frozen, frozen_attributes, not_bridged, refuse_parent,
+    time_of, wrong,
 )
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
+    "CAUSES", "ApiScopeBase", "ApiSpanBase", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
     "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]

@@ -202,20 +202,10 @@ cdef Document read_document(object data):
     return document
 
 
-cdef extern from *:
-    """
-    static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
-        return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
-    }
-    """
-    object CR_new(object cls, tuple empty)
-
-
 cdef object event_class = None
 
 
 cdef inline ReceivedEvent new_event(object cls):
-    # What `ReceivedEvent.__new__(cls)` does, without looking it up; `cls` is a subclass.
     return <ReceivedEvent>CR_new(cls, ())
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 from .telemetry_buffer_py import monotonic
+from .telemetry_text import not_bridged
 
 __all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span"]
 
@@ -146,7 +148,7 @@ class Current:
         """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
         bridge = self._bridge
         if bridge is None:
-            raise InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+            raise not_bridged()
         context = bridge.variable.get(None)
         base = context if isinstance(context, dict) else {}
         token: Token[Any] = bridge.variable.set(bridge.context_class({**base, bridge.key: span}))
@@ -155,6 +157,11 @@ class Current:
     def reset(self, token: Token[Any]) -> None:
         """Give back what was current before; `ValueError` for a token of another context."""
         token.var.reset(token)
+
+    def give_back(self, token: Token[Any]) -> None:
+        """As `reset`, but a token of another context, as a generator may leave one, changes nothing: there is nothing to give back there."""
+        with suppress(ValueError):
+            self.reset(token)
 
 
 current: Final = Current()
