@@ -104,9 +104,6 @@ def reseed():
         PyErr_SetFromErrno(OSError)
 
 
-# ---- encoding ----
-
-
 cdef void set_text(Parts* parts, int at, bytes text) noexcept:
     if text:
         parts.flags |= <uint32_t>1 << at

@@ -134,9 +134,6 @@ cdef inline uint8_t* put_escaped(uint8_t* out, const uint8_t* p, Py_ssize_t size
         out += 2
 
 
-# ---- scanning ----
-
-
 cdef inline Py_ssize_t skip_space(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
     while at < size and (p[at] == 0x20 or p[at] == 0x0A or p[at] == 0x0D or p[at] == 0x09):
         at += 1

@@ -85,8 +85,6 @@ CR_packed = <PyTypeObject*>Packed
 CR_leaf = <PyObject*>leaf
 
 
-# ---------------------------------------------------------------- encoding
-
 def encode(value) -> bytes:
     """Encode a value as MessagePack, every part in its shortest form.
 
@@ -120,8 +118,6 @@ cdef bytes encode_long(Writer* w, object value, uint8_t* end):
     finally:
         writer_release(w)
 
-
-# ---------------------------------------------------------------- decoding
 
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
 cdef Py_ssize_t most_depth = limits.DEFAULT.depth

@@ -177,8 +177,6 @@ cdef class Span:
     def __init__(self):
         raise InvalidArgumentError("spans are made by a tracer: tracer.span(…)")
 
-    # -- what it is --
-
     @property
     def name(self):
         """Its name."""
@@ -214,8 +212,6 @@ cdef class Span:
 
     def __repr__(self):
         return f"<Span {self.name_!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
-
-    # -- what is told to it --
 
     cpdef set_attribute(self, key, value):
         """Set an attribute; the last value counts."""
@@ -324,8 +320,8 @@ cdef class Span:
         """Add an event, with the present time."""
         self.put_event(name, copied_attributes(attributes), -1)
 
-    def _event(self, name, attributes, time):
-        self.put_event(name, copied_frozen(attributes), -1 if time is None else <int64_t>time)
+    def _event(self, name, dict attributes, time):
+        self.put_event(name, attributes, -1 if time is None else <int64_t>time)
 
     cdef int put_event(self, name, dict attributes, int64_t time) except -1:
         # `time` -1: now
@@ -371,12 +367,12 @@ cdef class Span:
             flags |= IS_REMOTE
         self.put_link(ids, flags, state_of(context), copied_attributes(attributes))
 
-    def _link(self, bytes ids not None, uint32_t flags, str state not None, bint remote, attributes):
+    def _link(self, bytes ids not None, uint32_t flags, str state not None, bint remote, dict attributes):
         if PyBytes_GET_SIZE(ids) != 24:
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
         if remote:
             flags |= IS_REMOTE
-        self.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, copied_frozen(attributes))
+        self.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, attributes)
 
     cdef int put_link(self, const uint8_t* ids, uint32_t flags, str state, dict attributes) except -1:
         cdef Writer w
@@ -507,8 +503,6 @@ cdef class Span:
         put_u8(w, 0x01)
         put_fixed32(w, self.flags | HAS_IS_REMOTE | (IS_REMOTE if self.parent_remote else 0))
         return 0
-
-    # -- with --
 
     cdef Span enter(self):
         if self.makes_current and self.token is None:

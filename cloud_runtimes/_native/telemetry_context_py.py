@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 from .telemetry_buffer_py import monotonic
-from .telemetry_text import not_bridged
+from .telemetry_text import id_bytes, not_bridged
 
 __all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span"]
 
@@ -38,8 +38,8 @@ class SpanContext:
     def __init__(
         self, trace_id: str, span_id: str, trace_flags: int = 0, trace_state: str = "", is_remote: bool = False
     ) -> None:
-        self._trace = _id(trace_id, 16)
-        self._span = _id(span_id, 8)
+        self._trace = id_bytes(trace_id, 16)
+        self._span = id_bytes(span_id, 8)
         if not 0 <= trace_flags <= 255:
             raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
         self.trace_flags = trace_flags
@@ -68,14 +68,6 @@ class SpanContext:
 
     def __repr__(self) -> str:
         return f"<SpanContext {self.traceparent}>"
-
-
-def _id(text: Any, size: int) -> bytes:
-    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
-        raw = bytes.fromhex(text)
-        if any(raw):
-            return raw
-    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
 
 
 class Sampler:

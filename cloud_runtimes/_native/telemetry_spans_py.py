@@ -230,12 +230,9 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event, with the present time."""
-        self._put_event(name, attributes_of(attributes), None)
+        self._event(name, attributes_of(attributes), None)
 
-    def _event(self, name: str, attributes: Mapping[str, Any] | None, time: int | None) -> None:
-        self._put_event(name, frozen_attributes(attributes), time)
-
-    def _put_event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
+    def _event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
         if self._ended or not self._flags & SAMPLED:
@@ -269,12 +266,9 @@ class Span:
             state, flags, remote = context._state, context._flags, False
         else:
             state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
-        self._put_link(context._trace + context._span, flags, state, remote, copied)
+        self._link(context._trace + context._span, flags, state, remote, copied)
 
-    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: Mapping[str, Any] | None) -> None:
-        self._put_link(ids, flags, state, remote, frozen_attributes(attributes))
-
-    def _put_link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
+    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
         if self._ended or not self._flags & SAMPLED:
             return
         limits = self._tracer._traces._limits

@@ -118,7 +118,7 @@ class ApiSpan:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Add an event; its time is now, or given in nanoseconds since 1970 UTC."""
-        self.native._event(name, attributes, _time(timestamp))
+        self.native._event(name, frozen_attributes(attributes), _time(timestamp))
 
     def record_exception(
         self,
@@ -139,7 +139,8 @@ class ApiSpan:
         if context is not None and (context.is_valid or attributes or context.trace_state):
             ids = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
             state = context.trace_state.to_header()
-            self.native._link(ids, context.trace_flags & 0xFF, state, context.is_remote, attributes)
+            copied = frozen_attributes(attributes)
+            self.native._link(ids, context.trace_flags & 0xFF, state, context.is_remote, copied)
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         """Set the status, given as a ``Status``, or as a ``StatusCode`` with a description: ok is final, unset changes nothing (Trace API, "Set status")."""
