@@ -46,7 +46,6 @@ cdef extern from *:
 
 cdef enum:
     DEPTH_MAX = 128
-    DEPTH_WORDS = 2  # of 64 levels each
 
 
 cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept nogil:
@@ -254,10 +253,9 @@ cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
 
 
 cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep. The stack is one bit per level: set for an object.
-    cdef uint64_t[DEPTH_WORDS] objects
+    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep.
+    cdef uint8_t[DEPTH_MAX + 1] opened  # the bracket of each level
     cdef Py_ssize_t depth = 0
-    cdef bint is_object = False
     cdef uint8_t c
     while True:
         c = p[at] if at < size else 0
@@ -266,15 +264,12 @@ cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
                 return refuse(fault, "data nested too deep", at)
             at = skip_space(p, at + 1, size)
             if at >= size or p[at] != c + 2:
-                is_object = c == 0x7B
-                if is_object:
-                    objects[depth >> 6] |= <uint64_t>1 << (depth & 63)
+                depth += 1
+                opened[depth] = c
+                if c == 0x7B:
                     at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
-                else:
-                    objects[depth >> 6] &= ~(<uint64_t>1 << (depth & 63))
-                depth += 1
                 continue
             at += 1
         elif c == 0x22:
@@ -291,17 +286,15 @@ cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
                 return refuse(fault, "the end", at)
             if p[at] == 0x2C:
                 at = skip_space(p, at + 1, size)
-                if is_object:
+                if opened[depth] == 0x7B:
                     at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
                 break
-            if p[at] != (0x7D if is_object else 0x5D):
+            if p[at] != opened[depth] + 2:
                 return refuse(fault, "no comma or closing bracket", at)
             depth -= 1
             at += 1
-            if depth:
-                is_object = objects[(depth - 1) >> 6] >> ((depth - 1) & 63) & 1
 
 
 cdef inline bint is_value(const uint8_t* p, Py_ssize_t size) noexcept nogil:

@@ -13,8 +13,9 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from builtin cimport CR_BORROW, CR_object
 from json_text cimport utf8_valid
-from msgpack_builtin cimport CR_BORROW, CR_leaf, CR_object, CR_packed, short_items
+from msgpack_builtin cimport CR_leaf, CR_packed, short_items
 from msgpack_wire cimport (
     ARRAY, BIN, EXTENSION, FALSE, FLOAT, MAP, NIL, SIGNED, STR, TRUE, UNSIGNED, Head, Reader, malformed, read_head,
 )
