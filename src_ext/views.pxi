@@ -42,7 +42,10 @@ cdef class EventRecord:
         cdef Parts room
         cdef const Parts* parts = self.read(&room)
         cdef uint8_t[36] out
-        return text_of(PayloadError, id_of(parts, out), "id")
+        if parts.flags & ID_TEXT:
+            return text_of(PayloadError, parts.texts[AT_ID], "id")
+        put_uuid(out, parts.id)
+        return PyUnicode_DecodeUTF8(<char*>out, UUID_ROOM, NULL)
 
     @property
     def id(self):
