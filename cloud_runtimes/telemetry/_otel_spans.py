@@ -24,14 +24,8 @@ __all__ = ["ApiScope", "ApiSpan", "ApiTracer", "Bridge", "PassingTracer"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 # in the order of OTLP's numbers
-_KINDS: Final = (
-    trace.SpanKind.INTERNAL,
-    trace.SpanKind.SERVER,
-    trace.SpanKind.CLIENT,
-    trace.SpanKind.PRODUCER,
-    trace.SpanKind.CONSUMER,
-)
-_CODES: Final = (trace.StatusCode.UNSET, trace.StatusCode.OK, trace.StatusCode.ERROR)
+_KINDS: Final = tuple(trace.SpanKind)
+_CODES: Final = tuple(trace.StatusCode)
 
 
 class _Remote(trace.NonRecordingSpan):
