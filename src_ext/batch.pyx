@@ -138,8 +138,6 @@ cdef class BatchBuffer:
             wake[0] = True
         return self.accepted
 
-    # ---- the methods ----
-
     cdef int refuse_large(self, Py_ssize_t size) except -1:
         header = PyBytes_GET_SIZE(self.header)
         if header + size > self.buffer_bytes:

@@ -21,17 +21,17 @@ from attributes cimport PyUnicode_AsUTF8AndSize, slice_of, take_payload, take_te
 from cloudevent cimport IN_TIME, Event, event_parts, read_event
 from ids cimport Ids, next_id, reseed_ids
 from json_text cimport is_value, utf8_valid
-from objects cimport PyUnicode_DecodeUTF8, check_single, refused, text_of
+from objects cimport CR_new, PyUnicode_DecodeUTF8, check_single, refused, text_of
 from record cimport (
     AT_CONTENT_TYPE, AT_EXTENSIONS, AT_ID, AT_KEY, AT_METADATA, AT_SOURCE, AT_SUBJECT, AT_TIME, AT_TRACEPARENT,
     AT_TYPE, CONTENT_TYPE, CONTENT_TYPES, EXPIRES, EXTENSIONS, HEAD_SIZE, ID_TEXT, KEY, METADATA, RAW, RECORD_MAX, SOURCE, SUBJECT,
     TIME_TEXT, TRACEPARENT, TYPE, DrawNow, Fault, Parts, Slice, check_record, clear_id, content_type_name, get_u32, get_varint,
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
-from render cimport Rendering, prepare, put_event
+from render cimport Rendering, id_of, prepare, put_event
+from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
-from cloud_runtimes._native.attributes import encode_extensions, encode_metadata, parse_object
-from cloud_runtimes._native.template import render_frame
+from cloud_runtimes._native.attributes import check_template, encode_extensions, encode_metadata, parse_object
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
@@ -102,9 +102,6 @@ def reseed():
     """Forget the counter and the random bytes in a forked child; the last millisecond is kept."""
     if not reseed_ids(&ids):
         PyErr_SetFromErrno(OSError)
-
-
-# ---- encoding ----
 
 
 cdef void set_text(Parts* parts, int at, bytes text) noexcept:
@@ -312,6 +309,7 @@ def read_cloudevent(data):
 
 
 include "views.pxi"
+include "template.pxi"
 
 
 cdef uint32_t fnv1a(Slice text) noexcept:
@@ -455,7 +453,7 @@ cdef class Frame:
 
     def render(self, template):
         """All records in one buffer, by a template; see the twin."""
-        return render_frame(self, template)
+        return render_frame(self, check_template(template))
 
     def select(self, indices):
         """A new frame with the same header and these records, in this order (`IndexError`)."""

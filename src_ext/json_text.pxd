@@ -34,11 +34,6 @@ cdef extern from *:
     #define CR_WIDE 0
     #define CR_stops(p) 0
     #endif
-    #if defined(__GNUC__) && __GNUC__ >= 9
-    #define CR_MOSTLY(x) __builtin_expect_with_probability(!!(x), 1, 1.0)  /* what stands behind is not inlined */
-    #else
-    #define CR_MOSTLY(x) (x)
-    #endif
     /* The letter behind the backslash of a control character. */
     static const uint8_t CR_escapes[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
     """
@@ -46,13 +41,11 @@ cdef extern from *:
     const bint CR_LITTLE
     const bint CR_WIDE
     int CR_ctz(uint64_t) nogil
-    bint CR_MOSTLY(bint) nogil
     unsigned int CR_stops(const uint8_t*) nogil
 
 
 cdef enum:
     DEPTH_MAX = 128
-    DEPTH_WORDS = 2  # of 64 levels each
 
 
 cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept nogil:
@@ -140,9 +133,6 @@ cdef inline uint8_t* put_escaped(uint8_t* out, const uint8_t* p, Py_ssize_t size
         out += 2
 
 
-# ---- scanning ----
-
-
 cdef inline Py_ssize_t skip_space(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
     while at < size and (p[at] == 0x20 or p[at] == 0x0A or p[at] == 0x0D or p[at] == 0x09):
         at += 1
@@ -170,13 +160,13 @@ cdef inline int hex4(const uint8_t* p) noexcept nogil:
 cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     cdef Py_ssize_t stop = at + 1
     cdef unsigned int found
-    if CR_MOSTLY(CR_WIDE and size - at > 16 and p[at] == 0x22):
+    if CR_WIDE and size - at > 16 and p[at] == 0x22:
         # most have no escape
         while size - stop >= 16:
             found = CR_stops(p + stop)
             if found:
                 stop += CR_ctz(found)
-                if CR_MOSTLY(p[stop] == 0x22):
+                if p[stop] == 0x22:
                     return stop + 1
                 break
             stop += 16
@@ -263,10 +253,9 @@ cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
 
 
 cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep. The stack is one bit per level: set for an object.
-    cdef uint64_t[DEPTH_WORDS] objects
+    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep.
+    cdef uint8_t[DEPTH_MAX + 1] opened  # the bracket of each level
     cdef Py_ssize_t depth = 0
-    cdef bint is_object = False
     cdef uint8_t c
     while True:
         c = p[at] if at < size else 0
@@ -275,15 +264,12 @@ cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
                 return refuse(fault, "data nested too deep", at)
             at = skip_space(p, at + 1, size)
             if at >= size or p[at] != c + 2:
-                is_object = c == 0x7B
-                if is_object:
-                    objects[depth >> 6] |= <uint64_t>1 << (depth & 63)
+                depth += 1
+                opened[depth] = c
+                if c == 0x7B:
                     at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
-                else:
-                    objects[depth >> 6] &= ~(<uint64_t>1 << (depth & 63))
-                depth += 1
                 continue
             at += 1
         elif c == 0x22:
@@ -300,17 +286,15 @@ cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
                 return refuse(fault, "the end", at)
             if p[at] == 0x2C:
                 at = skip_space(p, at + 1, size)
-                if is_object:
+                if opened[depth] == 0x7B:
                     at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
                 break
-            if p[at] != (0x7D if is_object else 0x5D):
+            if p[at] != opened[depth] + 2:
                 return refuse(fault, "no comma or closing bracket", at)
             depth -= 1
             at += 1
-            if depth:
-                is_object = objects[(depth - 1) >> 6] >> ((depth - 1) & 63) & 1
 
 
 cdef inline bint is_value(const uint8_t* p, Py_ssize_t size) noexcept nogil:

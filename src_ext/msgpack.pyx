@@ -13,8 +13,9 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from builtin cimport CR_BORROW, CR_object
 from json_text cimport utf8_valid
-from msgpack_builtin cimport CR_BORROW, CR_leaf, CR_object, CR_packed, short_items
+from msgpack_builtin cimport CR_leaf, CR_packed, short_items
 from msgpack_wire cimport (
     ARRAY, BIN, EXTENSION, FALSE, FLOAT, MAP, NIL, SIGNED, STR, TRUE, UNSIGNED, Head, Reader, malformed, read_head,
 )
@@ -85,8 +86,6 @@ CR_packed = <PyTypeObject*>Packed
 CR_leaf = <PyObject*>leaf
 
 
-# ---------------------------------------------------------------- encoding
-
 def encode(value) -> bytes:
     """Encode a value as MessagePack, every part in its shortest form.
 
@@ -120,8 +119,6 @@ cdef bytes encode_long(Writer* w, object value, uint8_t* end):
     finally:
         writer_release(w)
 
-
-# ---------------------------------------------------------------- decoding
 
 cdef PyObject* _keys[CACHED_KEYS]   # direct-mapped; only touched under the GIL (CR_KEY_CACHE)
 cdef Py_ssize_t most_depth = limits.DEFAULT.depth

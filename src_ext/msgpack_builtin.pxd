@@ -3,25 +3,20 @@
 # Exact builtins run no Python code, so references to them are borrowed. Anything else is converted by a call of Python, `CR_leaf`, which may change any container: so each is held while it is read, and its size is compared. What cannot be written (a surrogate, the depth, a size that changed) gives NULL: the caller starts again with a copy that Python has made, or refuses.
 # A step takes the place to write at and gives the place behind.
 
-from cpython.mem cimport PyMem_RawFree
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from small_int cimport CR_small_int
-from writer cimport Writer, copy_short
+from builtin cimport (
+    CR_item, CR_small_int, Py_None_P, Py_SIZE, Py_TYPE, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type, PyList_Type, PyLong_Type,
+    PyObject_CallOneArg, PyTuple_Type, PyUnicode_Type,
+)
+from writer cimport Writer, copy_short, writer_grew
 
 
 cdef extern from *:
     """
-    #ifdef Py_GIL_DISABLED
-    #define CR_BORROW 0
-    #else
-    #define CR_BORROW 1
-    #endif
     #define CR_DATA(o) ((const uint8_t*)PyUnicode_DATA(o))
-    #define CR_item(o, i) (PyTuple_CheckExact(o) ? PyTuple_GET_ITEM(o, i) : PyList_GET_ITEM(o, i))
-    #define CR_object(o) ((PyObject*)(o))
     static PyTypeObject* CR_packed;  /* of bytes that are written as they are */
     static PyObject* CR_leaf;        /* converts what is no builtin */
     static inline int CR_big_int(PyObject* value, unsigned long long* out) {
@@ -45,13 +40,9 @@ cdef extern from *:
     #endif
     #endif
     """
-    const bint CR_BORROW
     const uint8_t* CR_DATA(PyObject*) nogil
-    PyObject* CR_item(PyObject*, Py_ssize_t)
-    PyObject* CR_object(object)
     PyTypeObject* CR_packed
     PyObject* CR_leaf
-    PyObject* PyObject_CallOneArg(PyObject*, PyObject*)
     void Py_INCREF(PyObject*)
     void Py_DECREF(PyObject*)
     bint CR_big_int(PyObject*, unsigned long long*)
@@ -63,18 +54,11 @@ cdef extern from *:
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
     const char* PyUnicode_AsUTF8AndSize(PyObject*, Py_ssize_t*)
     void PyErr_Clear()
-    Py_ssize_t Py_SIZE(PyObject*)
     const char* PyBytes_AS_STRING(PyObject*)
-    double PyFloat_AS_DOUBLE(PyObject*)
-    PyTypeObject* Py_TYPE(PyObject*)
-    bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**)
     Py_ssize_t PyDict_GET_SIZE(PyObject*)
-    PyObject* Py_None_P "Py_None"
     PyObject* Py_True_P "Py_True"
     PyObject* Py_False_P "Py_False"
-    PyTypeObject PyUnicode_Type, PyLong_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PyBytes_Type
-    void* PyMem_RawRealloc(void*, size_t)
-    void* PyMem_RawMalloc(size_t)
+    PyTypeObject PyBytes_Type
 
 
 cdef enum:
@@ -83,23 +67,10 @@ cdef enum:
 
 cdef inline uint8_t* more(Writer* w, uint8_t* p, Py_ssize_t extra) noexcept:
     # Room for `extra` more bytes; NULL where there is no memory, which the long way tells.
-    cdef Py_ssize_t wanted
-    cdef char* data
     if CR_LIKELY(extra <= w.capacity - (p - <uint8_t*>w.data)):
         return p
     w.length = p - <uint8_t*>w.data
-    if extra > (<Py_ssize_t>((<size_t>-1) >> 1)) // 2 - w.length:
-        return NULL
-    wanted = max(w.length + extra, 2 * w.capacity)
-    data = <char*>(PyMem_RawRealloc(w.data, <size_t>wanted) if w.heap else PyMem_RawMalloc(<size_t>wanted))
-    if data == NULL:
-        return NULL
-    if not w.heap:
-        memcpy(data, w.data, <size_t>w.length)
-    w.data = data
-    w.capacity = wanted
-    w.heap = True
-    return <uint8_t*>data + w.length
+    return <uint8_t*>w.data + w.length if writer_grew(w, extra) else NULL
 
 
 cdef inline uint8_t* tagged16(uint8_t* p, uint8_t tag, uint16_t number) noexcept nogil:

@@ -1,10 +1,18 @@
-# From slices to Python objects, header only; the class of the error is an argument, because a header imports nothing.
+# Making Python objects, of slices too, header only; the class of the error is an argument, because a header imports nothing.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
 from record cimport Fault, Slice, check_record
 
+
+cdef extern from *:
+    """
+    static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
+        return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
+    }
+    """
+    object CR_new(object cls, tuple empty)  # what `cls.__new__(cls)` does, without looking it up
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*)

@@ -8,7 +8,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from small_int cimport CR_small_int
+from builtin cimport CR_small_int
 from writer cimport Writer, copy_short, put_bytes, put_u8, write_bytes, writer_reserve, writer_rollback
 
 

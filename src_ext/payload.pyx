@@ -14,6 +14,10 @@ from libc.string cimport memcpy, strlen
 
 from attribute_text cimport UUID_ROOM, put_time, put_uuid
 from attributes cimport take_text
+from builtin cimport (
+    CR_BORROW, CR_item, CR_object, Py_None_P, Py_SIZE, Py_TYPE, PyBool_Type, PyDict_Next, PyDict_Type, PyFloat_AS_DOUBLE, PyFloat_Type,
+    PyList_Type, PyLong_Type, PyObject_CallOneArg, PyTuple_Type, PyUnicode_Type,
+)
 from json_shape cimport CR_entries, CR_shape_bound
 from json_text cimport DEPTH_MAX, escaped_size, put_escaped
 from record cimport DrawNow, Parts, Slice
@@ -32,13 +36,6 @@ cdef extern from *:
     #define CR_TYPE "\\",\\"type\\":\\""
     #define CR_TIME "\\",\\"time\\":\\""
     #define CR_REST "\\",\\"datacontenttype\\":\\"application/json\\",\\"data\\":"
-    #ifdef Py_GIL_DISABLED
-    #define CR_BORROW 0
-    #else
-    #define CR_BORROW 1
-    #endif
-    #define CR_item(o, i) (PyTuple_CheckExact(o) ? PyTuple_GET_ITEM(o, i) : PyList_GET_ITEM(o, i))
-    #define CR_object(o) ((PyObject*)(o))
     #define CR_owned(o) (o)
     /* Loops without branches, which compilers turn into vector instructions. */
     static inline Py_ssize_t CR_nulls(const uint8_t* p, Py_ssize_t size) {
@@ -71,22 +68,12 @@ cdef extern from *:
     const char* TYPE "CR_TYPE"
     const char* TIME "CR_TIME"
     const char* DATA "CR_REST"
-    const bint CR_BORROW
     size_t VECTORCALL_3 "(3 | PY_VECTORCALL_ARGUMENTS_OFFSET)"
-    PyObject* CR_item(PyObject*, Py_ssize_t)
-    PyObject* CR_object(object)
     Py_ssize_t CR_nulls(const uint8_t*, Py_ssize_t)
-    PyObject* PyObject_CallOneArg(PyObject*, PyObject*)
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
     object CR_owned(PyObject*)
     Py_ssize_t CR_openings(const uint8_t*, Py_ssize_t)
-    Py_ssize_t Py_SIZE(PyObject*)
-    double PyFloat_AS_DOUBLE(PyObject*)
-    PyTypeObject* Py_TYPE(PyObject*)
-    bint PyDict_Next(PyObject*, Py_ssize_t*, PyObject**, PyObject**)
-    PyObject* Py_None_P "Py_None"
-    PyTypeObject PyUnicode_Type, PyLong_Type, PyBool_Type, PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type
 
 cdef enum:
     FEW_BYTES = 4096  # longer documents mostly have more brackets than they may be deep

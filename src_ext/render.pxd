@@ -79,18 +79,22 @@ cdef inline void add_flagged(Rendering* r, const Parts* parts, int flag, int at,
         add(r, name, parts.texts[at])
 
 
+cdef inline Slice id_of(const Parts* parts, uint8_t* room) noexcept nogil:
+    cdef Slice text
+    if parts.flags & ID_TEXT:
+        return parts.texts[AT_ID]
+    put_uuid(room, parts.id)
+    text.data = room
+    text.size = UUID_ROOM
+    return text
+
+
 cdef inline const char* prepare(Rendering* r, const Parts* parts, Slice source, Slice type_) noexcept nogil:
     # NULL, or the member that is not UTF-8.
     cdef Slice text, media
     cdef int i
     r.count = 0
-    if parts.flags & ID_TEXT:
-        text = parts.texts[AT_ID]
-    else:
-        put_uuid(r.id, parts.id)
-        text.data = r.id
-        text.size = UUID_ROOM
-    add(r, ',"id":"', text)
+    add(r, ',"id":"', id_of(parts, r.id))
     add(r, ',"source":"', parts.texts[AT_SOURCE] if parts.flags & SOURCE else source)
     add(r, ',"type":"', parts.texts[AT_TYPE] if parts.flags & TYPE else type_)
     add_flagged(r, parts, SUBJECT, AT_SUBJECT, ',"subject":"')

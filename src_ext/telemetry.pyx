@@ -40,6 +40,7 @@ cdef extern from "Python.h":
 cimport otlp
 from blocks cimport Block, Blocks, body_of, free_blocks, new_block, recycle, reserve_in, seal
 from carry cimport MORE, NOTHING, TRACEPARENT_SIZE, WHOLE, Carry
+from objects cimport CR_new
 from otlp cimport begin, bytes_field, data_field, finish, fixed64_field, put_attributes, put_fixed32, put_value, text_field, varint_field
 from section cimport Section, lock, unlock
 from writer cimport Writer, put_u8, writer_bytes, writer_init, writer_release, writer_reserve, writer_rollback
@@ -51,12 +52,13 @@ from contextvars import ContextVar
 from cloud_runtimes._native.otlp_py import Limits
 from cloud_runtimes._native.telemetry_points import OVERFLOW, Observable, Point, attributes_key, metric, metric_head, real_number
 from cloud_runtimes._native.telemetry_text import (
-    KINDS, SEVERITIES, STATUSES, attributes_of, exception_attributes, frozen, frozen_attributes, refuse_parent, wrong,
+    KINDS, SEVERITIES, STATUSES, attributes_of, entered_already, exception_attributes, frozen, frozen_attributes, id_bytes, not_bridged, refuse_parent,
+    time_of, wrong,
 )
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
+    "CAUSES", "ApiScopeBase", "ApiSpanBase", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
     "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
@@ -171,8 +173,6 @@ def _set_seed(uint64_t seed):
 reseed()
 
 
-# ---- the buffer ----
-
 @cython.final
 cdef class Chunk:
     """Records of one scope; see the twin."""
@@ -256,6 +256,7 @@ cdef class Buffer:
         # -1, or why it is dropped
         cdef Py_ssize_t entry = size + 2
         cdef Py_ssize_t left = size >> 7
+        cdef int cause
         cdef Block* block
         cdef uint8_t* at
         wake[0] = False
@@ -263,15 +264,10 @@ cdef class Buffer:
             entry += 1
             left >>= 7
         self.recorded += count
-        if self.closed:
-            self.dropped[CLOSED] += count
-            return CLOSED
-        if entry > self.chunk:
-            self.dropped[TOO_LARGE] += count
-            return TOO_LARGE
-        if self.bytes_ + entry > self.limit:
-            self.dropped[FULL] += count
-            return FULL
+        if self.closed or entry > self.chunk or self.bytes_ + entry > self.limit:
+            cause = CLOSED if self.closed else TOO_LARGE if entry > self.chunk else FULL
+            self.dropped[cause] += count
+            return cause
         wake[0] = self.waiting == 0
         if scope < self.scopes and self.open[scope] != NULL and self.open[scope].size + entry > self.chunk:
             self.seal_block(scope)
@@ -295,8 +291,6 @@ cdef class Buffer:
         self.bytes_ += entry
         self.waiting += count
         return -1
-
-    # ---- the methods ----
 
     cdef bint put(self, int scope, Writer* w, int64_t count) except -1:
         # Appends what is in the writer, which is released in any case.

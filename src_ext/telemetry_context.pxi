@@ -89,14 +89,6 @@ def outgoing():
     return None, found == MORE
 
 
-cdef bytes read_id(text, Py_ssize_t size):
-    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
-        raw = bytes.fromhex(text)
-        if any(raw):
-            return raw
-    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
-
-
 @cython.final
 cdef class SpanContext:
     """What of a span travels: its ids, flags and trace state; see the twin for arguments and errors."""
@@ -107,8 +99,8 @@ cdef class SpanContext:
     cdef readonly bint is_remote
 
     def __init__(self, trace_id, span_id, int trace_flags=0, str trace_state not None="", bint is_remote=False):
-        memcpy(self.ids, PyBytes_AS_STRING(read_id(trace_id, 16)), 16)
-        memcpy(self.ids + 16, PyBytes_AS_STRING(read_id(span_id, 8)), 8)
+        memcpy(self.ids, PyBytes_AS_STRING(id_bytes(trace_id, 16)), 16)
+        memcpy(self.ids + 16, PyBytes_AS_STRING(id_bytes(span_id, 8)), 8)
         if not 0 <= trace_flags <= 255:
             raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
         self.trace_flags = trace_flags
@@ -143,7 +135,6 @@ cdef class SpanContext:
 cdef class Sampler:
     """Decides which new traces are recorded; see the twin for arguments and errors."""
 
-    cdef object bound_
     cdef uint64_t bound
     cdef bint always, parent_based
     cdef double rate, room, tokens

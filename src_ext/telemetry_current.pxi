@@ -31,7 +31,7 @@ cdef object current_in_api():
         found = PyDict_GetItemWithError(context, api_key)
         if found != NULL and <object>found is not None:
             span = <object>found
-            return span.native if type(span) is api_span else api.inward(span)
+            return (<ApiSpanBase>span).native if type(span) is api_span else api.inward(span)
     return get_in(own_var)
 
 
@@ -50,7 +50,7 @@ cdef object set_current(span):
     any_context = True
     if not bridged:
         return PyContextVar_Set(own_var, span)
-    return attach(api.outward(span))
+    return attach(new_api_span(<Span>span, True, True) if type(span) is Span else api.outward(span))
 
 
 cdef int reset_current(token) except -1:
@@ -84,7 +84,7 @@ cdef class Current:
     def attach(self, span):
         """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
         if not bridged:
-            raise InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+            raise not_bridged()
         return attach(span)
 
     def reset(self, token):
@@ -106,8 +106,8 @@ def bridge(given):
     if given is None:
         bridged = False
         return
-    if not isinstance(given.variable, ContextVar) or not issubclass(given.context_class, dict):
-        raise InvalidArgumentError("bridge wants a ContextVar and a class of dictionaries")
+    if not isinstance(given.variable, ContextVar) or not issubclass(given.context_class, dict) or not issubclass(given.span_class, ApiSpanBase):
+        raise InvalidArgumentError("bridge wants a ContextVar, a class of dictionaries and one of spans")
     # a second one, of another client, is equal: nobody sees a difference on the way
     api_var, api_key, api_context, api_span = given.variable, given.key, given.context_class, given.span_class
     api = given

@@ -113,11 +113,14 @@ cdef class Logger:
         if name:
             text_field(w, 0x1A, name)
         start = begin(w, 0x2A)
-        try:
+        if type(body) is str:
             put_value(w, body, -1, 0)
-        except Exception:
-            writer_rollback(w, start)
-            put_value(w, f"<str() of {body.__class__.__name__} failed>", -1, 0)
+        else:
+            try:
+                put_value(w, body, -1, 0)
+            except Exception:
+                writer_rollback(w, start)
+                put_value(w, f"<str() of {body.__class__.__name__} failed>", -1, 0)
         finish(w, start)
         dropped = put_attributes(w, 0x32, attributes, &self.limits)
         if dropped:

@@ -34,11 +34,12 @@ cdef class Tracer:
         """Start a span that becomes nobody's parent by itself; arguments as of `span`."""
         return new_span(self, name, attributes, kind, parent, links, False)
 
-    def _begin(self, str name not None, attributes, int kind, parent, time):
-        cdef Span span = begin_span(self, name, copied_frozen(attributes), kind, parent)
+    def _begin(self, name, attributes, int kind, parent, time, bint records, bint marks):
+        """Start a span of OpenTelemetry's API; see the twin."""
+        cdef Span span = begin_span(self, name, copied_frozen(attributes), kind, get_current() if parent is Ellipsis else parent)
         if time is not None:
             span.start = time
-        return span
+        return new_api_span(span, records, marks)
 
 
 cdef dict copied_attributes(attributes):
@@ -65,8 +66,6 @@ cdef dict copied_frozen(attributes):
 cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint makes_current):
     cdef Span span
     cdef int number_ = 1
-    if not isinstance(name, str):
-        raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
     if kind is not "internal":
         number = kinds.get(kind) if isinstance(kind, str) else None
         if number is None:
@@ -83,11 +82,13 @@ cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint ma
     return span
 
 
-cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent):
+cdef Span begin_span(Tracer tracer, name, dict attributes, int kind, parent):
     cdef Span span, above
     cdef SpanContext context
     cdef int flags = -1
     cdef int64_t now
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a span's name is text, not {name.__class__.__name__}")
     span = Span.__new__(Span)
     span._kind = kind
     span.tracer = tracer
@@ -176,8 +177,6 @@ cdef class Span:
     def __init__(self):
         raise InvalidArgumentError("spans are made by a tracer: tracer.span(…)")
 
-    # -- what it is --
-
     @property
     def name(self):
         """Its name."""
@@ -214,16 +213,9 @@ cdef class Span:
     def __repr__(self):
         return f"<Span {self.name_!r} {self.context.traceparent}{' ended' if self.ended else ''}>"
 
-    # -- what is told to it --
-
     cpdef set_attribute(self, key, value):
         """Set an attribute; the last value counts."""
         self.put_attribute(key, value)
-
-    def _set_frozen(self, key, value):
-        """Set an attribute of OpenTelemetry's API; the last value counts. A list or mapping is copied."""
-        if self.recording():
-            self.put_attribute(key, value if otlp.is_simple(value) else frozen(value))
 
     cdef int put_attribute(self, key, value) except -1:
         cdef Section section
@@ -328,8 +320,8 @@ cdef class Span:
         """Add an event, with the present time."""
         self.put_event(name, copied_attributes(attributes), -1)
 
-    def _event(self, name, attributes, time):
-        self.put_event(name, copied_frozen(attributes), -1 if time is None else <int64_t>time)
+    def _event(self, name, dict attributes, time):
+        self.put_event(name, attributes, -1 if time is None else <int64_t>time)
 
     cdef int put_event(self, name, dict attributes, int64_t time) except -1:
         # `time` -1: now
@@ -375,12 +367,12 @@ cdef class Span:
             flags |= IS_REMOTE
         self.put_link(ids, flags, state_of(context), copied_attributes(attributes))
 
-    def _link(self, bytes ids not None, uint32_t flags, str state not None, bint remote, attributes):
+    def _link(self, bytes ids not None, uint32_t flags, str state not None, bint remote, dict attributes):
         if PyBytes_GET_SIZE(ids) != 24:
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
         if remote:
             flags |= IS_REMOTE
-        self.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, copied_frozen(attributes))
+        self.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, attributes)
 
     cdef int put_link(self, const uint8_t* ids, uint32_t flags, str state, dict attributes) except -1:
         cdef Writer w
@@ -427,9 +419,6 @@ cdef class Span:
     cpdef end(self):
         """End it: it is encoded now. Ending twice does nothing."""
         self.finish(-1)
-
-    def _finish(self, time):
-        self.finish(-1 if time is None else <int64_t>time)
 
     cdef int finish(self, int64_t time) except -1:
         # `time` -1: now
@@ -515,8 +504,6 @@ cdef class Span:
         put_fixed32(w, self.flags | HAS_IS_REMOTE | (IS_REMOTE if self.parent_remote else 0))
         return 0
 
-    # -- with --
-
     cdef Span enter(self):
         if self.makes_current and self.token is None:
             self.token = set_current(self)
@@ -546,3 +533,66 @@ cdef class Span:
 
     async def __aexit__(self, kind, error, trace):
         self.leave(error)
+
+
+cdef class ApiSpanBase:
+    """What of a span of OpenTelemetry's API has to be fast; see the twin."""
+
+    cdef readonly Span native
+    cdef readonly bint _records, _marks
+    cdef public object _context
+    cdef object __weakref__
+
+    def set_attribute(self, key, value):
+        """Set an attribute; the last value counts. A list or mapping is copied."""
+        if self.native.recording():
+            self.native.put_attribute(key, value if otlp.is_simple(value) else frozen(value))
+
+    def end(self, end_time=None):
+        """End it: it is encoded now. Ending twice does nothing."""
+        self.native.finish(-1 if end_time is None else <int64_t>time_of(end_time))
+
+
+cdef inline ApiSpanBase new_api_span(Span span, bint records, bint marks):
+    cdef ApiSpanBase made
+    if not bridged:
+        raise not_bridged()
+    made = <ApiSpanBase>CR_new(api_span, ())
+    made.native = span
+    made._records = records
+    made._marks = marks
+    return made
+
+
+cdef class ApiScopeBase:
+    """Starts a span of OpenTelemetry's API when it is entered, which is the current one inside ``with``; see the twin."""
+
+    cdef readonly object _start
+    cdef readonly tuple _arguments
+    cdef readonly bint _ends
+    cdef ApiSpanBase span
+    cdef object token
+
+    def __init__(self, start, tuple arguments, bint ends):
+        self._start = start
+        self._arguments = arguments
+        self._ends = ends
+
+    def __enter__(self):
+        if self.span is not None:
+            raise entered_already()
+        span = self._start(*self._arguments)
+        self.token = attach(span)
+        self.span = span
+        return span
+
+    def __exit__(self, kind, error, trace):
+        span, token = self.span, self.token
+        if span is None:
+            return
+        self.span = self.token = None
+        give_back(token)
+        if error is not None and isinstance(error, Exception):
+            span._failed(error, False)
+        if self._ends:
+            span.native.finish(-1)

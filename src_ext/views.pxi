@@ -177,14 +177,11 @@ cdef class Document(EventRecord):
         return &self.parts
 
     cdef const Slice* header(self) except NULL:
-        if self.owner is None:
-            raise TypeError("documents come from read_cloudevent")
+        self.read(NULL)
         return self.headings
 
     cdef str common(self, int which):
-        if self.owner is None:
-            raise TypeError("documents come from read_cloudevent")
-        return text_of(PayloadError, self.headings[which], "an attribute")
+        return text_of(PayloadError, self.header()[which], "an attribute")
 
 
 cdef Document read_document(object data):
@@ -208,20 +205,10 @@ cdef Document read_document(object data):
     return document
 
 
-cdef extern from *:
-    """
-    static CYTHON_INLINE PyObject* CR_new(PyObject* cls, PyObject* empty) {
-        return ((PyTypeObject*)cls)->tp_new((PyTypeObject*)cls, empty, NULL);
-    }
-    """
-    object CR_new(object cls, tuple empty)
-
-
 cdef object event_class = None
 
 
 cdef inline ReceivedEvent new_event(object cls):
-    # What `ReceivedEvent.__new__(cls)` does, without looking it up; `cls` is a subclass.
     return <ReceivedEvent>CR_new(cls, ())
 
 

@@ -67,28 +67,29 @@ cdef inline void writer_release(Writer* w) noexcept nogil:
     w.heap = False
 
 
-cdef inline int writer_grow(Writer* w, Py_ssize_t extra) except -1 nogil:
-    # The slow half of writer_reserve: at least doubles, so that n bytes cost O(n).
+cdef inline bint writer_grew(Writer* w, Py_ssize_t extra) noexcept nogil:
+    # Whether there is memory for it. At least doubles, so that n bytes cost O(n).
     cdef Py_ssize_t wanted
     cdef char* data
     if extra > (<Py_ssize_t>((<size_t>-1) >> 1)) // 2 - w.length:
-        with gil:
-            raise MemoryError()
-    wanted = w.length + extra
-    if wanted < 2 * w.capacity:
-        wanted = 2 * w.capacity
-    if w.heap:
-        data = <char*>PyMem_RawRealloc(w.data, <size_t>wanted)
-    else:
-        data = <char*>PyMem_RawMalloc(<size_t>wanted)
+        return False
+    wanted = max(w.length + extra, 2 * w.capacity)
+    data = <char*>(PyMem_RawRealloc(w.data, <size_t>wanted) if w.heap else PyMem_RawMalloc(<size_t>wanted))
     if data == NULL:
-        with gil:
-            raise MemoryError()
+        return False
     if not w.heap:
         memcpy(data, w.data, <size_t>w.length)
     w.data = data
     w.capacity = wanted
     w.heap = True
+    return True
+
+
+cdef inline int writer_grow(Writer* w, Py_ssize_t extra) except -1 nogil:
+    # The slow half of writer_reserve.
+    if not writer_grew(w, extra):
+        with gil:
+            raise MemoryError()
     return 0
 
 

@@ -1,15 +1,15 @@
-"""Texts, extensions and metadata of a record: what both kernels of events check, write and read in Python."""
+"""Texts, extensions and metadata of a record, templates of a frame: what both kernels of events check, write and read in Python."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import InvalidArgumentError, PayloadError
 
-__all__ = ["TEXT_MAX", "check_text", "encode_extensions", "encode_metadata", "escape", "parse_object"]
+__all__ = ["TEXT_MAX", "check_template", "check_text", "encode_extensions", "encode_metadata", "escape", "parse_object"]
 
 TEXT_MAX = 65_536
 # CloudEvents §3.1, String: no control characters, no noncharacters (and no surrogates, which UTF-8 refuses)
@@ -114,3 +114,20 @@ def parse_object(data: bytes, what: str, *, strings: bool = False) -> dict[str, 
         if not isinstance(value, str) and (strings or not isinstance(value, int) or not -(1 << 31) <= value < 1 << 31):
             raise PayloadError(f"{what}: {name!r} is no string{'' if strings else ', boolean or 32-bit integer'}")
     return result
+
+
+def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str | range]:
+    """Return the parts of a template of `OutgoingBatch.render`; refuse what is none (`ValueError`)."""
+    parts = list(template)
+    if len(parts) > 32:
+        raise ValueError("a template has at most 32 parts")
+    for part in parts:
+        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key"):
+            raise ValueError(f"a template has bytes, ranges, 'json', 'id' and 'key', not {part!r}")
+    for number, part in enumerate(parts):
+        if isinstance(part, range):
+            if not 0 <= part.start <= part.stop <= len(parts):
+                raise ValueError(f"part {number} of the template is the length of parts that are not there")
+            if any(isinstance(other, range) for other in parts[part.start : part.stop]):
+                raise ValueError(f"part {number} of the template is the length of a length")
+    return parts

@@ -10,12 +10,11 @@ from typing import Any
 
 from ..errors import PayloadError
 from . import record_py as layout
-from .attributes import check_text, parse_object
+from .attributes import check_template, check_text, parse_object
 from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
-from .template import render_frame
 
 __all__ = [
     "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame",
@@ -145,7 +144,21 @@ class Frame:
 
     def render(self, template: Iterable[bytes | str | range]) -> bytes:
         """All records in one buffer, each by a template; see `OutgoingBatch.render`."""
-        return render_frame(self, template)
+        parts = check_template(template)
+        out: list[bytes] = []
+        for index in range(len(self)):
+            fields = _Fields(self._body, self._offsets[index])
+            found = {"id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
+            if "json" in parts:
+                found["json"] = self[index].to_json()
+            pieces = [
+                part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
+            ]
+            out += [
+                b"%d" % sum(map(len, pieces[part.start : part.stop])) if isinstance(part, range) else piece
+                for part, piece in zip(parts, pieces, strict=True)
+            ]
+        return b"".join(out)
 
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 from .telemetry_buffer_py import monotonic
+from .telemetry_text import id_bytes, not_bridged
 
 __all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span"]
 
@@ -36,8 +38,8 @@ class SpanContext:
     def __init__(
         self, trace_id: str, span_id: str, trace_flags: int = 0, trace_state: str = "", is_remote: bool = False
     ) -> None:
-        self._trace = _id(trace_id, 16)
-        self._span = _id(span_id, 8)
+        self._trace = id_bytes(trace_id, 16)
+        self._span = id_bytes(span_id, 8)
         if not 0 <= trace_flags <= 255:
             raise InvalidArgumentError(f"trace_flags={trace_flags}: give 0 to 255")
         self.trace_flags = trace_flags
@@ -66,14 +68,6 @@ class SpanContext:
 
     def __repr__(self) -> str:
         return f"<SpanContext {self.traceparent}>"
-
-
-def _id(text: Any, size: int) -> bytes:
-    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
-        raw = bytes.fromhex(text)
-        if any(raw):
-            return raw
-    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
 
 
 class Sampler:
@@ -146,7 +140,7 @@ class Current:
         """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
         bridge = self._bridge
         if bridge is None:
-            raise InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+            raise not_bridged()
         context = bridge.variable.get(None)
         base = context if isinstance(context, dict) else {}
         token: Token[Any] = bridge.variable.set(bridge.context_class({**base, bridge.key: span}))
@@ -155,6 +149,11 @@ class Current:
     def reset(self, token: Token[Any]) -> None:
         """Give back what was current before; `ValueError` for a token of another context."""
         token.var.reset(token)
+
+    def give_back(self, token: Token[Any]) -> None:
+        """As `reset`, but a token of another context, as a generator may leave one, changes nothing: there is nothing to give back there."""
+        with suppress(ValueError):
+            self.reset(token)
 
 
 current: Final = Current()

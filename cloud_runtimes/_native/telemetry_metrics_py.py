@@ -246,13 +246,9 @@ class BoundHistogram(_Bound):
         self._instrument._measure(value, self._series, None)
 
 
-class Counter(_Instrument):
-    """A sum that only grows."""
-
-    _kind = SUM
-
+class _Sum(_Instrument):
     def add(self, value: float = 1, attributes: Mapping[str, Any] | None = None) -> None:
-        """Add to the sum of these attributes. A negative or infinite value, or NaN, is dropped and counted as ``invalid``.
+        """Add to the sum of these attributes. An infinite value or NaN, and a negative one of a counter, is dropped and counted as ``invalid``.
 
         Raises:
             InvalidArgumentError: no number, or attributes that are no mapping.
@@ -264,18 +260,16 @@ class Counter(_Instrument):
         return BoundCounter(self, attributes)
 
 
-class UpDownCounter(_Instrument):
+class Counter(_Sum):
+    """A sum that only grows."""
+
+    _kind = SUM
+
+
+class UpDownCounter(_Sum):
     """A sum that goes up and down."""
 
     _kind = UP_DOWN
-
-    def add(self, value: float = 1, attributes: Mapping[str, Any] | None = None) -> None:
-        """Add to the sum of these attributes; an infinite value or NaN is dropped and counted as ``invalid``."""
-        self._measure(value, None, attributes)
-
-    def bind(self, attributes: Mapping[str, Any] | None = None) -> BoundCounter:
-        """Return an up-down counter of these attributes alone."""
-        return BoundCounter(self, attributes)
 
 
 class Gauge(_Instrument):

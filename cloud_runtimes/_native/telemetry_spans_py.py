@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
 from typing import Any, Final, Self
 
@@ -14,14 +14,17 @@ from .telemetry_text import (
     KINDS,
     STATUSES,
     attributes_of,
+    entered_already,
     exception_attributes,
     frozen,
     frozen_attributes,
+    not_bridged,
     refuse_parent,
+    time_of,
     wrong,
 )
 
-__all__ = ["Span", "Tracer", "Traces", "outgoing"]
+__all__ = ["ApiScopeBase", "ApiSpanBase", "Span", "Tracer", "Traces", "outgoing"]
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
@@ -97,8 +100,6 @@ class Tracer:
         return self._span(name, attributes, kind, parent, links, False)
 
     def _span(self, name: str, attributes: Any, kind: str, parent: Any, links: Iterable[Any], scoped: bool) -> Span:
-        if not isinstance(name, str):
-            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
         number = KINDS.get(kind) if isinstance(kind, str) else None
         if number is None:
             raise wrong("kind", kind, KINDS)
@@ -112,17 +113,25 @@ class Tracer:
                     span.add_link(*link)
         return span
 
-    def _begin(self, name: str, attributes: Any, kind: int, parent: Any, time: int | None) -> Span:
-        span = Span(self, name, frozen_attributes(attributes), kind, parent)
+    def _begin(
+        self, name: str, attributes: Any, kind: int, parent: Any, time: int | None, records: bool, marks: bool
+    ) -> Any:
+        """Start a span of OpenTelemetry's API, of the bridge's class. Its parent is the current span for ``...``."""
+        bridge = current._bridge
+        if bridge is None:
+            raise not_bridged()
+        span = Span(self, name, frozen_attributes(attributes), kind, current.get() if parent is ... else parent)
         if time is not None:
             span._start = time
-        return span
+        return bridge.span_class(span, records, marks)
 
 
 class Span:
     """A span; made by `Tracer.span` and `Tracer.start_span`. It is encoded when it ends; what comes later is ignored."""
 
     def __init__(self, tracer: Tracer, name: str, attributes: dict[Any, Any] | None, kind: int, parent: Any) -> None:
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
         self._tracer = tracer
         self._name = name
         self._kind = kind
@@ -196,11 +205,6 @@ class Span:
 
     # -- what is told to it --
 
-    def _set_frozen(self, key: str, value: Any) -> None:
-        """Set an attribute of OpenTelemetry's API; the last value counts. A list or mapping is copied."""
-        if self.is_recording:
-            self.set_attribute(key, frozen(value))
-
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute; the last value counts."""
         if self._ended or not self._flags & SAMPLED:
@@ -226,12 +230,9 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event, with the present time."""
-        self._put_event(name, attributes_of(attributes), None)
+        self._event(name, attributes_of(attributes), None)
 
-    def _event(self, name: str, attributes: Mapping[str, Any] | None, time: int | None) -> None:
-        self._put_event(name, frozen_attributes(attributes), time)
-
-    def _put_event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
+    def _event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
         if self._ended or not self._flags & SAMPLED:
@@ -265,12 +266,9 @@ class Span:
             state, flags, remote = context._state, context._flags, False
         else:
             state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
-        self._put_link(context._trace + context._span, flags, state, remote, copied)
+        self._link(context._trace + context._span, flags, state, remote, copied)
 
-    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: Mapping[str, Any] | None) -> None:
-        self._put_link(ids, flags, state, remote, frozen_attributes(attributes))
-
-    def _put_link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
+    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
         if self._ended or not self._flags & SAMPLED:
             return
         limits = self._tracer._traces._limits
@@ -376,10 +374,7 @@ class Span:
         token = self._token
         if token is not None:
             self._token = None
-            try:
-                current.reset(token)
-            except ValueError:  # left in another context, as generators may: there is nothing to give back there
-                pass
+            current.give_back(token)
         if error is not None and isinstance(error, Exception) and self.is_recording:
             self.record_exception(error)
             if not self._status:
@@ -392,3 +387,60 @@ class Span:
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.__exit__(kind, error, trace)
+
+
+class ApiSpanBase:
+    """What of a span of OpenTelemetry's API has to be fast; the rest is `telemetry._otel_spans.ApiSpan`.
+
+    Attributes:
+        native: the span of `cloud_runtimes.telemetry` that it is.
+    """
+
+    __slots__ = ("__weakref__", "_context", "_marks", "_records", "native")
+
+    def __init__(self, native: Span, records: bool = True, marks: bool = True) -> None:
+        self.native = native
+        self._records = records
+        self._marks = marks
+        self._context: Any = None
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute; the last value counts. A list or mapping is copied."""
+        if self.native.is_recording:
+            self.native.set_attribute(key, frozen(value))
+
+    def end(self, end_time: int | None = None) -> None:
+        """End it: it is encoded now. Ending twice does nothing. Its time is now, or given in nanoseconds since 1970 UTC."""
+        self.native._finish(None if end_time is None else time_of(end_time))
+
+
+class ApiScopeBase:
+    """Starts a span of OpenTelemetry's API by ``start(*arguments)`` when it is entered, which is the current one inside ``with``; the rest is `telemetry._otel_spans.ApiScope`."""
+
+    __slots__ = ("_arguments", "_ends", "_span", "_start", "_token")
+
+    def __init__(self, start: Callable[..., Any], arguments: tuple[Any, ...], ends: bool) -> None:
+        self._start = start
+        self._arguments = arguments
+        self._ends = ends
+        self._span: Any = None
+        self._token: Token[Any] | None = None
+
+    def __enter__(self) -> Any:
+        if self._span is not None:
+            raise entered_already()
+        span = self._start(*self._arguments)
+        self._token = current.attach(span)
+        self._span = span
+        return span
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        span, token = self._span, self._token
+        if span is None or token is None:
+            return
+        self._span = self._token = None
+        current.give_back(token)
+        if isinstance(error, Exception):
+            span._failed(error, False)
+        if self._ends:
+            span.native.end()

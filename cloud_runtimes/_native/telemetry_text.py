@@ -8,8 +8,8 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 
 __all__ = [
-    "KINDS", "SEVERITIES", "STATUSES", "attributes_of", "exception_attributes", "frozen", "frozen_attributes",
-    "message_of", "refuse_parent", "time_of", "wrong"
+    "KINDS", "SEVERITIES", "STATUSES", "attributes_of", "entered_already", "exception_attributes", "frozen", "frozen_attributes", "id_bytes",
+    "message_of", "not_bridged", "refuse_parent", "time_of", "wrong"
 ]  # fmt: skip
 
 KINDS: Final[Mapping[str, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
@@ -61,6 +61,25 @@ def attributes_of(attributes: Any) -> dict[Any, Any] | None:
 def wrong(what: str, value: Any, known: Mapping[str, int]) -> InvalidArgumentError:
     """Return the error for a name that is none of those known."""
     return InvalidArgumentError(f"{what}={value!r}: give one of {', '.join(known)}")
+
+
+def id_bytes(text: Any, size: int) -> bytes:
+    """Return the bytes of an id that is given in hexadecimal."""
+    if isinstance(text, str) and len(text) == 2 * size and text.strip("0123456789abcdef") == "":
+        raw = bytes.fromhex(text)
+        if any(raw):
+            return raw
+    raise InvalidArgumentError(f"an id has {2 * size} lower-case hexadecimal digits, not all zero")
+
+
+def not_bridged() -> InvalidArgumentError:
+    """Return the error for what wants a bridge."""
+    return InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+
+
+def entered_already() -> InvalidArgumentError:
+    """Return the error for a scope of OpenTelemetry's API that is entered twice."""
+    return InvalidArgumentError("start_as_current_span: it is entered already; each span wants one of its own")
 
 
 def refuse_parent(value: Any) -> InvalidArgumentError:

@@ -24,14 +24,8 @@ __all__ = ["ApiScope", "ApiSpan", "ApiTracer", "Bridge", "PassingTracer"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 # in the order of OTLP's numbers
-_KINDS: Final = (
-    trace.SpanKind.INTERNAL,
-    trace.SpanKind.SERVER,
-    trace.SpanKind.CLIENT,
-    trace.SpanKind.PRODUCER,
-    trace.SpanKind.CONSUMER,
-)
-_CODES: Final = (trace.StatusCode.UNSET, trace.StatusCode.OK, trace.StatusCode.ERROR)
+_KINDS: Final = tuple(trace.SpanKind)
+_CODES: Final = tuple(trace.StatusCode)
 
 
 class _Remote(trace.NonRecordingSpan):
@@ -60,26 +54,23 @@ def _time(value: Any) -> int | None:
 class ApiSpan:
     """A span with the methods of `opentelemetry.trace.Span`; made by `ApiTracer`, and for each `Span` that becomes the current one.
 
-    Attributes:
-        native: the span of `cloud_runtimes.telemetry` that it is.
-        set_attribute: sets an attribute; the last value counts. A list or mapping is copied.
+    A kernel's `ApiSpanBase` has the rest of it, which has to be fast; `_joined` makes the class of both.
     """
 
-    __slots__ = ("__weakref__", "_context", "_marks", "_records", "native", "set_attribute")
-
-    def __init__(self, native: _kernel.Span, records: bool = True, marks: bool = True) -> None:
-        self.native = native
-        self.set_attribute = native._set_frozen
-        self._records = records
-        self._marks = marks
-        self._context: trace.SpanContext | None = None
+    __slots__ = ()
+    native: _kernel.Span
+    _records: bool
+    _marks: bool
+    _context: trace.SpanContext | None
+    set_attribute: Callable[[str, Any], None]
+    end: Callable[..., None]
 
     # -- what it is --
 
     def get_span_context(self) -> trace.SpanContext:
         """Return what of it travels."""
         if self._context is None:
-            self._context = _api_context(self.native.context)
+            self._context = _api_context(self.native.context)  # type: ignore[misc]  # a slot of the other base
         return self._context
 
     def is_recording(self) -> bool:
@@ -121,7 +112,7 @@ class ApiSpan:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Add an event; its time is now, or given in nanoseconds since 1970 UTC."""
-        self.native._event(name, attributes, _time(timestamp))
+        self.native._event(name, frozen_attributes(attributes), _time(timestamp))
 
     def record_exception(
         self,
@@ -142,7 +133,8 @@ class ApiSpan:
         if context is not None and (context.is_valid or attributes or context.trace_state):
             ids = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
             state = context.trace_state.to_header()
-            self.native._link(ids, context.trace_flags & 0xFF, state, context.is_remote, attributes)
+            copied = frozen_attributes(attributes)
+            self.native._link(ids, context.trace_flags & 0xFF, state, context.is_remote, copied)
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         """Set the status, given as a ``Status``, or as a ``StatusCode`` with a description: ok is final, unset changes nothing (Trace API, "Set status")."""
@@ -153,16 +145,12 @@ class ApiSpan:
             raise InvalidArgumentError(f"expected a Status or a StatusCode, not {type(status).__name__}")
         self.native._mark(_CODES.index(code), description if isinstance(description, str) else "")
 
-    def end(self, end_time: int | None = None) -> None:
-        """End it: it is encoded now. Ending twice does nothing. Its time is now, or given in nanoseconds since 1970 UTC."""
-        self.native._finish(_time(end_time))
-
     # -- with --
 
-    def _failed(self, error: BaseException, records: bool, marks: bool, escaped: bool) -> None:
-        if records:
+    def _failed(self, error: BaseException, escaped: bool) -> None:
+        if self._records:
             self.record_exception(error, escaped=escaped)
-        if marks and self.native.is_recording:
+        if self._marks and self.native.is_recording:
             self.native._mark(2, f"{type(error).__name__}: {message_of(error)}")
 
     def __enter__(self) -> Self:
@@ -170,7 +158,7 @@ class ApiSpan:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
-            self._failed(error, self._records, self._marks, True)
+            self._failed(error, True)
         self.native.end()
 
 
@@ -179,6 +167,8 @@ trace.Span.register(ApiSpan)
 
 class _Scope:
     """Also decorates functions, plain and async: each call runs inside a scope of its own."""
+
+    __slots__ = ()
 
     def again(self) -> Any:
         """Return another one of the same arguments."""
@@ -203,41 +193,21 @@ class _Scope:
 
 
 class ApiScope(_Scope):
-    """Starts a span when it is entered, which is the current one inside ``with``."""
+    """Starts a span when it is entered, which is the current one inside ``with``; joined with a kernel's `ApiScopeBase`, which has to be fast."""
 
-    def __init__(self, tracer: ApiTracer, arguments: tuple[Any, ...], ends: bool) -> None:
-        self._tracer = tracer
-        self._arguments = arguments
-        self._ends = ends
-        self._span: ApiSpan | None = None
-        self._token: Token[Any] | None = None
+    __slots__ = ()
+    _start: Callable[..., ApiSpan]
+    _arguments: tuple[Any, ...]
+    _ends: bool
 
-    def again(self) -> ApiScope:
-        return ApiScope(self._tracer, self._arguments, self._ends)
+    def again(self) -> Any:
+        made: Any = type(self)
+        return made(self._start, self._arguments, self._ends)
 
-    def __enter__(self) -> ApiSpan:
-        if self._span is not None:
-            raise InvalidArgumentError("start_as_current_span: it is entered already; each span wants one of its own")
-        tracer = self._tracer
-        span = tracer.start_span(*self._arguments)
-        self._token = tracer.current.attach(span)
-        self._span = span
-        return span
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        span, token = self._span, self._token
-        if span is None or token is None:
-            return
-        self._span = self._token = None
-        try:
-            self._tracer.current.reset(token)
-        except ValueError:  # left in another context, as generators may: there is nothing to give back there
-            pass
-        if isinstance(error, Exception):
-            records, marks = self._arguments[-2:]
-            span._failed(error, records, marks, False)
-        if self._ends:
-            span.native.end()
+@functools.cache
+def _joined(kind: type, base: type) -> Any:
+    return type(kind.__name__, (kind, base), {"__slots__": (), "__module__": __name__})
 
 
 class ApiTracer:
@@ -246,7 +216,7 @@ class ApiTracer:
     def __init__(self, tracer: _kernel.Tracer, bridge: Bridge) -> None:
         self._begin = tracer._begin
         self._bridge = bridge
-        self.current = bridge.current
+        self._scope = bridge.scope_class
 
     def start_span(
         self,
@@ -263,21 +233,18 @@ class ApiTracer:
 
         An OpenTelemetry context without a span makes a root. An exception that leaves ``with`` becomes an event, and the status, if `record_exception` and `set_status_on_exception` say so.
         """
-        if not isinstance(name, str):
-            raise InvalidArgumentError(f"a span's name is text, not {type(name).__name__}")
         number = 1
         if kind is not None:
             if kind not in _KINDS:
                 raise InvalidArgumentError(f"kind={kind!r}: give a SpanKind")
             number = _KINDS.index(kind) + 1
         start = None if start_time is None else time_of(start_time)
-        parent = self.current.get() if context is None else self._bridge.inward(context.get(self._bridge.key))
-        span = self._begin(name, attributes, number, parent, start)
-        made = ApiSpan(span, record_exception, set_status_on_exception)
-        if links and span.is_recording:
+        parent = ... if context is None else self._bridge.inward(context.get(self._bridge.key))
+        span: ApiSpan = self._begin(name, attributes, number, parent, start, record_exception, set_status_on_exception)
+        if links and span.is_recording():
             for link in filter(None, links):
-                made.add_link(link.context, link.attributes)
-        return made
+                span.add_link(link.context, link.attributes)
+        return span
 
     def start_as_current_span(
         self,
@@ -292,8 +259,13 @@ class ApiTracer:
         end_on_exit: bool = True,
     ) -> ApiScope:
         """Return what starts a span for ``with``, or decorates a function; arguments as of `start_span`."""
-        arguments = (name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception)
-        return ApiScope(self, arguments, end_on_exit)
+        start: Any = self._begin  # most: straight to the kernel
+        arguments: Any = (name, attributes, 1, ..., None, record_exception, set_status_on_exception)
+        if context is not None or kind is not None or links is not None or start_time is not None:
+            start = self.start_span
+            arguments = (name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception)
+        scope: ApiScope = self._scope(start, arguments, end_on_exit)
+        return scope
 
 
 trace.Tracer.register(ApiTracer)
@@ -306,7 +278,6 @@ class Bridge:
     """
 
     context_class = Context
-    span_class = ApiSpan
 
     def __init__(self, kernel: Any = _kernel) -> None:
         token: Any = otel_context.attach(otel_context.get_current())
@@ -318,6 +289,8 @@ class Bridge:
             )
         self.variable: Any = token.var
         (self.key,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+        self.span_class = _joined(ApiSpan, kernel.ApiSpanBase)
+        self.scope_class = _joined(ApiScope, kernel.ApiScopeBase)
         self.current = kernel.current
         self._kernel = kernel
 
@@ -343,7 +316,7 @@ class Bridge:
         """Return the span of the API that stands for a `Span`, a `SpanContext` or `None`."""
         if span is None:
             return trace.INVALID_SPAN
-        return ApiSpan(span) if isinstance(span, self._kernel.Span) else _Remote(span)
+        return self.span_class(span) if isinstance(span, self._kernel.Span) else _Remote(span)
 
 
 class _PassingScope(_Scope):
