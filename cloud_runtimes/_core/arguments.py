@@ -7,17 +7,6 @@ from typing import Final
 
 from ..errors import InvalidArgumentError
 
-__all__ = [
-    "CLIENT_TIMEOUT",
-    "MAX_KEY_BYTES",
-    "check_key",
-    "check_keys",
-    "check_metadata",
-    "check_several",
-    "check_timeout",
-]
-
-
 MAX_KEY_BYTES: Final = 1024
 
 

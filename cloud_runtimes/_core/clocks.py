@@ -9,8 +9,6 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["Clocks", "boot_id", "is_alive", "process_name", "since_boot"]
-
 _boot_id: str | None = None
 
 

@@ -12,8 +12,6 @@ from typing import Any, Final, NamedTuple
 from ..errors import InvalidArgumentError
 from .config_formats import read_tables
 
-__all__ = ["HOME", "PYPROJECT", "Found", "beside", "elsewhere", "find", "table_of"]
-
 HOME: Final = ".cloud_runtimes"
 PYPROJECT: Final = "pyproject.toml"
 _NAMES: Final = ("cloud-runtimes.toml", PYPROJECT)

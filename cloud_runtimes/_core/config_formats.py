@@ -14,8 +14,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 from ..errors import CloudRuntimesError
 from . import extras
 
-__all__ = ["KINDS", "load_parser", "read_documents", "read_tables", "without_values"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from ..errors import UnsupportedError
 from . import fork
 
-__all__ = ["importing", "installed", "missing"]
-
 
 def missing(what: str, extra: str) -> UnsupportedError:
     """Return the error for ``what`` needs an extra."""

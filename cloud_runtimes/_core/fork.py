@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 from .threads import Mutex
 
-__all__ = ["generation", "importing", "register"]
-
 
 class _Forkable(Protocol):
     def forked(self) -> None:

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["ALONE", "count_arguments", "is_async_callable"]
-
 
 def is_async_callable(handler: Any) -> bool:
     """Tell whether calling ``handler`` gives a coroutine."""

@@ -13,8 +13,6 @@ from typing import Any, Self
 from ..errors import ClosedError
 from . import fork
 
-__all__ = ["Handle", "Handles"]
-
 
 class Handle:
     """Base of every handle; subclasses say what opening and closing do."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["keep_freed"]
-
 
 def keep_freed(size: int) -> None:
     """Let blocks of up to `size` bytes be used again, and twice as much be kept for that.

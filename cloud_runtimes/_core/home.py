@@ -12,8 +12,6 @@ from .config_formats import without_values
 from .logs import logger
 from .os_errors import explain_os_error
 
-__all__ = ["MEMORY", "check_file_system", "home_folder", "is_durable", "is_memory", "make_home", "make_private"]
-
 MEMORY: Final = ":memory:"
 _NETWORK: Final = frozenset(
     [

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["logger", "repeated"]
-
 _EVERY = 60.0
 _said: dict[str, tuple[float, int]] = {}
 _logger: logging.Logger | None = None

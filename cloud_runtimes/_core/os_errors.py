@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ..errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError
 
-__all__ = ["explain_os_error", "out_of_files"]
-
 
 def explain_os_error(error: OSError, path: Path) -> Exception:
     """Return our error for what the operating system said about a path."""

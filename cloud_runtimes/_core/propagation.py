@@ -15,19 +15,6 @@ from .._native import events
 from .._native import telemetry as kernel
 from ..errors import InvalidArgumentError
 
-__all__ = [
-    "Entered",
-    "current_baggage",
-    "event_headers",
-    "extract",
-    "extract_baggage",
-    "forget",
-    "give_back",
-    "headers_of",
-    "inject",
-    "use_baggage",
-]
-
 # Trace Context, section 3.2: lower case; version 00 has nothing behind the flags, a later one may
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
-__all__ = ["ending_signals"]
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _ONE: Final = 0.1
 """Seconds within which a signal is the one before: timeout(1) signals its child, then the group that the child is in."""

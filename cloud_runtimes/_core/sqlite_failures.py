@@ -19,8 +19,6 @@ from ..errors import (
 )
 from .os_errors import out_of_files
 
-__all__ = ["explain", "is_busy"]
-
 _FILES: Final = 6
 """The database, its journal, its log, the index of that, and the two of the write lock."""
 

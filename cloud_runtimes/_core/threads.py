@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Background", "Changes", "Mutex"]
-
 _ANNOUNCED: Final[Any] = object()
 _LOOK: Final = 0.5
 """Seconds after which a waiting main thread looks whether a signal has come.

@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 from . import fork
 from .threads import Background, Mutex
 
-__all__ = ["Workers"]
-
 _Item: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 
 

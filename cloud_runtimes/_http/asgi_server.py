@@ -27,8 +27,6 @@ with extras.importing("serving over HTTP", "rpc"):
     from h11._receivebuffer import ReceiveBuffer
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["Server", "make_server", "most_connections"]
-
 _AUTHORITY: Final = re.compile(rb": ?authority: [A-Za-z0-9.:\[\]_-]*$")
 """A line that Layotto writes for what gRPC has beside its headers. It is no header and says nothing about the framing, so it is left out; anything like it is refused."""
 _OTHER_VERSION: Final = re.compile(rb" HTTP/(?!1\.[01]$)[^ ]*$")

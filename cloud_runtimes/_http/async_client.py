@@ -17,8 +17,6 @@ from .http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, chunk
 from .limits import MAX_CONNECTIONS
 from .sync_client import BasePool, Connection, Lost, tls_context
 
-__all__ = ["AsyncPool"]
-
 
 class _Connection(Connection, asyncio.Protocol):
     """A transport of a loop."""

@@ -16,21 +16,6 @@ from ..spi.rpc import RpcCall, RpcReply
 from .limits import MAX_BODY, MAX_HEAD
 from .proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, place, proves
 
-__all__ = [
-    "Endpoint",
-    "ProtocolError",
-    "ResponseParser",
-    "StreamError",
-    "TooLargeError",
-    "chunk",
-    "hello",
-    "last_chunk",
-    "pieces",
-    "pieces_async",
-    "proved",
-    "request",
-]
-
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _HEADER: Final = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+((?:[^ \t\r\n\0]++|[ \t]++(?=[^ \t\r\n\0]))*+)[ \t]*+"

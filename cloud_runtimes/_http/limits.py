@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "HEAD_TIME",
-    "IDLE_CLIENT",
-    "IDLE_SERVER",
-    "MAX_BODY",
-    "MAX_CONNECTIONS",
-    "MAX_HEAD",
-    "MAX_LINE",
-    "MAX_SERVED",
-    "SLOWEST",
-]
-
 MAX_HEAD: Final = 64 * 1024
 """Request or status line with all headers."""
 MAX_LINE: Final = 8 * 1024

@@ -22,25 +22,6 @@ from typing import Any, Final
 
 from ..spi.rpc import Guard
 
-__all__ = [
-    "CALLER_HEADER",
-    "CONTENT_TYPE_HEADER",
-    "HELLO",
-    "HTTPS",
-    "LIFETIME",
-    "NONCE",
-    "REFUSED",
-    "TIMEOUT_HEADER",
-    "SIDECAR_HEADER",
-    "STATUS_HEADER",
-    "TOKEN_HEADER",
-    "accepts",
-    "answer",
-    "call_token",
-    "place",
-    "proves",
-]
-
 HELLO: Final = "cloud-runtimes/hello"
 TOKEN_HEADER: Final = "cloud-runtimes-token"
 TIMEOUT_HEADER: Final = "cloud-runtimes-timeout"

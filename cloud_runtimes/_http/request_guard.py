@@ -19,8 +19,6 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Refusal", "RequestGuard"]
-
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 _HEADERS: Final = frozenset(
     [b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"user-agent"]

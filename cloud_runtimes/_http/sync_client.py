@@ -32,8 +32,6 @@ from .http1 import (
 from .limits import IDLE_CLIENT
 from .proof import LIFETIME, REFUSED, TOKEN_HEADER
 
-__all__ = ["BasePool", "Connection", "Lost", "NotReached", "Pool", "tls_context"]
-
 _SAFE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
 _RECEIVE: Final = 65536
 _context: Any = None

@@ -12,8 +12,6 @@ from .._core.logs import logger
 from .._core.threads import Background, Changes
 from ..errors import CloudRuntimesError, InternalError, UnavailableError
 
-__all__ = ["ThreadedServer", "listen"]
-
 
 def listen(host: str, port: int, remedy: str) -> tuple[socket.socket, str]:
     """Listen and return the socket and its URL, e.g. ``"http://127.0.0.1:41231"``; `UnavailableError` ends with ``remedy``."""

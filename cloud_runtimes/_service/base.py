@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
     from .context import ClientContext
 
-__all__ = ["MAX_NAMES", "Call", "Interceptor", "Outgoing", "Service", "error_context"]
-
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..spi.driver import Driver
     from .base import Interceptor, Service
 
-__all__ = ["Client", "ClientContext"]
-
 
 class Client(Protocol):
     """The client, as far as what stands below it knows it."""

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ..errors import CloudRuntimesError
     from .base import Service
 
-__all__ = ["ClosingHandle", "RunningHandle", "threaded"]
-
-
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")

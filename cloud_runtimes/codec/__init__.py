@@ -12,7 +12,8 @@ __all__ = ["Limits", "cloudevents", "json", "limits", "msgpack"]
 
 if TYPE_CHECKING:
     from . import cloudevents, json, msgpack
-    from ._limits import Limits, limits
+    from .._native.limits import Limits
+from ._limits import limits
 
 
 def __getattr__(name: str) -> Any:

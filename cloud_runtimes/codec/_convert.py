@@ -17,8 +17,6 @@ from .._native import hooks
 from .._native.plain import Refused, plain, render_path
 from ..errors import InvalidArgumentError, PayloadError
 
-__all__ = ["convert"]
-
 Path: TypeAlias = "tuple[Any, Any] | str"
 Converter: TypeAlias = "Callable[[Any, Path], Any]"
 _TOO_MANY_TYPES = 2048

@@ -16,8 +16,6 @@ from .._native.plain import NONFINITE, Refused, has_nonfinite, located, payload_
 from ..errors import PayloadError
 from ._convert import convert
 
-__all__ = ["decode", "default", "encode"]
-
 _MAX_ENCODE_DEPTH = 254  # orjson's
 
 

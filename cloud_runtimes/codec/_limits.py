@@ -11,8 +11,6 @@ from .._native import json_limits, msgpack, payload
 from .._native.limits import DEFAULT, MAX_DEPTH, Limits
 from ..errors import InvalidArgumentError
 
-__all__ = ["Limits", "limits"]
-
 _COUNT_MAX: Final = 0x7FFF_FFFF_FFFF
 _now = DEFAULT
 

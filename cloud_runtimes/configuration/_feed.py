@@ -15,8 +15,6 @@ from .._core.threads import Background, Changes, Mutex
 from ..errors import ClosedError, CloudRuntimesError, InternalError
 from ..spi.configuration import ConfigurationItem, ConfigurationSource, Update
 
-__all__ = ["Feed"]
-
 Items = dict[str, ConfigurationItem]
 
 _IDLE: Final = 5.0

@@ -9,8 +9,6 @@ from .._core.arguments import check_key, check_keys, check_metadata, check_sever
 from ..errors import InvalidArgumentError
 from ..spi.configuration import ConfigurationItem, Selection
 
-__all__ = ["check_namespace", "items_to_save", "selection"]
-
 
 def check_namespace(what: str, name: Any) -> str | None:
     """Return a group or label: printable text of 1 to 255 characters, not ``"*"``, which some stores take for any."""

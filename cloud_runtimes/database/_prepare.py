@@ -15,8 +15,6 @@ from ..errors import InvalidArgumentError
 from ..spi.database import Column, ColumnKind, CreateTable, Execute, ExecuteMany, Insert, Isolation, Query, Update
 from ..spi.sql import Sql, scan
 
-__all__ = ["check_isolation", "check_table", "create_table", "execute", "execute_many", "insert", "query", "update"]
-
 # PostgreSQL cuts longer names off in silence (NAMEDATALEN - 1), so that two would become one
 MAX_NAME_BYTES: Final = 63
 _NAME: Final = re.compile(r"[^\W\d]\w*")

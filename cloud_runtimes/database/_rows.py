@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from .._service import Service
     from ._session import Transaction
 
-__all__ = ["EXECUTE", "EXECUTE_MANY", "QUERY_WRITES", "STREAM", "CallOptions", "RowStream", "rows"]
-
 T = TypeVar("T")
 
 QUERY_WRITES: Final = Method("database", "query", repeatable=False)

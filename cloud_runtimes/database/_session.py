@@ -16,8 +16,6 @@ from ..spi.operation import Method, Operation
 if TYPE_CHECKING:
     from .._service import Service
 
-__all__ = ["TRANSACTION", "Transaction"]
-
 TRANSACTION: Final = Method("database", "transaction", repeatable=False)
 _BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False)
 _COMMIT: Final = Method("database", "commit", repeatable=False)

@@ -21,8 +21,6 @@ from ..spi.database import (
 from ..spi.operation import Method, Operation
 from . import _prepare as prepare
 
-__all__ = ["CREATE_TABLE", "DROP_TABLE", "INSERT", "TABLES", "TABLE_SCHEMA", "UPDATE", "TableMethods"]
-
 TABLES = Method("database", "tables", repeatable=True, writes=False)
 TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
 CREATE_TABLE = Method("database", "create_table", repeatable=False)

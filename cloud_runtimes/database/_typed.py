@@ -14,8 +14,6 @@ from uuid import UUID
 from ..errors import InvalidArgumentError, PayloadError
 from .types import Row
 
-__all__ = ["maker"]
-
 _MAPPINGS: Final = (dict, abc.Mapping, abc.MutableMapping)
 _SEQUENCES: Final = (list, tuple, set, frozenset, abc.Sequence)
 

@@ -11,8 +11,6 @@ from ..codec.payload import content_kind
 from ..errors import InvalidArgumentError
 from ..spi.file import Chunk, FileWrite
 
-__all__ = ["CHUNK", "Source", "check_limit", "check_name", "check_range", "check_text", "file_write", "view"]
-
 CHUNK: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 1024
 MAX_METADATA_BYTES: Final = 2048

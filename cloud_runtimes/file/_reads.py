@@ -17,8 +17,6 @@ from .types import FileMode
 
 T = TypeVar("T")
 
-__all__ = ["FileReads"]
-
 _GET = Method("file", "get_file", repeatable=True, writes=False)
 _STAT = Method("file", "stat_file", repeatable=True, writes=False)
 _EXISTS = Method("file", "exists", repeatable=True, writes=False)

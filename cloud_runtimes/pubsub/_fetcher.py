@@ -33,8 +33,6 @@ from ..spi.pubsub import (
 )
 from .types import Event
 
-__all__ = ["Fetcher"]
-
 LANDING: Final = 0.05
 """Seconds within which a settlement reaches the source."""
 _MAX_BACKOFF: Final = 5.0

@@ -17,8 +17,6 @@ from ..spi.operation import Operation
 from ..spi.pubsub import BatchLimits, Failures, OutgoingBatch
 from .types import DeliveryReport, FailedEvent
 
-__all__ = ["ATTEMPT", "Attempt", "Chunk", "Lane", "Window", "deal", "is_passing"]
-
 ATTEMPT: Final = 2.0
 """Seconds of an attempt at a broker that keeps up. A longer stall is another attempt with the same ids."""
 _SLOW: Final = 4 * ATTEMPT

@@ -19,8 +19,6 @@ from .outgoing import check_topic
 from .subscription import Subscription
 from .types import Event, EventBatch
 
-__all__ = ["Start", "Subscribing", "seconds"]
-
 T = TypeVar("T")
 
 _SUBSCRIBE = Method("pubsub", "subscribe", repeatable=True)

@@ -17,8 +17,6 @@ from ..spi.schedule import FailurePolicy, Misfire, RpcTarget, RunRecord, Schedul
 from ._prepare import check_job_name
 from .times import from_ms
 
-__all__ = ["Job", "StoredJobs"]
-
 _GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
 _LIST: Final = Method("schedule", "list_jobs", repeatable=True, writes=False)
 _DELETE: Final = Method("schedule", "delete_job", repeatable=True)

@@ -13,8 +13,6 @@ from ..rpc.prepare import check_method, check_service
 from ..spi.schedule import JobSpec, Retry, RpcTarget, TopicTarget
 from .times import find_zone, occurrences, parse_duration, to_ms
 
-__all__ = ["check_job_name", "make_spec"]
-
 _MISFIRES: Final = ("once", "skip", "all")
 _MAX_MS: Final = 10**13
 _LOOSE: Final = re.compile(r"[_: -]")

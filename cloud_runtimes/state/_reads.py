@@ -16,8 +16,6 @@ from ..spi.state import StateDriver
 from .prepare import bulk_items, check_consistency, item
 from .types import Consistency, ReadOptions, StateItem
 
-__all__ = ["StateReads"]
-
 T = TypeVar("T")
 
 _GET = Method("state", "get", repeatable=True, writes=False)

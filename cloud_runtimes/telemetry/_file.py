@@ -15,8 +15,6 @@ from typing import ClassVar, Final
 from ..spi.telemetry import Exporter
 from .json_records import records
 
-__all__ = ["ConsoleExporter", "FileExporter", "MemoryExporter", "read_batches"]
-
 _SEGMENTS: Final = 8
 
 

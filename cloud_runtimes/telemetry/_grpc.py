@@ -29,8 +29,6 @@ from .json_records import records
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["GrpcExporter"]
-
 _METHODS: Final = {
     signal: f"/opentelemetry.proto.collector.{package}.v1.{service}/Export"
     for signal, package, service in (

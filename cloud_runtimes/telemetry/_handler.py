@@ -9,8 +9,6 @@ from typing import Any, Final
 from .._native import telemetry as kernel
 from .._native.telemetry_text import exception_attributes
 
-__all__ = ["TelemetryHandler"]
-
 _PLAIN: Final = len(vars(logging.makeLogRecord({})))
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # levels between two of them belong to the lower (Logs data model, "Mapping of SeverityNumber")

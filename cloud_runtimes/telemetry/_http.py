@@ -19,8 +19,6 @@ from ..errors import InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
 from ._wire import rejected
 
-__all__ = ["HttpExporter"]
-
 _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 _MAX_RESPONSE: Final = 4 << 20
 

@@ -11,8 +11,6 @@ from ..errors import AlreadyExistsError
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
 
-__all__ = ["api_module", "install"]
-
 _lock = threading.Lock()
 
 

@@ -13,8 +13,6 @@ from .._core.logs import repeated
 from .._native import telemetry as kernel
 from ..errors import InvalidArgumentError
 
-__all__ = ["Meter", "Observation"]
-
 # Metrics API, "Instrument name syntax"
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]{0,254}")
 DEFAULT_BOUNDS: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)

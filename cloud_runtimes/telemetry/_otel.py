@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from .service import TelemetryService
 
-__all__ = ["Logger", "Providers", "global_provider", "set_providers"]
-
 
 class Resource(NamedTuple):
     """Who records, as the SDK's providers tell it."""

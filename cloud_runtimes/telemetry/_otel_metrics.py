@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import Attributes
 
-__all__ = ["Instruments", "Meter"]
-
 I = TypeVar("I")  # noqa: E741
 
 

@@ -19,8 +19,6 @@ from .._native import telemetry as _kernel
 from .._native.telemetry_text import exception_attributes, frozen_attributes, message_of, time_of
 from ..errors import InvalidArgumentError, UnsupportedError
 
-__all__ = ["ApiScope", "ApiSpan", "ApiTracer", "Bridge", "PassingTracer"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 # in the order of OTLP's numbers

@@ -30,8 +30,6 @@ from .types import SignalStats
 if TYPE_CHECKING:
     from .._service import ClientContext
 
-__all__ = ["Pipeline", "flush_on_sigterm", "keep"]
-
 CHUNK_BYTES: Final = 1 << 20
 _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
     kernel.CAUSES.index, ("rejected", "unreachable", "export_error", "closed")

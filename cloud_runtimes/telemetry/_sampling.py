@@ -15,8 +15,6 @@ from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError
 if TYPE_CHECKING:
     from .._service import ClientContext
 
-__all__ = ["SAMPLERS", "LiveSampler", "parse", "sampling"]
-
 SAMPLERS: Final = (
     "always_on",
     "always_off",

@@ -11,8 +11,6 @@ from .._native.telemetry_text import frozen_attributes
 from ..errors import CloudRuntimesError
 from .json_records import records
 
-__all__ = ["rejected", "request", "resource", "scope"]
-
 _UNLIMITED: Final = Limits(1 << 20)
 
 

@@ -27,8 +27,6 @@ from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "StreamMethod", "never_sent"]
-
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
 )

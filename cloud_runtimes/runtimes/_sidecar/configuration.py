@@ -12,8 +12,6 @@ from ...spi.configuration import ConfigurationDriver, ConfigurationSource, Selec
 from ...spi.operation import Method, Operation
 from .transport import SidecarDriver, Stream, stream_error
 
-__all__ = ["SidecarConfiguration"]
-
 _GET: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _PATIENCE: Final = 30.0
 """Seconds for one request."""

@@ -11,8 +11,6 @@ from ...errors import ClosedError, UnsupportedError
 from ...spi.file import Chunk, FileDriver, FileInfo, FileWrite, FileWriter
 from ...spi.operation import Operation
 
-__all__ = ["SidecarFiles", "listing"]
-
 _IN_MEMORY: Final = 1 << 20
 """Bytes of a file that are kept without a temporary one."""
 

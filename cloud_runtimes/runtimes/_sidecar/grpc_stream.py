@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from .transport import Receive
 
-__all__ = ["GrpcStream", "active", "inherited", "serialized"]
-
 _PATIENCE: Final = 1.0
 """Seconds that a fork waits for calls to end."""
 _LOOK: Final = 0.001

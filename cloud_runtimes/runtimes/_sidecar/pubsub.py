@@ -33,8 +33,6 @@ from ...spi.push import PushSource
 from .channel import Channel
 from .transport import Flow, SidecarDriver, SidecarError, Stream, operation, resolve, stream_error
 
-__all__ = ["EventToken", "SidecarPubSub", "StreamSubscription"]
-
 _STATUS: Final = {Settlement.ACK: 0, Settlement.RETRY: 1, Settlement.DROP: 2}
 """Numbers of ``TopicEventResponse``, of Dapr and of Layotto."""
 _ROOM: Final = 64 << 10

@@ -12,8 +12,6 @@ from ...spi.operation import Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .transport import Flow, SidecarDriver
 
-__all__ = ["SidecarRpc"]
-
 
 class SidecarRpc(SidecarDriver, RpcDriver):
     """The way to one service."""

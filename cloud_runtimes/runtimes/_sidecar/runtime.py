@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .transport import Flow
 
-__all__ = ["SidecarRuntime", "Target", "message_size", "target"]
-
 T = TypeVar("T")
 _READY: Final = Method("client", "wait_ready", repeatable=True, writes=False)
 PATIENCE: Final = 5.0

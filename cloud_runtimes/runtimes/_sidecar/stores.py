@@ -24,19 +24,6 @@ from ...spi.state import StateDriver, StateWrite, StoredValue
 from .channel import Channel
 from .transport import Flow, SidecarDriver, SidecarError, StateItem, StateValue, operation
 
-__all__ = [
-    "MARK",
-    "SidecarLock",
-    "SidecarSecret",
-    "SidecarState",
-    "conflict",
-    "is_exact",
-    "is_wrapped",
-    "unwrap",
-    "wrap",
-    "wrapper",
-]
-
 MARK: Final = "cloud_runtimes"
 _MARK_BYTES: Final = b'"cloud_runtimes"'
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')  # one without an end is looked for once

@@ -19,23 +19,6 @@ from ...spi.operation import Operation, mark_interrupted
 if TYPE_CHECKING:
     from .channel import Channel
 
-__all__ = [
-    "Ended",
-    "ErrorReply",
-    "Flow",
-    "Receive",
-    "SidecarDriver",
-    "SidecarError",
-    "StateItem",
-    "StateValue",
-    "Stream",
-    "Token",
-    "Transport",
-    "operation",
-    "resolve",
-    "stream_error",
-]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]

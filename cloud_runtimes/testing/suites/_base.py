@@ -13,8 +13,6 @@ from ..harness import Harness
 if TYPE_CHECKING:
     from ...client import CloudRuntimesClient
 
-__all__ = ["Broken", "Call", "Suite", "as_sent", "values"]
-
 
 class Broken(Exception):
     """What a test itself raises."""

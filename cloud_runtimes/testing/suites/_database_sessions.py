@@ -22,8 +22,6 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
-__all__ = ["CREATE", "SLOW", "SessionTests"]
-
 # some seconds of work for a database, that nobody waits for here
 SLOW: Final = (
     "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100000000) SELECT count(*) AS n FROM t"

@@ -13,8 +13,6 @@ from ..apis import Api
 from ..harness import requires
 from ._base import Broken, Call, Suite
 
-__all__ = ["HandleTests"]
-
 
 class HandleTests(Suite):
     """Whole replacement: by a handle, beside readers and other writers."""

@@ -17,8 +17,6 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite, as_sent
 
-__all__ = ["NEVER", "SOON", "AnswerTests", "Reading", "collect", "data", "nothing"]
-
 SOON = 10.0
 """Seconds in which what must come has come."""
 NEVER = 0.3

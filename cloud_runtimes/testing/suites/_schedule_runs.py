@@ -18,8 +18,6 @@ from ..apis import Api
 from ..harness import Harness, requires
 from ._base import Call, Suite
 
-__all__ = ["HOUR", "PolicyTests", "Runs", "gone", "states"]
-
 HOUR = 3600.0
 
 
