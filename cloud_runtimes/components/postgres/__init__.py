@@ -1,0 +1,92 @@
+"""PostgreSQL: a home for many machines. One database and one schema for all services."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..._core.extras import importing
+from ..._core.threads import Mutex
+from ...config import ClientSettings
+from ...errors import ClosedError
+from ...spi.component import Component
+from ...spi.operation import Method, Operation
+from .settings import PostgresSettings
+
+if TYPE_CHECKING:
+    from ...spi.driver import Driver
+    from ...spi.executor import Executor
+    from .database import PostgresDatabase
+
+__all__ = ["PostgresComponent", "PostgresSettings", "component"]
+
+
+class PostgresComponent(Component):
+    """Drivers over one shared database."""
+
+    name = "postgres"
+    Settings = PostgresSettings
+    services = ("configuration", "lock", "state")
+
+    settings: PostgresSettings
+
+    def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
+        super().__init__(settings, context, executor)
+        self._lock = Mutex()
+        self._database: PostgresDatabase | None = None
+        self._closed = False
+
+    @property
+    def database(self) -> PostgresDatabase:
+        """The database, made without I/O.
+
+        Raises:
+            ClosedError: the client was closed.
+            UnsupportedError: psycopg is not installed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this client is closed: make another")
+            if self._database is None:
+                with importing("PostgreSQL", "postgres"):
+                    from .database import acquire
+
+                self._database = acquire(self.settings)
+            return self._database
+
+    def check_open(self) -> None:
+        """Refuse to go on waiting once the client was closed, though the database may serve others."""
+        if self._closed:
+            raise ClosedError("the client was closed while this call waited")
+
+    def native(self, service: str, name: str) -> Any:
+        """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""
+        self.ready()
+        import psycopg
+
+        return psycopg.connect(self.settings.url)
+
+    def driver(self, service: str, name: str) -> Driver:
+        if service == "state":
+            from .state import PostgresState
+
+            return PostgresState(self, name)
+        if service == "lock":
+            from .lock import PostgresLock
+
+            return PostgresLock(self, name)
+        from .configuration import PostgresConfiguration
+
+        return PostgresConfiguration(self, name)
+
+    def ready(self) -> None:
+        self.database.open(Operation(Method("postgres", "wait_ready", repeatable=True, writes=False), self.name, 5.0))
+
+    def close(self, timeout: float | None) -> None:
+        with self._lock:
+            self._closed = True
+            database, self._database = self._database, None
+        if database is not None:
+            database.release()
+
+
+component = PostgresComponent

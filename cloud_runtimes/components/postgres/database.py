@@ -1,0 +1,120 @@
+"""One database of one process: its pool, its schema, its notifications. All clients of the process that name it share it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+from psycopg import conninfo
+
+from ..._core import fork
+from ..._core.threads import Mutex
+from ...database._states import by_state
+from ...errors import UnavailableError
+from ...spi.operation import Operation
+from .connection import Connection, Flow
+from .failures import Lost
+from .notifier import Notifier, notification
+from .pool import Pool
+from .schema import ensure
+from .statement import Result, Statement
+
+if TYPE_CHECKING:
+    from ...spi.executor import Executor
+    from .settings import PostgresSettings
+
+__all__ = ["PostgresDatabase", "acquire"]
+
+T = TypeVar("T")
+Work = Callable[[Connection], Flow[T]]
+_databases: dict[PostgresSettings, PostgresDatabase] = {}
+_databases_lock = Mutex()
+_RELAXED: Final = Statement("SELECT set_config('synchronous_commit', 'off', true)")
+
+
+def acquire(settings: PostgresSettings) -> PostgresDatabase:
+    """Return the process's database for some settings, made without I/O; each call needs one `PostgresDatabase.release`."""
+    with _databases_lock:
+        database = _databases[settings] = _databases.get(settings) or PostgresDatabase(settings)
+        database.users += 1
+        return database
+
+
+class PostgresDatabase:
+    """See the module; made by `acquire`.
+
+    Attributes:
+        where: what messages call it.
+        notifier: wakes waiters of all processes.
+    """
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+        self.users = 0
+        self.where = _place(settings.url)
+        self._pool = Pool(settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare)
+        self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
+        self._ready = False
+        self._lock = Mutex()
+        fork.register(self)
+
+    def forked(self) -> None:
+        self._lock = Mutex()
+
+    # -- calls ------------------------------------------------------------
+
+    def run(self, op: Operation, work: Work[T], channels: Iterable[str] = ()) -> T:
+        """Run a flow; see `Pool.run`."""
+        if not self._ready:
+            self.open(op)
+        return self._pool.run(op, work)
+
+    async def run_async(self, op: Operation, work: Work[T], executor: Executor) -> T:
+        """Asynchronous `run`."""
+        if not self._ready:
+            await executor.in_thread(functools.partial(self.open, op), op)
+        return await self._pool.run_async(op, work)
+
+    def open(self, op: Operation) -> None:
+        """Make or migrate the schema, once.
+
+        Raises:
+            CloudRuntimesError: it cannot be used; names the database and the remedy.
+        """
+        with self._lock:
+            if self._ready:
+                return
+            try:
+                ensure(self.settings, op, self.where)
+            except psycopg.Error as error:
+                raise explain(error, self.where) from error
+            self._ready = True
+
+    def release(self) -> None:
+        """Give up one use; the last one closes all connections."""
+        with _databases_lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if _databases.get(self.settings) is self:
+                del _databases[self.settings]
+        self.notifier.close()
+        self._pool.close()
+
+
+def explain(error: psycopg.Error, where: str) -> Exception:
+    """Return our error for one of psycopg's."""
+    if error.sqlstate is None:
+        return Lost(str(error)).explained(where, maybe_applied=False)
+    return by_state(where, error.sqlstate, f": {error.diag.message_primary}" if error.diag.message_primary else "")
+
+
+def _place(url: str) -> str:
+    """Return how messages name a database: without user, password and options."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "postgresql"
+    return f"postgresql {parts.get('host') or 'localhost'}/{parts.get('dbname') or parts.get('user') or ''}"
