@@ -58,6 +58,13 @@ class PostgresComponent(Component):
         if self._closed:
             raise ClosedError("the client was closed while this call waited")
 
+    def behind(self, work: Any) -> None:
+        """Run a flow in the background; see `PostgresDatabase.behind`."""
+        try:
+            self.database.behind(work)
+        except ClosedError:
+            pass  # the lease expires
+
     def native(self, service: str, name: str) -> Any:
         """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""
         self.ready()

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from time import sleep
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import psycopg
 from psycopg import conninfo
 
 from ..._core import fork
-from ..._core.threads import Mutex
+from ..._core.threads import Background, Mutex
 from ...database._states import by_state
-from ...errors import UnavailableError
-from ...spi.operation import Operation
+from ...errors import CloudRuntimesError
+from ...spi.operation import Method, Operation
 from .connection import Connection, Flow
 from .failures import Lost
-from .notifier import Notifier, notification
+from .notifier import Notifier
 from .pool import Pool
 from .schema import ensure
-from .statement import Result, Statement
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], Flow[T]]
 _databases: dict[PostgresSettings, PostgresDatabase] = {}
 _databases_lock = Mutex()
-_RELAXED: Final = Statement("SELECT set_config('synchronous_commit', 'off', true)")
+_BEHIND: Final = Method("postgres", "undo", repeatable=True)
 
 
 def acquire(settings: PostgresSettings) -> PostgresDatabase:
@@ -65,7 +65,7 @@ class PostgresDatabase:
 
     # -- calls ------------------------------------------------------------
 
-    def run(self, op: Operation, work: Work[T], channels: Iterable[str] = ()) -> T:
+    def run(self, op: Operation, work: Work[T]) -> T:
         """Run a flow; see `Pool.run`."""
         if not self._ready:
             self.open(op)
@@ -76,6 +76,19 @@ class PostgresDatabase:
         if not self._ready:
             await executor.in_thread(functools.partial(self.open, op), op)
         return await self._pool.run_async(op, work)
+
+    def behind(self, work: Work[T]) -> None:
+        """Run a flow in a thread, for what a caller left behind: now, and once more when the server has noticed the caller's end."""
+
+        def run() -> None:
+            for pause in (0.0, 0.5):
+                sleep(pause)
+                try:
+                    self.run(Operation(_BEHIND, "postgres", 5.0), work)
+                except CloudRuntimesError:
+                    pass  # closed, or the server is gone: the lease expires
+
+        Background(run, "cloud-runtimes-postgres-behind").start()
 
     def open(self, op: Operation) -> None:
         """Make or migrate the schema, once.

@@ -73,6 +73,7 @@ STEPS: Final = (
         """CREATE TABLE {schema}.secrets (name text COLLATE "C" PRIMARY KEY, value bytea NOT NULL)""",
         # tokens of all locks: they outlive rows, and only grow
         "CREATE SEQUENCE {schema}.lock_token",
+        "SELECT setval('{schema}.lock_token', {schema}.now_ms())",
         """CREATE TABLE {schema}.locks (
             store text COLLATE "C" NOT NULL,
             resource text COLLATE "C" NOT NULL,

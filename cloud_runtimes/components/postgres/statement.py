@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-__all__ = ["BEGIN", "COMMIT", "ROLLBACK", "Result", "Statement"]
+__all__ = ["BEGIN", "COMMIT", "RELAXED", "ROLLBACK", "Result", "Statement"]
 
 _INT4: Final = struct.Struct(">i")
 _INT8: Final = struct.Struct(">q")
@@ -119,3 +119,5 @@ class Statement:
 BEGIN: Final = Statement("BEGIN")
 COMMIT: Final = Statement("COMMIT")
 ROLLBACK: Final = Statement("ROLLBACK")
+RELAXED: Final = Statement("SELECT set_config('synchronous_commit', 'off', true)")
+"""For what is worth nothing after a crash of the server: the transaction is not synced."""
