@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..._core.extras import importing
 from ..._core.threads import Mutex
 from ...config import ClientSettings
-from ...errors import ClosedError
+from ...errors import ClosedError, InvalidArgumentError
 from ...spi.component import Component
 from ...spi.operation import Method, Operation
 from .settings import PostgresSettings
@@ -25,7 +26,7 @@ class PostgresComponent(Component):
 
     name = "postgres"
     Settings = PostgresSettings
-    services = ("configuration", "lock", "state")
+    services = ("configuration", "lock", "pubsub", "state")
 
     settings: PostgresSettings
 
@@ -34,6 +35,10 @@ class PostgresComponent(Component):
         self._lock = Mutex()
         self._database: PostgresDatabase | None = None
         self._closed = False
+        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+        if durability not in ("full", "relaxed"):
+            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
+        self.durable = durability == "full"
 
     @property
     def database(self) -> PostgresDatabase:
@@ -81,6 +86,10 @@ class PostgresComponent(Component):
             from .lock import PostgresLock
 
             return PostgresLock(self, name)
+        if service == "pubsub":
+            from .pubsub import PostgresPubSub
+
+            return PostgresPubSub(self, name)
         from .configuration import PostgresConfiguration
 
         return PostgresConfiguration(self, name)

@@ -137,53 +137,72 @@ class Connection:
             raise SqlFailure(found, 0)
         return statement.decode(found)
 
-    def pipeline(self, calls: Sequence[tuple[Statement, Sequence[Any]]]) -> Flow[list[Result]]:
-        """Run statements in one round trip and, unless one is open, one transaction.
+    def pipeline(
+        self,
+        calls: Sequence[tuple[Statement, Sequence[Any]]],
+        after: Sequence[tuple[Statement, Sequence[Any]]] = (),
+    ) -> Flow[list[Result]]:
+        """Run statements in one round trip and, unless one is open, one transaction; returns their results.
+
+        Args:
+            calls: statements with their parameters.
+            after: run behind that transaction, in one of their own.
 
         Raises:
             SqlFailure: the server refused one; nothing of them was applied. Says which.
             Lost: the connection ended.
         """
         pg = self.pg
-        expected: list[Statement | None] = []
-        fresh: list[Statement] = []
-        encoded = [(statement, statement.encode(values)) for statement, values in calls]
+        groups = [[(statement, statement.encode(values)) for statement, values in group] for group in (calls, after)]
         try:
             self.sent = True
-            for statement, parameters in encoded:
-                if not self._prepares:
-                    pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
-                else:
-                    if statement not in self._prepared and statement not in fresh:
-                        pg.send_prepare(statement.name, self._sql(statement), statement.oids)
-                        expected.append(None)
-                        fresh.append(statement)
-                    pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
-                expected.append(statement)
-            pg.pipeline_sync()
+            sent = [self._send(group) for group in groups if group]
             while pg.flush():
                 if (yield READ | WRITE) & READ:
                     pg.consume_input()
-            results: list[Result] = []
-            failure: SqlFailure | None = None
-            for wanted in expected:
-                found = yield from self._result()
-                if found.status == _FATAL:
-                    failure = failure or SqlFailure(found, len(results))
-                elif found.status != _ABORTED and wanted is not None:
-                    results.append(wanted.decode(found))
-                elif found.status != _ABORTED:
-                    self._prepared.add(fresh[0])
-                    del fresh[0]
-                yield from self._result()  # the end of this statement
-            ended = yield from self._result()
-            assert ended.status == _PIPELINE_SYNC, ended.status
+            results, failure = yield from self._receive(sent[0])
+            for group in sent[1:]:
+                yield from self._receive(group)
         except psycopg.Error as error:
             raise Lost(str(error)) from error
         self.sent = False
         if failure is not None:
             raise failure
         return results
+
+    def _send(self, calls: Sequence[tuple[Statement, list[bytes | None]]]) -> list[tuple[Statement, bool]]:
+        """Send statements that are one transaction; returns each result to come: of a statement, or of preparing it."""
+        pg = self.pg
+        expected: list[tuple[Statement, bool]] = []
+        for statement, parameters in calls:
+            if not self._prepares:
+                pg.send_query_params(self._sql(statement), parameters, statement.oids, statement.formats, 1)
+            else:
+                if statement not in self._prepared and (statement, True) not in expected:
+                    pg.send_prepare(statement.name, self._sql(statement), statement.oids)
+                    expected.append((statement, True))
+                pg.send_query_prepared(statement.name, parameters, statement.formats, 1)
+            expected.append((statement, False))
+        pg.pipeline_sync()
+        return expected
+
+    def _receive(self, expected: Sequence[tuple[Statement, bool]]) -> Flow[tuple[list[Result], SqlFailure | None]]:
+        """Receive the results of statements that were sent together, or why they failed."""
+        results: list[Result] = []
+        failure: SqlFailure | None = None
+        for statement, preparing in expected:
+            found = yield from self._result()
+            if found.status == _FATAL:
+                failure = failure or SqlFailure(found, len(results))
+            elif found.status != _ABORTED:
+                if preparing:
+                    self._prepared.add(statement)
+                else:
+                    results.append(statement.decode(found))
+            yield from self._result()  # the end of this statement
+        ended = yield from self._result()
+        assert ended.status == _PIPELINE_SYNC, ended.status
+        return results, failure
 
     def _sql(self, statement: Statement) -> bytes:
         return statement.sql.replace("{schema}", self._schema).encode()

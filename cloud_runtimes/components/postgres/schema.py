@@ -20,6 +20,87 @@ __all__ = ["STEPS", "ensure"]
 
 _LOCK: Final = 0x43525059  # "CRPY"; an advisory lock of the database while its schema is migrated
 
+CLAIM: Final = """
+CREATE FUNCTION {schema}.claim(the_group int8, the_member text, lease int8, want int4, known int8[])
+RETURNS TABLE (id int8, frame int8, start int4, count int4, deliveries int4, settled bytea, now int8, body bytea)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    taken int8[] := '{}';
+    claim int8;
+    moment int8 := {schema}.now_ms();
+    few int4 := want;
+    behind record;
+    slice record;
+    open int4;
+    low xid8;
+    last record;
+    moved bool := false;
+BEGIN
+    -- what dead members held, what was given back, and what is to be tried again
+    FOR slice IN
+        SELECT * FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline <= moment
+        ORDER BY c.deadline, c.xid, c.frame, c.start LIMIT want FOR UPDATE SKIP LOCKED
+    LOOP
+        EXIT WHEN few <= 0;
+        open := slice.count - coalesce(bit_count(slice.settled), 0);
+        IF open > few AND slice.settled IS NULL THEN
+            INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
+            VALUES (the_group, slice.xid, slice.frame, slice.created, slice.start + few, slice.count - few, '', 0, slice.deliveries);
+            slice.count := few;
+            open := few;
+        END IF;
+        UPDATE {schema}.claims c SET member = the_member, deadline = moment + lease, deliveries = c.deliveries + 1, count = slice.count
+        WHERE c.id = slice.id;
+        few := few - open;
+        taken := taken || slice.id;
+    END LOOP;
+    IF few > 0 THEN
+    -- new frames; what commits later has this or a higher transaction id
+    SELECT g.topic, g.xid, g.frame INTO behind FROM {schema}.groups g WHERE g.id = the_group FOR UPDATE;
+    low := pg_snapshot_xmin(pg_current_snapshot());
+    FOR slice IN
+        SELECT f.id, f.xid, f.created, f.count FROM {schema}.frames f
+        WHERE f.topic = behind.topic AND (f.xid, f.id) > (behind.xid, behind.frame)
+          AND NOT EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = the_group AND c.frame = f.id)
+        ORDER BY f.xid, f.id LIMIT few
+    LOOP
+        open := least(few, slice.count);
+        INSERT INTO {schema}.claims AS c (grp, xid, frame, created, start, count, member, deadline, deliveries)
+        VALUES (the_group, slice.xid, slice.id, slice.created, 0, open, the_member, moment + lease, 1)
+        RETURNING c.id INTO claim;
+        taken := taken || claim;
+        IF open < slice.count THEN
+            INSERT INTO {schema}.claims (grp, xid, frame, created, start, count, member, deadline, deliveries)
+            VALUES (the_group, slice.xid, slice.id, slice.created, open, slice.count - open, '', 0, 0);
+        END IF;
+        last := slice;
+        moved := true;
+        few := few - open;
+        EXIT WHEN few <= 0;
+    END LOOP;
+    -- the cursor never passes a transaction that may still be open
+    IF moved OR EXISTS (SELECT 1 FROM {schema}.claims c WHERE c.grp = the_group AND c.deadline IS NULL) THEN
+    IF few > 0 OR last.xid >= low THEN
+        behind.xid := low;
+        behind.frame := 0;
+    ELSE
+        behind.xid := last.xid;
+        behind.frame := last.id;
+    END IF;
+    UPDATE {schema}.groups g SET xid = behind.xid, frame = behind.frame
+    WHERE g.id = the_group AND (g.xid, g.frame) < (behind.xid, behind.frame);
+    DELETE FROM {schema}.claims c
+    WHERE c.grp = the_group AND c.deadline IS NULL AND (c.xid, c.frame) <= (behind.xid, behind.frame);
+    END IF;
+    END IF;
+    RETURN QUERY
+        SELECT c.id, c.frame, c.start, c.count, c.deliveries, c.settled, moment,
+            CASE WHEN c.frame <> ALL (known) THEN (SELECT f.body FROM {schema}.frames f WHERE f.id = c.frame AND f.created = c.created) END
+        FROM unnest(taken) WITH ORDINALITY AS t(id, place) JOIN {schema}.claims c ON c.id = t.id ORDER BY t.place;
+END $$"""
+"""Claims up to so many events for a member of a group."""
+
 STEPS: Final = (
     (
         # milliseconds since 1970 UTC by the clock of the server, which every rule about time here goes by
@@ -88,6 +169,55 @@ STEPS: Final = (
             resource text COLLATE "C" NOT NULL,
             claim text COLLATE "C" NOT NULL)""",
         "CREATE INDEX lock_line_place ON {schema}.lock_line (store, resource, id)",
+        """CREATE TABLE {schema}.topics (
+            id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            pubsub text COLLATE "C" NOT NULL,
+            name text COLLATE "C" NOT NULL,
+            UNIQUE (pubsub, name))""",
+        "CREATE SEQUENCE {schema}.frame",
+        # frames of all topics, in the order of (xid, id); partitions are made and dropped by time
+        """CREATE TABLE {schema}.frames (
+            id int8 NOT NULL DEFAULT nextval('{schema}.frame'),
+            xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            created int8 NOT NULL DEFAULT {schema}.now_ms(),
+            topic int8 NOT NULL,
+            count int4 NOT NULL,
+            body bytea NOT NULL,
+            PRIMARY KEY (id, created)) PARTITION BY RANGE (created)""",
+        "CREATE INDEX frames_topic ON {schema}.frames (topic, xid, id)",
+        "ALTER TABLE {schema}.frames ALTER COLUMN body SET STORAGE EXTERNAL",
+        """CREATE TABLE {schema}.delayed (
+            id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            topic int8 NOT NULL REFERENCES {schema}.topics,
+            due int8 NOT NULL,
+            count int4 NOT NULL,
+            body bytea NOT NULL)""",
+        "CREATE INDEX delayed_due ON {schema}.delayed (topic, due)",
+        # a group has seen all frames up to (xid, frame); of later ones those that have claims
+        """CREATE TABLE {schema}.groups (
+            id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            topic int8 NOT NULL REFERENCES {schema}.topics,
+            name text COLLATE "C" NOT NULL,
+            xid xid8 NOT NULL,
+            frame int8 NOT NULL,
+            seen int8 NOT NULL,
+            UNIQUE (topic, name)) WITH (fillfactor = 50)""",
+        # without a deadline: settled, and kept until the group's cursor has passed it
+        """CREATE TABLE {schema}.claims (
+            id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            grp int8 NOT NULL REFERENCES {schema}.groups ON DELETE CASCADE,
+            xid xid8 NOT NULL,
+            frame int8 NOT NULL,
+            created int8 NOT NULL,
+            start int4 NOT NULL,
+            count int4 NOT NULL,
+            member text COLLATE "C" NOT NULL,
+            deadline int8,
+            deliveries int4 NOT NULL,
+            settled bytea) WITH (fillfactor = 70)""",
+        "CREATE INDEX claims_due ON {schema}.claims (grp, deadline)",
+        "CREATE INDEX claims_frame ON {schema}.claims (grp, frame)",
+        CLAIM,
     ),
 )
 
