@@ -12,4 +12,6 @@ from tests.support.harnesses.rows import rows
 
 
 class TestLock(LockSuite):
-    harness = rows({**HARNESSES, DictLockHarness.name: DictLockHarness}, beside=DAPR, beside_layotto=LAYOTTO, postgres_url=POSTGRES)
+    harness = rows(
+        {**HARNESSES, DictLockHarness.name: DictLockHarness}, beside=DAPR, beside_layotto=LAYOTTO, postgres_url=POSTGRES
+    )

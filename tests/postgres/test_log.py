@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+
 from cloud_runtimes import CloudRuntimesClient
 from tests.support.harnesses.postgres import PostgresHome
 

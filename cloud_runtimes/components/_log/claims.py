@@ -88,12 +88,12 @@ class Dead(NamedTuple):
 
     Attributes:
         claim: of their delivery; where the member has lost it, nothing happens.
-        count: of events.
+        events: how many.
         frame: of the dead-letter topic; ``None``: they are dropped.
     """
 
     claim: int
-    count: int
+    events: int
     frame: bytes | None
 
 

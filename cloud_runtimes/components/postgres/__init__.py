@@ -26,7 +26,7 @@ class PostgresComponent(Component):
 
     name = "postgres"
     Settings = PostgresSettings
-    services = ("configuration", "lock", "pubsub", "state")
+    services = ("configuration", "file", "lock", "pubsub", "state")
 
     settings: PostgresSettings
 
@@ -86,6 +86,10 @@ class PostgresComponent(Component):
             from .lock import PostgresLock
 
             return PostgresLock(self, name)
+        if service == "file":
+            from .files import PostgresFiles
+
+            return PostgresFiles(self, name)
         if service == "pubsub":
             from .pubsub import PostgresPubSub
 

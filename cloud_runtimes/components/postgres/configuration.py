@@ -64,9 +64,7 @@ _DELETE: Final = Statement(
     "WHERE store = $1 AND grp = $2 AND label = $3 AND key = $4 AND deleted IS NULL",
     "int8 text text text int8",
 )
-_VERSION: Final = Statement(
-    "UPDATE {schema}.configuration_versions SET version = $2 WHERE store = $1", "int8 int8"
-)
+_VERSION: Final = Statement("UPDATE {schema}.configuration_versions SET version = $2 WHERE store = $1", "int8 int8")
 _LOOK: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _TIMEOUT: Final = 30.0
 
@@ -166,7 +164,7 @@ class PostgresConfiguration(ConfigurationDriver):
         """Apply changes, with one version each, commit, and notify subscribers."""
         results = yield from connection.pipeline(calls)
         changed = max((place for place, result in enumerate(results, 1) if result.count), default=0)
-        end = [(COMMIT, ())]
+        end: list[tuple[Statement, tuple[Any, ...]]] = [(COMMIT, ())]
         if changed:
             end = [
                 (_VERSION, (store, version + changed)),

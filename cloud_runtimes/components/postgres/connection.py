@@ -126,7 +126,7 @@ class Connection:
             while pg.is_busy():
                 yield READ
                 pg.consume_input()
-            found = pg.get_result()
+            found: Any = pg.get_result()
             failed = found.status == _FATAL
             yield from self._result()
             yield from self._result()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from time import sleep
 from collections.abc import Callable
+from time import sleep
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import psycopg
@@ -54,7 +54,9 @@ class PostgresDatabase:
         self.settings = settings
         self.users = 0
         self.where = _place(settings.url)
-        self._pool = Pool(settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare)
+        self._pool = Pool(
+            settings.url, self.where, settings.schema, settings.max_connections, prepares=settings.prepare
+        )
         self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
         self._ready = False
         self._lock = Mutex()

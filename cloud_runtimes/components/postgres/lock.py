@@ -82,12 +82,8 @@ _FREE: Final = (
     "SELECT held.deadline > {schema}.now_ms() FROM held"
 )
 _RELEASE: Final = Statement(_FREE.replace("{which}", "claim = $3"), "text text text")
-_UNLOCK: Final = Statement(
-    _FREE.replace("{which}", "owner = $3 AND deadline > {schema}.now_ms()"), "text text text"
-)
-_OWNED: Final = Statement(
-    f"SELECT 1 FROM {{schema}}.locks WHERE {_AT} AND deadline > {{schema}}.now_ms()", "text text"
-)
+_UNLOCK: Final = Statement(_FREE.replace("{which}", "owner = $3 AND deadline > {schema}.now_ms()"), "text text text")
+_OWNED: Final = Statement(f"SELECT 1 FROM {{schema}}.locks WHERE {_AT} AND deadline > {{schema}}.now_ms()", "text text")
 _NEXT: Final = Statement(
     "SELECT pg_notify('{schema}.lock-' || id, '') FROM "
     f"(SELECT id FROM {{schema}}.lock_line WHERE {_AT} ORDER BY id LIMIT 2) first "
@@ -161,9 +157,7 @@ class PostgresLock(LockDriver):
                 return None
             elif not queued:
                 place.queued = True
-                place.ticket = await calls.run(
-                    op, lambda connection: self._enter(connection, request, place.ticket)
-                )
+                place.ticket = await calls.run(op, lambda connection: self._enter(connection, request, place.ticket))
             else:
                 left = op.remaining()
                 if left == 0.0:

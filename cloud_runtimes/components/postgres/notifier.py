@@ -5,14 +5,12 @@ A lost notification costs a waiter at most `NET` seconds: then it looks by itsel
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from time import monotonic
 from typing import Any, Final
 
 import psycopg
-from psycopg import pq
 
 from ..._core import fork
 from ..._core.logs import repeated

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..._core import fork
 from ..._core.threads import Mutex
-from ...errors import ClosedError, CloudRuntimesError
+from ...errors import ClosedError
 from ...spi.operation import Operation, mark_interrupted
 from .connection import Connection, Flow, drive, drive_async
 from .failures import Lost, SqlFailure

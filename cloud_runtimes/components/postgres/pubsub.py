@@ -150,9 +150,7 @@ class PostgresPubSub(PubSubDriver):
         return {}
 
     async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        await self._component.database.run_async(
-            op, lambda connection: self._publish(connection, batch), self.executor
-        )
+        await self._component.database.run_async(op, lambda connection: self._publish(connection, batch), self.executor)
         return {}
 
     def _publish(self, connection: Connection, batch: OutgoingBatch) -> Flow[None]:
@@ -240,9 +238,7 @@ class _Member(LogMember):
 
     def _look(self) -> tuple[bool, float | None]:
         self._component.check_open()
-        result = self._component.database.run(
-            self._operation(), lambda connection: connection.run(_LOOK, self._group)
-        )
+        result = self._component.database.run(self._operation(), lambda connection: connection.run(_LOOK, self._group))
         if not result.rows:
             return False, None
         fresh, overdue, due = result.rows[0]
@@ -251,9 +247,7 @@ class _Member(LogMember):
         return fresh or (soonest is not None and soonest <= 0), soonest
 
     def _commit(self, writes: Writes) -> tuple[Collection[int], list[Claimed]]:
-        return self._component.database.run(
-            self._operation(), lambda connection: self._committing(connection, writes)
-        )
+        return self._component.database.run(self._operation(), lambda connection: self._committing(connection, writes))
 
     def _committing(self, connection: Connection, writes: Writes) -> Flow[tuple[Collection[int], list[Claimed]]]:
         calls = self._calls(writes)

@@ -218,6 +218,25 @@ STEPS: Final = (
         "CREATE INDEX claims_due ON {schema}.claims (grp, deadline)",
         "CREATE INDEX claims_frame ON {schema}.claims (grp, frame)",
         CLAIM,
+        # one version of a file; without an end it is there, else its chunks may go then
+        "CREATE TABLE {schema}.contents (id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, ends int8)",
+        "CREATE INDEX contents_ends ON {schema}.contents (ends) WHERE ends IS NOT NULL",
+        """CREATE TABLE {schema}.chunks (
+            content int8 NOT NULL REFERENCES {schema}.contents ON DELETE CASCADE,
+            number int4 NOT NULL,
+            body bytea NOT NULL,
+            PRIMARY KEY (content, number))""",
+        "ALTER TABLE {schema}.chunks ALTER COLUMN body SET STORAGE EXTERNAL",
+        """CREATE TABLE {schema}.files (
+            store text COLLATE "C" NOT NULL,
+            name text COLLATE "C" NOT NULL,
+            content int8 NOT NULL REFERENCES {schema}.contents,
+            size int8 NOT NULL,
+            modified int8 NOT NULL,
+            content_type text,
+            metadata text,
+            PRIMARY KEY (store, name))""",
+        "CREATE INDEX files_content ON {schema}.files (content)",
     ),
 )
 

@@ -11,6 +11,7 @@ from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
 from .connection import Connection, Flow
+from .keys import prefix_end
 from .statement import BEGIN, COMMIT, ROLLBACK, Statement
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ _EXPIRES: Final = "CASE WHEN $6::int8 IS NULL THEN NULL ELSE {schema}.now_ms() +
 _FIND: Final = Statement("SELECT id FROM {schema}.stores WHERE name = $1", "text")
 _MAKE: Final = Statement("INSERT INTO {schema}.stores (name) VALUES ($1) ON CONFLICT DO NOTHING", "text")
 _GET: Final = Statement(
-    f"SELECT value, content_type, etag, expires FROM {{schema}}.state WHERE store = $1 AND key = $2 AND {_LIVING}", "int8 text"
+    f"SELECT value, content_type, etag, expires FROM {{schema}}.state WHERE store = $1 AND key = $2 AND {_LIVING}",
+    "int8 text",
 )
 _GET_BULK: Final = Statement(
     f"SELECT key, value, content_type, etag, expires FROM {{schema}}.state WHERE store = $1 AND key = ANY($2) AND {_LIVING}",
@@ -133,7 +135,7 @@ class PostgresState(StateDriver):
         store = yield from self._find(connection)
         if store is None:
             return []
-        rows = (yield from connection.run(_LIST, store, after or "", prefix, _prefix_end(prefix), limit)).rows
+        rows = (yield from connection.run(_LIST, store, after or "", prefix, prefix_end(prefix), limit)).rows
         return [row[0] for row in rows]
 
     def _find(self, connection: Connection) -> Flow[int | None]:
@@ -261,12 +263,3 @@ def _parse_etag(etag: str) -> int:
     except ValueError:
         return -1
     return value if f"{value:016x}" == etag and value < 2**63 else -1
-
-
-def _prefix_end(prefix: str) -> str | None:
-    """Return the least text above every text that begins with ``prefix``; ``None`` where there is none."""
-    for index in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[index])
-        if code < 0x10FFFF:
-            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None

@@ -37,15 +37,15 @@ def _same(value: bytes) -> bytes:
 
 
 # name in a statement's types → (type id in pg_type.dat, encoder)
-_ENCODERS: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
+_SCALARS: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
     "bool": (16, lambda value: b"\1" if value else b"\0"),
     "bytea": (17, _same),
     "int4": (23, _INT4.pack),
     "int8": (20, _INT8.pack),
     "text": (25, str.encode),
 }
-_ENCODERS |= {
-    f"{name}[]": (array, _array(*_ENCODERS[name]))
+_ENCODERS: Final = _SCALARS | {
+    f"{name}[]": (array, _array(*_SCALARS[name]))
     for name, array in (("bytea", 1001), ("int4", 1007), ("int8", 1016), ("text", 1009))
 }
 _DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
@@ -97,9 +97,7 @@ class Statement:
 
     def encode(self, values: Sequence[Any]) -> list[bytes | None]:
         """Return parameters as libpq takes them."""
-        return [
-            None if value is None else encode(value) for encode, value in zip(self._encoders, values, strict=True)
-        ]
+        return [None if value is None else encode(value) for encode, value in zip(self._encoders, values, strict=True)]
 
     def decode(self, result: Any) -> Result:
         """Return what a libpq result holds."""
