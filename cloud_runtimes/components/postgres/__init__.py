@@ -14,9 +14,11 @@ from ...spi.operation import Method, Operation
 from .settings import PostgresSettings
 
 if TYPE_CHECKING:
+    from ...rpc.peers import Peers
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .database import PostgresDatabase
+    from .rpc import PostgresRegistry
 
 __all__ = ["PostgresComponent", "PostgresSettings", "component"]
 
@@ -26,7 +28,7 @@ class PostgresComponent(Component):
 
     name = "postgres"
     Settings = PostgresSettings
-    services = ("configuration", "file", "lock", "pubsub", "state")
+    services = ("configuration", "file", "lock", "pubsub", "rpc", "state")
 
     settings: PostgresSettings
 
@@ -34,6 +36,8 @@ class PostgresComponent(Component):
         super().__init__(settings, context, executor)
         self._lock = Mutex()
         self._database: PostgresDatabase | None = None
+        self._known_registry: PostgresRegistry | None = None
+        self._known_peers: Peers | None = None
         self._closed = False
         durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
         if durability not in ("full", "relaxed"):
@@ -57,6 +61,23 @@ class PostgresComponent(Component):
 
                 self._database = acquire(self.settings)
             return self._database
+
+    def _registry(self) -> PostgresRegistry:
+        database = self.database
+        with self._lock:
+            if self._known_registry is None:
+                from .rpc import PostgresRegistry
+
+                self._known_registry = PostgresRegistry(database, self.executor)
+            return self._known_registry
+
+    def _peers(self) -> Peers:
+        with self._lock:
+            if self._known_peers is None:
+                from ...rpc.peers import Peers
+
+                self._known_peers = Peers()
+            return self._known_peers
 
     def check_open(self) -> None:
         """Refuse to go on waiting once the client was closed, though the database may serve others."""
@@ -90,6 +111,10 @@ class PostgresComponent(Component):
             from .files import PostgresFiles
 
             return PostgresFiles(self, name)
+        if service == "rpc":
+            from ...rpc.registry import RegistryRpc
+
+            return RegistryRpc(self._registry, self._peers, name, self.context.app_id)
         if service == "pubsub":
             from .pubsub import PostgresPubSub
 
@@ -105,6 +130,9 @@ class PostgresComponent(Component):
         with self._lock:
             self._closed = True
             database, self._database = self._database, None
+            peers, self._known_peers = self._known_peers, None
+        if peers is not None:
+            peers.close()
         if database is not None:
             database.release()
 
