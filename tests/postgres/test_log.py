@@ -93,3 +93,54 @@ def test_a_group_that_begins_with_what_comes_gets_nothing_older(home: PostgresHo
             assert received(sub, 1) == ["new"]
     with client.pubsub.subscribe("bus", "orders", group="new") as sub:
         assert sub.receive(0.05) is None
+
+
+def partitions(home: PostgresHome) -> list[str]:
+    with psycopg.connect(home.url) as connection:
+        found = connection.execute(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+            "WHERE i.inhparent = %s::regclass ORDER BY 1",
+            (f"{home.schema}.frames",),
+        )
+        return [name for (name,) in found]
+
+
+def test_partitions_that_nobody_needs_are_dropped(home: PostgresHome) -> None:
+    client = home.client()
+    client.pubsub.publish("bus", "read", 1)
+    client.pubsub.publish("bus", "unread", 2)
+    with client.pubsub.subscribe("bus", "unread", start="earliest", group="slow"):
+        pass
+    with client.pubsub.subscribe("bus", "read", start="earliest") as sub:
+        assert received(sub, 1) == [1]
+    before = partitions(home)
+    home.advance(3 * 86400)
+    home.sweep()
+    assert before[0] in partitions(home)  # one of its events is not read
+    with client.pubsub.subscribe("bus", "unread", group="slow") as sub:
+        assert received(sub, 1) == [2]
+    home.sweep()
+    assert not set(partitions(home)) & set(before)
+    client.pubsub.publish("bus", "read", 3)
+    with client.pubsub.subscribe("bus", "read") as sub:
+        assert received(sub, 1) == [3]
+
+
+def test_what_has_ended_is_swept(home: PostgresHome) -> None:
+    client = home.client()
+    client.state.save("s", "short", 1, ttl=10)
+    client.state.save("s", "long", 2)
+    client.file.put_file("f", "a", b"one")
+    client.file.put_file("f", "a", b"two")
+    assert client.lock.try_lock("l", "r", "me", expiry=1) is not None
+    client.configuration.save_configuration("c", {"k": "v"})
+    client.configuration.delete_configuration("c", ["k"])
+    home.advance(2 * 3600)
+    home.sweep()
+    with psycopg.connect(home.url) as connection:
+        counts = {
+            table: connection.execute(f"SELECT count(*) FROM {home.schema}.{table}").fetchone()
+            for table in ("state", "contents", "chunks", "locks", "configuration")
+        }
+    assert counts == {"state": (1,), "contents": (1,), "chunks": (1,), "locks": (0,), "configuration": (0,)}
+    assert client.file.get_file("f", "a") == b"two"

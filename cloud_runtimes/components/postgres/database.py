@@ -20,6 +20,7 @@ from .failures import Lost
 from .notifier import Notifier
 from .pool import Pool
 from .schema import ensure
+from .sweep import Sweeper
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
@@ -59,11 +60,14 @@ class PostgresDatabase:
         )
         self.notifier = Notifier(settings.listen_url or settings.url, settings.schema)
         self._ready = False
+        self._sweeper: Sweeper | None = None
         self._lock = Mutex()
         fork.register(self)
 
     def forked(self) -> None:
+        """In a forked child: look again, which also starts its sweeper."""
         self._lock = Mutex()
+        self._ready, self._sweeper = False, None
 
     # -- calls ------------------------------------------------------------
 
@@ -106,6 +110,9 @@ class PostgresDatabase:
             except psycopg.Error as error:
                 raise explain(error, self.where) from error
             self._ready = True
+            if self._sweeper is None:
+                self._sweeper = Sweeper(self)
+                self._sweeper.start()
 
     def release(self) -> None:
         """Give up one use; the last one closes all connections."""
@@ -115,6 +122,8 @@ class PostgresDatabase:
                 return
             if _databases.get(self.settings) is self:
                 del _databases[self.settings]
+        if self._sweeper is not None:
+            self._sweeper.close()
         self.notifier.close()
         self._pool.close()
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
+from cloud_runtimes.spi import Method, Operation
 from cloud_runtimes.testing import Harness
 
 _numbers = itertools.count(1)
+_SWEEP = Method("postgres", "sweep", repeatable=True)
 
 
 class PostgresHome(Harness):
@@ -40,6 +42,19 @@ class PostgresHome(Harness):
                 f"CREATE OR REPLACE FUNCTION {self.schema}.now_ms() RETURNS int8 LANGUAGE sql AS "
                 f"'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8 + {self._ahead_ms}'"
             )
+
+    def sweep(self) -> None:
+        """Sweep now, as the component does once a minute."""
+        from cloud_runtimes.components.postgres.database import acquire
+        from cloud_runtimes.components.postgres.settings import PostgresSettings
+        from cloud_runtimes.components.postgres.sweep import sweep
+
+        settings = PostgresSettings(url=self.url, schema=self.schema)
+        database = acquire(settings)
+        try:
+            database.run(Operation(_SWEEP, "postgres", 10.0), lambda connection: sweep(connection, settings))
+        finally:
+            database.release()
 
     def close(self) -> None:
         for client in self._clients:
