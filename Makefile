@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # what depends on the kernels
-FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py
+FALLBACK := tests/codec tests/kernels tests/telemetry tests/conformance/test_pubsub.py tests/conformance/test_state.py \
+	tests/pubsub/test_publisher.py tests/frame/test_refusals.py tests/frame/test_typed.py
 # tests wait more than they compute; those of time run alone, and where there are none of either kind pytest ends with 5
 PARALLEL = $(BIN)/python -m pytest -n auto --dist worksteal
 STAMP := $(VENV)/.installed
@@ -65,7 +66,7 @@ format: setup ## make the style right
 	$(BIN)/black --quiet .
 
 docs: setup ## rewrite the generated tables of the documentation, and the docstrings of async methods
-	$(BIN)/python -m cloud_runtimes.testing.features --write README.md docs/configuration.md docs/layotto.md
+	$(BIN)/python -m tests.support.features --write README.md docs/configuration.md docs/layotto.md
 	$(BIN)/python -m tests.sidecar.table
 	$(BIN)/python -m tests.support.docstrings
 

@@ -25,15 +25,15 @@ SYNC_INVOKE = 3.0
 
 
 class Clients(NamedTuple):
-    """The calls by face, client and name, and what runs them."""
+    """The calls by API, client and name, and what runs them."""
 
     calls: dict[str, dict[str, dict[str, Any]]]
     loop: Loop
     pool: ThreadPoolExecutor
 
-    def slice(self, face: str, client: str, name: str, flight: int) -> Slice:
-        loop = self.loop if face == "async" else None
-        return Slice(self.calls[face][client][name], COUNT, flight, loop, self.pool)
+    def slice(self, api: str, client: str, name: str, flight: int) -> Slice:
+        loop = self.loop if api == "async" else None
+        return Slice(self.calls[api][client][name], COUNT, flight, loop, self.pool)
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +54,17 @@ def clients(sidecar: Addresses) -> Iterator[Clients]:
 
 
 @pytest.mark.parametrize("flight", [1, FLIGHT])
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("name", CALLS)
 def bench_call(
-    clients: Clients, beside: Callable[..., Any], note: Callable[[str], None], name: str, face: str, flight: int
+    clients: Clients, beside: Callable[..., Any], note: Callable[[str], None], name: str, api: str, flight: int
 ) -> None:
-    goal = SYNC_INVOKE if (name, face) == ("invoke over HTTP", "sync") else GOALS[name]
-    what = f"{name}, {face}, {'one caller' if flight == 1 else f'{flight} in flight'}"
-    ours = clients.slice(face, "ours", name, flight)
-    peers = {"SDK": clients.slice(face, "SDK", name, flight)}
+    goal = SYNC_INVOKE if (name, api) == ("invoke over HTTP", "sync") else GOALS[name]
+    what = f"{name}, {api}, {'one caller' if flight == 1 else f'{flight} in flight'}"
+    ours = clients.slice(api, "ours", name, flight)
+    peers = {"SDK": clients.slice(api, "SDK", name, flight)}
     if name != "invoke over HTTP":
-        peers["ours over gRPC"] = clients.slice(face, "gRPC", name, flight)
+        peers["ours over gRPC"] = clients.slice(api, "gRPC", name, flight)
     for each in (ours, *peers.values()):  # what is loaded or connected by the first calls is no part of it
         each()
         each.taken.clear()

@@ -145,9 +145,9 @@ def _clients(http: str, grpc: str) -> dict[str, CloudRuntimesClient]:
     }
 
 
-def _ours(client: CloudRuntimesClient, face: str) -> dict[str, Call]:
-    get, save = getattr(client.state, f"get{face}"), getattr(client.state, f"save{face}")
-    publish, invoke = getattr(client.pubsub, f"publish{face}"), getattr(client.rpc, f"invoke_method{face}")
+def _ours(client: CloudRuntimesClient, api: str) -> dict[str, Call]:
+    get, save = getattr(client.state, f"get{api}"), getattr(client.state, f"save{api}")
+    publish, invoke = getattr(client.pubsub, f"publish{api}"), getattr(client.rpc, f"invoke_method{api}")
     return {
         "state get": lambda: get("store", "key"),
         "state save": lambda: save("store", "key", DATA),

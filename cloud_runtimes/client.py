@@ -15,15 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from . import config
 from ._core.arguments import CLIENT_TIMEOUT, check_timeout
 from ._core.os_errors import out_of_files
-from ._service import ClientContext
+from ._service import ClientContext, threaded
 from ._version import __version__
-from .errors import (
-    CloudRuntimesError,
-    DeadlineExceededError,
-    InternalError,
-    InvalidArgumentError,
-    UnavailableError,
-)
+from .errors import CloudRuntimesError, DeadlineExceededError, InternalError, InvalidArgumentError, UnavailableError
 
 if TYPE_CHECKING:
     from ._service import Interceptor, Service
@@ -175,7 +169,7 @@ class CloudRuntimesClient:
             settings = self._context.settings
 
             def read_file(path: str, where: str) -> Resiliency:
-                from .protocols.dapr.resiliency import read_file
+                from .protocols.dapr.documents import read_file
 
                 return read_file(path, settings.app_id, where)
 
@@ -294,22 +288,7 @@ class CloudRuntimesClient:
         if self._context.close(check_timeout(timeout, self._context.timeout)):
             _open_clients.discard(self)
 
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Refuse further calls, let handlers end, flush publishers, and let go of everything.
-
-        Closing twice does nothing. A signal handler may interrupt a write of its own thread. There `close` only begins: a thread does the rest once that write is over, and the end of the program waits for it.
-
-        Args:
-            timeout: seconds for all of it; the client's by default, ``None``: no limit.
-
-        Raises:
-            InvalidArgumentError: ``timeout`` is no number above 0.
-            BulkError: events of a publisher failed, and no flush has told of them.
-        """
-        import asyncio
-
-        # handlers of subscriptions of this loop must be able to run while it waits
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
+    close_async = threaded(close)
 
     def __enter__(self) -> Self:
         return self

@@ -20,8 +20,7 @@ from typing import Any, Final, TypeVar
 
 from ._core.arguments import check_timeout
 from ._core.config_discovery import PYPROJECT, beside, find, table_of
-from ._core.config_formats import KINDS, load_parser, read_tables
-from ._core.tracebacks import without_values
+from ._core.config_formats import KINDS, load_parser, read_tables, without_values
 from .errors import InvalidArgumentError
 
 __all__ = [
@@ -109,11 +108,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(value: Any) -> float:
-    """Read seconds: a number, or text such as ``"500ms"``, ``"24h"``, ``"7d"``.
-
-    Raises:
-        ValueError: anything else, or negative.
-    """
+    """Read seconds: a number, or text such as ``"500ms"``, ``"24h"``, ``"7d"``; `ValueError`: anything else, or negative."""
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)(ms|s|m|h|d)", value.strip())
         if match:
@@ -142,13 +137,7 @@ def suggest(name: object, known: Iterable[str]) -> str:
 def unknown(what: str, name: object, known: Iterable[str], number: int | None = None) -> str:
     """Return a message about an unknown name.
 
-    It tells the name only where a known one is near. Else the name may be a secret in a wrong place: YAML reads ``home: {hunter2}`` as a table with that key.
-
-    Args:
-        what: the kind of name, such as ``setting``.
-        name: the key or value that is not known.
-        known: the names that are.
-        number: counts the keys of the table, so that one whose name is not told is found.
+    It tells the name only where a known one is near. Else the name may be a secret in a wrong place: YAML reads ``home: {hunter2}`` as a table with that key. So ``number`` counts the keys of the table.
     """
     known = sorted(known)
     if _near(name, known):
@@ -166,17 +155,7 @@ def _near(name: object, known: list[str]) -> str | None:
 
 @without_values
 def build(cls: type[S], table: Mapping[str, Any], where: str, *, beside: str | None = None) -> S:
-    """Make a settings dataclass from a table.
-
-    Args:
-        cls: the dataclass.
-        table: setting → value.
-        where: the place of the table, for messages.
-        beside: a key of the table that is no setting.
-
-    Raises:
-        InvalidArgumentError: an unknown key or a value of the wrong type; names ``where``, the key and the remedy.
-    """
+    """Make a settings dataclass from a table, which stands ``where`` messages say; ``beside`` is a key of it that is no setting."""
     fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     values = {}
@@ -230,15 +209,9 @@ def _kind(value: Any, hint: Any) -> str:
 
 @without_values
 def read(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """Return a configuration as nested dicts, and what to call it in messages.
+    """Return a configuration as nested dicts, and what to call it in messages; ``None``: of the file that `config_discovery.find` finds.
 
     Homes of a file that are relative, and the default home, are beside it.
-
-    Args:
-        source: ``None``: the file that `config_discovery.find` finds.
-
-    Raises:
-        InvalidArgumentError: a missing or unreadable file, a syntax error, a table that stands twice.
     """
     if isinstance(source, Mapping):
         return dict(source), "the configuration"
@@ -278,11 +251,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def parse(data: bytes, suffix: str, path: Path) -> dict[str, Any]:
-    """Return the tables of a file's bytes; its kind is that of one of `SUFFIXES`.
-
-    Raises:
-        InvalidArgumentError: a syntax error, a key that stands twice in a table, no tables at the top, or the extra for YAML is missing.
-    """
+    """Return the tables of a file's bytes; its kind is that of one of `SUFFIXES`."""
     kind = KINDS[suffix]
     load_parser(kind, path)
     found = read_tables(data, kind)
@@ -314,11 +283,7 @@ def load(
     app_id: str | None,
     api_token: str | None,
 ) -> ClientSettings:
-    """Merge arguments, environment and configuration into one `ClientSettings`.
-
-    Raises:
-        InvalidArgumentError: whatever is wrong with any of them.
-    """
+    """Merge arguments, environment and configuration into one `ClientSettings`."""
     services = tuple(services)
     table, origin = read(source)
     env = os.environ
@@ -359,35 +324,26 @@ def load(
         fallback=fallback,
         fallback_settings=table.get(fallback, {}) if fallback else {},
         components={
-            service: _components(table.get(service, {}), service, origin)
+            service: _tables(table.get(service, {}), service, "component", origin)
             for service in services
             if service not in ("rpc", "telemetry")
         },
-        addresses=_addresses(table.get("rpc", {}), origin),
+        addresses=_tables(table.get("rpc", {}), "rpc", "address", origin),
         telemetry=table.get("telemetry", {}),
         resiliency=table.get("resiliency"),
         origin=origin,
     )
 
 
-def _components(table: Mapping[str, Any], service: str, origin: str) -> dict[str, Mapping[str, Any]]:
+def _tables(table: Mapping[str, Any], service: str, key: str, origin: str) -> dict[str, Mapping[str, Any]]:
+    """Return the tables of a service; of one with components each names its own."""
     for number, (name, settings) in enumerate(table.items(), 1):
         if not isinstance(settings, Mapping):
             raise InvalidArgumentError(
-                f"{origin}: [{service}]: key {number} must be a table with component=…, not {type(settings).__name__}"
+                f"{origin}: [{service}]: key {number} must be a table with {key}=…, not {type(settings).__name__}"
             )
-        where = f"{origin}: [{service}.{name}]"
-        if not isinstance(settings.get("component"), str):
-            raise InvalidArgumentError(f'{where}: say which component, e.g. component = "sqlite"')
-    return dict(table)
-
-
-def _addresses(table: Mapping[str, Any], origin: str) -> dict[str, Mapping[str, Any]]:
-    for number, settings in enumerate(table.values(), 1):
-        if not isinstance(settings, Mapping):
-            raise InvalidArgumentError(
-                f"{origin}: [rpc]: key {number} must be a table with address=…, not {type(settings).__name__}"
-            )
+        if key == "component" and not isinstance(settings.get(key), str):
+            raise InvalidArgumentError(f'{origin}: [{service}.{name}]: say which component, e.g. component = "sqlite"')
     return dict(table)
 
 

@@ -50,56 +50,28 @@ __all__ = [
     "UnsupportedError",
 ]
 
-GRPC_CODES: Final[Mapping[str, int]] = {
-    name: number
-    for number, name in enumerate(
-        (
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        )
-    )
-}
+_CODES: Final = """
+OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED
+FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED
+"""
+GRPC_CODES: Final[Mapping[str, int]] = {name: number for number, name in enumerate(_CODES.split())}
 """Name → number of a gRPC status (gRPC, "Status codes and their use in gRPC")."""
 
 _CONTEXT: Final = ("code", "retryable", "maybe_applied", "service", "operation", "runtime", "component")
 
 
 class Response(Protocol):
-    """What of an `RpcResponse` an error shows."""
+    """What of an `RpcResponse`, which explains it, an error shows."""
 
     @property
-    def status(self) -> int:
-        """The HTTP status."""
-
+    def status(self) -> int: ...
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Values by name in lower case."""
-
+    def headers(self) -> Mapping[str, str]: ...
     @property
-    def content_type(self) -> str | None:
-        """How ``data`` is encoded."""
-
+    def content_type(self) -> str | None: ...
     @property
-    def data(self) -> bytes:
-        """The body."""
-
-    def decode(self, type: Any = None) -> Any:
-        """Return the body decoded by its content type."""
+    def data(self) -> bytes: ...
+    def decode(self, type: Any = None) -> Any: ...
 
 
 class CloudRuntimesError(Exception):
@@ -137,20 +109,9 @@ class CloudRuntimesError(Exception):
         component: str | None = None,
     ) -> None:
         super().__init__(message)
-        if code is not None:
-            self.code = code
-        if retryable is not None:
-            self.retryable = retryable
-        if maybe_applied is not None:
-            self.maybe_applied = maybe_applied
-        if service is not None:
-            self.service = service
-        if operation is not None:
-            self.operation = operation
-        if runtime is not None:
-            self.runtime = runtime
-        if component is not None:
-            self.component = component
+        given = (code, retryable, maybe_applied, service, operation, runtime, component)
+        # what is not given is the class's
+        self.__dict__.update((name, value) for name, value in zip(_CONTEXT, given, strict=True) if value is not None)
 
     @property
     def message(self) -> str:

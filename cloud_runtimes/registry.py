@@ -20,7 +20,7 @@ RUNTIMES: Final = "cloud_runtimes.runtimes"
 COMPONENTS: Final = "cloud_runtimes.components"
 
 _SIDECARS: Final = ("dapr", "layotto")
-_KINDS: Final = {RUNTIMES: ("runtime", "runtime"), COMPONENTS: ("component", "component")}
+_KINDS: Final = {RUNTIMES: "runtime", COMPONENTS: "component"}
 _found: dict[tuple[str, str], type[Any]] = {}
 
 
@@ -40,20 +40,7 @@ def names(group: str) -> list[str]:
 
 @without_values
 def find(group: str, name: str, *, where: str = "", service: str = "") -> type[Any]:
-    """Return the class that ``name`` stands for.
-
-    Args:
-        group: `RUNTIMES` or `COMPONENTS`.
-        name: as the configuration has it.
-        where: the place of the name, for messages.
-        service: of which a component is wanted; a message about an unknown one lists those that have it.
-
-    Raises:
-        InvalidArgumentError: an unknown runtime, or one whose package is broken.
-        UnsupportedError: a built-in one whose extra is not installed.
-        UnavailableError: a sidecar's runtime that is not installed.
-        ComponentNotFoundError: an unknown component.
-    """
+    """Return the class that ``name`` stands for. A message about an unknown one says ``where`` it stands, and lists the components that have the ``service``."""
     cached = _found.get((group, name))
     if cached is None:
         cached = _found[group, name] = _built_in(group, name) or _entry_point(group, name, where, service)
@@ -81,8 +68,8 @@ def _built_in(group: str, name: str) -> type[Any] | None:
     except ModuleNotFoundError as error:
         if error.name == path:
             return None
-        raise extras.missing(f"{_KINDS[group][0]} {name!r}", name) from error
-    found: type[Any] = getattr(module, _KINDS[group][1])
+        raise extras.missing(f"{_KINDS[group]} {name!r}", name) from error
+    found: type[Any] = getattr(module, _KINDS[group])
     return found
 
 
@@ -95,12 +82,10 @@ def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
         try:
             found: Any = point.load()
         except Exception as error:
-            raise InvalidArgumentError(
-                f"{_KINDS[group][0]} {name!r} ({point.value}) cannot be loaded: {error}"
-            ) from error
-        base = getattr(component, _KINDS[group][0].capitalize())
+            raise InvalidArgumentError(f"{_KINDS[group]} {name!r} ({point.value}) cannot be loaded: {error}") from error
+        base = getattr(component, _KINDS[group].capitalize())
         if not isinstance(found, type) or not issubclass(found, base):
-            raise InvalidArgumentError(f"{_KINDS[group][0]} {name!r} ({point.value}) is no {base.__name__}")
+            raise InvalidArgumentError(f"{_KINDS[group]} {name!r} ({point.value}) is no {base.__name__}")
         return found
     if group == RUNTIMES and name in _SIDECARS:
         raise UnavailableError(
@@ -108,6 +93,6 @@ def _entry_point(group: str, name: str, where: str, service: str) -> type[Any]:
             f"to its sidecar is installed: this version has {', '.join(names(group))}; without an endpoint the embedded runtime is used",
             retryable=False,
         )
-    what = f"{_KINDS[group][0]} of {service}" if service else _KINDS[group][0]
+    what = f"{_KINDS[group]} of {service}" if service else _KINDS[group]
     message = f"{where}{': ' if where else ''}{unknown(what, name, _names_of(group, service))}"
     raise InvalidArgumentError(message) if group == RUNTIMES else ComponentNotFoundError(message)

@@ -29,9 +29,9 @@ from record cimport (
     header_size, parts_read, parts_size, parts_write, put_header, set_time,
 )
 from render cimport Rendering, prepare, put_event
-from writer cimport Writer, write_bytes, writer_bytes, writer_init, writer_release, writer_reserve
 
 from cloud_runtimes._native.attributes import encode_extensions, encode_metadata, parse_object
+from cloud_runtimes._native.template import render_frame
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
 
 __all__ = [
@@ -312,7 +312,6 @@ def read_cloudevent(data):
 
 
 include "views.pxi"
-include "template.pxi"
 
 
 cdef uint32_t fnv1a(Slice text) noexcept:

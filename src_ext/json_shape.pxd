@@ -59,7 +59,7 @@ cdef extern from *:
         return (Py_ssize_t)((bits * 0x0101010101010101ULL) >> 56);
     }
     #endif
-    /* Whether it is deeper than `most`; else `items` is at least the number of entries, if it was above 0. */
+    /* 1 where it is deeper than `most`; else `items` is at least the number of entries, if it was above 0. 2 where a bracket or string is not closed, or a bracket not opened. */
     static int CR_shape_bound(const uint8_t* p, Py_ssize_t size, Py_ssize_t most, Py_ssize_t* items) {
         CR_Shape s = {0, most, 0, 0, 0};
         Py_ssize_t at = 0;
@@ -102,7 +102,7 @@ cdef extern from *:
     #endif
         if (CR_shape_bytes(p, &at, size, &s)) return 1;
         *items = s.count + 1;
-        return 0;
+        return s.depth || s.text ? 2 : 0;
     }
     /* The number of entries of a document that is not too deep. */
     static Py_ssize_t CR_entries(const uint8_t* p, Py_ssize_t size) {

@@ -34,6 +34,11 @@ cdef extern from *:
     #define CR_WIDE 0
     #define CR_stops(p) 0
     #endif
+    #if defined(__GNUC__) && __GNUC__ >= 9
+    #define CR_MOSTLY(x) __builtin_expect_with_probability(!!(x), 1, 1.0)  /* what stands behind is not inlined */
+    #else
+    #define CR_MOSTLY(x) (x)
+    #endif
     /* The letter behind the backslash of a control character. */
     static const uint8_t CR_escapes[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
     """
@@ -41,12 +46,13 @@ cdef extern from *:
     const bint CR_LITTLE
     const bint CR_WIDE
     int CR_ctz(uint64_t) nogil
+    bint CR_MOSTLY(bint) nogil
     unsigned int CR_stops(const uint8_t*) nogil
 
 
 cdef enum:
     DEPTH_MAX = 128
-    DEPTH_WORDS = 8  # of 64 levels each
+    DEPTH_WORDS = 2  # of 64 levels each
 
 
 cdef inline Py_ssize_t utf8_valid(const uint8_t* p, Py_ssize_t size) noexcept nogil:
@@ -162,31 +168,25 @@ cdef inline int hex4(const uint8_t* p) noexcept nogil:
 
 
 cdef inline Py_ssize_t skip_string(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    return skip_text(p, at, size, False, fault)
-
-
-cdef inline Py_ssize_t skip_text(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, bint whole, Fault* fault) noexcept nogil:
-    # A string; if `whole`, no surrogate that is escaped may lack its other half.
     cdef Py_ssize_t stop = at + 1
     cdef unsigned int found
-    if CR_WIDE and size - at > 16 and p[at] == 0x22:
+    if CR_MOSTLY(CR_WIDE and size - at > 16 and p[at] == 0x22):
         # most have no escape
         while size - stop >= 16:
             found = CR_stops(p + stop)
             if found:
                 stop += CR_ctz(found)
-                if p[stop] == 0x22:
+                if CR_MOSTLY(p[stop] == 0x22):
                     return stop + 1
                 break
             stop += 16
-    return skip_escaped(p, at, size, whole, fault)
+    return skip_escaped(p, at, size, fault)
 
 
-cdef inline Py_ssize_t skip_escaped(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, bint whole, Fault* fault) noexcept nogil:
+cdef inline Py_ssize_t skip_escaped(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     # The same, whatever is in it.
     cdef Py_ssize_t begin = at
     cdef uint8_t c
-    cdef int point
     if at < size and p[at] == 0x22:
         at += 1
         while True:
@@ -199,15 +199,8 @@ cdef inline Py_ssize_t skip_escaped(const uint8_t* p, Py_ssize_t at, Py_ssize_t 
                 break
             c = p[at + 1]
             if c == 0x75:
-                point = hex4(p + at + 2) if size - at >= 6 else -1
-                if point < 0:
+                if size - at < 6 or hex4(p + at + 2) < 0:
                     break
-                if whole and 0xD800 <= point <= 0xDFFF:
-                    if point > 0xDBFF or size - at < 12 or p[at + 6] != 0x5C or p[at + 7] != 0x75:
-                        return refuse(fault, "a lone surrogate", at)
-                    if not 0xDC00 <= hex4(p + at + 8) <= 0xDFFF:
-                        return refuse(fault, "a lone surrogate", at)
-                    at += 6
                 at += 6
             elif c == 0x22 or c == 0x5C or c == 0x2F or c == 0x62 or c == 0x66 or c == 0x6E or c == 0x72 or c == 0x74:
                 at += 2
@@ -224,9 +217,9 @@ cdef inline Py_ssize_t skip_colon(const uint8_t* p, Py_ssize_t at, Py_ssize_t si
     return skip_space(p, at + 1, size)
 
 
-cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, bint whole, Fault* fault) noexcept nogil:
+cdef inline Py_ssize_t skip_name(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
     # `"name" :` and the spaces behind.
-    at = skip_text(p, at, size, whole, fault)
+    at = skip_string(p, at, size, fault)
     return -1 if at < 0 else skip_colon(p, at, size, fault)
 
 
@@ -238,61 +231,6 @@ cdef inline Py_ssize_t skip_digits(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
     while at < size and 0x30 <= p[at] <= 0x39:
         at += 1
     return at
-
-
-cdef inline bint beyond_double(const uint8_t* p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
-    # Whether the number at `at`, that ends at `size` or before, is 2**1024 - 2**970 or more, which round to infinity.
-    # (What has the first twenty digits of that is not found.)
-    cdef const char* least = "17976931348623158079"
-    cdef Py_ssize_t digits = 0      # before the point, from the first that is not 0; below 0: zeros behind it
-    cdef Py_ssize_t begin, stop
-    cdef int64_t exponent = 0
-    cdef int known = 0              # digits that are as in `least`
-    cdef bint point = False
-    cdef bint negative
-    if p[at] == 0x2D:
-        at += 1
-    while at < size and p[at] == 0x30:
-        at += 1
-    begin = at
-    while at < size and (0x30 <= p[at] <= 0x39 or p[at] == 0x2E):
-        point = point or p[at] == 0x2E
-        digits += not point
-        at += 1
-    stop = at
-    if at < size and p[at] | 0x20 == 0x65:
-        at += 1
-        negative = p[at] == 0x2D
-        if negative or p[at] == 0x2B:
-            at += 1
-        while at < size and 0x30 <= p[at] <= 0x39:
-            if exponent < <int64_t>1 << 59:
-                exponent = exponent * 10 + p[at] - 0x30
-            at += 1
-        if negative:
-            exponent = -exponent
-    if digits != 0 and digits + exponent < 309:
-        return False
-    at = begin
-    if digits == 0:
-        while at < stop and (p[at] == 0x2E or p[at] == 0x30):
-            digits -= p[at] == 0x30
-            at += 1
-    if at == stop or digits + exponent < 309:
-        return False
-    if digits + exponent > 309:
-        return True
-    while known < 20:
-        if at < stop and p[at] == 0x2E:
-            at += 1
-            continue
-        if at == stop or p[at] < <uint8_t>least[known]:
-            return False
-        if p[at] > <uint8_t>least[known]:
-            return True
-        known += 1
-        at += 1
-    return False
 
 
 cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
@@ -325,16 +263,7 @@ cdef inline Py_ssize_t skip_scalar(const uint8_t* p, Py_ssize_t at, Py_ssize_t s
 
 
 cdef inline Py_ssize_t skip_value(const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Fault* fault) noexcept nogil:
-    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep.
-    return skip_within(p, at, size, DEPTH_MAX, False, fault)
-
-
-cdef inline Py_ssize_t skip_within(
-    const uint8_t* p, Py_ssize_t at, Py_ssize_t size, Py_ssize_t most, bint whole, Fault* fault,
-) noexcept nogil:
-    # The same, at most `most` deep, itself at most 512; if `whole`, Python has a value for all that is in it.
-    # The stack is one bit per level: set for an object.
-    cdef Py_ssize_t begin
+    # The offset behind the value at `at`, at most DEPTH_MAX arrays and objects deep. The stack is one bit per level: set for an object.
     cdef uint64_t[DEPTH_WORDS] objects
     cdef Py_ssize_t depth = 0
     cdef bint is_object = False
@@ -342,14 +271,14 @@ cdef inline Py_ssize_t skip_within(
     while True:
         c = p[at] if at < size else 0
         if c == 0x7B or c == 0x5B:
-            if depth == most:
+            if depth == DEPTH_MAX:
                 return refuse(fault, "data nested too deep", at)
             at = skip_space(p, at + 1, size)
             if at >= size or p[at] != c + 2:
                 is_object = c == 0x7B
                 if is_object:
                     objects[depth >> 6] |= <uint64_t>1 << (depth & 63)
-                    at = skip_name(p, at, size, whole, fault)
+                    at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
                 else:
@@ -358,12 +287,9 @@ cdef inline Py_ssize_t skip_within(
                 continue
             at += 1
         elif c == 0x22:
-            at = skip_text(p, at, size, whole, fault)
+            at = skip_string(p, at, size, fault)
         else:
-            begin = at
-            at = skip_scalar(p, begin, size, fault)
-            if whole and at - begin > 4 and beyond_double(p, begin, at):
-                return refuse(fault, "a number beyond a double's range", begin)
+            at = skip_scalar(p, at, size, fault)
         if at < 0:
             return -1
         while True:
@@ -375,7 +301,7 @@ cdef inline Py_ssize_t skip_within(
             if p[at] == 0x2C:
                 at = skip_space(p, at + 1, size)
                 if is_object:
-                    at = skip_name(p, at, size, whole, fault)
+                    at = skip_name(p, at, size, fault)
                     if at < 0:
                         return -1
                 break

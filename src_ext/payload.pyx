@@ -15,8 +15,8 @@ from libc.string cimport memcpy, strlen
 from attribute_text cimport UUID_ROOM, put_time, put_uuid
 from attributes cimport take_text
 from json_shape cimport CR_entries, CR_shape_bound
-from json_text cimport DEPTH_MAX, escaped_size, put_escaped, skip_space, skip_within, utf8_valid
-from record cimport DrawNow, Fault, Parts, Slice
+from json_text cimport DEPTH_MAX, escaped_size, put_escaped
+from record cimport DrawNow, Parts, Slice
 from render cimport put
 
 from cloud_runtimes._native import _events, hooks, limits
@@ -90,7 +90,7 @@ cdef extern from *:
 
 cdef enum:
     FEW_BYTES = 4096  # longer documents mostly have more brackets than they may be deep
-    # Of a longer document the grammar is checked first: orjson reads into a tree of its own, up to nine times as large, before it refuses.
+    # A longer document that is cut off is refused here: orjson reads into a tree of its own, up to nine times as large, before it refuses.
     CHECK_BYTES = 131072
 
 # ids come from the events kernel, so that those of the process strictly increase
@@ -122,35 +122,21 @@ def set_limits(Py_ssize_t depth, Py_ssize_t items, Py_ssize_t size):
     easy = min(2 * depth, 2 * items, size)
 
 
-cdef int check_grammar(const uint8_t* text, Py_ssize_t size) except -1:
-    cdef Fault fault
-    cdef Py_ssize_t at = utf8_valid(text, size)
-    if at != size:
-        raise PayloadError(f"not JSON: not valid UTF-8 (at byte {at})")
-    at = skip_within(text, skip_space(text, 0, size), size, most_depth, True, &fault)
-    if at < 0:
-        if <bytes>fault.what == b"data nested too deep":
-            limits.refuse("JSON", "depth", most_depth, fault.at)
-        raise PayloadError(f"not JSON: {fault.what.decode()} (at byte {fault.at})")
-    at = skip_space(text, at, size)
-    if at != size:
-        raise PayloadError(f"not JSON: {size - at} bytes follow the value (at byte {at})")
-    return 0
-
-
 cdef int check_shape(const uint8_t* text, Py_ssize_t size) except -1:
     cdef bint many = size > 2 * most_items
     cdef Py_ssize_t items = many
+    cdef int found
     if size > most_bytes:
         limits.refuse("JSON", "bytes", most_bytes)
     if not many and size <= FEW_BYTES and CR_openings(text, size) <= most_depth:
         return 0
-    if size > CHECK_BYTES:
-        check_grammar(text, size)
-    if (many or size <= CHECK_BYTES) and CR_shape_bound(text, size, most_depth, &items):
+    found = CR_shape_bound(text, size, most_depth, &items)
+    if found == 1:
         limits.refuse("JSON", "depth", most_depth)
     if many and items > most_items and CR_entries(text, size) > most_items:
         limits.refuse("JSON", "items", most_items)
+    if found and size > CHECK_BYTES:
+        raise PayloadError("not JSON: a bracket or text that is not closed, or a bracket that is not opened")
     return 0
 
 

@@ -51,13 +51,12 @@ from contextvars import ContextVar
 from cloud_runtimes._native.otlp_py import Limits
 from cloud_runtimes._native.telemetry_points import OVERFLOW, Observable, Point, attributes_key, metric, metric_head, real_number
 from cloud_runtimes._native.telemetry_text import (
-    KINDS, SEVERITIES, STATUSES, attributes_of, decorated, exception_attributes, frozen, frozen_attributes, message_of, not_bridged,
-    refuse_parent, time_of, wrong,
+    KINDS, SEVERITIES, STATUSES, attributes_of, exception_attributes, frozen, frozen_attributes, refuse_parent, wrong,
 )
 from cloud_runtimes.errors import InvalidArgumentError
 
 __all__ = [
-    "CAUSES", "ApiScope", "ApiSpan", "ApiTracer", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
+    "CAUSES", "BoundCounter", "BoundGauge", "BoundHistogram", "Buffer", "Chunk",
     "Counter", "Gauge", "Histogram", "Limits", "Logger", "Observable", "Sampler", "Span", "SpanContext", "Tracer", "Traces", "UpDownCounter",
     "baggage", "bridge", "current", "current_span", "outgoing", "reseed",
 ]
@@ -408,7 +407,6 @@ cdef class Buffer:
 include "telemetry_current.pxi"
 include "telemetry_context.pxi"
 include "telemetry_spans.pxi"
-include "telemetry_api.pxi"
 include "telemetry_with.pxi"
 include "telemetry_logs.pxi"
 include "telemetry_series.pxi"

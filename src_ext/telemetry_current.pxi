@@ -1,4 +1,4 @@
-# Where the current span of `telemetry.pyx` lives; see the twin `telemetry_current_py.py`.
+# Where the current span of `telemetry.pyx` lives; see the twin `telemetry_context_py.py`.
 
 cdef object own_var = ContextVar("cloud_runtimes_telemetry_span", default=None)
 cdef bint any_context = False   # ever set, in this process: else an event that leaves need not look
@@ -7,8 +7,7 @@ cdef object api = None          # what `bridge` was given, and parts of it
 cdef object api_var = None
 cdef object api_key = None
 cdef object api_context = None
-cdef tuple api_kinds = ()
-cdef tuple api_codes = ()
+cdef object api_span = None
 
 
 cdef inline object get_in(var):
@@ -21,19 +20,18 @@ cdef inline object get_in(var):
     return result
 
 
-cdef inline object inward(span):
-    # what a span of the API stands for
-    return (<ApiSpan>span).span if type(span) is ApiSpan else api.foreign(span)
+cdef inline object get_current():
+    return current_in_api() if bridged else get_in(own_var)
 
 
-cdef object get_current():
+cdef object current_in_api():
     cdef PyObject* found
-    if bridged:
-        context = get_in(api_var)
-        if isinstance(context, dict):
-            found = PyDict_GetItemWithError(context, api_key)
-            if found != NULL and <object>found is not None:
-                return inward(<object>found)
+    context = get_in(api_var)
+    if isinstance(context, dict):
+        found = PyDict_GetItemWithError(context, api_key)
+        if found != NULL and <object>found is not None:
+            span = <object>found
+            return span.native if type(span) is api_span else api.inward(span)
     return get_in(own_var)
 
 
@@ -52,7 +50,7 @@ cdef object set_current(span):
     any_context = True
     if not bridged:
         return PyContextVar_Set(own_var, span)
-    return attach(new_api_span(<Span>span, True, True) if type(span) is Span else api.non_recording(span))
+    return attach(api.outward(span))
 
 
 cdef int reset_current(token) except -1:
@@ -86,7 +84,7 @@ cdef class Current:
     def attach(self, span):
         """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
         if not bridged:
-            raise not_bridged()
+            raise InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
         return attach(span)
 
     def reset(self, token):
@@ -104,14 +102,13 @@ def current_span():
 
 def bridge(given):
     """Keep the current span where OpenTelemetry's API does from now on; see the twin."""
-    global any_context, bridged, api, api_var, api_key, api_context, api_kinds, api_codes
+    global any_context, bridged, api, api_var, api_key, api_context, api_span
     if given is None:
         bridged = False
         return
     if not isinstance(given.variable, ContextVar) or not issubclass(given.context_class, dict):
         raise InvalidArgumentError("bridge wants a ContextVar and a class of dictionaries")
     # a second one, of another client, is equal: nobody sees a difference on the way
-    api_kinds, api_codes = tuple(given.kinds), tuple(given.codes)
-    api_var, api_key, api_context = given.variable, given.key, given.context_class
+    api_var, api_key, api_context, api_span = given.variable, given.key, given.context_class, given.span_class
     api = given
     any_context = bridged = True  # others set it as well from now on

@@ -1,4 +1,4 @@
-# Series of `telemetry.pyx`: what one instrument knows of one set of attributes; see the twin `telemetry_series_py.py`.
+# Series of `telemetry.pyx`: what one instrument knows of one set of attributes; see the twin `telemetry_metrics_py.py`.
 
 cdef enum:
     SERIES = 2000

@@ -34,13 +34,32 @@ cdef class Tracer:
         """Start a span that becomes nobody's parent by itself; arguments as of `span`."""
         return new_span(self, name, attributes, kind, parent, links, False)
 
+    def _begin(self, str name not None, attributes, int kind, parent, time):
+        cdef Span span = begin_span(self, name, copied_frozen(attributes), kind, parent)
+        if time is not None:
+            span.start = time
+        return span
+
 
 cdef dict copied_attributes(attributes):
     if attributes is None:
         return None
-    if type(attributes) is dict:
-        return PyDict_Copy(attributes)
-    return attributes_of(attributes)
+    return PyDict_Copy(attributes) if type(attributes) is dict else attributes_of(attributes)
+
+
+cdef dict copied_frozen(attributes):
+    # as `frozen_attributes`, fast where all values are plain
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t at = 0
+    if attributes is None:
+        return None
+    if type(attributes) is not dict:
+        return frozen_attributes(attributes)
+    while PyDict_Next(attributes, &at, &key, &value):
+        if not otlp.is_simple(<object>value):
+            return frozen_attributes(attributes)
+    return PyDict_Copy(attributes)
 
 
 cdef Span new_span(Tracer tracer, name, attributes, kind, parent, links, bint makes_current):
@@ -70,7 +89,7 @@ cdef Span begin_span(Tracer tracer, str name, dict attributes, int kind, parent)
     cdef int flags = -1
     cdef int64_t now
     span = Span.__new__(Span)
-    span.kind = kind
+    span._kind = kind
     span.tracer = tracer
     span.name_ = name
     span.attributes_ = attributes
@@ -149,7 +168,8 @@ cdef class Span:
     cdef uint8_t[32] ids            # trace, span, parent
     cdef int64_t start, offset
     cdef uint32_t dropped, dropped_events, dropped_links
-    cdef int flags, kind, status
+    cdef int flags, status
+    cdef readonly int _kind
     cdef bint has_parent, has_offset, parent_remote, makes_current, ended
     cdef object __weakref__
 
@@ -199,6 +219,11 @@ cdef class Span:
     cpdef set_attribute(self, key, value):
         """Set an attribute; the last value counts."""
         self.put_attribute(key, value)
+
+    def _set_frozen(self, key, value):
+        """Set an attribute of OpenTelemetry's API; the last value counts. A list or mapping is copied."""
+        if self.recording():
+            self.put_attribute(key, value if otlp.is_simple(value) else frozen(value))
 
     cdef int put_attribute(self, key, value) except -1:
         cdef Section section
@@ -303,6 +328,9 @@ cdef class Span:
         """Add an event, with the present time."""
         self.put_event(name, copied_attributes(attributes), -1)
 
+    def _event(self, name, attributes, time):
+        self.put_event(name, copied_frozen(attributes), -1 if time is None else <int64_t>time)
+
     cdef int put_event(self, name, dict attributes, int64_t time) except -1:
         # `time` -1: now
         cdef Writer w
@@ -347,6 +375,13 @@ cdef class Span:
             flags |= IS_REMOTE
         self.put_link(ids, flags, state_of(context), copied_attributes(attributes))
 
+    def _link(self, bytes ids not None, uint32_t flags, str state not None, bint remote, attributes):
+        if PyBytes_GET_SIZE(ids) != 24:
+            raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
+        if remote:
+            flags |= IS_REMOTE
+        self.put_link(<const uint8_t*>PyBytes_AS_STRING(ids), flags, state, copied_frozen(attributes))
+
     cdef int put_link(self, const uint8_t* ids, uint32_t flags, str state, dict attributes) except -1:
         cdef Writer w
         cdef char[SCRATCH] room
@@ -382,17 +417,19 @@ cdef class Span:
             raise wrong("status", status, STATUSES)
         if description is not None and not isinstance(description, str):
             raise InvalidArgumentError(f"a status's description is text, not {description.__class__.__name__}")
-        self.mark(number, description or "")
+        self._mark(number, description or "")
 
-    cdef void mark(self, int number, str message) noexcept:
-        if self.ended or not number or self.status == 1:
-            return
-        self.status = number
-        self.message = message if number == 2 else ""
+    cpdef _mark(self, int number, str message):
+        if not self.ended and number and self.status != 1:
+            self.status = number
+            self.message = message if number == 2 else ""
 
     cpdef end(self):
         """End it: it is encoded now. Ending twice does nothing."""
         self.finish(-1)
+
+    def _finish(self, time):
+        self.finish(-1 if time is None else <int64_t>time)
 
     cdef int finish(self, int64_t time) except -1:
         # `time` -1: now
@@ -446,7 +483,7 @@ cdef class Span:
             data_field(w, 0x22, self.ids + 24, 8)
         if self.name_:
             text_field(w, 0x2A, self.name_)
-        varint_field(w, 0x30, self.kind)
+        varint_field(w, 0x30, self._kind)
         fixed64_field(w, 0x39, self.start)
         fixed64_field(w, 0x41, end)
         dropped = self.dropped

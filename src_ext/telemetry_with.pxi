@@ -34,7 +34,7 @@ cdef class BoundMethod:
     """A method of a span, bound by `with`: it lives until it is called, so the collector need not know of it."""
 
     cdef Call call
-    cdef object span
+    cdef Span span
 
     def __init__(self):
         raise TypeError("bound methods are made by `with`")
@@ -65,22 +65,12 @@ cdef int check_arguments(size_t given, PyObject* names, Py_ssize_t wanted) excep
 
 cdef object enter_span(object bound, PyObject* const* arguments, size_t given, PyObject* names):
     check_arguments(given, names, 0)
-    return (<Span>(<BoundMethod>bound).span).enter()
+    return (<BoundMethod>bound).span.enter()
 
 
 cdef object leave_span(object bound, PyObject* const* arguments, size_t given, PyObject* names):
     check_arguments(given, names, 3)
-    (<Span>(<BoundMethod>bound).span).leave(<object>arguments[1])
-
-
-cdef object enter_scope(object bound, PyObject* const* arguments, size_t given, PyObject* names):
-    check_arguments(given, names, 0)
-    return (<ApiScope>(<BoundMethod>bound).span).enter()
-
-
-cdef object leave_scope(object bound, PyObject* const* arguments, size_t given, PyObject* names):
-    check_arguments(given, names, 3)
-    (<ApiScope>(<BoundMethod>bound).span).leave(<object>arguments[1])
+    (<BoundMethod>bound).span.leave(<object>arguments[1])
 
 
 cdef int bind_in(type kind, str name, Call call) except -1:
@@ -95,8 +85,6 @@ cdef int prepare_with() except -1:
     CR_vectorcall(BoundMethod, <char*>&one.call - <char*><PyObject*>one)
     bind_in(Span, "__enter__", enter_span)
     bind_in(Span, "__exit__", leave_span)
-    bind_in(ApiScope, "__enter__", enter_scope)
-    bind_in(ApiScope, "__exit__", leave_scope)
     return 0
 
 

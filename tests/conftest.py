@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 import cloud_runtimes
-from cloud_runtimes.testing import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing import Api, AsyncApi, SyncApi
 
 # a secret that leaks anywhere in a run fails it
 pytest_plugins = ["cloud_runtimes.testing.canary"]
@@ -70,10 +70,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+@pytest.fixture(params=[SyncApi, AsyncApi], ids=["sync", "async"])
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     """Both APIs in turn."""
-    made: Face = request.param()
+    made: Api = request.param()
     yield made
     made.close()
 

@@ -1,13 +1,24 @@
-"""Checks of the arguments that every call has: ``timeout=`` and ``metadata=``."""
+"""Checks of the arguments that many calls have: ``timeout=``, ``metadata=`` and keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["CLIENT_TIMEOUT", "check_metadata", "check_timeout"]
+__all__ = [
+    "CLIENT_TIMEOUT",
+    "MAX_KEY_BYTES",
+    "check_key",
+    "check_keys",
+    "check_metadata",
+    "check_several",
+    "check_timeout",
+]
+
+
+MAX_KEY_BYTES: Final = 1024
 
 
 class _ClientTimeout(float):
@@ -24,11 +35,7 @@ CLIENT_TIMEOUT: Final[float] = _ClientTimeout("nan")
 
 
 def check_timeout(timeout: float | None, default: float | None = None) -> float | None:
-    """Return a timeout in seconds, ``None`` for no limit.
-
-    Raises:
-        InvalidArgumentError: not a number, not finite, or ≤ 0.
-    """
+    """Return a timeout in seconds, ``None`` for no limit; refuse what is no number, not finite, or ≤ 0."""
     if timeout is CLIENT_TIMEOUT:
         return default
     if timeout is None:
@@ -53,3 +60,38 @@ def check_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | No
                     f"metadata must be a mapping of str to str; {name!r} is {type(value).__name__}: give str(value)"
                 )
     return metadata
+
+
+def check_key(key: str, *, bars: bool = False) -> str:
+    """Return ``key``; a key is 1 to 1,024 bytes of UTF-8 without NUL, and without ``||`` but where ``bars`` are allowed."""
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"a key must be str, not {type(key).__name__}")
+    size = len(key)
+    if not key.isascii():
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"key {key!r}: a lone surrogate at {error.start} is not UTF-8; repair the text"
+            ) from None
+    if not 0 < size <= MAX_KEY_BYTES:
+        shown = repr(key if size < 80 else key[:60] + "…")
+        raise InvalidArgumentError(
+            f"key {shown}: {size} bytes; a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8: shorten or hash it"
+        )
+    if "\0" in key or ("||" in key and not bars):
+        reserved = "NUL is" if bars else "NUL and '||' are"
+        raise InvalidArgumentError(f"key {key!r}: {reserved} reserved; use another separator")
+    return key
+
+
+def check_several(what: str, values: object) -> None:
+    """Refuse what is one thing where several are wanted."""
+    if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{what} must be several, not one {type(values).__name__}: give a list")
+
+
+def check_keys(keys: Iterable[str]) -> list[str]:
+    """Return several keys, each once."""
+    check_several("keys", keys)
+    return list(dict.fromkeys(check_key(key) for key in keys))

@@ -1,13 +1,15 @@
-"""The clocks that rules about time are written in; tests replace them.
+"""The clocks that rules about time are written in, which tests replace, and the names by which leases end: of a boot and of a process.
 
 Three kinds, never mixed: *monotonic* for what happens inside one process, *boot* for leases that several processes of one machine share and that no clock step moves, *wall* for what a person or another machine wrote down.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
-__all__ = ["Clocks", "boot_id", "since_boot"]
+__all__ = ["Clocks", "boot_id", "is_alive", "process_name", "since_boot"]
 
 _boot_id: str | None = None
 
@@ -31,6 +33,28 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def since_boot() -> float:
     """Seconds since boot, suspend included: monotonic, and as long as others see."""
     return time.clock_gettime(_BOOTTIME)
+
+
+def process_name(pid: int) -> str | None:
+    """Return a process's name, unique on this machine: its id, start time (proc(5), field 22) and pid namespace. ``None`` where it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        # the second field, in brackets, may hold anything
+        started = stat.rpartition(b")")[2].split()[19].decode()
+        return f"{pid}:{started}:{os.readlink('/proc/self/ns/pid')}"
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except (OSError, IndexError):  # no /proc: only the lease tells
+        return f"{pid}::"
+
+
+def is_alive(process: str) -> bool:
+    """Tell whether a process may still run. Of another namespace only the lease tells."""
+    pid, _, rest = process.partition(":")
+    mine = process_name(os.getpid()) or "::"
+    if not pid.isdigit() or rest.startswith(":") or rest.rpartition(":")[2] != mine.rpartition(":")[2]:
+        return True
+    return process_name(int(pid)) == process
 
 
 class Clocks:

@@ -29,11 +29,7 @@ class Found(NamedTuple):
 
 
 def find(given: str | os.PathLike[str] | None) -> Found | None:
-    """Return what counts; ``None``: there is no file.
-
-    Raises:
-        InvalidArgumentError: the variable names what is not there, or a file has a syntax error.
-    """
+    """Return what counts; ``None``: there is no file."""
     if given is not None:
         return Found(Path(os.fspath(given)), "given as an argument")
     if named := os.environ.get(_VARIABLE):
@@ -85,11 +81,7 @@ def _counts(path: Path) -> bool:
 
 
 def table_of(data: bytes, path: Path) -> dict[Any, Any] | None:
-    """Return the table ``[tool.cloud-runtimes]`` of a ``pyproject.toml``; ``None``: it has none.
-
-    Raises:
-        InvalidArgumentError: it has one, and a syntax error.
-    """
+    """Return the table ``[tool.cloud-runtimes]`` of a ``pyproject.toml``; ``None``: it has none. Only with one a syntax error is refused."""
     if b"cloud-runtimes" not in data:
         return None
     found = read_tables(data, "toml")

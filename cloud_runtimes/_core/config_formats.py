@@ -1,18 +1,23 @@
 """TOML, JSON and YAML: bytes → tables.
 
-Nothing here raises but `load_parser`: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there.
+Reading does not raise: an error of a parser holds the document, as an attribute, as a quoted line, or in the variables of its frames. What is wrong is told as text that names places and never what stands there. `without_values` keeps what raises later from showing it.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
+from ..errors import CloudRuntimesError
 from . import extras
 
-__all__ = ["KINDS", "load_parser", "read_documents", "read_tables"]
+__all__ = ["KINDS", "load_parser", "read_documents", "read_tables", "without_values"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 KINDS: Final[Mapping[str, str]] = {".toml": "toml", ".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 """The end of a file's name → its kind."""
@@ -20,49 +25,25 @@ _MODULES: Final[Mapping[str, str]] = {"toml": "tomllib", "json": "json", "yaml":
 
 
 def load_parser(kind: str, path: object) -> None:
-    """Load what `read_tables` needs for a kind, where a fork is safe; other kinds need nothing.
-
-    Raises:
-        UnsupportedError: the extra for YAML is missing.
-    """
+    """Load what `read_tables` needs for a kind, where a fork is safe; other kinds need nothing."""
     if (module := _MODULES.get(kind)) is not None:
         with extras.importing(f"{path}: YAML", "yaml"):
             import_module(module)
 
 
 def read_tables(data: bytes, kind: str) -> dict[Any, Any] | str:
-    """Return the tables of a document, or what is wrong with it.
-
-    Args:
-        kind: a value of `KINDS`, of which the parser is loaded.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 at byte {error.start}"
-    try:
-        found = _PARSERS[kind](text)
-    except RecursionError:
-        return "syntax error: nested too deeply"
-    except _Twice as twice:
-        return f"syntax error: {twice}"
-    except MemoryError:
-        raise
-    except Exception as error:
-        return f"syntax error{_place(error)}"
-    if kind == "yaml" and found is None:  # an empty document
-        return {}
-    if isinstance(found, dict):
-        return found
-    return f"expected tables at the top, found {type(found).__name__}"
+    """Return the tables of a document, or what is wrong with it. The parser of its kind is loaded."""
+    return _read(_PARSERS[kind], data, dict)
 
 
 def read_documents(data: bytes) -> list[Any] | str:
     """Return the documents of YAML, of which the parser is loaded, or what is wrong; nothing of the text is told."""
-    try:
-        import yaml
+    return _read(_yaml_documents, data, list)
 
-        return list(yaml.load_all(data.decode("utf-8-sig"), _yaml_loader()))
+
+def _read(parse: Callable[[str], Any], data: bytes, kind: type[T]) -> T | str:
+    try:
+        found = parse(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start}"
     except RecursionError:
@@ -73,6 +54,7 @@ def read_documents(data: bytes) -> list[Any] | str:
         raise
     except Exception as error:
         return f"syntax error{_place(error)}"
+    return found if isinstance(found, kind) else f"expected tables at the top, found {type(found).__name__}"
 
 
 def _place(error: Exception) -> str:
@@ -117,7 +99,14 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
-    return yaml.load(text, _yaml_loader())
+    found = yaml.load(text, _yaml_loader())
+    return {} if found is None else found  # an empty document
+
+
+def _yaml_documents(text: str) -> Any:
+    import yaml
+
+    return list(yaml.load_all(text, _yaml_loader()))
 
 
 def _yaml_loader() -> Any:
@@ -142,3 +131,25 @@ def _yaml_loader() -> Any:
 
 
 _PARSERS: Final = {"json": _json, "toml": _toml, "yaml": _yaml}
+
+
+def without_values(function: Callable[P, T]) -> Callable[P, T]:
+    """Cut the frames below a function from its errors, and the errors that those came from.
+
+    Their variables hold values of the configuration, which a traceback with variables would show.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except CloudRuntimesError as error:
+            failure = error
+        del args, kwargs
+        failure.__context__ = None
+        try:
+            raise failure.with_traceback(None)
+        finally:
+            del failure  # its traceback holds this frame
+
+    return call

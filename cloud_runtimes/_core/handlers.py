@@ -23,14 +23,7 @@ ALONE: Final = 3
 
 
 def count_arguments(handler: Callable[..., Any], label: str, second: type) -> int:
-    """Count, once, how many arguments a handler takes: none, the data, or the data and a ``second``.
-
-    Returns:
-        0, 1, 2, or `ALONE` where its one parameter is annotated with ``second``.
-
-    Raises:
-        InvalidArgumentError: it needs more.
-    """
+    """Count how many arguments a handler takes: none, the data, or the data and a ``second``; `ALONE` where its one parameter is annotated with ``second``."""
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):  # some built-ins tell nothing

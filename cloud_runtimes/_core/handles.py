@@ -37,10 +37,10 @@ class Handle:
         return self._generation == fork.generation()
 
     def _open(self) -> None:
-        """Open, in the sync face."""
+        """Open, in the sync API."""
 
     async def _open_async(self) -> None:
-        """Open, in the async face."""
+        """Open, in the async API."""
 
     def _exit(self, error: BaseException | None) -> None:
         """End a ``with`` block that ``error`` left, or nothing did."""
@@ -82,12 +82,7 @@ class Handles:
         return iter((*self._held, *self._loose))
 
     def add(self, handle: Any, *, loose: bool = False) -> None:
-        """Add a handle, which has a ``_close_by_client``.
-
-        Args:
-            handle: to end.
-            loose: it ends by itself once nobody has it.
-        """
+        """Add a handle, which has a ``_close_by_client``. A ``loose`` one ends by itself once nobody has it."""
         (self._loose if loose else self._held).add(handle)
 
     def discard(self, handle: Any) -> None:

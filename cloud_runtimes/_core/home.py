@@ -8,11 +8,11 @@ from typing import Final
 
 from ..errors import InvalidArgumentError, UnsupportedError
 from .config_discovery import HOME, elsewhere
+from .config_formats import without_values
 from .logs import logger
 from .os_errors import explain_os_error
-from .tracebacks import without_values
 
-__all__ = ["MEMORY", "check_file_system", "home_folder", "is_memory", "make_home", "make_private"]
+__all__ = ["MEMORY", "check_file_system", "home_folder", "is_durable", "is_memory", "make_home", "make_private"]
 
 MEMORY: Final = ":memory:"
 _NETWORK: Final = frozenset(
@@ -31,6 +31,8 @@ _NETWORK: Final = frozenset(
         "gpfs",
         "ocfs2",
         "beegfs",
+        "virtiofs",
+        "ncpfs",
         "fuse.sshfs",
         "fuse.glusterfs",
         "fuse.s3fs",
@@ -38,8 +40,6 @@ _NETWORK: Final = frozenset(
         "fuse.gcsfuse",
         "fuse.juicefs",
         "fuse.davfs",
-        "virtiofs",
-        "ncpfs",
     ]
 )
 
@@ -60,12 +60,16 @@ def home_folder(setting: str | None) -> str:
     return os.path.abspath(os.path.expanduser(home))
 
 
-def make_home(folder: Path) -> None:
-    """Make a folder for a store: mode 0700 and a ``.gitignore`` of everything, if it is not there yet.
+def is_durable(setting: str | None) -> bool:
+    """Tell whether what is acknowledged is to survive a power cut: by the setting, ``CLOUD_RUNTIMES_DURABILITY``, or by default."""
+    durability = setting or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
+    if durability not in ("full", "relaxed"):
+        raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
+    return durability == "full"
 
-    Raises:
-        PermissionDeniedError, ResourceExhaustedError, InvalidArgumentError: it cannot be made; each names the remedy.
-    """
+
+def make_home(folder: Path) -> None:
+    """Make a folder for a store: mode 0700 and a ``.gitignore`` of everything, if it is not there yet."""
     if folder.is_dir():
         return
     if (other := elsewhere(folder)) is not None:
@@ -76,14 +80,11 @@ def make_home(folder: Path) -> None:
             other,
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise InvalidArgumentError(f"{folder} is a file: set CLOUD_RUNTIMES_HOME to a folder") from None
-            return
+        folder.mkdir(mode=0o700, parents=True)
         (folder / ".gitignore").write_text("*\n", encoding="ascii")
+    except FileExistsError:
+        if not folder.is_dir():
+            raise InvalidArgumentError(f"{folder} is a file: set CLOUD_RUNTIMES_HOME to a folder") from None
     except OSError as error:
         raise explain_os_error(error, folder) from error
 
@@ -98,15 +99,7 @@ def make_private(path: str) -> None:
 
 
 def check_file_system(folder: Path, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a folder on a network file system.
-
-    Args:
-        folder: exists.
-        mounts: the kernel's list of mounts (proc(5)); where there is none, nothing is checked.
-
-    Raises:
-        UnsupportedError: it is on one; names its kind and the remedy.
-    """
+    """Refuse an existing folder on a network file system, by the kernel's list of mounts (proc(5)), if there is one."""
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.readlines()

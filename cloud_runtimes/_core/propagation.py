@@ -137,11 +137,7 @@ def extract_baggage(headers: Any) -> dict[str, str]:
 
 
 class Entered:
-    """What came with a call or an event is the context, until `leave`.
-
-    Args:
-        headers: of them ``traceparent``, ``tracestate`` and ``baggage`` count. A context that is not valid is none: what is current here does not stand in for it.
-    """
+    """What came with a call or an event in ``traceparent``, ``tracestate`` and ``baggage`` is the context, until `leave`. One that is not valid is none."""
 
     __slots__ = ("_baggage", "_current")
 
@@ -151,11 +147,7 @@ class Entered:
         self._baggage = kernel.baggage.set(entries) if entries or kernel.baggage.get() else None
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Give back what was the context before.
-
-        Args:
-            error: what the handler failed with; a span of it tells, this does not.
-        """
+        """Give back what was the context before."""
         if self._baggage is not None:
             give_back(kernel.baggage, self._baggage)
         give_back(kernel.current, self._current)

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 __all__ = ["Background", "Changes", "Mutex"]
 
@@ -92,6 +94,30 @@ class Changes:
         finally:
             self._futures.pop(future, None)
         return True
+
+    def wait_for(self, look: Callable[[], T | None], timeout: float | None) -> T | None:
+        """Return what ``look`` finds, asked again after each announcement while that is ``None`` or ``False``; ``None``: time is up."""
+        end = None if timeout is None else monotonic() + timeout
+        found = look()
+        while found is None or found is False:
+            ticket = self.ticket()
+            found = look()
+            if (found is None or found is False) and not self.wait(ticket, None if end is None else end - monotonic()):
+                return None
+        return found
+
+    async def wait_for_async(self, look: Callable[[], T | None], timeout: float | None) -> T | None:
+        """Asynchronous `wait_for`."""
+        end = None if timeout is None else monotonic() + timeout
+        found = look()
+        while found is None or found is False:
+            future = self.future()
+            found = look()
+            if (found is None or found is False) and not await self.wait_async(
+                future, None if end is None else end - monotonic()
+            ):
+                return None
+        return found
 
     def announce(self) -> None:
         """Wake all who have a ticket."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -30,23 +29,25 @@ class Workers:
         """In a forked child: no thread is there."""
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._threads: list[Background] = []
-        self._idle = threading.Semaphore(0)
+        # one entry for each; a semaphore of Python's could stay locked behind a KeyboardInterrupt
+        self._idle: list[None] = []
         self._lock = Mutex()
 
     def submit(self, body: Callable[[], Any]) -> Future[Any]:
         """Have a thread run ``body``; a future that nobody has begun can be cancelled."""
         future: Future[Any] = Future()
         with self._lock:
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
-                run = partial(self._run, self._queue, self._idle)
-                thread = Background(run, self._name)
-                self._threads.append(thread)
+            if self._idle:
+                self._idle.pop()
+            elif len(self._threads) < self._most:
+                thread = Background(partial(self._run, self._queue, self._idle), self._name)
                 thread.start()
+                self._threads.append(thread)
             self._queue.put((future, body))
         return future
 
     @staticmethod
-    def _run(queue: SimpleQueue[_Item | None], idle: threading.Semaphore) -> None:
+    def _run(queue: SimpleQueue[_Item | None], idle: list[None]) -> None:
         while (item := queue.get()) is not None:
             future, body = item
             if future.set_running_or_notify_cancel():
@@ -55,12 +56,12 @@ class Workers:
                 except BaseException as error:  # SystemExit too: it ends a program, not its server
                     future.set_exception(error)
             del item, future, body
-            idle.release()
+            idle.append(None)
 
     def close(self) -> None:
         """Let the threads end: what waits is still run, and a later call gets new ones."""
         with self._lock:
             queue, threads = self._queue, self._threads
-            self._queue, self._threads, self._idle = SimpleQueue(), [], threading.Semaphore(0)
+            self._queue, self._threads, self._idle = SimpleQueue(), [], []
         for _ in threads:
             queue.put(None)

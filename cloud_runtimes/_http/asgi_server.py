@@ -46,7 +46,6 @@ class _StrictBuffer(ReceiveBuffer):
     """Refuses what h11 would repair."""
 
     def maybe_extract_lines(self) -> Any:
-        """Return the lines of a head."""
         before = bytes(self._data)
         lines = super().maybe_extract_lines()
         if lines is None:
@@ -66,7 +65,6 @@ class _StrictBuffer(ReceiveBuffer):
         return [line for line in lines if not _AUTHORITY.match(line)]
 
     def maybe_extract_next_line(self) -> Any:
-        """Return the line of a chunk's size."""
         line = super().maybe_extract_next_line()
         if line is not None and b";" in line:
             raise h11.RemoteProtocolError("chunk extensions are not taken")
@@ -109,7 +107,7 @@ class _Protocol(H11Protocol):
         if hasattr(transport, "max_size"):
             transport.max_size = _PIECE
         self._idle_since = self.loop.time()
-        limit = self.config.most_connections  # type: ignore[attr-defined]
+        limit = most_connections()
         if len(self.connections) > limit and not self._make_room():
             repeated("connections", "a connection is refused: there are %d with requests under way", limit)
             transport.write(_FULL)
@@ -208,7 +206,6 @@ class Server(uvicorn.Server):
     _loop: asyncio.AbstractEventLoop
 
     async def main_loop(self) -> None:
-        """Serve until `stop`."""
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         while not await self.on_tick(0):
             try:
@@ -221,9 +218,8 @@ class Server(uvicorn.Server):
         now = self._loop.time()
         for each in list(self.server_state.connections):
             if isinstance(each, _Protocol) and each.look(now):
-                await asyncio.sleep(
-                    0
-                )  # many may be over at once, and what they hold is not let go for nothing: others come in between
+                # many may be over at once, and what they hold is not let go for nothing: others come in between
+                await asyncio.sleep(0)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End; who does not read its answer does not hold it up longer than others may. Requests that are under way after the grace are broken off."""
@@ -247,7 +243,7 @@ class Server(uvicorn.Server):
             await self._look()
 
     def stop(self) -> None:
-        """Have it end; from any thread."""
+        """Stop the server. Thread-safe."""
         self.should_exit = True
         if self._wake is not None:
             try:
@@ -261,7 +257,6 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: Any = None) -> None:
-        """Start accepting."""
         await super().startup(sockets=sockets)
         for each in sockets or ():
             each.listen(_QUEUE)
@@ -278,13 +273,9 @@ def _files() -> int:
     return 1 << 20 if files == resource.RLIM_INFINITY else files
 
 
-class _Config(uvicorn.Config):
-    most_connections: int
-
-
 def make_server(app: Any, started: Callable[[], None]) -> Server:
     """Return a server for an ASGI application that is not yet listening."""
-    config = _Config(
+    config = uvicorn.Config(
         app,
         http=_Protocol,
         loop="none",
@@ -300,7 +291,6 @@ def make_server(app: Any, started: Callable[[], None]) -> Server:
         h11_max_incomplete_event_size=MAX_HEAD,
         backlog=max(4, min(_AT_A_TIME, _files() // 16)),
     )
-    config.most_connections = most_connections()
     server = Server(config)
     server.started_callback = started
     return server

@@ -5,15 +5,31 @@ Strict, since a connection is used again: what a server sends that is not exactl
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any, Final, NamedTuple
 
 from ..codec import json
+from ..errors import InvalidArgumentError
 from ..spi.rpc import RpcCall, RpcReply
 from .limits import MAX_BODY, MAX_HEAD
 from .proof import CALLER_HEADER, HELLO, HTTPS, TIMEOUT_HEADER, TOKEN_HEADER, place, proves
 
-__all__ = ["Endpoint", "ProtocolError", "ResponseParser", "TooLargeError", "hello", "last_chunk", "proved", "request"]
+__all__ = [
+    "Endpoint",
+    "ProtocolError",
+    "ResponseParser",
+    "StreamError",
+    "TooLargeError",
+    "chunk",
+    "hello",
+    "last_chunk",
+    "pieces",
+    "pieces_async",
+    "proved",
+    "request",
+]
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*)?")
 _HEADER: Final = re.compile(
@@ -38,23 +54,23 @@ class TooLargeError(Exception):
     """The response is larger than is taken."""
 
 
-class Endpoint(NamedTuple):
-    """Where a service is, and how each side knows the other.
+class StreamError(Exception):
+    """The caller's own stream failed, with ``error``."""
 
-    Attributes:
-        tls: whether it is ``https``.
-        host, port: where to connect.
-        prefix: of every path; ``""`` or ``/…`` without a ``/`` at the end.
-        secret: what caller and server share; ``None``: the server is anybody's, and gets no token.
-        instance: of the registration; ``None``: any.
-    """
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Endpoint(NamedTuple):
+    """Where a service is, and how each side knows the other."""
 
     tls: bool
     host: str
     port: int
-    prefix: str = ""
-    secret: bytes | None = None
-    instance: str | None = None
+    prefix: str = ""  # of every path, without a ``/`` at the end
+    secret: bytes | None = None  # what caller and server share; without one the server gets no token
+    instance: str | None = None  # of the registration; ``None``: any
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.url}>"
@@ -71,26 +87,12 @@ class Endpoint(NamedTuple):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-_constant: dict[tuple[Endpoint, str], str] = {}
-
-
-def _headers(endpoint: Endpoint, caller: str) -> str:
-    """Return the headers that all calls to one endpoint have."""
-    known = _constant.get((endpoint, caller))
-    if known is None:
-        known = f" HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
-        if len(_constant) >= 256:
-            _constant.clear()
-        _constant[endpoint, caller] = known
-    return known
-
-
 def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, token: str | None = None) -> bytes:
     """Return the bytes of a call: all of it, or the head where the body is a stream. ``token`` is the connection's."""
-    target = f"{call.http_method} {endpoint.prefix}/{call.path}"
+    target = f"{endpoint.prefix}/{call.path}"
     if call.query:
         target = f"{target}?{call.query}"
-    head = target + _headers(endpoint, caller)
+    head = f"{call.http_method} {target} HTTP/1.1\r\nhost: {endpoint.authority}\r\n{CALLER_HEADER}: {caller}\r\n"
     if token is not None:
         head = f"{head}{TOKEN_HEADER}: {token}\r\n"
     if left is not None:
@@ -107,6 +109,42 @@ def request(endpoint: Endpoint, call: RpcCall, caller: str, left: float | None, 
     return f"{head}\r\n".encode("latin-1") + body
 
 
+def chunk(piece: bytes) -> bytes:
+    """Return a piece of a body as a chunk; an empty one would end the body."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+
+
+def pieces(body: Any) -> Iterator[bytes]:
+    """Yield what a stream gives, checked, or raise `StreamError`."""
+    if isinstance(body, AsyncIterable):
+        raise InvalidArgumentError("an async iterator is sent by the _async methods")
+    try:
+        for piece in body:
+            yield _checked(piece)
+    except Exception as error:
+        raise StreamError(error) from error
+
+
+async def pieces_async(body: Any) -> AsyncIterator[bytes]:
+    """Yield what a stream gives, as `pieces`; a plain one is read in a thread."""
+    try:
+        if isinstance(body, AsyncIterable):
+            async for piece in body:
+                yield _checked(piece)
+        else:
+            rest = iter(body)
+            while (piece := await asyncio.to_thread(next, rest, None)) is not None:
+                yield _checked(piece)
+    except Exception as error:
+        raise StreamError(error) from error
+
+
+def _checked(piece: Any) -> bytes:
+    if not isinstance(piece, (bytes, bytearray, memoryview)):
+        raise InvalidArgumentError(f"a stream must give bytes, not {type(piece).__name__}")
+    return bytes(piece)
+
+
 def hello(endpoint: Endpoint, nonce: str) -> bytes:
     """Return the bytes of the question for a proof; no token is in it."""
     return f"GET {endpoint.prefix}/{HELLO}?nonce={nonce} HTTP/1.1\r\nhost: {endpoint.authority}\r\n\r\n".encode(
@@ -115,14 +153,7 @@ def hello(endpoint: Endpoint, nonce: str) -> bytes:
 
 
 def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peername: Any) -> str | None:
-    """Return the token for calls on a connection whose server answered a `hello`; ``None``: it is not the service.
-
-    Args:
-        peername: the address at the other end of the connection's socket.
-
-    Raises:
-        PayloadError: the answer is no JSON.
-    """
+    """Return the token for calls on a connection whose server, at ``peername``, answered a `hello`; ``None``: it is not the service."""
     if reply.status != 200 or endpoint.secret is None:
         return None
     places = (HTTPS,) if endpoint.tls else (place(peername), endpoint.authority.lower())
@@ -130,27 +161,7 @@ def proved(endpoint: Endpoint, service: str, nonce: str, reply: RpcReply, peerna
 
 
 class ResponseParser:
-    """Takes one response, as it comes.
-
-    Attributes:
-        begun: whether anything came.
-        keep_alive: whether the connection may be used again; known once complete.
-    """
-
-    __slots__ = (
-        "_body",
-        "_buffer",
-        "_head_only",
-        "_headers",
-        "_informational",
-        "_left",
-        "_part",
-        "_size",
-        "_state",
-        "begun",
-        "keep_alive",
-        "status",
-    )
+    """Takes one response, as it comes. Once it is complete, ``keep_alive`` tells whether the connection may be used again."""
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
@@ -165,12 +176,7 @@ class ResponseParser:
         self.status = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; tells whether the response is complete.
-
-        Raises:
-            ProtocolError: they are no response; the connection is good for nothing any more.
-            TooLargeError: it is too large.
-        """
+        """Take bytes; tells whether the response is complete. After `ProtocolError` or `TooLargeError` the connection is good for nothing any more."""
         self.begun = True
         state = self._state
         if state is _HEAD:
@@ -224,7 +230,6 @@ class ResponseParser:
         return self._state is _DONE
 
     def reply(self) -> RpcReply:
-        """Return the complete response."""
         headers = self._headers
         content_type = headers.get("content-type")
         body = self._body

@@ -98,12 +98,7 @@ def answer(guard: Guard, app_id: str, instance: str, nonce: str, places: Iterabl
 def proves(
     reply: Any, secret: bytes, app_id: str, instance: str | None, nonce: str, places: Iterable[str | None]
 ) -> str | None:
-    """Return the token for calls where a hello's reply comes from that service; ``None``: it does not.
-
-    Args:
-        instance: what a registry named, if one did.
-        places: where the caller knows to have reached the server.
-    """
+    """Return the token for calls where a hello's reply comes from that service, reached at one of the places; ``None``: it does not."""
     if not isinstance(reply, dict) or reply.get("app_id") != app_id:
         return None
     named, challenge, proofs = reply.get("instance"), reply.get("nonce"), reply.get("proofs")

@@ -28,27 +28,18 @@ _HEADERS: Final = frozenset(
 
 
 class Refusal(NamedTuple):
-    """Why a request is not answered.
+    """Why a request is not answered; the reason names the remedy."""
 
-    Attributes:
-        status: 421 for a ``Host`` that is not the server's (RFC 9110, section 15.5.20), 403 for a page of another origin.
-        reason: for people; names the remedy.
-    """
-
-    status: int
+    status: (
+        int  # 421 for a ``Host`` that is not the server's (RFC 9110, section 15.5.20), 403 for a page of another origin
+    )
     reason: str
 
 
 class RequestGuard:
     """Tells requests that a web page made a browser send from all others.
 
-    Args:
-        allowed: further names of this server, such as ``"dapr.example.com"``. One with a port stands for that port alone, one that begins with a dot for all names below it.
-        option: how an operator gives them, for the refusal's text.
-        pages: the server shows pages of its own: links to them are followed, and its ``GET`` changes nothing.
-
-    Raises:
-        InvalidArgumentError: what is allowed is not a host name.
+    ``allowed`` are further names of this server, which an operator gives by ``option``. One with a port stands for that port alone, one that begins with a dot for all names below it. With ``pages`` the server shows pages of its own: links to them are followed, and its ``GET`` changes nothing.
     """
 
     def __init__(self, allowed: Iterable[str] = (), *, option: str, pages: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The sync HTTP client: kept-alive sockets, one pool for each address.
+"""The sync HTTP client, and the flow of a call that it shares with the async one.
 
 A request is one send, head and body together. A connection that its server has closed is found before it is used; one that breaks without an answer is replaced only when nothing was sent on it, or when the call changes nothing (RFC 9110, section 9.2.1).
 """
@@ -8,57 +8,51 @@ from __future__ import annotations
 import os
 import select
 import socket
+from abc import ABC, abstractmethod
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from ..errors import InternalError, InvalidArgumentError, PayloadError, ResourceExhaustedError, UnavailableError
+from ..errors import InternalError, PayloadError, ResourceExhaustedError, UnavailableError
+from ..spi.flow import run_sync
 from ..spi.operation import Operation, mark_interrupted
 from ..spi.rpc import RpcCall, RpcReply
-from .http1 import Endpoint, ProtocolError, ResponseParser, TooLargeError, hello, last_chunk, proved, request
+from .http1 import (
+    Endpoint,
+    ProtocolError,
+    ResponseParser,
+    StreamError,
+    TooLargeError,
+    chunk,
+    hello,
+    last_chunk,
+    pieces,
+    proved,
+    request,
+)
 from .limits import IDLE_CLIENT
 from .proof import LIFETIME, REFUSED, TOKEN_HEADER
 
-__all__ = ["SAFE", "NotReached", "Pool", "answered_badly", "broken", "mistrusted", "tls_context", "token_refused"]
+__all__ = ["BasePool", "Connection", "Lost", "NotReached", "Pool", "tls_context"]
 
-SAFE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
+_SAFE: Final = frozenset(["GET", "HEAD", "OPTIONS"])
 _RECEIVE: Final = 65536
-_WAITING: Final = "an answer"
 _context: Any = None
 
 
 class NotReached(Exception):
-    """Nothing of the call was sent to this endpoint.
-
-    Attributes:
-        mistrust: somebody answered and did not prove to be the service.
-    """
+    """Nothing of the call was sent to this endpoint; ``mistrust``: somebody answered and did not prove to be the service."""
 
     def __init__(self, why: str, *, mistrust: bool = False) -> None:
         super().__init__(why)
         self.mistrust = mistrust
 
 
-def mistrusted(endpoint: Endpoint, service: str) -> NotReached:
-    """Return the failure of a server that did not prove to be the service."""
-    return NotReached(
-        f"who listens at {endpoint.url} does not prove to be {service!r}; behind a proxy or a mapping of ports "
-        f"its [capa] needs rpc_allowed_hosts = [{endpoint.authority!r}]",
-        mistrust=True,
-    )
+class Lost(Exception):
+    """The connection ended before an answer came; ``sent`` tells whether anything had left."""
 
-
-def token_refused(reply: RpcReply) -> bool:
-    """Tell whether a server refused a call for its token alone, before anything ran."""
-    return reply.status == 401 and reply.headers.get(TOKEN_HEADER) == REFUSED
-
-
-class _Broken(Exception):
-    """A connection ended before an answer came; ``sent`` tells whether anything of the call had left."""
-
-    def __init__(self, sent: bool, begun: bool, why: str) -> None:
+    def __init__(self, why: str, *, sent: bool = True) -> None:
         super().__init__(why)
         self.sent = sent
-        self.begun = begun
 
 
 def tls_context() -> Any:
@@ -71,263 +65,257 @@ def tls_context() -> Any:
     return _context
 
 
-def answered_badly(endpoint: Endpoint, error: Exception) -> Exception:
-    """Return our error for a response that is none, or is too large."""
-    if isinstance(error, TooLargeError):
-        return ResourceExhaustedError(f"{endpoint.url} answered with {error}", maybe_applied=True)
-    return InternalError(f"{endpoint.url} did not answer with a response of HTTP/1.1: {error}", maybe_applied=True)
+class Connection(ABC):
+    """A connection; its owner is whoever took it from the pool."""
 
+    _poll: select.poll
 
-def broken(endpoint: Endpoint, why: str, sent: bool) -> UnavailableError:
-    """Return our error for a connection that broke."""
-    return UnavailableError(f"the connection to {endpoint.url} broke before the answer came: {why}", maybe_applied=sent)
-
-
-class _Refused(Exception):
-    """A send failed in the middle: the server may have answered before it closed."""
-
-
-class _StreamError(Exception):
-    """The caller's own stream failed, with ``error``."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-class _Connection:
-    """One connection; its owner is whoever took it from the pool."""
-
-    __slots__ = ("_poll", "_renew_at", "_token", "endpoint", "fresh", "idle_since", "sock")
-
-    def __init__(self, endpoint: Endpoint, op: Operation, limit: float | None) -> None:
-        self.endpoint = endpoint
+    def __init__(self) -> None:
         self.fresh = True
         self.idle_since = 0.0
-        self._token: str | None = None
-        self._renew_at = float("inf")
+        self.token: str | None = None
+        self.renew_at = float("inf")
+
+    def usable(self) -> bool:
+        """Tell whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
+        now = monotonic()
+        return now - self.idle_since < IDLE_CLIENT and now < self.renew_at and not self._poll.poll(0)
+
+    @abstractmethod
+    def abort(self) -> None: ...
+
+    @abstractmethod
+    def peername(self) -> Any: ...
+
+    @abstractmethod
+    async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
+        """Send bytes, and a stream behind them; return once the response is complete. After ``left`` seconds raise `TimeoutError`."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class BasePool(ABC, Generic[C]):
+    """Idle connections by endpoint, and what a call does with them, written once for both APIs."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Endpoint, list[C]] = {}
+        self.closed = False
+
+    @abstractmethod
+    async def _connect(self, endpoint: Endpoint, limit: float | None) -> C: ...
+
+    async def _call(
+        self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None
+    ) -> RpcReply:
+        stream = None if isinstance(call.body, bytes) else call.body
+        while True:
+            connection = self._take(endpoint) or await self._connected(op, endpoint, limit)
+            parser = ResponseParser(head_only=call.http_method == "HEAD")
+            left = op.remaining()
+            if left == 0.0:
+                connection.abort()
+                raise op.timed_out("a connection")
+            try:
+                await connection.ask(request(endpoint, call, caller, left, connection.token), stream, parser, left)
+            except Lost as error:
+                connection.abort()
+                again = not error.sent or (call.http_method in _SAFE and not parser.begun and stream is None)
+                if again and not connection.fresh:
+                    continue
+                if not error.sent:
+                    raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
+                raise UnavailableError(
+                    f"the connection to {endpoint.url} broke before the answer came: {error}", maybe_applied=True
+                ) from error.__cause__
+            except TimeoutError as error:
+                connection.abort()
+                raise op.timed_out("an answer", maybe_applied=True) from error
+            except StreamError as error:
+                connection.abort()
+                op.maybe_applied = True  # what a server makes of a part is its own
+                raise error.error from None
+            except TooLargeError as error:
+                connection.abort()
+                raise ResourceExhaustedError(f"{endpoint.url} answered with {error}", maybe_applied=True) from error
+            except ProtocolError as error:
+                connection.abort()
+                raise InternalError(
+                    f"{endpoint.url} did not answer with a response of HTTP/1.1: {error}", maybe_applied=True
+                ) from error
+            except BaseException as error:
+                connection.abort()
+                if not isinstance(error, Exception):
+                    mark_interrupted(error, True)
+                raise
+            reply = parser.reply()
+            refused = reply.status == 401 and reply.headers.get(TOKEN_HEADER) == REFUSED
+            if refused and not connection.fresh and stream is None:
+                connection.abort()  # the server's clock was set, or its secret: another connection, another token
+                continue
+            if parser.keep_alive and not self.closed:
+                self._keep(endpoint, connection)
+            else:
+                connection.abort()
+            return reply
+
+    def _take(self, endpoint: Endpoint) -> C | None:
+        idle = self._idle.get(endpoint)
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if connection.usable():
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, endpoint: Endpoint, connection: C) -> None:
+        """Put a connection back, and close what nobody has needed for long: the last used is taken first."""
+        connection.fresh = False
+        connection.idle_since = monotonic()
+        idle = self._idle.setdefault(endpoint, [])
+        idle.append(connection)
+        while len(idle) > 1 and idle[0].idle_since < monotonic() - IDLE_CLIENT:
+            try:
+                idle.pop(0).abort()
+            except IndexError:
+                break
+        if self.closed:
+            self.close()
+
+    async def _connected(self, op: Operation, endpoint: Endpoint, limit: float | None) -> C:
+        left = op.remaining()
+        if left == 0.0:
+            raise op.timed_out("a connection")
+        patience = limit if left is None else left if limit is None else min(left, limit)
+        end = None if patience is None else monotonic() + patience
+        connection: C | None = None
+        try:
+            connection = await self._connect(endpoint, patience)
+            if endpoint.secret is not None:
+                await self._prove(op, endpoint, connection, None if end is None else max(0.0, end - monotonic()))
+            return connection
+        except BaseException as error:
+            if connection is not None:
+                connection.abort()
+            if isinstance(error, TimeoutError):
+                if op.remaining() == 0.0:
+                    raise op.timed_out(f"a connection to {endpoint.url}") from error
+                raise NotReached(f"{endpoint.url}: no connection in time") from error
+            if isinstance(error, OSError):
+                raise NotReached(f"{endpoint.url}: {error.strerror or error}") from error
+            if not isinstance(error, Exception):
+                mark_interrupted(error, False)
+            raise
+
+    @staticmethod
+    async def _prove(op: Operation, endpoint: Endpoint, connection: C, left: float | None) -> None:
+        """Have the server show that it is the service, before it gets anything."""
+        nonce = os.urandom(16).hex()
+        parser = ResponseParser(head_only=False)
+        try:
+            await connection.ask(hello(endpoint, nonce), None, parser, left)
+            connection.token = proved(endpoint, op.component, nonce, parser.reply(), connection.peername())
+        except Lost as error:
+            raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
+        except (ProtocolError, TooLargeError, PayloadError) as error:
+            raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
+        if not parser.keep_alive or connection.token is None:
+            raise NotReached(
+                f"who listens at {endpoint.url} does not prove to be {op.component!r}; behind a proxy or a mapping of "
+                f"ports its [capa] needs rpc_allowed_hosts = [{endpoint.authority!r}]",
+                mistrust=True,
+            )
+        connection.renew_at = monotonic() + LIFETIME / 2
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed by its owner."""
+        self.closed = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Close what is idle. In a forked child these are copies of the parent's descriptors; that ends no connection."""
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                connection.abort()
+
+
+class _Connection(Connection):
+    """A socket. Its `ask` never suspends."""
+
+    def __init__(self, endpoint: Endpoint, limit: float | None) -> None:
+        super().__init__()
         sock = socket.create_connection((endpoint.host, endpoint.port), timeout=limit)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if endpoint.tls:
                 sock = tls_context().wrap_socket(sock, server_hostname=endpoint.host)
-            self._poll = select.poll()
-            self._poll.register(sock, select.POLLIN)
-            self.sock = sock
-            if endpoint.secret is not None:
-                self._prove(op, limit)
         except BaseException:
             sock.close()
             raise
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
-    def _prove(self, op: Operation, limit: float | None) -> None:
-        """Have the server show that it is the service, before it gets anything."""
-        endpoint = self.endpoint
-        nonce = os.urandom(16).hex()
-        parser = ResponseParser(head_only=False)
+    def abort(self) -> None:
+        self._sock.close()
+
+    def peername(self) -> Any:
+        return self._sock.getpeername()
+
+    async def ask(self, data: bytes, body: Any, parser: ResponseParser, left: float | None) -> None:
+        sock, end = self._sock, None if left is None else monotonic() + left
+        sent = refused = False
         try:
-            end = None if limit is None else monotonic() + limit
-            self.sock.sendall(hello(endpoint, nonce))
-            while not parser.feed(data := self.sock.recv(_RECEIVE)):
-                if not data:
-                    raise NotReached(f"{endpoint.url} closed the connection")
-                if end is not None:
-                    left = end - monotonic()
-                    if left <= 0:
-                        raise TimeoutError
-                    self.sock.settimeout(left)
-            self._token = proved(endpoint, op.component, nonce, parser.reply(), self.sock.getpeername())
-        except (ProtocolError, TooLargeError, PayloadError) as error:
-            raise NotReached(f"{endpoint.url}: {error}", mistrust=True) from error
-        if not parser.keep_alive or self._token is None:
-            raise mistrusted(endpoint, op.component)
-        self._renew_at = monotonic() + LIFETIME / 2
-
-    def usable(self) -> bool:
-        """Tell whether its token is fresh, and the server has neither closed it nor sent what nobody asked for."""
-        now = monotonic()
-        return now - self.idle_since < IDLE_CLIENT and now < self._renew_at and not self._poll.poll(0)
-
-    def exchange(self, op: Operation, call: RpcCall, caller: str) -> ResponseParser:
-        """Send a call and receive its response."""
-        sock = self.sock
-        sent = False
-        parser = ResponseParser(head_only=call.http_method == "HEAD")
-        try:
-            left = op.remaining()
-            if left == 0.0:
-                raise op.timed_out("a connection", maybe_applied=False)
-            sock.settimeout(left)
-            data = request(self.endpoint, call, caller, left, self._token)
-            sent = True  # before it is, since an interrupt may come between
-            try:
-                done = sock.send(data)
-            except OSError:
-                sent = False
-                raise
-            refused = False
+            self._limit(end)
+            done = sock.send(data)
+            sent = True
             try:
                 if done < len(data):
-                    self._send(op, memoryview(data)[done:])
-                if not isinstance(call.body, bytes):
-                    self._stream(op, call.body)
-            except _Refused:
-                refused = True
-            if left is not None:
-                sock.settimeout(self._patience(op))
+                    self._limit(end)
+                    sock.sendall(memoryview(data)[done:])
+                if body is not None:
+                    for piece in pieces(body):
+                        self._limit(end)
+                        sock.sendall(chunk(piece))
+                    sock.sendall(last_chunk)
+            except TimeoutError:
+                raise
+            except OSError:
+                refused = True  # the server may have answered before it closed
             while True:
+                self._limit(end)
                 received = sock.recv(_RECEIVE)
                 if not received:
                     if parser.eof():
-                        return parser
-                    raise _Broken(sent, parser.begun, "the server closed it")
+                        return
+                    raise Lost("the server closed it")
                 if parser.feed(received):
-                    if refused:
-                        parser.keep_alive = False
-                    return parser
-                if op.deadline is not None:
-                    sock.settimeout(self._patience(op))
-        except TimeoutError as error:
-            raise op.timed_out(_WAITING, maybe_applied=sent) from error
-        except OSError as error:
-            raise _Broken(sent, parser.begun, error.strerror or type(error).__name__) from error
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                mark_interrupted(error, sent)
-            raise
-        finally:
-            data = b""  # tokens are in it, and frames of errors hold it
-
-    def _patience(self, op: Operation) -> float | None:
-        left = op.remaining()
-        if left == 0.0:
-            raise TimeoutError
-        return left
-
-    def _send(self, op: Operation, data: Any) -> None:
-        try:
-            self.sock.settimeout(self._patience(op))
-            self.sock.sendall(data)
+                    parser.keep_alive = parser.keep_alive and not refused
+                    return
         except TimeoutError:
             raise
         except OSError as error:
-            raise _Refused from error
+            raise Lost(error.strerror or type(error).__name__, sent=sent) from error
+        finally:
+            data = b""  # tokens are in it, and frames of errors hold it
 
-    def _stream(self, op: Operation, body: Any) -> None:
-        if hasattr(body, "__anext__"):
-            raise InvalidArgumentError("an async iterator is sent by the _async methods")
-        pieces = iter(body)
-        while True:
-            try:
-                piece = next(pieces, None)
-            except Exception as error:
-                raise _StreamError(error) from error
-            if piece is None:
-                self._send(op, last_chunk)
-                return
-            if not isinstance(piece, (bytes, bytearray, memoryview)):
-                raise InvalidArgumentError(f"a stream must give bytes, not {type(piece).__name__}", maybe_applied=True)
-            if len(piece):
-                self._send(op, b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
+    def _limit(self, end: float | None) -> None:
+        left = None if end is None else end - monotonic()
+        if left is not None and left <= 0.0:
+            raise TimeoutError
+        self._sock.settimeout(left)
 
 
-class Pool:
-    """The idle connections of one client, by endpoint."""
+class Pool(BasePool[_Connection]):
+    """The connections of one client."""
 
-    def __init__(self) -> None:
-        self._idle: dict[Endpoint, list[_Connection]] = {}
-        self._closed = False
+    async def _connect(self, endpoint: Endpoint, limit: float | None) -> _Connection:
+        return _Connection(endpoint, limit)
 
     def call(self, op: Operation, endpoint: Endpoint, call: RpcCall, caller: str, limit: float | None) -> RpcReply:
-        """Make a call; ``limit`` is what connecting may take.
-
-        Raises:
-            NotReached: nothing was sent.
-        """
-        while True:
-            connection = self._take(endpoint) or self._connect(op, endpoint, limit)
-            try:
-                parser = connection.exchange(op, call, caller)
-            except _Broken as error:
-                connection.sock.close()
-                again = not error.sent or (call.http_method in SAFE and not error.begun)
-                if not connection.fresh and again and isinstance(call.body, bytes):
-                    continue
-                if not error.sent:
-                    raise NotReached(f"{endpoint.url}: {error}") from error.__cause__
-                raise broken(endpoint, str(error), error.sent) from error.__cause__
-            except _StreamError as error:
-                connection.sock.close()
-                op.maybe_applied = True  # what a server makes of a part is its own
-                raise error.error from None
-            except (ProtocolError, TooLargeError) as error:
-                connection.sock.close()
-                raise answered_badly(endpoint, error) from error
-            except BaseException:
-                connection.sock.close()
-                raise
-            reply = parser.reply()
-            if token_refused(reply) and not connection.fresh and isinstance(call.body, bytes):
-                connection.sock.close()  # the server's clock was set, or its secret: another connection, another token
-                continue
-            if parser.keep_alive and not self._closed:
-                connection.fresh = False
-                connection.idle_since = monotonic()
-                idle = self._idle.setdefault(endpoint, [])
-                idle.append(connection)
-                self._prune(idle)
-                if self._closed:
-                    self.close()
-            else:
-                connection.sock.close()
-            return reply
-
-    def _take(self, endpoint: Endpoint) -> _Connection | None:
-        idle = self._idle.get(endpoint)
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                return None
-            if connection.usable():
-                return connection
-            connection.sock.close()
-        return None
-
-    @staticmethod
-    def _prune(idle: list[_Connection]) -> None:
-        """Close what nobody has needed for long: the last used is taken first."""
-        while len(idle) > 1 and idle[0].idle_since < monotonic() - IDLE_CLIENT:
-            try:
-                idle.pop(0).sock.close()
-            except IndexError:
-                return
-
-    def _connect(self, op: Operation, endpoint: Endpoint, limit: float | None) -> _Connection:
-        left = op.remaining()
-        if left == 0.0:
-            raise op.timed_out("a connection")
-        try:
-            return _Connection(endpoint, op, limit if left is None else left if limit is None else min(left, limit))
-        except TimeoutError as error:
-            if op.remaining() == 0.0:
-                raise op.timed_out(f"a connection to {endpoint.url}") from error
-            raise NotReached(f"{endpoint.url}: no connection in time") from error
-        except OSError as error:
-            raise NotReached(f"{endpoint.url}: {error.strerror or error}") from error
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                mark_interrupted(error, False)
-            raise
-
-    def forget(self) -> None:
-        """In a forked child: close the copies of the parent's descriptors; that ends no connection."""
-        idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.sock.close()
-
-    def close(self) -> None:
-        """Close what is idle; what is in use is closed by its owner."""
-        self._closed = True
-        self.forget()
+        """Make a call; ``limit`` is what connecting may take. Where nothing was sent, raise `NotReached`."""
+        return run_sync(self._call(op, endpoint, call, caller, limit))

@@ -1,4 +1,4 @@
-"""A server of HTTP in a thread of its own, with a loop of its own: what the sidecar and the viewer of telemetry have in common."""
+"""Listening, and a server of HTTP in a thread of its own with a loop of its own: what the sidecar and the viewer of telemetry have in common."""
 
 from __future__ import annotations
 
@@ -10,26 +10,41 @@ from typing import Any, ClassVar, Self
 
 from .._core.logs import logger
 from .._core.threads import Background, Changes
-from ..errors import CloudRuntimesError, InternalError
-from .listen import listen
+from ..errors import CloudRuntimesError, InternalError, UnavailableError
 
-__all__ = ["ThreadedServer"]
+__all__ = ["ThreadedServer", "listen"]
+
+
+def listen(host: str, port: int, remedy: str) -> tuple[socket.socket, str]:
+    """Listen and return the socket and its URL, e.g. ``"http://127.0.0.1:41231"``; `UnavailableError` ends with ``remedy``."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # the protocol by its name: with 0 asyncio leaves Nagle's algorithm on, at 40 ms a call
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(place)
+            made.listen(1024)
+        except BaseException:
+            made.close()
+            raise
+    except OSError as error:
+        raise UnavailableError(
+            f"{host}:{port} cannot be listened on: {error.strerror}: {remedy}", retryable=False
+        ) from error
+    # on all addresses is also on loopback, where others of this machine reach it
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
+    return made, f"http://{shown}:{made.getsockname()[1]}"
 
 
 class ThreadedServer(ABC):
-    """``with`` begins and ends it. It serves once.
+    """``with`` begins and ends it. It serves once."""
 
-    Attributes:
-        what: it is, for messages.
-        thread: its name.
-        signal: the signal that ended `wait`; 0: none.
-    """
-
-    what: ClassVar[str]
+    what: ClassVar[str]  # it is, for messages
     thread: ClassVar[str]
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.signal = 0  # that ended `wait`
         self._address = ""
         self._socket: socket.socket | None = None
         self._server: Any = None
@@ -37,8 +52,6 @@ class ThreadedServer(ABC):
         self._changes = Changes()
         self._started = self._stopping = self._ended = False
         self._failure: BaseException | None = None
-
-    # -- of the kind of server ----------------------------------------------
 
     @abstractmethod
     def _open(self) -> None:
@@ -49,7 +62,6 @@ class ThreadedServer(ABC):
         """Set ``_server``, with `_has_started` as what it calls once it serves, and serve until it ends."""
 
     def _listen(self, host: str, port: int, remedy: str) -> str:
-        """Listen, and return the address."""
         self._socket, self._address = listen(host, port, remedy)
         return self._address
 
@@ -59,15 +71,8 @@ class ThreadedServer(ABC):
         if self._stopping:  # before there was anything to stop
             self._server.stop()
 
-    # -- life -----------------------------------------------------------------
-
     def __enter__(self) -> Self:
-        """Listen and serve.
-
-        Raises:
-            UnavailableError: the port is taken.
-            CloudRuntimesError: what else keeps it from serving.
-        """
+        """Listen and serve, or raise `UnavailableError` where the port is taken, or what else keeps it from serving."""
         try:
             self._open()
             self._thread = Background(self._run, self.thread)
@@ -86,11 +91,7 @@ class ThreadedServer(ABC):
         self.close()
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Wait until a signal was `signalled`, it has ended, or ``until`` holds, which is looked at after each `wake`.
-
-        Raises:
-            InternalError: it has failed.
-        """
+        """Wait until a signal was `signalled`, it has ended, or ``until`` holds, which is looked at after each `wake`. A failure is `InternalError`."""
         self._wait_for(lambda: bool(self.signal or self._ended or until()))
         if self._failure is not None:
             raise InternalError(f"the {self.what} failed: {self._failure!r}") from self._failure
@@ -107,7 +108,7 @@ class ThreadedServer(ABC):
         self._changes.announce()
 
     def stop(self) -> None:
-        """Have it end, from any thread: no more requests are taken, those under way have their grace."""
+        """Stop the server: no more requests are taken, those under way have their grace. Thread-safe."""
         self._stopping = True
         if self._server is not None:
             self._server.stop()

@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import InvalidArgumentError
 
 __all__ = [
-    "NativeStatus",
-    "batch",
-    "events",
-    "forked",
-    "json_backend",
-    "msgpack",
-    "native_status",
-    "payload",
-    "telemetry",
-]
+    "NativeStatus", "batch", "events", "forked", "json_backend", "msgpack", "native_status", "payload", "telemetry"
+]  # fmt: skip
 
 
 class NativeStatus(NamedTuple):

@@ -35,11 +35,7 @@ def escape(text: bytes) -> bytes:
 def check_text(
     name: str, value: Any, error: type[InvalidArgumentError] = InvalidArgumentError, *, empty: bool = False
 ) -> bytes:
-    """Check an attribute of CloudEvents type String (spec §3.1) and give its UTF-8.
-
-    Raises:
-        InvalidArgumentError: (or `error`) not a string, empty, longer than 64 KiB, or with a control character, surrogate or noncharacter.
-    """
+    """Check an attribute of CloudEvents type String (spec §3.1) and give its UTF-8. Raises `InvalidArgumentError`: (or `error`) not a string, empty, longer than 64 KiB, or with a control character, surrogate or noncharacter."""
     if not isinstance(value, str):
         raise error(f"{name} must be a string, not {type(value).__name__}")
     if not value and not empty:
@@ -105,11 +101,7 @@ def encode_metadata(metadata: Any) -> bytes:
 
 
 def parse_object(data: bytes, what: str, *, strings: bool = False) -> dict[str, Any]:
-    """Read a stored JSON object of strings and, unless `strings`, of booleans and 32-bit integers.
-
-    Raises:
-        PayloadError: it is none.
-    """
+    """Read a stored JSON object of strings and, unless `strings`, of booleans and 32-bit integers. Raises `PayloadError`: it is none."""
     try:
         result = json.loads(data.decode())
         if b"\\u" in data:

@@ -25,13 +25,7 @@ ELSEWHERE: Final = -2
 
 @final
 class Chunk:
-    """A sealed frame of the buffer.
-
-    Attributes:
-        first: the sequence number of its first event.
-        count: how many events it has.
-        body: the frame.
-    """
+    """A sealed frame of the buffer: the sequence number of its first event, how many it has, and its bytes."""
 
     __slots__ = ("body", "count", "first")
 
@@ -55,39 +49,10 @@ class _Open:
 
 
 class BatchBuffer:
-    """Encodes events into frames, in memory bounded by `buffer_bytes`.
+    """Encodes events into frames of at most `batch_events` and `batch_bytes` (one larger event has a frame of its own), in memory bounded by `buffer_bytes`.
 
-    Args:
-        source, type, topic: the header of every frame.
-        batch_events: events per frame, at most.
-        batch_bytes: bytes per frame; one larger event has a frame of its own.
-        buffer_bytes: bytes of all frames that are not settled.
-        ready: called without arguments when an empty buffer (nothing open, nothing sealed) has its first record, and when an append seals a chunk; never while the buffer is locked. Its exceptions reach the caller of append, whose record is accepted nevertheless.
-
-    Raises:
-        InvalidArgumentError: a limit is below one, or a header text breaks CloudEvents §3.1.
+    `ready` is called when an empty buffer has its first record, and when an append seals a chunk; never while the buffer is locked. Its exceptions reach the caller of append, whose record is accepted nevertheless.
     """
-
-    __slots__ = (
-        "_accepted",
-        "_batch_bytes",
-        "_batch_events",
-        "_batches",
-        "_buffer_bytes",
-        "_bytes",
-        "_closed",
-        "_delivered",
-        "_dropped",
-        "_failed",
-        "_lock",
-        "_open",
-        "_prefix",
-        "_ready",
-        "_sealed",
-        "_sequence",
-        "_taken",
-        "_taken_bytes",
-    )
 
     def __init__(
         self,
@@ -116,15 +81,7 @@ class BatchBuffer:
         self._bytes = self._taken = self._taken_bytes = 0
 
     def append(self, record: bytes) -> int:
-        """Take a record made by `encode_record` into the open chunk.
-
-        Returns:
-            Its sequence number (1, 2, …), or 0 when the buffer is full now; then the open chunk is sealed.
-
-        Raises:
-            PayloadError: it is no record.
-            ResourceExhaustedError: it can never fit into `buffer_bytes`.
-        """
+        """Take a record made by `encode_record` into the open chunk. Return its sequence number (1, 2, …), or 0 when the buffer is full now; then the open chunk is sealed."""
         if not isinstance(record, bytes):
             raise TypeError(f"a record is bytes, not {type(record).__name__}")
         if check_record(record, 0, len(record)) != len(record):
@@ -226,11 +183,7 @@ class BatchBuffer:
         return result
 
     def settle(self, count: int, size: int, failed: int) -> None:
-        """Account for taken events: `count` are settled, `failed` of them failed; their frames had `size` bytes, which are free again.
-
-        Raises:
-            InvalidArgumentError: more than was taken.
-        """
+        """Account for taken events: `count` are settled, `failed` of them failed; their frames had `size` bytes, which are free again. Raises `InvalidArgumentError`: more than was taken."""
         wrong = True
         with self._lock:
             if 0 <= failed <= count <= self._taken and 0 <= size <= self._taken_bytes:
@@ -278,12 +231,7 @@ class Entry:
         content_type: of all events; `None` is JSON, and ``application/octet-stream`` for bytes-like data.
         kind: what that content type stands for, as `codec.payload.content_kind` says.
         constant: arguments of `encode_record` for every event: ``type``, ``source``, ``subject``, ``extensions``; encoded once in the compiled twin. A ``traceparent`` in the extensions stands instead of the current span's.
-
-    Raises:
-        InvalidArgumentError: `constant` breaks a rule of CloudEvents 1.0 §3.1.
     """
-
-    __slots__ = ("_aim", "_constant", "_content_type", "_encode", "_failed", "_kind", "_other", "_own_trace")
 
     def __init__(
         self,

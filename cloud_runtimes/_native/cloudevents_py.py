@@ -8,31 +8,137 @@ from __future__ import annotations
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from typing import NoReturn
 
 from ..errors import InvalidArgumentError, PayloadError
 from . import record_py as layout
 from .attributes import TEXT_MAX, check_text, escape
 from .ids_py import now_us, parse_uuid7
-from .json_py import bad, integer, is_value, skip_name, skip_space, skip_string, skip_value, unescape
-from .record_py import EXPIRES, EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT
+from .otlp_py import varint
+from .record_py import EXTENSIONS, ID_TEXT, KEY, SUBJECT, TIME_TEXT, TRACEPARENT
 
 __all__ = ["check_topic", "frame_header", "is_json", "parse_cloudevent", "render"]
 
+
+# ---- just as much JSON as events need (RFC 8259): a value is checked token by token without building anything. The functions take checked UTF-8 ----
+
+DEPTH_MAX = 128
+
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"')
+_SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,9})")
+_UNESCAPE = re.compile(rb"\\u[dD][89abAB]([0-9a-fA-F]{2})\\u[dD][c-fC-F]([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\(.)")
+_PLAIN = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+
+
+def bad(at: int, what: str) -> NoReturn:
+    raise PayloadError(f"CloudEvent: {what} at byte {at}")
+
+
+def skip_space(data: bytes, at: int) -> int:
+    found = _SPACE.match(data, at)
+    return found.end() if found else at
+
+
+def skip_string(data: bytes, at: int) -> int:
+    found = _STRING.match(data, at)
+    if found is None:
+        bad(at, "no complete JSON string")
+    return found.end()
+
+
+def skip_name(data: bytes, at: int) -> int:
+    """Skip ``"name" :`` and the spaces behind."""
+    at = skip_space(data, skip_string(data, at))
+    if data[at : at + 1] != b":":
+        bad(at, "no colon")
+    return skip_space(data, at + 1)
+
+
+def skip_value(data: bytes, at: int) -> int:
+    """The offset behind the JSON value at `at`, at most 128 arrays and objects deep. Raises `PayloadError`: there is no complete value."""
+    closers: list[int] = []
+    while True:
+        first = data[at : at + 1]
+        if first in (b"{", b"["):
+            if len(closers) == DEPTH_MAX:
+                bad(at, f"data nested deeper than {DEPTH_MAX}")
+            closer = 0x7D if first == b"{" else 0x5D
+            at = skip_space(data, at + 1)
+            if at >= len(data) or data[at] != closer:
+                closers.append(closer)
+                if closer == 0x7D:
+                    at = skip_name(data, at)
+                continue
+            at += 1
+        elif first == b'"':
+            at = skip_string(data, at)
+        else:
+            found = _SCALAR.match(data, at)
+            if found is None:
+                bad(at, "no JSON value")
+            at = found.end()
+        while closers:
+            at = skip_space(data, at)
+            if at >= len(data):
+                bad(at, "the end")
+            if data[at] == 0x2C:
+                at = skip_space(data, at + 1)
+                if closers[-1] == 0x7D:
+                    at = skip_name(data, at)
+                break
+            if data[at] != closers.pop():
+                bad(at, "no comma or closing bracket")
+            at += 1
+        else:
+            return at
+
+
+def _replacement(found: re.Match[bytes]) -> bytes:
+    if found[1] is not None:
+        high = int(found[0][2:6], 16) - 0xD800
+        low = int(found[0][8:12], 16) - 0xDC00
+        return chr(0x10000 + (high << 10) + low).encode()
+    if found[3] is not None:
+        # a lone surrogate cannot be encoded
+        return chr(int(found[3], 16)).encode()
+    return _PLAIN.get(found[4], found[4])
+
+
+def unescape(data: bytes, at: int, end: int, name: str) -> bytes:
+    """The UTF-8 of the JSON string token ``data[at:end]``."""
+    text = data[at + 1 : end - 1]
+    if b"\\" not in text:
+        return text
+    try:
+        return _UNESCAPE.sub(_replacement, text)
+    except UnicodeEncodeError:
+        raise PayloadError(f"CloudEvent: {name} has an unpaired surrogate at byte {at}") from None
+
+
+def integer(data: bytes, at: int, name: str) -> tuple[int, int]:
+    found = _INTEGER.match(data, at)
+    value = int(found[0]) if found else 1 << 31
+    if found is None or not -(1 << 31) <= value < 1 << 31 or data[found.end() : found.end() + 1] in b".eE0123456789":
+        raise PayloadError(f"CloudEvent: {name} is no string, boolean or 32-bit integer, at byte {at}")
+    return value, found.end()
+
+
+def is_value(data: bytes) -> bool:
+    """Whether bytes are one JSON value in UTF-8, with spaces around."""
+    try:
+        data.decode()
+        return skip_space(data, skip_value(data, skip_space(data, 0))) == len(data)
+    except (UnicodeDecodeError, PayloadError):
+        return False
+
+
+# ---- events ----
+
 _EXTENSION = re.compile(r"[a-z0-9]{1,100}", re.ASCII)
-_TEXTS = frozenset(
-    {
-        "specversion",
-        "id",
-        "source",
-        "type",
-        "subject",
-        "time",
-        "datacontenttype",
-        "traceparent",
-        "partitionkey",
-        "expirytime",
-    }
-)
+_TEXTS = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "traceparent"})
+_TEXTS |= {"partitionkey", "expirytime"}
 
 
 def is_json(content_type: bytes) -> bool:
@@ -130,18 +236,14 @@ def _read_members(data: bytes) -> _Members:
     return members
 
 
+def _optional(texts: dict[str, str], name: str) -> bytes | None:
+    return check_text(name, texts[name], PayloadError) if name in texts else None
+
+
 def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = "") -> bytes:
-    """Make a frame of one record from structured JSON (CloudEvents 1.0, JSON format 1.0.2).
+    """Make a frame of one record from structured JSON (CloudEvents 1.0, JSON format 1.0.2). `PayloadError` names the attribute or the byte.
 
-    Args:
-        data: the JSON document.
-        topic: the frame's topic.
-
-    Returns:
-        The frame's bytes. An event without a time gets the present one; `data` without ``datacontenttype`` is ``application/json``; no data is an empty payload without a content type.
-
-    Raises:
-        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
+    An event without a time gets the present one; `data` without ``datacontenttype`` is ``application/json``; no data is an empty payload without a content type.
     """
     topic_text = check_topic(topic)
     if isinstance(data, str):
@@ -163,13 +265,8 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
         if name not in texts:
             raise PayloadError(f"CloudEvent: {name} is missing")
     id_text, source, type_ = (check_text(name, texts[name], PayloadError) for name in ("id", "source", "type"))
-    flags, pieces = 0, []
     raw_id = parse_uuid7(texts["id"])
-    if raw_id is None:
-        flags, raw_id, pieces = ID_TEXT, layout.NO_ID, [id_text]
-    content_type: bytes | None = None
-    if "datacontenttype" in texts:
-        content_type = check_text("datacontenttype", texts["datacontenttype"], PayloadError)
+    content_type = _optional(texts, "datacontenttype")
     if members.data is not None:
         if members.base64 is not None:
             raise PayloadError("CloudEvent: data and data_base64 exclude each other")
@@ -182,41 +279,31 @@ def parse_cloudevent(data: bytes | bytearray | memoryview | str, topic: str = ""
     else:
         payload, content_type = b"", None
     number = layout.CONTENT_TYPE_NUMBERS.get(content_type.decode(), 0) if content_type else 0
-    if "partitionkey" in texts:
-        flags |= KEY
-        pieces.append(check_text("partitionkey", texts["partitionkey"], PayloadError))
-    if "traceparent" in texts:
-        flags |= TRACEPARENT
-        pieces.append(layout.check_traceparent(texts["traceparent"], PayloadError))
-    if content_type and not number:
-        flags |= layout.CONTENT_TYPE
-        pieces.append(content_type)
-    if "subject" in texts:
-        flags |= SUBJECT
-        pieces.append(check_text("subject", texts["subject"], PayloadError))
-    time_us, time_text = now_us(), None
+    time_us = now_us()
+    traceparent = texts.get("traceparent")
+    pieces = {
+        ID_TEXT: id_text if raw_id is None else None,
+        KEY: _optional(texts, "partitionkey"),
+        TRACEPARENT: None if traceparent is None else layout.check_traceparent(traceparent, PayloadError),
+        layout.CONTENT_TYPE: None if number else content_type,
+        SUBJECT: _optional(texts, "subject"),
+    }
     if "time" in texts:
-        time_us, time_text = layout.encode_time("time", texts["time"], PayloadError)
-    if time_text is not None:
-        flags |= TIME_TEXT
-        pieces.append(time_text)
+        time_us, pieces[TIME_TEXT] = layout.encode_time("time", texts["time"], PayloadError)
     if members.extensions:
-        joined = b"{" + b",".join(members.extensions) + b"}"
+        joined = pieces[EXTENSIONS] = b"{" + b",".join(members.extensions) + b"}"
         if len(joined) > TEXT_MAX:
             raise PayloadError(f"CloudEvent: extensions have more than {TEXT_MAX} bytes")
-        flags |= EXTENSIONS
-        pieces.append(joined)
     expires = 0
     if "expirytime" in texts:
-        flags |= EXPIRES
         expires = max(layout.encode_time("expirytime", texts["expirytime"], PayloadError)[0], 1)
-    record = layout.pack_record(flags, number, raw_id, time_us, expires, pieces, payload)
+    record = layout.pack_record(0, number, raw_id or layout.NO_ID, time_us, expires, pieces, payload)
     return frame_header(1, source, type_, topic_text) + record
 
 
 def frame_header(count: int, source: bytes, type_: bytes, topic: bytes) -> bytes:
     """The bytes of a frame in front of its records."""
-    parts = [layout.varint(len(source)), source, layout.varint(len(type_)), type_, layout.varint(len(topic)), topic]
+    parts = [varint(len(source)), source, varint(len(type_)), type_, varint(len(topic)), topic]
     return b"CRF\x01" + count.to_bytes(4, "little") + b"".join(parts)
 
 

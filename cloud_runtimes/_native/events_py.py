@@ -1,6 +1,6 @@
 """Events in Python: ids, records, frames, CloudEvents; the twin and the contract of ``src_ext/events.pyx``.
 
-Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `EventRecord` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py`, `json_py` and `cloudevents_py`.
+Mechanism: an event is a *record*, a batch of them a *frame* (docs/log-format.md). `Frame` checks every length once and keeps the offsets; a `EventRecord` is a view of the frame that reads a field when it is asked for. The parts stand in `ids_py`, `record_py` and `cloudevents_py`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,17 @@ from .cloudevents_py import check_topic, frame_header, parse_cloudevent, render
 from .ids_py import _set_clock, reseed, uuid7, uuid7_text
 from .received_py import Marks, ReceivedEvent, all_settled, mark_records, receive_events, settle_events
 from .record_py import check_record, encode_record, read_varint
+from .template import render_frame
 
 __all__ = [
-    "_set_clock",
-    "ClaimedRecord",
-    "EventRecord",
-    "Frame",
-    "Marks",
-    "ReceivedEvent",
-    "all_settled",
-    "build_frame",
-    "decode_event",
-    "encode_record",
-    "mark_records",
-    "parse_cloudevent",
-    "read_cloudevent",
-    "receive_as",
-    "receive_events",
-    "render_cloudevent",
-    "reseed",
-    "settle_events",
-    "uuid7",
-    "uuid7_text",
-]
+    "_set_clock", "ClaimedRecord", "EventRecord", "Frame", "Marks", "ReceivedEvent", "all_settled", "build_frame",
+    "decode_event", "encode_record", "mark_records", "parse_cloudevent", "read_cloudevent", "receive_as",
+    "receive_events", "render_cloudevent", "reseed", "settle_events", "uuid7", "uuid7_text"
+]  # fmt: skip
 
 
 def build_frame(source: str, type: str, topic: str, records: Sequence[bytes]) -> bytes:
-    """Make a frame of records.
-
-    Raises:
-        InvalidArgumentError: `source` or `type` is empty, or breaks CloudEvents §3.1, or `topic` does.
-        PayloadError: a record is not one.
-    """
+    """Make a frame of records."""
     header = frame_header(len(records), check_text("source", source), check_text("type", type), check_topic(topic))
     for record in records:
         check_single(record)
@@ -62,23 +41,14 @@ def check_single(record: bytes) -> None:
 
 
 def render_cloudevent(record: bytes, source: str, type: str) -> bytes:
-    """Render one record as CloudEvents structured JSON without a frame.
-
-    Raises:
-        InvalidArgumentError: `source` or `type` breaks CloudEvents §3.1.
-        PayloadError: the record is not one, or holds text that is not UTF-8.
-    """
+    """Render one record as CloudEvents structured JSON without a frame."""
     source_text, type_text = check_text("source", source), check_text("type", type)
     check_single(record)
     return _Fields(record, 0).render(source_text, type_text)
 
 
 class Frame:
-    """A checked frame; a sequence of `EventRecord`.
-
-    Raises:
-        PayloadError: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end.
-    """
+    """A checked frame; a sequence of `EventRecord`. Raises `PayloadError`: another version, an unknown flag, a length that leaves the frame, a wrong count, bytes behind the end."""
 
     __slots__ = ("_body", "_first", "_offsets", "source", "topic", "type")
 
@@ -149,14 +119,7 @@ class Frame:
         marks: Any,
         out: list[Any],
     ) -> list[int]:
-        """Append a `ClaimedRecord` of each place behind `start`; return the places that expired (`IndexError`).
-
-        Args:
-            start, places: record `start` + place.
-            now_us: microseconds since 1970 UTC.
-            marks: the `Marks` of the slice that begins with `start`.
-            out: what they are appended to.
-        """
+        """Append a `ClaimedRecord` of each place behind `start` to `out`; return the places that expired (`IndexError`). `marks` are those of the slice that begins with `start`."""
         expired = []
         for place in places:
             if 0 < self.expires(start + place) <= now_us:
@@ -166,11 +129,7 @@ class Frame:
         return expired
 
     def partition(self, parts: int) -> list[Sequence[int]]:
-        """Deal the records out by their keys.
-
-        Returns:
-            The places of the records of each part, in order; those of one key are in one part. Behind them the places of the records without a key.
-        """
+        """Return the places of the records of each part, in order; those of one key are in one part. Behind them are the places of the records without a key."""
         found: list[Sequence[int]] = [[] for _ in range(parts + 1)]
         for index in range(len(self)):
             key = _Fields(self._body, self._offsets[index]).texts.get(layout.KEY)
@@ -185,52 +144,14 @@ class Frame:
         return [record.to_json() for record in map(self.__getitem__, range(len(self)))]
 
     def render(self, template: Iterable[bytes | str | range]) -> bytes:
-        """All records in one buffer, each by a template: what a broker's protocol has around an event.
-
-        Args:
-            template: at most 32 parts. Bytes stand as they are; ``"json"`` is the event as structured JSON, ``"id"`` its id, ``"key"`` its key, empty without one. A range is the decimal length of those parts together, none of which is a length.
-
-        Raises:
-            ValueError: the template is none.
-        """
-        parts = check_template(template)
-        out: list[bytes] = []
-        for index in range(len(self)):
-            fields = _Fields(self._body, self._offsets[index])
-            found = {"json": b"", "id": fields.id_bytes(), "key": fields.texts.get(layout.KEY, b"")}
-            if "json" in parts:
-                found["json"] = self[index].to_json()
-            pieces = [
-                part if isinstance(part, bytes) else found[part] if isinstance(part, str) else b"" for part in parts
-            ]
-            out += [
-                b"%d" % sum(map(len, pieces[part.start : part.stop])) if isinstance(part, range) else piece
-                for part, piece in zip(parts, pieces, strict=True)
-            ]
-        return b"".join(out)
+        """All records in one buffer, each by a template; see `OutgoingBatch.render`."""
+        return render_frame(self, template)
 
     def select(self, indices: Sequence[int]) -> bytes:
         """A new frame with the same header and these records, in this order (`IndexError`)."""
         records = [self.record_bytes(index) for index in indices]
         head = self._body[:4] + len(records).to_bytes(4, "little") + self._body[8 : self._first]
         return head + b"".join(records)
-
-
-def check_template(template: Iterable[bytes | str | range]) -> list[bytes | str | range]:
-    """Return the parts of a template; refuse what is none (`ValueError`)."""
-    parts = list(template)
-    if len(parts) > 32:
-        raise ValueError("a template has at most 32 parts")
-    for part in parts:
-        if not isinstance(part, (bytes, range)) and part not in ("json", "id", "key"):
-            raise ValueError(f"a template has bytes, ranges, 'json', 'id' and 'key', not {part!r}")
-    for number, part in enumerate(parts):
-        if isinstance(part, range):
-            if not 0 <= part.start <= part.stop <= len(parts):
-                raise ValueError(f"part {number} of the template is the length of parts that are not there")
-            if any(isinstance(other, range) for other in parts[part.start : part.stop]):
-                raise ValueError(f"part {number} of the template is the length of a length")
-    return parts
 
 
 def fnv1a(data: bytes) -> int:
@@ -402,11 +323,7 @@ class ClaimedRecord(EventRecord):
 
 
 def read_cloudevent(data: bytes | bytearray | memoryview | str) -> EventRecord:
-    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document.
-
-    Raises:
-        PayloadError: it is no CloudEvent; the message names the attribute or the byte.
-    """
+    """Check structured JSON and return a record of it, as `parse_cloudevent` reads it. The compiled one points into the document. Raises `PayloadError`: it is no CloudEvent; the message names the attribute or the byte."""
     return Frame(parse_cloudevent(data))[0]
 
 

@@ -102,11 +102,7 @@ def reseed() -> None:
 
 
 def uuid7_text(raw: bytes) -> str:
-    """Render 16 bytes as lower-case hexadecimal, 8-4-4-4-12 (RFC 9562 §4).
-
-    Raises:
-        ValueError: not 16 bytes.
-    """
+    """Render 16 bytes as lower-case hexadecimal, 8-4-4-4-12 (RFC 9562 §4). Raises `ValueError`: not 16 bytes."""
     if len(raw) != 16:
         raise ValueError(f"an id has 16 bytes, not {len(raw)}")
     text = bytes(raw).hex()

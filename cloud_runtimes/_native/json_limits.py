@@ -32,11 +32,7 @@ def set_limits(depth: int, items: int, size: int) -> None:
 
 
 def check(data: Any) -> None:
-    """Refuse a document beyond a limit; what is no document is left to the parser.
-
-    Raises:
-        PayloadError: with the limit and the remedy.
-    """
+    """Refuse a document beyond a limit; what is no document is left to the parser. Raises `PayloadError`: with the limit and the remedy."""
     limits = _limits
     if isinstance(data, str):
         size = len(data)  # characters, which have one byte to four each

@@ -33,11 +33,7 @@ DEFAULT: Final = Limits(depth=128, items=1_000_000, bytes=64 * 1024 * 1024)
 
 
 def refuse(kind: str, name: str, limit: int, at: int | None = None) -> NoReturn:
-    """Refuse a document of `kind` that breaks the limit of that name; what both kernels say.
-
-    Raises:
-        PayloadError: always.
-    """
+    """Refuse a document of `kind` that breaks the limit of that name; what both kernels say. Raises `PayloadError`: always."""
     what = {
         "depth": f"nested deeper than {limit} containers",
         "items": f"of more than {limit} items",

@@ -17,11 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def converted(value: Any) -> Any:
-    """Return a copy of a value that consists of builtins and `Packed`.
-
-    Raises:
-        PayloadError: it cannot be encoded; the message gives the path.
-    """
+    """Return a copy of a value that consists of builtins and `Packed`. Raises `PayloadError`: it cannot be encoded; the message gives the path."""
     try:
         return _converted(value, 0)
     except Exception as error:
@@ -53,11 +49,7 @@ def _converted(value: Any, depth: int) -> Any:
 
 
 def leaf(value: Any) -> Any:
-    """Return what stands for a value that is no builtin of MessagePack, one level deep.
-
-    Raises:
-        Refused: nothing stands for it.
-    """
+    """Return what stands for a value that is no builtin of MessagePack, one level deep. Raises `Refused`: nothing stands for it."""
     value = plain(value)
     kind = type(value)
     if kind is datetime:
@@ -111,11 +103,7 @@ def _packed_time(seconds: int, nanoseconds: int) -> Packed:
 
 
 def moment(code: int, data: bytes, at: int) -> datetime:
-    """Return the time that an extension holds, cut to microseconds; `at` is its offset.
-
-    Raises:
-        PayloadError: it holds none.
-    """
+    """Return the time that an extension holds, cut to microseconds; `at` is its offset. Raises `PayloadError`: it holds none."""
     nanoseconds = 0
     if code != -1:
         reason = f"extension type {code} is not known"

@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import InvalidArgumentError, PayloadError
 from . import events_py, hooks
 from .attributes import check_text, escape
+from .cloudevents_py import DEPTH_MAX
 from .ids_py import draw_text, now_us
 from .json_limits import LOOKED_AT, check
-from .json_py import DEPTH_MAX
 from .limits import DEFAULT
 from .plain import NONFINITE, has_nonfinite
 from .record_py import format_time

@@ -16,16 +16,9 @@ from typing import Any
 from ..errors import PayloadError
 
 __all__ = [
-    "NONFINITE",
-    "Packed",
-    "Refused",
-    "has_nonfinite",
-    "located",
-    "payload_error",
-    "plain",
-    "plain_key",
-    "render_path",
-]
+    "NONFINITE", "Packed", "Refused", "has_nonfinite", "located", "payload_error", "plain", "plain_key",
+    "render_path"
+]  # fmt: skip
 
 NONFINITE = "NaN and infinities have no form in JSON"
 _MAX_ROUNDS = 8  # an enum of an enum, a model that dumps a model: more than this is one that gives itself
@@ -170,11 +163,7 @@ def _base(value: Any) -> Any:
 
 
 def plain_key(key: Any) -> Any:
-    """What stands for a key of a MessagePack map: a scalar.
-
-    Raises:
-        Refused: it has another type.
-    """
+    """What stands for a key of a MessagePack map: a scalar. Raises `Refused`: it has another type."""
     if isinstance(key, _KEYS) or _is_packages(type(key)):
         result = plain(key)
         if type(result) in _KEYS:

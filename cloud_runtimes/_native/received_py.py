@@ -99,19 +99,9 @@ def all_settled(events: Iterable[ReceivedEvent]) -> bool:
 
 
 class Marks:
-    """Which places of a slice are settled.
+    """Which places of a slice are settled: a bitmap, least significant bit first.
 
-    Args:
-        length: of the slice.
-        settled: the bitmap to begin with, least significant bit first; ``None``: nothing is.
-
-    Attributes:
-        left: how many places are not settled.
-        touched: something was settled; the owner takes it back.
-        void: set by the owner; `mark_records` passes it by.
-
-    Raises:
-        ValueError: the bitmap is not as long as the slice.
+    `left` places are not settled. `touched`: something was settled; the owner takes it back. `void`: set by the owner; `mark_records` passes it by.
     """
 
     def __init__(self, length: int, settled: bytes | None = None) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from struct import Struct
 from typing import Any
 
 from ..errors import InvalidArgumentError, PayloadError
 from .attributes import TEXT_MAX, check_text, encode_extensions, encode_metadata
 from .ids_py import draw, is_uuid7, now_us, parse_uuid7
+from .otlp_py import varint
 
 __all__ = ["check_record", "encode_record", "format_time", "pack_record", "parse_time"]
 
@@ -49,16 +50,6 @@ _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?
 _EPOCH = datetime(1970, 1, 1)
 
 
-def varint(value: int) -> bytes:
-    """Unsigned LEB128."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
     """Read an unsigned LEB128 below 2³² in its shortest form; gives value and next offset."""
     value = shift = 0
@@ -81,13 +72,6 @@ def check_traceparent(value: Any, error: type[InvalidArgumentError] = InvalidArg
     return value.encode()
 
 
-def _days(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01 in the proleptic Gregorian calendar, years 0000 to 9999."""
-    if month < 3:
-        year, month = year - 1, month + 12
-    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
-
-
 def parse_time(text: str) -> int | None:
     """Microseconds since 1970 UTC of an RFC 3339 timestamp (§5.6), finer digits cut, held within the years 0001 to 9999; `None` if it is none.
 
@@ -97,10 +81,10 @@ def parse_time(text: str) -> int | None:
     if found is None:
         return None
     year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    if not 1 <= month <= 12 or not 1 <= day <= (29 if leap else 28) + (3, 0, 3, 2, 3, 2, 3, 3, 2, 3, 2, 3)[
-        month - 1
-    ] - (leap and month != 2):
+    cycles, year = divmod(year, 400)  # the calendar repeats after 400 years, and there is no year 0 in `date`
+    try:
+        days = date(year + 400, month, day).toordinal() + (cycles - 1) * 146_097 - _EPOCH.toordinal()
+    except ValueError:
         return None
     if hour > 23 or minute > 59 or second > 60:
         return None
@@ -109,7 +93,7 @@ def parse_time(text: str) -> int | None:
         if int(found[9]) > 23 or int(found[10]) > 59:
             return None
         offset = (int(found[9]) * 60 + int(found[10])) * (-1 if found[8] == "-" else 1)
-    minutes = _days(year, month, day) * 1440 + hour * 60 + minute - offset
+    minutes = days * 1440 + hour * 60 + minute - offset
     if second == 60 and minutes % 1440 != 1439:
         return None
     micro = int(((found[7] or "") + "000000")[:6])
@@ -131,17 +115,32 @@ def format_time(us: int) -> str:
 
 
 def pack_record(
-    flags: int, number: int, raw_id: bytes, time_us: int, expires: int, texts: list[bytes], payload: bytes
+    flags: int,
+    number: int,
+    raw_id: bytes,
+    time_us: int,
+    expires: int,
+    texts: Mapping[int, bytes | None],
+    payload: bytes,
 ) -> bytes:
-    """Join the pieces of a record, all checked."""
-    parts: list[bytes] = [EXPIRY.pack(expires)] if flags & EXPIRES else []
-    for text in texts:
-        parts += (varint(len(text)), text)
+    """Join the pieces of a record, all checked; `texts` by their flags, in that order."""
+    parts: list[bytes] = []
+    if expires:
+        flags |= EXPIRES
+        parts.append(EXPIRY.pack(expires))
+    for flag, text in texts.items():
+        if text:
+            flags |= flag
+            parts += (varint(len(text)), text)
     parts.append(payload)
     size = HEAD.size - 4 + sum(map(len, parts))
     if size > RECORD_MAX:
         raise PayloadError(f"payload has {len(payload)} bytes; a record holds less than 2 GiB")
     return b"".join((HEAD.pack(size, flags, number, 0, raw_id, time_us), *parts))
+
+
+def _optional(name: str, value: str | None) -> bytes | None:
+    return None if value is None else check_text(name, value)
 
 
 def encode_record(
@@ -160,43 +159,15 @@ def encode_record(
     expires: int | None = None,
     raw: bool = False,
 ) -> bytes:
-    """Encode one record (docs/log-format.md).
+    """Encode one record (docs/log-format.md). `InvalidArgumentError`: an attribute breaks a rule of CloudEvents 1.0 §3.1.
 
-    Args:
-        payload: bytes-like, as encoded.
-        content_type: a media type; `None` for a payload of unknown type, or none.
-        id: the event's id; `None` draws a UUIDv7.
-        time: RFC 3339, or microseconds since 1970 UTC; `None` is now.
-        key: the ordering key.
-        traceparent: W3C trace context; may also stand in `extensions`, but not in both with different values.
-        type, source: instead of the frame's.
-        subject: CloudEvents subject.
-        extensions: names of ``a-z0-9``; strings, 32-bit integers, booleans; also ``dataschema``.
-        metadata: strings for the component; not part of the CloudEvent.
-        expires: microseconds since 1970 UTC, above zero.
-        raw: the payload is published without an envelope.
-
-    Raises:
-        InvalidArgumentError: an attribute breaks a rule of CloudEvents 1.0 §3.1.
-        PayloadError: `payload` is not bytes-like and contiguous, or too large.
+    Times are RFC 3339 or microseconds since 1970 UTC. `id` draws a UUIDv7 by default. `key` orders, `extensions` may have the ``traceparent`` too, `metadata` is for the component and no part of the CloudEvent, `raw` says that the payload goes without an envelope.
     """
-    flags = RAW if raw else 0
-    texts: list[bytes] = []
-    number = 0
-    named_type = b""
-    if content_type is not None:
-        named_type = check_text("content_type", content_type)
-        number = CONTENT_TYPE_NUMBERS.get(content_type, 0)
+    named_type = _optional("content_type", content_type)
+    number = CONTENT_TYPE_NUMBERS.get(content_type or "", 0)
     now = now_us()
-    raw_id: bytes | None
-    if id is None:
-        raw_id = draw(now)
-    else:
-        text = check_text("id", id)
-        raw_id = parse_uuid7(id)
-        if raw_id is None:
-            flags, raw_id = flags | ID_TEXT, NO_ID
-            texts.append(text)
+    id_text = _optional("id", id)
+    raw_id = draw(now) if id is None else parse_uuid7(id)
     time_us, time_text = now, None
     if isinstance(time, str):
         time_us, time_text = encode_time("time", time)
@@ -214,30 +185,24 @@ def encode_record(
             if traceparent is not None and traceparent != found:
                 raise InvalidArgumentError("traceparent is given as an argument and as another extension; give one")
             traceparent = found
-    if key is not None:
-        flags |= KEY
-        texts.append(check_text("key", key))
-    if traceparent is not None:
-        flags |= TRACEPARENT
-        texts.append(check_traceparent(traceparent))
-    if named_type and not number:
-        flags |= CONTENT_TYPE
-        texts.append(named_type)
-    for flag, name, value in ((TYPE, "type", type), (SOURCE, "source", source), (SUBJECT, "subject", subject)):
-        if value is not None:
-            flags |= flag
-            texts.append(check_text(name, value))
-    metadata_json = b"" if metadata is None else encode_metadata(metadata)
-    for flag, piece in ((TIME_TEXT, time_text), (EXTENSIONS, extension_json), (METADATA, metadata_json)):
-        if piece:
-            flags |= flag
-            texts.append(piece)
+    texts = {
+        ID_TEXT: id_text if raw_id is None else None,
+        KEY: _optional("key", key),
+        TRACEPARENT: None if traceparent is None else check_traceparent(traceparent),
+        CONTENT_TYPE: None if number else named_type,
+        TYPE: _optional("type", type),
+        SOURCE: _optional("source", source),
+        SUBJECT: _optional("subject", subject),
+        TIME_TEXT: time_text,
+        EXTENSIONS: extension_json,
+        METADATA: None if metadata is None else encode_metadata(metadata),
+    }
     if expires is not None:
         moment: Any = expires
         if not isinstance(moment, int) or not 0 < moment <= TIME_MAX:
             raise InvalidArgumentError("expires must be microseconds since 1970 UTC, above zero, up to the year 9999")
-        flags |= EXPIRES
-    return pack_record(flags, number, raw_id, time_us, expires or 0, texts, view(payload))
+    flags = RAW if raw else 0
+    return pack_record(flags, number, raw_id or NO_ID, time_us, expires or 0, texts, view(payload))
 
 
 def encode_time(
@@ -264,11 +229,7 @@ def view(payload: Any) -> bytes:
 
 
 def check_record(body: bytes, at: int, end: int) -> int:
-    """Prove that a record lies within ``body[at:end]`` and every text within the record; gives the offset behind it.
-
-    Raises:
-        PayloadError: it does not, or it has a flag, content-type number or value that this version does not know.
-    """
+    """Prove that a record lies within ``body[at:end]`` and every text within the record; gives the offset behind it. Raises `PayloadError`: it does not, or it has a flag, content-type number or value that this version does not know."""
     if end - at < HEAD.size:
         raise PayloadError(f"frame: record at byte {at} is cut off")
     size, flags, number, zero, raw_id, time_us = HEAD.unpack_from(body, at)

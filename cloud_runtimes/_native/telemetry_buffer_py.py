@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import varint
 
-__all__ = ["CAUSES", "FAILED", "Buffer", "Chunk", "draw", "monotonic", "reseed", "wall"]
+__all__ = ["CAUSES", "Buffer", "Chunk", "_set_clock", "_set_seed", "reseed"]
 
 CAUSES: Final = ("buffer_full", "too_large", "closed", "failed", "rejected", "unreachable", "export_error", "invalid")
 """Why records are dropped; a cause is given to the kernel as its place here."""
@@ -27,8 +27,6 @@ _MASK: Final = (1 << 64) - 1
 
 
 class _State:
-    __slots__ = ("clock", "lock", "words")
-
     def __init__(self) -> None:
         self.clock: Callable[[], int] | None = None
         self.lock = RLock()
@@ -102,8 +100,6 @@ class Chunk:
 
 
 class _Open:
-    __slots__ = ("count", "parts", "size")
-
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.count = 0
@@ -111,12 +107,9 @@ class _Open:
 
 
 class Buffer:
-    """Records of one signal in memory bounded by ``buffer_bytes``, in chunks of one scope each.
+    """Records of one signal in memory bounded by ``buffer_bytes``, in chunks of one scope each; a record that has no room, or is longer than ``chunk_bytes``, is dropped.
 
-    Args:
-        buffer_bytes: of all chunks, those taken and not settled included; a record that does not fit is dropped.
-        chunk_bytes: of a chunk, so also of a record; a longer one is dropped.
-        ready: called after a chunk became full, and after the first record came into an empty buffer; must not block.
+    `ready` is called after a chunk became full, and after the first record came into an empty buffer; it must not block.
     """
 
     def __init__(self, *, buffer_bytes: int, chunk_bytes: int, ready: Callable[[], Any]) -> None:
@@ -207,11 +200,7 @@ class Buffer:
         return [Chunk(scope, block.count, b"".join(block.parts)) for scope, block in taken]
 
     def settle(self, count: int, size: int, dropped: int, cause: int) -> None:
-        """Account for taken records: ``dropped`` of ``count`` are dropped by ``cause``, the rest is exported; ``size`` bytes are free again.
-
-        Raises:
-            InvalidArgumentError: more than was taken.
-        """
+        """Account for taken records: ``dropped`` of ``count`` are dropped by ``cause``, the rest is exported; ``size`` bytes are free again. Raises `InvalidArgumentError`: more than was taken."""
         wrong = True
         with self._lock:
             if 0 <= dropped <= count <= self._taken and 0 <= size <= self._taken_bytes:

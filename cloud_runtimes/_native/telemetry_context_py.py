@@ -1,15 +1,15 @@
-"""What of a span travels, and which new traces are recorded: contexts, baggage and sampling of the telemetry kernel, in Python."""
+"""What of a span travels, which new traces are recorded, and where the current span lives: of the telemetry kernel, in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 from .telemetry_buffer_py import monotonic
 
-__all__ = ["SAMPLED", "Sampler", "SpanContext", "baggage"]
+__all__ = ["Sampler", "SpanContext", "baggage", "bridge", "current", "current_span"]
 
 SAMPLED: Final = 1
 """The bit of the flags: the trace is recorded."""
@@ -112,3 +112,60 @@ class Sampler:
             return False
         self._tokens -= 1.0
         return True
+
+
+# ---- the current span ----
+
+
+class Current:
+    """The current span: of a context variable of its own or, once there is a bridge, of OpenTelemetry's context, so that there is one truth for both.
+
+    Spans that were current before the bridge came stay so where OpenTelemetry's context has none.
+    """
+
+    def __init__(self) -> None:
+        self._own: ContextVar[Any] = ContextVar("cloud_runtimes_telemetry_span", default=None)
+        self._bridge: Any = None
+
+    def get(self) -> Any:
+        """Return the `Span` or remote `SpanContext` that is the parent of what starts next, or `None`."""
+        bridge = self._bridge
+        if bridge is not None:
+            context = bridge.variable.get(None)
+            found = context.get(bridge.key) if isinstance(context, dict) else None
+            if found is not None:
+                return bridge.inward(found)
+        return self._own.get()
+
+    def set(self, span: Any) -> Token[Any]:
+        """Make a `Span`, a `SpanContext` or `None` the current one; `reset` takes what it returns."""
+        bridge = self._bridge
+        return self._own.set(span) if bridge is None else self.attach(bridge.outward(span))
+
+    def attach(self, span: Any) -> Token[Any]:
+        """Make a span of OpenTelemetry's API the current one; there must be a bridge."""
+        bridge = self._bridge
+        if bridge is None:
+            raise InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
+        context = bridge.variable.get(None)
+        base = context if isinstance(context, dict) else {}
+        token: Token[Any] = bridge.variable.set(bridge.context_class({**base, bridge.key: span}))
+        return token
+
+    def reset(self, token: Token[Any]) -> None:
+        """Give back what was current before; `ValueError` for a token of another context."""
+        token.var.reset(token)
+
+
+current: Final = Current()
+"""The `Span` or remote `SpanContext` that is the parent of what starts next."""
+
+
+def current_span() -> Any:
+    """Return the `Span` or remote `SpanContext` that new spans have as parent here, or `None`."""
+    return current.get()
+
+
+def bridge(given: Any) -> None:
+    """Keep the current span where OpenTelemetry's API does from now on (`telemetry._otel_spans.Bridge`); `None`, for tests: no longer."""
+    current._bridge = given

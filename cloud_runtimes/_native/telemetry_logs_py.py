@@ -7,8 +7,7 @@ from typing import Any, Final
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, value_into, varint
 from .telemetry_buffer_py import FAILED, Buffer, wall
-from .telemetry_context_py import SpanContext
-from .telemetry_current_py import current
+from .telemetry_context_py import SpanContext, current
 from .telemetry_spans_py import Span
 from .telemetry_text import SEVERITIES, exception_attributes, wrong
 
@@ -77,15 +76,7 @@ class Logger:
             self._emit(0, number, _NAMES[number], message, attributes)
 
     def emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
-        """Record what another library logged.
-
-        Args:
-            time: nanoseconds since 1970 UTC.
-            severity: a severity number of OTLP, 1 to 24, below which `level` holds it back.
-            name: the severity in that library's words.
-            body: any value of an attribute.
-            attributes: not copied, so not to be changed by another thread meanwhile.
-        """
+        """Record what another library logged, unless `level` holds it back; attributes are not copied."""
         if severity >= self.level:
             self._emit(time, severity, name, body, attributes)
 
@@ -102,44 +93,9 @@ class Logger:
         flags: int,
         event: str,
     ) -> None:
-        """Record what came through OpenTelemetry's API, whatever `level` says.
-
-        Args:
-            time, observed: nanoseconds since 1970 UTC, 0: not known.
-            severity: a severity number of OTLP, 0: not known.
-            name: the severity's, ``""`` for none.
-            body: any value of an attribute.
-            attributes: not copied.
-            trace, span: 16 and 8 bytes, or none where there is no span.
-            flags: of the trace.
-            event: name of the event that it is, ``""`` for none.
-        """
+        """Record what came through OpenTelemetry's API, whatever `level` says; attributes are not copied. What is not known is 0 or empty."""
         if len(trace) not in (0, 16) or len(span) not in (0, 8):
             raise InvalidArgumentError("a trace id has 16 bytes, a span id 8")
-        self._write(time, observed, severity, name, body, attributes, trace, span, flags, event)
-
-    def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
-        now = wall()
-        span = current.get()
-        trace, ids, flags = b"", b"", 0
-        if isinstance(span, (Span, SpanContext)):
-            trace, ids = span._trace, span._span
-            flags = span._flags if isinstance(span, Span) else span.trace_flags
-        self._write(time or now, now, severity, name, body, attributes, trace, ids, flags, "")
-
-    def _write(
-        self,
-        time: int,
-        observed: int,
-        severity: int,
-        name: str,
-        body: Any,
-        attributes: dict[str, Any] | None,
-        trace: bytes,
-        span: bytes,
-        flags: int,
-        event: str,
-    ) -> None:
         buffer = self._buffer
         try:
             out = bytearray()
@@ -168,6 +124,15 @@ class Logger:
             buffer.drop(1, FAILED)
             raise
         buffer.add(self._scope, bytes(out))
+
+    def _emit(self, time: int, severity: int, name: str, body: Any, attributes: dict[str, Any] | None) -> None:
+        now = wall()
+        span = current.get()
+        trace, ids, flags = b"", b"", 0
+        if isinstance(span, (Span, SpanContext)):
+            trace, ids = span._trace, span._span
+            flags = span._flags if isinstance(span, Span) else span.trace_flags
+        self.record(time or now, now, severity, name, body, attributes, trace, ids, flags, "")
 
 
 def _body_into(out: bytearray, body: Any, limits: Limits) -> None:

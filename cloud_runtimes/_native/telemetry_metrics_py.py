@@ -12,8 +12,7 @@ from threading import RLock
 from typing import Any, Final
 
 from .telemetry_buffer_py import Buffer, wall
-from .telemetry_context_py import SpanContext
-from .telemetry_current_py import current
+from .telemetry_context_py import SpanContext, current
 from .telemetry_points import (
     EXPLICIT,
     EXPONENTIAL,
@@ -23,38 +22,94 @@ from .telemetry_points import (
     SERIES,
     SUM,
     UP_DOWN,
+    Point,
     added,
     attributes_key,
     measured,
     metric,
     metric_head,
 )
-from .telemetry_series_py import Series, grow
 from .telemetry_spans_py import Span
 
-__all__ = [
-    "BoundCounter",
-    "BoundGauge",
-    "BoundHistogram",
-    "Counter",
-    "Gauge",
-    "Histogram",
-    "UpDownCounter",
-]
+__all__ = ["BoundCounter", "BoundGauge", "BoundHistogram", "Counter", "Gauge", "Histogram", "UpDownCounter"]
 
 _EXPONENTIAL_EXEMPLARS: Final = 20
+_MAX_SCALE: Final = 20
+_MAX_BUCKETS: Final = 160
+
+
+class Series:
+    """State of one series; `count` is 0 where there is nothing to tell."""
+
+    def __init__(self, attributes: bytes, size: int) -> None:
+        self.attributes = attributes
+        self.bound = False
+        self.clear(size)
+
+    def clear(self, size: int) -> None:
+        self.count = self.zeros = self.seen = 0
+        self.total: int | float = 0
+        self.minimum = self.maximum = 0.0
+        self.scale = _MAX_SCALE
+        self.buckets: dict[int, int] = dict.fromkeys(range(size), 0)
+        self.negative: dict[int, int] = {}
+        self.exemplars: dict[int, tuple[int, int | float, bytes]] = {}
+
+    def point(self) -> Point:
+        """Return what is told of it; exemplars are told once."""
+        exemplars, self.exemplars, self.seen = self.exemplars, {}, 0
+        return Point(
+            self.attributes,
+            self.count,
+            self.total,
+            self.minimum,
+            self.maximum,
+            self.scale,
+            self.zeros,
+            _range(self.buckets),
+            _range(self.negative),
+            [each for _, each in sorted(exemplars.items())],
+        )
+
+
+def _range(buckets: dict[int, int]) -> tuple[int, list[int]]:
+    if not buckets:
+        return 0, []
+    low = min(buckets)
+    return low, [buckets.get(n, 0) for n in range(low, max(buckets) + 1)]
+
+
+def _index(value: float, scale: int) -> int:
+    """The bucket of a positive value: those of index i hold (base**i, base**(i+1)], base = 2**(2**-scale) (Metrics data model, "Exponential Buckets")."""
+    fraction, exponent = math.frexp(value)
+    exact = fraction == 0.5
+    if scale <= 0:
+        return (exponent - 2 if exact else exponent - 1) >> -scale
+    if exact:
+        return ((exponent - 1) << scale) - 1
+    return math.ceil(math.log(value) * math.ldexp(1.4426950408889634, scale)) - 1
+
+
+def _grow(series: Series, buckets: dict[int, int], value: float) -> None:
+    """Count a value; where the buckets become too many, halve the scale until they do not."""
+    index = _index(value, series.scale)
+    low, high = (min(index, min(buckets)), max(index, max(buckets))) if buckets else (index, index)
+    change = 0
+    while (high >> change) - (low >> change) >= _MAX_BUCKETS:
+        change += 1
+    if change:
+        series.scale -= change
+        for each in (series.buckets, series.negative):
+            old = dict(each)
+            each.clear()
+            for number, count in old.items():
+                each[number >> change] = each.get(number >> change, 0) + count
+        index >>= change
+    buckets[index] = buckets.get(index, 0) + 1
 
 
 class _Instrument:
-    """What all instruments share.
-
-    Args:
-        buffer: counts values that cannot be recorded.
-        name, unit, description: as they are written.
-        delta: whether a collection tells what came since the one before, not since the start.
-        exemplars: 0: none; 1: of sampled spans; 2: always (Metrics SDK, "ExemplarFilter").
-        bounds: of explicit buckets.
-    """
+    """What all instruments share. By `delta` a collection tells what came since the one before; `exemplars` are 0: none, 1: of sampled spans, 2: always (Metrics SDK, "ExemplarFilter")."""
 
     _kind = SUM
 
@@ -67,13 +122,15 @@ class _Instrument:
         *,
         delta: bool = False,
         exemplars: int = 1,
-        bounds: Sequence[float] = (),
+        bounds: Sequence[float] | None = None,
     ) -> None:
+        if bounds is not None:
+            self._kind = EXPLICIT
         self._buffer = buffer
         self._head = metric_head(name, unit, description)
         self._delta = delta
         self._filter = exemplars
-        self._bounds = tuple(float(bound) for bound in bounds)
+        self._bounds = tuple(float(bound) for bound in bounds or ())
         self._size = len(self._bounds) + 1 if self._kind == EXPLICIT else 0
         self._lock = RLock()
         self._known: dict[bytes, Series] = {}
@@ -97,11 +154,6 @@ class _Instrument:
                     series = self._known.get(key)
                 if series is None:
                     series = self._known[key] = Series(key, self._size)
-        return series
-
-    def _bind(self, attributes: Any) -> Series:
-        series = self._find(attributes)
-        series.bound = True
         return series
 
     def _measure(self, value: Any, series: Series | None, attributes: Any) -> None:
@@ -143,18 +195,14 @@ class _Instrument:
         if real == 0.0:
             series.zeros += 1
         else:
-            grow(series, series.buckets if real > 0 else series.negative, abs(real))
+            _grow(series, series.buckets if real > 0 else series.negative, abs(real))
         series.seen += 1
         return (series.seen - 1) % _EXPONENTIAL_EXEMPLARS
 
     # -- collecting --
 
     def collect(self, now: int) -> tuple[bytes, int]:
-        """Return the ``Metric`` of OTLP and how many points it has; what was told by delta is forgotten.
-
-        Args:
-            now: nanoseconds since 1970 UTC.
-        """
+        """Return the ``Metric`` of OTLP and how many points it has; what was told by delta is forgotten."""
         begun = self._begun
         with self._lock:
             points = [series.point() for series in self._known.values() if series.count]
@@ -167,17 +215,34 @@ class _Instrument:
         return metric(self._head, self._kind, self._delta, self._bounds, begun, now, points)
 
 
-class BoundCounter:
-    """A sum with its attributes given once; made by `Counter.bind` and `UpDownCounter.bind`."""
-
-    _instrument: _Instrument
-
-    def __init__(self, instrument: Any, attributes: Mapping[str, Any] | None) -> None:
+class _Bound:
+    def __init__(self, instrument: _Instrument, attributes: Mapping[str, Any] | None) -> None:
         self._instrument = instrument
-        self._series = self._instrument._bind(attributes)
+        self._series = instrument._find(attributes)
+        self._series.bound = True
+
+
+class BoundCounter(_Bound):
+    """A sum with its attributes given once; made by `Counter.bind` and `UpDownCounter.bind`."""
 
     def add(self, value: float = 1) -> None:
         """Add to the sum; see `Counter.add`."""
+        self._instrument._measure(value, self._series, None)
+
+
+class BoundGauge(_Bound):
+    """A gauge with its attributes given once; made by `Gauge.bind`."""
+
+    def set(self, value: float) -> None:
+        """Set the value."""
+        self._instrument._measure(value, self._series, None)
+
+
+class BoundHistogram(_Bound):
+    """A histogram with its attributes given once; made by `Histogram.bind`."""
+
+    def record(self, value: float) -> None:
+        """Record a value."""
         self._instrument._measure(value, self._series, None)
 
 
@@ -213,18 +278,6 @@ class UpDownCounter(_Instrument):
         return BoundCounter(self, attributes)
 
 
-class BoundGauge:
-    """A gauge with its attributes given once; made by `Gauge.bind`."""
-
-    def __init__(self, instrument: Gauge, attributes: Mapping[str, Any] | None) -> None:
-        self._instrument: _Instrument = instrument
-        self._series = self._instrument._bind(attributes)
-
-    def set(self, value: float) -> None:
-        """Set the value."""
-        self._instrument._measure(value, self._series, None)
-
-
 class Gauge(_Instrument):
     """A value of which the last counts."""
 
@@ -239,34 +292,10 @@ class Gauge(_Instrument):
         return BoundGauge(self, attributes)
 
 
-class BoundHistogram:
-    """A histogram with its attributes given once; made by `Histogram.bind`."""
-
-    def __init__(self, instrument: Histogram, attributes: Mapping[str, Any] | None) -> None:
-        self._instrument: _Instrument = instrument
-        self._series = self._instrument._bind(attributes)
-
-    def record(self, value: float) -> None:
-        """Record a value."""
-        self._instrument._measure(value, self._series, None)
-
-
 class Histogram(_Instrument):
     """A distribution: in explicit buckets, or, without bounds, in exponential ones of at most 160 on each side of zero."""
 
-    def __init__(
-        self,
-        buffer: Buffer,
-        name: str,
-        unit: str = "",
-        description: str = "",
-        *,
-        delta: bool = False,
-        exemplars: int = 1,
-        bounds: Sequence[float] | None = None,
-    ) -> None:
-        self._kind = EXPONENTIAL if bounds is None else EXPLICIT
-        super().__init__(buffer, name, unit, description, delta=delta, exemplars=exemplars, bounds=bounds or ())
+    _kind = EXPONENTIAL  # without bounds
 
     def record(self, value: float, attributes: Mapping[str, Any] | None = None) -> None:
         """Record a value of these attributes; an infinite one or NaN is dropped and counted as ``invalid``."""

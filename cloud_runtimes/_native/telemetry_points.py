@@ -12,25 +12,6 @@ from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed64_field, text, varint
 from .telemetry_text import attributes_of
 
-__all__ = [
-    "EXPLICIT",
-    "EXPONENTIAL",
-    "GAUGE",
-    "INVALID",
-    "OVERFLOW",
-    "SERIES",
-    "SUM",
-    "UP_DOWN",
-    "Observable",
-    "Point",
-    "added",
-    "attributes_key",
-    "measured",
-    "metric",
-    "metric_head",
-    "real_number",
-]
-
 SUM, UP_DOWN, GAUGE, EXPLICIT, EXPONENTIAL = range(5)
 SERIES: Final = 2000
 """Sets of attributes that an instrument tells apart, and the one of all others."""
@@ -49,14 +30,7 @@ _ATTRIBUTE_TAGS: Final = (0x3A, 0x3A, 0x3A, 0x4A, 0x0A)
 
 
 class Point(NamedTuple):
-    """What one series holds when it is collected.
-
-    Attributes:
-        attributes: encoded.
-        times: how often it was measured.
-        positive, negative: index of the first bucket and the counts; explicit buckets are all in `positive`.
-        exemplars: time, value and the trace and span id, or ``b""``.
-    """
+    """What one series holds when it is collected: encoded attributes, how often it was measured; index of the first bucket and the counts on each side of zero (explicit buckets are all in `positive`); exemplars with time, value, and trace and span id or ``b""``."""
 
     attributes: bytes
     times: int
@@ -80,11 +54,7 @@ def metric_head(name: str, unit: str, description: str) -> bytes:
 
 
 def attributes_key(kind: int, attributes: Any) -> bytes:
-    """Return the encoding of attributes, sorted by key, which identifies their series.
-
-    Raises:
-        InvalidArgumentError: no mapping.
-    """
+    """Return the encoding of attributes, sorted by key, which identifies their series. Raises `InvalidArgumentError`: no mapping."""
     given = attributes_of(attributes) or {}
     out = bytearray()
     kept = {key: given[key] for key in sorted(key for key in given if isinstance(key, str))}
@@ -93,11 +63,7 @@ def attributes_key(kind: int, attributes: Any) -> bytes:
 
 
 def real_number(value: Any) -> float:
-    """Return a measurement as a float, infinite where it is too large for one.
-
-    Raises:
-        InvalidArgumentError: no number.
-    """
+    """Return a measurement as a float, infinite where it is too large for one. Raises `InvalidArgumentError`: no number."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
@@ -109,11 +75,7 @@ def real_number(value: Any) -> float:
 
 
 def measured(value: Any) -> int | float:
-    """Return a measurement as an integer of 64 bits, or else as a float.
-
-    Raises:
-        InvalidArgumentError: no number.
-    """
+    """Return a measurement as an integer of 64 bits, or else as a float. Raises `InvalidArgumentError`: no number."""
     return int(value) if isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX else real_number(value)
 
 
@@ -210,13 +172,7 @@ def _zigzag(value: int) -> int:
 
 
 class Observable:
-    """What a callback observes at each collection: its sums are since the start, whatever the temporality of others.
-
-    Args:
-        buffer: counts values that cannot be recorded.
-        name, unit, description: as they are written.
-        kind: ``"counter"``, ``"up_down_counter"`` or ``"gauge"``.
-    """
+    """What a callback observes at each collection: its sums are since the start, whatever the temporality of others. `kind` is ``"counter"``, ``"up_down_counter"`` or ``"gauge"``."""
 
     def __init__(self, buffer: Any, name: str, unit: str = "", description: str = "", *, kind: str) -> None:
         self._kind = {"counter": SUM, "up_down_counter": UP_DOWN, "gauge": GAUGE}[kind]
@@ -245,10 +201,6 @@ class Observable:
         self._totals[key] = number if self._kind == GAUGE else added(self._totals.get(key, 0), number)
 
     def collect(self, now: int) -> tuple[bytes, int]:
-        """Return the ``Metric`` of OTLP and how many points it has.
-
-        Args:
-            now: nanoseconds since 1970 UTC.
-        """
+        """Return the ``Metric`` of OTLP and how many points it has."""
         points = [Point(key, 1, total, 0, 0, 0, 0, (0, ()), (0, ()), ()) for key, total in self._totals.items()]
         return metric(self._head, self._kind, False, (), self._begun, now, points)

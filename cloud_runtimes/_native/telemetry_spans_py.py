@@ -9,9 +9,17 @@ from typing import Any, Final, Self
 from ..errors import InvalidArgumentError
 from .otlp_py import Limits, attributes_into, bytes_field, fixed32_field, fixed64_field, text, varint
 from .telemetry_buffer_py import FAILED, Buffer, draw, monotonic, wall
-from .telemetry_context_py import SAMPLED, Sampler, SpanContext, baggage
-from .telemetry_current_py import current
-from .telemetry_text import KINDS, STATUSES, attributes_of, exception_attributes, refuse_parent, wrong
+from .telemetry_context_py import SAMPLED, Sampler, SpanContext, baggage, current
+from .telemetry_text import (
+    KINDS,
+    STATUSES,
+    attributes_of,
+    exception_attributes,
+    frozen,
+    frozen_attributes,
+    refuse_parent,
+    wrong,
+)
 
 __all__ = ["Span", "Tracer", "Traces", "outgoing"]
 
@@ -20,11 +28,7 @@ _IS_REMOTE: Final = 0x200
 
 
 def outgoing() -> tuple[str | None, bool]:
-    """Return the header ``traceparent`` of this context, and whether there is more to carry.
-
-    Returns:
-        ``None, False``: nothing; the header and ``False``: that is all. ``None, True``: there is a trace state, baggage, or a context that only its own class can write, which the caller has to look at.
-    """
+    """Return the header ``traceparent`` of this context (`None`: nothing), and whether there is a trace state, baggage, or a context that only its own class can write: then the caller has to look, and there is no header."""
     parent = current.get()
     if baggage.get():
         return None, True
@@ -42,11 +46,7 @@ def outgoing() -> tuple[str | None, bool]:
 
 
 class Traces:
-    """What the tracers of one service share.
-
-    Attributes:
-        sampler: may be replaced at any time; holds for spans that start from then on.
-    """
+    """What the tracers of one service share; `sampler` may be replaced at any time, for spans that start from then on."""
 
     def __init__(self, buffer: Buffer, limits: Limits, sampler: Sampler) -> None:
         self._buffer = buffer
@@ -102,8 +102,8 @@ class Tracer:
         number = KINDS.get(kind) if isinstance(kind, str) else None
         if number is None:
             raise wrong("kind", kind, KINDS)
-        copied = attributes_of(attributes)
-        span = Span(self, name, copied, number, current.get() if parent is None else parent, scoped)
+        span = Span(self, name, attributes_of(attributes), number, current.get() if parent is None else parent)
+        span._makes_current = scoped
         if span._flags & SAMPLED:
             for link in links:
                 if isinstance(link, (Span, SpanContext)):
@@ -112,44 +112,21 @@ class Tracer:
                     span.add_link(*link)
         return span
 
+    def _begin(self, name: str, attributes: Any, kind: int, parent: Any, time: int | None) -> Span:
+        span = Span(self, name, frozen_attributes(attributes), kind, parent)
+        if time is not None:
+            span._start = time
+        return span
+
 
 class Span:
     """A span; made by `Tracer.span` and `Tracer.start_span`. It is encoded when it ends; what comes later is ignored."""
 
-    __slots__ = (
-        "__weakref__",
-        "_attributes",
-        "_context",
-        "_dropped",
-        "_dropped_events",
-        "_dropped_links",
-        "_ended",
-        "_events",
-        "_flags",
-        "_kind",
-        "_links",
-        "_makes_current",
-        "_message",
-        "_name",
-        "_offset",
-        "_parent",
-        "_parent_remote",
-        "_span",
-        "_start",
-        "_state",
-        "_status",
-        "_token",
-        "_trace",
-        "_tracer",
-    )
-
-    def __init__(
-        self, tracer: Tracer, name: str, attributes: dict[Any, Any] | None, kind: int, parent: Any, scoped: bool
-    ) -> None:
+    def __init__(self, tracer: Tracer, name: str, attributes: dict[Any, Any] | None, kind: int, parent: Any) -> None:
         self._tracer = tracer
         self._name = name
         self._kind = kind
-        self._makes_current = scoped
+        self._makes_current = False
         self._attributes = attributes
         self._dropped = self._dropped_events = self._dropped_links = self._status = 0
         self._message = ""
@@ -219,6 +196,11 @@ class Span:
 
     # -- what is told to it --
 
+    def _set_frozen(self, key: str, value: Any) -> None:
+        """Set an attribute of OpenTelemetry's API; the last value counts. A list or mapping is copied."""
+        if self.is_recording:
+            self.set_attribute(key, frozen(value))
+
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute; the last value counts."""
         if self._ended or not self._flags & SAMPLED:
@@ -244,9 +226,12 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event, with the present time."""
-        self._event(name, attributes_of(attributes), None)
+        self._put_event(name, attributes_of(attributes), None)
 
-    def _event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
+    def _event(self, name: str, attributes: Mapping[str, Any] | None, time: int | None) -> None:
+        self._put_event(name, frozen_attributes(attributes), time)
+
+    def _put_event(self, name: str, attributes: dict[Any, Any] | None, time: int | None) -> None:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"an event's name is text, not {type(name).__name__}")
         if self._ended or not self._flags & SAMPLED:
@@ -280,9 +265,12 @@ class Span:
             state, flags, remote = context._state, context._flags, False
         else:
             state, flags, remote = context.trace_state, context.trace_flags, context.is_remote
-        self._link(context._trace + context._span, flags, state, remote, copied)
+        self._put_link(context._trace + context._span, flags, state, remote, copied)
 
-    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
+    def _link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: Mapping[str, Any] | None) -> None:
+        self._put_link(ids, flags, state, remote, frozen_attributes(attributes))
+
+    def _put_link(self, ids: bytes, flags: int, state: str, remote: bool, attributes: dict[Any, Any] | None) -> None:
         if self._ended or not self._flags & SAMPLED:
             return
         limits = self._tracer._traces._limits

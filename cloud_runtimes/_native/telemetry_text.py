@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from ..errors import InvalidArgumentError
 
 __all__ = [
-    "KINDS",
-    "SEVERITIES",
-    "STATUSES",
-    "attributes_of",
-    "decorated",
-    "exception_attributes",
-    "frozen",
-    "frozen_attributes",
-    "message_of",
-    "not_bridged",
-    "refuse_parent",
-    "time_of",
-    "wrong",
-]
-
-F = TypeVar("F", bound=Callable[..., Any])
+    "KINDS", "SEVERITIES", "STATUSES", "attributes_of", "exception_attributes", "frozen", "frozen_attributes",
+    "message_of", "refuse_parent", "time_of", "wrong"
+]  # fmt: skip
 
 KINDS: Final[Mapping[str, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 """A span's ``kind`` → ``SpanKind`` of OTLP."""
@@ -63,11 +50,7 @@ def message_of(error: BaseException) -> str:
 
 
 def attributes_of(attributes: Any) -> dict[Any, Any] | None:
-    """Return a copy of attributes.
-
-    Raises:
-        InvalidArgumentError: no mapping.
-    """
+    """Return a copy of attributes. Raises `InvalidArgumentError`: no mapping."""
     if attributes is None:
         return None
     if not isinstance(attributes, Mapping):
@@ -104,21 +87,13 @@ def frozen(value: Any, depth: int = 0) -> Any:
 
 
 def frozen_attributes(attributes: Any) -> dict[Any, Any] | None:
-    """Return a copy of attributes whose values are `frozen`.
-
-    Raises:
-        InvalidArgumentError: no mapping.
-    """
+    """Return a copy of attributes whose values are `frozen`. Raises `InvalidArgumentError`: no mapping."""
     copied = attributes_of(attributes)
     return copied and {key: frozen(value) for key, value in copied.items()}
 
 
 def time_of(value: Any) -> int:
-    """Return a time in nanoseconds since 1970 UTC.
-
-    Raises:
-        InvalidArgumentError: none.
-    """
+    """Return a time in nanoseconds since 1970 UTC. Raises `InvalidArgumentError`: none."""
     try:
         time = int(value)
     except (TypeError, ValueError, OverflowError):
@@ -126,30 +101,3 @@ def time_of(value: Any) -> int:
     if not 0 <= time < 1 << 63 or isinstance(value, str):
         raise InvalidArgumentError(f"a time is nanoseconds since 1970, not {value!r}")
     return time
-
-
-def not_bridged() -> InvalidArgumentError:
-    """Return the error for a span of OpenTelemetry's API without the API."""
-    return InvalidArgumentError("the kernel does not know OpenTelemetry's API: call bridge first")
-
-
-def decorated(scope: Any, function: F) -> F:
-    """Return a function that runs inside a scope of its own, as ``scope.again()`` gives them; an async function until it is done."""
-    import functools
-    import inspect
-
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with scope.again():
-                return await function(*args, **kwargs)
-
-        return cast(F, call_async)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with scope.again():
-            return function(*args, **kwargs)
-
-    return cast(F, call)

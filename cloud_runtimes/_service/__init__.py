@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from .base import MAX_NAMES, Service, error_context
+from .base import MAX_NAMES, Call, Interceptor, Outgoing, Service, error_context
 from .context import Client, ClientContext
-from .interceptor import Call, Interceptor, Outgoing
+from .handle import ClosingHandle, RunningHandle, threaded
 
-__all__ = ["MAX_NAMES", "Call", "Client", "ClientContext", "Interceptor", "Outgoing", "Service", "error_context"]
+__all__ = [
+    "MAX_NAMES",
+    "Call",
+    "Client",
+    "ClientContext",
+    "ClosingHandle",
+    "Interceptor",
+    "Outgoing",
+    "RunningHandle",
+    "Service",
+    "error_context",
+    "threaded",
+]

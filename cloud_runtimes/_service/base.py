@@ -1,41 +1,38 @@
-"""The frame of a service call: drivers by name, where errors come from, and the call itself."""
+"""The frame of a service call: drivers by name, where errors come from, the call itself, and what may stand around it."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from .._core import fork
 from .._core.os_errors import out_of_files
 from ..errors import CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi.operation import Method, Operation, mark_interrupted, place
-from .interceptor import Call, Interceptor, Target
 
 if TYPE_CHECKING:
+    from .._core.propagation import Entered
     from ..spi.driver import Driver
+    from ..spi.pubsub import SubscribeRequest
     from .context import ClientContext
 
-__all__ = ["MAX_NAMES", "Service", "error_context"]
+__all__ = ["MAX_NAMES", "Call", "Interceptor", "Outgoing", "Service", "error_context"]
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
-    """Have every error that leaves a service method say where it happened: also those of arguments, before the driver is asked, and of decoding, after it. An interrupt says ``maybe_applied``.
+    """Have every error that leaves a service method say where it happened: also those of arguments, before the driver is asked, and of decoding, after it. An interrupt says ``maybe_applied``. ``named``: the first argument is the component's name.
 
     The wrapper costs 0.3 µs; the hottest methods have the same ``except`` in their own bodies.
-
-    Args:
-        method: which one it is.
-        named: the first argument is the component's name.
     """
 
     def decorate(inner: F) -> F:
-        first = inner.__code__.co_varnames[1]
+        first = inner.__code__.co_varnames[1] if named else ""
 
         def component(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return (args[0] if args else kwargs.get(first)) if named else None
@@ -65,16 +62,51 @@ def error_context(method: Method, *, named: bool = True) -> Callable[[F], F]:
     return decorate
 
 
+class Outgoing:
+    """What is around the making of events that are about to be published."""
+
+    def leave(self) -> None:
+        """The events are made."""
+
+    def tell(self, name: str, value: Any) -> None:
+        """Say what is known about them since then."""
+
+
+class Interceptor:
+    """Base of interceptors. Each method lets everything pass; override those that matter."""
+
+    def call(self, call: Call) -> Any:
+        """Make a call, by ``call.proceed()``."""
+        return call.proceed()
+
+    async def call_async(self, call: Call) -> Any:
+        """Asynchronous `call`."""
+        return await call.proceed_async()
+
+    def retrying(self, op: Operation, error: Exception) -> None:
+        """Note that an attempt failed and another one follows."""
+
+    def creating(self, op: Operation, topic: str) -> Outgoing | None:
+        """Return what is around the making of events for a topic."""
+        return None
+
+    def processing(
+        self, pubsub_name: str, request: SubscribeRequest, events: Sequence[Any], *, batch: bool
+    ) -> Entered | None:
+        """Return what is around a handler of events; ``None``: the context that came with the event."""
+        return None
+
+    def serving(self, method: str, headers: Mapping[str, str]) -> Entered | None:
+        """Return what is around a handler of an RPC method; ``None``: the context that came with the call."""
+        return None
+
+
 MAX_NAMES: Final = 4096
 """Of components that a service remembers: callers of a sidecar may give any, and the oldest is made anew."""
 
 
-class Service(Target):
-    """Base of the services: looks up drivers and runs operations.
-
-    Attributes:
-        name: of the service, as in the configuration.
-    """
+class Service:
+    """Base of the services: looks up drivers and runs operations."""
 
     name: ClassVar[str]
 
@@ -112,12 +144,7 @@ class Service(Target):
         )
 
     def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
-        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied.
-
-        Raises:
-            InvalidArgumentError: instead of a `TypeError`, where the component's name is of a type that no driver can be found by.
-            ResourceExhaustedError: instead of a system's error that too many files are open, such as by an import on first use.
-        """
+        """Complete what leaves a service method: an error of ours says where it happened, an interrupt whether it may have been applied. Two others become ours: a component's name that cannot be looked up, too many open files."""
         name = component if isinstance(component, str) else None
         if isinstance(error, CloudRuntimesError):
             place(error, method, name, self._runtime_name or None)
@@ -135,6 +162,10 @@ class Service(Target):
             op.interrupted(error)
         elif getattr(error, "_ends_driver", False):
             self._drivers.pop(op.component, None)
+
+    def _outgoing(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments as the driver gets them, inside of all interceptors."""
+        return args
 
     def _need(self, driver: Driver, feature: str, what: str, component: str) -> None:
         """Refuse, before any I/O, what the driver does not declare."""
@@ -178,3 +209,63 @@ class Service(Target):
         except BaseException as error:
             self._ends(op, error)
             raise
+
+
+class Call:
+    """One call on its way through the interceptors, to the attempts at its end: ``method(op, *args)`` of the driver, or of what it returned."""
+
+    __slots__ = ("_passed", "_service", "args", "method", "op")
+
+    def __init__(self, service: Service, op: Operation, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._service = service
+        self._passed = 0
+        self.op = op
+        self.method = method
+        self.args = args
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's name."""
+        return self._service._runtime_name
+
+    def _next(self) -> Interceptor | None:
+        chain = self._service._interceptors
+        if self._passed == len(chain):
+            return None
+        self._passed += 1
+        return chain[self._passed - 1]
+
+    def proceed(self) -> Any:
+        """Go on to the next interceptor; behind the last one, make attempts until one succeeds or none is left."""
+        if (following := self._next()) is not None:
+            return following.call(self)
+        while True:
+            try:
+                return self.attempt(self.op)
+            except Exception as error:
+                delay = self.op.failed(error, self.runtime)
+                self.retrying(error)
+            time.sleep(delay)
+
+    async def proceed_async(self) -> Any:
+        """Asynchronous `proceed`."""
+        if (following := self._next()) is not None:
+            return await following.call_async(self)
+        while True:
+            try:
+                return await self.attempt(self.op)
+            except Exception as error:
+                delay = self.op.failed(error, self.runtime)
+                self.retrying(error)
+            import asyncio
+
+            await asyncio.sleep(delay)
+
+    def attempt(self, op: Operation) -> Any:
+        """Ask the driver once: for the result, or for what is awaited for it."""
+        return self.method(op, *self._service._outgoing(self.args))
+
+    def retrying(self, error: Exception) -> None:
+        """Tell all interceptors that another attempt follows."""
+        for each in self._service._interceptors:
+            each.retrying(self.op, error)

@@ -12,6 +12,7 @@ from .._core import fork
 from .._core.handles import Handles
 from .._core.threads import Background, Mutex
 from ..errors import ClosedError
+from ..spi.executor import Executor
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from ..config import ClientSettings
     from ..spi.component import Runtime
     from ..spi.driver import Driver
-    from ..spi.executor import Executor
-    from .interceptor import Interceptor, Target
+    from .base import Interceptor, Service
 
 __all__ = ["Client", "ClientContext"]
 
@@ -35,17 +35,7 @@ class Client(Protocol):
 class ClientContext:
     """What a client is to its services and their handles.
 
-    Attributes:
-        timeout: seconds for every call that gives none of its own; ``None``: no limit.
-        closed: whether the client is closed.
-        handles: what closing it must end first.
-
-    Args:
-        load: reads the settings.
-        timeout: until they are read.
-        runtime: one that was given to the client ready made.
-        make: makes the service of a name.
-        interceptors: returns those of a service, given its name and what finds a driver by its component.
+    ``load`` reads the settings, until when ``timeout`` holds. ``runtime`` is one that the client was given ready made. ``make`` makes the service of a name, ``interceptors`` returns those of a service, given its name and what finds a driver by its component.
     """
 
     def __init__(
@@ -53,7 +43,7 @@ class ClientContext:
         load: Callable[[], ClientSettings],
         timeout: float | None,
         runtime: Runtime | None,
-        make: Callable[[str], Target],
+        make: Callable[[str], Service],
         interceptors: Callable[[str, Callable[[str], Driver | None]], tuple[Interceptor, ...]],
     ) -> None:
         self.timeout = timeout
@@ -65,8 +55,8 @@ class ClientContext:
         self._settings: ClientSettings | None = None
         self._given_runtime = runtime
         self._runtime: Runtime | None = None
-        self._executor: Executor | None = None
-        self._services: dict[str, Target] = {}
+        self._executor = Executor()
+        self._services: dict[str, Service] = {}
         self._lock = Mutex()
         self._closer: Background | None = None
         fork.register(self)
@@ -88,24 +78,13 @@ class ClientContext:
                 service = self._services[name] = self._make(name)
             return service
 
-    def runtime(self, service: Target | None = None) -> Runtime:
-        """Return the runtime, made when first asked for.
-
-        Args:
-            service: that asks; from now on it has its interceptors.
-
-        Raises:
-            ClosedError: the client is closed.
-        """
+    def runtime(self, service: Service | None = None) -> Runtime:
+        """Return the runtime, made when first asked for; the service that asks has its interceptors from now on."""
         with fork.importing, self._lock:
             if self.closed:
                 raise ClosedError("this client is closed: make another", service=service.name if service else None)
             if self._runtime is None:
-                from ..spi.executor import Executor
-
                 settings = self.settings
-                if self._executor is None:
-                    self._executor = Executor()
                 if self._given_runtime is not None:
                     self._given_runtime.attach(settings, self._executor)
                     self._runtime = self._given_runtime
@@ -124,17 +103,12 @@ class ClientContext:
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's own loop, for async handlers of sync callers."""
         self.runtime()
-        assert self._executor is not None
         return self._executor.loop()
 
     # -- the end ----------------------------------------------------------
 
     def close(self, limit: float | None) -> bool:
-        """Refuse calls from now on, end the handles, and let go of the runtime, within ``limit`` seconds.
-
-        Returns:
-            Whether it is over; else a thread ends it, for which `join` waits.
-        """
+        """Refuse calls from now on, end the handles, and let go of the runtime, within ``limit`` seconds. ``False``: a thread goes on, for which `join` waits."""
         with self._lock:
             if self.closed:
                 return True
@@ -157,8 +131,7 @@ class ClientContext:
         left = None if end is None else max(0.05, end - time.monotonic())
         if self._runtime is not None:
             self._runtime.close(left)
-        if self._executor is not None:
-            self._executor.close(left)
+        self._executor.close(left)
         if failure is not None:
             raise failure
 

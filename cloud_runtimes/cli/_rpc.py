@@ -119,5 +119,5 @@ def serve_app(invocation: Invocation, target: str, host: str, port: int | None) 
         raise UsageError(f"{target} is {type(found).__name__}, not a CloudRuntimesClient")
     with logging_to_stderr(), found:
         server = found.rpc.serving(host=host, port=port)
-        server._serve(lambda: note(f"{found._context.settings.app_id} at {server.address}"))
+        server._run_until_closed(lambda: note(f"{found._context.settings.app_id} at {server.address}"))
     return 128 + server.signal if server.signal else 0

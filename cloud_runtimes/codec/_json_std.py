@@ -22,11 +22,7 @@ _MAX_ENCODE_DEPTH = 254  # orjson's
 
 
 def default(value: Any) -> Any:
-    """What stands in JSON for a value that orjson does not write by itself (or shall not).
-
-    Raises:
-        Refused: nothing does, or something in it is NaN or an infinity (orjson would write null).
-    """
+    """What stands in JSON for a value that orjson does not write by itself (or shall not). Raises `Refused`: nothing does, or something in it is NaN or an infinity (orjson would write null)."""
     result = plain(value, json=True)
     kind = type(result)
     if kind is bytes or kind is bytearray or kind is memoryview:
@@ -39,11 +35,7 @@ def default(value: Any) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Encode as `json.encode` does.
-
-    Raises:
-        PayloadError: with the path.
-    """
+    """Encode as `json.encode` does. Raises `PayloadError`: with the path."""
     out: list[str] = []
     try:
         _write(out, value, 0)
@@ -67,10 +59,8 @@ def _write(out: list[str], value: Any, depth: int) -> None:
         out.append(repr(value))
     elif kind is float:
         out.append(_number(value))
-    elif kind is dict:
-        _write_dict(out, value, depth)
-    elif kind is list or kind is tuple:
-        _write_sequence(out, value, depth)
+    elif kind is dict or kind is list or kind is tuple:
+        _write_container(out, value, depth)
     else:
         value = plain(value, json=True)
         if type(value) in (bytes, bytearray, memoryview):
@@ -78,42 +68,25 @@ def _write(out: list[str], value: Any, depth: int) -> None:
         _write(out, value, depth)
 
 
-def _enter(depth: int) -> None:
+def _write_container(out: list[str], value: Any, depth: int) -> None:
     if depth >= _MAX_ENCODE_DEPTH:
         raise Refused(f"nested deeper than {_MAX_ENCODE_DEPTH} containers (or it contains itself)")
-
-
-def _write_dict(out: list[str], value: dict[Any, Any], depth: int) -> None:
-    _enter(depth)
-    mark = "{"
-    key: Any = None
+    is_dict = type(value) is dict
+    opening, closing = "{}" if is_dict else "[]"
+    mark = opening
+    step: Any = None
     try:
-        for key, item in list(value.items()):
-            if type(key) is not str:
-                raise Refused(f"a key of type {type(key).__name__} cannot be encoded: JSON's keys are str")
+        for step, item in list(value.items()) if is_dict else enumerate(list(value)):
             out.append(mark)
-            out.append(_string(key))
-            out.append(":")
+            if is_dict:
+                if type(step) is not str:
+                    raise Refused(f"a key of type {type(step).__name__} cannot be encoded: JSON's keys are str")
+                out += (_string(step), ":")
             _write(out, item, depth + 1)
             mark = ","
     except Exception as error:
-        raise located(error, key) from None
-    out.append("{}" if mark == "{" else "}")
-
-
-def _write_sequence(out: list[str], value: list[Any] | tuple[Any, ...], depth: int) -> None:
-    _enter(depth)
-    index = 0
-    mark = "["
-    try:
-        for item in list(value):
-            out.append(mark)
-            _write(out, item, depth + 1)
-            mark = ","
-            index += 1
-    except Exception as error:
-        raise located(error, index) from None
-    out.append("[]" if mark == "[" else "]")
+        raise located(error, step) from None
+    out.append(opening + closing if mark == opening else closing)
 
 
 def _string(value: str) -> str:
@@ -167,11 +140,7 @@ _surrogates = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def decode(data: bytes | bytearray | memoryview | str) -> Any:
-    """Decode as `json.decode` does, without a type.
-
-    Raises:
-        PayloadError: with the position.
-    """
+    """Decode as `json.decode` does, without a type. Raises `PayloadError`: with the position."""
     check(data)
     try:
         text = data if isinstance(data, str) else _contiguous(data).decode()

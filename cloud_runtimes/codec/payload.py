@@ -65,16 +65,7 @@ def content_kind(content_type: str) -> str:
 def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, str]:
     """Encode a value for the wire or a store.
 
-    Args:
-        data: bytes-like, str or any value that the content type's encoder takes; None is the value ``null``.
-        content_type: a media type; None is ``application/octet-stream`` for bytes-like data and else ``application/json``.
-
-    Returns:
-        The bytes and the content type.
-
-    Raises:
-        PayloadError: the value has no form under this content type.
-        InvalidArgumentError: `content_type` is no media type.
+    None as data is the value ``null``; as content type it is ``application/octet-stream`` for bytes-like data and else ``application/json``. `PayloadError`: the value has no form under this content type.
     """
     if content_type is None and type(data) is dict:  # by far the most common
         return _encode_json(data), JSON
@@ -112,14 +103,7 @@ def encode_payload(data: Any, content_type: str | None = None) -> tuple[bytes, s
 def decode_payload(data: bytes, content_type: str | None, type: Any = None) -> Any:
     """Decode what `encode_payload` gave.
 
-    Args:
-        data: the bytes.
-        content_type: the media type they came with; None is unknown, so they stay bytes.
-        type: what to give the value as, strictly; bytes gives `data` undecoded, None the value that the content type stands for.
-
-    Raises:
-        PayloadError: the bytes are not what the content type says, or the value is not of `type`.
-        InvalidArgumentError: `content_type` is no media type, or `type` no supported annotation.
+    Without a content type they stay bytes. With a type the value is given as that, strictly; `bytes` gives them undecoded. `PayloadError`: they are not what the content type says, or the value is not of the type.
     """
     if type is None and content_type == JSON:  # by far the most common
         return _decode_json(data)

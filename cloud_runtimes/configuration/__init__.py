@@ -4,8 +4,4 @@ from ..spi.configuration import ConfigurationItem
 from .service import ConfigurationService
 from .subscription import ConfigurationSubscription
 
-__all__ = [
-    "ConfigurationItem",
-    "ConfigurationService",
-    "ConfigurationSubscription",
-]
+__all__ = ["ConfigurationItem", "ConfigurationService", "ConfigurationSubscription"]

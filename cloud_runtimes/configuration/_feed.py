@@ -28,14 +28,7 @@ _inherited: list[Any] = []
 
 
 class Feed:
-    """See the module.
-
-    Args:
-        source: driven by this feed's thread only.
-        first: what there was when it was made.
-        name: of the subscription, for messages.
-        place: says on an error where it happened.
-    """
+    """See the module. ``first`` is what there was when it was made; ``place`` says on an error where it happened."""
 
     def __init__(
         self,
@@ -73,11 +66,7 @@ class Feed:
     # -- takers -----------------------------------------------------------
 
     def take(self, timeout: float | None) -> Items | None:
-        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up.
-
-        Raises:
-            CloudRuntimesError: the subscription ended with it.
-        """
+        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up."""
         end = None if timeout is None else monotonic() + timeout
         while True:
             if (found := self._difference()) is not None or self._over():
@@ -89,11 +78,7 @@ class Feed:
                 return None
 
     async def take_async(self, timeout: float | None) -> Items | None:
-        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up.
-
-        Raises:
-            CloudRuntimesError: the subscription ended with it.
-        """
+        """Return what changed since the last take, the first time all; ``None`` once closed or when ``timeout`` seconds are up."""
         end = None if timeout is None else monotonic() + timeout
         while True:
             if (found := self._difference()) is not None or self._over():

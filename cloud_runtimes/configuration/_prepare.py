@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._core.arguments import check_metadata
-from .._core.keys import check_key, check_keys, check_several
+from .._core.arguments import check_key, check_keys, check_metadata, check_several
 from ..errors import InvalidArgumentError
 from ..spi.configuration import ConfigurationItem, Selection
 

@@ -1,4 +1,4 @@
-"""The configuration service, both faces."""
+"""The configuration service, both APIs."""
 
 from __future__ import annotations
 

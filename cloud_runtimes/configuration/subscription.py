@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfigurationSubscription"]
 
 _FIRST_RETRY: Final = 0.05
+"""Seconds until a handler that failed is called again; doubles each time."""
 _MAX_RETRY: Final = 5.0
 
 
@@ -147,15 +148,16 @@ class ConfigurationSubscription(Handle):
     # -- handlers ---------------------------------------------------------
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
-        retry = _Retry()
+        pause = 0.0
         while (items := self._take_or_end()) is not None:
             try:
                 handler(items)
             except BaseException as error:
                 self._failed(items, error)
-                self._feed.pause(retry.next())
+                pause = min(_MAX_RETRY, pause * 2 or _FIRST_RETRY)
+                self._feed.pause(pause)
             else:
-                retry = _Retry()
+                pause = 0.0
 
     def _take_or_end(self) -> dict[str, ConfigurationItem] | None:
         try:
@@ -168,7 +170,7 @@ class ConfigurationSubscription(Handle):
         import asyncio
 
         self._running, self._loop_ident = asyncio.current_task(), threading.get_ident()
-        retry = _Retry()
+        pause = 0.0
         while True:
             try:
                 items = await self._feed.take_async(None)
@@ -183,9 +185,10 @@ class ConfigurationSubscription(Handle):
                 return  # its loop ends
             except Exception as error:
                 self._failed(items, error)
-                await self._feed.pause_async(retry.next())
+                pause = min(_MAX_RETRY, pause * 2 or _FIRST_RETRY)
+                await self._feed.pause_async(pause)
             else:
-                retry = _Retry()
+                pause = 0.0
 
     def _failed(self, items: dict[str, ConfigurationItem], error: BaseException) -> None:
         repeated(
@@ -258,17 +261,6 @@ class ConfigurationSubscription(Handle):
 
     async def _exit_async(self, error: BaseException | None) -> None:
         await self.close_async()
-
-
-class _Retry:
-    """Seconds to wait before a handler that failed is called again: doubling."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def next(self) -> float:
-        self._seconds = min(_MAX_RETRY, self._seconds * 2 or _FIRST_RETRY)
-        return self._seconds
 
 
 def _left(end: float | None) -> float | None:

@@ -30,7 +30,7 @@ class Context:
     """One for each sidecar.
 
     Attributes:
-        client: whose services answer; its async face is used throughout, on the sidecar's loop.
+        client: whose services answer; its async API is used throughout, on the sidecar's loop.
         settings: of the sidecar.
         attributes: what ``SetMetadata`` has set.
         app: the application, ``None`` where there is no port of it.

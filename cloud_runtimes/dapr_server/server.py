@@ -1,4 +1,4 @@
-"""A sidecar as a server in a thread of its own: one event loop under HTTP, gRPC and the client's async face."""
+"""A sidecar as a server in a thread of its own: one event loop under HTTP, gRPC and the client's async API."""
 
 from __future__ import annotations
 

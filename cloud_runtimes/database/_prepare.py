@@ -12,32 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args
 
 from ..errors import InvalidArgumentError
-from ..spi.database import (
-    Column,
-    ColumnKind,
-    CreateTable,
-    DescribeTable,
-    DropTable,
-    Execute,
-    ExecuteMany,
-    Insert,
-    Isolation,
-    Query,
-    Update,
-)
+from ..spi.database import Column, ColumnKind, CreateTable, Execute, ExecuteMany, Insert, Isolation, Query, Update
 from ..spi.sql import Sql, scan
 
-__all__ = [
-    "check_isolation",
-    "create_table",
-    "describe_table",
-    "drop_table",
-    "execute",
-    "execute_many",
-    "insert",
-    "query",
-    "update",
-]
+__all__ = ["check_isolation", "check_table", "create_table", "execute", "execute_many", "insert", "query", "update"]
 
 # PostgreSQL cuts longer names off in silence (NAMEDATALEN - 1), so that two would become one
 MAX_NAME_BYTES: Final = 63
@@ -164,16 +142,6 @@ def execute_many(sql: str, rows: Any, mysql: bool) -> ExecuteMany:
     if isinstance(rows, (Mapping, str, bytes)) or not isinstance(rows, Iterable):
         raise InvalidArgumentError(f"rows must be an iterable of mappings name → value, not {type(rows).__name__}")
     return ExecuteMany(scanned, [bind(scanned, row, f" of row {at}") for at, row in enumerate(rows)])
-
-
-def describe_table(table: Any) -> DescribeTable:
-    """Check a name."""
-    return DescribeTable(check_table(table))
-
-
-def drop_table(table: Any) -> DropTable:
-    """Check a name."""
-    return DropTable(check_table(table))
 
 
 def create_table(table: Any, columns: Any) -> CreateTable:

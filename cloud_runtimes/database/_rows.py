@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar, cast
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handles import Handle
@@ -14,13 +14,18 @@ from ._typed import maker
 
 if TYPE_CHECKING:
     from .._service import Service
+    from ._session import Transaction
 
-__all__ = ["STREAM", "CallOptions", "RowStream", "rows"]
+__all__ = ["EXECUTE", "EXECUTE_MANY", "QUERY_WRITES", "STREAM", "CallOptions", "RowStream", "rows"]
 
 T = TypeVar("T")
 
+QUERY_WRITES: Final = Method("database", "query", repeatable=False)
+EXECUTE: Final = Method("database", "execute", repeatable=False)
+EXECUTE_MANY: Final = Method("database", "execute_many", repeatable=False)
 STREAM: Final = Method("database", "stream", repeatable=False, writes=False)
 _STREAM_WRITES: Final = Method("database", "stream", repeatable=False)
+_NONE: Final = object()
 _CLOSING: Final = 5.0
 """Seconds for letting go of a stream that its owner left."""
 
@@ -38,14 +43,6 @@ def rows(found: RowSet, type: Any, lacks: frozenset[type]) -> list[Any]:
     return [make(number, values) for number, values in enumerate(found.rows)]
 
 
-class _Transaction(Protocol):
-    """What a stream asks of the transaction that it is in."""
-
-    def _stream(self, op: Operation, query: Query) -> DatabaseCursor: ...
-
-    async def _stream_async(self, op: Operation, query: Query) -> DatabaseCursor: ...
-
-
 class RowStream(Handle, Generic[T]):
     """Rows as they come; made by ``stream``.
 
@@ -61,7 +58,7 @@ class RowStream(Handle, Generic[T]):
         type: Any,
         timeout: float | None,
         metadata: Mapping[str, str] | None,
-        transaction: _Transaction | None,
+        transaction: Transaction | None,
     ) -> None:
         super().__init__()
         self._service = service
@@ -99,11 +96,12 @@ class RowStream(Handle, Generic[T]):
     def _open(self) -> None:
         self._check()
         if self._cursor is None and not self._over:
+            op, statement = self._operation(), self._statement
             try:
                 if self._transaction is not None:
-                    self._opened(self._transaction._stream(self._operation(), self._statement))
+                    self._opened(self._transaction._stream(op, statement))
                 else:
-                    self._opened(self._service._call(self._operation(), self._driver.stream, self._statement))
+                    self._opened(self._service._call(op, self._driver.stream, statement))
             except BaseException as error:
                 self._failed(error)
                 self.close()
@@ -112,13 +110,12 @@ class RowStream(Handle, Generic[T]):
     async def _open_async(self) -> None:
         self._check()
         if self._cursor is None and not self._over:
+            op, statement = self._operation(), self._statement
             try:
                 if self._transaction is not None:
-                    self._opened(await self._transaction._stream_async(self._operation(), self._statement))
+                    self._opened(await self._transaction._stream_async(op, statement))
                 else:
-                    self._opened(
-                        await self._service._call_async(self._operation(), self._driver.stream_async, self._statement)
-                    )
+                    self._opened(await self._service._call_async(op, self._driver.stream_async, statement))
             except BaseException as error:
                 self._failed(error)
                 await self.close_async()
@@ -147,26 +144,20 @@ class RowStream(Handle, Generic[T]):
 
     def __next__(self) -> T:
         self._check()
-        while True:
-            try:
-                row: T = next(self._ready)
-                return row
-            except StopIteration:
-                pass
-            except BaseException as error:  # does not fit the type
-                self._failed(error)
-                self.close()
-                raise
-            if self._over:
-                raise StopIteration
-            self._open()
-            assert self._cursor is not None
-            try:
+        try:
+            while (row := next(self._ready, _NONE)) is _NONE:
+                if self._over:
+                    raise StopIteration
+                self._open()
+                assert self._cursor is not None
                 self._received(self._service._call(self._operation(), self._cursor.fetch))
-            except BaseException as error:
-                self._failed(error)
-                self.close()
-                raise
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._failed(error)
+            self.close()
+            raise
+        return cast(T, row)
 
     def __aiter__(self) -> Self:
         self._check()
@@ -174,26 +165,20 @@ class RowStream(Handle, Generic[T]):
 
     async def __anext__(self) -> T:
         self._check()
-        while True:
-            try:
-                row: T = next(self._ready)
-                return row
-            except StopIteration:
-                pass
-            except BaseException as error:
-                self._failed(error)
-                await self.close_async()
-                raise
-            if self._over:
-                raise StopAsyncIteration
-            await self._open_async()
-            assert self._cursor is not None
-            try:
+        try:
+            while (row := next(self._ready, _NONE)) is _NONE:
+                if self._over:
+                    raise StopAsyncIteration
+                await self._open_async()
+                assert self._cursor is not None
                 self._received(await self._service._call_async(self._operation(), self._cursor.fetch_async))
-            except BaseException as error:
-                self._failed(error)
-                await self.close_async()
-                raise
+        except StopAsyncIteration:
+            raise
+        except BaseException as error:
+            self._failed(error)
+            await self.close_async()
+            raise
+        return cast(T, row)
 
     # -- the end ----------------------------------------------------------
 

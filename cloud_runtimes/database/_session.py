@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handles import Handle
-from ..errors import ClosedError, CloudRuntimesError
+from .._service import error_context
+from ..errors import ClosedError
 from ..spi import database as spi
 from ..spi.database import DatabaseCursor, DatabaseDriver, DatabaseSession, Isolation, Outcome, Query, Statement
 from ..spi.operation import Method, Operation
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from .._service import Service
 
 __all__ = ["TRANSACTION", "Transaction"]
-
-S = TypeVar("S")
 
 TRANSACTION: Final = Method("database", "transaction", repeatable=False)
 _BEGIN: Final = Method("database", "transaction", repeatable=True, writes=False)
@@ -56,22 +55,14 @@ class Transaction(Handle):
         check_metadata(metadata)
         return Operation(method, self._store_name, check_timeout(timeout, self._service._timeout), metadata)
 
-    def _check(self, method: Method) -> None:
+    def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
+        """Complete an error as the service does, for `error_context`."""
+        self._service._add_context(error, method, self._store_name)
+
+    def _check(self) -> None:
         self._check_process()
         if self._ended:
-            raise ClosedError(
-                "this transaction has ended: open another",
-                service="database",
-                operation=method.name,
-                component=self._store_name,
-            )
-
-    def _prepared(self, method: Method, prepare: Callable[..., S], *arguments: Any) -> S:
-        try:
-            return prepare(*arguments)
-        except CloudRuntimesError as error:
-            self._service._add_context(error, method, self._store_name)
-            raise
+            raise ClosedError("this transaction has ended: open another")
 
     def _begun(self, session: DatabaseSession) -> DatabaseSession:
         self._session = session
@@ -84,52 +75,49 @@ class Transaction(Handle):
     async def _open_async(self) -> None:
         await self._begin_async()
 
+    @error_context(_BEGIN, named=False)
     def _begin(self) -> DatabaseSession:
-        self._check(TRANSACTION)
+        self._check()
         if self._session is not None:
             return self._session
-        try:
-            op = self._operation(_BEGIN, self._timeout, self._metadata)
-            return self._begun(self._service._call(op, self._driver.begin, self._isolation))
-        except BaseException as error:
-            self._service._add_context(error, _BEGIN, self._store_name)
-            raise
+        op = self._operation(_BEGIN, self._timeout, self._metadata)
+        return self._begun(self._service._call(op, self._driver.begin, self._isolation))
 
+    @error_context(_BEGIN, named=False)
     async def _begin_async(self) -> DatabaseSession:
-        self._check(TRANSACTION)
+        self._check()
         if self._session is not None:
             return self._session
-        try:
-            op = self._operation(_BEGIN, self._timeout, self._metadata)
-            return self._begun(await self._service._call_async(op, self._driver.begin_async, self._isolation))
-        except BaseException as error:
-            self._service._add_context(error, _BEGIN, self._store_name)
-            raise
+        op = self._operation(_BEGIN, self._timeout, self._metadata)
+        return self._begun(await self._service._call_async(op, self._driver.begin_async, self._isolation))
 
     # -- run --------------------------------------------------------------
 
     def _run(
         self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> Outcome:
-        self._need(method, statement)
-        op = self._operation(method, timeout, metadata)
+        op = self._step(method, statement, timeout, metadata)
         session = self._begin()
         return self._service._call(op, session.run, statement)
 
     async def _run_async(
         self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
     ) -> Outcome:
-        self._need(method, statement)
-        op = self._operation(method, timeout, metadata)
+        op = self._step(method, statement, timeout, metadata)
         session = await self._begin_async()
         return await self._service._call_async(op, session.run_async, statement)
 
-    def _need(self, method: Method, statement: Statement) -> None:
-        self._check(method)
+    def _step(
+        self, method: Method, statement: Statement, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> Operation:
+        self._check()
         if isinstance(statement, spi.ExecuteMany):
             self._service._need(self._driver, spi.EXECUTE_MANY, method.name, self._store_name)
         elif not isinstance(statement, (spi.Query, spi.Execute)):
             self._service._need(self._driver, spi.SCHEMA, method.name, self._store_name)
+        op = self._operation(method, timeout, metadata)
+        op.repeatable = False  # what failed is rolled back
+        return op
 
     def _stream(self, op: Operation, query: Query) -> DatabaseCursor:
         session = self._begin()
@@ -146,6 +134,7 @@ class Transaction(Handle):
         self._service._context.handles.discard(self)
         return session
 
+    @error_context(_COMMIT, named=False)
     def commit(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Commit, and end the transaction before its block does.
 
@@ -158,12 +147,13 @@ class Transaction(Handle):
             ConflictError: the database refused it (``retryable``); nothing was committed.
             UnavailableError, DeadlineExceededError: ``maybe_applied``: the answer did not come.
         """
-        self._check(_COMMIT)
+        self._check()
         op = self._operation(_COMMIT, timeout, metadata)
         session = self._ending()
         if session is not None:
             self._service._call(op, session.commit)
 
+    @error_context(_COMMIT, named=False)
     async def commit_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
@@ -178,12 +168,13 @@ class Transaction(Handle):
             ConflictError: the database refused it (``retryable``); nothing was committed.
             UnavailableError, DeadlineExceededError: ``maybe_applied``: the answer did not come.
         """
-        self._check(_COMMIT)
+        self._check()
         op = self._operation(_COMMIT, timeout, metadata)
         session = self._ending()
         if session is not None:
             await self._service._call_async(op, session.commit_async)
 
+    @error_context(_ROLLBACK, named=False)
     def rollback(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Roll back, and end the transaction before its block does; again does nothing.
 
@@ -200,6 +191,7 @@ class Transaction(Handle):
         if session is not None:
             self._service._call(op, session.rollback)
 
+    @error_context(_ROLLBACK, named=False)
     async def rollback_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:

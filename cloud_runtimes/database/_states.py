@@ -54,13 +54,7 @@ SILENT: Final = ("22", "28")
 
 
 def by_state(name: str, state: str, detail: str) -> CloudRuntimesError:
-    """Return our error.
-
-    Args:
-        name: of the store.
-        state: the SQLSTATE.
-        detail: what the message ends with.
-    """
+    """Return our error for an SQLSTATE of a store; its message ends with ``detail``."""
     for length in (5, 3, 2):
         if row := STATES.get(state[:length]):
             made, what, options = row

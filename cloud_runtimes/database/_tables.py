@@ -8,18 +8,27 @@ from typing import Any, cast
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..spi import database as spi
-from ..spi.database import Column, ColumnKind, DatabaseDriver, ExecuteResult, ListTables, TableSchema
+from ..spi.database import (
+    Column,
+    ColumnKind,
+    DatabaseDriver,
+    DescribeTable,
+    DropTable,
+    ExecuteResult,
+    ListTables,
+    TableSchema,
+)
 from ..spi.operation import Method, Operation
 from . import _prepare as prepare
 
-__all__ = ["TableMethods"]
+__all__ = ["CREATE_TABLE", "DROP_TABLE", "INSERT", "TABLES", "TABLE_SCHEMA", "UPDATE", "TableMethods"]
 
-_TABLES = Method("database", "tables", repeatable=True, writes=False)
-_TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
-_CREATE_TABLE = Method("database", "create_table", repeatable=False)
-_DROP_TABLE = Method("database", "drop_table", repeatable=True)
-_INSERT = Method("database", "insert", repeatable=False)
-_UPDATE = Method("database", "update", repeatable=False)
+TABLES = Method("database", "tables", repeatable=True, writes=False)
+TABLE_SCHEMA = Method("database", "table_schema", repeatable=True, writes=False)
+CREATE_TABLE = Method("database", "create_table", repeatable=False)
+DROP_TABLE = Method("database", "drop_table", repeatable=True)
+INSERT = Method("database", "insert", repeatable=False)
+UPDATE = Method("database", "update", repeatable=False)
 
 
 class TableMethods(Service):
@@ -40,47 +49,37 @@ class TableMethods(Service):
         self._need(driver, spi.SCHEMA, method.name, store_name)
         return driver, self._operation(method, store_name, timeout, metadata)
 
-    @error_context(_TABLES)
+    @error_context(TABLES)
     def tables(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[str]:
         """Return the names of the tables of the connection's own schema, sorted.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `query`.
+            store_name, timeout, metadata: as in `query`.
 
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
         return cast("list[str]", self._call(op, driver.run, ListTables()))
 
-    @error_context(_TABLES)
+    @error_context(TABLES)
     async def tables_async(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> list[str]:
         """Return the names of the tables of the connection's own schema, sorted.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `query`.
+            store_name, timeout, metadata: as in `query`.
 
         Raises:
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_TABLES, store_name, timeout, metadata)
+        driver, op = self._with_schema(TABLES, store_name, timeout, metadata)
         return cast("list[str]", await self._call_async(op, driver.run_async, ListTables()))
 
-    @error_context(_TABLE_SCHEMA)
+    @error_context(TABLE_SCHEMA)
     def table_schema(
         self,
         store_name: str,
@@ -92,17 +91,16 @@ class TableMethods(Service):
         """Return a table's columns.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
-            timeout, metadata: as in `query`.
 
         Raises:
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
-        return cast("TableSchema", self._call(op, driver.run, prepare.describe_table(table)))
+        driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
+        return cast("TableSchema", self._call(op, driver.run, DescribeTable(prepare.check_table(table))))
 
-    @error_context(_TABLE_SCHEMA)
+    @error_context(TABLE_SCHEMA)
     async def table_schema_async(
         self,
         store_name: str,
@@ -114,17 +112,18 @@ class TableMethods(Service):
         """Return a table's columns.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``; upper and lower case are different where the database tells them apart.
-            timeout, metadata: as in `query`.
 
         Raises:
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_TABLE_SCHEMA, store_name, timeout, metadata)
-        return cast("TableSchema", await self._call_async(op, driver.run_async, prepare.describe_table(table)))
+        driver, op = self._with_schema(TABLE_SCHEMA, store_name, timeout, metadata)
+        return cast(
+            "TableSchema", await self._call_async(op, driver.run_async, DescribeTable(prepare.check_table(table)))
+        )
 
-    @error_context(_CREATE_TABLE)
+    @error_context(CREATE_TABLE)
     def create_table(
         self,
         store_name: str,
@@ -137,18 +136,17 @@ class TableMethods(Service):
         """Make a table.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
             columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
-            timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
         self._call(op, driver.run, prepare.create_table(table, columns))
 
-    @error_context(_CREATE_TABLE)
+    @error_context(CREATE_TABLE)
     async def create_table_async(
         self,
         store_name: str,
@@ -161,18 +159,17 @@ class TableMethods(Service):
         """Make a table.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``: letters, digits and ``_``, at most 63 bytes.
             columns: name → `Column`, one of its kinds (``"integer"``), or a Python type (``int``).
-            timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        driver, op = self._with_schema(_CREATE_TABLE, store_name, timeout, metadata)
+        driver, op = self._with_schema(CREATE_TABLE, store_name, timeout, metadata)
         await self._call_async(op, driver.run_async, prepare.create_table(table, columns))
 
-    @error_context(_DROP_TABLE)
+    @error_context(DROP_TABLE)
     def drop_table(
         self,
         store_name: str,
@@ -184,18 +181,17 @@ class TableMethods(Service):
         """Drop a table with its rows; an absent one is fine.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``.
-            timeout, metadata: as in `query`.
 
         Raises:
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
-        self._call(op, driver.run, prepare.drop_table(table))
+        driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
+        self._call(op, driver.run, DropTable(prepare.check_table(table)))
 
-    @error_context(_DROP_TABLE)
+    @error_context(DROP_TABLE)
     async def drop_table_async(
         self,
         store_name: str,
@@ -207,18 +203,17 @@ class TableMethods(Service):
         """Drop a table with its rows; an absent one is fine.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name, or ``schema.table``.
-            timeout, metadata: as in `query`.
 
         Raises:
             ConflictError: others refer to it.
             InvalidArgumentError, DeadlineExceededError, UnavailableError: as in `query`.
         """
-        driver, op = self._with_schema(_DROP_TABLE, store_name, timeout, metadata)
-        await self._call_async(op, driver.run_async, prepare.drop_table(table))
+        driver, op = self._with_schema(DROP_TABLE, store_name, timeout, metadata)
+        await self._call_async(op, driver.run_async, DropTable(prepare.check_table(table)))
 
-    @error_context(_INSERT)
+    @error_context(INSERT)
     def insert(
         self,
         store_name: str,
@@ -228,26 +223,22 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Insert one row.
+        """Insert one row; returns one row, and the key that the database gave it.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            One row, and the key that the database gave it.
 
         Raises:
             AlreadyExistsError: a row with such a unique value exists.
             ConflictError: another constraint does not hold.
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.insert(table, values)))
 
-    @error_context(_INSERT)
+    @error_context(INSERT)
     async def insert_async(
         self,
         store_name: str,
@@ -257,26 +248,22 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Insert one row.
+        """Insert one row; returns one row, and the key that the database gave it.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → value; the other columns get their defaults.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            One row, and the key that the database gave it.
 
         Raises:
             AlreadyExistsError: a row with such a unique value exists.
             ConflictError: another constraint does not hold.
             NotFoundError: there is no such table.
         """
-        driver, op = self._with_schema(_INSERT, store_name, timeout, metadata)
+        driver, op = self._with_schema(INSERT, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.insert(table, values)))
 
-    @error_context(_UPDATE)
+    @error_context(UPDATE)
     def update(
         self,
         store_name: str,
@@ -287,25 +274,21 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Update the rows whose columns equal ``where``.
+        """Update the rows whose columns equal ``where``; returns how many were.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            How many rows were updated.
 
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
-        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.update(table, values, where)))
 
-    @error_context(_UPDATE)
+    @error_context(UPDATE)
     async def update_async(
         self,
         store_name: str,
@@ -316,20 +299,16 @@ class TableMethods(Service):
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
     ) -> ExecuteResult:
-        """Update the rows whose columns equal ``where``.
+        """Update the rows whose columns equal ``where``; returns how many were.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `query`.
             table: its name.
             values: column → new value.
             where: column → value that it must have, all of them; ``None``: NULL. Empty is refused: it would update every row.
-            timeout, metadata: as in `query`.
-
-        Returns:
-            How many rows were updated.
 
         Raises:
             AlreadyExistsError, ConflictError, NotFoundError: as in `insert`.
         """
-        driver, op = self._with_schema(_UPDATE, store_name, timeout, metadata)
+        driver, op = self._with_schema(UPDATE, store_name, timeout, metadata)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, prepare.update(table, values, where)))

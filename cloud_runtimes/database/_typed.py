@@ -24,9 +24,6 @@ def maker(columns: tuple[str, ...], type: Any, lacks: frozenset[type]) -> Callab
     """Return what makes a row's values into a value of ``type``; it is called with the row's number and values.
 
     ``None`` gives a `Row`. A dataclass, TypedDict, NamedTuple, pydantic model or mapping is made of the columns by name, a tuple or list of the values in their order, anything else of the value of the only column.
-
-    Raises:
-        InvalidArgumentError: several columns, and a type that is made of one.
     """
     if type is None or type is Row:
         index = {name: at for at, name in enumerate(columns)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, Unpack, cast, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import error_context
@@ -12,19 +12,14 @@ from ..spi import database as spi
 from ..spi.database import ExecuteResult, Isolation, RowSet
 from ..spi.operation import Method
 from . import _prepare as prepare
-from ._rows import STREAM, CallOptions, RowStream, rows
+from ._rows import EXECUTE, EXECUTE_MANY, QUERY_WRITES, STREAM, CallOptions, RowStream, rows
 from ._tables import TableMethods
 from .transaction import TRANSACTION, DatabaseTransaction
-from .types import Row
+from .types import Params, T
 
 __all__ = ["DatabaseService"]
 
-T = TypeVar("T")
-
 _QUERY = Method("database", "query", repeatable=True, writes=False)
-_QUERY_WRITES = Method("database", "query", repeatable=False)
-_EXECUTE = Method("database", "execute", repeatable=False)
-_EXECUTE_MANY = Method("database", "execute_many", repeatable=False)
 
 
 class DatabaseService(TableMethods):
@@ -38,37 +33,21 @@ class DatabaseService(TableMethods):
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
-        type: None = None,
-        **options: Unpack[CallOptions],
-    ) -> list[Row]: ...
-    @overload
-    def query(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> list[T]: ...
     @overload
     def query(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: Any,
-        **options: Unpack[CallOptions],
+        self, store_name: str, sql: str, params: Params = None, *, type: Any, **options: Unpack[CallOptions]
     ) -> list[Any]: ...
     @error_context(_QUERY)
     def query(
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
         type: Any = None,
         timeout: float | None = CLIENT_TIMEOUT,
@@ -93,7 +72,7 @@ class DatabaseService(TableMethods):
         """
         driver = self._driver(store_name)
         statement = prepare.query(sql, params, driver.mysql)
-        op = self._operation(_QUERY if statement.sql.reads else _QUERY_WRITES, store_name, timeout, metadata)
+        op = self._operation(_QUERY if statement.sql.reads else QUERY_WRITES, store_name, timeout, metadata)
         return rows(cast("RowSet", self._call(op, driver.run, statement)), type, driver.lacks)
 
     @overload
@@ -101,37 +80,21 @@ class DatabaseService(TableMethods):
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
-        type: None = None,
-        **options: Unpack[CallOptions],
-    ) -> list[Row]: ...
-    @overload
-    async def query_async(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> list[T]: ...
     @overload
     async def query_async(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: Any,
-        **options: Unpack[CallOptions],
+        self, store_name: str, sql: str, params: Params = None, *, type: Any, **options: Unpack[CallOptions]
     ) -> list[Any]: ...
     @error_context(_QUERY)
     async def query_async(
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
         type: Any = None,
         timeout: float | None = CLIENT_TIMEOUT,
@@ -156,15 +119,15 @@ class DatabaseService(TableMethods):
         """
         driver = self._driver(store_name)
         statement = prepare.query(sql, params, driver.mysql)
-        op = self._operation(_QUERY if statement.sql.reads else _QUERY_WRITES, store_name, timeout, metadata)
+        op = self._operation(_QUERY if statement.sql.reads else QUERY_WRITES, store_name, timeout, metadata)
         return rows(cast("RowSet", await self._call_async(op, driver.run_async, statement)), type, driver.lacks)
 
-    @error_context(_EXECUTE)
+    @error_context(EXECUTE)
     def execute(
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
@@ -172,10 +135,7 @@ class DatabaseService(TableMethods):
         """Run one statement in a transaction of its own; rows that it gives are dropped.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
-            params: name → value.
-            timeout, metadata: as in `query`.
+            store_name, sql, params, timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: a unique value exists, or the table to create does.
@@ -183,15 +143,15 @@ class DatabaseService(TableMethods):
             InvalidArgumentError, NotFoundError: as in `query`.
         """
         driver = self._driver(store_name)
-        op = self._operation(_EXECUTE, store_name, timeout, metadata)
+        op = self._operation(EXECUTE, store_name, timeout, metadata)
         return cast("ExecuteResult", self._call(op, driver.run, prepare.execute(sql, params, driver.mysql)))
 
-    @error_context(_EXECUTE)
+    @error_context(EXECUTE)
     async def execute_async(
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
         timeout: float | None = CLIENT_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
@@ -199,10 +159,7 @@ class DatabaseService(TableMethods):
         """Run one statement in a transaction of its own; rows that it gives are dropped.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
-            params: name → value.
-            timeout, metadata: as in `query`.
+            store_name, sql, params, timeout, metadata: as in `query`.
 
         Raises:
             AlreadyExistsError: a unique value exists, or the table to create does.
@@ -210,12 +167,12 @@ class DatabaseService(TableMethods):
             InvalidArgumentError, NotFoundError: as in `query`.
         """
         driver = self._driver(store_name)
-        op = self._operation(_EXECUTE, store_name, timeout, metadata)
+        op = self._operation(EXECUTE, store_name, timeout, metadata)
         return cast(
             "ExecuteResult", await self._call_async(op, driver.run_async, prepare.execute(sql, params, driver.mysql))
         )
 
-    @error_context(_EXECUTE_MANY)
+    @error_context(EXECUTE_MANY)
     def execute_many(
         self,
         store_name: str,
@@ -228,10 +185,8 @@ class DatabaseService(TableMethods):
         """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
+            store_name, sql, timeout, metadata: as in `query`; the timeout is for all.
             rows: of each the same names → values; they are gathered and checked before the first is sent.
-            timeout, metadata: as in `query`; the timeout is for all.
 
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
@@ -239,12 +194,12 @@ class DatabaseService(TableMethods):
         driver = self._driver(store_name)
         self._need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
         statement = prepare.execute_many(sql, rows, driver.mysql)
-        op = self._operation(_EXECUTE_MANY, store_name, timeout, metadata)
+        op = self._operation(EXECUTE_MANY, store_name, timeout, metadata)
         if not statement.rows:
             return ExecuteResult(0)
         return cast("ExecuteResult", self._call(op, driver.run, statement))
 
-    @error_context(_EXECUTE_MANY)
+    @error_context(EXECUTE_MANY)
     async def execute_many_async(
         self,
         store_name: str,
@@ -257,10 +212,8 @@ class DatabaseService(TableMethods):
         """Run one statement once for each row of parameters: all, or on any error none. Without rows nothing is done.
 
         Args:
-            store_name: the component.
-            sql: one statement; parameters as in `query`.
+            store_name, sql, timeout, metadata: as in `query`; the timeout is for all.
             rows: of each the same names → values; they are gathered and checked before the first is sent.
-            timeout, metadata: as in `query`; the timeout is for all.
 
         Raises:
             AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError: as in `execute`.
@@ -268,7 +221,7 @@ class DatabaseService(TableMethods):
         driver = self._driver(store_name)
         self._need(driver, spi.EXECUTE_MANY, "execute_many", store_name)
         statement = prepare.execute_many(sql, rows, driver.mysql)
-        op = self._operation(_EXECUTE_MANY, store_name, timeout, metadata)
+        op = self._operation(EXECUTE_MANY, store_name, timeout, metadata)
         if not statement.rows:
             return ExecuteResult(0)
         return cast("ExecuteResult", await self._call_async(op, driver.run_async, statement))
@@ -278,37 +231,21 @@ class DatabaseService(TableMethods):
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
-        type: None = None,
-        **options: Unpack[CallOptions],
-    ) -> RowStream[Row]: ...
-    @overload
-    def stream(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: builtins.type[T],
+        type: builtins.type[T] | None = None,
         **options: Unpack[CallOptions],
     ) -> RowStream[T]: ...
     @overload
     def stream(
-        self,
-        store_name: str,
-        sql: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        type: Any,
-        **options: Unpack[CallOptions],
+        self, store_name: str, sql: str, params: Params = None, *, type: Any, **options: Unpack[CallOptions]
     ) -> RowStream[Any]: ...
     @error_context(STREAM)
     def stream(
         self,
         store_name: str,
         sql: str,
-        params: Mapping[str, Any] | None = None,
+        params: Params = None,
         *,
         type: Any = None,
         timeout: float | None = CLIENT_TIMEOUT,

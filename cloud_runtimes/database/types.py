@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-__all__ = ["Row"]
+__all__ = ["Params", "Row", "T"]
+
+Params: TypeAlias = Mapping[str, Any] | None
+"""Values of the parameters of a statement: name → value."""
 
 
 class Row(Mapping[str, Any]):
@@ -55,3 +58,13 @@ class Row(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Row({dict(self)!r})"
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Row)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")

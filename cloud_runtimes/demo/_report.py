@@ -88,7 +88,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    from ..components.sqlite.data_folder import DATABASE
+    from ..components.sqlite.files import DATABASE
 
     path = os.path.join(settings.folder, DATABASE)
     return path if settings.keep or settings.home is not None else f"{path} (removed; --keep leaves it)"

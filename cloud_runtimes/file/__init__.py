@@ -5,11 +5,4 @@ from .handle import FileHandle
 from .service import FileService
 from .types import AsyncFileSource, FileMode, FileSource
 
-__all__ = [
-    "AsyncFileSource",
-    "FileHandle",
-    "FileInfo",
-    "FileMode",
-    "FileService",
-    "FileSource",
-]
+__all__ = ["AsyncFileSource", "FileHandle", "FileInfo", "FileMode", "FileService", "FileSource"]

@@ -174,9 +174,7 @@ class FileReads(Service):
         """Return what is known of a file.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no such file.
@@ -198,9 +196,7 @@ class FileReads(Service):
         """Return what is known of a file.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no such file.
@@ -222,9 +218,7 @@ class FileReads(Service):
         """Tell whether there is such a file; a folder is none.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
@@ -245,9 +239,7 @@ class FileReads(Service):
         """Tell whether there is such a file; a folder is none.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `get_file`.
@@ -271,13 +263,11 @@ class FileReads(Service):
         """Return files in the byte order of their names.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
             recursive: ``False`` stops at the next ``/`` behind the prefix. What lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
             limit: how many at most; ``None``: all.
             after: only those behind this name, for paging: the last of the page before.
-            timeout: seconds, retries included; the client's by default, ``None``: no limit.
-            metadata: for the component.
 
         Raises:
             InvalidArgumentError: ``prefix``, ``limit`` or ``after`` is wrong.
@@ -301,13 +291,11 @@ class FileReads(Service):
         """Return files in the byte order of their names.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             prefix: with which names begin, literally: ``"a/b"`` also finds ``a/bc``.
             recursive: ``False`` stops at the next ``/`` behind the prefix. What lies deeper is one `FileInfo` whose name ends with it (``is_folder``).
             limit: how many at most; ``None``: all.
             after: only those behind this name, for paging: the last of the page before.
-            timeout: seconds, retries included; the client's by default, ``None``: no limit.
-            metadata: for the component.
 
         Raises:
             InvalidArgumentError: ``prefix``, ``limit`` or ``after`` is wrong.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.handles import Handle
+from .._service import error_context
 from ..errors import ClosedError, CloudRuntimesError, InvalidArgumentError, UnsupportedError
 from ..spi import file as spi
 from ..spi.file import FileInfo, FileReader, FileWrite, FileWriter
@@ -95,33 +96,28 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             self._reader, self._info = found, found.info
         self._service._context.handles.add(self, loose=True)
 
+    @error_context(_READ, named=False)
     def _open(self) -> None:
-        try:
-            op, driver = self._operation(self.mode == "wb")
-            if self._reader is None and self._writer is None:
-                if self.mode == "rb":
-                    self._opened(self._service._call(op, driver.open_read, self.name))
-                else:
-                    self._opened(self._service._call(op, driver.open_write, self.name, self._how))
-        except BaseException as error:
-            self._fails(error, False)
-            raise
+        op, driver = self._operation(self.mode == "wb")
+        if self._reader is None and self._writer is None:
+            if self.mode == "rb":
+                self._opened(self._service._call(op, driver.open_read, self.name))
+            else:
+                self._opened(self._service._call(op, driver.open_write, self.name, self._how))
 
+    @error_context(_READ, named=False)
     async def _open_async(self) -> None:
-        try:
-            op, driver = self._operation(self.mode == "wb")
-            if self._reader is None and self._writer is None:
-                if self.mode == "rb":
-                    self._opened(await self._service._call_async(op, driver.open_read_async, self.name))
-                else:
-                    self._opened(await self._service._call_async(op, driver.open_write_async, self.name, self._how))
-        except BaseException as error:
-            self._fails(error, False)
-            raise
+        op, driver = self._operation(self.mode == "wb")
+        if self._reader is None and self._writer is None:
+            if self.mode == "rb":
+                self._opened(await self._service._call_async(op, driver.open_read_async, self.name))
+            else:
+                self._opened(await self._service._call_async(op, driver.open_write_async, self.name, self._how))
 
-    def _fails(self, error: BaseException, maybe_applied: bool | None) -> None:
-        if not isinstance(error, Exception) and maybe_applied is not None:
-            mark_interrupted(error, maybe_applied)
+    def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
+        """Complete an error, for `error_context`; only closing stores anything."""
+        if method is _READ and not isinstance(error, Exception):
+            mark_interrupted(error, False)
         self._service._add_context(error, OPEN_FILE, self._store_name)
 
     # -- reading ----------------------------------------------------------
@@ -187,6 +183,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         self._position += len(data)
         return data
 
+    @error_context(_READ, named=False)
     def read(self, size: int | None = -1, /) -> bytes:
         """Read some bytes, without a size all that are left; ``b""`` at the end.
 
@@ -198,16 +195,13 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             UnsupportedError: the file is open for writing.
             ClosedError: it is closed.
         """
-        try:
-            wanted = self._size(size)
-            self._open()
-            if wanted >= 0:
-                return self._some(wanted) if wanted else b""
-            return b"".join(iter(lambda: self._some(CHUNK), b""))
-        except BaseException as error:
-            self._fails(error, False)
-            raise
+        wanted = self._size(size)
+        self._open()
+        if wanted >= 0:
+            return self._some(wanted) if wanted else b""
+        return b"".join(iter(lambda: self._some(CHUNK), b""))
 
+    @error_context(_READ, named=False)
     async def read_async(self, size: int | None = -1, /) -> bytes:
         """Read some bytes, without a size all that are left; ``b""`` at the end.
 
@@ -219,18 +213,14 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             UnsupportedError: the file is open for writing.
             ClosedError: it is closed.
         """
-        try:
-            wanted = self._size(size)
-            await self._open_async()
-            if wanted >= 0:
-                return await self._some_async(wanted) if wanted else b""
-            parts = []
-            while data := await self._some_async(CHUNK):
-                parts.append(data)
-            return b"".join(parts)
-        except BaseException as error:
-            self._fails(error, False)
-            raise
+        wanted = self._size(size)
+        await self._open_async()
+        if wanted >= 0:
+            return await self._some_async(wanted) if wanted else b""
+        parts = []
+        while data := await self._some_async(CHUNK):
+            parts.append(data)
+        return b"".join(parts)
 
     def readinto(self, buffer: Any, /) -> int:
         """Read into a buffer; return how many bytes came, 0 at the end.
@@ -281,6 +271,7 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
                 f"an earlier write to {self.name!r} failed, so nothing is stored: begin again"
             ) from self._broken
 
+    @error_context(_READ, named=False)
     def write(self, data: Any, /) -> int:
         """Append data, all of it; return how many bytes that were.
 
@@ -292,22 +283,19 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             UnsupportedError: the file is open for reading.
             ClosedError: it is closed, or an earlier write failed.
         """
+        chunk = self._chunk(data)
+        self._open()
+        op, _ = self._operation(True)
+        assert self._writer is not None
         try:
-            chunk = self._chunk(data)
-            self._open()
-            op, _ = self._operation(True)
-            assert self._writer is not None
-            try:
-                self._service._call(op, self._writer.write, chunk)
-            except BaseException as error:
-                self._broken = error
-                raise
-            self._position += len(chunk)
-            return len(chunk)
+            self._service._call(op, self._writer.write, chunk)
         except BaseException as error:
-            self._fails(error, False)
+            self._broken = error
             raise
+        self._position += len(chunk)
+        return len(chunk)
 
+    @error_context(_READ, named=False)
     async def write_async(self, data: Any, /) -> int:
         """Append data, all of it; return how many bytes that were.
 
@@ -319,21 +307,17 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
             UnsupportedError: the file is open for reading.
             ClosedError: it is closed, or an earlier write failed.
         """
+        chunk = self._chunk(data)
+        await self._open_async()
+        op, _ = self._operation(True)
+        assert self._writer is not None
         try:
-            chunk = self._chunk(data)
-            await self._open_async()
-            op, _ = self._operation(True)
-            assert self._writer is not None
-            try:
-                await self._service._call_async(op, self._writer.write_async, chunk)
-            except BaseException as error:
-                self._broken = error
-                raise
-            self._position += len(chunk)
-            return len(chunk)
+            await self._service._call_async(op, self._writer.write_async, chunk)
         except BaseException as error:
-            self._fails(error, False)
+            self._broken = error
             raise
+        self._position += len(chunk)
+        return len(chunk)
 
     # -- ending -----------------------------------------------------------
 
@@ -346,39 +330,33 @@ class FileHandle(Handle, io.RawIOBase):  # the first one's with block counts
         io.RawIOBase.close(self)
         return op
 
+    @error_context(OPEN_FILE, named=False)
     def close(self) -> None:
         """Close it; what was written is stored now. A second time does nothing.
 
         Raises:
             AlreadyExistsError, ResourceExhaustedError, PermissionDeniedError: nothing was stored.
         """
-        try:
-            if self._ended:
-                return
-            if self.mode == "wb" and self._generation == fork.generation():
-                self._open()  # an empty file
-            self._close(self._broken is None)
-            self._whole()
-        except BaseException as error:
-            self._fails(error, None)
-            raise
+        if self._ended:
+            return
+        if self.mode == "wb" and self._generation == fork.generation():
+            self._open()  # an empty file
+        self._close(self._broken is None)
+        self._whole()
 
+    @error_context(OPEN_FILE, named=False)
     async def close_async(self) -> None:
         """Close it; what was written is stored now. A second time does nothing.
 
         Raises:
             AlreadyExistsError, ResourceExhaustedError, PermissionDeniedError: nothing was stored.
         """
-        try:
-            if self._ended:
-                return
-            if self.mode == "wb" and self._generation == fork.generation():
-                await self._open_async()
-            await self._close_async(self._broken is None)
-            self._whole()
-        except BaseException as error:
-            self._fails(error, None)
-            raise
+        if self._ended:
+            return
+        if self.mode == "wb" and self._generation == fork.generation():
+            await self._open_async()
+        await self._close_async(self._broken is None)
+        self._whole()
 
     def _close(self, storing: bool) -> None:
         op = self._ends(storing and self.mode == "wb")

@@ -164,9 +164,7 @@ class FileService(FileReads):
         """Delete a file; an absent one is fine.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             PermissionDeniedError: the disk is read-only.
@@ -188,9 +186,7 @@ class FileService(FileReads):
         """Delete a file; an absent one is fine.
 
         Args:
-            store_name: the component.
-            name: of the file.
-            timeout, metadata: as in `get_file`.
+            store_name, name, timeout, metadata: as in `get_file`.
 
         Raises:
             PermissionDeniedError: the disk is read-only.
@@ -222,10 +218,9 @@ class FileService(FileReads):
         """Store a file under a second name, with its content type and metadata, over an earlier file of that name.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             source: the name of the file.
             target: the second name.
-            timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no ``source``.
@@ -249,10 +244,9 @@ class FileService(FileReads):
         """Store a file under a second name, with its content type and metadata, over an earlier file of that name.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             source: the name of the file.
             target: the second name.
-            timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no ``source``.
@@ -276,10 +270,9 @@ class FileService(FileReads):
         """Give a file another name, in one step, over an earlier file of that name. Its etag stays.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             source: the name of the file.
             target: the new name.
-            timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no ``source``.
@@ -303,10 +296,9 @@ class FileService(FileReads):
         """Give a file another name, in one step, over an earlier file of that name. Its etag stays.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get_file`.
             source: the name of the file.
             target: the new name.
-            timeout, metadata: as in `get_file`.
 
         Raises:
             MissingFileError: there is no ``source``.

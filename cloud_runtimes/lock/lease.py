@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
+from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handles import Handle
 from .._core.logs import repeated
-from ..errors import ClosedError, LeaseLostError
+from .._core.threads import Background, Changes
+from .._service import error_context
+from ..errors import ClosedError, CloudRuntimesError, LeaseLostError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest
 from ..spi.operation import Method, Operation
@@ -17,7 +22,7 @@ from ..spi.operation import Method, Operation
 if TYPE_CHECKING:
     from .service import LockService
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "LeaseRenewer"]
 
 _RENEW: Final = Method("lock", "renew", repeatable=False)
 _RELEASE: Final = Method("lock", "release", repeatable=False)
@@ -37,12 +42,7 @@ class Lease(Handle):
     """
 
     def __init__(
-        self,
-        service: LockService,
-        store_name: str,
-        request: LockRequest,
-        grant: Grant,
-        timeout: float | None,
+        self, service: LockService, store_name: str, request: LockRequest, grant: Grant, timeout: float | None
     ) -> None:
         super().__init__()
         self.resource_id = request.resource_id
@@ -60,6 +60,10 @@ class Lease(Handle):
     def __repr__(self) -> str:
         state = "released" if self._released else "lost" if self._lost else "held"
         return f"<Lease {self.resource_id!r} owner={self.owner!r} token={self.token} {state}>"
+
+    def _add_context(self, error: BaseException, method: Method, component: Any) -> None:
+        """Complete an error as the service does, for `error_context`."""
+        self._service._add_context(error, method, self._store_name)
 
     # -- what it knows without asking -------------------------------------
 
@@ -104,6 +108,7 @@ class Lease(Handle):
 
     # -- renewing ---------------------------------------------------------
 
+    @error_context(_RENEW, named=False)
     def renew(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """Let it last another ``expiry`` from now.
 
@@ -115,13 +120,10 @@ class Lease(Handle):
             LeaseLostError: it has ended. It cannot be renewed any more.
             UnsupportedError: the store does not renew.
         """
-        try:
-            op, driver, began = self._renewing(timeout, metadata)
-            self._renewed(self._service._call(op, driver.renew, self._request), began)
-        except BaseException as error:
-            self._service._add_context(error, _RENEW, self._store_name)
-            raise
+        op, driver, began = self._renewing(timeout, metadata)
+        self._renewed(self._service._call(op, driver.renew, self._request), began)
 
+    @error_context(_RENEW, named=False)
     async def renew_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
@@ -135,12 +137,8 @@ class Lease(Handle):
             LeaseLostError: it has ended. It cannot be renewed any more.
             UnsupportedError: the store does not renew.
         """
-        try:
-            op, driver, began = self._renewing(timeout, metadata)
-            self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
-        except BaseException as error:
-            self._service._add_context(error, _RENEW, self._store_name)
-            raise
+        op, driver, began = self._renewing(timeout, metadata)
+        self._renewed(await self._service._call_async(op, driver.renew_async, self._request), began)
 
     def _renewing(
         self, timeout: float | None, metadata: Mapping[str, str] | None
@@ -185,6 +183,7 @@ class Lease(Handle):
 
     # -- releasing --------------------------------------------------------
 
+    @error_context(_RELEASE, named=False)
     def release(self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None) -> None:
         """End it, so that others can have the lock at once. Releasing twice does nothing.
 
@@ -198,13 +197,10 @@ class Lease(Handle):
         self._check_process()
         if self._released:
             return
-        try:
-            op, driver, lost = self._releasing(timeout, metadata)
-            self._gone(self._service._call(op, driver.release, self._request), lost)
-        except BaseException as error:
-            self._service._add_context(error, _RELEASE, self._store_name)
-            raise
+        op, driver, lost = self._releasing(timeout, metadata)
+        self._gone(self._service._call(op, driver.release, self._request), lost)
 
+    @error_context(_RELEASE, named=False)
     async def release_async(
         self, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> None:
@@ -220,12 +216,8 @@ class Lease(Handle):
         self._check_process()
         if self._released:
             return
-        try:
-            op, driver, lost = self._releasing(timeout, metadata)
-            self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
-        except BaseException as error:
-            self._service._add_context(error, _RELEASE, self._store_name)
-            raise
+        op, driver, lost = self._releasing(timeout, metadata)
+        self._gone(await self._service._call_async(op, driver.release_async, self._request), lost)
 
     def _releasing(
         self, timeout: float | None, metadata: Mapping[str, str] | None
@@ -276,3 +268,68 @@ class Lease(Handle):
         if error is None:
             raise failure
         repeated(f"release {self._store_name}", "%s: leaving a lock's block: %s", self._store_name, failure)
+
+
+class LeaseRenewer:
+    """The renewing thread of a client: it renews leases when a third of their time is over. It refers to them weakly, so one that nobody has any more expires."""
+
+    def __init__(self, service: LockService) -> None:
+        self._service = service
+        self._begin()
+        fork.register(self)
+
+    def _begin(self) -> None:
+        self._leases: dict[int, weakref.ref[Lease]] = {}
+        self._changes = Changes()
+        self._thread = Background(self._run, "cloud-runtimes-renewer")
+        self._closed = False
+
+    def forked(self) -> None:
+        """In a forked child: the leases are the parent's, which goes on renewing them."""
+        self._begin()
+
+    def add(self, lease: Lease) -> None:
+        """Renew a lease from now on."""
+        self._leases[id(lease)] = weakref.ref(lease)
+        self._service._context.handles.add(self)
+        self._thread.start()
+        self._changes.announce()
+
+    def forget(self, lease: Lease) -> None:
+        """Stop renewing a lease."""
+        self._leases.pop(id(lease), None)
+
+    def _run(self) -> None:
+        while not self._closed:
+            ticket = self._changes.ticket()
+            self._changes.wait(ticket, self._renew_due())
+
+    def _renew_due(self) -> float | None:
+        """Renew what is due; returns seconds until the next is, ``None``: there is none."""
+        pauses: list[float] = []
+        for key, reference in list(self._leases.items()):
+            lease = reference()
+            if lease is None or lease._ending or lease.lost:
+                self._leases.pop(key, None)
+                continue
+            now = self._service._now()
+            if lease._due <= now and not self._closed:
+                # one that hangs must leave time for another try, and for the others
+                limit = max(0.05, (lease._deadline - now) / 3)
+                if lease._timeout is not None:
+                    limit = min(limit, lease._timeout)
+                try:
+                    driver = self._service._driver(lease._store_name)
+                except CloudRuntimesError:  # the client is being closed
+                    self._leases.pop(key, None)
+                    continue
+                lease._renew_in_background(Operation(_RENEW, lease._store_name, limit), driver)
+            pauses.append(max(0.0, min(lease._due, lease._deadline) - self._service._now()))
+        return min(pauses) if pauses else None
+
+    def _close_by_client(self, end: float | None) -> None:
+        """End the thread. Leases expire instead of being released, since their holders may be in the middle of what they guard."""
+        self._closed = True
+        self._changes.announce()
+        self._thread.join(None if end is None else max(0.0, end - monotonic()))
+        self._service._context.handles.discard(self)

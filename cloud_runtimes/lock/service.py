@@ -17,8 +17,7 @@ from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError
 from ..spi import lock as spi
 from ..spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ..spi.operation import Method, Operation, mark_interrupted
-from ._renewer import LeaseRenewer
-from .lease import Lease
+from .lease import Lease, LeaseRenewer
 
 if TYPE_CHECKING:
     from .._service import ClientContext
@@ -162,11 +161,8 @@ class LockService(Service):
         """Release a lock by its owner's name, without its lease.
 
         Args:
-            store_name: the component.
-            resource_id: what is locked.
-            owner: as given to `try_lock`.
+            store_name, resource_id, owner, metadata: as in `try_lock`.
             timeout: seconds; the client's by default.
-            metadata: for the component.
 
         Raises:
             InvalidArgumentError: a name is wrong.
@@ -188,11 +184,8 @@ class LockService(Service):
         """Release a lock by its owner's name, without its lease.
 
         Args:
-            store_name: the component.
-            resource_id: what is locked.
-            owner: as given to `try_lock`.
+            store_name, resource_id, owner, metadata: as in `try_lock`.
             timeout: seconds; the client's by default.
-            metadata: for the component.
 
         Raises:
             InvalidArgumentError: a name is wrong.

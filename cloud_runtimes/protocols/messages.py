@@ -14,16 +14,43 @@ from typing import Any, Final
 __all__ = ["VALUE_TYPE", "Messages", "messages_of", "plain"]
 
 VALUE_TYPE: Final = "type.googleapis.com/google.protobuf.Value"
+_SHARED: Final = """
+BulkStateItem: key 1, data 2 bytes, etag 3, error 4, metadata 5 map
+DeleteBulkStateRequest: store_name 1, states 2 []StateItem
+DeleteStateRequest: store_name 1, key 2, etag 3 Etag, options 4 StateOptions, metadata 5 map
+Etag: value 1
+ExecuteStateTransactionRequest: storeName 1, operations 2 []TransactionalStateOperation, metadata 3 map
+GetBulkSecretRequest: store_name 1, metadata 2 map
+GetBulkSecretResponse: data 1 map:SecretResponse
+GetBulkStateRequest: store_name 1, keys 2 [], parallelism 3 int32, metadata 4 map
+GetBulkStateResponse: items 1 []BulkStateItem
+GetSecretRequest: store_name 1, key 2, metadata 3 map
+GetSecretResponse: data 1 map
+GetStateRequest: store_name 1, key 2, consistency 3 int32, metadata 4 map
+GetStateResponse: data 1 bytes, etag 2, metadata 3 map
+HTTPExtension: verb 1 int32, querystring 2
+InvokeBindingRequest: name 1, data 2 bytes, metadata 3 map, operation 4
+InvokeBindingResponse: data 1 bytes, metadata 2 map
+InvokeResponse: data 1 Any, content_type 2
+ListTopicSubscriptionsResponse: subscriptions 1 []TopicSubscription
+PublishEventRequest: pubsub_name 1, topic 2, data 3 bytes, data_content_type 4, metadata 5 map
+SaveStateRequest: store_name 1, states 2 []StateItem
+SecretResponse: secrets 1 map
+StateItem: key 1, value 2 bytes, etag 3 Etag, metadata 4 map, options 5 StateOptions
+StateOptions: concurrency 1 int32, consistency 2 int32
+TopicEventResponse: status 1 int32
+TransactionalStateOperation: operationType 1, request 2 StateItem
+TryLockResponse: success 1 bool
+UnlockRequest: store_name 1, resource_id 2, lock_owner 3
+UnlockResponse: status 1 int32
+"""
+"""The messages that Dapr and Layotto have alike: Layotto's API began as Dapr's."""
 _KNOWN: Final = frozenset(["Any", "Duration", "Empty", "Struct", "Value"])
 """The messages of protobuf's own that tables use."""
 
 
 class Messages:
-    """Every message of a table as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``.
-
-    Attributes:
-        pool: knows them all by name.
-    """
+    """Every message of a table as an attribute, e.g. ``messages().GetStateRequest(key="k")``; those of protobuf's own among them, such as ``Any`` and ``Empty``."""
 
     def __init__(self, package: str, table: str) -> None:
         from google.protobuf import (
@@ -39,7 +66,7 @@ class Messages:
         pool = self.pool = descriptor_pool.DescriptorPool()
         known = [module.DESCRIPTOR for module in (any_pb2, duration_pb2, empty_pb2, struct_pb2)]
         files: dict[str, Any] = {}
-        for line in filter(None, table.split("\n")):
+        for line in filter(None, (_SHARED + table).split("\n")):
             name, _, fields = line.partition(":")
             home, _, short = name.rpartition(".")
             home = home or package

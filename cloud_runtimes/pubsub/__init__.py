@@ -3,15 +3,7 @@
 from .publisher import Publisher
 from .service import PubSubService
 from .subscription import Subscription
-from .types import (
-    DeliveryReport,
-    DropEvent,
-    Event,
-    EventBatch,
-    FailedEvent,
-    OutgoingEvent,
-    PublisherStats,
-)
+from .types import DeliveryReport, DropEvent, Event, EventBatch, FailedEvent, OutgoingEvent, PublisherStats
 
 __all__ = [
     "DeliveryReport",

@@ -8,19 +8,29 @@ Takers and settlements share no lock with it, only deques whose operations are w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from itertools import repeat, starmap
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
 from .._native import events as kernel
 from ..errors import CloudRuntimesError, InternalError, PayloadError
-from ..spi.dead_letters import cause_of
-from ..spi.pubsub import AsyncEventSource, Cause, Deliveries, Delivery, EventSource, Settlement, Settlements
+from ..spi.events import cause_of
+from ..spi.flow import run_sync
+from ..spi.pubsub import (
+    AsyncEventSource,
+    Cause,
+    Deliveries,
+    Delivery,
+    EventSource,
+    Settlement,
+    Settlements,
+    SubscribeRequest,
+)
 from .types import Event
 
 __all__ = ["Fetcher"]
@@ -31,75 +41,34 @@ _MAX_BACKOFF: Final = 5.0
 RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "Future[None]"]
 
 
-class _Poll(NamedTuple):
-    """What is asked of the source next."""
-
-    settled: Settlements
-    want: int
-    timeout: float | None
-
-
-class _Pause(NamedTuple):
-    """Seconds before the source is asked again."""
-
-    seconds: float
-
-
-class _Close(NamedTuple):
-    """The source is to be left."""
-
-    settled: Settlements
-
-
-_Step: TypeAlias = _Poll | _Pause | _Close
-_Steps: TypeAlias = Generator[_Step, Sequence[Delivery], None]
-
-
-def _next(steps: _Steps, result: Sequence[Delivery], failure: Exception | None) -> _Step | None:
-    """Return the next step after one that gave a result or failed; ``None``: that was the last."""
-    try:
-        return steps.send(result) if failure is None else steps.throw(failure)
-    except StopIteration:
-        return None
-
-
 class Fetcher:
-    """See the module.
+    """Drives one source; see the module.
 
-    Args:
-        source: driven by this fetcher alone.
-        name: of the subscription, for messages.
-        pubsub_name, type, raw: of its events.
-        max_in_flight: unsettled events at most, those fetched ahead included.
-        ack_wait: seconds from hand-out to redelivery; ``None``: the broker counts them itself.
-        poison: what becomes of data that does not fit ``type``.
-        run_task: starts a coroutine in the client's own loop, for an `AsyncEventSource`.
+    ``max_in_flight`` counts unsettled events, those fetched ahead included. ``ack_wait`` is ``None`` where the broker counts it itself. ``run_task`` starts a coroutine in the client's own loop, for an `AsyncEventSource`.
     """
 
     def __init__(
         self,
         source: EventSource | AsyncEventSource,
-        *,
-        name: str,
         pubsub_name: str,
+        request: SubscribeRequest,
+        *,
         type: Any,
-        raw: bool,
         max_in_flight: int,
         ack_wait: float | None,
-        poison: Settlement,
         run_task: RunTask,
     ) -> None:
         self._source = source
-        self.name = name
+        self.name = f"{pubsub_name}/{request.topic} (group {request.group})"
         self.pubsub_name = pubsub_name
         self._type = type
-        self._raw = raw
+        self._raw = request.raw
         self._typed = type is not None
         self._max_in_flight = max_in_flight
         self._flush_at = max(1, max_in_flight // 2)
         self._low = max(1, max_in_flight // 4)
         self._ack_wait = ack_wait
-        self._poison = poison
+        self._poison = Settlement.DROP if request.dead_letter_topic else Settlement.RETRY
         self._changes = Changes()
         # fetched; handed out, with the time to give them up; settled
         self._ready: deque[Event[Any]] = deque()
@@ -115,10 +84,11 @@ class Fetcher:
         self._ending = self._abandoned = False
         self._pauses = Changes()
         self.error: CloudRuntimesError | None = None
+        self._in_loop = isinstance(source, AsyncEventSource)
         self._runner: Background | _Task = (
-            Background(partial(self._run, source), "cloud-runtimes-subscription")
-            if isinstance(source, EventSource)
-            else _Task(partial(self._run_async, source), run_task)
+            _Task(self._run, run_task)
+            if self._in_loop
+            else Background(lambda: run_sync(self._run()), "cloud-runtimes-subscription")
         )
 
     def start(self) -> None:
@@ -126,43 +96,23 @@ class Fetcher:
         self._runner.start()
 
     def hold(self, seconds: float) -> None:
-        """Give what is handed out up only after so long, however short the lease at the broker is, which a living member renews."""
+        """Give up what is handed out only after so long, however short the lease is that a living member renews at the broker."""
         if self._ack_wait is not None:
             self._ack_wait = seconds
 
     # -- takers -----------------------------------------------------------
 
     def take(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
-        """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up.
-
-        Raises:
-            CloudRuntimesError: the subscription ended with it.
-        """
-        end = None if timeout is None else monotonic() + timeout
-        while True:
-            if (events := self._hand_out(limit)) is not None:
-                return events
-            ticket = self._changes.ticket()
-            if (events := self._hand_out(limit)) is not None:
-                return events
-            if not self._changes.wait(ticket, None if end is None else end - monotonic()):
-                return None
+        """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up. Raises the error that ended the subscription."""
+        if (events := self._hand_out(limit)) is not None:
+            return events
+        return self._changes.wait_for(partial(self._hand_out, limit), timeout)
 
     async def take_async(self, limit: int, timeout: float | None) -> list[Event[Any]] | None:
-        """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up.
-
-        Raises:
-            CloudRuntimesError: the subscription ended with it.
-        """
-        end = None if timeout is None else monotonic() + timeout
-        while True:
-            if (events := self._hand_out(limit)) is not None:
-                return events
-            future = self._changes.future()
-            if (events := self._hand_out(limit)) is not None:
-                return events
-            if not await self._changes.wait_async(future, None if end is None else end - monotonic()):
-                return None
+        """Return 1 to ``limit`` events; ``[]`` once closed, ``None`` when ``timeout`` seconds are up. Raises the error that ended the subscription."""
+        if (events := self._hand_out(limit)) is not None:
+            return events
+        return await self._changes.wait_for_async(partial(self._hand_out, limit), timeout)
 
     def _hand_out(self, limit: int) -> list[Event[Any]] | None:
         """Return events that are there, ``[]`` once closed, ``None`` if there are none now."""
@@ -211,19 +161,11 @@ class Fetcher:
 
     def wait(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        while not self._over():
-            ticket = self._changes.ticket()
-            if self._over():
-                return
-            self._changes.wait(ticket, None)
+        self._changes.wait_for(self._over, None)
 
     async def wait_async(self) -> None:
         """Return once closed; raise the error that ended the subscription, if one did."""
-        while not self._over():
-            future = self._changes.future()
-            if self._over():
-                return
-            await self._changes.wait_async(future, None)
+        await self._changes.wait_for_async(self._over, None)
 
     def settle(
         self, events: Sequence[Event[Any]], settlement: Settlement, delay: float | None, cause: Cause | None = None
@@ -242,46 +184,20 @@ class Fetcher:
 
     # -- the thread or task -----------------------------------------------
 
-    def _run(self, source: EventSource) -> None:
-        steps = self._steps()
-        step: _Step | None = next(steps)
-        while step is not None:
-            result: Sequence[Delivery] = ()
-            failure: Exception | None = None
-            try:
-                if isinstance(step, _Poll):
-                    result = source.poll(*step)
-                elif isinstance(step, _Close):
-                    source.close(step.settled)
-                else:
-                    ticket = self._pauses.ticket()
-                    self._pauses.wait(ticket, 0.0 if self._woken else step.seconds)
-            except Exception as error:
-                failure = error
-            step = _next(steps, result, failure)
+    async def _poll(self, want: int, timeout: float | None) -> Sequence[Delivery]:
+        found: Any = self._source.poll(self._telling, want, timeout)
+        deliveries: Sequence[Delivery] = await found if self._in_loop else found
+        return deliveries
 
-    async def _run_async(self, source: AsyncEventSource) -> None:
-        steps = self._steps()
-        step: _Step | None = next(steps)
-        while step is not None:
-            result: Sequence[Delivery] = ()
-            failure: Exception | None = None
-            try:
-                if isinstance(step, _Poll):
-                    result = await source.poll(*step)
-                elif isinstance(step, _Close):
-                    await source.close(step.settled)
-                else:
-                    future = self._pauses.future()
-                    await self._pauses.wait_async(future, 0.0 if self._woken else step.seconds)
-            except Exception as error:
-                failure = error
-            step = _next(steps, result, failure)
+    async def _pause(self, seconds: float) -> None:
+        if self._in_loop:
+            await self._pauses.wait_for_async(lambda: self._woken, seconds)
+        else:
+            self._pauses.wait_for(lambda: self._woken, seconds)
 
-    def _steps(self) -> _Steps:
-        """Yield what is done next with the source, and be sent what it gives or raises."""
+    async def _run(self) -> None:
+        """Poll and settle until the end; in a thread nothing of it suspends."""
         backoff = 0.0
-        settled = Settlements()
         while True:
             ending = self._ending  # before the last look at what was settled
             self._woken = False
@@ -290,19 +206,17 @@ class Fetcher:
             if self._abandoned and not ending:
                 self._settle(self._drain(), Settlement.RELEASE, None)
                 ending = not self._handed
-            settled.groups += self._telling.groups
-            self._telling = Settlements()
             if ending:
                 self._drain()  # the source gives it back
                 # what was handed out and is not settled was delivered; what was not goes back uncounted
                 held = [event for _, events in self._handed for event in events if event._settlement is None]
-                settled.add([event._token for event in held], Settlement.RELEASE)
+                self._telling.add([event._token for event in held], Settlement.RELEASE)
                 break
             want = 0 if self._closing else self._max_in_flight - self._open
             if want < self._low and self._ready:
                 want = 0
             try:
-                deliveries = yield _Poll(settled, want, LANDING if self._open else None)
+                deliveries = await self._poll(want, LANDING if self._open else None)
             except Exception as error:
                 ours = error if isinstance(error, CloudRuntimesError) else _unexpected(self.name, error)
                 if not ours.retryable and ours.code != "DEADLINE_EXCEEDED":
@@ -310,13 +224,15 @@ class Fetcher:
                     break
                 backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
                 repeated(f"subscription {self.name}", "%s: %s; trying again", self.name, ours)
-                yield _Pause(backoff)
+                await self._pause(backoff)
             else:
-                settled = Settlements()
+                self._telling = Settlements()
                 self._admit(deliveries)
                 backoff = 0.0
         try:
-            yield _Close(settled)
+            closing: Any = self._source.close(self._telling)
+            if self._in_loop:
+                await closing
         except Exception as error:
             # nothing is lost by this: what was not given back comes again after ack_wait
             repeated(f"subscription {self.name}", "%s: leaving the group failed: %s", self.name, error)

@@ -1,4 +1,4 @@
-"""What a publisher has still to send: chunks of its buffer, dealt out to lanes.
+"""What a publisher has still to send: chunks of its buffer, dealt out to lanes; and how much of it one attempt holds.
 
 A lane has one batch under way at a time and sends its events in order. All events of a key go to one lane, so their order holds through retries however many lanes there are.
 """
@@ -6,35 +6,69 @@ A lane has one batch under way at a time and sends its events in order. All even
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .._native import batch as kernel
 from .._native import events
 from ..errors import CloudRuntimesError
-from ..spi.pubsub import BatchLimits, OutgoingBatch
-from ._attempts import is_passing
+from ..spi.operation import Operation
+from ..spi.pubsub import BatchLimits, Failures, OutgoingBatch
 from .types import DeliveryReport, FailedEvent
 
-__all__ = ["Attempt", "Chunk", "Lane", "deal"]
+__all__ = ["ATTEMPT", "Attempt", "Chunk", "Lane", "Window", "deal", "is_passing"]
+
+ATTEMPT: Final = 2.0
+"""Seconds of an attempt at a broker that keeps up. A longer stall is another attempt with the same ids."""
+_SLOW: Final = 4 * ATTEMPT
+"""Seconds that an attempt at several events may have before one has come through."""
+
+
+class Window:
+    """What the next attempt may be.
+
+    When time runs out, it shrinks to half of the bytes and gets twice the time. It grows by doubling while attempts take less than four seconds. So a steady broker soon times out no more.
+
+    ``size``: bytes that an attempt may hold; one event is always allowed. ``seconds``: that it may take.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = most
+        self.seconds = ATTEMPT
+
+    def took(self, size: int, seconds: float) -> None:
+        """Note that the broker took ``size`` bytes in so many seconds."""
+        if seconds <= _SLOW / 2:
+            self.size = max(self.size, min(2 * size, self._most))
+        # by half at most: a small attempt says little of how long a large one takes
+        self.seconds = max(ATTEMPT, 3 * seconds, self.seconds / 2)
+
+    def ran_out(self, size: int, taken: int, *, alone: bool) -> None:
+        """Note that time ran out for ``size`` bytes, of which the broker took ``taken``; ``alone``: they were one event."""
+        self.refused(size, taken)
+        longer = 2 * self.seconds
+        self.seconds = longer if alone else min(longer, max(self.seconds, _SLOW))
+
+    def refused(self, size: int, taken: int) -> None:
+        """Note that ``size`` bytes were too many, of which the broker took ``taken``."""
+        self.size = taken or size // 2
+
+
+def is_passing(error: CloudRuntimesError) -> bool:
+    """Tell whether an attempt that failed with this may go well another time."""
+    return error.retryable or error.code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
 class Chunk:
-    """Events that left the buffer together, and are reported together.
-
-    Attributes:
-        chunk: as it was taken from the buffer.
-        since: `time.monotonic` at which its last event was accepted.
-        open: how many of its events are neither delivered nor given up.
-        failed: place → error of those that were given up.
-    """
+    """Events that left the buffer together, and are reported together."""
 
     def __init__(self, chunk: kernel.Chunk, since: float) -> None:
         self.chunk = chunk
-        self.since = since
-        self.open: int = chunk.count
-        self.failed: dict[int, CloudRuntimesError] = {}
+        self.since = since  # when its last event was accepted, by `time.monotonic`
+        self.open: int = chunk.count  # events that are neither delivered nor given up
+        self.failed: dict[int, CloudRuntimesError] = {}  # place → error of those that were given up
 
     @property
     def last(self) -> int:
@@ -56,11 +90,7 @@ class Chunk:
 
 
 class _Part:
-    """Those events of a chunk that a lane has still to send.
-
-    Attributes:
-        left: their places in the chunk, in order.
-    """
+    """Those events of a chunk that a lane has still to send: ``left`` are their places in it, in order."""
 
     def __init__(self, chunk: Chunk, left: Sequence[int]) -> None:
         self.chunk = chunk
@@ -94,29 +124,27 @@ _Chosen: TypeAlias = list[tuple[_Part, Sequence[int]]]
 
 
 class Attempt:
-    """A batch on its way.
+    """A batch of a lane on its way, with events of so many chunks (``parts``); what failed of it alone, and what ended it as a whole (``error``)."""
 
-    Attributes:
-        batch: for the driver.
-        size: bytes of it.
-        parts: of how many chunks it has events.
-    """
+    op: Operation
+    begun = ended = 0.0
 
-    def __init__(self, topic: str, chosen: _Chosen) -> None:
+    def __init__(self, lane: Lane, topic: str, chosen: _Chosen) -> None:
         self._chosen = chosen
+        self.lane = lane
+        self.failures: Failures = {}
+        self.error: CloudRuntimesError | None = None
         self.parts = len(chosen)
         frames = [part.frame(places) for part, places in chosen]
         self.batch = OutgoingBatch(topic, frames, sum(len(places) for _, places in chosen))
         self.size = self.batch.size
 
-    def landed(self, failures: Mapping[int, CloudRuntimesError]) -> CloudRuntimesError | None:
-        """Take in what became of it.
+    def landed(self) -> CloudRuntimesError | None:
+        """Take in what arrived, and return why something is to be tried again; ``None``: nothing is.
 
         An event that arrived while an earlier one of its key failed is sent again behind that one. So the last event of a key stays the last.
-
-        Returns:
-            Why something is to be tried again; ``None``: nothing is.
         """
+        failures = self.failures
         why: CloudRuntimesError | None = None
         keys: set[str] = set()
         number = -1
@@ -142,22 +170,15 @@ class Attempt:
 
 
 class Lane:
-    """A queue of events of which one batch is under way at a time.
-
-    Attributes:
-        again: `time.monotonic` before which there is no other attempt.
-        pause: seconds until the attempt after the next one that fails.
-        delivered: when the last events of it were delivered; until then, those behind them were not tried but waited.
-        alone: how many parts to send one by one, since one of them may be what the broker does not take.
-        busy: a batch is under way.
-    """
+    """A queue of events of which one batch is under way at a time."""
 
     def __init__(self) -> None:
         self._parts: deque[_Part] = deque()
-        self.again = self.delivered = 0.0
-        self.pause = 0.01
-        self.alone = 0
-        self.busy = False
+        self.again = 0.0  # before this time there is no other attempt
+        self.pause = 0.01  # seconds until the attempt after the next one that fails
+        self.delivered = 0.0  # when events of it were last delivered: those behind them waited until then
+        self.alone = 0  # parts to send one by one, since one of them may be what the broker does not take
+        self.busy = False  # a batch is under way
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -180,7 +201,7 @@ class Lane:
                 break
             room -= size
             most -= len(places)
-        return Attempt(topic, chosen)
+        return Attempt(self, topic, chosen)
 
     @property
     def front(self) -> tuple[Chunk, int]:
@@ -202,11 +223,7 @@ class Lane:
 
 
 def deal(chunk: Chunk, lanes: Sequence[Lane], turn: int, limits: BatchLimits) -> int:
-    """Queue a chunk's events: those of one key in one lane, those without a key a batch to each lane in turn.
-
-    Returns:
-        The lane whose turn is next.
-    """
+    """Queue a chunk's events, those of one key in one lane, those without a key a batch to each lane in turn; return the lane whose turn is next."""
     if len(lanes) == 1:
         lanes[0].add(chunk, range(chunk.chunk.count))
         return 0

@@ -13,7 +13,7 @@ from .._service import Service, error_context
 from ..errors import InvalidArgumentError
 from ..spi import pubsub as spi
 from ..spi.operation import Method, Operation
-from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, Settlement, SubscribeRequest
+from ..spi.pubsub import AsyncEventSource, EventSource, PubSubDriver, SubscribeRequest
 from ._fetcher import Fetcher
 from .outgoing import check_topic
 from .subscription import Subscription
@@ -57,6 +57,9 @@ class Subscribing(Service):
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, pubsub_name, limit, metadata), driver
 
+    def _request(self, topic: str, group: str | None, *rest: Any) -> SubscribeRequest:
+        return SubscribeRequest(topic, self._context.settings.app_id if group is None else group, *rest)
+
     def _joining(
         self, pubsub_name: str, request: SubscribeRequest, handler: Any, workers: Any, max_in_flight: Any, timeout: Any
     ) -> tuple[Operation, PubSubDriver]:
@@ -86,13 +89,11 @@ class Subscribing(Service):
         ahead = 0 if batch is None else max(2 * batch, min(8 * batch, 1000))
         fetcher = Fetcher(
             source,
-            name=f"{pubsub_name}/{request.topic} (group {request.group})",
-            pubsub_name=pubsub_name,
+            pubsub_name,
+            request,
             type=type,
-            raw=request.raw,
             max_in_flight=max_in_flight or max(256, ahead),
             ack_wait=(request.ack_wait or 30.0) if spi.ACK_WAIT in driver.features else None,
-            poison=Settlement.DROP if request.dead_letter_topic else Settlement.RETRY,
             run_task=self._run_task,
         )
         subscription: Subscription[Any] = Subscription(self, fetcher, request, handler=handler, batch=batch)
@@ -193,17 +194,7 @@ class Subscribing(Service):
             UnsupportedError: the component has no such option.
             ComponentNotFoundError, UnavailableError, DeadlineExceededError: as in `publish`.
         """
-        request = SubscribeRequest(
-            topic,
-            self._context.settings.app_id if group is None else group,
-            start,
-            ack_wait,
-            max_deliveries,
-            dead_letter_topic,
-            raw,
-            metadata,
-            batch,
-        )
+        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
         op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
         source = self._call(op, driver.subscribe, request)
         return self._live(source, driver, pubsub_name, request, handler, workers, max_in_flight, type, None)
@@ -295,17 +286,7 @@ class Subscribing(Service):
         """
         import asyncio
 
-        request = SubscribeRequest(
-            topic,
-            self._context.settings.app_id if group is None else group,
-            start,
-            ack_wait,
-            max_deliveries,
-            dead_letter_topic,
-            raw,
-            metadata,
-            batch,
-        )
+        request = self._request(topic, group, start, ack_wait, max_deliveries, dead_letter_topic, raw, metadata, batch)
         op, driver = self._joining(pubsub_name, request, handler, workers, max_in_flight, timeout)
         source = await self._call_async(op, driver.subscribe_async, request)
         loop = asyncio.get_running_loop()

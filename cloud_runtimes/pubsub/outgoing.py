@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import propagation
-from .._core.keys import check_several
+from .._core.arguments import check_several
 from .._native import events as kernel
 from .._native import telemetry
 from ..codec.payload import encode_payload
@@ -70,37 +70,23 @@ def make_record(
     raw: bool = False,
     driver: PubSubDriver,
 ) -> bytes:
-    """Encode one event for a driver. It carries the trace context of the caller, unless it is raw or the attributes have a ``traceparent`` of their own.
-
-    Raises:
-        PayloadError: the data cannot be encoded.
-        InvalidArgumentError: an attribute is wrong.
-        ResourceExhaustedError: the data is larger than the component takes.
-    """
+    """Encode one event for a driver. It carries the trace context of the caller, unless it is raw or the attributes have a ``traceparent`` of their own."""
     payload, encoded_as = encode_payload(data, content_type)
     if len(payload) > driver.max_event_bytes:
         raise ResourceExhaustedError(
             f"the event's data has {len(payload):,} bytes, {driver.max_event_bytes:,} are taken: {driver.larger_events}"
         )
     traceparent, more = (None, False) if raw else telemetry.outgoing()
-    if attributes is None and not more:
-        return kernel.encode_record(
-            payload,
-            encoded_as,
-            id=id,
-            key=key,
-            traceparent=traceparent,
-            metadata=metadata,
-            expires=expires_us,
-            raw=raw,
-        )
-    given = dict(check_names(attributes or {}))
-    if given.get("traceparent") is not None:
-        traceparent = None
-    elif more:
-        carried: dict[str, Any] = {}
-        propagation.inject(carried)
-        given = {**carried, **given}
+    fields: dict[str, Any] = {"id": id}
+    if attributes is not None or more:
+        given = dict(check_names(attributes or {}))
+        if given.get("traceparent") is not None:
+            traceparent = None
+        elif more:
+            carried: dict[str, Any] = {}
+            propagation.inject(carried)
+            given = {**carried, **given}
+        fields |= event_attributes(given)
     return kernel.encode_record(
         payload,
         encoded_as,
@@ -109,16 +95,12 @@ def make_record(
         metadata=metadata,
         expires=expires_us,
         raw=raw,
-        **{"id": id, **event_attributes(given)},
+        **fields,
     )
 
 
 def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out.
-
-    Raises:
-        InvalidArgumentError: one that the event sets itself, a time without a time zone, or a ``source`` or ``dataschema`` with what no URI has.
-    """
+    """Return CloudEvents attributes as arguments of the kernel's `encode_record`; those that are `None` are left out."""
     given = {name: value for name, value in attributes.items() if value is not None}
     found: dict[str, Any] = {name: given.pop(name) for name in _CONTEXT if name in given}
     for name in ("source", "dataschema"):
@@ -144,17 +126,7 @@ def event_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class OutgoingBatches:
-    """Encoded events, in batches that a driver takes; every event is tried.
-
-    Args:
-        source: of events that have none of their own.
-        topic: they are published to.
-        limits: of the driver.
-        records: what each event is called by the caller, and the event.
-
-    Attributes:
-        failed: what an event is called → why it failed.
-    """
+    """Encoded events, each with its name, in batches that a driver takes; every event is tried. ``failed`` is name → error."""
 
     def __init__(self, source: str, topic: str, limits: BatchLimits, records: Iterable[tuple[Hashable, bytes]]) -> None:
         self.failed: dict[Any, CloudRuntimesError] = {}
@@ -203,12 +175,7 @@ class OutgoingBatches:
 
 
 class OutgoingBulk:
-    """What `PubSubService.publish_bulk` publishes.
-
-    Attributes:
-        ids: of all events given, those that cannot be encoded included.
-        batches: of those that can.
-    """
+    """What `PubSubService.publish_bulk` publishes: ``ids`` of all events, and ``batches`` of those that can be encoded."""
 
     def __init__(
         self, events: Any, app_id: str, topic: str, metadata: Mapping[str, str] | None, driver: PubSubDriver
@@ -242,11 +209,7 @@ class OutgoingBulk:
         self.batches.failed |= failed
 
     def finish(self, pubsub_name: str) -> list[str]:
-        """Return the ids.
-
-        Raises:
-            BulkError: some events failed.
-        """
+        """Return the ids, or raise a `BulkError` of the events that failed."""
         if failed := self.batches.failed:
             first = min(failed)
             raise BulkError(

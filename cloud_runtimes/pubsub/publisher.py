@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
 from .._core import fork
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._core.handlers import is_async_callable
-from .._core.handles import Handle
 from .._core.threads import Mutex
 from .._native import batch as kernel
+from .._service import ClosingHandle
 from ..codec import json
 from ..codec.payload import content_kind
-from ..errors import (
-    ClosedError,
-    DeadlineExceededError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-)
+from ..errors import ClosedError, DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from ..spi.operation import Method
 from .outgoing import check_names, event_attributes, make_record
 from .sender import PUBLISHER, Sender
@@ -34,13 +29,12 @@ __all__ = ["PUBLISHER", "OnFull", "Publisher"]
 OnFull: TypeAlias = Literal["block", "raise", "drop"]
 
 _SEND: Final = Method("pubsub", "send", repeatable=False)
-_FLUSH_AGAIN: Final = "they are still being sent: flush again, or give more time"
 
 
-class Publisher(Handle):
+class Publisher(ClosingHandle):
     """Gathers events into batches and sends them in the background; made by `PubSubService.publisher`.
 
-    *Accepted* (`send` returned) is in memory, *delivered* is at the broker: a SIGKILL loses the difference. `flush` waits for it; `close`, ``with``, the client and the exit of the program do too.
+    *Accepted* (`send` returned) is in memory, *delivered* is at the broker: a SIGKILL loses the difference. `flush` waits for it. `close`, ``with``, the client and the exit of the program refuse further sends and flush, then fail and report what is left.
 
     What a slow broker does not take in time is sent again in smaller parts, and only what did not arrive. One thread's events of one key arrive in order, retries included. In a forked child it starts empty, with new ids and counters; the parent alone sends what it had.
     """
@@ -63,21 +57,15 @@ class Publisher(Handle):
         content_type: str | None,
         attributes: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__()
+        super().__init__(service)
         limits = {"batch_events": batch_events, "batch_bytes": batch_bytes, "buffer_bytes": buffer_bytes}
         _check_options(limits, linger, on_full, delivery_timeout, on_delivery)
-        self._service = service
         self._pubsub_name = pubsub_name
         self._topic = topic
         self._on_full = on_full
         self._content_type = content_type
         self._attributes = dict(check_names(attributes)) if attributes else None
-        self._sending: dict[str, Any] = {
-            "limits": limits,
-            "linger": linger,
-            "delivery_timeout": delivery_timeout,
-            "on_delivery": on_delivery,
-        }
+        self._sending = (limits, linger, delivery_timeout, on_delivery)
         self._sender: Sender | None = None
         self._lock = Mutex()
         self._closed = False
@@ -85,7 +73,7 @@ class Publisher(Handle):
         constant = event_attributes(self._attributes or {})
         if "id" in constant or "time" in constant:  # of one event; whoever asks for it in all takes the long way
             kind, encode, constant = "", None, {}
-        self._entry = kernel.Entry(encode, self._send, self._failing, content_type, kind, constant)
+        self._entry = kernel.Entry(encode, self.send, self._failing, content_type, kind, constant)
         # the call is the kernel's own; the method below stands for it and documents it
         self.__dict__["send"] = self._entry.send
         service._context.handles.add(self)
@@ -105,13 +93,13 @@ class Publisher(Handle):
             if self._sender is None:
                 if self._closed:
                     raise self._refusal()
-                self._sender = Sender(self._service, self._pubsub_name, self._topic, **self._sending)
+                self._sender = Sender(self._service, self._pubsub_name, self._topic, *self._sending)
                 self._entry.aim(self._sender.buffer, self._sender.driver.max_event_bytes)
             return self._sender
 
     def _refusal(self) -> ClosedError:
         error = ClosedError("this publisher is closed: open another")
-        self._service._add_context(error, _SEND, self._pubsub_name)
+        self._failing(error)
         return error
 
     def _add(
@@ -160,10 +148,8 @@ class Publisher(Handle):
         `send` blocks while it waits for room. `send_async` waits without blocking the loop.
 
         Args:
-            data: the payload.
-            key: the ordering key.
-            attributes: CloudEvents attributes and extensions, over the publisher's own.
-            metadata: for the component.
+            data, key: the payload and the ordering key.
+            attributes, metadata: CloudEvents attributes and extensions, over the publisher's own; and what is for the component.
             timeout: seconds that ``on_full="block"`` waits for room; the client's by default.
 
         Raises:
@@ -171,17 +157,6 @@ class Publisher(Handle):
             ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
             ClosedError: the publisher is closed.
         """
-        return self._send(data, key=key, attributes=attributes, metadata=metadata, timeout=timeout)
-
-    def _send(
-        self,
-        data: Any,
-        *,
-        key: str | None,
-        attributes: Mapping[str, Any] | None,
-        metadata: Mapping[str, str] | None,
-        timeout: float | None = CLIENT_TIMEOUT,
-    ) -> int:
         sender = self._sender or self._started()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
@@ -189,16 +164,8 @@ class Publisher(Handle):
         if sender.is_current() or _in_loop():
             raise self._no_room("a thread that must not wait (use send_async there)")
         limit = check_timeout(timeout, self._service._context.timeout)
-        end = None if limit is None else monotonic() + limit
-        while True:
-            ticket = sender.changes.ticket()
-            sequence = self._add(sender, data, key, attributes, metadata)
-            if sequence:
-                return sequence
-            if self._closed:
-                raise self._refusal()
-            if not sender.changes.wait(ticket, None if end is None else end - monotonic()):
-                raise self._no_room(f"{limit:g} s")
+        again = partial(self._again, sender, data, key, attributes, metadata)
+        return sender.changes.wait_for(again, limit) or self._late(limit)
 
     async def send_async(
         self,
@@ -214,10 +181,8 @@ class Publisher(Handle):
         `send` blocks while it waits for room. `send_async` waits without blocking the loop.
 
         Args:
-            data: the payload.
-            key: the ordering key.
-            attributes: CloudEvents attributes and extensions, over the publisher's own.
-            metadata: for the component.
+            data, key: the payload and the ordering key.
+            attributes, metadata: CloudEvents attributes and extensions, over the publisher's own; and what is for the component.
             timeout: seconds that ``on_full="block"`` waits for room; the client's by default.
 
         Raises:
@@ -225,25 +190,22 @@ class Publisher(Handle):
             ResourceExhaustedError: no room in time, or it can never fit. `send` does not wait in a thread with a running event loop, nor in ``on_delivery``: use `send_async` there.
             ClosedError: the publisher is closed.
         """
-        if attributes is None and metadata is None:
-            sequence = self._entry.offer(data, key)
-            if sequence > 0:
-                return sequence
         sender = self._sender or self._started()
         sequence = self._add(sender, data, key, attributes, metadata)
         if sequence or not self._may_wait(sender):
             return sequence
         limit = check_timeout(timeout, self._service._context.timeout)
-        end = None if limit is None else monotonic() + limit
-        while True:
-            future = sender.changes.future()
-            sequence = self._add(sender, data, key, attributes, metadata)
-            if sequence:
-                return sequence
-            if self._closed:
-                raise self._refusal()
-            if not await sender.changes.wait_async(future, None if end is None else end - monotonic()):
-                raise self._no_room(f"{limit:g} s")
+        again = partial(self._again, sender, data, key, attributes, metadata)
+        return await sender.changes.wait_for_async(again, limit) or self._late(limit)
+
+    def _again(self, *arguments: Any) -> int | None:
+        """Append what there was no room for; ``None``: there still is none."""
+        if (sequence := self._add(*arguments)) or not self._closed:
+            return sequence or None
+        raise self._refusal()
+
+    def _late(self, limit: float | None) -> NoReturn:
+        raise self._no_room(f"{limit:g} s")
 
     def _may_wait(self, sender: Sender) -> bool:
         """Tell whether a full buffer means waiting; ``False``: the event is dropped."""
@@ -262,7 +224,7 @@ class Publisher(Handle):
             "broker takes them, or it is away; raise buffer_bytes, or slow down",
             retryable=True,
         )
-        self._service._add_context(error, _SEND, self._pubsub_name)
+        self._failing(error)
         return error
 
     # -- flushing and closing ---------------------------------------------
@@ -285,18 +247,11 @@ class Publisher(Handle):
             DeadlineExceededError: time is up; nothing is lost, sending goes on.
             BulkError: without ``on_delivery``: events failed since the last flush; ``failed`` maps sequence → error (1,000 kept).
         """
-        end = None if timeout is None else monotonic() + (check_timeout(timeout) or 0)
-        sender = self._flushing()
-        if sender is None:
-            return
-        target = sender.request_flush()
-        while True:
-            ticket = sender.changes.ticket()
-            if sender.settled >= target:
-                break
-            if not sender.changes.wait(ticket, None if end is None else end - monotonic()):
-                raise self._unsettled("flush", target - sender.settled, f"after {timeout:g} s; {_FLUSH_AGAIN}")
-        sender.raise_failures()
+        check_timeout(timeout)
+        if (sender := self._flushing()) is not None:
+            target = sender.request_flush()
+            done = sender.changes.wait_for(lambda: sender.settled >= target, timeout)
+            self._flushed(sender, target, done, timeout)
 
     async def flush_async(self, timeout: float | None = None) -> None:
         """Wait until everything accepted before is settled (delivered or failed).
@@ -308,17 +263,16 @@ class Publisher(Handle):
             DeadlineExceededError: time is up; nothing is lost, sending goes on.
             BulkError: without ``on_delivery``: events failed since the last flush; ``failed`` maps sequence → error (1,000 kept).
         """
-        end = None if timeout is None else monotonic() + (check_timeout(timeout) or 0)
-        sender = self._flushing()
-        if sender is None:
-            return
-        target = sender.request_flush()
-        while True:
-            future = sender.changes.future()
-            if sender.settled >= target:
-                break
-            if not await sender.changes.wait_async(future, None if end is None else end - monotonic()):
-                raise self._unsettled("flush", target - sender.settled, f"after {timeout:g} s; {_FLUSH_AGAIN}")
+        check_timeout(timeout)
+        if (sender := self._flushing()) is not None:
+            target = sender.request_flush()
+            done = await sender.changes.wait_for_async(lambda: sender.settled >= target, timeout)
+            self._flushed(sender, target, done, timeout)
+
+    def _flushed(self, sender: Sender, target: int, done: bool | None, timeout: float | None) -> None:
+        if not done:
+            how = f"after {timeout:g} s; they are still being sent: flush again, or give more time"
+            raise self._unsettled("flush", target - sender.settled, how)
         sender.raise_failures()
 
     def _unsettled(self, operation: str, count: int, how: str) -> DeadlineExceededError:
@@ -329,34 +283,6 @@ class Publisher(Handle):
             operation=operation,
             component=self._pubsub_name,
         )
-
-    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Refuse further sends, flush, then fail and report what is left.
-
-        Args:
-            timeout: seconds for the flush; the client's by default.
-
-        Raises:
-            BulkError: without ``on_delivery``: events failed that no flush has told of.
-            DeadlineExceededError: the broker has not answered the attempt under way, so that its events are not settled.
-        """
-        limit = check_timeout(timeout, self._service._context.timeout)
-        self._close_by_client(None if limit is None else monotonic() + limit)
-
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Refuse further sends, flush, then fail and report what is left.
-
-        Args:
-            timeout: seconds for the flush; the client's by default.
-
-        Raises:
-            BulkError: without ``on_delivery``: events failed that no flush has told of.
-            DeadlineExceededError: the broker has not answered the attempt under way, so that its events are not settled.
-        """
-        import asyncio
-        from functools import partial
-
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
 
     def _close_by_client(self, end: float | None) -> None:
         self._flushing()
@@ -373,12 +299,6 @@ class Publisher(Handle):
                     self.stats().buffered,
                     "in time: the broker has not answered the last attempt; give more time",
                 )
-
-    def _exit(self, error: BaseException | None) -> None:
-        self.close()
-
-    async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async()
 
     def stats(self) -> PublisherStats:
         """Return a consistent snapshot of the counters."""

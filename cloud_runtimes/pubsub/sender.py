@@ -20,8 +20,7 @@ from .._native import batch as kernel
 from ..errors import BulkError, ClosedError, CloudRuntimesError
 from ..spi.operation import Method, Operation
 from ..spi.pubsub import Failures
-from ._attempts import ATTEMPT, Window, is_passing
-from ._lanes import Attempt, Chunk, Lane, deal
+from ._lanes import ATTEMPT, Attempt, Chunk, Lane, Window, deal, is_passing
 from .outgoing import EVENT_TYPE
 from .types import DeliveryReport
 
@@ -45,40 +44,10 @@ class _AttemptOperation(Operation):
     argument: ClassVar[str] = "delivery_timeout"
 
 
-class _Flight:
-    """One attempt of a lane.
-
-    Attributes:
-        begun, ended: `time.monotonic`.
-        failures: what failed alone.
-        error: what ended it as a whole.
-    """
-
-    def __init__(self, lane: Lane, attempt: Attempt, op: Operation) -> None:
-        self.lane = lane
-        self.attempt = attempt
-        self.op = op
-        self.begun = self.ended = monotonic()
-        self.failures: Failures = {}
-        self.error: CloudRuntimesError | None = None
-
-    def run(self, publish: Callable[[], Failures], runtime: str) -> None:
-        """Note what ``publish`` returns or raises."""
-        try:
-            self.failures = publish()
-        except Exception as error:
-            self.error = self.op.mapped(error, runtime)
-        self.ended = monotonic()
-
-
 class Sender:
     """One publisher's buffer and thread, made by its first send; a forked child makes another.
 
-    Attributes:
-        buffer: of encoded events.
-        driver: of the component.
-        settled: sequence number up to which everything is settled and reported.
-        changes: announced when that or the room in the buffer changes.
+    ``settled`` is the sequence number up to which everything is settled and reported. ``changes`` announces when that or the room in the buffer changes.
     """
 
     def __init__(
@@ -86,7 +55,6 @@ class Sender:
         service: Service,
         pubsub_name: str,
         topic: str,
-        *,
         limits: Mapping[str, int],
         linger: float,
         delivery_timeout: float,
@@ -117,8 +85,8 @@ class Sender:
         self._queued = 0
         self._lanes = [Lane() for _ in range(self.driver.limits.in_flight)]
         self._turn = 0
-        self._flights: SimpleQueue[_Flight] = SimpleQueue()
-        self._workers: Workers | None = None
+        self._returns: SimpleQueue[Attempt] = SimpleQueue()
+        self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
         self._failures: dict[int, CloudRuntimesError] = {}
         self._failed = 0
 
@@ -191,8 +159,7 @@ class Sender:
                 if closing and not self._chunks:
                     break
             self._wait(None if soonest == _NEVER else soonest)
-        if self._workers is not None:
-            self._workers.close()
+        self._workers.close()
 
     def _wait(self, seconds: float | None) -> None:
         """Wait until something happens, ``seconds`` at most."""
@@ -251,59 +218,61 @@ class Sender:
         except ClosedError:
             pass  # the client closes, and waits for this
         seconds = max(0.05, min(self._window.seconds, self._expiry(lane) - monotonic()))
-        op = _AttemptOperation(PUBLISHER, self._pubsub_name, seconds)
-        flight = _Flight(lane, lane.next(self._topic, self.driver.limits, self._window.size), op)
-        publish = partial(self._service._call, op, self.driver.publish, flight.attempt.batch)
+        attempt = lane.next(self._topic, self.driver.limits, self._window.size)
+        attempt.op = op = _AttemptOperation(PUBLISHER, self._pubsub_name, seconds)
+        attempt.begun = monotonic()
+        publish = partial(self._service._call, op, self.driver.publish, attempt.batch)
         if len(self._lanes) == 1:
-            flight.run(publish, self._service._runtime_name)
-            self._landed(flight)
+            self._note(attempt, publish)
+            self._landed(attempt)
             return True
         lane.busy = True
         future: Future[Failures] | None = None
         if not self._service._interceptors:
             try:
-                future = self.driver.begin(op, flight.attempt.batch)
+                future = self.driver.begin(op, attempt.batch)
             except Exception as error:
                 future = Future()
                 future.set_exception(error)
         if future is None:
-            if self._workers is None:
-                self._workers = Workers("cloud-runtimes-publisher-call", len(self._lanes))
             future = self._workers.submit(publish)
-        future.add_done_callback(partial(self._returned, flight))
+        future.add_done_callback(partial(self._returned, attempt))
         return False
 
-    def _returned(self, flight: _Flight, future: Future[Failures]) -> None:
-        flight.run(future.result, self._service._runtime_name)
-        self._flights.put(flight)
+    def _note(self, attempt: Attempt, publish: Callable[[], Failures]) -> None:
+        """Note what ``publish`` returns or raises."""
+        try:
+            attempt.failures = publish()
+        except Exception as error:
+            attempt.error = attempt.op.mapped(error, self._service._runtime_name)
+        attempt.ended = monotonic()
+
+    def _returned(self, attempt: Attempt, future: Future[Failures]) -> None:
+        self._note(attempt, future.result)
+        self._returns.put(attempt)
         self._wake.put(None)
 
     def _collect(self) -> None:
         """Take in what has come back."""
-        while not self._flights.empty():
-            flight = self._flights.get_nowait()
-            flight.lane.busy = False
-            self._landed(flight)
+        while not self._returns.empty():
+            attempt = self._returns.get_nowait()
+            attempt.lane.busy = False
+            self._landed(attempt)
 
-    def _landed(self, flight: _Flight) -> None:
+    def _landed(self, attempt: Attempt) -> None:
         """Take in what became of an attempt: the next one may be what this one has shown."""
-        lane, attempt, window, failure = flight.lane, flight.attempt, self._window, flight.error
+        lane, window, failure = attempt.lane, self._window, attempt.error
         front, count, expiry = lane.front, len(attempt.batch), self._expiry(lane)
         arrived = 0
         if failure is None:
-            arrived, failure = count - len(flight.failures), attempt.landed(flight.failures)
+            arrived, failure = count - len(attempt.failures), attempt.landed()
         if failure is None:
-            window.took(attempt.size, flight.ended - flight.begun)
+            window.took(attempt.size, attempt.ended - attempt.begun)
         elif failure.code == "DEADLINE_EXCEEDED":
             window.ran_out(attempt.size, attempt.size * arrived // count, alone=count == 1)
             self._say(
-                "publishing to %s: the broker took %s of %s events in %.3g s; trying again with at most %s bytes for %.3g s. "
-                "If this goes on, send more slowly, or raise delivery_timeout",
-                f"{arrived:,}",
-                f"{count:,}",
-                flight.op.timeout,
-                f"{window.size:,}",
-                window.seconds,
+                f"publishing to %s: the broker took {arrived:,} of {count:,} events in {attempt.op.timeout:.3g} s; trying again with "
+                f"at most {window.size:,} bytes for {window.seconds:.3g} s. If this goes on, send more slowly, or raise delivery_timeout"
             )
         elif is_passing(failure):
             if failure.code == "RESOURCE_EXHAUSTED":
@@ -359,13 +328,8 @@ class Sender:
                 self._on_delivery(report)
             except Exception as error:
                 name = f"{self._pubsub_name}/{self._topic}"
-                repeated(
-                    f"on_delivery {name}",
-                    "on_delivery of the publisher to %s failed; events go on: %r",
-                    name,
-                    error,
-                    exc_info=error,
-                )
+                message = "on_delivery of the publisher to %s failed; events go on: %r"
+                repeated(f"on_delivery {name}", message, name, error, exc_info=error)
         elif report.failed:
             with self._lock:
                 self._failed += len(report.failed)

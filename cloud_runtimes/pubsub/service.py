@@ -95,14 +95,12 @@ class PubSubService(Subscribing):
         """Publish one event and return its id, once the broker has it.
 
         Args:
-            pubsub_name: the component.
-            topic: the topic.
+            pubsub_name, topic: the component and the topic.
             data: bytes as they are, anything else encoded by ``content_type``.
             content_type: JSON by default.
             key: the ordering key.
             attributes: CloudEvents ``id``, ``type`` (default ``cloud_runtimes.event``), ``source`` (default the ``app_id``), ``subject``, ``time``, and extensions.
-            ttl: seconds after which it is not delivered any more.
-            delay: seconds until it is delivered.
+            ttl, delay: seconds after which it is not delivered any more, and until it is delivered.
             raw: without an envelope.
             timeout: seconds, retries (under the same id) included; the client's by default.
             metadata: for the component.
@@ -112,8 +110,7 @@ class PubSubService(Subscribing):
             ResourceExhaustedError: the disk or the log is full, or the event too large.
             UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
             ComponentNotFoundError: the configuration declares components, and this is none of them.
-            UnavailableError: the broker cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the broker cannot be reached, or does not answer within ``timeout``.
         """
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata
@@ -141,14 +138,12 @@ class PubSubService(Subscribing):
         """Publish one event and return its id, once the broker has it.
 
         Args:
-            pubsub_name: the component.
-            topic: the topic.
+            pubsub_name, topic: the component and the topic.
             data: bytes as they are, anything else encoded by ``content_type``.
             content_type: JSON by default.
             key: the ordering key.
             attributes: CloudEvents ``id``, ``type`` (default ``cloud_runtimes.event``), ``source`` (default the ``app_id``), ``subject``, ``time``, and extensions.
-            ttl: seconds after which it is not delivered any more.
-            delay: seconds until it is delivered.
+            ttl, delay: seconds after which it is not delivered any more, and until it is delivered.
             raw: without an envelope.
             timeout: seconds, retries (under the same id) included; the client's by default.
             metadata: for the component.
@@ -158,8 +153,7 @@ class PubSubService(Subscribing):
             ResourceExhaustedError: the disk or the log is full, or the event too large.
             UnsupportedError: the component has no ``ttl``, ``delay`` or ``raw``.
             ComponentNotFoundError: the configuration declares components, and this is none of them.
-            UnavailableError: the broker cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the broker cannot be reached, or does not answer within ``timeout``.
         """
         op, driver, batch, id = self._one(
             pubsub_name, topic, data, content_type, key, attributes, ttl, delay, raw, timeout, metadata

@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .._core import fork, propagation
-from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.arguments import check_timeout
 from .._core.handlers import is_async_callable
-from .._core.handles import Handle
 from .._core.logs import repeated
 from .._core.threads import Background
+from .._service import ClosingHandle
 from ..errors import ClosedError, InvalidArgumentError
-from ..spi.dead_letters import cause_of
+from ..spi.events import cause_of
+from ..spi.flow import run_sync
 from ..spi.pubsub import Settlement, SubscribeRequest
 from ._fetcher import Fetcher
 from .types import DropEvent, Event, EventBatch
@@ -32,10 +32,12 @@ __all__ = ["Subscription"]
 I_co = TypeVar("I_co", covariant=True)
 
 
-class Subscription(Handle, Generic[I_co]):
+class Subscription(ClosingHandle, Generic[I_co]):
     """A live member of a consumer group; made by `PubSubService.subscribe`.
 
-    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. ``with`` / ``async with`` closes it; one without a handler that nobody refers to any more leaves the group by itself.
+    Without a handler, iterate it (``for`` / ``async for``) or call `receive`; both settle nothing: answer with ``event.ack()``. It reconnects by itself; an error that will not pass is raised by iteration, `receive` and `wait`. One without a handler that nobody refers to any more leaves the group by itself.
+
+    `close`, or the end of ``with`` / ``async with``, ends the iteration, lets running handlers end, sends queued answers and gives the rest back. What a handler still holds then comes again after ``ack_wait``.
     """
 
     def __init__(
@@ -47,8 +49,7 @@ class Subscription(Handle, Generic[I_co]):
         handler: Callable[[Any], Any] | None,
         batch: int | None,
     ) -> None:
-        super().__init__()
-        self._service = service
+        super().__init__(service)
         self._fetcher = fetcher
         self._request = request
         self._handler = handler
@@ -157,74 +158,48 @@ class Subscription(Handle, Generic[I_co]):
             import asyncio
 
             home = loop if loop is not None else self._service._context.loop()
-            self._tasks = [asyncio.run_coroutine_threadsafe(self._work_async(handler), home) for _ in range(workers)]
+            flows = [self._work(handler, sync=False) for _ in range(workers)]
+            self._tasks = [asyncio.run_coroutine_threadsafe(flow, home) for flow in flows]
             return
         for _ in range(workers):
-            thread = Background(partial(self._work, handler), "cloud-runtimes-worker")
+            thread = Background(lambda: run_sync(self._work(handler, sync=True)), "cloud-runtimes-worker")
             self._threads.append(thread)
             thread.start()
 
     def _entered(self, events: list[Event[Any]]) -> propagation.Entered | None:
         """Let the handler run in the context of the event, or in a span of its own below it; a batch has as many as it has events, so none is current."""
-        if self._service._interceptors and (found := self._intercepted(events)) is not None:
-            return found
+        if self._service._interceptors:
+            name, request, batch = self._fetcher.pubsub_name, self._request, self._batch is not None
+            found = self._service._first(lambda each: each.processing(name, request, events, batch=batch))
+            if found is not None:
+                return found
         event = events[0]
         if self._batch or event.traceparent is None:
             return None
         return propagation.Entered(propagation.event_headers(event))
 
-    def _intercepted(self, events: list[Event[Any]]) -> propagation.Entered | None:
-        name, batch = self._fetcher.pubsub_name, self._batch is not None
-        return self._service._first(lambda each: each.processing(name, self._request, events, batch=batch))
-
-    def _work(self, handler: Callable[[Any], Any]) -> None:
+    async def _work(self, handler: Callable[[Any], Any], *, sync: bool) -> None:
+        """Handle events until the end; in a thread nothing of it suspends."""
         propagation.forget()
         limit = self._batch or 1
         while True:
             try:
-                events = self._fetcher.take(limit, None)
+                events = self._fetcher.take(limit, None) if sync else await self._fetcher.take_async(limit, None)
             except Exception as error:
                 self._ended(error)
                 return
             if not events:
                 return
-            argument: Any = EventBatch(events) if self._batch else events[0]
             entered = self._entered(events)
             failure: BaseException | None = None
             try:
-                handler(argument)
+                answer = handler(EventBatch(events) if self._batch else events[0])
+                if not sync:
+                    await answer
             except BaseException as error:
                 failure = error
-                self._failed(events, error)
-            else:
-                self._fetcher.settle(events, Settlement.ACK, None)
-            finally:
-                if entered is not None:
-                    entered.leave(failure)
-
-    async def _work_async(self, handler: Callable[[Any], Any]) -> None:
-        import asyncio
-
-        propagation.forget()
-        limit = self._batch or 1
-        while True:
-            try:
-                events = await self._fetcher.take_async(limit, None)
-            except Exception as error:
-                self._ended(error)
-                return
-            if not events:
-                return
-            argument: Any = EventBatch(events) if self._batch else events[0]
-            entered = self._entered(events)
-            failure: BaseException | None = None
-            try:
-                await handler(argument)
-            except asyncio.CancelledError as error:
-                failure = error
-                return  # its loop ends: unsettled events go back
-            except Exception as error:
-                failure = error
+                if not sync and not isinstance(error, Exception):
+                    raise  # its loop ends: unsettled events go back
                 self._failed(events, error)
             else:
                 self._fetcher.settle(events, Settlement.ACK, None)
@@ -236,15 +211,8 @@ class Subscription(Handle, Generic[I_co]):
         if isinstance(error, DropEvent):
             self._fetcher.settle(events, Settlement.DROP, None, cause_of("dropped", error))
             return
-        repeated(
-            f"handler {self._fetcher.name}",
-            "the handler of %s failed for event %s, %s: %r",
-            self._fetcher.name,
-            events[0].id,
-            self._next(),
-            error,
-            exc_info=error,
-        )
+        name, message = self._fetcher.name, "the handler of %s failed for event %s, %s: %r"
+        repeated(f"handler {name}", message, name, events[0].id, self._next(), error, exc_info=error)
         self._fetcher.settle(events, Settlement.RETRY, None, cause_of("deliveries", error))
 
     def _next(self) -> str:
@@ -260,20 +228,6 @@ class Subscription(Handle, Generic[I_co]):
         repeated(f"ended {self._fetcher.name}", "the subscription to %s has ended: %s", self._fetcher.name, error)
 
     # -- closing ----------------------------------------------------------
-
-    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """End the iteration, let running handlers end, send queued answers, give the rest back.
-
-        Args:
-            timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
-
-        Raises:
-            InvalidArgumentError: ``timeout`` is no number above 0.
-            ClosedError: a forked child inherited it.
-        """
-        self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
-        self._close_by_client(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
         if self._closed or self._generation != fork.generation():
@@ -291,26 +245,6 @@ class Subscription(Handle, Generic[I_co]):
         self._service._context.handles.discard(self)
         if self._finalizer is not None:
             self._finalizer.detach()
-
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """End the iteration, let running handlers end, send queued answers, give the rest back.
-
-        Args:
-            timeout: seconds; the client's by default. What a handler still holds then comes again after ``ack_wait``.
-
-        Raises:
-            InvalidArgumentError: ``timeout`` is no number above 0.
-            ClosedError: a forked child inherited it.
-        """
-        import asyncio
-
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
-
-    def _exit(self, error: BaseException | None) -> None:
-        self.close()
-
-    async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async()
 
 
 def _left(end: float | None) -> float | None:

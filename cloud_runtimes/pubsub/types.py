@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from .._native import events as kernel
@@ -21,15 +22,7 @@ else:
 
     T = TypeVar("T")
 
-__all__ = [
-    "DeliveryReport",
-    "DropEvent",
-    "Event",
-    "EventBatch",
-    "FailedEvent",
-    "OutgoingEvent",
-    "PublisherStats",
-]
+__all__ = ["DeliveryReport", "DropEvent", "Event", "EventBatch", "FailedEvent", "OutgoingEvent", "PublisherStats"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,6 +32,11 @@ ReceivedEvent = kernel.ReceivedEvent
 
 class DropEvent(Exception):
     """Raise it in a handler: the event goes to the dead-letter topic, without one away, and is not tried again. A dead letter has the message as ``dlerror``."""
+
+
+def _of_record(name: str, doc: str) -> Any:
+    """Return a property of an event that its record has."""
+    return property(attrgetter(f"_record.{name}"), doc=doc)
 
 
 class Event(ReceivedEvent, Generic[T]):
@@ -54,50 +52,15 @@ class Event(ReceivedEvent, Generic[T]):
     def __repr__(self) -> str:
         return f"<Event {self.id} type={self.type} topic={self.topic}>"
 
-    @property
-    def source(self) -> str:
-        """CloudEvents ``source``."""
-        return self._record.source
-
-    @property
-    def type(self) -> str:
-        """CloudEvents ``type``."""
-        return self._record.type
-
-    @property
-    def subject(self) -> str | None:
-        """CloudEvents ``subject``."""
-        return self._record.subject
-
-    @property
-    def topic(self) -> str:
-        """The topic it was published to; a dead letter keeps its first one."""
-        return self._record.topic
-
-    @property
-    def key(self) -> str | None:
-        """The ordering key (CloudEvents extension ``partitionkey``)."""
-        return self._record.key
-
-    @property
-    def content_type(self) -> str | None:
-        """CloudEvents ``datacontenttype``."""
-        return self._record.content_type
-
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        """Other CloudEvents extensions."""
-        return self._record.extensions
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the publisher gave as ``metadata``."""
-        return self._record.metadata
-
-    @property
-    def traceparent(self) -> str | None:
-        """W3C trace context."""
-        return self._record.traceparent
+    source: str = _of_record("source", "CloudEvents ``source``.")
+    type: str = _of_record("type", "CloudEvents ``type``.")
+    subject: str | None = _of_record("subject", "CloudEvents ``subject``.")
+    topic: str = _of_record("topic", "The topic it was published to; a dead letter keeps its first one.")
+    key: str | None = _of_record("key", "The ordering key (CloudEvents extension ``partitionkey``).")
+    content_type: str | None = _of_record("content_type", "CloudEvents ``datacontenttype``.")
+    extensions: Mapping[str, Any] = _of_record("extensions", "Other CloudEvents extensions.")
+    metadata: Mapping[str, str] = _of_record("metadata", "What the publisher gave as ``metadata``.")
+    traceparent: str | None = _of_record("traceparent", "W3C trace context.")
 
     @property
     def time(self) -> datetime:

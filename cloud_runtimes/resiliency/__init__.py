@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ._stats import TargetStats
+from .breaker import TargetStats
 
 if TYPE_CHECKING:
     from .interceptor import PolicyInterceptor

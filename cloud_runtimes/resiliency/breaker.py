@@ -1,16 +1,37 @@
-"""A circuit breaker: closed, open, half open; of one target, shared by all threads and loops that call it."""
+"""A circuit breaker, of one target, shared by all threads and loops that call it; and what became of the target's calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, Literal
 
-from ._stats import State
-from .policies import BreakerPolicy
-from .trip import Counts
+from .policies import BreakerPolicy, Counts
 
-__all__ = ["Breaker"]
+__all__ = ["Breaker", "State", "TargetStats"]
+
+State = Literal["closed", "open", "half open"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStats:
+    """What became of the calls of one target since the client was made, or forked.
+
+    Attributes:
+        calls: first attempts that were let through.
+        retries: further ones.
+        over_budget: retries that were not made because the budget was used up.
+        refused: attempts that the breaker did not let through.
+        state: of the breaker; ``None``: there is none.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    over_budget: int = 0
+    refused: int = 0
+    state: State | None = None
+
 
 _NEVER: Final = float("inf")
 
@@ -18,12 +39,7 @@ _NEVER: Final = float("inf")
 class Breaker:
     """Lets calls through, or says how long it will not.
 
-    Each change of its state begins a *generation*: what a call of an earlier one comes to is not counted.
-
-    Args:
-        policy: its rules.
-        now: a monotonic clock, in seconds.
-        changed: is told the new state, outside of the lock.
+    Each change of its state begins a *generation*: what a call of an earlier one comes to is not counted. ``changed`` is told the new state, outside of the lock.
     """
 
     def __init__(self, policy: BreakerPolicy, now: Callable[[], float], changed: Callable[[State], None]) -> None:

@@ -1,6 +1,6 @@
 """Policies around the calls of a client: the interceptor of all services where ``[resiliency]`` is configured.
 
-``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide. Only the two loops of `PolicedCall` wait, one for each API, over the same steps.
+``retry(breaker(timeout(call)))``: each attempt asks the breaker, and has the time of one attempt; what it comes to is counted; then the retries decide.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .._core.logs import logger
 from .._service import Call, Interceptor
 from ..errors import GRPC_CODES, CloudRuntimesError, ConflictError, DeadlineExceededError, UnavailableError
 from ..spi.driver import Driver
+from ..spi.flow import run_sync
 from ..spi.operation import Operation, place
-from ._stats import State, TargetStats
-from .breaker import Breaker
+from .breaker import Breaker, State, TargetStats
 from .policies import Policy, Retries
 from .settings import Policies
 
@@ -27,18 +27,18 @@ __all__ = ["PolicyInterceptor"]
 
 _HANDLES: Final = frozenset(
     [
-        ("configuration", "subscribe_configuration"),
-        ("database", "stream"),
-        ("database", "transaction"),
-        ("file", "open_file"),
-        ("lock", "hold"),
-        ("lock", "release"),
-        ("lock", "renew"),
-        ("lock", "try_lock"),
-        ("pubsub", "publisher"),
-        ("pubsub", "subscribe"),
-        ("rpc", "serve"),
-        ("schedule", "run"),
+        "configuration.subscribe_configuration",
+        "database.stream",
+        "database.transaction",
+        "file.open_file",
+        "lock.hold",
+        "lock.release",
+        "lock.renew",
+        "lock.try_lock",
+        "pubsub.publisher",
+        "pubsub.subscribe",
+        "rpc.serve",
+        "schedule.run",
     ]
 )
 """Steps of handles, which have rules of their own. What they return is let go of by the service alone, so no interrupt may come between, and there are points for one between a driver's return and `PolicedCall`'s."""
@@ -74,18 +74,12 @@ class Target:
         with self._lock:
             return TargetStats(self._calls, self._retries, self._over, self._refused, state)
 
-    def began(self, *, again: bool) -> None:
-        """Count an attempt."""
+    def count(self, *, calls: int = 0, retries: int = 0, refused: int = 0) -> None:
+        """Count attempts."""
         with self._lock:
-            if again:
-                self._retries += 1
-            else:
-                self._calls += 1
-
-    def refused(self) -> None:
-        """Count an attempt that the breaker refuses."""
-        with self._lock:
-            self._refused += 1
+            self._calls += calls
+            self._retries += retries
+            self._refused += refused
 
     def earn(self) -> None:
         """Put into the budget what a call that succeeded is worth: only those, so that nothing is saved up while all fail."""
@@ -125,12 +119,7 @@ class Target:
 
 
 class PolicyInterceptor(Interceptor):
-    """The policies of one client.
-
-    Args:
-        policies: of the targets.
-        now: a monotonic clock, in seconds.
-    """
+    """The policies of one client, by a monotonic clock."""
 
     def __init__(self, policies: Policies, now: Callable[[], float] = time.monotonic) -> None:
         self.policies = policies
@@ -158,11 +147,11 @@ class PolicyInterceptor(Interceptor):
 
     def call(self, call: Call) -> Any:
         """Make a call under the policies of its target."""
-        return call.proceed() if _is_step(call) else self._policed(call).run()
+        return call.proceed() if _is_step(call) else run_sync(self._policed(call).run(sync=True))
 
     async def call_async(self, call: Call) -> Any:
         """Asynchronous `call`."""
-        return await (call.proceed_async() if _is_step(call) else self._policed(call).run_async())
+        return await (call.proceed_async() if _is_step(call) else self._policed(call).run(sync=False))
 
     def _policed(self, call: Call) -> PolicedCall:
         return PolicedCall(self.target(call.op.method.service, call.op.component), call)
@@ -187,15 +176,15 @@ class PolicedCall:
         self._limited = False
         self._repeatable = call.op.repeatable or (target.retries.repeat_all and not _streams(call.args))
 
-    # -- the two loops ----------------------------------------------------
-
-    def run(self) -> Any:
-        """Make the call."""
+    async def run(self, *, sync: bool) -> Any:
+        """Make the call; in the sync API nothing of it suspends."""
         try:
             while True:
                 attempt = self._begin()
                 try:
                     result = self._call.attempt(attempt)
+                    if not sync:
+                        result = await result
                 except Exception as error:
                     delay = self._failed(error)
                 else:
@@ -203,43 +192,24 @@ class PolicedCall:
                     if again is None:
                         return result
                     delay = again
-                time.sleep(delay)
-        except BaseException as error:
-            self._leaves(error)
-            raise
-
-    async def run_async(self) -> Any:
-        """Asynchronous `run`."""
-        try:
-            while True:
-                attempt = self._begin()
-                try:
-                    result = await self._call.attempt(attempt)
-                except Exception as error:
-                    delay = self._failed(error)
+                if sync:
+                    time.sleep(delay)
                 else:
-                    again = self._ended(result)
-                    if again is None:
-                        return result
-                    delay = again
-                await asyncio.sleep(delay)
+                    await asyncio.sleep(delay)
         except BaseException as error:
-            self._leaves(error)
+            if not isinstance(error, Exception):
+                self._leave(None)
             raise
 
-    # -- their steps ------------------------------------------------------
+    # -- its steps --------------------------------------------------------
 
     def _begin(self) -> Operation:
-        """Ask the breaker; return the operation of this attempt.
-
-        Raises:
-            UnavailableError: the circuit is open.
-        """
+        """Return the operation of this attempt; raise `UnavailableError` where the circuit is open."""
         target, op = self._target, self._op
         if target.breaker is not None:
             entered = target.breaker.enter()
             if isinstance(entered, float):
-                target.refused()
+                target.count(refused=1)
                 error = UnavailableError(
                     f"{op.method}: the circuit breaker of {target.name} is open after failures; "
                     f"this attempt was not made, one may be in {entered:.1f} s ([resiliency])",
@@ -248,7 +218,7 @@ class PolicedCall:
                 place(error, op.method, op.component, self._call.runtime)
                 raise error
             self._generation = entered
-        target.began(again=op.attempt > 1)
+        target.count(calls=op.attempt == 1, retries=op.attempt > 1)
         if target.timeout is None:
             return op
         attempt = op.limited(target.timeout)
@@ -256,11 +226,7 @@ class PolicedCall:
         return attempt
 
     def _failed(self, error: Exception) -> float:
-        """Count a failed attempt; return the seconds to wait before the next.
-
-        Raises:
-            CloudRuntimesError: there is none.
-        """
+        """Count a failed attempt; return the seconds to wait before the next, or raise where there is none."""
         mapped = self._op.mapped(error, self._call.runtime)
         self._leave(_verdict(mapped))
         if self._takes(mapped):
@@ -282,10 +248,6 @@ class PolicedCall:
         if retries.takes(status) if retries.http else status in _PASSING:
             return self._again(UnavailableError(f"status {status}"))
         return None
-
-    def _leaves(self, error: BaseException) -> None:
-        if not isinstance(error, Exception):
-            self._leave(None)
 
     def _leave(self, good: bool | None) -> None:
         generation, self._generation = self._generation, None
@@ -329,8 +291,7 @@ class PolicedCall:
 
 def _is_step(call: Call) -> bool:
     """Tell whether a call is a step of a handle or stream, which has rules of its own."""
-    method = call.op.method
-    return (method.service, method.name) in _HANDLES or not isinstance(getattr(call.method, "__self__", None), Driver)
+    return str(call.op.method) in _HANDLES or not isinstance(getattr(call.method, "__self__", None), Driver)
 
 
 def _streams(args: tuple[Any, ...]) -> bool:

@@ -5,18 +5,120 @@ One model for ours, ``[resiliency]`` of the configuration, and for Dapr's `Resil
 
 from __future__ import annotations
 
+import ast
+import operator
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, TypeAlias
 
-from .trip import CONSECUTIVE, Trip
+__all__ = ["BreakerPolicy", "Counts", "Policy", "Ranges", "Resiliency", "Retries", "Trip", "code_ranges", "read_trip"]
 
-__all__ = ["BreakerPolicy", "Policy", "Ranges", "Resiliency", "Retries", "code_ranges"]
-
-Ranges = tuple[tuple[int, int], ...]
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Ranges of codes, both ends included."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a breaker has seen since its counts began anew."""
+
+    requests: int = 0
+    total_successes: int = 0
+    total_failures: int = 0
+    consecutive_successes: int = 0
+    consecutive_failures: int = 0
+
+
+Trip: TypeAlias = Callable[[Counts], bool]
+"""Tells whether a circuit opens."""
+
+# -- Dapr's ``trip``, a few forms of CEL ---------------------------------------
+
+_COUNTS: Final = {
+    "requests": "requests",
+    "totalSuccesses": "total_successes",
+    "totalFailures": "total_failures",
+    "consecutiveSuccesses": "consecutive_successes",
+    "consecutiveFailures": "consecutive_failures",
+}
+"""Dapr's variable → ours."""
+_COMPARISONS: Final[Mapping[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
+}
+_FORMS: Final = """\
+"consecutiveFailures > 5", "totalFailures >= 10", "totalFailures * 100 / requests >= 60", \
+"double(totalFailures) / double(requests) > 0.5", and such joined by && or ||"""
+_LONGEST: Final = 500
+
+
+def read_trip(text: str) -> Trip:
+    """Return the meaning of a ``trip``; `ValueError`: it is none of the forms that are understood."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"trip has more than {_LONGEST} characters")
+    python = text.strip().replace("&&", " and ").replace("||", " or ")  # beyond this the forms are Python's too
+    try:
+        return _condition(ast.parse(python, mode="eval").body)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ValueError(f"trip is not understood here; understood are {_FORMS}") from None
+
+
+def _condition(node: ast.expr) -> Trip:
+    if isinstance(node, ast.BoolOp):
+        conditions = [_condition(each) for each in node.values]
+        joined = all if isinstance(node.op, ast.And) else any
+        return lambda counts: joined(each(counts) for each in conditions)
+    if not isinstance(node, ast.Compare) or len(node.ops) > 1:
+        raise ValueError
+    share, compare, number = _share(node.left), _COMPARISONS.get(type(node.ops[0])), _number(node.comparators[0])
+    if compare is None:
+        raise ValueError
+
+    def holds(counts: Counts) -> bool:
+        try:
+            return compare(share(counts), number)
+        except ZeroDivisionError:
+            return False
+
+    return holds
+
+
+def _share(node: ast.expr) -> Callable[[Counts], float]:
+    """Read a count, ``double()`` of one, a count times a number, or one of these divided by another."""
+    if isinstance(node, ast.Name) and node.id in _COUNTS:
+        return operator.attrgetter(_COUNTS[node.id])
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "double" and len(node.args) == 1 and not node.keywords:
+        count = _share(node.args[0])
+        return lambda counts: float(count(counts))
+    if not isinstance(node, ast.BinOp):
+        raise ValueError
+    left = _share(node.left)
+    if isinstance(node.op, ast.Mult):
+        factor = _number(node.right)
+        return lambda counts: left(counts) * factor
+    if not isinstance(node.op, ast.Div):
+        raise ValueError
+    right = _share(node.right)
+    return lambda counts: _divided(left(counts), right(counts))
+
+
+def _divided(one: float, other: float) -> float:
+    """Divide as CEL does: integers to an integer."""
+    return one // other if isinstance(one, int) and isinstance(other, int) else one / other
+
+
+def _number(node: ast.expr) -> float:
+    value = node.value if isinstance(node, ast.Constant) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError
+    return value
+
+
+# -- policies -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,50 +167,31 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """A policy of circuit breakers.
+    """A policy of circuit breakers; the defaults are Dapr's."""
 
-    Attributes:
-        trip: when it opens.
-        probes: calls that are let through at once while it is half open; so many successes in a row close it.
-        interval: seconds after which the counts of a closed one begin anew; 0: never.
-        timeout: seconds from open to half open.
-    """
-
-    trip: Trip = CONSECUTIVE
-    probes: int = 1
-    interval: float = 0.0
-    timeout: float = 60.0
+    trip: Trip = read_trip("consecutiveFailures > 5")
+    probes: int = 1  # calls that are let through at once while it is half open; so many successes in a row close it
+    interval: float = 0.0  # seconds after which the counts of a closed one begin anew; 0: never
+    timeout: float = 60.0  # seconds from open to half open
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Of one target.
+    """Of one target; what is ``None`` has no policy of its own."""
 
-    Attributes:
-        timeout: seconds of each attempt; ``None``: none of its own.
-        retries: ``None``: none of their own.
-        breaker: ``None``: none of its own.
-    """
-
-    timeout: float | None = None
+    timeout: float | None = None  # seconds of each attempt
     retries: Retries | None = None
     breaker: BreakerPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resiliency:
-    """Policies by target.
+    """Policies by target."""
 
-    Attributes:
-        apps: app id → for calls of its methods.
-        outbound, inbound: component → for calls of it, and for what it delivers to the application.
-        defaults: name of a default policy, e.g. ``"ComponentInboundPubsub"`` → policy.
-    """
-
-    apps: Mapping[str, Policy] = field(default_factory=dict)
-    outbound: Mapping[str, Policy] = field(default_factory=dict)
-    inbound: Mapping[str, Policy] = field(default_factory=dict)
-    defaults: Mapping[str, Policy] = field(default_factory=dict)
+    apps: Mapping[str, Policy] = field(default_factory=dict)  # by app id, for calls of its methods
+    outbound: Mapping[str, Policy] = field(default_factory=dict)  # by component, for calls of it
+    inbound: Mapping[str, Policy] = field(default_factory=dict)  # by component, for what it delivers
+    defaults: Mapping[str, Policy] = field(default_factory=dict)  # by name, such as "ComponentInboundPubsub"
 
     def app(self, app_id: str) -> Policy:
         """Return the policy for calls of an application; what it does not say is said by the default."""
@@ -130,11 +213,7 @@ class Resiliency:
 
 
 def code_ranges(value: Any) -> Ranges:
-    """Return the ranges of a text such as ``"429,500-599"``.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the ranges of a text such as ``"429,500-599"``; `ValueError`: it is none."""
     found: list[tuple[int, int]] = []
     for part in str(value).split(",") if value not in (None, "") else ():
         match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)

@@ -9,8 +9,7 @@ from typing import Any, Final, Literal
 from .. import config
 from ..config import build, setting, suggest, unknown, without_values
 from ..errors import GRPC_CODES, InvalidArgumentError
-from .policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges
-from .trip import Condition, Trip
+from .policies import BreakerPolicy, Counts, Policy, Ranges, Resiliency, Retries, code_ranges
 
 __all__ = ["BreakerSettings", "Policies", "ResiliencySettings", "RetrySettings", "TargetSettings", "load"]
 
@@ -24,7 +23,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "secret": "Secretstore",
     "state": "Statestore",
 }
-"""Service → kind of component in the names of Dapr's default policies."""
+"""Services whose names are stores → kind of component in the names of Dapr's default policies."""
 
 
 def _number(least: float, most: float = float("inf")) -> Callable[[Any], Any]:
@@ -74,22 +73,12 @@ class RetrySettings:
     budget_reserve: int = setting(2, parse=_number(0))
 
     def made(self) -> Retries:
-        """Return the policy.
-
-        Raises:
-            ValueError: codes that there are not.
-        """
+        """Return the policy; `ValueError`: codes that there are not."""
+        most = None if self.max_retries < 0 else self.max_retries
+        growth = 2.0 if self.policy == "exponential" else None
+        codes, again, budget = (code_ranges(self.http), _codes(self.codes)), self.repeat == "all", self.budget
         return Retries(
-            None if self.max_retries < 0 else self.max_retries,
-            self.duration,
-            False,
-            self.max_interval,
-            code_ranges(self.http),
-            _codes(self.codes),
-            2.0 if self.policy == "exponential" else None,
-            self.repeat == "all",
-            self.budget,
-            self.budget_reserve,
+            most, self.duration, False, self.max_interval, *codes, growth, again, budget, self.budget_reserve
         )
 
 
@@ -115,16 +104,16 @@ class BreakerSettings:
 
     def made(self) -> BreakerPolicy:
         """Return the policy."""
-        trips: tuple[tuple[Condition, ...], ...] = (
-            (Condition("consecutive_failures", ">=", self.consecutive_failures),),
-        )
-        if self.failure_ratio is not None:
-            share = Condition("total_failures", ">=", self.failure_ratio, "requests")
-            trips += ((Condition("requests", ">=", self.requests), share),)
+
+        def trip(counts: Counts) -> bool:
+            ratio, calls = self.failure_ratio, counts.requests
+            often = ratio is not None and calls >= self.requests and counts.total_failures / calls >= ratio
+            return often or counts.consecutive_failures >= self.consecutive_failures
+
         interval = self.interval
         if interval is None:
             interval = 0.0 if self.failure_ratio is None else 10.0
-        return BreakerPolicy(Trip(trips), self.probes, interval, self.timeout)
+        return BreakerPolicy(trip, self.probes, interval, self.timeout)
 
 
 def _table(kind: Any, name: str) -> Callable[[Any], Any]:
@@ -176,10 +165,6 @@ _FRAME: Final = RetrySettings().made()
 """What holds where nothing is said: as without ``[resiliency]``, but for the budget."""
 
 
-_STORED: Final = frozenset(["configuration", "database", "file", "lock", "pubsub", "secret", "state"])
-"""Services whose names are stores."""
-
-
 class Policies:
     """What holds for which target: of our tables that of ``<service>.<name>``, ``<service>``, ``default``; then what Dapr's resources say; each of the three policies for itself."""
 
@@ -189,17 +174,10 @@ class Policies:
         self._origin = origin
 
     def check(self, stores: Mapping[str, Collection[str]] | None) -> None:
-        """Refuse targets that are no stores. Dapr's resources are of several applications, so theirs are not looked at.
-
-        Args:
-            stores: service → names; ``None``: any name is one.
-
-        Raises:
-            InvalidArgumentError: names the target.
-        """
+        """Refuse targets that are no stores (service → names; ``None``: any name is one). Dapr's resources are of several applications, so theirs are not looked at."""
         for target in self._targets:
             service, _, name = target.partition(".")
-            if stores is None or not name or service not in _STORED or name in stores.get(service, ()):
+            if stores is None or not name or service not in _KINDS or name in stores.get(service, ()):
                 continue
             there = sorted(stores.get(service, ()))
             raise InvalidArgumentError(
@@ -229,17 +207,7 @@ class Policies:
 def load(
     table: Mapping[str, Any], origin: str, services: Iterable[str], read_file: Callable[[str, str], Resiliency]
 ) -> Policies:
-    """Read ``[resiliency]``.
-
-    Args:
-        table: it.
-        origin: where it came from, for messages.
-        services: those there are.
-        read_file: reads the resources of ``file``, given its path and the place of the setting.
-
-    Raises:
-        InvalidArgumentError: unknown keys and targets, values that do not fit, a file that is missing or wrong.
-    """
+    """Read ``[resiliency]``, which came from ``origin``; ``read_file`` reads the resources of ``file``, given its path and the place of the setting."""
     where = f"{origin}: [resiliency]"
     settings = build(ResiliencySettings, table, where)
     targets = {
@@ -264,7 +232,8 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
             f"{targets}]: {service!r}, key {number} of the table, must be a table, not {type(table).__name__}; "
             f'put a target with a dot in quotation marks: "{service}.orders"'
         )
-    if service in known and not component and any(_nested(key, value) for key, value in table.items()):
+    nested = any(isinstance(value, Mapping) for key, value in table.items() if key not in ("retry", "breaker"))
+    if service in known and not component and nested:
         raise InvalidArgumentError(
             f'{where}: only retry and breaker are tables; for a store write [resiliency.targets."{service}.<name>"]'
         )
@@ -277,7 +246,3 @@ def _target(number: int, name: str, table: Any, origin: str, services: Iterable[
     if settings.breaker is not None:
         said["breaker"] = settings.breaker.made() if settings.breaker else None
     return said
-
-
-def _nested(key: str, value: Any) -> bool:
-    return isinstance(value, Mapping) and key not in ("retry", "breaker")

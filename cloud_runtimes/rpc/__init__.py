@@ -4,9 +4,4 @@ from .server import RpcServer
 from .service import RpcService
 from .types import RpcRequest, RpcResponse
 
-__all__ = [
-    "RpcRequest",
-    "RpcResponse",
-    "RpcServer",
-    "RpcService",
-]
+__all__ = ["RpcRequest", "RpcResponse", "RpcServer", "RpcService"]

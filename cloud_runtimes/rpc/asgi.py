@@ -102,7 +102,9 @@ class RpcApp:
         try:
             taken: bool | None
             reply, taken = await self._answer(scope, headers, receive if has_body else None)
-        except CloudRuntimesError as error:  # the guard cannot be had
+        except _RefusedError as refused:
+            reply, taken = refused.reply, False
+        except CloudRuntimesError as error:
             reply, taken = error_reply(error), False
         if CONTENT_TYPE_HEADER in headers:
             reply = _inside(reply)
@@ -122,10 +124,8 @@ class RpcApp:
             # RFC 9112, section 6.1: both, or a coding in HTTP/1.0, is how one request hides in another
             or ("transfer-encoding" in headers and ("content-length" in headers or scope.get("http_version") == "1.0"))
         ):
-            return (
-                error_reply(InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")),
-                None,
-            )
+            wrong = InvalidArgumentError("the request cannot be taken: its target or framing is not allowed")
+            return error_reply(wrong), None
         refusal = self._requests.refusal(scope)
         if refusal is not None and not self._accepts(await self._known_guard(), headers):
             return error_reply(PermissionDeniedError(refusal.reason), refusal.status), False
@@ -135,14 +135,14 @@ class RpcApp:
                 return callbacks.subscriptions(), True
             return public, True
         if self._host.context.closed:
-            return error_reply(UnavailableError(f"{self._host.app_id!r} is closing")), False
+            raise UnavailableError(f"{self._host.app_id!r} is closing")
         guard = await self._known_guard()
         if name == HELLO:
             return self._hello(guard, query, scope, headers), False
         if not guard.open and not self._accepts(guard, headers):
-            wrong = "is wrong or too old" if TOKEN_HEADER in headers else "is missing"
+            token = "is wrong or too old" if TOKEN_HEADER in headers else "is missing"
             error = UnauthenticatedError(
-                f"the caller's token {wrong}: callers of the same CLOUD_RUNTIMES_HOME have one by themselves, "
+                f"the caller's token {token}: callers of the same CLOUD_RUNTIMES_HOME have one by themselves, "
                 "others need the server's rpc_token as token in [rpc.<service>]"
             )
             reply = error_reply(error)
@@ -150,27 +150,14 @@ class RpcApp:
         handler = self._host.handlers.get(name)
         if handler is None:
             return await self._call_back(scope["method"], name, headers, receive)
-        deadline, refused = self._deadline(headers.get(TIMEOUT_HEADER))
-        if refused is not None:
-            return refused, False
-        data = b""
-        if receive is not None:
-            body = await _body(receive, headers)
-            if isinstance(body, RpcReply):
-                return body, False
-            data = body
+        deadline = self._deadline(headers.get(TIMEOUT_HEADER))
+        data = await _body(receive, headers)
         given = headers.get(CONTENT_TYPE_HEADER)
         hidden = _HIDDEN if given is None else _HIDDEN | _LAYOTTOS
-        incoming = Incoming(
-            name,
-            scope["method"],
-            {key: value for key, value in headers.items() if key not in hidden},
-            query,
-            (given or headers.get("content-type") or OCTETS) if data else None,
-            data,
-            headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER),
-            deadline,
-        )
+        shown = {key: value for key, value in headers.items() if key not in hidden}
+        content_type = (given or headers.get("content-type") or OCTETS) if data else None
+        caller = headers.get(CALLER_HEADER) or headers.get(_SIDECAR_CALLER)
+        incoming = Incoming(name, scope["method"], shown, query, content_type, data, caller, deadline)
         return await self._run(handler, incoming), True
 
     async def _call_back(
@@ -180,9 +167,7 @@ class RpcApp:
         callbacks = self._hosting().callbacks
         if callbacks is None or (callback := callbacks.find(verb, name)) is None:
             return self._host.unknown(name), False
-        body = b"" if receive is None else await _body(receive, headers)
-        if isinstance(body, RpcReply):
-            return body, False
+        body = await _body(receive, headers)
         if not self._instance and callbacks.lacks_runner(name):
             await self._open_lifespan()
         return await callback(headers.get("content-type"), body), True
@@ -199,7 +184,7 @@ class RpcApp:
     def _hello(self, guard: Guard, query: str, scope: Scope, headers: dict[str, str]) -> RpcReply:
         nonce = query.removeprefix("nonce=")
         if not NONCE.fullmatch(nonce):
-            return error_reply(InvalidArgumentError("hello needs ?nonce= of 32 to 64 hexadecimal digits"))
+            raise InvalidArgumentError("hello needs ?nonce= of 32 to 64 hexadecimal digits")
         places = [HTTPS]
         if (own := place(scope.get("server"))) is not None:
             places.append(own)
@@ -207,14 +192,14 @@ class RpcApp:
             places.append(host)
         return RpcReply(200, {}, JSON, json.encode(answer(guard, self._host.app_id, self._instance, nonce, places)))
 
-    def _deadline(self, text: str | None) -> tuple[float | None, RpcReply | None]:
+    def _deadline(self, text: str | None) -> float | None:
         """Return when the caller, or without its word the client's own timeout, gives up."""
         limit = self._host.context.timeout
         if text is not None:
             if not text.isascii() or not text.isdigit() or len(text) > 12:
-                return None, error_reply(InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds"))
+                raise InvalidArgumentError(f"{TIMEOUT_HEADER} must be milliseconds")
             limit = int(text) / 1000
-        return (None if limit is None else monotonic() + limit), None
+        return None if limit is None else monotonic() + limit
 
     async def _run(self, handler: Handler, incoming: Incoming) -> RpcReply:
         if handler.is_async and incoming.deadline is None:
@@ -233,9 +218,7 @@ class RpcApp:
             self._abandoned.add(future)
             future.add_done_callback(self._abandoned.discard)
             future.cancel()
-            return error_reply(
-                DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun),
-            )
+            return error_reply(DeadlineExceededError(f"{handler.label} did not answer in time", maybe_applied=begun))
         try:
             return future.result()
         except asyncio.CancelledError:  # its own doing
@@ -247,11 +230,21 @@ class RpcApp:
 _PUBLIC: Final = {"healthz": _HEALTHY, "dapr/config": _CONFIG, "dapr/subscribe": _SUBSCRIBE}
 
 
-async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
+class _RefusedError(Exception):
+    """The body is not taken; ``reply`` says why."""
+
+    def __init__(self, reply: RpcReply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+async def _body(receive: Receive | None, headers: dict[str, str]) -> bytes:
     """Read a body, of at most `MAX_BODY` bytes and no slower than `SLOWEST`."""
+    if receive is None:
+        return b""
     length = headers.get("content-length")
     if length is not None and (not length.isdigit() or len(length) > 15 or int(length) > MAX_BODY):
-        return too_large("body")
+        raise _RefusedError(too_large())
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -261,17 +254,18 @@ async def _body(receive: Receive, headers: dict[str, str]) -> bytes | RpcReply:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return error_reply(InternalError("the caller went away"))
+                    raise InternalError("the caller went away")
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
                 if size > MAX_BODY:
-                    return too_large("body")
+                    raise _RefusedError(too_large())
                 parts.append(piece)
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 limit.reschedule(begin + HEAD_TIME + size / SLOWEST)
     except TimeoutError:
-        return error_reply(DeadlineExceededError("the body came too slowly"), 408)
+        refusal = error_reply(DeadlineExceededError("the body came too slowly"), 408)
+        raise _RefusedError(refusal) from None
 
 
 def _inside(reply: RpcReply) -> RpcReply:

@@ -75,9 +75,9 @@ def error_reply(error: CloudRuntimesError, status: int | None = None) -> RpcRepl
     return RpcReply(status or _STATUS.get(error.code, 500), {ERROR_HEADER: name}, JSON, data)
 
 
-def too_large(what: str) -> RpcReply:
-    """Return the answer to what is larger than is taken."""
-    refusal = errors.ResourceExhaustedError(f"the {what} is larger than the {MAX_BODY:,} bytes that are taken")
+def too_large() -> RpcReply:
+    """Return the answer to a body that is larger than is taken."""
+    refusal = errors.ResourceExhaustedError(f"the body is larger than the {MAX_BODY:,} bytes that are taken")
     return error_reply(refusal, 413)
 
 
@@ -86,18 +86,12 @@ def failure(reply: RpcReply, service: str, method: str) -> CloudRuntimesError:
     error = _carried(reply)
     if error is None:
         status = reply.status
-        cls = _BY_STATUS.get(status) or (
-            InternalError if status >= 500 or status < 400 else errors.InvalidArgumentError
-        )
-        what = (
-            "redirects, which is never followed: give the address itself"
-            if status < 400
-            else f"answered with status {status}"
-        )
-        error = cls(
-            f"{service}.{method} {what}; error.response has headers and body",
-            maybe_applied=status >= 500 and status != 501,
-        )
+        cls = _BY_STATUS.get(status, InternalError if status >= 500 or status < 400 else errors.InvalidArgumentError)
+        what = f"answered with status {status}"
+        if status < 400:
+            what = "redirects, which is never followed: give the address itself"
+        message = f"{service}.{method} {what}; error.response has headers and body"
+        error = cls(message, maybe_applied=status >= 500 and status != 501)
     error.response = RpcResponse(*reply)
     return error
 

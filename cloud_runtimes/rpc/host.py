@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from contextvars import ContextVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
 from .._core import fork, propagation
 from .._core.handlers import ALONE, count_arguments, is_async_callable
 from .._core.logs import repeated
+from .._core.workers import Workers
 from ..codec.payload import encode_payload
 from ..errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, PayloadError
+from ..spi.flow import run_sync
 from ..spi.rpc import RpcReply
-from ._inbound import deadline
 from .failures import BARE, error_reply
 from .prepare import check_registered, header_map
 from .types import RpcRequest, RpcResponse, decode_body
@@ -21,10 +24,12 @@ from .types import RpcRequest, RpcResponse, decode_body
 if TYPE_CHECKING:
     import asyncio
 
-    from .._core.workers import Workers
-    from .._service import Service
+    from .._service import RunningHandle, Service
 
-__all__ = ["Handler", "Host", "Incoming", "Lifespan", "Lifespans", "hosts"]
+__all__ = ["Handler", "Host", "Incoming", "Lifespans", "deadline", "hosts"]
+
+deadline: Final[ContextVar[float | None]] = ContextVar("cloud_runtimes_rpc_deadline", default=None)
+"""`time.monotonic` at which the caller of what is being handled gives up, which holds for the calls of its handler; ``None``: never, or nothing is being handled."""
 
 WORKERS: Final = 64
 """Plain handlers of one client that run at once; further calls wait, within their deadlines."""
@@ -47,19 +52,6 @@ class Incoming(NamedTuple):
     deadline: float | None
 
 
-class Lifespan(Protocol):
-    """What runs while the methods of a client are served. The client closes it at the latest."""
-
-    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        """Begin; async handlers run in the loop."""
-
-    async def _open_async(self) -> None:
-        """Begin in the running loop."""
-
-    def _close_by_client(self, end: float | None) -> None:
-        """End, by a time of `time.monotonic`."""
-
-
 class Handler:
     """One method: what to call, with how many arguments, and into what its data is decoded."""
 
@@ -74,56 +66,44 @@ class Handler:
         self.is_async = is_async_callable(function)
 
     def run(self, incoming: Incoming) -> RpcReply:
-        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
+        """Run a plain handler on this thread."""
+        return run_sync(self._flow(incoming, sync=True))
+
+    async def run_async(self, incoming: Incoming) -> RpcReply:
+        """Run a plain handler on this thread."""
+        return await self._flow(incoming, sync=False)
+
+    async def _flow(self, incoming: Incoming, *, sync: bool) -> RpcReply:
         token = deadline.set(incoming.deadline)
         entered = self._entered(incoming)
         failure: BaseException | None = None
         try:
             result = self.function(*self._arguments(incoming))
-        except CloudRuntimesError as error:
-            failure = error
-            return error_reply(error)
-        except (Exception, SystemExit) as error:  # a handler ends no server
-            failure = error
-            return self._failed(error)
-        finally:
-            if entered is not None:
-                entered.leave(failure)
-            deadline.reset(token)
-        return self._reply(result)
-
-    async def run_async(self, incoming: Incoming) -> RpcReply:
-        """Run the handler: a plain one on this thread, an async one on this loop, in a task of its own whose context ends with it."""
-        deadline.set(incoming.deadline)
-        entered = self._entered(incoming)
-        failure: BaseException | None = None
-        try:
-            result = await self.function(*self._arguments(incoming))
-        except CloudRuntimesError as error:
-            failure = error
-            return error_reply(error)
-        except (Exception, SystemExit) as error:
-            failure = error
-            return self._failed(error)
+            if not sync:
+                result = await result
         except BaseException as error:
             failure = error
+            if isinstance(error, CloudRuntimesError):
+                return error_reply(error)
+            if isinstance(error, (Exception, SystemExit)):  # a handler ends no server
+                return self.failed(error)
             raise
         finally:
             if entered is not None:
                 entered.leave(failure)
+            propagation.give_back(deadline, token)
         return self._reply(result)
 
     def _entered(self, incoming: Incoming) -> propagation.Entered | None:
         """Let the handler run in the context that came with the call, or in a span of its own below it."""
         headers = incoming.headers
-        if self.service._interceptors and (found := self._intercepted(incoming)) is not None:
-            return found
+        if self.service._interceptors:
+            found = self.service._first(lambda each: each.serving(incoming.method, headers))
+            if found is not None:
+                return found
         if headers and ("traceparent" in headers or "baggage" in headers):
             return propagation.Entered(headers)
         return None
-
-    def _intercepted(self, incoming: Incoming) -> propagation.Entered | None:
-        return self.service._first(lambda each: each.serving(incoming.method, incoming.headers))
 
     def _arguments(self, incoming: Incoming) -> tuple[Any, ...]:
         arity = self.arity
@@ -142,25 +122,17 @@ class Handler:
                 return _checked(result)
             data, content_type = encode_payload(result)
         except Exception as error:  # not the caller's fault: no PayloadError of theirs
-            return self._failed(error)
+            return self.failed(error)
         return _new_tuple(RpcReply, (200, _NO_HEADERS, content_type, data))
 
-    def _failed(self, error: BaseException) -> RpcReply:
-        repeated(
-            f"rpc {self.label}",
-            "the handler of %s failed; the caller gets status 500: %r",
-            self.label,
-            error,
-            exc_info=error,
-        )
+    def failed(self, error: BaseException) -> RpcReply:
+        """Log what a handler failed with, and return what the caller gets of it."""
+        message = "the handler of %s failed; the caller gets status 500: %r"
+        repeated(f"rpc {self.label}", message, self.label, error, exc_info=error)
         return BARE
 
-    def failed(self, error: BaseException) -> RpcReply:
-        """Log what a worker's thread raised beside the errors that `run` turns into replies."""
-        return self._failed(error)
 
-
-Lifespans = Callable[[float | None], Lifespan | None]
+Lifespans: TypeAlias = "Callable[[float | None], RunningHandle | None]"
 """Makes what runs beside a server, given the seconds that it has to start and to end; ``None``: nothing does."""
 
 
@@ -172,7 +144,6 @@ class Host:
         self.context = service._context
         self._service = service
         self.handlers: dict[str, Handler] = {}
-        self._workers: Workers | None = None
         # where the async handlers of a served client run; else it is the caller's loop, or the client's own
         self.loop: asyncio.AbstractEventLoop | None = None
         # how many servers are open, and whether there is an application to mount in another one
@@ -185,16 +156,10 @@ class Host:
         self.loop = None
         self.servers = 0
 
-    @property
+    @cached_property
     def workers(self) -> Workers:
         """The threads of plain handlers."""
-        workers = self._workers
-        if workers is None:
-            with fork.importing:
-                from .._core.workers import Workers
-
-                workers = self._workers = self._workers or Workers("cloud-runtimes-rpc-worker", WORKERS)
-        return workers
+        return Workers("cloud-runtimes-rpc-worker", WORKERS)
 
     @property
     def app_id(self) -> str:
@@ -217,8 +182,7 @@ class Host:
     def _close_by_client(self, end: float | None) -> None:
         """The client closes: nobody finds it any more, and its threads end with what they run."""
         hosts.changed()
-        if self._workers is not None:
-            self._workers.close()
+        self.workers.close()
 
     def unknown(self, method: str) -> RpcReply:
         """Answer a call of a method that is not there."""

@@ -43,7 +43,7 @@ def call(host: Host, op: Operation, call: RpcCall, caller: str) -> RpcReply:
     if type(body) is not bytes:
         body = _gathered(body)
     elif len(body) > MAX_BODY:
-        return too_large("body")
+        return too_large()
     incoming = _incoming(op, call, body, caller)
     if handler.is_async:
         return _elsewhere(host, op, handler.run_async(incoming))
@@ -64,7 +64,7 @@ async def call_async(host: Host, op: Operation, call: RpcCall, caller: str) -> R
     if type(body) is not bytes:
         body = await _gathered_async(body)
     elif len(body) > MAX_BODY:
-        return too_large("body")
+        return too_large()
     incoming = _incoming(op, call, body, caller)
     if not handler.is_async:
         return await _awaited(op, asyncio.wrap_future(host.workers.submit(partial(handler.run, incoming))))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .._core import fork
@@ -11,6 +12,7 @@ from .._http.http1 import Endpoint
 from .._http.sync_client import NotReached, Pool
 from ..config import without_values
 from ..errors import ClosedError, InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ..spi.flow import run_sync
 from ..spi.operation import Operation
 from ..spi.rpc import RpcCall, RpcReply
 
@@ -25,19 +27,9 @@ _CONNECT: Final = 5.0
 
 @without_values
 def endpoint(address: object, where: str, secret: bytes | None = None, instance: str | None = None) -> Endpoint:
-    """Return what an address of a configuration or registry stands for.
-
-    Raises:
-        InvalidArgumentError: anything but ``http(s)://host[:port][/prefix]``; names ``where`` it stands, not the address, which may hold a password.
-    """
+    """Return what ``http(s)://host[:port][/prefix]`` of a configuration or registry stands for. An error names ``where`` it stands, not the address, which may hold a password."""
     why = f"{where}: no address such as 'http://127.0.0.1:8080'"
-    if (
-        not isinstance(address, str)
-        or not address.isascii()
-        or not address.isprintable()
-        or " " in address
-        or "\\" in address
-    ):
+    if not isinstance(address, str) or not re.fullmatch(r"[!-\[\]-~]*", address):  # visible ASCII without backslashes
         raise InvalidArgumentError(why)
     try:
         parts = urlsplit(address)
@@ -53,7 +45,7 @@ def endpoint(address: object, where: str, secret: bytes | None = None, instance:
 
 
 class Peers:
-    """The connections of one client, in both faces."""
+    """The connections of one client, in both APIs."""
 
     def __init__(self) -> None:
         self._pool = Pool()
@@ -69,45 +61,33 @@ class Peers:
             self._async = None
 
     def call(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
-        """Make a call.
-
-        Raises:
-            UnavailableError: none was reached, or the connection broke.
-            UnauthenticatedError: who was reached does not know the secret.
-        """
-        self._check()
-        failures: list[NotReached] = []
-        for each in endpoints:
-            try:
-                return self._pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
-            except NotReached as error:
-                failures.append(error)
-        raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
+        """Make a call."""
+        return run_sync(self._first(self._pool, op, endpoints, call, caller))
 
     async def call_async(self, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str) -> RpcReply:
-        """Make a call.
-
-        Raises:
-            UnavailableError: none was reached, or the connection broke.
-            UnauthenticatedError: who was reached does not know the secret.
-        """
-        self._check()
+        """Make a call."""
         if self._async is None:
             with fork.importing:
                 from .._http.async_client import AsyncPool
 
             self._async = self._async or AsyncPool()
+        return await self._first(self._async, op, endpoints, call, caller)
+
+    async def _first(
+        self, pool: Pool | AsyncPool, op: Operation, endpoints: Sequence[Endpoint], call: RpcCall, caller: str
+    ) -> RpcReply:
+        """Call the first that is reached; over the pool of the sync API nothing of it suspends."""
+        if self._closed:
+            raise ClosedError("this client is closed: make another")
         failures: list[NotReached] = []
         for each in endpoints:
             try:
-                return await self._async.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+                reply: Any = pool.call(op, each, call, caller, None if len(endpoints) == 1 else _CONNECT)
+                made: RpcReply = reply if pool is self._pool else await reply
+                return made
             except NotReached as error:
                 failures.append(error)
         raise _unreached(op, failures) from (failures[-1].__cause__ if failures else None)
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ClosedError("this client is closed: make another")
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -31,7 +32,7 @@ MAX_HEADERS: Final = 16 * 1024
 _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE: Final = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")  # section 5.5, without what is not ASCII
-_VERB: Final = re.compile(r"[A-Z]{1,20}")
+_VERB: Final = re.compile(r"(?!(?:CONNECT|TRACE)$)[A-Z]{1,20}")
 HOP_HEADERS: Final = frozenset(
     [
         "connection",
@@ -52,7 +53,6 @@ _OURS: Final = ("cloud-runtimes-", "proxy-")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\?#]|[\ud800-\udfff]")
 _RESERVED_PATHS: Final = ("healthz", "dapr", "cloud-runtimes")
 
-_paths: dict[str, str] = {}
 _new_call = tuple.__new__
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
@@ -68,28 +68,25 @@ def check_service(service: Any) -> str:
 
 
 def check_method(method: Any) -> str:
-    """Return a method's name as the path of a request.
+    """Return a method's name as the path of a request: 1 to 512 characters of ``/``-separated segments, without what could be read as something else."""
+    if isinstance(method, str):
+        return _path(method)
+    raise _no_method(method)
 
-    Raises:
-        InvalidArgumentError: not 1 to 512 characters of ``/``-separated segments, or with what could be read as something else: control characters, spaces, ``\\``, ``?``, ``#``, empty segments, ``.`` and ``..``.
-    """
-    path = _paths.get(method) if isinstance(method, str) else None
-    if path is not None:
-        return path
-    if (
-        not isinstance(method, str)
-        or not 0 < len(method) <= 512
-        or _UNSAFE.search(method)
-        or any(segment in ("", ".", "..") for segment in method.split("/"))
-    ):
-        raise InvalidArgumentError(
-            f"method {_shown(method)}: give a name such as 'my-method' or 'orders/42': 1 to 512 characters without spaces, "
-            "control characters, '?', '#', '\\', empty or dot segments; query= takes what stands behind a '?'"
-        )
-    if len(_paths) >= 1024:
-        _paths.clear()
-    path = _paths[method] = quote(method, safe="/")
-    return path
+
+@lru_cache(1024)
+def _path(method: str) -> str:
+    segments = method.split("/")
+    if not 0 < len(method) <= 512 or _UNSAFE.search(method) or any(each in ("", ".", "..") for each in segments):
+        raise _no_method(method)
+    return quote(method, safe="/")
+
+
+def _no_method(method: Any) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"method {_shown(method)}: give a name such as 'my-method' or 'orders/42': 1 to 512 characters without spaces, "
+        "control characters, '?', '#', '\\', empty or dot segments; query= takes what stands behind a '?'"
+    )
 
 
 def check_registered(method: Any) -> str:
@@ -101,19 +98,8 @@ def check_registered(method: Any) -> str:
     return name
 
 
-def check_http_method(http_method: Any) -> str:
-    """Return an HTTP method: capital letters, not CONNECT or TRACE."""
-    if not isinstance(http_method, str) or not _VERB.fullmatch(http_method) or http_method in ("CONNECT", "TRACE"):
-        raise InvalidArgumentError(f"http_method {_shown(http_method)}: give 'POST', 'GET', 'PUT', 'PATCH', 'DELETE' …")
-    return http_method
-
-
 def header_map(headers: Any) -> dict[str, str]:
-    """Return headers with names in lower case.
-
-    Raises:
-        InvalidArgumentError: a name that is no token, a value with anything but visible ASCII, spaces and tabs inside, a header that this package sets itself, or more than 16 KiB in all.
-    """
+    """Return headers with names in lower case: tokens, visible ASCII with spaces and tabs inside, none that this package sets itself, 16 KiB in all."""
     if not isinstance(headers, Mapping):
         raise InvalidArgumentError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
     made: dict[str, str] = {}
@@ -177,10 +163,7 @@ def prepare(
     metadata: Mapping[str, str] | None,
 ) -> RpcCall:
     """Check and encode one call."""
-    try:
-        path = _paths.get(method) or check_method(method)
-    except TypeError:  # it cannot be a key
-        path = check_method(method)
+    path = check_method(method)
     body: Body
     if data is None:
         body, content_type = b"", None
@@ -190,22 +173,13 @@ def prepare(
             body = _pieces(data)
     else:
         body, content_type = encode_payload(data, content_type)
-    if http_method != "POST":
-        check_http_method(http_method)
+    if http_method != "POST" and not (isinstance(http_method, str) and _VERB.fullmatch(http_method)):
+        raise InvalidArgumentError(f"http_method {_shown(http_method)}: give 'POST', 'GET', 'PUT', 'PATCH', 'DELETE' …")
     if metadata is not None:
         check_metadata(metadata)
-    return _new_call(
-        RpcCall,
-        (
-            method,
-            path,
-            http_method,
-            body,
-            content_type,
-            _NO_HEADERS if headers is None else header_map(headers),
-            "" if query is None else query_text(query),
-        ),
-    )
+    head = _NO_HEADERS if headers is None else header_map(headers)
+    text = "" if query is None else query_text(query)
+    return _new_call(RpcCall, (method, path, http_method, body, content_type, head, text))
 
 
 def carrying(call: RpcCall) -> RpcCall:

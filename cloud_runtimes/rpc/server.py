@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
-from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._core.handles import Handle
 from .._core.logs import logger
-from .._core.signals import ending_signals
-from .._core.threads import Background, Changes
-from .._http.listen import listen
+from .._core.threads import Background
+from .._http.threaded import listen
+from .._service import RunningHandle
 from ..errors import ClosedError, CloudRuntimesError, InternalError, InvalidArgumentError
+from ..spi.operation import Operation
 from ..spi.rpc import Announcement, Guard
 
 if TYPE_CHECKING:
     import asyncio
 
     from .._http.asgi_server import Server
-    from .host import Lifespan
     from .service import RpcService
 
 __all__ = ["RpcServer", "callback_server"]
@@ -31,24 +28,22 @@ _CANCELLED: Final = 1.0
 """Seconds that handlers have to end once they are cancelled."""
 
 
-class RpcServer(Handle):
+class RpcServer(RunningHandle):
     """Serves the registered methods while it is open; made by `RpcService.serving`.
 
-    ``with`` serves in a thread of its own, ``async with`` in the running loop. It serves once.
+    ``with`` serves in a thread of its own, ``async with`` in the running loop. It serves once. `close`, or the end of the block, takes no more calls and lets running handlers end.
     """
 
     def __init__(
         self, service: RpcService, host: str, port: int | None, timeout: float | None, *, callbacks_only: bool = False
     ) -> None:
-        super().__init__()
-        self._service = service
+        super().__init__(service, timeout)
+        self._service: RpcService = service
         self._callbacks_only = callbacks_only
         self._bind_to = _checked(host, port)
-        self._timeout = timeout
         self._instance = os.urandom(16).hex()
-        self._changes = Changes()
         self._announcement: Announcement | None = None
-        self._lifespan: Lifespan | None = None
+        self._lifespan: RunningHandle | None = None
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._thread: Background | None = None
@@ -56,8 +51,6 @@ class RpcServer(Handle):
         self._address: str | None = None
         self._failure: BaseException | None = None
         self._started = self._ended = self._closed = False
-        self.signal = 0
-        """The signal that ended `RpcService.serve`, 0: none."""
 
     @property
     def address(self) -> str:
@@ -81,15 +74,12 @@ class RpcServer(Handle):
             self._prepare(guard)
             self._thread = Background(self._run, "cloud-runtimes-rpc-server")
             self._thread.start()
-            while not (self._started or self._ended):
-                ticket = self._changes.ticket()
-                if not (self._started or self._ended) and not self._changes.wait(ticket, op.remaining()):
-                    raise op.timed_out("the server to start")
-            self._check_started()
+            self._check_started(op, self._changes.wait_for(self._begun, op.remaining()))
             self._announcement = driver.announce(op, self._instance, self.address)
             self._lifespan = self._make_lifespan()
             if self._lifespan is not None:
-                self._lifespan._open(self._loop)
+                self._lifespan._loop = self._loop
+                self._lifespan._open()
         except BaseException:
             self._close_by_client(monotonic() + 5.0)
             raise
@@ -103,21 +93,17 @@ class RpcServer(Handle):
             guard = await driver.guard_async(op)
             await asyncio.to_thread(self._prepare, guard)
             self._task = asyncio.get_running_loop().create_task(self._run_async())
-            while not (self._started or self._ended):
-                future = self._changes.future()
-                if not (self._started or self._ended) and not await self._changes.wait_async(future, op.remaining()):
-                    raise op.timed_out("the server to start")
-            self._check_started()
+            self._check_started(op, await self._changes.wait_for_async(self._begun, op.remaining()))
             self._announcement = await driver.announce_async(op, self._instance, self.address)
             # in a thread, since the first time imports the service
             self._lifespan = await asyncio.to_thread(self._make_lifespan)
             if self._lifespan is not None:
                 await self._lifespan._open_async()
         except BaseException:
-            await self._close_async(monotonic() + 5.0)
+            await asyncio.to_thread(self._close_by_client, monotonic() + 5.0)
             raise
 
-    def _make_lifespan(self) -> Lifespan | None:
+    def _make_lifespan(self) -> RunningHandle | None:
         return None if self._callbacks_only else self._service._host.lifespan(self._timeout)
 
     def _opening(self) -> Any:
@@ -157,7 +143,12 @@ class RpcServer(Handle):
         """Return where async handlers run."""
         return self._service._host.loop or self._service._context.loop()
 
-    def _check_started(self) -> None:
+    def _begun(self) -> bool:
+        return self._started or self._ended
+
+    def _check_started(self, op: Operation, begun: bool | None) -> None:
+        if not begun:
+            raise op.timed_out("the server to start")
         if not self._started:
             raise InternalError(f"the server did not start: {self._failure!r}") from self._failure
 
@@ -209,62 +200,8 @@ class RpcServer(Handle):
             self._ended = True
             self._changes.announce()
 
-    # -- serve ------------------------------------------------------------
-
-    def _serve(self, opened: Callable[[], None] | None = None) -> None:
-        with ending_signals(self._signalled):
-            with self:
-                if opened is not None:
-                    opened()
-                while not self._over():
-                    ticket = self._changes.ticket()
-                    if not self._over():
-                        self._changes.wait(ticket, None)
-
-    async def _serve_async(self) -> None:
-        with ending_signals(self._signalled):
-            async with self:
-                while not self._over():
-                    future = self._changes.future()
-                    if not self._over():
-                        await self._changes.wait_async(future, None)
-
     def _over(self) -> bool:
         return bool(self.signal or self._ended or self._closed)
-
-    def _signalled(self, number: int) -> None:
-        again, self.signal = self.signal, number
-        self._changes.announce()
-        if again:
-            raise KeyboardInterrupt
-
-    # -- closing ----------------------------------------------------------
-
-    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Take no more calls, and let running handlers end.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
-        self._close_by_client(None if limit is None else monotonic() + limit)
-
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Take no more calls, and let running handlers end.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
-        await self._close_async(None if limit is None else monotonic() + limit)
 
     def _close_by_client(self, end: float | None) -> None:
         if self._generation != fork.generation():
@@ -274,19 +211,7 @@ class RpcServer(Handle):
             if not self._thread.join(_left(end, 0.5)) and self._thread.started:
                 logger().warning("%s: handlers were still running when the server was left", self._address)
         elif self._task is not None and not self._ended and not _in_loop(self._task):
-            ticket = self._changes.ticket()
-            if not self._ended:
-                self._changes.wait(ticket, _left(end, 0.5))
-        self._finish()
-
-    async def _close_async(self, end: float | None) -> None:
-        import asyncio
-
-        if self._task is None:
-            await asyncio.to_thread(self._close_by_client, end)
-            return
-        await asyncio.to_thread(self._stop, end)
-        await asyncio.wait((self._task,), timeout=_left(end, 0.5))
+            self._changes.wait_for(lambda: self._ended, _left(end, 0.5))
         self._finish()
 
     def _stop(self, end: float | None) -> None:
@@ -314,19 +239,9 @@ class RpcServer(Handle):
         self._service._context.handles.discard(self)
         self._changes.announce()
 
-    def _exit(self, error: BaseException | None) -> None:
-        self.close(timeout=self._timeout)
-
-    async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async(timeout=self._timeout)
-
 
 def callback_server(service: RpcService, timeout: float | None) -> RpcServer | None:
-    """Return a server on ``APP_PORT`` for what a sidecar sends; ``None``: there is a server, or an application that is mounted.
-
-    Raises:
-        InvalidArgumentError: ``APP_PORT`` is not set.
-    """
+    """Return a server on ``APP_PORT`` for what a sidecar sends; ``None``: there is a server, or an application that is mounted."""
     if service._host.servers or service._host.mounted:
         return None
     if not os.environ.get("APP_PORT"):

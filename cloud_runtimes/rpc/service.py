@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._core.arguments import CLIENT_TIMEOUT, check_timeout
-from .._service import Service
+from .._service import Service, error_context
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import RpcCall, RpcDriver
-from ._inbound import deadline
 from .failures import failure
-from .host import Host, Lifespans
+from .host import Host, Lifespans, deadline
 from .prepare import carrying, check_service, prepare
 from .types import CallOptions, RpcResponse, decode_body
 
@@ -87,24 +86,13 @@ class RpcService(Service):
 
     @overload
     def invoke_method(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: builtins.type[T],
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
     ) -> T: ...
     @overload
     def invoke_method(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: Any = None,
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
+    @error_context(_INVOKE_METHOD)
     def invoke_method(
         self,
         service: str,
@@ -122,13 +110,10 @@ class RpcService(Service):
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
 
         Args:
-            service: the ``app_id`` of the application that has the method.
-            method: its name; may hold ``/``.
+            service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
             data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
-            http_method: over HTTP; the handler sees it.
-            content_type: of ``data``; by default that of the payload rules.
-            headers: visible ASCII; those that belong to the transport are refused.
-            query: name → value or values.
+            http_method, content_type: the method of HTTP, and how ``data`` is encoded, by default by the payload rules.
+            headers, query: visible ASCII without what belongs to the transport; name → value or values.
             type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
             timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
             metadata: for the component.
@@ -140,38 +125,23 @@ class RpcService(Service):
             PayloadError: the reply does not fit ``type``.
             CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            reply = self._call(op, driver.invoke, call)
-            if reply[0] >= 300:  # a redirect is never followed, and no reply
-                raise failure(reply, service, method)
-            return decode_body(reply[3], reply[2], type)
-        except BaseException as error:
-            self._add_context(error, _INVOKE_METHOD, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        reply = self._call(op, driver.invoke, call)
+        if reply[0] >= 300:  # a redirect is never followed, and no reply
+            raise failure(reply, service, method)
+        return decode_body(reply[3], reply[2], type)
 
     @overload
     async def invoke_method_async(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: builtins.type[T],
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: builtins.type[T], **options: Unpack[CallOptions]
     ) -> T: ...
     @overload
     async def invoke_method_async(
-        self,
-        service: str,
-        method: str,
-        data: Any = None,
-        *,
-        type: Any = None,
-        **options: Unpack[CallOptions],
+        self, service: str, method: str, data: Any = None, *, type: Any = None, **options: Unpack[CallOptions]
     ) -> Any: ...
+    @error_context(_INVOKE_METHOD)
     async def invoke_method_async(
         self,
         service: str,
@@ -189,13 +159,10 @@ class RpcService(Service):
         """Call a method and return its decoded reply; ``None`` where the reply has no body.
 
         Args:
-            service: the ``app_id`` of the application that has the method.
-            method: its name; may hold ``/``.
+            service, method: the ``app_id`` of an application, and the name of its method, which may hold ``/``.
             data: bytes as they are, ``str`` under ``text/*`` and XML, the rest as JSON or MessagePack; ``None``: no body. A binary file or an iterator of bytes is sent piece by piece and never whole in memory. `invoke_method_async` also takes an async iterator.
-            http_method: over HTTP; the handler sees it.
-            content_type: of ``data``; by default that of the payload rules.
-            headers: visible ASCII; those that belong to the transport are refused.
-            query: name → value or values.
+            http_method, content_type: the method of HTTP, and how ``data`` is encoded, by default by the payload rules.
+            headers, query: visible ASCII without what belongs to the transport; name → value or values.
             type: what to decode into, strictly; ``bytes`` gives the reply undecoded.
             timeout: seconds; it travels with the call, and the handler sees what is left. A plain handler in this process, called from a sync method, is not left before it returns. In a handler never more than its own caller still waits.
             metadata: for the component.
@@ -207,18 +174,15 @@ class RpcService(Service):
             PayloadError: the reply does not fit ``type``.
             CloudRuntimesError: the method failed: the error that its handler raised, else one by the status; ``error.response`` has all that came.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            reply = await self._call_async(op, driver.invoke_async, call)
-            if reply[0] >= 300:  # a redirect is never followed, and no reply
-                raise failure(reply, service, method)
-            return decode_body(reply[3], reply[2], type)
-        except BaseException as error:
-            self._add_context(error, _INVOKE_METHOD, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE_METHOD, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        reply = await self._call_async(op, driver.invoke_async, call)
+        if reply[0] >= 300:  # a redirect is never followed, and no reply
+            raise failure(reply, service, method)
+        return decode_body(reply[3], reply[2], type)
 
+    @error_context(_INVOKE)
     def invoke(
         self,
         service: str,
@@ -241,15 +205,12 @@ class RpcService(Service):
             UnavailableError: the service was not reached.
             DeadlineExceededError: no answer within ``timeout``.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            return _response(self._call(op, driver.invoke, call))
-        except BaseException as error:
-            self._add_context(error, _INVOKE, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        return _response(self._call(op, driver.invoke, call))
 
+    @error_context(_INVOKE)
     async def invoke_async(
         self,
         service: str,
@@ -272,14 +233,10 @@ class RpcService(Service):
             UnavailableError: the service was not reached.
             DeadlineExceededError: no answer within ``timeout``.
         """
-        try:
-            op, driver, call = self._calling(
-                _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
-            )
-            return _response(await self._call_async(op, driver.invoke_async, call))
-        except BaseException as error:
-            self._add_context(error, _INVOKE, service)
-            raise
+        op, driver, call = self._calling(
+            _INVOKE, service, method, data, http_method, content_type, headers, query, timeout, metadata
+        )
+        return _response(await self._call_async(op, driver.invoke_async, call))
 
     # -- offering ---------------------------------------------------------
 
@@ -336,14 +293,12 @@ class RpcService(Service):
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
             port: to listen on; else ``APP_PORT``, else a free one.
-            timeout: seconds to start, and again to end.
-            metadata: for the component.
+            timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:
-            UnavailableError: the port is taken.
-            InvalidArgumentError: ``host`` or ``port`` is wrong.
+            InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
-        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve()
+        self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed()
 
     async def serve_async(
         self,
@@ -360,14 +315,12 @@ class RpcService(Service):
         Args:
             host: address to listen on; other than loopback only in networks that may see what is sent.
             port: to listen on; else ``APP_PORT``, else a free one.
-            timeout: seconds to start, and again to end.
-            metadata: for the component.
+            timeout, metadata: seconds to start, and again to end; and what is for the component.
 
         Raises:
-            UnavailableError: the port is taken.
-            InvalidArgumentError: ``host`` or ``port`` is wrong.
+            InvalidArgumentError, UnavailableError: ``host`` or ``port`` is wrong, or the port is taken.
         """
-        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._serve_async()
+        await self.serving(host=host, port=port, timeout=timeout, metadata=metadata)._run_until_closed_async()
 
     def serving(
         self,

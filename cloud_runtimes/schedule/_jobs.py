@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
 from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from .._service import Service, error_context
@@ -11,18 +13,52 @@ from ..codec.payload import decode_payload
 from ..errors import NotFoundError
 from ..spi import schedule as spi
 from ..spi.operation import Method, Operation
-from ..spi.schedule import RunRecord, ScheduleDriver, StoredJob
+from ..spi.schedule import FailurePolicy, Misfire, RpcTarget, RunRecord, ScheduleDriver, StoredJob, TopicTarget
 from ._prepare import check_job_name
 from .times import from_ms
-from .types import Job
 
-__all__ = ["StoredJobs"]
+__all__ = ["Job", "StoredJobs"]
 
 _GET: Final = Method("schedule", "get_job", repeatable=True, writes=False)
 _LIST: Final = Method("schedule", "list_jobs", repeatable=True, writes=False)
 _DELETE: Final = Method("schedule", "delete_job", repeatable=True)
 _RUN_NOW: Final = Method("schedule", "run_now", repeatable=False)
 _LIST_RUNS: Final = Method("schedule", "list_runs", repeatable=True, writes=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is stored.
+
+    Attributes:
+        name: of the job.
+        schedule: cron text, ``@every …`` or ``@hourly`` …; ``None``: one run at ``due_time``.
+        due_time: the first run, where one was given.
+        repeats: how many occurrences there are at most.
+        expires_at: no occurrence after it; from ``ttl``.
+        data: decoded.
+        target: what runs; text is the name of a handler.
+        failure_policy, misfire, timezone: as given.
+        next_run: the next occurrence, UTC; ``None``: the last one is under way, or it is not known.
+        occurrences: how many there were, those that were skipped included; this and what follows is ``None`` where the runtime does not tell (``schedule.progress``).
+        skipped: how many of them were skipped.
+        created_at: when it was first scheduled.
+    """
+
+    name: str
+    schedule: str | None
+    due_time: datetime | None
+    repeats: int | None
+    expires_at: datetime | None
+    data: Any
+    target: str | RpcTarget | TopicTarget
+    failure_policy: FailurePolicy
+    misfire: Misfire
+    timezone: str
+    next_run: datetime | None
+    occurrences: int | None
+    skipped: int | None
+    created_at: datetime | None
 
 
 class StoredJobs(Service):
@@ -79,7 +115,7 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot list them.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing_jobs(timeout, metadata)
+        op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
         return [_job(each.spec.name, each) for each in self._call(op, driver.list_jobs)]
 
     @error_context(_LIST, named=False)
@@ -95,15 +131,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot list them.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing_jobs(timeout, metadata)
+        op, driver = self._asking(_LIST, timeout, metadata, spi.LIST_JOBS)
         return [_job(each.spec.name, each) for each in await self._call_async(op, driver.list_jobs_async)]
-
-    def _listing_jobs(
-        self, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        op, driver = self._asking(_LIST, timeout, metadata)
-        self._need(driver, spi.LIST_JOBS, "list_jobs", op.component)
-        return op, driver
 
     @error_context(_DELETE, named=False)
     def delete_job(
@@ -154,7 +183,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._running_now(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
         return _run_id(name, self._call(op, driver.run_now, name))
 
     @error_context(_RUN_NOW, named=False)
@@ -172,16 +202,9 @@ class StoredJobs(Service):
             UnsupportedError: the runtime cannot.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._running_now(name, timeout, metadata)
-        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
-
-    def _running_now(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
         check_job_name(name)
-        op, driver = self._asking(_RUN_NOW, timeout, metadata)
-        self._need(driver, spi.RUN_NOW, "run_now", op.component)
-        return op, driver
+        op, driver = self._asking(_RUN_NOW, timeout, metadata, spi.RUN_NOW)
+        return _run_id(name, await self._call_async(op, driver.run_now_async, name))
 
     @error_context(_LIST_RUNS, named=False)
     def list_runs(
@@ -197,7 +220,8 @@ class StoredJobs(Service):
             UnsupportedError: the runtime has no history.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         return self._call(op, driver.list_runs, name)
 
     @error_context(_LIST_RUNS, named=False)
@@ -214,22 +238,17 @@ class StoredJobs(Service):
             UnsupportedError: the runtime has no history.
             UnavailableError, DeadlineExceededError: as in `schedule_job`.
         """
-        op, driver = self._listing(name, timeout, metadata)
+        check_job_name(name)
+        op, driver = self._asking(_LIST_RUNS, timeout, metadata, spi.LIST_RUNS)
         return await self._call_async(op, driver.list_runs_async, name)
 
-    def _listing(
-        self, name: str, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, ScheduleDriver]:
-        check_job_name(name)
-        op, driver = self._asking(_LIST_RUNS, timeout, metadata)
-        self._need(driver, spi.LIST_RUNS, "list_runs", op.component)
-        return op, driver
-
     def _asking(
-        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None
+        self, method: Method, timeout: float | None, metadata: Mapping[str, str] | None, feature: str | None = None
     ) -> tuple[Operation, ScheduleDriver]:
         check_metadata(metadata)
         name, driver = self._component()
+        if feature is not None:
+            self._need(driver, feature, method.name, name)
         limit = self._timeout if timeout is CLIENT_TIMEOUT else check_timeout(timeout)
         return Operation(method, name, limit, metadata), driver
 

@@ -39,21 +39,17 @@ def check_job_name(name: Any) -> str:
 
 def make_spec(
     name: Any,
+    target: Any,
+    failure_policy: Any,
     schedule: Any,
     due_time: Any,
     repeats: Any,
     ttl: Any,
     data: Any,
-    target: Any,
-    failure_policy: Any,
     misfire: Any,
     timezone: Any,
 ) -> JobSpec:
-    """Return a job, checked and encoded; ``target`` is a target or the name of a handler.
-
-    Raises:
-        InvalidArgumentError, PayloadError: names the argument and the remedy.
-    """
+    """Return a job, checked and encoded; ``target`` is a target or the name of a handler."""
     check_job_name(name)
     if schedule is None and due_time is None:
         raise InvalidArgumentError(
@@ -61,38 +57,21 @@ def make_spec(
         )
     find_zone(timezone)
     text = _schedule(schedule, timezone)
-    due_ms, delay_ms = _moment("due_time", due_time)
-    expires_ms, ttl_ms = _moment("ttl", ttl)
+    first, last = _moment("due_time", due_time), _moment("ttl", ttl)
     if repeats is not None and (isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats < 2**31):
         raise InvalidArgumentError(f"repeats must be a whole number, 1 or more, not {repeats!r:.80}")
     if text is None and ttl is not None:
         raise InvalidArgumentError("ttl= needs a schedule=: a job with due_time= alone has one occurrence")
     if text is None and repeats not in (None, 1):
         raise InvalidArgumentError("repeats= more than 1 needs a schedule=")
-    if ttl_ms == 0:
+    if last[1] == 0:
         raise InvalidArgumentError("ttl must be more than 0")
     if misfire not in _MISFIRES:
         raise InvalidArgumentError(f"misfire must be one of {', '.join(map(repr, _MISFIRES))}, not {misfire!r:.80}")
     _check_policy(failure_policy)
     _check_target(target)
-    encoded = content_type = None
-    if data is not None:
-        encoded, content_type = encode_payload(data)
-    return JobSpec(
-        name,
-        text,
-        due_ms,
-        delay_ms,
-        repeats,
-        expires_ms,
-        ttl_ms,
-        encoded,
-        content_type,
-        target,
-        failure_policy,
-        misfire,
-        timezone,
-    )
+    encoded, encoding = (None, None) if data is None else encode_payload(data)
+    return JobSpec(name, text, *first, repeats, *last, encoded, encoding, target, failure_policy, misfire, timezone)
 
 
 def _schedule(schedule: Any, timezone: str) -> str | None:

@@ -6,104 +6,88 @@ The thread claims runs, renews them and reports outcomes; handlers run in worker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
-from .._core.arguments import CLIENT_TIMEOUT, check_timeout
 from .._core.handlers import ALONE
-from .._core.handles import Handle
 from .._core.logs import logger, repeated
-from .._core.signals import ending_signals
-from .._core.threads import Background, Changes
+from .._core.threads import Background
 from .._core.workers import Workers
+from .._service import RunningHandle
 from ..codec.payload import decode_payload
 from ..errors import ClosedError, CloudRuntimesError
+from ..spi.flow import run_sync
 from ..spi.operation import Method, Operation
 from ..spi.schedule import DueRun, Outcome, Retry, RpcTarget, RunSource, ScheduleDriver, TopicTarget
 from .times import from_ms
-from .types import JobRun
 
 if TYPE_CHECKING:
-    import asyncio
 
     from ..rpc.server import RpcServer
     from .service import Handler, ScheduleService
 
-__all__ = ["JobRunner"]
+__all__ = ["JobRun", "JobRunner"]
 
 _RUN: Final = Method("schedule", "run", repeatable=True, writes=False)
-_FIRST_LIMIT: Final = 64
-_MAX_LIMIT: Final = 1024
-_PATIENCE: Final = 1.0
-"""Seconds that a claimed run waits for a worker; then it is given back, for another process."""
-_WORKERS: Final = 64
+_AT_ONCE: Final = 64
+"""Runs under way. What else is due waits, or goes to other processes."""
 _LOOK: Final = 1.0
 _MAX_BACKOFF: Final = 5.0
 _MAX_ERROR: Final = 300
 
 
-class _Try:
-    """One claimed run. Whoever takes it, to begin it or to give it back, has it alone."""
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What a handler is told about its run.
 
-    __slots__ = ("_token", "claimed", "run")
+    Attributes:
+        name: of the job.
+        run_id: the same for every try of one (job, fire time), whichever process makes it. Where the runtime does not tell (``schedule.progress``) it is new for each try, ``fire_time`` is when it came, and ``attempt`` is 1.
+        fire_time: when it was due, UTC.
+        attempt: 1 for the first try; each further one counts, after a failure as after the death of a process.
+    """
 
-    def __init__(self, run: DueRun) -> None:
-        self.run = run
-        self.claimed = monotonic()
-        self._token = [None]
-
-    def take(self) -> bool:
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        return True
-
-    @property
-    def begun(self) -> bool:
-        return not self._token
+    name: str
+    run_id: str
+    fire_time: datetime
+    attempt: int
 
 
-class JobRunner(Handle):
-    """Runs due jobs while it is open; made by `ScheduleService.running`."""
+class JobRunner(RunningHandle):
+    """Runs due jobs while it is open, at most 64 at once; made by `ScheduleService.running`.
+
+    `close`, or the end of the block, begins no run any more and lets running handlers end. A run that goes on longer loses its lease, and is run again.
+    """
 
     def __init__(self, service: ScheduleService, timeout: float | None) -> None:
-        super().__init__()
+        super().__init__(service, timeout)
+        self._service: ScheduleService = service
         self._server: RpcServer | None = None
-        self._service = service
-        self._timeout = timeout
-        self._changes = Changes()
         self._done: deque[Outcome] = deque()
-        self._open_tries: dict[object, _Try] = {}
-        self._limit = _FIRST_LIMIT
+        self._under_way: set[object] = set()
         self._source: RunSource | None = None
-        self._loop: Callable[[], asyncio.AbstractEventLoop] = service._context.loop
+        self._loop = service._context.loop
         self._thread: Background | None = None
         self._workers: Any = None
         self._closing = self._ending = self._closed = False
-        self.error: CloudRuntimesError | None = None
-        """What ended it before its time; ``None``: nothing did."""
-        self.signal = 0
-        """The signal that ended `ScheduleService.run`, 0: none."""
 
     # -- opening ----------------------------------------------------------
 
-    def _open(self, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    def _open(self) -> None:
         op, driver = self._opening()
-        source = self._service._call(op, driver.join, self._names)
-        self._start(source, loop or self._service._context.loop)
+        self._start(self._service._call(op, driver.join, self._names))
         self._serve(driver)
 
     async def _open_async(self) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
+        self._loop = lambda: loop
         op, driver = self._opening()
-        source = await self._service._call_async(op, driver.join_async, self._names)
-        self._start(source, lambda: loop)
+        self._start(await self._service._call_async(op, driver.join_async, self._names))
         await asyncio.to_thread(self._serve, driver)
 
     def _opening(self) -> tuple[Operation, ScheduleDriver]:
@@ -129,9 +113,9 @@ class JobRunner(Handle):
     def _names(self) -> frozenset[str]:
         return frozenset(self._service._handlers)
 
-    def _start(self, source: RunSource, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self._source, self._loop = source, loop
-        self._workers = Workers("cloud-runtimes-job", _WORKERS)
+    def _start(self, source: RunSource) -> None:
+        self._source = source
+        self._workers = Workers("cloud-runtimes-job", _AT_ONCE)
         self._thread = Background(self._run, "cloud-runtimes-scheduler")
         self._service._context.handles.add(self)
         self._thread.start()
@@ -146,10 +130,9 @@ class JobRunner(Handle):
         while True:
             ending = self._ending
             outcomes += self._take_outcomes()
-            outcomes += self._give_back()
-            if ending or (self._closing and not self._open_tries and not outcomes):
+            if ending or (self._closing and not self._under_way and not outcomes):
                 break
-            want = 0 if self._closing else max(0, self._limit - len(self._open_tries))
+            want = 0 if self._closing else _AT_ONCE - len(self._under_way)
             try:
                 runs = source.exchange(outcomes, want)
                 outcomes = []
@@ -158,21 +141,15 @@ class JobRunner(Handle):
                     self._begin(run)
                 if not self._done:
                     source.wait(_LOOK)
-                continue
             except Exception as error:
-                permanent = isinstance(error, CloudRuntimesError) and not (
-                    error.retryable or error.code == "DEADLINE_EXCEEDED"
-                )
-                failure = error
-            if permanent:
-                assert isinstance(failure, CloudRuntimesError)
-                self.error = failure
-                if not self._closing:
-                    logger().error("running jobs has ended: %s", failure)
-                break
-            backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
-            repeated("jobs", "running jobs: %s: %s; trying again", type(failure).__name__, failure, exc_info=failure)
-            source.wait(backoff)
+                if isinstance(error, CloudRuntimesError) and not (error.retryable or error.code == "DEADLINE_EXCEEDED"):
+                    self.error = error
+                    if not self._closing:
+                        logger().error("running jobs has ended: %s", error)
+                    break
+                backoff = min(_MAX_BACKOFF, backoff * 2 or 0.05)
+                repeated("jobs", "running jobs: %s: %s; trying again", type(error).__name__, error, exc_info=error)
+                source.wait(backoff)
         try:
             source.close(outcomes)
         except Exception as error:
@@ -185,86 +162,50 @@ class JobRunner(Handle):
         outcomes = []
         while self._done:
             outcome = self._done.popleft()
-            self._open_tries.pop(outcome.token, None)
+            self._under_way.discard(outcome.token)
             outcomes.append(outcome)
         return outcomes
 
-    def _give_back(self) -> list[Outcome]:
-        """Give back what no worker was free for; the limit grows while workers keep up, and falls when they do not."""
-        late = monotonic() - _PATIENCE
-        waiting = [each for each in self._open_tries.values() if not each.begun]
-        if not self._closing and not any(each.claimed < late for each in waiting):
-            if not waiting:
-                self._limit = min(_MAX_LIMIT, self._limit * 2)
-            return []
-        self._limit = _FIRST_LIMIT
-        back = [each for each in waiting if each.take()]
-        for each in back:
-            self._open_tries.pop(each.run.token, None)
-        return [Outcome(each.run.token, begun=False) for each in back]
-
     def _begin(self, run: DueRun) -> None:
-        each = _Try(run)
-        self._open_tries[run.token] = each
+        self._under_way.add(run.token)
         handler = self._service._handlers.get(run.spec.target) if isinstance(run.spec.target, str) else None
         if handler is None or not handler.is_async:
-            self._workers.submit(partial(self._execute, each, handler))
+            self._workers.submit(lambda: run_sync(self._execute(run, handler, sync=True)))
             return
         import asyncio
 
-        flow = self._execute_async(each, handler)
+        flow = self._execute(run, handler, sync=False)
         try:
             asyncio.run_coroutine_threadsafe(flow, self._loop())
         except (ClosedError, RuntimeError):  # the loop is closed: another process has a better one
             flow.close()
-            if each.take():
-                self._settle(Outcome(run.token, begun=False))
+            self._settle(Outcome(run.token, begun=False))
 
     # -- running one ------------------------------------------------------
 
-    def _may_begin(self, each: _Try) -> bool:
-        """Take a try, unless it was given back or, while this process was held up, lost."""
+    async def _execute(self, run: DueRun, handler: Handler | None, *, sync: bool) -> None:
+        """Run one; in a thread nothing of it suspends."""
         assert self._source is not None
-        if not each.take():
-            return False
-        if self._source.holds(each.run.token):
-            return True
-        self._settle(Outcome(each.run.token, begun=False))
-        return False
-
-    def _execute(self, each: _Try, handler: Handler | None) -> None:
-        if not self._may_begin(each):
+        if not self._source.holds(run.token):  # lost, while this process was held up
+            self._settle(Outcome(run.token, begun=False))
             return
         try:
-            target = each.run.spec.target
+            target = run.spec.target
             if isinstance(target, RpcTarget):
-                self._call_method(each.run, target)
+                self._call_method(run, target)
             elif isinstance(target, TopicTarget):
-                self._publish(each.run, target)
+                self._publish(run, target)
             else:
                 assert handler is not None
-                handler.function(*_arguments(each.run, handler))
+                answer = handler.function(*_arguments(run, handler))
+                if not sync:
+                    await answer
         except BaseException as error:  # SystemExit too: a handler ends no runner
-            self._failed(each.run, error)
+            self._failed(run, error)
+            if not sync and not isinstance(error, (Exception, SystemExit)):
+                raise  # its loop ends
         else:
-            self._settle(Outcome(each.run.token))
-
-    async def _execute_async(self, each: _Try, handler: Handler) -> None:
-        import asyncio
-
-        if not self._may_begin(each):
-            return
-        try:
-            await handler.function(*_arguments(each.run, handler))
-        except asyncio.CancelledError as error:  # its loop ends
-            self._failed(each.run, error)
-            raise
-        except BaseException as error:
-            self._failed(each.run, error)
-            if not isinstance(error, (Exception, SystemExit)):
-                raise
-        else:
-            self._settle(Outcome(each.run.token))
+            self._settle(Outcome(run.token))
 
     def _call_method(self, run: DueRun, target: RpcTarget) -> None:
         headers = {
@@ -281,11 +222,7 @@ class JobRunner(Handle):
     def _publish(self, run: DueRun, target: TopicTarget) -> None:
         data, content_type = run.spec.data, run.spec.content_type
         self._service._context.service("pubsub").publish(
-            target.pubsub_name,
-            target.topic,
-            data,
-            content_type=content_type,
-            attributes={"id": run.run_id},
+            target.pubsub_name, target.topic, data, content_type=content_type, attributes={"id": run.run_id}
         )
 
     def _failed(self, run: DueRun, error: BaseException) -> None:
@@ -297,16 +234,9 @@ class JobRunner(Handle):
         again = policy.interval if isinstance(policy, Retry) and run.failures < policy.attempts else None
         if self._closing and not isinstance(error, Exception):
             again = 0.0  # a task whose loop was ended under it has not failed by itself
-        repeated(
-            f"job {run.spec.name}",
-            "job %r, run %s, attempt %d failed%s: %s",
-            run.spec.name,
-            run.run_id,
-            run.attempt,
-            " and is not tried again" if again is None else f" and is tried again in {again:g} s",
-            text,
-            exc_info=error,
-        )
+        name, then = run.spec.name, "is not tried again" if again is None else f"is tried again in {again:g} s"
+        message = "job %r, run %s, attempt %d failed and %s: %s"
+        repeated(f"job {name}", message, name, run.run_id, run.attempt, then, text, exc_info=error)
         self._settle(Outcome(run.token, text, again))
 
     def _settle(self, outcome: Outcome) -> None:
@@ -314,63 +244,8 @@ class JobRunner(Handle):
         if self._source is not None:
             self._source.wake()
 
-    # -- run --------------------------------------------------------------
-
-    def _run_until_closed(self) -> None:
-        with ending_signals(self._signalled), self:
-            while not self._over():
-                ticket = self._changes.ticket()
-                if not self._over():
-                    self._changes.wait(ticket, None)
-        if self.error is not None:
-            raise self.error
-
-    async def _run_until_closed_async(self) -> None:
-        with ending_signals(self._signalled):
-            async with self:
-                while not self._over():
-                    future = self._changes.future()
-                    if not self._over():
-                        await self._changes.wait_async(future, None)
-        if self.error is not None:
-            raise self.error
-
     def _over(self) -> bool:
         return bool(self.signal or self._closing)
-
-    def _signalled(self, number: int) -> None:
-        again, self.signal = self.signal, number
-        self._changes.announce()
-        if again:
-            raise KeyboardInterrupt
-
-    # -- closing ----------------------------------------------------------
-
-    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        self._check_process()
-        limit = check_timeout(timeout, self._service._context.timeout)
-        self._close_by_client(None if limit is None else monotonic() + limit)
-
-    async def close_async(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
-        """Begin no run any more, and let running handlers end. A run that goes on longer loses its lease, and is run again.
-
-        Args:
-            timeout: seconds for them to end; the client's by default.
-
-        Raises:
-            ClosedError: a forked child inherited it.
-        """
-        import asyncio
-
-        await asyncio.to_thread(partial(self.close, timeout=timeout))
 
     def _close_by_client(self, end: float | None) -> None:
         if self._closed or self._generation != fork.generation():
@@ -391,12 +266,6 @@ class JobRunner(Handle):
             self._workers.close()
         self._closed = True
         self._service._context.handles.discard(self)
-
-    def _exit(self, error: BaseException | None) -> None:
-        self.close(timeout=self._timeout)
-
-    async def _exit_async(self, error: BaseException | None) -> None:
-        await self.close_async(timeout=self._timeout)
 
 
 def _arguments(run: DueRun, handler: Handler) -> tuple[Any, ...]:

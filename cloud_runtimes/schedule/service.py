@@ -15,8 +15,7 @@ from ..spi.operation import Method, Operation
 from ..spi.schedule import FailurePolicy, Misfire, Retry, RpcTarget, ScheduleDriver, TopicTarget
 from ._jobs import StoredJobs
 from ._prepare import check_job_name, make_spec
-from .runner import JobRunner
-from .types import JobRun
+from .runner import JobRun, JobRunner
 
 if TYPE_CHECKING:
     from .._service import ClientContext
@@ -86,31 +85,18 @@ class ScheduleService(StoredJobs):
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
             misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
-            timeout: seconds; the client's by default.
-            metadata: for the component.
+            timeout, metadata: seconds, the client's by default; and what is for the component.
 
         Raises:
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
-            UnavailableError: the store cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the store cannot be reached, or does not answer within ``timeout``.
         """
-        op, driver, spec, overwrite = self._scheduling(
-            name,
-            schedule,
-            due_time,
-            repeats,
-            ttl,
-            data,
-            target,
-            overwrite,
-            failure_policy,
-            misfire,
-            timezone,
-            timeout,
-            metadata,
+        spec = self._spec(
+            name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
+        op, driver = self._storing(spec, overwrite, timeout, metadata)
         self._call(op, driver.save, spec, overwrite)
 
     @error_context(_SCHEDULE, named=False)
@@ -145,49 +131,21 @@ class ScheduleService(StoredJobs):
             failure_policy: ``"drop"``, or ``Retry(attempts, interval)``; the default is ``Retry(3, 1.0)``.
             misfire: what becomes of occurrences that nobody could run in time. ``"once"`` runs the latest of all that are due, however late, and skips the others. ``"skip"`` skips those that are 10 seconds late, or have a later one due. ``"all"`` runs each. Skipped ones are counted and in the history.
             timezone: of cron text, by its IANA name; an interval has none.
-            timeout: seconds; the client's by default.
-            metadata: for the component.
+            timeout, metadata: seconds, the client's by default; and what is for the component.
 
         Raises:
             AlreadyExistsError: there is a job of the name, and no ``overwrite``.
             InvalidArgumentError: what cannot be a job, such as one without any occurrence.
             UnsupportedError: the misfire policy is not that of the runtime.
-            UnavailableError: the store cannot be reached.
-            DeadlineExceededError: no answer came within ``timeout``.
+            UnavailableError, DeadlineExceededError: the store cannot be reached, or does not answer within ``timeout``.
         """
-        op, driver, spec, overwrite = self._scheduling(
-            name,
-            schedule,
-            due_time,
-            repeats,
-            ttl,
-            data,
-            target,
-            overwrite,
-            failure_policy,
-            misfire,
-            timezone,
-            timeout,
-            metadata,
+        spec = self._spec(
+            name, target, failure_policy, overwrite, schedule, due_time, repeats, ttl, data, misfire, timezone
         )
+        op, driver = self._storing(spec, overwrite, timeout, metadata)
         await self._call_async(op, driver.save_async, spec, overwrite)
 
-    def _scheduling(
-        self,
-        name: str,
-        schedule: Any,
-        due_time: Any,
-        repeats: Any,
-        ttl: Any,
-        data: Any,
-        target: Any,
-        overwrite: Any,
-        failure_policy: Any,
-        misfire: Any,
-        timezone: Any,
-        timeout: float | None,
-        metadata: Mapping[str, str] | None,
-    ) -> tuple[Operation, ScheduleDriver, spi.JobSpec, bool]:
+    def _spec(self, name: str, target: Any, policy: Any, overwrite: Any, *rest: Any) -> spi.JobSpec:
         if not isinstance(overwrite, bool):
             raise InvalidArgumentError(f"overwrite must be True or False, not {type(overwrite).__name__}")
         check_job_name(name)
@@ -199,13 +157,16 @@ class ScheduleService(StoredJobs):
             raise InvalidArgumentError(
                 "target must be the handler itself, not its name: a job without a target runs the handler of its own name"
             )
-        policy = Retry() if failure_policy is None else failure_policy
-        spec = make_spec(name, schedule, due_time, repeats, ttl, data, target, policy, misfire, timezone)
+        return make_spec(name, target, Retry() if policy is None else policy, *rest)
+
+    def _storing(
+        self, spec: spi.JobSpec, overwrite: bool, timeout: float | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Operation, ScheduleDriver]:
         op, driver = self._asking(_SCHEDULE, timeout, metadata)
-        if misfire != "once":
-            self._need(driver, spi.MISFIRE, f"misfire={misfire!r}", op.component)
+        if spec.misfire != "once":
+            self._need(driver, spi.MISFIRE, f"misfire={spec.misfire!r}", op.component)
         op.repeatable = overwrite  # then it is the same job, however often it is stored
-        return op, driver, spec, overwrite
+        return op, driver
 
     def _registered(self, function: Callable[..., Any]) -> str:
         for handler in self._handlers.values():
@@ -251,8 +212,7 @@ class ScheduleService(StoredJobs):
         `run_async` runs async handlers in the running loop. Cancelling it ends it too.
 
         Args:
-            timeout: seconds for running handlers to end.
-            metadata: for the component.
+            timeout, metadata: seconds for running handlers to end; and what is for the component.
 
         Raises:
             UnsupportedError: the runtime has no schedules.
@@ -268,8 +228,7 @@ class ScheduleService(StoredJobs):
         `run_async` runs async handlers in the running loop. Cancelling it ends it too.
 
         Args:
-            timeout: seconds for running handlers to end.
-            metadata: for the component.
+            timeout, metadata: seconds for running handlers to end; and what is for the component.
 
         Raises:
             UnsupportedError: the runtime has no schedules.
@@ -284,7 +243,7 @@ class ScheduleService(StoredJobs):
 
         Over a sidecar it serves on ``APP_PORT`` too, as `RpcService.serving` does, unless this client serves already or has an `asgi_app`.
 
-        Async handlers run in the loop of ``async with``, in the sync face in one of the client's own.
+        Async handlers run in the loop of ``async with``, in the sync API in one of the client's own.
 
         Args:
             timeout, metadata: as in `run`.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -77,11 +77,7 @@ def parse_duration(text: str) -> int | None:
 
 
 def find_zone(name: str) -> tzinfo:
-    """Return a time zone of the IANA database.
-
-    Raises:
-        InvalidArgumentError: there is none of the name.
-    """
+    """Return a time zone of the IANA database."""
     if name == "UTC":
         return UTC
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", name) or len(name) > 64:
@@ -182,13 +178,7 @@ class _Cron(Occurrences):
 
     def _change(self, low: datetime, high: datetime, local: datetime) -> datetime:
         """Return the moment at which the clocks skip a local time."""
-        while high - low > _SECOND:
-            middle = low + (high - low) // _SECOND // 2 * _SECOND
-            if middle.astimezone(self._zone).replace(tzinfo=None) < local:
-                low = middle
-            else:
-                high = middle
-        return high
+        return _first(low, high, lambda moment: moment.astimezone(self._zone).replace(tzinfo=None) >= local)
 
     def _in_zone(self, now: datetime) -> int | None:
         offset = self._offset(now)
@@ -214,25 +204,22 @@ class _Cron(Occurrences):
         while low < high:
             end = min(low + _DAY, high)
             if self._offset(end) != offset:
-                while end - low > _SECOND:
-                    middle = low + (end - low) // _SECOND // 2 * _SECOND
-                    if self._offset(middle) == offset:
-                        low = middle
-                    else:
-                        end = middle
-                return end
+                return _first(low, end, lambda moment: self._offset(moment) != offset)
             low = end
         return None
 
 
+def _first(low: datetime, high: datetime, holds: Callable[[datetime], bool]) -> datetime:
+    """Return the first second after ``low`` at which something holds, which at ``high`` it does."""
+    while high - low > _SECOND:
+        middle = low + (high - low) // _SECOND // 2 * _SECOND
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
 @lru_cache(2048)
 def occurrences(schedule: str, timezone: str) -> Occurrences:
-    """Read a schedule.
-
-    Raises:
-        InvalidArgumentError: it is none, or has no fire time in the next 50 years.
-        UnsupportedError: it is cron text, and cronsim is not installed.
-    """
+    """Read a schedule; one that has no fire time in the next 50 years is none."""
     if len(schedule) > _MAX_SCHEDULE:  # what is read is remembered
         raise InvalidArgumentError(
             f"schedule {schedule!r:.80} has {len(schedule):,} characters: {_MAX_SCHEDULE:,} are taken"
@@ -257,7 +244,7 @@ def occurrences(schedule: str, timezone: str) -> Occurrences:
         raise InvalidArgumentError(f"schedule {schedule!r:.80}: give the time zone as timezone=")
     # cronsim reads 2-2/3, a range of one, as if it were 2/3
     fields = ["*" if field == "?" else _RANGE_OF_ONE.sub(r"\1", field) for field in text.split()]
-    if len(fields) not in (5, 6) or not text.isascii() or len(text) > 1000:
+    if len(fields) not in (5, 6) or not text.isascii():
         raise InvalidArgumentError(
             f"schedule {schedule!r:.80}: give cron of 5 fields (minute hour day month weekday) or 6 (second first), "
             "@every with a duration, or @hourly, @daily …"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_key
+from .._core.arguments import CLIENT_TIMEOUT, check_key, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..spi import secret as spi
 from ..spi.operation import Method, Operation
@@ -89,17 +88,12 @@ class SecretService(Service):
 
     @error_context(_GET_BULK)
     def get_bulk_secret(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> dict[str, Secret]:
         """Return all secrets of a store: key → secret.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `get_secret`.
+            store_name, timeout, metadata: as in `get_secret`.
 
         Raises:
             UnsupportedError: the component cannot list its secrets.
@@ -111,17 +105,12 @@ class SecretService(Service):
 
     @error_context(_GET_BULK)
     async def get_bulk_secret_async(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> dict[str, Secret]:
         """Return all secrets of a store: key → secret.
 
         Args:
-            store_name: the component.
-            timeout, metadata: as in `get_secret`.
+            store_name, timeout, metadata: as in `get_secret`.
 
         Raises:
             UnsupportedError: the component cannot list its secrets.

@@ -24,11 +24,7 @@ def no_native(service: str, name: str) -> UnsupportedError:
 
 
 class Runtime(ABC):
-    """Base of a runtime. Making one does no I/O; it belongs to one client.
-
-    Attributes:
-        name: as in ``CloudRuntimesClient(runtime=…)``.
-    """
+    """Base of a runtime, whose ``name`` is that of ``CloudRuntimesClient(runtime=…)``. Making one does no I/O; it belongs to one client."""
 
     name: ClassVar[str]
 
@@ -101,18 +97,10 @@ class Component(ABC):
 
     @abstractmethod
     def driver(self, service: str, name: str) -> Driver:
-        """Return the driver of one of its `services` for a store name, without I/O; asked for before `ready` too, so perhaps several times.
-
-        Raises:
-            InvalidArgumentError: settings that do not fit the service.
-        """
+        """Return the driver of one of its `services` for a store name, without I/O; asked for before `ready` too, so perhaps several times. Settings that do not fit the service are an `InvalidArgumentError`."""
 
     def native(self, service: str, name: str) -> Any:
-        """Return the vendor's client or connection that a driver stands on, for what no service offers.
-
-        Raises:
-            UnsupportedError: there is none.
-        """
+        """Return the vendor's client or connection that a driver stands on, for what no service offers; `UnsupportedError`: there is none."""
         raise no_native(service, name)
 
     def ready(self) -> None:

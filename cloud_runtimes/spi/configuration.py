@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = [
@@ -127,28 +128,22 @@ class ConfigurationDriver(Driver, ABC):
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         """Return the items of a selection, all of one moment; absent ones are left out."""
 
-    async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return await self._in_thread(self.get, op, selection)
+    get_async = in_thread(get)
 
     @abstractmethod
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
         """Save items in order, each under its own group and label."""
 
-    async def save_async(
-        self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        return await self._in_thread(self.save, op, items, metadata)
+    save_async = in_thread(save)
 
     @abstractmethod
     def delete(self, op: Operation, selection: Selection, /) -> None:
         """Delete the keys of a selection; absent ones are fine."""
 
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        return await self._in_thread(self.delete, op, selection)
+    delete_async = in_thread(delete)
 
     @abstractmethod
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
         """Return a source and all that there is now; the source's next look gives every change since."""
 
-    async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        return await self._in_thread(self.subscribe, op, selection)
+    subscribe_async = in_thread(subscribe)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from ..errors import ResourceExhaustedError
 from .driver import Driver
-from .executor import Blocking
+from .executor import Blocking, in_thread
 from .operation import Operation
 from .sql import Sql
 
@@ -246,26 +246,22 @@ class DatabaseCursor(Blocking, ABC):
     """Rows as they come.
 
     Obligations: it holds a constant number of rows. One call at a time comes to it, from any thread. Once it is exhausted, closed or has failed it holds nothing; one that nobody refers to lets go by itself.
-
-    Attributes:
-        columns: names of the columns, each once.
     """
 
     columns: tuple[str, ...]
+    """Names of the columns, each once."""
 
     @abstractmethod
     def fetch(self, op: Operation, /) -> Sequence[Sequence[Any]]:
         """Return the next rows; none: that was all."""
 
-    async def fetch_async(self, op: Operation, /) -> Sequence[Sequence[Any]]:
-        return await self._in_thread(self.fetch, op)
+    fetch_async = in_thread(fetch)
 
     @abstractmethod
     def close(self, op: Operation, /) -> None:
         """Let go; again does nothing."""
 
-    async def close_async(self, op: Operation, /) -> None:
-        return await self._in_thread(self.close, op)
+    close_async = in_thread(close)
 
 
 class DatabaseSession(Blocking, ABC):
@@ -283,29 +279,25 @@ class DatabaseSession(Blocking, ABC):
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         """Run one statement."""
 
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        return await self._in_thread(self.run, op, statement)
+    run_async = in_thread(run)
 
     @abstractmethod
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         """Begin to read rows; the cursor ends with the transaction at the latest."""
 
-    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        return await self._in_thread(self.stream, op, query)
+    stream_async = in_thread(stream)
 
     @abstractmethod
     def commit(self, op: Operation, /) -> None:
         """End it: all."""
 
-    async def commit_async(self, op: Operation, /) -> None:
-        return await self._in_thread(self.commit, op)
+    commit_async = in_thread(commit)
 
     @abstractmethod
     def rollback(self, op: Operation, /) -> None:
         """End it: nothing. Does nothing once it has ended."""
 
-    async def rollback_async(self, op: Operation, /) -> None:
-        return await self._in_thread(self.rollback, op)
+    rollback_async = in_thread(rollback)
 
 
 class DatabaseDriver(Driver, ABC):
@@ -326,8 +318,6 @@ class DatabaseDriver(Driver, ABC):
         namespace: the name of the database in it; ``None``: it has none.
     """
 
-    __spi__: ClassVar[tuple[str, ...]] = ("begin", "run", "stream")
-
     mysql: bool = False
     lacks: frozenset[type] = frozenset()
     system: str = ""
@@ -337,19 +327,16 @@ class DatabaseDriver(Driver, ABC):
     def run(self, op: Operation, statement: Statement, /) -> Outcome:
         """Run one statement in a transaction of its own."""
 
-    async def run_async(self, op: Operation, statement: Statement, /) -> Outcome:
-        return await self._in_thread(self.run, op, statement)
+    run_async = in_thread(run)
 
     @abstractmethod
     def begin(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
         """Begin a transaction (`TRANSACTION`); an isolation that the database does not have is `UnsupportedError`."""
 
-    async def begin_async(self, op: Operation, isolation: Isolation | None, /) -> DatabaseSession:
-        return await self._in_thread(self.begin, op, isolation)
+    begin_async = in_thread(begin)
 
     @abstractmethod
     def stream(self, op: Operation, query: Query, /) -> DatabaseCursor:
         """Begin to read rows (`STREAM`)."""
 
-    async def stream_async(self, op: Operation, query: Query, /) -> DatabaseCursor:
-        return await self._in_thread(self.stream, op, query)
+    stream_async = in_thread(stream)

@@ -1,18 +1,22 @@
-"""Event records from and to CloudEvents, for drivers whose broker has an event a message (CloudEvents 1.0)."""
+"""Event records from and to CloudEvents, for drivers whose broker has an event a message (CloudEvents 1.0); and dead letters, which say in extensions why they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from .._native import events as kernel
 from ..errors import PayloadError
-from .pubsub import EventRecord
+from .pubsub import Cause, EventRecord
 
-__all__ = ["make_event", "read_binary", "read_structured", "to_binary"]
+__all__ = ["cause_of", "dead_letter", "make_event", "read_binary", "read_structured", "to_binary"]
 
 _TYPE: Final = "cloud_runtimes.event"
 _ATTRIBUTES: Final = ("id", "type", "source", "subject", "time")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ERROR_BYTES: Final = 1024
+_LETTER: Final = ("dlreason", "dlerror", "dlcount", "dlfirst", "dllast", "dltopic", "dlgroup")
 
 
 def make_event(
@@ -62,12 +66,11 @@ def make_event(
 
 
 def read_structured(data: bytes, topic: str) -> EventRecord:
-    """Return the event of a message in structured mode.
-
-    Raises:
-        PayloadError: it is no CloudEvent 1.0; the message names the attribute or the byte.
-    """
+    """Return the event of a message in structured mode; a `PayloadError` names the attribute or the byte that makes it no CloudEvent 1.0."""
     return kernel.Frame(kernel.parse_cloudevent(data, topic))[0]
+
+
+# -- dead letters -------------------------------------------------------------
 
 
 def read_binary(headers: Mapping[str, str], data: bytes, topic: str, *, prefix: str = "ce-") -> EventRecord:
@@ -113,3 +116,59 @@ def to_binary(record: EventRecord, *, prefix: str = "ce-") -> tuple[dict[str, st
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def cause_of(reason: str, error: BaseException) -> Cause:
+    """Return a reason together with an error's type and message, at most 1 KiB, as text that an attribute may have (CloudEvents 1.0 §3.1)."""
+    name = type(error).__name__
+    try:
+        text = str(error)[:_ERROR_BYTES]
+    except Exception:  # of the application
+        text = ""
+    text = "".join(each if each.isprintable() else " " for each in (f"{name}: {text}" if text else name))
+    return Cause(reason, text.encode()[:_ERROR_BYTES].decode(errors="ignore"))
+
+
+def dead_letter(
+    record: EventRecord,
+    cause: Cause,
+    *,
+    topic: str,
+    group: str,
+    count: int | None = None,
+    first_us: int | None = None,
+    last_us: int | None = None,
+) -> bytes:
+    """Return a record that is the same event and says why it is a dead letter.
+
+    Args:
+        record: the event.
+        cause: why (``dlreason``, ``dlerror``).
+        topic, group: of the subscription (``dltopic``, ``dlgroup``).
+        count: how often the group got it (``dlcount``).
+        first_us, last_us: when it got it first and last, in microseconds since 1970 UTC (``dlfirst``, ``dllast``).
+
+        What is ``None`` is not known, and left out.
+    """
+    extensions = {name: value for name, value in record.extensions.items() if name not in _LETTER}
+    known = (cause.reason, cause.error, count, _time(first_us), _time(last_us), topic, group)
+    extensions |= {name: value for name, value in zip(_LETTER, known, strict=True) if value is not None}
+    return kernel.encode_record(
+        record.payload,
+        record.content_type,
+        id=record.id,
+        time=record.time_text,
+        key=record.key,
+        traceparent=record.traceparent,
+        type=record.type,
+        source=record.source,
+        subject=record.subject,
+        extensions=extensions,
+        metadata=record.metadata or None,
+        expires=record.expires_us,
+        raw=record.raw,
+    )
+
+
+def _time(us: int | None) -> str | None:
+    return None if us is None else f"{_EPOCH + timedelta(microseconds=us):%Y-%m-%dT%H:%M:%S.%fZ}"

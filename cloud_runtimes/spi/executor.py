@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Blocking", "Executor"]
+__all__ = ["Blocking", "Executor", "in_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+B = TypeVar("B", bound="Blocking")
 
 
 class Executor:
@@ -140,14 +141,27 @@ class Blocking:
     """Base of what has both APIs. By default an ``_async`` method runs its sibling in one of the client's threads; whatever can do better overrides it.
 
     A cancelled task leaves its thread running to the end of that call, so whether a write was applied is not known.
-
-    Attributes:
-        executor: of the client. A driver is given it before its first call; what a driver makes takes it from the driver.
     """
 
     executor: Executor
+    """That of the client. A driver is given it before its first call; what a driver makes takes it from the driver."""
 
     async def _in_thread(
         self, call: Callable[Concatenate[Operation, P], T], op: Operation, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         return await self.executor.in_thread(functools.partial(call, op, *args, **kwargs), op)
+
+
+def in_thread(
+    method: Callable[Concatenate[B, Operation, P], T],
+) -> Callable[Concatenate[B, Operation, P], Coroutine[Any, Any, T]]:
+    """Return the ``_async`` twin of a method, which runs it in one of the client's threads."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def twin(self: B, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._in_thread(getattr(self, name), op, *args, **kwargs)
+
+    twin.__name__ = f"{name}_async"
+    twin.__isabstractmethod__ = False  # type: ignore[attr-defined]
+    return twin

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from .driver import Driver
-from .executor import Blocking
+from .executor import Blocking, in_thread
 from .operation import Operation
 
 __all__ = [
@@ -91,13 +91,7 @@ class FileWrite(NamedTuple):
 
 
 class FileReader(Blocking, ABC):
-    """One version of a file, open for reading. A file that is stored anew meanwhile does not change it.
-
-    Attributes:
-        info: of that version.
-    """
-
-    __spi__: ClassVar[tuple[str, ...]] = ("read", "close")
+    """One version of a file, open for reading; ``info`` is of that version. A file that is stored anew meanwhile does not change it."""
 
     info: FileInfo
 
@@ -105,42 +99,35 @@ class FileReader(Blocking, ABC):
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
         """Return at most ``size`` bytes from ``offset`` on, none only at the end. Offsets go forward without gaps unless the driver declares `RANGE`."""
 
-    async def read_async(self, op: Operation, offset: int, size: int, /) -> bytes:
-        return await self._in_thread(self.read, op, offset, size)
+    read_async = in_thread(read)
 
     @abstractmethod
     def close(self, op: Operation, /) -> None:
         """Let go; twice is fine."""
 
-    async def close_async(self, op: Operation, /) -> None:
-        return await self._in_thread(self.close, op)
+    close_async = in_thread(close)
 
 
 class FileWriter(Blocking, ABC):
     """A file in the making. Nobody sees it before `commit` has returned, and after `abort` nobody ever does."""
 
-    __spi__: ClassVar[tuple[str, ...]] = ("write", "commit", "abort")
-
     @abstractmethod
     def write(self, op: Operation, data: Chunk, /) -> None:
         """Append all of ``data``."""
 
-    async def write_async(self, op: Operation, data: Chunk, /) -> None:
-        return await self._in_thread(self.write, op, data)
+    write_async = in_thread(write)
 
     @abstractmethod
     def commit(self, op: Operation, /) -> FileInfo:
         """Store the file, in one step: whoever reads finds the old content with the old metadata or the new with the new."""
 
-    async def commit_async(self, op: Operation, /) -> FileInfo:
-        return await self._in_thread(self.commit, op)
+    commit_async = in_thread(commit)
 
     @abstractmethod
     def abort(self, op: Operation, /) -> None:
         """Store nothing and let go; twice, or after `commit`, is fine. May come while another thread is in `write`."""
 
-    async def abort_async(self, op: Operation, /) -> None:
-        return await self._in_thread(self.abort, op)
+    abort_async = in_thread(abort)
 
 
 class FileDriver(Driver, ABC):
@@ -150,36 +137,31 @@ class FileDriver(Driver, ABC):
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         """Return what is known of a file, ``None`` where it is absent."""
 
-    async def stat_async(self, op: Operation, name: str, /) -> FileInfo | None:
-        return await self._in_thread(self.stat, op, name)
+    stat_async = in_thread(stat)
 
     @abstractmethod
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
         """Return ``length`` bytes from ``start`` on, fewer where the file ends before; ``None`` where it is absent."""
 
-    async def read_async(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        return await self._in_thread(self.read, op, name, start, length)
+    read_async = in_thread(read)
 
     @abstractmethod
     def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
         """Store a file, as by a `FileWriter`. ``chunks`` may block, so its ``_async`` takes them from a thread; an error that they raise passes."""
 
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        return await self._in_thread(self.write, op, name, chunks, how)
+    write_async = in_thread(write)
 
     @abstractmethod
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         """Open a file, ``None`` where it is absent."""
 
-    async def open_read_async(self, op: Operation, name: str, /) -> FileReader | None:
-        return await self._in_thread(self.open_read, op, name)
+    open_read_async = in_thread(open_read)
 
     @abstractmethod
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
         """Begin a file; what can be refused now is."""
 
-    async def open_write_async(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return await self._in_thread(self.open_write, op, name, how)
+    open_write_async = in_thread(open_write)
 
     @abstractmethod
     def list_files(
@@ -190,28 +172,22 @@ class FileDriver(Driver, ABC):
         Not recursive: names with another ``/`` behind the prefix are shortened to end with it, each once.
         """
 
-    async def list_files_async(
-        self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
-    ) -> list[FileInfo]:
-        return await self._in_thread(self.list_files, op, prefix, recursive, limit, after)
+    list_files_async = in_thread(list_files)
 
     @abstractmethod
     def delete(self, op: Operation, name: str, /) -> None:
         """Delete a file; an absent one is fine."""
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        return await self._in_thread(self.delete, op, name)
+    delete_async = in_thread(delete)
 
     @abstractmethod
     def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         """Store ``source`` with its metadata as ``target`` too; ``None`` where it is absent."""
 
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return await self._in_thread(self.copy, op, source, target)
+    copy_async = in_thread(copy)
 
     @abstractmethod
     def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
         """Rename a file, over another if need be, in one step; ``None`` where it is absent."""
 
-    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return await self._in_thread(self.move, op, source, target)
+    move_async = in_thread(move)

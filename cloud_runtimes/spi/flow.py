@@ -15,7 +15,7 @@ T = TypeVar("T")
 def run_sync(flow: Coroutine[Any, Any, T]) -> T:
     """Drive a coroutine that never suspends, and return its result.
 
-    Flows of several steps are written once as ``async def`` over awaitables that, in the sync face, are done at once.
+    Flows of several steps are written once as ``async def`` over awaitables that, in the sync API, are done at once.
 
     Raises:
         InternalError: it did suspend; that is a fault of the flow.
@@ -26,4 +26,4 @@ def run_sync(flow: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     flow.close()
-    raise InternalError(f"{getattr(flow, '__qualname__', flow)} waited for an event loop in the sync face")
+    raise InternalError(f"{getattr(flow, '__qualname__', flow)} waited for an event loop in the sync API")

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = ["FAIR", "RENEW", "TOKEN", "Grant", "LockDriver", "LockRequest", "UnlockStatus"]
@@ -79,26 +80,22 @@ class LockDriver(Driver, ABC):
         Not re-entrant: an owner that has it is another. With ``wait``, which is given only to a driver that declares `FAIR`, it waits for its turn until the operation's deadline. For others the service asks again after growing random pauses.
         """
 
-    async def acquire_async(self, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
-        return await self._in_thread(self.acquire, op, request, wait)
+    acquire_async = in_thread(acquire)
 
     @abstractmethod
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
         """Let the lease last ``expiry_ms`` from now; ``False``, with nothing changed, where it has ended."""
 
-    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return await self._in_thread(self.renew, op, request)
+    renew_async = in_thread(renew)
 
     @abstractmethod
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         """End the lease; ``False`` where it had ended. Another's lock stays."""
 
-    async def release_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return await self._in_thread(self.release, op, request)
+    release_async = in_thread(release)
 
     @abstractmethod
     def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         """End whatever lease of this owner holds the lock."""
 
-    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        return await self._in_thread(self.unlock, op, resource_id, owner)
+    unlock_async = in_thread(unlock)

@@ -5,6 +5,7 @@ An `Operation` never sleeps or sends. `Service._call` and `Service._call_async` 
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from time import monotonic
@@ -13,12 +14,7 @@ from typing import Any, ClassVar, Final
 from .._core.os_errors import out_of_files
 from ..errors import CloudRuntimesError, DeadlineExceededError, InternalError, ResourceExhaustedError
 
-__all__ = [
-    "Method",
-    "Operation",
-    "mark_interrupted",
-    "place",
-]
+__all__ = ["Method", "Operation", "mark_interrupted", "place"]
 
 
 MAX_ATTEMPTS: Final = 3
@@ -112,19 +108,17 @@ class Operation:
 
         A copy, since a driver that is left behind must not see the time of the next attempt.
         """
-        made = Operation(self.method, self.component, seconds, self.metadata)
-        if self.deadline is not None and made.deadline is not None and self.deadline <= made.deadline:
+        deadline = monotonic() + seconds
+        if self.deadline is not None and self.deadline <= deadline:
             return self
-        made.repeatable = self.repeatable
-        made.attempt = self.attempt
-        made.maybe_applied = self.maybe_applied
-        made.one_attempt = True
+        made = copy.copy(self)
+        made.timeout, made.deadline, made.one_attempt = seconds, deadline, True
         return made
 
     def following(self) -> Operation:
         """Return the next step of a call of several: it has the same deadline, and attempts of its own."""
-        made = Operation(self.method, self.component, None, self.metadata)
-        made.timeout, made.deadline, made.repeatable = self.timeout, self.deadline, self.repeatable
+        made = copy.copy(self)
+        made.attempt, made.maybe_applied = 1, False
         return made
 
     def mapped(self, error: Exception, runtime: str) -> CloudRuntimesError:
@@ -135,14 +129,7 @@ class Operation:
         return mapped
 
     def failed(self, error: Exception, runtime: str) -> float:
-        """Decide about a failed attempt.
-
-        Returns:
-            Seconds to wait before the next attempt, which is counted here.
-
-        Raises:
-            CloudRuntimesError: there is no next attempt; ``error`` itself where it is ours, else wrapped once.
-        """
+        """Return the seconds to wait before the next attempt, which is counted here; where there is none, raise ``error``, wrapped once where it is not ours."""
         mapped = self.mapped(error, runtime)
         if mapped.retryable and self.repeatable and self.attempt < MAX_ATTEMPTS:
             # full jitter: callers that failed together do not come back together

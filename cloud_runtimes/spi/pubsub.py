@@ -9,11 +9,12 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .._native import events as kernel
 from ..errors import CloudRuntimesError
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 EventRecord = kernel.EventRecord
@@ -198,11 +199,7 @@ class _Grouped(Sequence[_T]):
 
     __slots__ = ()
 
-    @overload
-    def __getitem__(self, index: int) -> _T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[_T]: ...
-    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+    def __getitem__(self, index: Any) -> Any:
         return list(iter(self))[index]
 
     def __repr__(self) -> str:
@@ -210,11 +207,7 @@ class _Grouped(Sequence[_T]):
 
 
 class Deliveries(_Grouped[Delivery]):
-    """Deliveries of a source that has many at a time, a group of records at a time: their tokens are the records themselves.
-
-    Attributes:
-        groups: (records, ``deliveries`` of all of them).
-    """
+    """Deliveries of a source that has many at a time: ``groups`` of (records, ``deliveries`` of all of them). Their tokens are the records themselves."""
 
     __slots__ = ("groups",)
 
@@ -229,11 +222,7 @@ class Deliveries(_Grouped[Delivery]):
 
 
 class Settlements(_Grouped[Settled]):
-    """What a member says of deliveries, a group of tokens at a time.
-
-    Attributes:
-        groups: (tokens, settlement, ``delay``, ``cause``).
-    """
+    """What a member says of deliveries: ``groups`` of (tokens, settlement, ``delay``, ``cause``)."""
 
     __slots__ = ("groups",)
 
@@ -348,14 +337,9 @@ class PubSubDriver(Driver, ABC):
 
     @abstractmethod
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        """Store a batch's events in order; return once the broker has them.
+        """Store a batch's events in order; return once the broker has them, with those that failed alone. What concerns all raises."""
 
-        Returns:
-            Those that failed alone. What concerns all raises.
-        """
-
-    async def publish_async(self, op: Operation, batch: OutgoingBatch, /) -> Failures:
-        return await self._in_thread(self.publish, op, batch)
+    publish_async = in_thread(publish)
 
     def begin(self, op: Operation, batch: OutgoingBatch, /) -> Future[Failures] | None:
         """Start to publish, for a broker that acknowledges later: the future gets what `publish` returns or raises, by the call's deadline.
@@ -368,5 +352,4 @@ class PubSubDriver(Driver, ABC):
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
         """Join a group; from the return on it exists and misses nothing."""
 
-    async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource | AsyncEventSource:
-        return await self._in_thread(self.subscribe, op, request)
+    subscribe_async = in_thread(subscribe)

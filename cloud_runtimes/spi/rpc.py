@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from typing import NamedTuple, TypeAlias
 
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = [
@@ -134,19 +135,16 @@ class RpcDriver(Driver, ABC):
     def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
         """Make a call. ``op.component`` is the service."""
 
-    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        return await self._in_thread(self.invoke, op, call)
+    invoke_async = in_thread(invoke)
 
     @abstractmethod
     def guard(self, op: Operation, /) -> Guard:
         """Return who may call this process."""
 
-    async def guard_async(self, op: Operation, /) -> Guard:
-        return await self._in_thread(self.guard, op)
+    guard_async = in_thread(guard)
 
     @abstractmethod
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
         """Let others find the service at ``address`` (``http://host:port``); ``instance`` is this server's own name."""
 
-    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return await self._in_thread(self.announce, op, instance, address)
+    announce_async = in_thread(announce)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = [
@@ -223,12 +224,10 @@ class ScheduleDriver(Driver, ABC):
     """Jobs of one application.
 
     Names are compared byte for byte. Nothing is written by a call that is refused.
-
-    Attributes:
-        by_callback: due jobs come to the server of this application, so a runner needs one.
     """
 
     by_callback: bool = False
+    """Due jobs come to the server of this application, so a runner needs one."""
 
     @abstractmethod
     def save(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
@@ -241,47 +240,40 @@ class ScheduleDriver(Driver, ABC):
             InvalidArgumentError: it has no occurrence.
         """
 
-    async def save_async(self, op: Operation, spec: JobSpec, overwrite: bool, /) -> None:
-        return await self._in_thread(self.save, op, spec, overwrite)
+    save_async = in_thread(save)
 
     @abstractmethod
     def get(self, op: Operation, name: str, /) -> StoredJob | None:
         """Return a job; ``None``: there is none, or it has had its last run."""
 
-    async def get_async(self, op: Operation, name: str, /) -> StoredJob | None:
-        return await self._in_thread(self.get, op, name)
+    get_async = in_thread(get)
 
     @abstractmethod
     def list_jobs(self, op: Operation, /) -> list[StoredJob]:
         """Return all jobs, in the order of their names. Only if `LIST_JOBS` is declared."""
 
-    async def list_jobs_async(self, op: Operation, /) -> list[StoredJob]:
-        return await self._in_thread(self.list_jobs, op)
+    list_jobs_async = in_thread(list_jobs)
 
     @abstractmethod
     def delete(self, op: Operation, name: str, /) -> None:
         """Delete a job, if it is there. A run under way ends as it does; one that waits is cancelled."""
 
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        return await self._in_thread(self.delete, op, name)
+    delete_async = in_thread(delete)
 
     @abstractmethod
     def run_now(self, op: Operation, name: str, /) -> str | None:
         """Have a job run beside its schedule as soon as a runner is free; returns the run's id, ``None``: no such job. Only if `RUN_NOW` is declared."""
 
-    async def run_now_async(self, op: Operation, name: str, /) -> str | None:
-        return await self._in_thread(self.run_now, op, name)
+    run_now_async = in_thread(run_now)
 
     @abstractmethod
     def list_runs(self, op: Operation, name: str, /) -> list[RunRecord]:
         """Return the history of a name, oldest first, jobs that are gone included. Only if `LIST_RUNS` is declared."""
 
-    async def list_runs_async(self, op: Operation, name: str, /) -> list[RunRecord]:
-        return await self._in_thread(self.list_runs, op, name)
+    list_runs_async = in_thread(list_runs)
 
     @abstractmethod
     def join(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
         """Return a member that runs jobs; ``handlers`` names the handlers of its process, as they are at each call."""
 
-    async def join_async(self, op: Operation, handlers: Callable[[], frozenset[str]], /) -> RunSource:
-        return await self._in_thread(self.join, op, handlers)
+    join_async = in_thread(join)

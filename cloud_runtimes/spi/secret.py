@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, SupportsIndex
 
 from ..errors import InvalidArgumentError
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = ["BULK", "Secret", "SecretDriver"]
@@ -27,11 +28,7 @@ class Secret(Mapping[str, str]):
 
     Equal are secrets, or a secret and another mapping, of the same names and values; the time that takes tells nothing of where values of one length differ. It has no hash.
 
-    Args:
-        values: name → text.
-
-    Raises:
-        InvalidArgumentError: a name or value that is not text; names the entry, not the value.
+    It is made of a mapping of name → text; an `InvalidArgumentError` names an entry that is not text, not its value.
     """
 
     __slots__ = ("__values",)
@@ -160,8 +157,7 @@ class SecretDriver(Driver, ABC):
             NotFoundError: there is none; names store, key and the remedy, e.g. the variable to set.
         """
 
-    async def get_async(self, op: Operation, key: str, /) -> Secret:
-        return await self._in_thread(self.get, op, key)
+    get_async = in_thread(get)
 
     @abstractmethod
     def get_bulk(self, op: Operation, /) -> dict[str, Secret]:
@@ -171,5 +167,4 @@ class SecretDriver(Driver, ABC):
             BulkError: some cannot be read; the others are its ``result``.
         """
 
-    async def get_bulk_async(self, op: Operation, /) -> dict[str, Secret]:
-        return await self._in_thread(self.get_bulk, op)
+    get_bulk_async = in_thread(get_bulk)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from ..errors import CloudRuntimesError
 from .driver import Driver
+from .executor import in_thread
 from .operation import Operation
 
 __all__ = [
@@ -87,24 +88,19 @@ class StateDriver(Driver, ABC):
     def get(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
         """Return what ``key`` holds, ``None`` where it is absent."""
 
-    async def get_async(self, op: Operation, key: str, consistency: str | None, /) -> StoredValue | None:
-        return await self._in_thread(self.get, op, key, consistency)
+    get_async = in_thread(get)
 
     @abstractmethod
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         """Return what the keys hold; absent ones are left out."""
 
-    async def get_bulk_async(
-        self, op: Operation, keys: Sequence[str], consistency: str | None, /
-    ) -> dict[str, StoredValue]:
-        return await self._in_thread(self.get_bulk, op, keys, consistency)
+    get_bulk_async = in_thread(get_bulk)
 
     @abstractmethod
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         """Return keys that begin with ``prefix`` (literally), in byte order, those behind ``after`` only, at most ``limit``."""
 
-    async def list_keys_async(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
-        return await self._in_thread(self.list_keys, op, prefix, limit, after)
+    list_keys_async = in_thread(list_keys)
 
     @abstractmethod
     def write(self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /) -> Mapping[int, CloudRuntimesError]:
@@ -113,7 +109,4 @@ class StateDriver(Driver, ABC):
         Atomic: all or nothing; the first that fails raises, with nothing applied. Otherwise each is tried, and the failures come back by index; an error that concerns all of them raises.
         """
 
-    async def write_async(
-        self, op: Operation, writes: Sequence[StateWrite], atomic: bool, /
-    ) -> Mapping[int, CloudRuntimesError]:
-        return await self._in_thread(self.write, op, writes, atomic)
+    write_async = in_thread(write)

@@ -4,10 +4,4 @@ from .service import StateService
 from .transaction import StateTransaction
 from .types import Concurrency, Consistency, StateItem
 
-__all__ = [
-    "Concurrency",
-    "Consistency",
-    "StateItem",
-    "StateService",
-    "StateTransaction",
-]
+__all__ = ["Concurrency", "Consistency", "StateItem", "StateService", "StateTransaction"]

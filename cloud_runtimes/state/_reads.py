@@ -6,16 +6,14 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_key, check_keys
+from .._core.arguments import CLIENT_TIMEOUT, check_key, check_keys, check_metadata, check_timeout
 from .._service import Service, error_context
 from ..codec.payload import decode_payload
 from ..errors import InvalidArgumentError
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver
-from ._results import bulk_items, item
-from .prepare import check_consistency
+from .prepare import bulk_items, check_consistency, item
 from .types import Consistency, ReadOptions, StateItem
 
 __all__ = ["StateReads"]
@@ -297,11 +295,10 @@ class StateReads(Service):
         """Return keys in byte order.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get`.
             prefix: with which they begin, literally.
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
-            timeout, metadata: as in `get`.
 
         Raises:
             UnsupportedError: the store cannot list its keys.
@@ -324,11 +321,10 @@ class StateReads(Service):
         """Return keys in byte order.
 
         Args:
-            store_name: the component.
+            store_name, timeout, metadata: as in `get`.
             prefix: with which they begin, literally.
             limit: how many at most; ``None``: all.
             after: only those behind this key, for paging.
-            timeout, metadata: as in `get`.
 
         Raises:
             UnsupportedError: the store cannot list its keys.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
-from .._core.keys import check_keys
+from .._core.arguments import CLIENT_TIMEOUT, check_keys, check_metadata, check_timeout
 from .._service import error_context
 from ..spi import state as spi
 from ..spi.operation import Method, Operation
 from ..spi.state import StateDriver, StateWrite
 from ._reads import StateReads
-from ._results import bulk_writes, finish_bulk
-from .prepare import PLAIN, delete_write, save_write
+from .prepare import PLAIN, bulk_writes, delete_write, finish_bulk, save_write
 from .transaction import TRANSACTION, StateTransaction
 from .types import Concurrency, Consistency, StateItem, Ttl
 
@@ -305,11 +303,7 @@ class StateService(StateReads):
 
     @error_context(TRANSACTION)
     def transaction(
-        self,
-        store_name: str,
-        *,
-        timeout: float | None = CLIENT_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
+        self, store_name: str, *, timeout: float | None = CLIENT_TIMEOUT, metadata: Mapping[str, str] | None = None
     ) -> StateTransaction:
         """Return a handle whose writes are applied in order when its block ends: all, or on any error none.
 

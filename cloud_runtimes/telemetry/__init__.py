@@ -17,19 +17,6 @@ Tracer = _kernel.Tracer
 UpDownCounter = _kernel.UpDownCounter
 
 __all__ = [
-    "Counter",
-    "Gauge",
-    "Histogram",
-    "Logger",
-    "Meter",
-    "Observation",
-    "Sampler",
-    "SignalStats",
-    "Span",
-    "SpanContext",
-    "TelemetryService",
-    "TelemetryStats",
-    "Tracer",
-    "UpDownCounter",
-    "install",
-]
+    "Counter", "Gauge", "Histogram", "Logger", "Meter", "Observation", "Sampler", "SignalStats", "Span",
+    "SpanContext", "TelemetryService", "TelemetryStats", "Tracer", "UpDownCounter", "install"
+]  # fmt: skip

@@ -1,29 +1,27 @@
-"""Rotating OTLP files: what becomes of records where no endpoint is configured.
+"""Where records go that no endpoint gets: rotating OTLP files, by default, or memory; or the console.
 
 Each process writes files of its own, ``<signal>-<time>-<pid>-<number>.otlp``, of batches behind their length (four bytes, big-endian), which is what the OpenTelemetry Collector's file exporter writes as ``format: proto``. The oldest files go when all together are larger than the limit.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar, Final
 
 from ..spi.telemetry import Exporter
+from .json_records import records
 
-__all__ = ["FileExporter", "MemoryExporter", "read_batches"]
+__all__ = ["ConsoleExporter", "FileExporter", "MemoryExporter", "read_batches"]
 
 _SEGMENTS: Final = 8
 
 
 class FileExporter(Exporter):
-    """Appends batches to files in a folder.
-
-    Args:
-        folder: made when the first batch comes.
-        max_bytes: of all files in it; at least one batch is kept.
-    """
+    """Appends batches to files in a folder, which is made when the first comes. All files have at most `max_bytes`, but one batch is kept."""
 
     features: ClassVar[frozenset[str]] = frozenset({"file"})
 
@@ -99,14 +97,7 @@ class FileExporter(Exporter):
 
 
 class MemoryExporter(Exporter):
-    """Keeps the newest batches in memory: the files of a home that is ``:memory:``.
-
-    Args:
-        max_bytes: of all batches; at least one is kept.
-
-    Attributes:
-        batches: signal and body, the oldest first.
-    """
+    """Keeps the newest batches in memory, signal and body, for a home that is ``:memory:``; at least one, at most `max_bytes`."""
 
     features: ClassVar[frozenset[str]] = frozenset({"memory"})
 
@@ -127,6 +118,18 @@ class MemoryExporter(Exporter):
         """Begin anew."""
         self.batches = []
         self._bytes = 0
+
+
+class ConsoleExporter(Exporter):
+    """Prints batches, for development."""
+
+    features: ClassVar[frozenset[str]] = frozenset({"console"})
+
+    def export(self, signal: str, body: bytes, timeout: float) -> int:
+        """Print a batch; see `Exporter.export`."""
+        sys.stdout.write(json.dumps(records(signal, body), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return 0
 
 
 def read_batches(path: str | os.PathLike[str]) -> list[bytes]:

@@ -13,6 +13,7 @@ import re
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -20,9 +21,10 @@ from urllib.parse import urlsplit
 
 from .._core import extras
 from .._version import __version__
-from ..errors import InvalidArgumentError
+from ..errors import CloudRuntimesError, InvalidArgumentError
 from ..spi.telemetry import Exporter, RejectedError, RetryError
-from ._wire import fields, rejected
+from ._wire import rejected
+from .json_records import records
 
 if TYPE_CHECKING:
     import grpc
@@ -41,7 +43,6 @@ _RETRYABLE: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT
 _MAX_RESPONSE: Final = 4 << 20
 _REST: Final = 0.5
 _REST_AT_MOST: Final = 10.0
-_RETRY_INFO: Final = b"/google.rpc.RetryInfo"
 # gRPC over HTTP/2, "Custom-Metadata"; names that the transport sets itself begin with "grpc-"
 _NAME: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
@@ -51,18 +52,7 @@ _exporters: weakref.WeakSet[GrpcExporter] = weakref.WeakSet()
 
 
 class GrpcExporter(Exporter):
-    """Sends batches to an OTLP/gRPC endpoint.
-
-    Args:
-        urls: signal → URL, ``http`` in the clear or ``https`` with TLS.
-        headers: sent as metadata with every batch; may hold secrets.
-        gzip: whether messages are compressed.
-        certificate: path of the certificates to trust; ``None``: gRPC's own.
-
-    Raises:
-        InvalidArgumentError: a URL, or a header, that gRPC cannot have.
-        UnsupportedError: grpcio is not installed.
-    """
+    """Sends batches to an OTLP/gRPC endpoint."""
 
     features: ClassVar[frozenset[str]] = frozenset({"otlp_grpc"})
     batch_bytes: ClassVar[int] = 3 << 20
@@ -220,27 +210,14 @@ def _target(signal: str, url: str) -> tuple[str, bool]:
 
 
 def _retry_after(metadata: Any) -> float | None:
-    """Return the seconds of a ``google.rpc.RetryInfo`` among the details of a status, `None` without one."""
+    """Return the seconds of a ``google.rpc.RetryInfo`` among the details of a status, at most an hour; `None` without one."""
     for key, value in metadata:
-        if key != "grpc-status-details-bin" or not isinstance(value, bytes):
-            continue
-        try:
-            for number, detail in fields(value):  # google.rpc.Status: 3 details
-                if number == 3 and isinstance(detail, bytes):
-                    found = dict(fields(detail))  # google.protobuf.Any: 1 type_url, 2 value
-                    name = found.get(1)
-                    if isinstance(name, bytes) and name.endswith(_RETRY_INFO):
-                        return _duration(found.get(2, b""))
-        except ValueError:
-            continue
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            with suppress(CloudRuntimesError):  # no protobuf
+                for detail in records("status", value).get("details", ()):
+                    if detail.get("typeUrl", "").endswith("/google.rpc.RetryInfo"):
+                        info = records("retryInfo", bytes.fromhex(detail.get("value", "")))
+                        delay = info.get("retryDelay", {})
+                        seconds = int(delay.get("seconds", 0)) + int(delay.get("nanos", 0)) / 1e9
+                        return min(max(0.0, seconds), 3600.0)
     return None
-
-
-def _duration(info: int | bytes) -> float:
-    """Return the seconds of a ``RetryInfo`` (1 retry_delay: a ``Duration`` of 1 seconds, 2 nanos), at most an hour."""
-    delay = dict(fields(info)).get(1, b"") if isinstance(info, bytes) else b""
-    parts = dict(fields(delay)) if isinstance(delay, bytes) else {}
-    seconds, nanos = (value if isinstance(value := parts.get(number), int) else 0 for number in (1, 2))
-    if seconds >= 1 << 63 or nanos >= 1 << 31:  # negative
-        return 0.0
-    return min(seconds + nanos / 1e9, 3600.0)

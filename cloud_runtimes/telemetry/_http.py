@@ -1,4 +1,4 @@
-"""OTLP over HTTP (protobuf), on the standard library's client: one kept connection per endpoint, one send per batch.
+"""OTLP over HTTP (protobuf), on the standard library's client: one kept connection per endpoint.
 
 What may be sent again is what OTLP says: 429, 502, 503, 504 and connection errors; any other status is final.
 """
@@ -25,32 +25,8 @@ _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 _MAX_RESPONSE: Final = 4 << 20
 
 
-class _OneSend:
-    """Holds the head back until the body comes: head and body in two sends would wait for each other's acknowledgement."""
-
-    _head: bytes | None = None
-
-    def send(self, data: Any) -> None:
-        if self._head is None:
-            self._head = bytes(data)
-            return
-        head, self._head = self._head, None
-        super().send(head + data)  # type: ignore[misc]
-
-
-class _Http(_OneSend, http.client.HTTPConnection):
-    pass
-
-
 class HttpExporter(Exporter):
-    """Sends batches to an OTLP/HTTP endpoint.
-
-    Args:
-        urls: signal → URL.
-        headers: sent with every batch; may hold secrets.
-        gzip: whether bodies are compressed (level 1).
-        certificate: path of the certificates to trust; ``None``: the system's.
-    """
+    """Sends batches to an OTLP/HTTP endpoint."""
 
     features: ClassVar[frozenset[str]] = frozenset({"otlp_http"})
 
@@ -76,13 +52,10 @@ class HttpExporter(Exporter):
             if url.scheme == "https":
                 import ssl
 
-                class _Https(_OneSend, http.client.HTTPSConnection):
-                    pass
-
                 context = ssl.create_default_context(cafile=self._certificate)
-                connection = _Https(url.hostname, url.port, context=context)
+                connection = http.client.HTTPSConnection(url.hostname, url.port, context=context)
             else:
-                connection = _Http(url.hostname, url.port)
+                connection = http.client.HTTPConnection(url.hostname, url.port)
             self._connections[key] = connection
         connection.timeout = timeout
         if connection.sock is not None:
@@ -112,7 +85,6 @@ class HttpExporter(Exporter):
         finally:
             if not whole:  # an answer too long, an error, an interrupt: nothing more can be read there
                 connection.close()
-                connection._head = None  # type: ignore[attr-defined]
         if response.status == 200:
             return rejected(content)
         reason = f"{url.hostname} answered {response.status}"

@@ -10,25 +10,14 @@ from ..errors import AlreadyExistsError
 
 if TYPE_CHECKING:
     from ..client import CloudRuntimesClient
-    from ._otel import Providers
-    from .service import TelemetryService
 
-__all__ = ["install", "load_providers"]
+__all__ = ["api_module", "install"]
 
 _lock = threading.Lock()
 
 
-def load_providers(telemetry: TelemetryService) -> Providers:
-    """Return the providers of a service.
-
-    Raises:
-        UnsupportedError: opentelemetry-api is missing.
-    """
-    made: Providers = _module().Providers(telemetry)
-    return made
-
-
-def _module() -> Any:
+def api_module() -> Any:
+    """Return `_otel`. Raises `UnsupportedError`: opentelemetry-api is missing."""
     with extras.importing("telemetry: OpenTelemetry's API", "otel"):
         import opentelemetry._logs
         import opentelemetry.metrics
@@ -51,7 +40,7 @@ def install(client: CloudRuntimesClient | None = None) -> CloudRuntimesClient:
         AlreadyExistsError: there is a global provider, ours or another; OpenTelemetry lets it be set once in a process.
         UnsupportedError: the package opentelemetry-api is missing (extra ``[otel]``), or ``OTEL_PYTHON_CONTEXT`` chooses contexts that are not those of `contextvars`.
     """
-    api = _module()
+    api = api_module()
     with _lock:
         found = api.global_provider()
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import threading
@@ -62,19 +63,22 @@ class Meter:
     def _make(
         self,
         kind: str,
+        make: Callable[..., I],
         name: str,
         unit: str,
         description: str,
-        bounds: Any,
-        make: Callable[[], I],
+        *,
+        bounds: Any = None,
         callback: Any = None,
+        **options: Any,
     ) -> I:
         self._check(name, unit, description)
         identity = (kind, unit, description, bounds, callback)
         with self._lock:
             found = self.instruments.get(name)
             if found is None:
-                found = self.instruments[name] = (identity, make(), callback)
+                made = make(self._buffer, name, unit, description, **options)
+                found = self.instruments[name] = (identity, made, callback)
             elif found[0] != identity:
                 raise InvalidArgumentError(
                     f"{name}: there is a {found[0][0]} of this name with unit {found[0][1]!r}; an instrument has one kind, unit, description and bounds"
@@ -98,27 +102,17 @@ class Meter:
         Raises:
             InvalidArgumentError: a name that is none, or that another instrument has.
         """
-
-        def make() -> kernel.Counter:
-            return kernel.Counter(self._buffer, name, unit, description, delta=self._delta, exemplars=self._exemplars)
-
-        return self._make("counter", name, unit, description, None, make)
+        options = {"delta": self._delta, "exemplars": self._exemplars}
+        return self._make("counter", kernel.Counter, name, unit, description, **options)
 
     def up_down_counter(self, name: str, unit: str = "", description: str = "") -> kernel.UpDownCounter:
         """Return a sum that goes up and down; it is always cumulative."""
-
-        def make() -> kernel.UpDownCounter:
-            return kernel.UpDownCounter(self._buffer, name, unit, description, exemplars=self._exemplars)
-
-        return self._make("up_down_counter", name, unit, description, None, make)
+        make = kernel.UpDownCounter
+        return self._make("up_down_counter", make, name, unit, description, exemplars=self._exemplars)
 
     def gauge(self, name: str, unit: str = "", description: str = "") -> kernel.Gauge:
         """Return a value of which the last counts: ``set(20.5)``."""
-
-        def make() -> kernel.Gauge:
-            return kernel.Gauge(self._buffer, name, unit, description, exemplars=self._exemplars)
-
-        return self._make("gauge", name, unit, description, None, make)
+        return self._make("gauge", kernel.Gauge, name, unit, description, exemplars=self._exemplars)
 
     def histogram(
         self,
@@ -150,13 +144,8 @@ class Meter:
                 bound - bound != 0 for bound in chosen
             ):
                 raise InvalidArgumentError(f"{name}: bounds must be finite, each higher than the one before")
-
-        def make() -> kernel.Histogram:
-            return kernel.Histogram(
-                self._buffer, name, unit, description, delta=self._delta, exemplars=self._exemplars, bounds=chosen
-            )
-
-        return self._make("histogram", name, unit, description, chosen, make)
+        make = functools.partial(kernel.Histogram, delta=self._delta, exemplars=self._exemplars, bounds=chosen)
+        return self._make("histogram", make, name, unit, description, bounds=chosen)
 
     def observable_counter(self, name: str, callback: Callback, unit: str = "", description: str = "") -> None:
         """Have a sum that only grows read at each collection.
@@ -178,11 +167,8 @@ class Meter:
     def _observable(self, kind: str, name: str, callback: Callback, unit: str, description: str) -> None:
         if not callable(callback):
             raise InvalidArgumentError(f"{name}: callback must be a function, not {type(callback).__name__}")
-
-        def make() -> kernel.Observable:
-            return kernel.Observable(self._buffer, name, unit, description, kind=kind)
-
-        self._make(f"observable_{kind}", name, unit, description, None, make, callback)
+        make = functools.partial(kernel.Observable, kind=kind)
+        self._make(f"observable_{kind}", make, name, unit, description, callback=callback)
 
     def collect(self, buffer: kernel.Buffer, now: int) -> None:
         """Write all instruments into a buffer; called by the pipeline."""

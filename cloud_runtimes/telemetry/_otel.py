@@ -1,120 +1,220 @@
-"""OpenTelemetry's API over this service: what the kernel has to know of it, and the provider of tracers. Imported when it is asked for, since it needs opentelemetry-api.
-
-The current span lives in OpenTelemetry's context once there are providers: the kernel reads and writes it there (`Known`), so both faces see one truth. Only the public API is used to find the place.
-"""
+"""OpenTelemetry's API over this service: the providers of tracers, meters and loggers. Imported when it is asked for, since it needs opentelemetry-api."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import Token
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import opentelemetry._logs as otel_logs
 import opentelemetry.metrics as otel_metrics
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
 
 from .._native import telemetry as kernel
-from .._native.telemetry_text import decorated
+from .._native.telemetry_text import exception_attributes, frozen, frozen_attributes, time_of
 from ..errors import UnsupportedError
-from ._otel_logs import LoggerProvider
-from ._otel_metrics import MeterProvider
-from ._provider import Provider
+from ._otel_metrics import Instruments, Meter
+from ._otel_spans import ApiTracer, Bridge, PassingTracer
+from ._wire import scope
 
 if TYPE_CHECKING:
-    from opentelemetry.util.types import Attributes
+    from opentelemetry.context import Context
+    from opentelemetry.util.types import AnyValue, Attributes
 
     from .service import TelemetryService
 
-__all__ = ["Known", "PassingTracer", "Providers", "TracerProvider", "global_provider", "set_providers"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Logger", "Providers", "global_provider", "set_providers"]
 
 
-class _Remote(trace.NonRecordingSpan):
-    """What stands in OpenTelemetry's context for a `SpanContext` of ours."""
+class Resource(NamedTuple):
+    """Who records, as the SDK's providers tell it."""
 
-    def __init__(self, context: trace.SpanContext, native: Any) -> None:
-        super().__init__(context)
-        self.native = native
+    attributes: Mapping[str, Any]
 
 
-class Known:
-    """What the telemetry kernel has to know of OpenTelemetry's API; see `telemetry_api_py.Api`.
+class Provider:
+    """Base of the three: the scope of what records, and what the SDK's providers have besides the API."""
 
-    Args:
-        kernel: which of the twins.
+    def __init__(self, telemetry: TelemetryService) -> None:
+        self._telemetry = telemetry
 
-    Raises:
-        UnsupportedError: its contexts are not those of `contextvars`.
-    """
+    @property
+    def resource(self) -> Resource:
+        """Who records."""
+        return Resource(MappingProxyType(self._telemetry._resource))
 
-    def __init__(self, kernel: Any = kernel) -> None:
-        token: Any = otel_context.attach(otel_context.get_current())
-        otel_context.detach(token)
-        if not isinstance(token, Token):
-            raise UnsupportedError(
-                "telemetry: OTEL_PYTHON_CONTEXT chooses contexts that are not those of contextvars; unset it",
-                service="telemetry",
-            )
-        self.variable = token.var
-        (self.key,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
-        self.context_class: Any = Context
-        kinds = trace.SpanKind
-        self.kinds: tuple[Any, ...] = (kinds.INTERNAL, kinds.SERVER, kinds.CLIENT, kinds.PRODUCER, kinds.CONSUMER)
-        codes = trace.StatusCode
-        self.codes: tuple[Any, ...] = (codes.UNSET, codes.OK, codes.ERROR)
-        self._kernel = kernel
-        trace.Span.register(kernel.ApiSpan)
-        trace.Tracer.register(kernel.ApiTracer)
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Send all that was recorded before, of all signals; tell whether it was accepted in time. See `TelemetryService.flush`."""
+        return self._telemetry.flush(max(timeout_millis, 1) / 1000)
 
-    def span_context(self, ids: bytes, flags: int, state: str) -> trace.SpanContext:
-        """Return the API's context of a span of this process."""
-        return _context(ids[:16], ids[16:], flags, state, False)
+    def shutdown(self) -> None:
+        """Send what there is; recording goes on until the client is closed, which other parts of the program may use."""
+        self.force_flush()
 
-    def foreign(self, span: Any) -> Any:
-        """Return the context of a span that is none of ours; `None` for an invalid one."""
-        if type(span) is _Remote:
-            return span.native
-        try:
-            context = span.get_span_context()
-            if not context.is_valid:
-                return None
-            return self._kernel.SpanContext(
-                f"{context.trace_id:032x}",
-                f"{context.span_id:016x}",
-                context.trace_flags & 0xFF,
-                context.trace_state.to_header(),
-                context.is_remote,
-            )
-        except Exception:  # whatever stands in the context: to the API it is no span either
-            return None
+    def _scope(
+        self, name: str, version: str | None, schema_url: str | None, attributes: Mapping[str, Any] | None
+    ) -> int:
+        return self._telemetry._scope_number(scope(name or "", version, schema_url, attributes))
 
-    def link(self, context: Any, attributes: Any) -> tuple[bytes, int, str, bool] | None:
-        """Return ids, flags, ``tracestate`` and whether it is remote of a context to link to; `None` where there is nothing to tell."""
-        if context is None or not (context.is_valid or attributes or context.trace_state):
-            return None
-        ids = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
-        return ids, context.trace_flags & 0xFF, context.trace_state.to_header(), context.is_remote
-
-    def non_recording(self, context: Any) -> trace.Span:
-        """Return the API's span that only stands for a `SpanContext`."""
-        if context is None:
-            return trace.INVALID_SPAN
-        ids = bytes.fromhex(context.trace_id), bytes.fromhex(context.span_id)
-        return _Remote(_context(*ids, context.trace_flags, context.trace_state, context.is_remote), context)
+    def _unsupported(self, what: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"telemetry: there are no {what} of the SDK here: records go where the table [telemetry] or OTEL_EXPORTER_OTLP_ENDPOINT sends them; for {what} set up the SDK's provider instead of this one",
+            service="telemetry",
+        )
 
 
-def _context(trace_id: bytes, span_id: bytes, flags: int, state: str, remote: bool) -> trace.SpanContext:
-    return trace.SpanContext(
-        int.from_bytes(trace_id, "big"),
-        int.from_bytes(span_id, "big"),
-        remote,
-        trace.TraceFlags(flags),
-        trace.TraceState.from_header([state]) if state else None,
-    )
+class TracerProvider(Provider, trace.TracerProvider):
+    """Makes tracers of OpenTelemetry's API; made by `TelemetryService.tracer_provider`."""
+
+    def __init__(self, telemetry: TelemetryService, bridge: Bridge) -> None:
+        super().__init__(telemetry)
+        self._bridge = bridge
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> trace.Tracer:
+        """Return a tracer; with traces switched off one that passes contexts on."""
+        if self._telemetry._off["traces"]:
+            return PassingTracer()
+        number = self._scope(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
+        made: Any = ApiTracer(self._telemetry._tracer(number), self._bridge)
+        return made  # type: ignore[no-any-return]
+
+    def add_span_processor(self, span_processor: Any) -> None:
+        """Refuse: there are no span processors. Raises `UnsupportedError`: always."""
+        raise self._unsupported("span processors")
+
+
+class MeterProvider(Provider, otel_metrics.MeterProvider):
+    """Makes meters of OpenTelemetry's API; made by `TelemetryService.meter_provider`."""
+
+    def __init__(self, telemetry: TelemetryService) -> None:
+        super().__init__(telemetry)
+        self._known: dict[int, Instruments] = {}
+
+    def get_meter(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> otel_metrics.Meter:
+        """Return a meter; with metrics switched off one that does nothing."""
+        telemetry = self._telemetry
+        if telemetry._metrics_off:
+            return otel_metrics.NoOpMeter(name, version, schema_url)
+        number = self._scope(name, version, schema_url, attributes)
+        pipeline = telemetry._pipeline
+        with telemetry._lock:
+            instruments = self._known.get(number)
+            if instruments is None:
+                buffer = pipeline.buffers["metrics"]
+                instruments = Instruments(number, buffer, pipeline.watch, **telemetry._measuring)
+                self._known[number] = instruments
+                pipeline.meters.append(instruments)
+        return Meter(name, version, schema_url, instruments, telemetry._measuring["explicit"])
+
+
+class Logger(otel_logs.Logger):
+    """Records log records of the API; made by `LoggerProvider.get_logger`."""
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        schema_url: str | None,
+        attributes: Attributes,
+        inner: kernel.Logger,
+        is_sender: Callable[[], bool],
+    ) -> None:
+        super().__init__(name, version, schema_url, attributes)
+        self._inner = inner
+        self._is_sender = is_sender
+
+    def emit(
+        self,
+        record: otel_logs.LogRecord | None = None,
+        *,
+        timestamp: int | None = None,
+        observed_timestamp: int | None = None,
+        context: Context | None = None,
+        severity_number: otel_logs.SeverityNumber | None = None,
+        severity_text: str | None = None,
+        body: AnyValue | None = None,
+        attributes: Attributes = None,
+        event_name: str | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Record a log record, or what would be in one; what the sender itself logs is left out, or it would never end."""
+        if self._is_sender():
+            return
+        trace_id = span_id = flags = None
+        if record is not None:
+            timestamp, observed_timestamp = record.timestamp, record.observed_timestamp
+            severity_number, severity_text = record.severity_number, record.severity_text
+            body, attributes = record.body, record.attributes
+            event_name, exception = getattr(record, "event_name", None), getattr(record, "exception", None)
+            trace_id, span_id, flags = record.trace_id, record.span_id, record.trace_flags
+            context = getattr(record, "context", None)
+        if trace_id is None:  # also records of older releases of the API
+            span = trace.get_current_span(context).get_span_context()
+            trace_id, span_id, flags = span.trace_id, span.span_id, span.trace_flags
+        severity: Any = getattr(severity_number, "value", severity_number)  # a plain number does as well
+        given: Any = attributes
+        if exception is not None:
+            given = exception_attributes(exception, attributes)
+        self._inner.record(
+            time_of(timestamp or 0),
+            time_of(observed_timestamp or time.time_ns()),
+            int(severity or 0) & 0x7F,
+            str(severity_text or ""),
+            frozen(body),
+            frozen_attributes(given),
+            trace_id.to_bytes(16, "big") if trace_id else b"",
+            span_id.to_bytes(8, "big") if span_id else b"",
+            (flags or 0) & 0xFF,
+            str(event_name or ""),
+        )
+
+    def enabled(
+        self,
+        *,
+        context: Context | None = None,
+        severity_number: otel_logs.SeverityNumber | None = None,
+        event_name: str | None = None,
+    ) -> bool:
+        """Tell whether it records anything: logs that are switched off have a logger that does not."""
+        return True
+
+
+class LoggerProvider(Provider, otel_logs.LoggerProvider):
+    """Makes loggers of OpenTelemetry's API; made by `TelemetryService.logger_provider`."""
+
+    def get_logger(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> otel_logs.Logger:
+        """Return a logger; with logs switched off one that does nothing."""
+        telemetry = self._telemetry
+        if telemetry._off["logs"]:
+            return otel_logs.NoOpLogger(name, version, schema_url, attributes)
+        number = self._scope(name, version, schema_url, attributes)
+        inner = kernel.Logger(telemetry._pipeline.buffers["logs"], telemetry._limits, number, 1)
+        return Logger(name, version, schema_url, attributes, inner, telemetry._pipeline.is_sender)
+
+    def add_log_record_processor(self, log_record_processor: Any) -> None:
+        """Refuse: there are no processors of log records. Raises `UnsupportedError`: always."""
+        raise self._unsupported("log record processors")
 
 
 @contextmanager
@@ -131,91 +231,26 @@ def _quiet() -> Iterator[None]:
         otel_context.detach(token)
 
 
-class _PassingScope:
-    """Has the span of a context as the current one inside ``with``; also a decorator."""
-
-    def __init__(self, context: Context | None) -> None:
-        self._context = context
-
-    def again(self) -> _PassingScope:
-        return _PassingScope(self._context)
-
-    def __call__(self, function: F) -> F:
-        return decorated(self, function)
-
-    def __enter__(self) -> trace.Span:
-        self._inner = trace.use_span(_passed(self._context), record_exception=False, set_status_on_exception=False)
-        return self._inner.__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        return self._inner.__exit__(*error)
-
-
-def _passed(context: Context | None) -> trace.Span:
-    return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
-
-
-class PassingTracer(trace.NoOpTracer):
-    """Records nothing and passes contexts on, which the API's own does not in all of its releases."""
-
-    def start_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> trace.Span:
-        """Return a span that only has the parent's context."""
-        return _passed(context)
-
-    def start_as_current_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Return what makes that the current span."""
-        return _PassingScope(context)
-
-
-class TracerProvider(Provider, trace.TracerProvider):
-    """Makes tracers of OpenTelemetry's API; made by `TelemetryService.tracer_provider`."""
-
-    def get_tracer(
-        self,
-        instrumenting_module_name: str,
-        instrumenting_library_version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> trace.Tracer:
-        """Return a tracer; with traces switched off one that passes contexts on."""
-        if self._telemetry._off["traces"]:
-            return PassingTracer()
-        number = self._scope(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
-        made: Any = kernel.ApiTracer(self._telemetry._tracer(number))
-        return made  # type: ignore[no-any-return]
-
-    def add_span_processor(self, span_processor: Any) -> None:
-        """Refuse: there are no span processors.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise self._unsupported("span processors")
-
-
 class Providers:
     """The three providers of one service."""
 
     def __init__(self, telemetry: TelemetryService) -> None:
-        known = Known()
-        self.traces = TracerProvider(telemetry)
+        bridge = Bridge()
+        self.traces = TracerProvider(telemetry, bridge)
         self.metrics = MeterProvider(telemetry)
         self.logs = LoggerProvider(telemetry)
-        kernel.bridge(known)
+        kernel.bridge(bridge)
         telemetry._pipeline.quiet = _quiet
-
-
-_ACCESS: Final[Mapping[str, Any]] = {
-    "tracer provider": trace.get_tracer_provider,
-    "meter provider": otel_metrics.get_meter_provider,
-    "logger provider": otel_logs.get_logger_provider,
-}
 
 
 def global_provider() -> str | None:
     """Name the global provider that is set already, and its class."""
-    for what, get in _ACCESS.items():
-        kind = type(get())
+    for what, get in (
+        ("tracer provider", trace.get_tracer_provider),
+        ("meter provider", otel_metrics.get_meter_provider),
+        ("logger provider", otel_logs.get_logger_provider),
+    ):
+        kind: type = type(get())
         # until one is set there is a proxy, whose class is public for traces only
         if not (kind.__module__.startswith("opentelemetry.") and "Proxy" in kind.__name__):
             return f"{what} ({kind.__module__}.{kind.__qualname__})"

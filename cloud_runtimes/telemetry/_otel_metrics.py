@@ -13,7 +13,6 @@ from opentelemetry import context as otel_context
 from .._core.logs import repeated
 from ..errors import InvalidArgumentError
 from ._meter import Meter as NativeMeter
-from ._provider import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import Attributes
 
-    from .service import TelemetryService
-
-__all__ = ["Instruments", "Meter", "MeterProvider"]
+__all__ = ["Instruments", "Meter"]
 
 I = TypeVar("I")  # noqa: E741
 
@@ -34,12 +31,14 @@ class Instruments(NativeMeter):
     def _make(
         self,
         kind: str,
+        make: Callable[..., I],
         name: str,
         unit: str,
         description: str,
-        bounds: Any,
-        make: Callable[[], I],
+        *,
+        bounds: Any = None,
         callback: Any = None,
+        **options: Any,
     ) -> I:
         self._check(name, unit, description)
         key = (name.lower(), kind, unit, description)
@@ -52,7 +51,8 @@ class Instruments(NativeMeter):
                         "telemetry: there is another instrument %s, of another kind, unit or description; both are exported",
                         name,
                     )
-                found = self.instruments[key] = ((bounds,), make(), callback)
+                made = make(self._buffer, name, unit, description, **options)
+                found = self.instruments[key] = ((bounds,), made, callback)
             elif found[0] != (bounds,):
                 repeated(
                     f"telemetry-bounds-{key[0]}",
@@ -72,10 +72,12 @@ def _inside(context: Context) -> Iterator[None]:
         otel_context.detach(token)
 
 
-class _Counter(otel.Counter):
-    def __init__(self, inner: Any) -> None:
+class _Wrapped:
+    def __init__(self, inner: Any = None) -> None:
         self._inner = inner
 
+
+class _Adding(_Wrapped):
     def add(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
         if context is None:
             self._inner.add(amount, attributes)
@@ -84,22 +86,15 @@ class _Counter(otel.Counter):
                 self._inner.add(amount, attributes)
 
 
-class _UpDownCounter(otel.UpDownCounter):
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def add(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
-        if context is None:
-            self._inner.add(amount, attributes)
-        else:
-            with _inside(context):
-                self._inner.add(amount, attributes)
+class _Counter(_Adding, otel.Counter):
+    pass
 
 
-class _Histogram(otel.Histogram):
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+class _UpDownCounter(_Adding, otel.UpDownCounter):
+    pass
 
+
+class _Histogram(_Wrapped, otel.Histogram):
     def record(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
         if context is None:
             self._inner.record(amount, attributes)
@@ -108,10 +103,7 @@ class _Histogram(otel.Histogram):
                 self._inner.record(amount, attributes)
 
 
-class _Gauge(otel._Gauge):
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
+class _Gauge(_Wrapped, otel._Gauge):
     def set(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
         if context is None:
             self._inner.set(amount, attributes)
@@ -120,19 +112,16 @@ class _Gauge(otel._Gauge):
                 self._inner.set(amount, attributes)
 
 
-class _ObservableCounter(otel.ObservableCounter):
-    def __init__(self) -> None:
-        pass
+class _ObservableCounter(_Wrapped, otel.ObservableCounter):
+    pass
 
 
-class _ObservableUpDownCounter(otel.ObservableUpDownCounter):
-    def __init__(self) -> None:
-        pass
+class _ObservableUpDownCounter(_Wrapped, otel.ObservableUpDownCounter):
+    pass
 
 
-class _ObservableGauge(otel.ObservableGauge):
-    def __init__(self) -> None:
-        pass
+class _ObservableGauge(_Wrapped, otel.ObservableGauge):
+    pass
 
 
 def _observations(name: str, callbacks: Iterable[Any] | None) -> Callable[[], Iterator[Any]]:
@@ -163,7 +152,7 @@ def _sender(generator: Any) -> Callable[[otel.CallbackOptions], Iterable[otel.Ob
 
 
 class Meter(otel.Meter):
-    """Makes the instruments of one scope; made by `MeterProvider.get_meter`."""
+    """Makes the instruments of one scope; made by `TelemetryService.meter_provider`'s ``get_meter``."""
 
     def __init__(
         self, name: str, version: str | None, schema_url: str | None, instruments: Instruments, explicit: bool
@@ -213,51 +202,22 @@ class Meter(otel.Meter):
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableCounter:
         """Have a sum that only grows read at each collection."""
-        self._instruments.observable_counter(name, _observations(name, callbacks), unit or "", description or "")
+        self._observe("counter", name, callbacks, unit, description)
         return _ObservableCounter()
 
     def create_observable_up_down_counter(
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableUpDownCounter:
         """Have a sum that goes up and down read at each collection."""
-        self._instruments.observable_up_down_counter(
-            name, _observations(name, callbacks), unit or "", description or ""
-        )
+        self._observe("up_down_counter", name, callbacks, unit, description)
         return _ObservableUpDownCounter()
 
     def create_observable_gauge(
         self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
     ) -> otel.ObservableGauge:
         """Have a value read at each collection."""
-        self._instruments.observable_gauge(name, _observations(name, callbacks), unit or "", description or "")
+        self._observe("gauge", name, callbacks, unit, description)
         return _ObservableGauge()
 
-
-class MeterProvider(Provider, otel.MeterProvider):
-    """Makes meters of OpenTelemetry's API; made by `TelemetryService.meter_provider`."""
-
-    def __init__(self, telemetry: TelemetryService) -> None:
-        super().__init__(telemetry)
-        self._known: dict[int, Instruments] = {}
-
-    def get_meter(
-        self,
-        name: str,
-        version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> otel.Meter:
-        """Return a meter; with metrics switched off one that does nothing."""
-        telemetry = self._telemetry
-        if telemetry._metrics_off:
-            return otel.NoOpMeter(name, version, schema_url)
-        number = self._scope(name, version, schema_url, attributes)
-        pipeline = telemetry._pipeline
-        with telemetry._lock:
-            instruments = self._known.get(number)
-            if instruments is None:
-                buffer = pipeline.buffers["metrics"]
-                instruments = Instruments(number, buffer, pipeline.watch, **telemetry._measuring)
-                self._known[number] = instruments
-                pipeline.meters.append(instruments)
-        return Meter(name, version, schema_url, instruments, telemetry._measuring["explicit"])
+    def _observe(self, kind: str, name: str, callbacks: Sequence[Any] | None, unit: str, description: str) -> None:
+        self._instruments._observable(kind, name, _observations(name, callbacks), unit or "", description or "")

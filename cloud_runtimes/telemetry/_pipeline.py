@@ -5,11 +5,17 @@ Each signal has its own `Buffer`. The thread takes what is sealed, seals what is
 
 from __future__ import annotations
 
+import atexit
+import os
 import random
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from signal import SIG_IGN, SIGTERM, getsignal
+from signal import signal as set_signal
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.heap import keep_freed
@@ -21,7 +27,10 @@ from ._meter import Meter
 from ._wire import request
 from .types import SignalStats
 
-__all__ = ["Pipeline"]
+if TYPE_CHECKING:
+    from .._service import ClientContext
+
+__all__ = ["Pipeline", "flush_on_sigterm", "keep"]
 
 CHUNK_BYTES: Final = 1 << 20
 _REJECTED, _UNREACHABLE, _EXPORT_ERROR, _CLOSED = map(
@@ -34,20 +43,9 @@ _PATIENCE: Final = 5.0
 
 
 class Pipeline:
-    """Buffers, their thread, and their exporters.
+    """Buffers, their thread, and their exporters, by signal. A delay is the seconds after which a record leaves that did not fill a chunk; of metrics those between two collections.
 
-    Args:
-        exporters: signal → exporter.
-        delays: signal → seconds after which a record leaves that did not fill a chunk; of metrics: between two collections.
-        resource: an encoded ``Resource``.
-        buffer_bytes: of each signal.
-        timeout: seconds for one attempt.
-        retry_timeout: seconds for all attempts of a batch.
-
-    Attributes:
-        closed: whether `close` was called.
-        meters: whose instruments are collected.
-        quiet: around each export, so that instrumentations do not trace what sends their spans.
+    `quiet` is entered around each export, so that instrumentations do not trace what sends their spans.
     """
 
     def __init__(
@@ -305,3 +303,49 @@ class Pipeline:
             if not self._stopping:
                 self._changes.wait(ticket, left)
         return False
+
+
+# -- the end of the process ---------------------------------------------------
+# SIGTERM: the records go out first, then the signal does what it did before, so the exit status stays 143. At exit a client that was not closed sends its records itself; here are those of clients that are gone.
+
+_SIGTERM_SECONDS: Final = 2.0
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_previous: Any = None
+_kept: list[tuple[Pipeline, weakref.ref[ClientContext]]] = []
+
+
+def keep(pipeline: Pipeline, context: ClientContext) -> None:
+    """Have what is in a pipeline sent at exit, also if its client is collected before: tracers outlive it."""
+    _kept[:] = [entry for entry in _kept if not entry[0].closed]
+    _kept.append((pipeline, weakref.ref(context)))
+
+
+@atexit.register
+def _send_orphans() -> None:
+    for pipeline, context in _kept:
+        if context() is None:
+            pipeline.close(5.0)
+
+
+def flush_on_sigterm(pipeline: Pipeline) -> None:
+    """Have a pipeline flushed on SIGTERM. Only the main thread can set that up; elsewhere, and where SIGTERM is ignored, nothing is done."""
+    global _previous
+    _pipelines.add(pipeline)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    present = getsignal(SIGTERM)
+    if present is _on_sigterm or present is None or present is SIG_IGN:
+        return
+    _previous = present
+    set_signal(SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    end = time.monotonic() + _SIGTERM_SECONDS
+    for pipeline in list(_pipelines):
+        pipeline.flush(max(0.0, end - time.monotonic()))
+    if callable(_previous):
+        _previous(number, frame)
+    else:
+        set_signal(SIGTERM, _previous)
+        os.kill(os.getpid(), SIGTERM)

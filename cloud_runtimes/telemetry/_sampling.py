@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core import fork
 from .._core.logs import logger, repeated
@@ -35,12 +35,7 @@ Sampling = tuple[float, float, bool]
 
 
 def sampling(name: str, argument: float | None) -> Sampling:
-    """Return the arguments of the kernel's `Sampler`.
-
-    Args:
-        name: one of `SAMPLERS`.
-        argument: a ratio, or traces per second; ``None``: 1, or 100.
-    """
+    """Return the arguments of the kernel's `Sampler`. The argument is a ratio, by default 1, or traces per second, by default 100."""
     parent_based = name.startswith("parentbased_")
     kind = name.removeprefix("parentbased_")
     if kind == "rate_limited":
@@ -51,11 +46,7 @@ def sampling(name: str, argument: float | None) -> Sampling:
 
 
 def parse(text: str) -> Sampling:
-    """Read a sampler from a value of a configuration store: ``name`` or ``name:argument``, such as ``parentbased_traceidratio:0.25``.
-
-    Raises:
-        InvalidArgumentError: no such sampler, an argument that is none, or one for a sampler that takes none.
-    """
+    """Read a sampler from a value of a configuration store: ``name`` or ``name:argument``, such as ``parentbased_traceidratio:0.25``. Raises `InvalidArgumentError`: no such sampler, an argument that is none, or one for a sampler that takes none."""
     name, colon, rest = text.strip().partition(":")
     name = name.strip()
     if name not in SAMPLERS:
@@ -73,26 +64,10 @@ def parse(text: str) -> Sampling:
     return found
 
 
-class _Item(Protocol):
-    """What of a `ConfigurationItem` matters here."""
-
-    @property
-    def value(self) -> str: ...
-    @property
-    def deleted(self) -> bool: ...
-
-
 class LiveSampler:
     """Follows a key of a configuration store; begun by the first tracer, in a thread of its own, so that nobody waits for the store.
 
-    A value that is none keeps the sampler that there is, and is told in a log. Where there is no value, or no store, the sampler of the settings holds.
-
-    Args:
-        context: of the client whose configuration service is asked.
-        traces: whose sampler is changed.
-        settled: the sampler of the settings.
-        store: name of the configuration store.
-        key: in it.
+    A value that is none keeps the sampler that there is, and is told in a log. Where there is no value, or no store, the sampler of the settings, `settled`, holds.
     """
 
     def __init__(self, context: ClientContext, traces: kernel.Traces, settled: Sampling, store: str, key: str) -> None:
@@ -161,7 +136,7 @@ class LiveSampler:
             for items in subscription:
                 self._take(items.get(self._key))
 
-    def _take(self, item: _Item | None) -> None:
+    def _take(self, item: Any) -> None:
         found = self._settled
         if item is not None and not item.deleted:
             try:

@@ -8,8 +8,10 @@ from typing import Any, Final
 from .._native.otlp_py import Limits, attributes_into, bytes_field, text, varint
 from .._native.telemetry_buffer_py import Chunk
 from .._native.telemetry_text import frozen_attributes
+from ..errors import CloudRuntimesError
+from .json_records import records
 
-__all__ = ["fields", "rejected", "request", "resource", "scope"]
+__all__ = ["rejected", "request", "resource", "scope"]
 
 _UNLIMITED: Final = Limits(1 << 20)
 
@@ -47,57 +49,15 @@ def request(resource: bytes, scopes: list[bytes], chunks: Iterable[Chunk]) -> by
     for chunk in chunks:
         bodies.setdefault(chunk.scope, []).append(chunk.body)
     parts = [b"\x0a" + varint(len(resource)) + resource]
-    for number, records in bodies.items():
+    for number, chunk_bodies in bodies.items():
         head = scopes[number]
-        parts += [b"\x12" + varint(len(head) + sum(map(len, records))), head, *records]
+        parts += [b"\x12" + varint(len(head) + sum(map(len, chunk_bodies))), head, *chunk_bodies]
     return b"".join([b"\x0a" + varint(sum(map(len, parts))), *parts])
-
-
-def fields(data: bytes) -> Iterable[tuple[int, int | bytes]]:
-    """Yield the fields of a message: number, and an integer or bytes.
-
-    Raises:
-        ValueError: no protobuf.
-    """
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        else:
-            size = {1: 8, 5: 4}.get(kind, -1)
-        if size < 0 or at + size > len(data):
-            raise ValueError("no protobuf")
-        raw = data[at : at + size]
-        yield tag >> 3, raw if kind == 2 else int.from_bytes(raw, "little")
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & (1 << 64) - 1, at
-        shift += 7
-    raise ValueError("no protobuf")
 
 
 def rejected(response: bytes) -> int:
     """Return how many records a response says were rejected (``partial_success``); 0 where it is no protobuf."""
     try:
-        for number, value in fields(response):
-            if number == 1 and isinstance(value, bytes):
-                for inner, count in fields(value):
-                    if inner == 1 and isinstance(count, int):
-                        return count if count < 1 << 63 else 0
-    except ValueError:
-        pass
-    return 0
+        return max(0, int(records("response", response).get("partialSuccess", {}).get("rejected", 0)))
+    except CloudRuntimesError:
+        return 0

@@ -1,24 +1,26 @@
 """Spans of our own calls, where ``[telemetry] instrument`` is set: the interceptor of each service then.
 
-Names and attributes are OpenTelemetry's semantic conventions (1.44, `_describe.py`) where there are any. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
+Names and attributes are OpenTelemetry's semantic conventions where there are any: "… for RPC spans", "… for messaging spans" and "… for database client spans" (version 1.44). For the other services they are ours, ``cloud_runtimes.*``. No value, key, payload, SQL text or message of an error is told: only what kind of call it was, of which component, and the type of its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from .._core import propagation
 from .._native import telemetry as kernel
 from .._service import MAX_NAMES, Call, Interceptor, Outgoing
 from ..errors import CloudRuntimesError
 from ..rpc.failures import ERROR_HEADER
+from ..spi import database as sql
 from ..spi.driver import Driver
 from ..spi.operation import Operation
 from ..spi.pubsub import OutgoingBatch
-from ..spi.rpc import RpcReply
-from ._describe import UNKNOWN, Description, Place, described, messaging, place
+from ..spi.rpc import RpcCall, RpcReply
 
 if TYPE_CHECKING:
     from ..spi.pubsub import SubscribeRequest
@@ -32,6 +34,92 @@ _PIECES: Final = frozenset({"read", "read_async", "write", "write_async", "fetch
 _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
+# the first word of a statement, behind comments and parentheses
+_WORD: Final = re.compile(r"(?:\s++|\(|--[^\n]*+(?:\n|$)|/\*(?>.*?\*/))*+([A-Za-z]{1,32})", re.DOTALL)
+_STATEMENTS: Final = get_args(sql.Statement)
+_TABLE_OPERATIONS: Final[dict[type, str]] = {
+    sql.Insert: "INSERT",
+    sql.Update: "UPDATE",
+    sql.CreateTable: "CREATE TABLE",
+    sql.DropTable: "DROP TABLE",
+}
+
+
+class _Description(NamedTuple):
+    """A span before it starts."""
+
+    name: str
+    kind: str
+    attributes: dict[str, Any]
+
+
+class _Place(NamedTuple):
+    """What a component is: the folder of its driver, ``sqlite``, ``redis`` …, or the package of one from elsewhere; a database's ``db.system.name`` and ``db.namespace``."""
+
+    vendor: str
+    system: str
+    namespace: str | None
+
+
+_UNKNOWN: Final = _Place("_OTHER", "other_sql", None)
+
+
+def _place(driver: Any) -> _Place:
+    """Return what the component of a driver is."""
+    parts = type(driver).__module__.split(".")
+    vendor = parts[2] if parts[:2] == ["cloud_runtimes", "components"] and len(parts) > 2 else parts[0]
+    return _Place(vendor, getattr(driver, "system", "") or "other_sql", getattr(driver, "namespace", None))
+
+
+def _described(op: Operation, at: _Place, args: tuple[Any, ...]) -> _Description:
+    """Return the description of a call of a driver; of its arguments only those of public types tell anything."""
+    service, subject = op.method.service, args[0] if args else None
+    if isinstance(subject, RpcCall):
+        name = f"{op.component}/{subject.method}"
+        return _Description(name, "client", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
+    if isinstance(subject, OutgoingBatch):
+        return _messaging(op, at, subject.topic, len(subject))
+    if service == "database":
+        return _database(op, at, subject if isinstance(subject, _STATEMENTS) else None)
+    attributes = {
+        "cloud_runtimes.service": service,
+        "cloud_runtimes.operation": op.method.name,
+        "cloud_runtimes.component": op.component,
+    }
+    return _Description(str(op.method), "client", attributes)
+
+
+def _messaging(op: Operation, at: _Place, topic: str, count: int | None = None) -> _Description:
+    """Return the description of a call that publishes; of a batch with the count of its events."""
+    attributes: dict[str, Any] = {
+        "messaging.system": at.vendor,
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": topic,
+        "cloud_runtimes.component": op.component,
+    }
+    if count is not None:
+        attributes["messaging.batch.message_count"] = count
+    return _Description(f"publish {topic}", "producer", attributes)
+
+
+def _database(op: Operation, at: _Place, statement: sql.Statement | None) -> _Description:
+    attributes: dict[str, Any] = {"db.system.name": at.system, "cloud_runtimes.component": op.component}
+    if at.namespace:
+        attributes["db.namespace"] = at.namespace
+    operation = _TABLE_OPERATIONS.get(type(statement), op.method.name.upper())
+    table: str | None = getattr(statement, "table", None)
+    if isinstance(statement, (sql.Query, sql.Execute, sql.ExecuteMany)):
+        word = _WORD.match(statement.sql.text)
+        if word is not None:
+            operation = word[1].upper()
+    if isinstance(statement, sql.ExecuteMany) and len(statement.rows) > 1:
+        attributes["db.operation.batch.size"] = len(statement.rows)
+    attributes["db.operation.name"] = operation
+    if table is not None:
+        attributes["db.collection.name"] = table
+    target = table or at.namespace or at.system
+    return _Description(f"{operation} {target}", "client", attributes)
 
 
 def error_type(error: BaseException) -> str:
@@ -86,76 +174,66 @@ class _Creating(Outgoing):
 
 
 class SpanInterceptor(Interceptor):
-    """Makes the spans of one service.
-
-    Args:
-        find: finds the driver of a component; ``None``: there is none any more.
-        tracer: that makes them.
-        app_id: of the application.
-    """
+    """Makes the spans of one service."""
 
     def __init__(self, find: Callable[[str], Driver | None], tracer: kernel.Tracer, app_id: str) -> None:
         self._find = find
         self._tracer = tracer
         self._app_id = app_id
         # what was found out about each component: closing the client takes its drivers away, while handlers still run
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, _Place] = {}
 
-    def _place(self, component: str) -> Place:
+    def _place(self, component: str) -> _Place:
         if component not in self._places and (driver := self._find(component)) is not None:
             if len(self._places) >= MAX_NAMES:
                 self._places.clear()
-            self._places[component] = place(driver)
-        return self._places.get(component, UNKNOWN)
+            self._places[component] = _place(driver)
+        return self._places.get(component, _UNKNOWN)
 
     # -- around calls --
 
-    def _start(self, what: Description, links: Sequence[Any] = ()) -> kernel.Span:
+    def _start(self, what: _Description, links: Sequence[Any] = ()) -> kernel.Span:
         return self._tracer.start_span(what.name, kind=what.kind, attributes=what.attributes, links=links)
 
     def _begin(self, op: Operation, args: tuple[Any, ...]) -> tuple[kernel.Span, Any]:
         span: kernel.Span | None = getattr(op, "span", None)  # there is one where it began with `creating`
         if span is None:
-            span = op.span = self._start(described(op, self._place(op.component), args))
+            span = op.span = self._start(_described(op, self._place(op.component), args))
             if args and isinstance(args[0], OutgoingBatch):
                 for link in _links(args[0]):
                     span.add_link(link)
         return span, kernel.current.set(span)
 
-    def _end(self, op: Operation, span: kernel.Span, token: Any) -> None:
-        propagation.give_back(kernel.current, token)
-        span.end()
-        op.span = None
+    @contextmanager
+    def _around(self, call: Call) -> Iterator[kernel.Span]:
+        span, token = self._begin(call.op, call.args)
+        try:
+            yield span
+        except BaseException as error:
+            _failed(span, error)
+            raise
+        finally:
+            propagation.give_back(kernel.current, token)
+            span.end()
+            call.op.span = None
 
     def call(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
         if _is_piece(call.method):
             return call.proceed()
-        span, token = self._begin(call.op, call.args)
-        try:
+        with self._around(call) as span:
             result = call.proceed()
             _judge(span, result)
             return result
-        except BaseException as error:
-            _failed(span, error)
-            raise
-        finally:
-            self._end(call.op, span, token)
 
     async def call_async(self, call: Call) -> Any:
         """Make a call, all its attempts, in a span."""
         if _is_piece(call.method):
             return await call.proceed_async()
-        span, token = self._begin(call.op, call.args)
-        try:
+        with self._around(call) as span:
             result = await call.proceed_async()
             _judge(span, result)
             return result
-        except BaseException as error:
-            _failed(span, error)
-            raise
-        finally:
-            self._end(call.op, span, token)
 
     def retrying(self, op: Operation, error: Exception) -> None:
         """Note on the span that an attempt failed and another one follows."""
@@ -169,7 +247,7 @@ class SpanInterceptor(Interceptor):
 
     def creating(self, op: Operation, topic: str) -> _Creating:
         """Start the span of a publishing call before its events are encoded, since they carry it."""
-        op.span = self._start(messaging(op, self._place(op.component), topic))
+        op.span = self._start(_messaging(op, self._place(op.component), topic))
         return _Creating(op.span)
 
     # -- around handlers --
@@ -193,13 +271,13 @@ class SpanInterceptor(Interceptor):
         else:
             attributes["messaging.message.id"] = events[0].id
             headers = propagation.event_headers(events[0])
-        what = Description(f"process {request.topic}", "consumer", attributes)
+        what = _Description(f"process {request.topic}", "consumer", attributes)
         return Handled(headers, lambda: self._start(what, links))
 
     def serving(self, method: str, headers: Mapping[str, str]) -> Handled:
         """Return the span around a handler of an RPC method."""
         name = f"{self._app_id}/{method}"
-        what = Description(name, "server", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
+        what = _Description(name, "server", {"rpc.system.name": "cloud_runtimes", "rpc.method": name})
         return Handled(headers, lambda: self._start(what), _SERVER_FAULTS)
 
 

@@ -60,15 +60,9 @@ _TABLES: Final = {kind: _fields(kind) for kind in MESSAGES}
 
 
 def records(signal: str, body: bytes) -> dict[str, Any]:
-    """Return a request in OTLP's JSON: ids in hexadecimal, 64-bit integers as text.
+    """Return a request in OTLP's JSON: ids in hexadecimal, 64-bit integers as text. `PayloadError`: it is none.
 
-    Args:
-        signal: ``"traces"``, ``"logs"`` or ``"metrics"``.
-        body: an ``Export…ServiceRequest``.
-
-    Raises:
-        PayloadError: it is none.
-        ResourceExhaustedError: it has more than `MAX_PARTS` messages.
+    The signal is ``"traces"``, ``"logs"`` or ``"metrics"``; or another message of `MESSAGES`. `ResourceExhaustedError`: it has more than `MAX_PARTS` messages.
     """
     try:
         return _Reader(body).message(signal, 0, len(body), 0, {})

@@ -21,9 +21,8 @@ from ..config import without_values
 from ..errors import InvalidArgumentError
 from ..spi.operation import Method
 from ..spi.telemetry import Exporter
-from ._exit import flush_on_sigterm, keep
 from ._meter import Meter
-from ._pipeline import Pipeline
+from ._pipeline import Pipeline, flush_on_sigterm, keep
 from ._sampling import LiveSampler
 from ._wire import resource, scope
 from .settings import SIGNALS, Loaded, load, pairs
@@ -184,9 +183,9 @@ class TelemetryService(Service):
 
     def _opentelemetry(self) -> Providers:
         if self._providers is None:
-            from ._install import load_providers
+            from ._install import api_module
 
-            made = load_providers(self)
+            made = api_module().Providers(self)
             with self._lock:
                 self._providers = self._providers or made
         return self._providers
@@ -360,12 +359,10 @@ def _exporter(kind: str, context: ClientContext, loaded: Loaded) -> Exporter:
             certificate=settings.certificate,
         )
         return exporter
+    from ._file import ConsoleExporter, FileExporter, MemoryExporter
+
     if kind == "console":
-        from ._console import ConsoleExporter
-
         return ConsoleExporter()
-    from ._file import FileExporter, MemoryExporter
-
     home = home_folder(context.settings.runtime_settings.get("home"))
     if is_memory(home):
         return MemoryExporter(settings.file_bytes)

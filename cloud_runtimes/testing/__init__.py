@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .faces import AsyncFace, Face, SyncFace
+    from .apis import Api, AsyncApi, SyncApi
     from .harness import Harness, SecretHarness, requires
     from .sidecar import RunningSidecar, memory_client, serve
     from .suites.configuration import ConfigurationSuite
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from .suites.state import StateSuite
 
 __all__ = [
-    "AsyncFace",
+    "Api",
+    "AsyncApi",
     "ConfigurationSuite",
     "DatabaseSuite",
-    "Face",
     "FileSuite",
     "Harness",
     "LockSuite",
@@ -46,40 +46,27 @@ __all__ = [
     "SecretHarness",
     "SecretSuite",
     "StateSuite",
-    "SyncFace",
+    "SyncApi",
     "memory_client",
     "requires",
     "serve",
 ]
 
-_LAZY: Final = {
-    "AsyncFace": "faces",
-    "ConfigurationSuite": "suites.configuration",
-    "DatabaseSuite": "suites.database",
-    "Face": "faces",
-    "FileSuite": "suites.file",
-    "Harness": "harness",
-    "LockSuite": "suites.lock",
-    "PubSubSuite": "suites.pubsub",
-    "RpcHarness": "suites.rpc",
-    "RpcSuite": "suites.rpc",
-    "RunningSidecar": "sidecar",
-    "ScheduleSuite": "suites.schedule",
-    "SecretHarness": "harness",
-    "SecretSuite": "suites.secret",
-    "StateSuite": "suites.state",
-    "SyncFace": "faces",
-    "memory_client": "sidecar",
-    "requires": "harness",
-    "serve": "sidecar",
+_MODULES: Final = {
+    "apis": ("Api", "AsyncApi", "SyncApi"),
+    "harness": ("Harness", "SecretHarness", "requires"),
+    "sidecar": ("RunningSidecar", "memory_client", "serve"),
+    "suites.rpc": ("RpcHarness",),
 }
+_LAZY: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in __all__:
         from importlib import import_module
 
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        module = _LAZY.get(name) or f"suites.{name.removesuffix('Suite').lower()}"
+        value = getattr(import_module(f"{__name__}.{module}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

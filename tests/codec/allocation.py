@@ -71,14 +71,6 @@ JSON: dict[str, Callable[[], bytes]] = {
     "too many items": lambda: b"[" + b"1," * N + b"1]",
     "something behind": lambda: b"[" + b"1," * (N // 2) + b"1]]",
 }
-# what only the compiled kernel finds before orjson does
-GRAMMAR: dict[str, Callable[[], bytes]] = {
-    "something behind": lambda: b"[" + b"1," * (N // 2) + b"1]x",
-    "no value": lambda: b"[" + b"1," * (N // 2) + b"x]",
-    "no UTF-8": lambda: b"[" + b"1," * (N // 2) + b'"\xff"]',
-    "a lone surrogate": lambda: b"[" + b"1," * (N // 2) + b'"\\ud800"]',
-    "a number beyond a double": lambda: b"[" + b"1," * (N // 2) + b"1.8e308]",
-}
 
 
 def status(name: str) -> int:

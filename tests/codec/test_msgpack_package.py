@@ -82,7 +82,7 @@ def fail(*_: Any) -> Any:
 )
 def test_one_call_of_the_package_does(python: ModuleType, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     monkeypatch.setattr(python, "converted", fail)
-    monkeypatch.setattr(python, "check", fail)
+    monkeypatch.setattr(python, "_check", fail)
     out = python.encode(value)
     assert out == msgpack.packb(value)
     for data in (out, bytearray(out), memoryview(out)):

@@ -12,8 +12,8 @@ from cloud_runtimes._http.http1 import _HEADER
 from cloud_runtimes._native.json_limits import check
 from cloud_runtimes.codec.payload import content_kind
 from cloud_runtimes.errors import InvalidArgumentError, PayloadError
-from cloud_runtimes.runtimes._sidecar.values import is_exact
-from cloud_runtimes.telemetry._describe import _WORD
+from cloud_runtimes.runtimes._sidecar.stores import is_exact
+from cloud_runtimes.telemetry.interceptor import _WORD
 
 QUOTES = b'"' + b'\\"' * 8500 + b'"'
 

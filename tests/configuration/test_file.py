@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.config_file.notices import Notices, folders
+from cloud_runtimes.components.config_file.configuration import Notices, folders
 from cloud_runtimes.components.config_file.watched import QUIET
 from cloud_runtimes.configuration import ConfigurationSubscription, _feed
 from cloud_runtimes.errors import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import config
-from cloud_runtimes.components.config_file.flat import flatten
+from cloud_runtimes.components.config_file.configuration import flatten
 from cloud_runtimes.errors import InvalidArgumentError
 
 PATH = Path("app")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.config_file import configuration_file
+from cloud_runtimes.components.config_file import configuration
 from cloud_runtimes.components.config_file import watched as module
-from cloud_runtimes.components.config_file.configuration_file import ConfigurationFile
+from cloud_runtimes.components.config_file.configuration import ConfigurationFile
 from cloud_runtimes.components.config_file.watched import LONGEST, QUIET, fresh
 from cloud_runtimes.errors import (
     CloudRuntimesError,
@@ -124,9 +124,7 @@ def test_it_is_said_once_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(
-        configuration_file, "repeated", lambda key, message, *arguments: said.append(message % arguments)
-    )
+    monkeypatch.setattr(configuration, "repeated", lambda key, message, *arguments: said.append(message % arguments))
     clocks.write(path, "x = 1")
     quiet(watched, clocks)
     clocks.write(path, "")

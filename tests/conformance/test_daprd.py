@@ -11,9 +11,9 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import ConflictError, UnsupportedError
 from cloud_runtimes.testing import (
+    Api,
     ConfigurationSuite,
     DatabaseSuite,
-    Face,
     FileSuite,
     Harness,
     LockSuite,
@@ -26,6 +26,7 @@ from cloud_runtimes.testing import (
 )
 from cloud_runtimes.testing.canary import Canary
 from cloud_runtimes.testing.suites._base import Call
+from cloud_runtimes.testing.suites._schedule_runs import gone
 from tests.support.daprd import Beneath
 from tests.support.harnesses.daprd import DAPRD, IN_REDIS, PUBSUB, RPC, SECRETS, DaprdRpc, Secrets
 
@@ -50,16 +51,16 @@ class OnDaprd:
 
 class TestState(OnDaprd, StateSuite):
     def test_what_expired_is_absent_for_conditions(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+        self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness
     ) -> None:
         """Until its sweep, once a second, daprd's memory lets delete, by its etag, what has expired; so it is waited for here."""
-        face.call(client.state, "save", store, "k", 1, ttl=1)
-        etag = face.call(client.state, "get_item", store, "k").etag
-        assert face.until(lambda: face.call(client.state, "get_item", store, "k") is None)
+        api.call(client.state, "save", store, "k", 1, ttl=1)
+        etag = api.call(client.state, "get_item", store, "k").etag
+        assert api.until(lambda: api.call(client.state, "get_item", store, "k") is None)
         with pytest.raises(ConflictError):
-            face.call(client.state, "save", store, "k", 2, etag=etag)
-        face.call(client.state, "save", store, "k", 3, concurrency="first-write")
-        assert face.call(client.state, "get", store, "k") == 3
+            api.call(client.state, "save", store, "k", 2, etag=etag)
+        api.call(client.state, "save", store, "k", 3, concurrency="first-write")
+        assert api.call(client.state, "get", store, "k") == 3
 
 
 class TestFile(OnDaprd, FileSuite):
@@ -72,16 +73,16 @@ class TestFile(OnDaprd, FileSuite):
     test_delete: Any = None
     test_readers_never_see_a_mixture: Any = None
 
-    def test_names_and_listings(self, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_names_and_listings(self, client: CloudRuntimesClient, api: Api, store: str) -> None:
         names = ["a b", "a-b", "a.b", "a/b", "a/c/d", "ä/ö", "%41", "x" * 255, "it's", "a&b=c?d#e", "z/y/x/w"]
         for name in names:
-            face.call(client.file, "put_file", store, name, name.encode())
+            api.call(client.file, "put_file", store, name, name.encode())
         for name in names:
-            assert face.call(client.file, "get_file", store, name) == name.encode()
+            assert api.call(client.file, "get_file", store, name) == name.encode()
         ordered = sorted(names, key=str.encode)
 
         def listed(*arguments: Any, **options: Any) -> list[str]:
-            return [info.name for info in face.call(client.file, "list_files", store, *arguments, **options)]
+            return [info.name for info in api.call(client.file, "list_files", store, *arguments, **options)]
 
         assert listed() == ordered
         for prefix in ("a", "a/", "a/b", "a/c", "z/y/", "absent/", "a/b/"):
@@ -89,8 +90,8 @@ class TestFile(OnDaprd, FileSuite):
         assert listed(limit=3) + listed(after=ordered[2]) == ordered
         assert listed("a/", recursive=False) == ["a/b", "a/c/"]
         for name in names:
-            face.call(client.file, "delete_file", store, name)
-            face.call(client.file, "delete_file", store, name)
+            api.call(client.file, "delete_file", store, name)
+            api.call(client.file, "delete_file", store, name)
         assert listed() == []
 
 
@@ -104,14 +105,14 @@ class TestSchedule(OnDaprd, ScheduleSuite):
         if not daprd.scheduler:
             pytest.skip("there is no scheduler beside daprd")
 
-    def test_once(self, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
+    def test_once(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         """In real time, since nobody sets its clock."""
         seen: list[Any] = []
-        client.schedule.job("j")(face.handler(seen.append))
-        face.call(client.schedule, "schedule_job", "j", due_time="1500ms", data={"a": 0.5})
-        with face.opened(client.schedule.running()):
-            assert face.until(lambda: seen == [{"a": 0.5}], SOON)
-            assert face.until(lambda: self._gone(client, face), SOON)
+        client.schedule.job("j")(api.handler(seen.append))
+        api.call(client.schedule, "schedule_job", "j", due_time="1500ms", data={"a": 0.5})
+        with api.opened(client.schedule.running()):
+            assert api.until(lambda: seen == [{"a": 0.5}], SOON)
+            assert api.until(lambda: gone(call), SOON)
 
 
 class TestStateInRedis(StateSuite):
@@ -125,18 +126,18 @@ class TestStateInRedis(StateSuite):
     def test_etag(self, call: Call, harness: Harness) -> None:
         super().test_etag(call, harness)
 
-    def test_etag_of_what_is_there(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        face.call(client.state, "save", store, "k", 1)
-        first = face.call(client.state, "get_item", store, "k").etag
-        face.call(client.state, "save", store, "k", 2, etag=first)
+    def test_etag_of_what_is_there(self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness) -> None:
+        api.call(client.state, "save", store, "k", 1)
+        first = api.call(client.state, "get_item", store, "k").etag
+        api.call(client.state, "save", store, "k", 2, etag=first)
         for wrong in (first, harness.bad_etag, "not-one-of-yours"):
             for method, *value in (("save", 3), ("delete",)):
                 with pytest.raises(ConflictError):
-                    face.call(client.state, method, store, "k", *value, etag=wrong)
-        item = face.call(client.state, "get_item", store, "k")
+                    api.call(client.state, method, store, "k", *value, etag=wrong)
+        item = api.call(client.state, "get_item", store, "k")
         assert item.value == 2
-        face.call(client.state, "delete", store, "k", etag=item.etag)
-        assert face.call(client.state, "get_item", store, "k") is None
+        api.call(client.state, "delete", store, "k", etag=item.etag)
+        assert api.call(client.state, "get_item", store, "k") is None
 
     @pytest.mark.xfail(reason="Redis counts from 1 again for a key that was deleted", strict=True)
     def test_etag_is_new_after_every_write(self, call: Call) -> None:
@@ -147,18 +148,18 @@ class TestStateInRedis(StateSuite):
         super().test_what_expired_is_absent_for_conditions(call, harness)
 
     def test_a_failed_transaction_rolls_back(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+        self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness
     ) -> None:
         """Redis undoes nothing, so a condition is refused before anything is written."""
-        face.call(client.state, "save", store, "k", 1)
+        api.call(client.state, "save", store, "k", 1)
         conditions: tuple[dict[str, Any], ...] = ({"etag": harness.bad_etag}, {"concurrency": "first-write"})
         for condition in conditions:
             with pytest.raises(UnsupportedError, match="Redis") as caught:
-                with face.opened(client.state.transaction(store)) as tx:
+                with api.opened(client.state.transaction(store)) as tx:
                     tx.save("new", 1)
                     tx.save("k", 2, **condition)
             assert not caught.value.maybe_applied
-        found = face.call(client.state, "get_bulk", store, ["new", "k"])
+        found = api.call(client.state, "get_bulk", store, ["new", "k"])
         assert {key: item.value for key, item in found.items()} == {"k": 1}
 
 
@@ -170,7 +171,7 @@ class TestLock(OnDaprd, LockSuite):
     pass
 
 
-_AT_ONCE = frozenset({"test_drop", "test_max_in_flight", "test_members_share", "test_workers_run_at_once"})
+_AT_ONCE = frozenset({"test_max_in_flight", "test_members_share", "test_workers_run_at_once"})
 """Tests of which several events are under way at once; all others are about their order."""
 
 

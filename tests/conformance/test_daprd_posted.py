@@ -15,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.pubsub import DropEvent
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.support.daprd import Daprd, component, redis_component, redis_process, tried_again
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -75,21 +75,21 @@ def subscribed(daprd: Daprd, count: int = 1) -> None:
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "redis"])
-def test_events_arrive_as_they_were(beside: Beside, face: Face, topic: str, memory: bool) -> None:
+def test_events_arrive_as_they_were(beside: Beside, api: Api, topic: str, memory: bool) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     given = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
     events: list[Any] = []
     with beside(memory=memory) as (daprd, client):
-        handler = face.handler(events.append)
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", topic, handler)):
+        handler = api.handler(events.append)
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", topic, handler)):
             with client.rpc.serving(port=daprd.port):
                 subscribed(daprd)
                 for value in SENT:
-                    face.call(client.pubsub, "publish", "bus", topic, value)
-                face.call(client.pubsub, "publish_bulk", "bus", topic, SENT)
+                    api.call(client.pubsub, "publish", "bus", topic, value)
+                api.call(client.pubsub, "publish_bulk", "bus", topic, SENT)
                 options = {"key": "k", "attributes": {**given, "traceparent": trace, "tracestate": "a=b"}}
-                face.call(client.pubsub, "publish", "bus", topic, "x", content_type="text/plain", **options)
-                assert face.until(lambda: len(events) >= 2 * len(SENT) + 1, SOON)
+                api.call(client.pubsub, "publish", "bus", topic, "x", content_type="text/plain", **options)
+                assert api.until(lambda: len(events) >= 2 * len(SENT) + 1, SOON)
     got = sorted((event.data for event in events if event.id != "mine"), key=repr)
     assert got == sorted([*SENT, *SENT], key=repr)
     assert [type(value) for value in got] == [type(value) for value in sorted([*SENT, *SENT], key=repr)]
@@ -101,7 +101,7 @@ def test_events_arrive_as_they_were(beside: Beside, face: Face, topic: str, memo
     )  # fmt: skip
 
 
-def test_answers(beside: Beside, face: Face, topic: str) -> None:
+def test_answers(beside: Beside, api: Api, topic: str) -> None:
     """What is to come again does, and a drop goes to the dead letters."""
     seen: list[Any] = []
     dead: list[Any] = []
@@ -119,7 +119,7 @@ def test_answers(beside: Beside, face: Face, topic: str) -> None:
         await asyncio.sleep(0)
         handle(event)
 
-    handler = handle if face.name == "sync" else handle_async
+    handler = handle if api.name == "sync" else handle_async
     with beside() as (daprd, client):
         with (
             client.pubsub.subscribe("bus", topic, handler),
@@ -128,10 +128,10 @@ def test_answers(beside: Beside, face: Face, topic: str) -> None:
             client.rpc.serving(port=daprd.port),
         ):
             for data in ("again", "failing", "good"):
-                face.call(client.pubsub, "publish", "bus", topic, data)
-            face.call(client.pubsub, "publish", "bus", f"{topic} u", "bad")
-            assert face.until(lambda: len(seen) == 7 and len(dead) == 1, SOON)
-            face.pause(0.5)
+                api.call(client.pubsub, "publish", "bus", topic, data)
+            api.call(client.pubsub, "publish", "bus", f"{topic} u", "bad")
+            assert api.until(lambda: len(seen) == 7 and len(dead) == 1, SOON)
+            api.pause(0.5)
     assert dead[0].data == "bad"
     assert sorted(seen) == sorted([*["again"] * 3, *["failing"] * 2, "good", "bad"])
 
@@ -156,12 +156,12 @@ def test_batches(beside: Beside, topic: str) -> None:
     assert max(map(len, batches)) > 1
 
 
-def test_raw(beside: Beside, face: Face, topic: str) -> None:
+def test_raw(beside: Beside, api: Api, topic: str) -> None:
     with beside() as (daprd, client):
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", topic, raw=True)) as sub:
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", topic, raw=True)) as sub:
             with client.rpc.serving(port=daprd.port):
-                face.call(client.pubsub, "publish", "bus", topic, b"\x01\x02", raw=True)
-                event = face.call(sub, "receive", SOON)
+                api.call(client.pubsub, "publish", "bus", topic, b"\x01\x02", raw=True)
+                event = api.call(sub, "receive", SOON)
                 assert event is not None
                 assert event.data == b"\x01\x02"
                 event.ack()

@@ -14,7 +14,7 @@ from cloud_runtimes import registry
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.components.sqlite import SqliteSettings
 from cloud_runtimes.runtimes.capa import DEFAULT, DEFAULTS
-from cloud_runtimes.testing import features
+from tests.support import features
 
 ROOT = Path(__file__).parent.parent.parent
 TABLES = ["README.md", "docs/configuration.md", "docs/layotto.md"]

@@ -13,7 +13,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError
 from cloud_runtimes.spi.lock import Grant, LockRequest
 from cloud_runtimes.spi.operation import Operation
-from cloud_runtimes.testing.faces import Face
+from cloud_runtimes.testing.apis import Api
 from tests.support.harnesses.lock_fakes import DictLock, DictLockHarness
 
 Acquire = Callable[[DictLock, Operation, LockRequest, bool], Grant | None]
@@ -41,21 +41,21 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
-def hold(client: CloudRuntimesClient, face: Face, wait: float, timeout: float | None = None) -> None:
+def hold(client: CloudRuntimesClient, api: Api, wait: float, timeout: float | None = None) -> None:
     options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
-    with face.opened(client.lock.hold("locks", "r", wait=wait, **options)):
+    with api.opened(client.lock.hold("locks", "r", wait=wait, **options)):
         pass
 
 
 def test_each_try_has_a_second_and_the_last_comes_at_the_end(
-    client: CloudRuntimesClient, face: Face, limits: list[float]
+    client: CloudRuntimesClient, api: Api, limits: list[float]
 ) -> None:
     lease = client.lock.try_lock("locks", "r")
     assert lease is not None
     limits.clear()
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError, match=r"'r' of 'locks' was not free within 0\.1 s") as caught:
-        hold(client, face, wait=0.1)
+        hold(client, api, wait=0.1)
     assert time.monotonic() - begun >= 0.1
     assert not caught.value.maybe_applied
     assert len(limits) > 1
@@ -63,16 +63,16 @@ def test_each_try_has_a_second_and_the_last_comes_at_the_end(
 
 
 def test_a_try_has_no_longer_than_the_wait_and_the_timeout(
-    client: CloudRuntimesClient, face: Face, limits: list[float]
+    client: CloudRuntimesClient, api: Api, limits: list[float]
 ) -> None:
-    hold(client, face, wait=7)
-    hold(client, face, wait=50)
-    hold(client, face, wait=50, timeout=0.5)
+    hold(client, api, wait=7)
+    hold(client, api, wait=50)
+    hold(client, api, wait=50, timeout=0.5)
     assert limits == [pytest.approx(7, abs=1), 20, 0.5]
 
 
 def test_a_slow_store_gives_the_lock_after_the_wait(
-    client: CloudRuntimesClient, face: Face, monkeypatch: pytest.MonkeyPatch
+    client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain: Acquire = DictLock.acquire
 
@@ -81,17 +81,17 @@ def test_a_slow_store_gives_the_lock_after_the_wait(
         return plain(driver, op, request, wait)
 
     monkeypatch.setattr(DictLock, "acquire", acquire)
-    hold(client, face, wait=0.05)
+    hold(client, api, wait=0.05)
 
 
 @pytest.mark.parametrize(("timeout", "remedy"), [(None, "give a longer wait="), (0.2, "give a longer timeout=")])
 def test_a_store_that_does_not_answer(
-    client: CloudRuntimesClient, face: Face, monkeypatch: pytest.MonkeyPatch, timeout: float | None, remedy: str
+    client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch, timeout: float | None, remedy: str
 ) -> None:
     def acquire(driver: DictLock, op: Operation, request: LockRequest, wait: bool, /) -> Grant | None:
         raise op.timed_out("an answer", maybe_applied=True)
 
     monkeypatch.setattr(DictLock, "acquire", acquire)
     with pytest.raises(DeadlineExceededError, match=remedy) as caught:
-        hold(client, face, wait=0.1, timeout=timeout)
+        hold(client, api, wait=0.1, timeout=timeout)
     assert caught.value.maybe_applied

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes.components.sqlite.schedule import SqliteSchedule
-from cloud_runtimes.testing import AsyncFace, Harness, ScheduleSuite, SyncFace
+from cloud_runtimes.testing import AsyncApi, Harness, ScheduleSuite, SyncApi
 from cloud_runtimes.testing.suites._base import Call
-from cloud_runtimes.testing.suites._schedule_jobs import OPTIONAL
+from cloud_runtimes.testing.suites.schedule import OPTIONAL
 from tests.support.harnesses.dapr_jobs import DAPR_JOBS, Jobs
 from tests.support.harnesses.embedded import HARNESSES, MemoryHarness
 
@@ -39,22 +39,22 @@ class TestSchedule(ScheduleSuite):
         harness.close()
 
 
-@pytest.mark.parametrize("face", [SyncFace, AsyncFace])
+@pytest.mark.parametrize("api", [SyncApi, AsyncApi])
 @pytest.mark.parametrize(("feature", "method", "arguments"), OPTIONAL)
 def test_a_driver_that_declares_nothing(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    face: type[SyncFace] | type[AsyncFace],
+    api: type[SyncApi] | type[AsyncApi],
     feature: str,
     method: str,
     arguments: dict[str, str],
 ) -> None:
     monkeypatch.setattr(SqliteSchedule, "features", frozenset())
-    harness, made = MemoryHarness(monkeypatch, tmp_path), face()
+    harness, made = MemoryHarness(monkeypatch, tmp_path), api()
     client = harness.client()
-    assert ScheduleSuite.lacks(client, feature, "default")
     call = Call(made, client, "schedule")
-    ScheduleSuite().test_undeclared(call, client, "default", feature, method, arguments)
+    assert call.lacks(feature)
+    ScheduleSuite().test_undeclared(call, feature, method, arguments)
     monkeypatch.undo()
     assert harness.client().schedule.list_jobs() == []
     made.close()

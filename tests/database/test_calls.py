@@ -25,7 +25,7 @@ from cloud_runtimes.errors import (
 SLOW = (
     "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 1000000000) SELECT count(*) AS n FROM t"
 )
-KINDS = ["sqlite", ":memory:", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"]
+KINDS = ["sqlite", ":memory:", "postgresql", "postgresql+asyncpg"]
 
 
 def configured(url: str, **settings: Any) -> CloudRuntimesClient:
@@ -39,9 +39,6 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudRunt
     if kind.startswith("postgresql"):
         pytest.importorskip("asyncpg")
         made = configured(request.getfixturevalue("postgres_url").replace("postgresql", kind, 1))
-    elif "aiosqlite" in kind:
-        pytest.importorskip("aiosqlite")
-        made = configured(f"{kind}:///{tmp_path / 'a.db'}")
     else:
         made = CloudRuntimesClient(config={"capa": {"home": kind if kind == ":memory:" else str(tmp_path)}})
     with made:
@@ -94,16 +91,15 @@ def test_a_cancelled_statement_says_that_it_was_not_applied(client: CloudRuntime
     asyncio.run(main())
 
 
-@pytest.fixture(params=["sqlite+aiosqlite", "postgresql", "postgresql+asyncpg"])
-def looped(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database whose async calls run in the client's own loop."""
+@pytest.fixture(params=["sqlite", "postgresql", "postgresql+asyncpg"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database."""
     kind: str = request.param
-    if kind.startswith("postgresql"):
-        pytest.importorskip("asyncpg")
-        url: str = request.getfixturevalue("postgres_url")
-        return url.replace("postgresql", kind, 1)
-    pytest.importorskip("aiosqlite")
-    return f"{kind}:///{tmp_path / 'a.db'}"
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'a.db'}"
+    pytest.importorskip("asyncpg")
+    found: str = request.getfixturevalue("postgres_url")
+    return found.replace("postgresql", kind, 1)
 
 
 def assert_nothing_runs(url: str) -> None:
@@ -118,7 +114,7 @@ def assert_nothing_runs(url: str) -> None:
             time.sleep(0.02)
 
 
-def test_a_client_closed_behind_a_cancelled_call(looped: str) -> None:
+def test_a_client_closed_behind_a_cancelled_call(url: str) -> None:
     """Whatever the call was at, its connection is closed by its driver: a connection that is only dropped warns. The server soon notices."""
 
     async def main(client: CloudRuntimesClient, hops: int, seconds: float) -> None:
@@ -131,13 +127,13 @@ def test_a_client_closed_behind_a_cancelled_call(looped: str) -> None:
             await task
 
     for hops, seconds in [(0, 0.0), (1, 0.0), (2, 0.0), *((0, 0.002 * 2**step) for step in range(7))]:
-        with configured(looped) as client:
+        with configured(url) as client:
             asyncio.run(main(client, hops, seconds))
         gc.collect()
-    assert_nothing_runs(looped)
+    assert_nothing_runs(url)
 
 
-def test_a_client_closed_in_a_call(looped: str) -> None:
+def test_a_client_closed_in_a_call(url: str) -> None:
     """The call is stopped in the database, and says that it was not applied."""
 
     async def main(client: CloudRuntimesClient) -> None:
@@ -149,13 +145,13 @@ def test_a_client_closed_in_a_call(looped: str) -> None:
             await task
         assert caught.value.maybe_applied is False
 
-    client = configured(looped)
+    client = configured(url)
     begin = time.monotonic()
     asyncio.run(main(client))
     assert time.monotonic() < begin + 15  # and not the minutes of the statement
     gc.collect()
-    assert_nothing_runs(looped)
-    with configured(looped) as client:
+    assert_nothing_runs(url)
+    with configured(url) as client:
         assert "made" not in client.database.tables("main")
 
 
@@ -210,12 +206,11 @@ def test_a_shell_that_takes_no_turns(tmp_path: Path) -> None:
         assert client.database.insert("main", "t", {"n": 1}).rows_affected == 1
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "sqlite+aiosqlite"])
-def test_a_file_that_nobody_may_open_yet(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_nobody_may_open_yet(tmp_path: Path) -> None:
     """As behind a program that died in a write, until another has made the file whole: a transaction, which is not tried again, waits."""
     import sqlite3
 
-    url = f"{kind}:///{tmp_path / 'a.db'}"
+    url = f"sqlite:///{tmp_path / 'a.db'}"
     with configured(url) as client:
         client.database.create_table("main", "t", {"n": int})
     alone = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
@@ -261,6 +256,34 @@ def test_a_transaction_has_the_one_connection_of_a_database_in_memory() -> None:
             with pytest.raises(DeadlineExceededError, match="a free connection"):
                 client.database.query("main", "SELECT 1 AS a", timeout=0.1)
             assert tx.query("SELECT 1 AS a") == [{"a": 1}]
+
+
+def test_calls_wait_in_order_and_who_gives_up_leaves() -> None:
+    with CloudRuntimesClient(config={"capa": {"home": ":memory:"}}) as client:
+        client.database.create_table("main", "t", {"n": int})
+        waiting = client._context.runtime().driver("database", "main")._pool_of()._workers._queue
+
+        def insert(number: int) -> None:
+            if number % 2:
+                asyncio.run(client.database.insert_async("main", "t", {"n": number}))
+            else:
+                client.database.insert("main", "t", {"n": number})
+
+        threads = []
+        with client.database.transaction("main"):
+            with pytest.raises(DeadlineExceededError) as caught:
+                client.database.insert("main", "t", {"n": -1}, timeout=0.05)
+            assert caught.value.maybe_applied is False
+            for number in range(6):
+                threads.append(threading.Thread(target=insert, args=(number,)))
+                threads[-1].start()
+                end = time.monotonic() + 10
+                while waiting.qsize() < number + 2:  # and the one that was given up
+                    assert time.monotonic() < end
+                    time.sleep(0.001)
+        for thread in threads:
+            thread.join(10)
+        assert client.database.query("main", "SELECT n FROM t ORDER BY rowid", type=int) == list(range(6))
 
 
 def test_how_a_file_is_opened(tmp_path: Path) -> None:

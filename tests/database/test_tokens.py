@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from cloud_runtimes.dapr_server.bindings.positional import named
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.spi.sql import _scan, scan
-from cloud_runtimes.spi.sql_tokens import MAX_SQL, tokens
+from cloud_runtimes.spi.sql import MAX_SQL, _scan, scan, tokens
 
 SIGNS = st.sampled_from(
     ["'", '"', "`", "$", "$$", "$a$", "$1", "/*", "*/", "--", "\n", "\\", ":", "::", "?", ";", "a", "1"]

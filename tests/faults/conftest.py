@@ -13,7 +13,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.dapr_server import server
 from cloud_runtimes.runtimes._sidecar.channel import Channel
 from cloud_runtimes.runtimes.layotto.transport import LayottoTransport
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.faults.fault_harnesses import FAULTS, Beneath
 from tests.support.fault_proxy import FaultProxy
 
@@ -58,7 +58,7 @@ def proxy(beneath: Beneath) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def connect(beneath: Beneath, proxy: FaultProxy, face: Face) -> Iterator[Callable[..., CloudRuntimesClient]]:
+def connect(beneath: Beneath, proxy: FaultProxy, api: Api) -> Iterator[Callable[..., CloudRuntimesClient]]:
     """Return what makes clients of the sidecar behind the proxy. At the end nothing of them may be left: no task, thread or socket."""
     before = set(threading.enumerate())
     made: list[CloudRuntimesClient] = []
@@ -70,22 +70,22 @@ def connect(beneath: Beneath, proxy: FaultProxy, face: Face) -> Iterator[Callabl
 
     yield make
     for client in made:
-        face.call(client, "close")
+        api.call(client, "close")
     beneath.forget()
     left: Any = None
     end = time.monotonic() + 15
     while time.monotonic() < end:
         threads = [each.name for each in set(threading.enumerate()) - before if not each.name.startswith(_THEIRS)]
-        left = tasks(face), sorted(threads), proxy.sockets()
+        left = tasks(api), sorted(threads), proxy.sockets()
         if left == (0, [], 0):
             return
-        face.pause(0.01)
+        api.pause(0.01)
     pytest.fail(f"left behind: {left[0]} tasks, threads {left[1]}, {left[2]} sockets")
 
 
-def tasks(face: Face) -> int:
-    """Return how many tasks the face's loop has."""
-    if face.name == "sync":
+def tasks(api: Api) -> int:
+    """Return how many tasks the API's loop has."""
+    if api.name == "sync":
         return 0
 
     async def count() -> int:
@@ -93,5 +93,5 @@ def tasks(face: Face) -> int:
 
         return len(asyncio.all_tasks()) - 1
 
-    found: int = face.run(count())
+    found: int = api.run(count())
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing.faces import Face
+from cloud_runtimes.testing.apis import Api
 from tests.support.fault_proxy import FaultProxy
 
 __all__ = ["BREAKS", "SOON", "Connect", "Consumer", "publish_through", "wait_for_value"]
@@ -51,14 +51,14 @@ BREAKS: dict[str, Callable[[FaultProxy], None]] = {
 class Consumer:
     """Takes events and acknowledges them, and remembers which."""
 
-    def __init__(self, face: Face, sub: Any) -> None:
-        self._face = face
+    def __init__(self, api: Api, sub: Any) -> None:
+        self._api = api
         self._sub = sub
         self.acknowledged: dict[int, int] = {}
 
     def take(self, timeout: float) -> bool:
         """Take an event, if one comes in time."""
-        event = self._face.call(self._sub, "receive", timeout)
+        event = self._api.call(self._sub, "receive", timeout)
         if event is None:
             return False
         self.acknowledged[event.data] = self.acknowledged.get(event.data, 0) + 1
@@ -77,7 +77,7 @@ def publish_through(
     behind: CloudRuntimesClient,
     client: CloudRuntimesClient,
     proxy: FaultProxy,
-    face: Face,
+    api: Api,
     topic: str,
     count: int,
     *,
@@ -85,16 +85,16 @@ def publish_through(
 ) -> None:
     """Publish so many events while the way is cut within each ``every``, forwards and then back; all of them come."""
     with behind.pubsub.subscribe("bus", topic) as sub:
-        with face.opened(client.pubsub.publisher("bus", topic, batch_events=20)) as publisher:
+        with api.opened(client.pubsub.publisher("bus", topic, batch_events=20)) as publisher:
             for number in range(count):
                 publisher.send(number)
                 if number % every == every * 2 // 3:
-                    face.call(publisher, "flush", SOON)
+                    api.call(publisher, "flush", SOON)
                     proxy.end = "reset"
                     proxy.down.once = proxy.up.once = True
                     way = proxy.up if number < count / 2 else proxy.down
                     way.cut = 50
-            face.call(publisher, "flush", SOON)
+            api.call(publisher, "flush", SOON)
             stats = publisher.stats()
         assert (stats.delivered, stats.failed) == (count, 0)
         assert proxy.accepted > 1
@@ -106,10 +106,10 @@ def publish_through(
             seen.add(event.data)
 
 
-def wait_for_value(face: Face, sub: Any, key: str, wanted: str) -> None:
+def wait_for_value(api: Api, sub: Any, key: str, wanted: str) -> None:
     """Take changes of configuration until one brings a key to its value."""
     value, end = "", time.monotonic() + SOON
     while value != wanted:
         assert time.monotonic() < end
-        found = face.call(sub, "receive", 1.0)
+        found = api.call(sub, "receive", 1.0)
         value = found[key].value if found else value

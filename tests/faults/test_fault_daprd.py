@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from tests.faults.fault_harnesses import TOKEN, Beneath
 from tests.support.daprd import Daprd, component, redis_call, redis_component, redis_process, tried_again
@@ -79,7 +79,7 @@ def beneath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaprdFaults]:
 
 @pytest.mark.parametrize("name", LOUD)
 def test_a_subscription_resumes(
-    name: str, beneath: DaprdFaults, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+    name: str, beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
 ) -> None:
     topic, numbers = next(_topics), itertools.count()
 
@@ -88,8 +88,8 @@ def test_a_subscription_resumes(
         beneath.behind.pubsub.publish_bulk("bus", topic, some)
         return some[-1] + 1
 
-    with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
-        consumer = Consumer(face, sub)
+    with api.opened(api.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(api, sub)
         consumer.take_all(publish(5))
         for _ in range(rounds(1, 20)):
             publish(5)
@@ -104,40 +104,40 @@ def test_a_subscription_resumes(
 
 
 def test_a_subscription_to_configuration_resumes(
-    beneath: DaprdFaults, proxy: FaultProxy, face: Face, connect: Connect
+    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect
 ) -> None:
     def change(value: str) -> None:
         redis_call(beneath.redis, "SET", "a", value, database=1)
 
     change("0")
-    sub = face.call(connect().configuration, "subscribe_configuration", "settings", ["a"], timeout=SOON)
-    with face.opened(sub):
+    sub = api.call(connect().configuration, "subscribe_configuration", "settings", ["a"], timeout=SOON)
+    with api.opened(sub):
         for number, name in enumerate(("reset", "ended", "gone"), 1):
             BREAKS[name](proxy)
             change(str(number))
             proxy.heal()
             if name == "gone":
                 proxy.back()
-            wait_for_value(face, sub, "a", str(number))
+            wait_for_value(api, sub, "a", str(number))
 
 
-def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_a_publisher_gets_through(beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     topic, count = next(_topics), 300
-    publish_through(beneath.behind, connect(timeout=SOON), proxy, face, topic, count, every=100)
+    publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=100)
 
 
 def test_one_that_is_killed_in_mid_stream(
-    beneath: DaprdFaults, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+    beneath: DaprdFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
 ) -> None:
     topic, count = next(_topics), 0
     client = connect(timeout=SOON)
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
-        consumer = Consumer(face, sub)
-        with face.opened(client.pubsub.publisher("bus", topic)) as publisher:
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(api, sub)
+        with api.opened(client.pubsub.publisher("bus", topic)) as publisher:
             for _ in range(rounds(2, 10)):
                 for number in range(count, count + 20):
                     publisher.send(number)
-                face.call(publisher, "flush", SOON)
+                api.call(publisher, "flush", SOON)
                 while len(consumer.acknowledged) < count + 10:
                     assert consumer.take(SOON)
                 beneath.daprd.kill()
@@ -146,7 +146,7 @@ def test_one_that_is_killed_in_mid_stream(
                 beneath.daprd.start()
                 count += 40
                 consumer.take_all(count)
-                face.call(publisher, "flush", SOON)
+                api.call(publisher, "flush", SOON)
             assert (publisher.stats().delivered, publisher.stats().failed) == (count, 0)
     # what was acknowledged is done, but for an answer that was on its way when it was killed
     with beneath.behind.pubsub.subscribe("bus", topic) as left:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.pubsub import _attempts
-from cloud_runtimes.testing import Face, SyncFace
+from cloud_runtimes.pubsub import _lanes
+from cloud_runtimes.testing import Api, SyncApi
 from tests.faults.fault_cases import BREAKS, SOON, Connect, Consumer, publish_through, wait_for_value
 from tests.faults.fault_harnesses import FAULTS, Beneath, LayottoFaults
 from tests.support.fault_proxy import FaultProxy
@@ -27,7 +27,7 @@ _topics = (f"topic-{number}" for number in itertools.count())
 @streaming
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_subscription_resumes(
-    name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+    name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
 ) -> None:
     topic, numbers = next(_topics), itertools.count()
 
@@ -36,8 +36,8 @@ def test_a_subscription_resumes(
         beneath.publish(topic, some)
         return some[-1] + 1
 
-    with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
-        consumer = Consumer(face, sub)
+    with api.opened(api.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(api, sub)
         consumer.take_all(publish(5))
         for _ in range(rounds(1, 20)):
             publish(5)
@@ -60,12 +60,12 @@ def test_a_subscription_resumes(
 
 @pytest.mark.parametrize("beneath", [LayottoFaults.name], indirect=True)
 def test_a_sidecar_that_notices_late(
-    beneath: LayottoFaults, proxy: FaultProxy, face: Face, connect: Connect, rounds: Callable[[int, int], int]
+    beneath: LayottoFaults, proxy: FaultProxy, api: Api, connect: Connect, rounds: Callable[[int, int], int]
 ) -> None:
     """It lets nobody in, and gives events to nobody, until it has seen that the stream is gone."""
     topic, late = next(_topics), float(rounds(1, 30))
-    with face.opened(face.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
-        consumer = Consumer(face, sub)
+    with api.opened(api.call(connect().pubsub, "subscribe", "bus", topic, timeout=SOON)) as sub:
+        consumer = Consumer(api, sub)
         beneath.publish(topic, list(range(5)))
         consumer.take_all(5)
         beneath.quirks.notices_late = late
@@ -81,41 +81,41 @@ def test_a_sidecar_that_notices_late(
 
 @streaming
 def test_a_subscription_to_configuration_resumes(
-    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect
 ) -> None:
     store = next(_topics)
     beneath.behind.configuration.save_configuration(store, {"a": "0"})
-    sub = face.call(connect().configuration, "subscribe_configuration", store, ["a"], timeout=SOON)
-    with face.opened(sub):
+    sub = api.call(connect().configuration, "subscribe_configuration", store, ["a"], timeout=SOON)
+    with api.opened(sub):
         for number, begin in enumerate((BREAKS["reset"], BREAKS["half-open"], BREAKS["gone"]), 1):
             begin(proxy)
             beneath.behind.configuration.save_configuration(store, {"a": str(number)})
             proxy.heal()
             if begin is BREAKS["gone"]:
                 proxy.back()
-            wait_for_value(face, sub, "a", str(number))
+            wait_for_value(api, sub, "a", str(number))
 
 
-def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_a_publisher_gets_through(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     topic, count = next(_topics), 600
-    publish_through(beneath.behind, connect(timeout=SOON), proxy, face, topic, count, every=150)
+    publish_through(beneath.behind, connect(timeout=SOON), proxy, api, topic, count, every=150)
 
 
 def test_a_publisher_goes_on_where_a_slow_way_has_stopped_it(
-    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, batches, size = next(_topics), 12 if beneath.bulk else 3, 5
     client = connect(timeout=SOON)
-    face.call(client.pubsub, "publish", "bus", next(_topics), 0)  # it is connected
+    api.call(client.pubsub, "publish", "bus", next(_topics), 0)  # it is connected
     # of an attempt's time three requests or so take all
-    monkeypatch.setattr(_attempts, "ATTEMPT", 0.3)
+    monkeypatch.setattr(_lanes, "ATTEMPT", 0.3)
     beneath.publish_in_parts(monkeypatch, size)
     proxy.up.latency = 0.06
     with beneath.behind.pubsub.subscribe("bus", topic) as sub:
-        with face.opened(client.pubsub.publisher("bus", topic, batch_events=size, linger=1)) as publisher:
+        with api.opened(client.pubsub.publisher("bus", topic, batch_events=size, linger=1)) as publisher:
             for number in range(batches * size):
                 publisher.send(number)
-            face.call(publisher, "flush", SOON)
+            api.call(publisher, "flush", SOON)
             assert publisher.stats().delivered == batches * size
         proxy.heal()
         beneath.behind.pubsub.publish("bus", topic, -1)
@@ -138,7 +138,7 @@ def test_a_sidecar_that_is_killed(tmp_path: Path, rounds: Callable[[int, int], i
     ):
         with sidecar_process(home, grpc_port=port) as first:
             sub = client.pubsub.subscribe("store", "topic")
-            consumer = Consumer(SyncFace(), sub)
+            consumer = Consumer(SyncApi(), sub)
             behind.pubsub.publish_bulk("store", "topic", list(range(20)))
             # at full length, what the killed one had fetched comes when its lease is over
             consumer.take_all(rounds(20, 10))

@@ -20,7 +20,7 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.faults.fault_harnesses import FAULTS, LIMIT, Beneath
 from tests.support import PEM
 from tests.support.fault_proxy import End, FaultProxy
@@ -36,16 +36,16 @@ _keys = (f"key-{number}" for number in itertools.count())
 
 
 _latest: dict[str, float] = {}
-"""Seconds after its deadline at which the latest error came, by runtime and face."""
+"""Seconds after its deadline at which the latest error came, by runtime and API."""
 
 
 @pytest.fixture
 def in_time(
-    beneath: Beneath, face: Face, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
+    beneath: Beneath, api: Api, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> Iterator[InTime]:
     """Return what expects one of these classes, itself and not one below it, within a timeout and a quarter of a second; in CI, where machines are loaded, more."""
     limit = rounds(5000, 250) / 1000
-    name = f"{beneath.name}, {face.name}"
+    name = f"{beneath.name}, {api.name}"
 
     @contextmanager
     def expect(timeout: float, *kinds: type[CloudRuntimesError]) -> Iterator[pytest.ExceptionInfo[CloudRuntimesError]]:
@@ -67,22 +67,22 @@ def held(beneath: Beneath, key: str) -> bool:
     return beneath.behind.state.get_item("store", key) is not None
 
 
-def create(face: Face, client: CloudRuntimesClient, key: str, timeout: float = TIMEOUT) -> None:
+def create(api: Api, client: CloudRuntimesClient, key: str, timeout: float = TIMEOUT) -> None:
     """Save what is not there yet: a condition, so it is sent once."""
-    face.call(client.state, "save", "store", key, {"n": 1}, concurrency="first-write", timeout=timeout)
+    api.call(client.state, "save", "store", key, {"n": 1}, concurrency="first-write", timeout=timeout)
 
 
-def works_again(face: Face, client: CloudRuntimesClient, beneath: Beneath) -> None:
+def works_again(api: Api, client: CloudRuntimesClient, beneath: Beneath) -> None:
     """The same client, within the time that a dead connection may take to be noticed."""
     end = time.monotonic() + SOON
     key = next(_keys)
     while True:
         try:
-            face.call(client.state, "save", "store", key, 1, timeout=0.5)
+            api.call(client.state, "save", "store", key, 1, timeout=0.5)
             break
         except (DeadlineExceededError, UnavailableError):
             assert time.monotonic() < end
-    assert face.call(client.state, "get", "store", key, timeout=SOON) == 1
+    assert api.call(client.state, "get", "store", key, timeout=SOON) == 1
 
 
 # -- in the middle of a call ----------------------------------------------------------
@@ -129,94 +129,92 @@ SILENT = {
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *SILENT])
-def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime) -> None:
+def test_a_write(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
     fault = (BROKEN | SILENT)[name]
     client, key = connect(), next(_keys)
-    create(face, client, next(_keys), SOON)  # the connection is made, and the component's type known
+    create(api, client, next(_keys), SOON)  # the connection is made, and the component's type known
     fault.begin(proxy)
     proxy.up.once = proxy.down.once = False  # where the way back carries more than answers it may break before the call
     with in_time(TIMEOUT, fault.kind) as caught:
-        create(face, client, key)
+        create(api, client, key)
     assert caught.value.maybe_applied or (not beneath.quiet and fault.kind is GONE and not held(beneath, key))
     if fault.held is not None or beneath.quiet:
-        assert face.until(lambda: held(beneath, key)) if fault.held is not False else not held(beneath, key)
+        assert api.until(lambda: held(beneath, key)) if fault.held is not False else not held(beneath, key)
     proxy.heal()
-    works_again(face, client, beneath)
+    works_again(api, client, beneath)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_a_read_is_made_again(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     client, key = connect(), next(_keys)
-    create(face, client, key, SOON)
+    create(api, client, key, SOON)
     BROKEN[name].begin(proxy)
-    assert face.call(client.state, "get", "store", key, timeout=SOON) == {"n": 1}
+    assert api.call(client.state, "get", "store", key, timeout=SOON) == {"n": 1}
     assert proxy.accepted == 2
 
 
 @pytest.mark.parametrize("name", ["the answer is lost", "half-open"])
 def test_a_read_ends(
-    name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
+    name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
-    create(face, client, key, SOON)
+    create(api, client, key, SOON)
     SILENT[name].begin(proxy)
     with in_time(TIMEOUT, HUNG) as caught:
-        face.call(client.state, "get", "store", key, timeout=TIMEOUT)
+        api.call(client.state, "get", "store", key, timeout=TIMEOUT)
     assert not caught.value.maybe_applied
 
 
-def test_a_write_that_may_be_repeated(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_a_write_that_may_be_repeated(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     client, key = connect(), next(_keys)
-    create(face, client, next(_keys), SOON)
+    create(api, client, next(_keys), SOON)
     BROKEN["the answer is reset"].begin(proxy)
-    face.call(client.state, "save", "store", key, 2, timeout=SOON)
+    api.call(client.state, "save", "store", key, 2, timeout=SOON)
     assert held(beneath, key)
 
 
 # -- where nothing is sent --------------------------------------------------------------
 
 
-def test_the_sidecar_is_gone(
-    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
-) -> None:
+def test_the_sidecar_is_gone(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
-    create(face, client, next(_keys), SOON)
+    create(api, client, next(_keys), SOON)
     proxy.gone()
     with in_time(SOON, GONE) as caught:
-        create(face, client, key, SOON)
+        create(api, client, key, SOON)
     # of the first call a broken connection may still be believed in; the second finds nobody
     assert not held(beneath, key)
     with in_time(SOON, GONE) as caught:
-        create(face, client, key, SOON)
+        create(api, client, key, SOON)
     assert not caught.value.maybe_applied
     with in_time(SOON, GONE):
-        face.call(client.state, "get", "store", key, timeout=SOON)
+        api.call(client.state, "get", "store", key, timeout=SOON)
     proxy.back()
-    works_again(face, client, beneath)
+    works_again(api, client, beneath)
 
 
 def test_a_new_connection_that_hangs(
-    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
     proxy.up.lost = proxy.down.lost = True
     with in_time(TIMEOUT, HUNG, GONE) as caught:
-        create(face, client, key)
+        create(api, client, key)
     assert not (beneath.asks_first and caught.value.maybe_applied)
     assert not held(beneath, key)
     proxy.heal()
-    works_again(face, client, beneath)
+    works_again(api, client, beneath)
 
 
 @pytest.mark.parametrize("beneath", [name for name, each in FAULTS.items() if each.has_token], indirect=True)
-def test_the_wrong_token(beneath: Beneath, face: Face, connect: Connect, in_time: InTime) -> None:
+def test_the_wrong_token(beneath: Beneath, api: Api, connect: Connect, in_time: InTime) -> None:
     client, key = connect(token="wrong-sesame"), next(_keys)
     with in_time(SOON, UnauthenticatedError) as caught:
-        create(face, client, key, SOON)
+        create(api, client, key, SOON)
     assert not caught.value.maybe_applied
     assert "wrong-sesame" not in f"{caught.value!r} {caught.value.__cause__!r}"
     with in_time(SOON, UnauthenticatedError):
-        face.call(client.state, "get", "store", key, timeout=SOON)
+        api.call(client.state, "get", "store", key, timeout=SOON)
     assert not held(beneath, key)
 
 
@@ -237,131 +235,131 @@ def secure(beneath: Beneath) -> Iterator[FaultProxy]:
 
 
 def test_a_certificate_of_another_name(
-    beneath: Beneath, secure: FaultProxy, face: Face, connect: Connect, in_time: InTime, trusted: None
+    beneath: Beneath, secure: FaultProxy, api: Api, connect: Connect, in_time: InTime, trusted: None
 ) -> None:
     key = next(_keys)
     good = connect(port=secure.port, host="localhost", tls=True)
-    create(face, good, next(_keys), SOON)
+    create(api, good, next(_keys), SOON)
     client = connect(port=secure.port, host="127.0.0.2", tls=True)
     with in_time(SOON, GONE) as caught:
-        create(face, client, key, SOON)
+        create(api, client, key, SOON)
     assert not caught.value.maybe_applied
     with in_time(SOON, GONE):
-        face.call(client.state, "get", "store", key, timeout=SOON)
+        api.call(client.state, "get", "store", key, timeout=SOON)
     assert not held(beneath, key)
     assert secure.clients() == 1  # what was refused was closed
 
 
 def test_a_handshake_that_crawls(
-    beneath: Beneath, secure: FaultProxy, face: Face, connect: Connect, in_time: InTime, trusted: None
+    beneath: Beneath, secure: FaultProxy, api: Api, connect: Connect, in_time: InTime, trusted: None
 ) -> None:
     with FaultProxy(secure.port) as crawling:
         crawling.down.piece, crawling.down.latency = 8, 0.05
         client, key = connect(port=crawling.port, host="localhost", tls=True), next(_keys)
         with in_time(TIMEOUT, HUNG, GONE) as caught:
-            create(face, client, key)
+            create(api, client, key)
         assert not (beneath.asks_first and caught.value.maybe_applied)
         assert not held(beneath, key)
         crawling.heal()
-        works_again(face, client, beneath)
-        face.call(client, "close")
+        works_again(api, client, beneath)
+        api.call(client, "close")
 
 
 # -- answers that are none ----------------------------------------------------------------
 
 
-def test_garbage(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime) -> None:
+def test_garbage(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
     client, key = connect(), next(_keys)
     kind = InternalError if beneath.sees_garbage else GONE
-    create(face, client, next(_keys), SOON)
+    create(api, client, next(_keys), SOON)
     proxy.down.instead = GARBAGE
     with in_time(SOON, kind) as caught:
-        create(face, client, key, SOON)
+        create(api, client, key, SOON)
     assert caught.value.maybe_applied
     if beneath.quiet:
-        assert face.until(lambda: held(beneath, key))
+        assert api.until(lambda: held(beneath, key))
     with in_time(SOON, kind) as caught:
-        face.call(client.state, "get", "store", key, timeout=SOON)
+        api.call(client.state, "get", "store", key, timeout=SOON)
     assert not caught.value.maybe_applied
     assert len(str(caught.value)) < 600
     proxy.heal()
-    works_again(face, client, beneath)
+    works_again(api, client, beneath)
 
 
 def test_garbage_that_does_not_end(
-    beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime
+    beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime
 ) -> None:
     client, key = connect(), next(_keys)
     proxy.down.instead = b"HTTP/1.1 200 OK\r\nx: " + bytes(1 << 20)
     with in_time(SOON, InternalError, ResourceExhaustedError, GONE):
-        face.call(client.state, "get", "store", key, timeout=SOON)
+        api.call(client.state, "get", "store", key, timeout=SOON)
     proxy.heal()
-    works_again(face, client, beneath)
+    works_again(api, client, beneath)
 
 
 # -- slow and sliced, but whole -----------------------------------------------------------
 
 
-def test_slices(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_slices(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     client, key, value = connect(), next(_keys), {"text": "ünïcødé" * 50, "n": [1.5, None, 2**60]}
     proxy.up.piece, proxy.down.piece = 1, 3
-    face.call(client.state, "save", "store", key, value, timeout=SOON)
-    assert face.call(client.state, "get", "store", key, timeout=SOON) == value
-    assert set(face.call(client.state, "get_bulk", "store", [key, "absent"], timeout=SOON)) == {key}
+    api.call(client.state, "save", "store", key, value, timeout=SOON)
+    assert api.call(client.state, "get", "store", key, timeout=SOON) == value
+    assert set(api.call(client.state, "get_bulk", "store", [key, "absent"], timeout=SOON)) == {key}
     proxy.up.piece, proxy.down.piece = 4096, 4096
     large = "x" * 300_000
-    face.call(client.state, "save", "store", key, large, timeout=SOON)
-    assert face.call(client.state, "get", "store", key, timeout=SOON) == large
+    api.call(client.state, "save", "store", key, large, timeout=SOON)
+    assert api.call(client.state, "get", "store", key, timeout=SOON) == large
     assert proxy.accepted == 1
 
 
-def test_latency(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect) -> None:
+def test_latency(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect) -> None:
     client, key = connect(), next(_keys)
     proxy.up.latency = proxy.down.latency = 0.02
     calls = [(client.state, "save", ("store", f"{key}-{n}", n), {"timeout": SOON}) for n in range(20)]
-    assert face.together(calls) == [None] * 20
-    assert face.call(client.state, "get", "store", f"{key}-19", timeout=SOON) == 19
+    assert api.together(calls) == [None] * 20
+    assert api.call(client.state, "get", "store", f"{key}-19", timeout=SOON) == 19
 
 
 # -- what is too large ----------------------------------------------------------------------
 
 
-def test_5_mib(beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime) -> None:
+def test_5_mib(beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
     key, large = next(_keys), "x" * (5 << 20)
     assert len(large) > LIMIT
     client, wide = connect(), connect(config={beneath.table: {"max_message": "64MiB"}})
     for each in (client, wide):  # the limit is the client's, or the sidecar's
-        face.call(each.state, "save", "store", next(_keys), 1, timeout=SOON)
+        api.call(each.state, "save", "store", next(_keys), 1, timeout=SOON)
         with in_time(SOON, ResourceExhaustedError) as caught:
-            face.call(each.state, "save", "store", key, large, timeout=SOON)
+            api.call(each.state, "save", "store", key, large, timeout=SOON)
         assert not caught.value.retryable
         assert not held(beneath, key)
     beneath.behind.state.save("store", key, large)
-    assert face.call(wide.state, "get", "store", key, timeout=SOON) == large
+    assert api.call(wide.state, "get", "store", key, timeout=SOON) == large
     if beneath.larger:
-        assert face.call(client.state, "get", "store", key, timeout=SOON) == large
+        assert api.call(client.state, "get", "store", key, timeout=SOON) == large
     else:
         with in_time(SOON, ResourceExhaustedError) as caught:
-            face.call(client.state, "get", "store", key, timeout=SOON)
+            api.call(client.state, "get", "store", key, timeout=SOON)
         assert not caught.value.maybe_applied
     with pytest.raises(ResourceExhaustedError):
-        face.call(client.pubsub, "publish", "bus", "topic", large, timeout=SOON)
-    works_again(face, client, beneath)
+        api.call(client.pubsub, "publish", "bus", "topic", large, timeout=SOON)
+    works_again(api, client, beneath)
 
 
 # -- calls of applications --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["the request is cut", "the answer is reset", "the request is lost", "half-open"])
-def test_a_call(name: str, beneath: Beneath, proxy: FaultProxy, face: Face, connect: Connect, in_time: InTime) -> None:
+def test_a_call(name: str, beneath: Beneath, proxy: FaultProxy, api: Api, connect: Connect, in_time: InTime) -> None:
     fault, client = (BROKEN | SILENT)[name], connect()
     # names of its own: a call of an earlier test, whose answer was lost, may be handled only now
     before, sent = f"before {next(_keys)}", f"{name} {next(_keys)}"
-    face.call(client.rpc, "invoke_method", "faults", "count", before, timeout=SOON)
+    api.call(client.rpc, "invoke_method", "faults", "count", before, timeout=SOON)
     fault.begin(proxy)
     proxy.up.once = proxy.down.once = False
     with in_time(TIMEOUT, fault.kind) as caught:
-        face.call(client.rpc, "invoke_method", "faults", "count", sent, timeout=TIMEOUT)
+        api.call(client.rpc, "invoke_method", "faults", "count", sent, timeout=TIMEOUT)
     came = [each for each in beneath.calls if each in (before, sent)]
     assert caught.value.maybe_applied or (not beneath.quiet and fault.kind is GONE and sent not in came)
     if fault.held is False:

@@ -32,10 +32,8 @@ def client(path: str, durability: str = "relaxed") -> CloudRuntimesClient:
     return CloudRuntimesClient(config={"file": {"store": table}}, timeout=None)
 
 
-def put_until_killed(path: str, named: str) -> None:
+def put_until_killed(path: str) -> None:
     """Replace one file and make another, again and again; content and metadata tell of each other."""
-    if named == "named":
-        del os.O_TMPFILE  # as on a file system without
     with client(path) as made:
         made.file.put_file("store", "new/first", b"0" * 10, metadata={"digit": "0"})
         say(ready=True)
@@ -48,7 +46,7 @@ def put_until_killed(path: str, named: str) -> None:
             number += 1
 
 
-def move_until_killed(path: str, named: str) -> None:
+def move_until_killed(path: str) -> None:
     """Move one file to and fro, over another."""
     with client(path) as made:
         made.file.move_file("store", "here/a", "there/a")
@@ -76,10 +74,8 @@ def create(path: str, count: str) -> None:
     say(made=made_here)
 
 
-def put_slowly(path: str, named: str) -> None:
+def put_slowly(path: str) -> None:
     """Put, and wait in the middle for a line."""
-    if named == "named":
-        del os.O_TMPFILE
 
     def chunks() -> Iterator[bytes]:
         yield b"first"

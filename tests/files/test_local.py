@@ -31,7 +31,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -283,12 +283,12 @@ def test_a_root_that_is_removed_is_made_again(client: CloudRuntimesClient, root:
     assert (root / "a").read_bytes() == b"y"
 
 
-@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
+@pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
 @pytest.mark.parametrize("remade", [False, True], ids=["moved", "replaced"])
 def test_a_root_that_is_moved_gets_nothing_more(
-    client: CloudRuntimesClient, root: Path, face: type[Face], remade: bool
+    client: CloudRuntimesClient, root: Path, api: type[Api], remade: bool
 ) -> None:
-    own, moved = face(), root.with_name("moved")
+    own, moved = api(), root.with_name("moved")
     own.call(client.file, "put_file", "store", "kept", b"1")
     late = client.file.open_file("store", "late", "wb")
     late.write(b"2")
@@ -299,7 +299,8 @@ def test_a_root_that_is_moved_gets_nothing_more(
         own.call(late, "close")
     own.call(client.file, "put_file", "store", "new", b"3")
     assert (root / "new").read_bytes() == b"3"
-    assert sorted(each.name for each in moved.iterdir()) == ["kept"]
+    assert sorted(each.name for each in moved.iterdir()) == ["%%tmp", "kept"]
+    assert not os.listdir(moved / "%%tmp")
     assert not own.call(client.file, "exists", "store", "kept")
     own.close()
 

@@ -24,15 +24,14 @@ def temporaries(root: Path) -> list[str]:
     return [each.name for each in (root / "%%tmp").iterdir()] if (root / "%%tmp").exists() else []
 
 
-@pytest.mark.parametrize("how", ["nameless", "named"])
 def test_killed_puts(
-    start: Any, at: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None], how: str
+    start: Any, at: Any, root: Path, rounds: Callable[[int, int], int], figure: Callable[[str, str], None]
 ) -> None:
     count, files, swept = rounds(6, 200), 0, 0
     with at(root, durability="relaxed") as client:
         client.file.put_file("store", "folder/old", b"0" * 10, metadata={"digit": "0"})
     for number in range(count):
-        child = start("put_until_killed", root, how).ready()
+        child = start("put_until_killed", root).ready()
         time.sleep(random.uniform(0.0, 0.06))
         child.kill()
         child.close()
@@ -48,9 +47,7 @@ def test_killed_puts(
             assert client.file.exists("store", "folder/old")
             assert temporaries(root) == []
     assert files >= count
-    figure(
-        f"SIGKILL of a put, {count} rounds, {how}", f"{files} files whole, 0 mixed, {swept} temporaries swept, 0 left"
-    )
+    figure(f"SIGKILL of a put, {count} rounds", f"{files} files whole, 0 mixed, {swept} temporaries swept, 0 left")
 
 
 def test_killed_moves(
@@ -61,7 +58,7 @@ def test_killed_moves(
     with at(root, durability="relaxed") as client:
         before = client.file.put_file("store", "here/a", b"content", metadata={"k": "v"})
     for _ in range(count):
-        child = start("move_until_killed", root, "").ready()
+        child = start("move_until_killed", root).ready()
         time.sleep(random.uniform(0.0, 0.02))
         child.kill()
         child.close()
@@ -77,12 +74,11 @@ def test_killed_moves(
     )
 
 
-@pytest.mark.parametrize("how", ["nameless", "named"])
-def test_a_living_put_survives_the_sweep_of_another(start: Any, at: Any, root: Path, how: str) -> None:
-    child = start("put_slowly", root, how).ready()
+def test_a_living_put_survives_the_sweep_of_another(start: Any, at: Any, root: Path) -> None:
+    child = start("put_slowly", root).ready()
     (root / "%%tmp").mkdir(exist_ok=True)
     (root / "%%tmp" / "orphan").write_bytes(b"of a process that was killed")
-    assert len(temporaries(root)) == (2 if how == "named" else 1)
+    assert len(temporaries(root)) == 2
     with at(root) as client:
         assert client.file.list_files("store") == []
         assert "orphan" not in temporaries(root)

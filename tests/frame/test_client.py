@@ -24,12 +24,12 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 
-FACES = pytest.mark.parametrize("face", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
-def own(client: CloudRuntimesClient, face: str, name: str, **options: Any) -> None:
+def own(client: CloudRuntimesClient, api: str, name: str, **options: Any) -> None:
     """Call one of the client's own methods."""
-    if face == "sync":
+    if api == "sync":
         getattr(client, name)(**options)
     else:
         asyncio.run(_awaited(client, name, options))
@@ -42,22 +42,22 @@ async def _awaited(client: CloudRuntimesClient, name: str, options: dict[str, An
 # -- closing ------------------------------------------------------------------
 
 
-@FACES
-def test_close_twice(runtime: Any, face: str) -> None:
+@APIS
+def test_close_twice(runtime: Any, api: str) -> None:
     client = CloudRuntimesClient(runtime=runtime)
     assert client.state.get("store", "k") == 1
-    own(client, face, "close", timeout=5.0)
-    own(client, face, "close")
+    own(client, api, "close", timeout=5.0)
+    own(client, api, "close")
     client.close()
     assert len(runtime.closed) == 1
     assert 0 < runtime.closed[0] <= 5.0
     assert repr(client).endswith("closed>")
 
 
-@FACES
-def test_close_without_a_call(face: str, tmp_path: Path) -> None:
+@APIS
+def test_close_without_a_call(api: str, tmp_path: Path) -> None:
     client = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}})
-    own(client, face, "close")
+    own(client, api, "close")
     assert list(tmp_path.iterdir()) == [], "closing opened something"
     with pytest.raises(ClosedError):
         client.state.get("store", "k")
@@ -65,15 +65,15 @@ def test_close_without_a_call(face: str, tmp_path: Path) -> None:
         client.supports("state.ttl")
 
 
-@FACES
-def test_with(runtime: Any, face: str) -> None:
+@APIS
+def test_with(runtime: Any, api: str) -> None:
     async def run() -> None:
         async with CloudRuntimesClient(runtime=runtime) as client:
             assert await client.state.get_async("store", "k") == 1
             raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
-        if face == "async":
+        if api == "async":
             asyncio.run(run())
         else:
             with CloudRuntimesClient(runtime=runtime) as client:
@@ -82,11 +82,11 @@ def test_with(runtime: Any, face: str) -> None:
     assert len(runtime.closed) == 1
 
 
-@FACES
-def test_bad_timeouts(scripted: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_bad_timeouts(scripted: CloudRuntimesClient, api: str) -> None:
     for name in ("close", "wait_ready"):
         with pytest.raises(InvalidArgumentError, match="timeout"):
-            own(scripted, face, name, timeout=0)
+            own(scripted, api, name, timeout=0)
     assert scripted.state.get("store", "k") == 1, "a refused close closes nothing"
 
 
@@ -144,51 +144,51 @@ def test_a_client_that_nobody_holds_goes_away(runtime: Any) -> None:
 # -- readiness ----------------------------------------------------------------
 
 
-@FACES
-def test_wait_ready_tries_until_it_is(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+@APIS
+def test_wait_ready_tries_until_it_is(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
     runtime.readiness = [UnavailableError("starting"), UnavailableError("starting")]
-    own(scripted, face, "wait_ready")
+    own(scripted, api, "wait_ready")
     assert runtime.readiness == []
 
 
-@FACES
-def test_wait_ready_gives_up(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+@APIS
+def test_wait_ready_gives_up(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
     runtime.readiness = [UnavailableError(f"starting {number}") for number in range(1000)]
     begin = time.monotonic()
     with pytest.raises(DeadlineExceededError, match=r"scripted is not ready after 0\.2 s: starting \d") as caught:
-        own(scripted, face, "wait_ready", timeout=0.2)
+        own(scripted, api, "wait_ready", timeout=0.2)
     assert time.monotonic() - begin < 5.0
     assert isinstance(caught.value.__cause__, UnavailableError)
     assert 990 < len(runtime.readiness) < 1000, "it waits longer each time"
 
 
-@FACES
-def test_wait_ready_raises_what_will_not_pass(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+@APIS
+def test_wait_ready_raises_what_will_not_pass(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
     runtime.readiness = [PermissionDeniedError("never"), UnavailableError("not reached")]
     with pytest.raises(PermissionDeniedError, match="never"):
-        own(scripted, face, "wait_ready")
+        own(scripted, api, "wait_ready")
     assert len(runtime.readiness) == 1
 
 
-@FACES
-def test_wait_ready_wraps_a_native_error(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+@APIS
+def test_wait_ready_wraps_a_native_error(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
     runtime.readiness = [ZeroDivisionError("native")]
     with pytest.raises(InternalError, match=r"scripted.*ZeroDivisionError: native") as caught:
-        own(scripted, face, "wait_ready")
+        own(scripted, api, "wait_ready")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-@FACES
-def test_wait_ready_of_a_closed_client(runtime: Any, face: str) -> None:
+@APIS
+def test_wait_ready_of_a_closed_client(runtime: Any, api: str) -> None:
     client = CloudRuntimesClient(runtime=runtime)
     client.close()
     with pytest.raises(ClosedError):
-        own(client, face, "wait_ready")
+        own(client, api, "wait_ready")
 
 
-@FACES
-def test_wait_ready_opens_the_embedded_store(client: CloudRuntimesClient, home: Path, face: str) -> None:
-    own(client, face, "wait_ready")
+@APIS
+def test_wait_ready_opens_the_embedded_store(client: CloudRuntimesClient, home: Path, api: str) -> None:
+    own(client, api, "wait_ready")
     assert (home / "cloud_runtimes.db").exists()
 
 

@@ -24,8 +24,8 @@ from cloud_runtimes.dapr_server.resources.types import known_types
 from cloud_runtimes.errors import CloudRuntimesError
 from cloud_runtimes.resiliency.settings import BreakerSettings, ResiliencySettings, RetrySettings, TargetSettings
 from cloud_runtimes.runtimes.capa import CapaSettings, RpcTable
-from cloud_runtimes.runtimes.dapr.address import DaprSettings
-from cloud_runtimes.runtimes.layotto.address import LayottoSettings
+from cloud_runtimes.runtimes.dapr import DaprSettings
+from cloud_runtimes.runtimes.layotto import LayottoSettings
 from cloud_runtimes.telemetry.settings import TelemetrySettings
 from cloud_runtimes.testing.canary import Canary
 

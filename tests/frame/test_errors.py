@@ -177,15 +177,15 @@ WRONG: list[Call] = [
 ]
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("call", WRONG, ids=lambda call: f"{call[1]}-{call[4].__name__}")
-def test_every_error_says_where(client: CloudRuntimesClient, face: str, call: Call) -> None:
+def test_every_error_says_where(client: CloudRuntimesClient, api: str, call: Call) -> None:
     service, name, arguments, options, expected = call
     client.state.save("store", "text", "no number")
     client.pubsub.publish("store", "warm", 1)
     client.file.exists("store", "warm")
     with pytest.raises(expected) as caught:
-        if face == "sync":
+        if api == "sync":
             getattr(getattr(client, service), name)("store", *arguments, **options)
         else:
             asyncio.run(getattr(getattr(client, service), f"{name}_async")("store", *arguments, **options))
@@ -237,12 +237,12 @@ def test_an_undeclared_feature_says_where(scripted: CloudRuntimesClient) -> None
     assert place_of(caught.value) == ("state", "list_keys", "scripted", "store")
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_a_native_error_becomes_ours_once(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_a_native_error_becomes_ours_once(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
     native = OSError("the wire broke")
     runtime.state.script = [native]
     with pytest.raises(InternalError, match="OSError: the wire broke") as caught:
-        if face == "sync":
+        if api == "sync":
             scripted.state.get("store", "k")
         else:
             asyncio.run(scripted.state.get_async("store", "k"))

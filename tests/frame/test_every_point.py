@@ -19,8 +19,8 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._native import events
-from cloud_runtimes.components.sqlite.write_lock import WriteLock
-from cloud_runtimes.components.sqlite.write_task import WriteTask
+from cloud_runtimes.components.sqlite.files import WriteLock
+from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.spi.operation import Method, Operation
 from tests.support.points import every_point
 

@@ -89,7 +89,7 @@ def test_a_flow_that_suspends_is_an_error_and_is_closed() -> None:
         finally:
             closed.append(True)
 
-    with pytest.raises(InternalError, match=r"waits.*sync face"):
+    with pytest.raises(InternalError, match=r"waits.*sync API"):
         run_sync(waits())
     assert closed == [True]
 
@@ -136,8 +136,8 @@ def test_the_pool_does_not_block_the_callers_loop(make: Callable[[type[Any]], Cl
 # -- deadlines ----------------------------------------------------------------
 
 
-def in_face(client: CloudRuntimesClient, face: str, name: str, *args: Any, **options: Any) -> Any:
-    if face == "sync":
+def in_api(client: CloudRuntimesClient, api: str, name: str, *args: Any, **options: Any) -> Any:
+    if api == "sync":
         return getattr(client.state, name)(*args, **options)
 
     async def run() -> Any:
@@ -146,7 +146,7 @@ def in_face(client: CloudRuntimesClient, face: str, name: str, *args: Any, **opt
     return asyncio.run(run())
 
 
-def test_deadline_of_a_blocking_driver_in_the_async_face(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
+def test_deadline_of_a_blocking_driver_in_the_async_api(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
     release = threading.Event()
 
     class Slow(DictStateInThreads):
@@ -159,7 +159,7 @@ def test_deadline_of_a_blocking_driver_in_the_async_face(make: Callable[[type[An
     client = make(Slow)
     try:
         with pytest.raises(DeadlineExceededError) as caught:
-            in_face(client, "async", "save", "store", "k", 1, timeout=0.1)
+            in_api(client, "async", "save", "store", "k", 1, timeout=0.1)
     finally:
         release.set()
     assert caught.value.maybe_applied is True, "its thread runs to the end"
@@ -243,9 +243,9 @@ def test_closing_does_not_begin_what_waits_for_a_thread(store: DictStore) -> Non
 
 def test_a_client_refuses_after_close(make: Callable[[type[Any]], CloudRuntimesClient]) -> None:
     client = make(DictStateInThreads)
-    for face in ("sync", "async"):
-        in_face(client, face, "save", "store", "k", 1)
+    for api in ("sync", "async"):
+        in_api(client, api, "save", "store", "k", 1)
     client.close()
-    for face in ("sync", "async"):
+    for api in ("sync", "async"):
         with pytest.raises(ClosedError):
-            in_face(client, face, "get", "store", "k")
+            in_api(client, api, "get", "store", "k")

@@ -24,16 +24,16 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.pubsub import DeliveryReport
 
-FACES = pytest.mark.parametrize("face", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def ours() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("cloud-runtimes-"))
 
 
-async def leave(handle: Any, face: str, body: Callable[[Any], Any]) -> None:
-    """Run a body in a handle's block of one face, inside a running loop."""
-    if face == "sync":
+async def leave(handle: Any, api: str, body: Callable[[Any], Any]) -> None:
+    """Run a body in a handle's block of one API, inside a running loop."""
+    if api == "sync":
         with handle as opened:
             body(opened)
     else:
@@ -52,59 +52,59 @@ def test_making_a_handle_touches_nothing(client: CloudRuntimesClient, home: Path
     assert ours() == threads
 
 
-@FACES
-def test_a_block_without_a_send_touches_nothing(client: CloudRuntimesClient, home: Path, face: str) -> None:
-    asyncio.run(leave(client.pubsub.publisher("bus", "t"), face, lambda publisher: publisher.stats()))
-    asyncio.run(leave(client.state.transaction("store"), face, lambda tx: None))
+@APIS
+def test_a_block_without_a_send_touches_nothing(client: CloudRuntimesClient, home: Path, api: str) -> None:
+    asyncio.run(leave(client.pubsub.publisher("bus", "t"), api, lambda publisher: publisher.stats()))
+    asyncio.run(leave(client.state.transaction("store"), api, lambda tx: None))
     assert not home.exists()
 
 
-@FACES
-def test_a_block_gives_the_handle_itself(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_block_gives_the_handle_itself(client: CloudRuntimesClient, api: str) -> None:
     for handle in (client.pubsub.publisher("bus", "t"), client.state.transaction("store")):
         seen: list[Any] = []
-        asyncio.run(leave(handle, face, seen.append))
+        asyncio.run(leave(handle, api, seen.append))
         assert seen == [handle]
 
 
 # -- transactions -------------------------------------------------------------
 
 
-@FACES
-def test_a_transaction_serves_one_block(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_transaction_serves_one_block(client: CloudRuntimesClient, api: str) -> None:
     tx = client.state.transaction("store")
-    asyncio.run(leave(tx, face, lambda tx: tx.save("k", 1)))
+    asyncio.run(leave(tx, api, lambda tx: tx.save("k", 1)))
     assert client.state.get("store", "k") == 1
     with pytest.raises(ClosedError, match="has ended"):
-        asyncio.run(leave(tx, face, lambda tx: None))
+        asyncio.run(leave(tx, api, lambda tx: None))
     with pytest.raises(ClosedError, match="has ended"):
         tx.delete("k")
 
 
-@FACES
-def test_a_transaction_left_by_an_exception(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_transaction_left_by_an_exception(client: CloudRuntimesClient, api: str) -> None:
     def body(tx: Any) -> None:
         tx.save("k", 1)
         raise KeyboardInterrupt
 
     tx = client.state.transaction("store")
     with pytest.raises(KeyboardInterrupt) as caught:
-        asyncio.run(leave(tx, face, body))
+        asyncio.run(leave(tx, api, body))
     assert not hasattr(caught.value, "maybe_applied"), "the call had not begun"
     assert client.state.get_item("store", "k") is None
     with pytest.raises(ClosedError):
         tx.save("k", 1)
 
 
-@FACES
+@APIS
 def test_the_deadline_of_a_transaction_begins_with_its_sending(
-    scripted: CloudRuntimesClient, runtime: Any, face: str
+    scripted: CloudRuntimesClient, runtime: Any, api: str
 ) -> None:
     def body(tx: Any) -> None:
         tx.save("k", 1)
         time.sleep(0.6)
 
-    asyncio.run(leave(scripted.state.transaction("store", timeout=0.5), face, body))
+    asyncio.run(leave(scripted.state.transaction("store", timeout=0.5), api, body))
     assert runtime.state.operations[-1].deadline > time.monotonic()
 
 
@@ -121,8 +121,8 @@ def test_a_transaction_of_a_closed_client(client: CloudRuntimesClient) -> None:
 # -- publishers ---------------------------------------------------------------
 
 
-@FACES
-def test_a_publisher_left_by_an_exception_still_delivers(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_publisher_left_by_an_exception_still_delivers(client: CloudRuntimesClient, api: str) -> None:
     """What was accepted was promised; an exception takes nothing back."""
 
     def body(publisher: Any) -> None:
@@ -131,7 +131,7 @@ def test_a_publisher_left_by_an_exception_still_delivers(client: CloudRuntimesCl
 
     publisher = client.pubsub.publisher("bus", "t", linger=60)
     with pytest.raises(LookupError, match="mine"):
-        asyncio.run(leave(publisher, face, body))
+        asyncio.run(leave(publisher, api, body))
     assert publisher.stats()[:3] == (1, 1, 0)
     with pytest.raises(ClosedError):
         publisher.send(2)
@@ -188,14 +188,14 @@ def test_flush_in_on_delivery_is_an_error(client: CloudRuntimesClient) -> None:
     assert all("on_delivery" in str(error) for error in raised)
 
 
-@FACES
-def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, face: str) -> None:
+@APIS
+def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, api: str) -> None:
     client, bus = scripted_bus
     publisher = client.pubsub.publisher("bus", "t", delivery_timeout=30)
     bus.away = True
     publisher.send(1)
     with pytest.raises(DeadlineExceededError, match=r"1 events .* not settled after 0\.05 s"):
-        if face == "sync":
+        if api == "sync":
             publisher.flush(0.05)
         else:
             asyncio.run(publisher.flush_async(0.05))
@@ -207,8 +207,8 @@ def test_a_flush_that_is_late_loses_nothing(scripted_bus: Any, face: str) -> Non
             publisher.flush(bad)
 
 
-@FACES
-def test_failures_are_told_once(scripted_bus: Any, face: str) -> None:
+@APIS
+def test_failures_are_told_once(scripted_bus: Any, api: str) -> None:
     client, bus = scripted_bus
     bus.away = True
     publisher = client.pubsub.publisher("bus", "t", delivery_timeout=0.05)
@@ -216,7 +216,7 @@ def test_failures_are_told_once(scripted_bus: Any, face: str) -> None:
     publisher.send(2)
 
     def flush() -> None:
-        if face == "sync":
+        if api == "sync":
             publisher.flush(10)
         else:
             asyncio.run(publisher.flush_async(10))
@@ -258,13 +258,13 @@ def test_a_full_buffer_in_a_running_loop_does_not_block_it(scripted_bus: Any) ->
 # -- subscriptions ------------------------------------------------------------
 
 
-@FACES
-def test_a_subscription_ends_its_iteration_and_gives_back(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_subscription_ends_its_iteration_and_gives_back(client: CloudRuntimesClient, api: str) -> None:
     client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
 
     async def run() -> list[Any]:
         seen = []
-        if face == "sync":
+        if api == "sync":
             with client.pubsub.subscribe("bus", "t") as sub:
                 for event in sub:
                     seen.append(event.data)
@@ -294,12 +294,12 @@ def test_a_subscription_ends_its_iteration_and_gives_back(client: CloudRuntimesC
     assert sorted(first + rest) == [1, 2, 3], "what was not settled came again, what was did not"
 
 
-@FACES
-def test_a_subscription_that_nobody_has_leaves_the_group(client: CloudRuntimesClient, face: str) -> None:
+@APIS
+def test_a_subscription_that_nobody_has_leaves_the_group(client: CloudRuntimesClient, api: str) -> None:
     client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
 
     async def run() -> None:
-        if face == "sync":
+        if api == "sync":
             first = client.pubsub.subscribe("bus", "t", ack_wait=60).receive(5)
         else:
             first = await (await client.pubsub.subscribe_async("bus", "t", ack_wait=60)).receive_async(5)

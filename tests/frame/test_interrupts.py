@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.write_lock import WriteLock
+from cloud_runtimes.components.sqlite.files import WriteLock
 from cloud_runtimes.errors import ClosedError, UnavailableError
 from tests.support.silence import silence
 

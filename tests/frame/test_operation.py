@@ -11,7 +11,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.arguments import CLIENT_TIMEOUT, check_timeout
-from cloud_runtimes._service import base, interceptor
+from cloud_runtimes._service import base
 from cloud_runtimes.errors import (
     BulkError,
     ConflictError,
@@ -29,15 +29,15 @@ from cloud_runtimes.state import StateItem
 READ = Method("state", "get", repeatable=True, writes=False)
 ONCE = Method("state", "transaction", repeatable=False)
 
-FACES = pytest.mark.parametrize("face", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def away(**options: Any) -> UnavailableError:
     return UnavailableError("away", **options)
 
 
-def call(client: CloudRuntimesClient, face: str, name: str, *args: Any, **options: Any) -> Any:
-    if face == "sync":
+def call(client: CloudRuntimesClient, api: str, name: str, *args: Any, **options: Any) -> Any:
+    if api == "sync":
         return getattr(client.state, name)(*args, **options)
 
     async def run() -> Any:
@@ -71,8 +71,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, now: Callable[[float], None]) -> list
         sleep(seconds)
 
     monkeypatch.setattr(operation, "random", types.SimpleNamespace(uniform=lambda low, high: high))
-    for module in (base, interceptor):
-        monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(base, "time", types.SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(asyncio, "sleep", sleep_async)
     return waits
 
@@ -191,12 +190,10 @@ def test_an_error_is_wrapped_once() -> None:
 # -- through the service ------------------------------------------------------
 
 
-@FACES
-def test_a_read_is_tried_three_times(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str
-) -> None:
+@APIS
+def test_a_read_is_tried_three_times(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str) -> None:
     runtime.state.script = [away(), away()]
-    assert call(scripted, face, "get", "store", "k") == 1
+    assert call(scripted, api, "get", "store", "k") == 1
     assert runtime.state.attempts == [1, 2, 3]
     assert slept == [pytest.approx(0.1), pytest.approx(0.2)]
     assert len(set(map(id, runtime.state.operations))) == 1, "one operation, one deadline"
@@ -204,13 +201,13 @@ def test_a_read_is_tried_three_times(
     last = away()
     runtime.state.script = [away(), away(), last, "never asked for"]
     with pytest.raises(UnavailableError) as caught:
-        call(scripted, face, "get", "store", "k")
+        call(scripted, api, "get", "store", "k")
     assert caught.value is last
     assert runtime.state.attempts == [1, 2, 3]
     assert runtime.state.script == ["never asked for"]
 
 
-@FACES
+@APIS
 @pytest.mark.parametrize(
     ("name", "args", "options", "attempts"),
     [
@@ -235,7 +232,7 @@ def test_conditional_writes_are_sent_once(
     scripted: CloudRuntimesClient,
     runtime: Any,
     slept: list[float],
-    face: str,
+    api: str,
     name: str,
     args: Any,
     options: Any,
@@ -245,15 +242,15 @@ def test_conditional_writes_are_sent_once(
     runtime.state.script = [away(maybe_applied=True)]
     if attempts == 1:
         with pytest.raises(UnavailableError):
-            call(scripted, face, name, "store", *args, **options)
+            call(scripted, api, name, "store", *args, **options)
     else:
-        call(scripted, face, name, "store", *args, **options)
+        call(scripted, api, name, "store", *args, **options)
     assert len(runtime.state.attempts) == attempts
     assert len(slept) == attempts - 1
 
 
-@FACES
-def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str) -> None:
+@APIS
+def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str) -> None:
     runtime.state.script = [away()]
 
     async def run() -> None:
@@ -261,7 +258,7 @@ def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any,
             tx.save("k", 1)
 
     with pytest.raises(UnavailableError):
-        if face == "async":
+        if api == "async":
             asyncio.run(run())
         else:
             with scripted.state.transaction("store") as tx:
@@ -270,55 +267,55 @@ def test_a_transaction_is_sent_once(scripted: CloudRuntimesClient, runtime: Any,
     assert slept == []
 
 
-@FACES
+@APIS
 def test_retries_stay_within_the_timeout(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
 ) -> None:
     runtime.state.script = [away(), away()]
     with pytest.raises(UnavailableError):
-        call(scripted, face, "get", "store", "k", timeout=0.25)
+        call(scripted, api, "get", "store", "k", timeout=0.25)
     assert runtime.state.attempts == [1, 2]
     assert slept == [pytest.approx(0.1)]
 
 
-@FACES
+@APIS
 def test_an_earlier_attempt_is_remembered(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
 ) -> None:
     runtime.state.script = [away(maybe_applied=True), ConflictError("full of something else")]
     with pytest.raises(ConflictError) as caught:
-        call(scripted, face, "save", "store", "k", 1)
+        call(scripted, api, "save", "store", "k", 1)
     assert caught.value.maybe_applied, "the first attempt may have been applied"
 
 
-@FACES
-def test_the_timeout_given_wins(scripted: CloudRuntimesClient, runtime: Any, face: str) -> None:
-    call(scripted, face, "get", "store", "k")
-    call(scripted, face, "get", "store", "k", timeout=2.5)
-    call(scripted, face, "get", "store", "k", timeout=None)
+@APIS
+def test_the_timeout_given_wins(scripted: CloudRuntimesClient, runtime: Any, api: str) -> None:
+    call(scripted, api, "get", "store", "k")
+    call(scripted, api, "get", "store", "k", timeout=2.5)
+    call(scripted, api, "get", "store", "k", timeout=None)
     assert [op.timeout for op in runtime.state.operations] == [30.0, 2.5, None]
 
 
-@FACES
+@APIS
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "5"])
 def test_a_bad_timeout_comes_before_the_driver(
-    scripted: CloudRuntimesClient, runtime: Any, face: str, timeout: Any
+    scripted: CloudRuntimesClient, runtime: Any, api: str, timeout: Any
 ) -> None:
     for name, args in (("get", ("k",)), ("save", ("k", 1)), ("delete", ("k",)), ("get_bulk", (["k"],))):
         with pytest.raises(InvalidArgumentError, match="timeout"):
-            call(scripted, face, name, "store", *args, timeout=timeout)
+            call(scripted, api, name, "store", *args, timeout=timeout)
     with pytest.raises(InvalidArgumentError, match="timeout"):
         scripted.state.transaction("store", timeout=timeout)
     assert runtime.state.operations == []
 
 
-@FACES
+@APIS
 def test_failures_of_single_items_are_not_retried(
-    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], face: str
+    scripted: CloudRuntimesClient, runtime: Any, slept: list[float], api: str
 ) -> None:
     runtime.state.script = [{1: away()}]
     with pytest.raises(BulkError) as caught:
-        call(scripted, face, "save_bulk", "store", {"a": 1, "b": 2})
+        call(scripted, api, "save_bulk", "store", {"a": 1, "b": 2})
     assert list(caught.value.failed) == ["b"]
     assert caught.value.retryable
     assert runtime.state.attempts == [1]

@@ -20,8 +20,8 @@ from cloud_runtimes.client import SERVICES
 from cloud_runtimes.resiliency.interceptor import PolicyInterceptor
 from cloud_runtimes.resiliency.settings import load
 from cloud_runtimes.spi.operation import Method, Operation
-from cloud_runtimes.telemetry._describe import Description
 from cloud_runtimes.telemetry.interceptor import SpanInterceptor
+from cloud_runtimes.telemetry.interceptor import _Description as Description
 from tests.support.harnesses.state_fakes import DictStateRuntime
 from tests.support.policies_fakes import ConstantState, no_file
 

@@ -1,4 +1,4 @@
-"""Two faces by introspection: each method that may do I/O has a twin with the same parameters and result; the rest is listed here."""
+"""Two APIs by introspection: each method that may do I/O has a twin with the same parameters and result; the rest is listed here."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_sentences_are_short(name: str, cls: type[Any], docstring: str) -> None:
 
 
 @pytest.mark.parametrize("path", list(docstrings.files()), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_both_faces_have_one_docstring(path: Path) -> None:
+def test_both_apis_have_one_docstring(path: Path) -> None:
     text = path.read_text("utf-8")
     assert docstrings.rewritten(text) == text, "run make docs"
 

@@ -11,7 +11,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import CloudRuntimesError, InternalError, InvalidArgumentError
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 
 WRONG = (7, 1.5, float("nan"), True, None, b"\xff", "\ud800", [1], {1: 2}, {1}, object())
 RIGHT: dict[str, Any] = {
@@ -46,13 +46,13 @@ def client() -> Iterator[CloudRuntimesClient]:
         yield made
 
 
-@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
+@pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
 @pytest.mark.parametrize(("service", "name", "argument"), list(methods()))
 def test_what_is_of_the_wrong_type(
-    client: CloudRuntimesClient, face: type[Face], service: str, name: str, argument: str
+    client: CloudRuntimesClient, api: type[Api], service: str, name: str, argument: str
 ) -> None:
     target = getattr(client, service)
-    own = face() if hasattr(target, f"{name}_async") else SyncFace()
+    own = api() if hasattr(target, f"{name}_async") else SyncApi()
     parameters = inspect.signature(getattr(target, name)).parameters.values()
     right = {
         each.name: RIGHT.get(each.name, "x")

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.pubsub import _attempts
-from cloud_runtimes.testing import Face
+from cloud_runtimes.pubsub import _lanes
+from cloud_runtimes.testing import Api
 from tests.support.fake_layotto import FakeLayotto
 
 SOON = 20.0
 
 
 def test_a_slow_answer_to_each_event(
-    fake: FakeLayotto, client: CloudRuntimesClient, face: Face, monkeypatch: pytest.MonkeyPatch
+    fake: FakeLayotto, client: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came: Counter[int] = Counter()
     inner = fake.pubsub._envelope
@@ -30,12 +30,12 @@ def test_a_slow_answer_to_each_event(
 
     monkeypatch.setattr(fake.pubsub, "_envelope", slow)
     # of a batch's 500 events an attempt's time is enough for fifty, if that
-    monkeypatch.setattr(_attempts, "ATTEMPT", 0.1)
-    monkeypatch.setattr(_attempts, "_SLOW", 0.4)
-    with face.opened(client.pubsub.publisher("bus", "t")) as publisher:
+    monkeypatch.setattr(_lanes, "ATTEMPT", 0.1)
+    monkeypatch.setattr(_lanes, "_SLOW", 0.4)
+    with api.opened(client.pubsub.publisher("bus", "t")) as publisher:
         for number in range(500):
             publisher.send(number, key="k")
-        face.call(publisher, "flush", SOON)
+        api.call(publisher, "flush", SOON)
         assert publisher.stats().delivered == 500
     assert list(came) == list(range(500))
     # those that were under way when an attempt ended

@@ -23,7 +23,8 @@ from cloud_runtimes.errors import (
 )
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.runtimes.layotto.sequencer import Sequencer
-from cloud_runtimes.testing import Face, features
+from cloud_runtimes.testing import Api
+from tests.support import features
 from tests.support.fake_layotto import FakeLayotto
 
 SOON = 20.0
@@ -79,28 +80,28 @@ def test_settings_that_are_refused(table: dict[str, Any], message: str) -> None:
             client.state.get("s", "k")
 
 
-def test_over_a_unix_socket(beneath: CloudRuntimesClient, socket_path: str, face: Face) -> None:
+def test_over_a_unix_socket(beneath: CloudRuntimesClient, socket_path: str, api: Api) -> None:
     with FakeLayotto(beneath, address=socket_path) as fake:
         with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
-            face.call(client, "wait_ready")
-            face.call(client.state, "save", "s", "k", 1)
-            assert face.call(client.state, "get", "s", "k") == 1
+            api.call(client, "wait_ready")
+            api.call(client.state, "save", "s", "k", 1)
+            assert api.call(client.state, "get", "s", "k") == 1
 
 
 # -- readiness -----------------------------------------------------------------
 
 
-def test_ready_by_hello(clients: Any, face: Face) -> None:
-    face.call(clients(), "wait_ready")
-    face.call(clients(hello="nobody"), "wait_ready")  # a refusal shows as well that it serves
+def test_ready_by_hello(clients: Any, api: Api) -> None:
+    api.call(clients(), "wait_ready")
+    api.call(clients(hello="nobody"), "wait_ready")  # a refusal shows as well that it serves
 
 
-def test_not_ready(face: Face) -> None:
+def test_not_ready(api: Api) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1", runtime="layotto") as client:
         with pytest.raises(DeadlineExceededError, match="not ready"):
-            face.call(client, "wait_ready", timeout=0.3)
+            api.call(client, "wait_ready", timeout=0.3)
         with pytest.raises(UnavailableError, match=r"grpc://127\.0\.0\.1:1.*layotto start") as caught:
-            face.call(client.state, "save", "s", "k", 1, timeout=2)
+            api.call(client.state, "save", "s", "k", 1, timeout=2)
         assert not caught.value.maybe_applied
 
 
@@ -126,31 +127,31 @@ def actuator(status: int) -> Iterator[str]:
     assert set(asked) == {"/actuator/health/readiness"}
 
 
-def test_ready_by_its_actuator(clients: Any, face: Face) -> None:
+def test_ready_by_its_actuator(clients: Any, api: Api) -> None:
     with actuator(200) as address:
-        face.call(clients(actuator=address), "wait_ready")
+        api.call(clients(actuator=address), "wait_ready")
     with actuator(503) as address:
         with pytest.raises(DeadlineExceededError, match="503"):
-            face.call(clients(actuator=address), "wait_ready", timeout=0.3)
+            api.call(clients(actuator=address), "wait_ready", timeout=0.3)
 
 
 # -- what it lacks -------------------------------------------------------------
 
 
-def test_what_it_lacks_is_refused_before_anything_is_sent(face: Face) -> None:
+def test_what_it_lacks_is_refused_before_anything_is_sent(api: Api) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1", runtime="layotto") as client:
         with pytest.raises(UnsupportedError, match="fallback"):
-            face.call(client.database, "query", "s", "SELECT 1")
+            api.call(client.database, "query", "s", "SELECT 1")
         with pytest.raises(UnsupportedError, match="fallback"):
-            face.call(client.schedule, "list_jobs")
+            api.call(client.schedule, "list_jobs")
         for call in (
-            lambda: face.call(client.state, "list_keys", "s"),
-            lambda: face.call(client.state, "save", "s", "k", 1, fence=1),
-            lambda: face.call(client.pubsub, "publish", "s", "t", 1, raw=True),
-            lambda: face.call(client.pubsub, "publish", "s", "t", 1, delay=1),
-            lambda: face.call(client.file, "get_file", "s", "f", start=1),
-            lambda: face.call(client.file, "put_file", "s", "f", b"", overwrite=False),
-            lambda: face.call(client.file, "copy_file", "s", "f", "g"),
+            lambda: api.call(client.state, "list_keys", "s"),
+            lambda: api.call(client.state, "save", "s", "k", 1, fence=1),
+            lambda: api.call(client.pubsub, "publish", "s", "t", 1, raw=True),
+            lambda: api.call(client.pubsub, "publish", "s", "t", 1, delay=1),
+            lambda: api.call(client.file, "get_file", "s", "f", start=1),
+            lambda: api.call(client.file, "put_file", "s", "f", b"", overwrite=False),
+            lambda: api.call(client.file, "copy_file", "s", "f", "g"),
         ):
             with pytest.raises(UnsupportedError):
                 call()
@@ -158,21 +159,21 @@ def test_what_it_lacks_is_refused_before_anything_is_sent(face: Face) -> None:
         assert client.supports("state.etag", "s")
 
 
-def test_what_it_lacks_falls_to_the_process(fake: FakeLayotto, face: Face) -> None:
+def test_what_it_lacks_falls_to_the_process(fake: FakeLayotto, api: Api) -> None:
     config = {
         "fallback": "capa",
         "capa": {"home": ":memory:fallback"},
         "database": {"bank": {"component": "sqlalchemy", "url": "sqlite+aiosqlite:///:memory:"}},
     }
     with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite", config=config) as client:
-        assert face.call(client.database, "query", "bank", "SELECT 1 AS one")[0]["one"] == 1
+        assert api.call(client.database, "query", "bank", "SELECT 1 AS one")[0]["one"] == 1
         assert client.supports("database.transaction", "bank")
         with pytest.raises(ComponentNotFoundError):
-            face.call(client.database, "query", "other", "SELECT 1")
-        face.call(client.state, "save", "s", "k", 1)
-        assert face.call(client.state, "get", "s", "k") == 1
-        assert face.call(fake.client.state, "get", "s", "k", type=bytes) == b"1"
-        face.call(client, "wait_ready")
+            api.call(client.database, "query", "other", "SELECT 1")
+        api.call(client.state, "save", "s", "k", 1)
+        assert api.call(client.state, "get", "s", "k") == 1
+        assert api.call(fake.client.state, "get", "s", "k", type=bytes) == b"1"
+        api.call(client, "wait_ready")
 
 
 def test_tables_that_do_not_fit() -> None:
@@ -205,33 +206,33 @@ def test_one_file_serves_all_runtimes() -> None:
 # -- state ---------------------------------------------------------------------
 
 
-def test_exact_values(client: CloudRuntimesClient, face: Face, beneath: CloudRuntimesClient) -> None:
+def test_exact_values(client: CloudRuntimesClient, api: Api, beneath: CloudRuntimesClient) -> None:
     for value in (9007199254740993, 3.14159265, 1.2e-7, b"\xff\x00", b"", "text", None, {"cloud_runtimes": 1}):
-        face.call(client.state, "save", "s", "k", value)
-        got = face.call(client.state, "get_item", "s", "k")
+        api.call(client.state, "save", "s", "k", value)
+        got = api.call(client.state, "get_item", "s", "k")
         assert (got.value, type(got.value)) == (value, type(value))
-    face.call(client.state, "save", "s", "k", {"n": 9007199254740993})
+    api.call(client.state, "save", "s", "k", {"n": 9007199254740993})
     assert beneath.state.get("s", "k", type=bytes) == b'{"n":9007199254740993}'
 
 
-def test_a_delete_needs_no_etag(client: CloudRuntimesClient, face: Face) -> None:
-    face.call(client.state, "save_bulk", "s", {"a": 1, "b": 2, "c": 3})
-    face.call(client.state, "delete", "s", "a")
-    face.call(client.state, "delete_bulk", "s", ["b", "absent"])
-    assert face.call(client.state, "get_bulk", "s", ["a", "b", "c"]).keys() == {"c"}
+def test_a_delete_needs_no_etag(client: CloudRuntimesClient, api: Api) -> None:
+    api.call(client.state, "save_bulk", "s", {"a": 1, "b": 2, "c": 3})
+    api.call(client.state, "delete", "s", "a")
+    api.call(client.state, "delete_bulk", "s", ["b", "absent"])
+    assert api.call(client.state, "get_bulk", "s", ["a", "b", "c"]).keys() == {"c"}
 
 
-def test_an_etag_of_an_absent_key_is_a_conflict(client: CloudRuntimesClient, face: Face) -> None:
+def test_an_etag_of_an_absent_key_is_a_conflict(client: CloudRuntimesClient, api: Api) -> None:
     with pytest.raises(ConflictError):
-        face.call(client.state, "save", "s", "k", 1, etag="1")
+        api.call(client.state, "save", "s", "k", 1, etag="1")
     with pytest.raises(ConflictError):
-        face.call(client.state, "delete", "s", "k", etag="1")
-    assert face.call(client.state, "get_item", "s", "k") is None
+        api.call(client.state, "delete", "s", "k", etag="1")
+    assert api.call(client.state, "get_item", "s", "k") is None
 
 
-def test_transactions_delete(client: CloudRuntimesClient, face: Face) -> None:
-    face.call(client.state, "save_bulk", "s", {"a": 1, "b": 2})
-    with face.opened(client.state.transaction("s")) as tx:
+def test_transactions_delete(client: CloudRuntimesClient, api: Api) -> None:
+    api.call(client.state, "save_bulk", "s", {"a": 1, "b": 2})
+    with api.opened(client.state.transaction("s")) as tx:
         tx.save("c", 3)
         tx.delete("a")
         tx.delete("absent")
@@ -239,15 +240,15 @@ def test_transactions_delete(client: CloudRuntimesClient, face: Face) -> None:
         tx.delete("b")
         tx.save("a", 5)
         tx.delete("a")
-    found = face.call(client.state, "get_bulk", "s", ["a", "b", "c", "absent"])
+    found = api.call(client.state, "get_bulk", "s", ["a", "b", "c", "absent"])
     assert {key: item.value for key, item in found.items()} == {"c": 3}
 
 
 def test_a_transaction_whose_delete_was_too_late_is_written_once_more(
-    client: CloudRuntimesClient, face: Face, beneath: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
+    client: CloudRuntimesClient, api: Api, beneath: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime: Any = client._context.runtime()
-    face.call(client.state, "save", "s", "a", 1)
+    api.call(client.state, "save", "s", "a", 1)
     inner = runtime.transport.transact
     tried: list[int] = []
 
@@ -258,24 +259,24 @@ def test_a_transaction_whose_delete_was_too_late_is_written_once_more(
         return inner(*arguments)
 
     monkeypatch.setattr(runtime.transport, "transact", transact)
-    with face.opened(client.state.transaction("s")) as tx:
+    with api.opened(client.state.transaction("s")) as tx:
         tx.delete("a")
         tx.save("b", 1)
     assert len(tried) == 2
-    assert face.call(client.state, "get_bulk", "s", ["a", "b"]).keys() == {"b"}
+    assert api.call(client.state, "get_bulk", "s", ["a", "b"]).keys() == {"b"}
 
 
-def test_conditions_in_a_transaction_are_refused(client: CloudRuntimesClient, face: Face) -> None:
+def test_conditions_in_a_transaction_are_refused(client: CloudRuntimesClient, api: Api) -> None:
     with pytest.raises(UnsupportedError):
-        with face.opened(client.state.transaction("s")) as tx:
+        with api.opened(client.state.transaction("s")) as tx:
             tx.save("a", 1, etag="1")
-    assert face.call(client.state, "get_item", "s", "a") is None
+    assert api.call(client.state, "get_item", "s", "a") is None
 
 
 # -- the others ----------------------------------------------------------------
 
 
-def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
+def test_no_such_component(client: CloudRuntimesClient, api: Api) -> None:
     for service, method, *arguments in (
         ("state", "get", "none", "k"),
         ("state", "save", "none", "k", 1),
@@ -287,19 +288,19 @@ def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
         ("file", "list_files", "none"),
     ):
         with pytest.raises(ComponentNotFoundError):
-            face.call(getattr(client, service), method, *arguments)
+            api.call(getattr(client, service), method, *arguments)
     with pytest.raises(InternalError):  # configuration has no code of its own for it
-        face.call(client.configuration, "get_configuration", "none", ["k"])
+        api.call(client.configuration, "get_configuration", "none", ["k"])
     with pytest.raises(ComponentNotFoundError):
-        face.call(Sequencer(client), "next_id", "none", "k")
+        api.call(Sequencer(client), "next_id", "none", "k")
 
 
-def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, face: Face) -> None:
+def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, api: Api) -> None:
     one, two = clients(), clients()
-    face.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "1"})
+    api.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "1"})
     runtime: Any = two._context.runtime()
-    with face.opened(face.call(one.configuration, "subscribe_configuration", "c")) as sub:
-        assert {key: item.value for key, item in face.call(sub, "receive", SOON).items()} == {"a": "1", "b": "1"}
+    with api.opened(api.call(one.configuration, "subscribe_configuration", "c")) as sub:
+        assert {key: item.value for key, item in api.call(sub, "receive", SOON).items()} == {"a": "1", "b": "1"}
         # another process comes and goes, which silences this one's stream
         from cloud_runtimes.protocols.layotto.messages import messages
 
@@ -307,81 +308,81 @@ def test_configuration_that_the_sidecar_does_not_tell_of(clients: Any, face: Fac
         other = runtime.transport.open_alone("configuration", first, lambda message: None, lambda why: None)
         other.cancel()
         assert other.join(SOON)
-        face.call(two.configuration, "save_configuration", "c", {"a": "2"})
-        face.call(two.configuration, "delete_configuration", "c", ["b"])
+        api.call(two.configuration, "save_configuration", "c", {"a": "2"})
+        api.call(two.configuration, "delete_configuration", "c", ["b"])
         seen: dict[str, Any] = {}
         while seen.get("a") != "2" or seen.get("b", "") is not None:
-            for key, item in face.call(sub, "receive", SOON).items():
+            for key, item in api.call(sub, "receive", SOON).items():
                 seen[key] = None if item.deleted else item.value
 
 
-def test_subscriptions_to_a_store_share_a_stream(clients: Any, fake: FakeLayotto, face: Face) -> None:
+def test_subscriptions_to_a_store_share_a_stream(clients: Any, fake: FakeLayotto, api: Api) -> None:
     one, two = clients(), clients()
-    with face.opened(face.call(one.configuration, "subscribe_configuration", "c", ["a"])) as first:
-        assert face.call(first, "receive", SOON) == {}
-        with face.opened(face.call(two.configuration, "subscribe_configuration", "c", ["b"])) as second:
-            assert face.call(second, "receive", SOON) == {}
-            face.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "2"})
-            assert face.call(first, "receive", SOON)["a"].value == "1"
-            assert face.call(second, "receive", SOON)["b"].value == "2"
-        face.call(one.configuration, "save_configuration", "c", {"a": "3"})
-        assert face.call(first, "receive", SOON)["a"].value == "3"
+    with api.opened(api.call(one.configuration, "subscribe_configuration", "c", ["a"])) as first:
+        assert api.call(first, "receive", SOON) == {}
+        with api.opened(api.call(two.configuration, "subscribe_configuration", "c", ["b"])) as second:
+            assert api.call(second, "receive", SOON) == {}
+            api.call(one.configuration, "save_configuration", "c", {"a": "1", "b": "2"})
+            assert api.call(first, "receive", SOON)["a"].value == "1"
+            assert api.call(second, "receive", SOON)["b"].value == "2"
+        api.call(one.configuration, "save_configuration", "c", {"a": "3"})
+        assert api.call(first, "receive", SOON)["a"].value == "3"
 
 
-def test_locks(client: CloudRuntimesClient, face: Face) -> None:
-    lease = face.call(client.lock, "try_lock", "l", "r", "me", expiry=30)
+def test_locks(client: CloudRuntimesClient, api: Api) -> None:
+    lease = api.call(client.lock, "try_lock", "l", "r", "me", expiry=30)
     assert lease.token is None
-    assert face.call(client.lock, "try_lock", "l", "r", "me") is None
-    assert face.call(client.lock, "unlock", "l", "r", "you") is UnlockStatus.NOT_OWNER
+    assert api.call(client.lock, "try_lock", "l", "r", "me") is None
+    assert api.call(client.lock, "unlock", "l", "r", "you") is UnlockStatus.NOT_OWNER
     with pytest.raises(UnsupportedError):
-        face.call(lease, "renew")
-    face.call(lease, "release")
-    assert face.call(client.lock, "unlock", "l", "r", "me") is UnlockStatus.NOT_FOUND
+        api.call(lease, "renew")
+    api.call(lease, "release")
+    assert api.call(client.lock, "unlock", "l", "r", "me") is UnlockStatus.NOT_FOUND
 
 
-def test_sequencers(client: CloudRuntimesClient, face: Face) -> None:
+def test_sequencers(client: CloudRuntimesClient, api: Api) -> None:
     sequencer = Sequencer(client)
-    numbers = [face.call(sequencer, "next_id", "q", f"k-{face.name}", strong=strong) for strong in (False, True)]
+    numbers = [api.call(sequencer, "next_id", "q", f"k-{api.name}", strong=strong) for strong in (False, True)]
     assert numbers == [1, 2]
     for key in ("", "a||b", 5):
         with pytest.raises(InvalidArgumentError):
-            face.call(sequencer, "next_id", "q", key)
+            api.call(sequencer, "next_id", "q", key)
     with CloudRuntimesClient(runtime="capa", config={"capa": {"home": ":memory:"}}) as other:
         with pytest.raises(UnsupportedError, match="Layotto's"):
-            face.call(Sequencer(other), "next_id", "q", "k")
+            api.call(Sequencer(other), "next_id", "q", "k")
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_files_of_both_kinds_of_components(clients: Any, fake: FakeLayotto, face: Face, local: bool) -> None:
+def test_files_of_both_kinds_of_components(clients: Any, fake: FakeLayotto, api: Api, local: bool) -> None:
     if local:
         fake.files.local.add("f")
     client = clients(file_roots={"f": "root"} if local else {"f": "bucket"})
     big = bytes(range(256)) * 2000
     for name in ("a", "b/c", "b/d/e", "b/d/f", "bc"):
-        info = face.call(client.file, "put_file", "f", name, big)
+        info = api.call(client.file, "put_file", "f", name, big)
         assert (info.name, info.size) == (name, len(big))
-    assert face.call(client.file, "get_file", "f", "b/d/e") == big
-    names = [info.name for info in face.call(client.file, "list_files", "f")]
+    assert api.call(client.file, "get_file", "f", "b/d/e") == big
+    names = [info.name for info in api.call(client.file, "list_files", "f")]
     assert names == ["a", "b/c", "b/d/e", "b/d/f", "bc"]
-    assert [info.name for info in face.call(client.file, "list_files", "f", recursive=False)] == ["a", "b/", "bc"]
-    assert [info.name for info in face.call(client.file, "list_files", "f", "b/d")] == ["b/d/e", "b/d/f"]
-    assert [info.name for info in face.call(client.file, "list_files", "f", after="b/c", limit=2)] == ["b/d/e", "b/d/f"]
-    assert face.call(client.file, "list_files", "f", "none/") == []
+    assert [info.name for info in api.call(client.file, "list_files", "f", recursive=False)] == ["a", "b/", "bc"]
+    assert [info.name for info in api.call(client.file, "list_files", "f", "b/d")] == ["b/d/e", "b/d/f"]
+    assert [info.name for info in api.call(client.file, "list_files", "f", after="b/c", limit=2)] == ["b/d/e", "b/d/f"]
+    assert api.call(client.file, "list_files", "f", "none/") == []
     for method in ("get_file", "stat_file"):
         with pytest.raises(MissingFileError):
-            face.call(client.file, method, "f", "absent")
-    face.call(client.file, "delete_file", "f", "a")
-    face.call(client.file, "delete_file", "f", "a")
-    assert not face.call(client.file, "exists", "f", "a")
+            api.call(client.file, method, "f", "absent")
+    api.call(client.file, "delete_file", "f", "a")
+    api.call(client.file, "delete_file", "f", "a")
+    assert not api.call(client.file, "exists", "f", "a")
 
 
 def test_a_foreign_application_s_status_is_unavailable(
-    fake: FakeLayotto, client: CloudRuntimesClient, face: Face
+    fake: FakeLayotto, client: CloudRuntimesClient, api: Api
 ) -> None:
     with actuator(418) as address:
         fake.invoke.routes["teapot"] = address.removeprefix("http://").rstrip("/")
         with pytest.raises(UnavailableError, match="418") as caught:
-            face.call(client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET")
+            api.call(client.rpc, "invoke_method", "teapot", "actuator/health/readiness", http_method="GET")
         assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
 
 
@@ -413,19 +414,19 @@ def test_what_is_declared_is_what_is_pinned() -> None:
 
 
 def test_what_a_delete_takes_along_is_told_where_it_cannot_be_put_back(
-    client: CloudRuntimesClient, fake: FakeLayotto, face: Face, monkeypatch: pytest.MonkeyPatch
+    client: CloudRuntimesClient, fake: FakeLayotto, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configuration = client.configuration
-    face.call(configuration, "save_configuration", "c", {"a": "1", "ab": "2", "b": "3"})
-    face.call(configuration, "delete_configuration", "c", ["a"])
-    assert face.call(configuration, "get_configuration", "c") == {"ab": "2", "b": "3"}
-    face.call(configuration, "save_configuration", "c", {"a": "1"})
+    api.call(configuration, "save_configuration", "c", {"a": "1", "ab": "2", "b": "3"})
+    api.call(configuration, "delete_configuration", "c", ["a"])
+    assert api.call(configuration, "get_configuration", "c") == {"ab": "2", "b": "3"}
+    api.call(configuration, "save_configuration", "c", {"a": "1"})
 
     def broken(self: Any, *arguments: Any) -> Any:
         raise UnavailableError("away")
 
-    monkeypatch.setattr("cloud_runtimes.runtimes.layotto.configuration.LayottoConfiguration._save", broken)
+    monkeypatch.setattr("cloud_runtimes.runtimes.layotto.stores.LayottoConfiguration._save", broken)
     with pytest.raises(UnavailableError) as caught:
-        face.call(configuration, "delete_configuration", "c", ["a"])
+        api.call(configuration, "delete_configuration", "c", ["a"])
     assert caught.value.maybe_applied
     assert "'ab'" in "".join(getattr(caught.value.__cause__ or caught.value, "__notes__", []))

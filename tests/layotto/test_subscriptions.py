@@ -11,8 +11,8 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._core.clocks import Clocks
 from cloud_runtimes.errors import ComponentNotFoundError
 from cloud_runtimes.protocols.layotto.messages import messages
-from cloud_runtimes.runtimes._sidecar.subscription import StreamSubscription
-from cloud_runtimes.testing import Face
+from cloud_runtimes.runtimes._sidecar.pubsub import StreamSubscription
+from cloud_runtimes.testing import Api
 from tests.support.fake_layotto import FakeLayotto, Quirks
 
 SOON = 20.0
@@ -44,38 +44,38 @@ def test_who_has_no_room_sleeps(client: CloudRuntimesClient, monkeypatch: pytest
         assert first.data == 0
 
 
-def test_members_of_a_process_share_one_stream(clients: Any, fake: FakeLayotto, face: Face) -> None:
+def test_members_of_a_process_share_one_stream(clients: Any, fake: FakeLayotto, api: Api) -> None:
     one, two = clients(), clients()
-    with face.opened(face.call(one.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as first:
-        with face.opened(face.call(two.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as second:
-            face.call(one.pubsub, "publish_bulk", "bus", "t", [1, 2])
-            got = [face.call(each, "receive", SOON) for each in (first, second)]
+    with api.opened(api.call(one.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as first:
+        with api.opened(api.call(two.pubsub, "subscribe", "bus", "t", max_in_flight=1)) as second:
+            api.call(one.pubsub, "publish_bulk", "bus", "t", [1, 2])
+            got = [api.call(each, "receive", SOON) for each in (first, second)]
             assert sorted(event.data for event in got) == [1, 2]
             got[0].ack()
         # what a member that leaves has not answered for goes to the other
-        again = face.call(first, "receive", SOON)
+        again = api.call(first, "receive", SOON)
         assert again.data == got[1].data
         again.ack()
 
 
-def test_the_stream_outlives_whoever_opened_it(clients: Any, face: Face) -> None:
+def test_the_stream_outlives_whoever_opened_it(clients: Any, api: Api) -> None:
     one, two = clients(), clients()
-    with face.opened(face.call(two.pubsub, "subscribe", "bus", "t")) as second:
-        first = face.call(one.pubsub, "subscribe", "bus", "t")
-        face.call(first, "close")
-        face.call(one, "close")
-        face.call(two.pubsub, "publish", "bus", "t", "still there")
-        assert face.call(second, "receive", SOON).data == "still there"
+    with api.opened(api.call(two.pubsub, "subscribe", "bus", "t")) as second:
+        first = api.call(one.pubsub, "subscribe", "bus", "t")
+        api.call(first, "close")
+        api.call(one, "close")
+        api.call(two.pubsub, "publish", "bus", "t", "still there")
+        assert api.call(second, "receive", SOON).data == "still there"
 
 
-def test_exact_data_and_attributes(client: CloudRuntimesClient, face: Face) -> None:
+def test_exact_data_and_attributes(client: CloudRuntimesClient, api: Api) -> None:
     sent = [b"", b"\x00\xff", 2**63 - 1, 9007199254740993, 3.14159265, 1.2e-7, 1e300, None, "ünïcødé", [1, True]]
     given = {"id": "mine", "subject": "s", "time": "2025-01-15T09:30:12Z", "level": 7, "urgent": True}
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         for value in sent:
-            face.call(client.pubsub, "publish", "bus", "t", value)
-        face.call(client.pubsub, "publish", "bus", "t", {"a": 0.1}, key="k", attributes=given)
-        events = [face.call(sub, "receive", SOON) for _ in range(len(sent) + 1)]
+            api.call(client.pubsub, "publish", "bus", "t", value)
+        api.call(client.pubsub, "publish", "bus", "t", {"a": 0.1}, key="k", attributes=given)
+        events = [api.call(sub, "receive", SOON) for _ in range(len(sent) + 1)]
     assert [event.data for event in events[:-1]] == sent
     assert [type(event.data) for event in events[:-1]] == [type(value) for value in sent]
     last = events[-1]
@@ -93,71 +93,69 @@ def test_exact_data_and_attributes(client: CloudRuntimesClient, face: Face) -> N
         ("application/octet-stream", b"\xff", b"\xff"),
     ],
 )
-def test_events_of_others(
-    client: CloudRuntimesClient, face: Face, content_type: str, data: bytes, expected: Any
-) -> None:
+def test_events_of_others(client: CloudRuntimesClient, api: Api, content_type: str, data: bytes, expected: Any) -> None:
     runtime: Any = client._context.runtime()
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         from cloud_runtimes.spi.operation import Method, Operation
 
         flow = runtime.transport.publish("bus", "t", data, content_type, {})
         runtime.transport.run(Operation(Method("pubsub", "publish", repeatable=True), "bus", SOON), flow)
-        event = face.call(sub, "receive", SOON)
+        event = api.call(sub, "receive", SOON)
     assert event.data == expected
     assert (event.topic, event.type) == ("t", "com.dapr.event.sent")
 
 
-def test_what_has_expired_does_not_come(client: CloudRuntimesClient, fake: FakeLayotto, face: Face) -> None:
-    face.call(client.pubsub, "publish", "bus", "t", "short", ttl=5)
+def test_what_has_expired_does_not_come(client: CloudRuntimesClient, fake: FakeLayotto, api: Api) -> None:
+    api.call(client.pubsub, "publish", "bus", "t", "short", ttl=5)
     # and what is no event at all, from past the sidecar
-    face.call(fake.client.pubsub, "publish", "bus", "t", b"\xff no JSON", content_type="application/octet-stream")
-    face.call(client.pubsub, "publish", "bus", "t", "long", ttl=600)
+    api.call(fake.client.pubsub, "publish", "bus", "t", b"\xff no JSON", content_type="application/octet-stream")
+    api.call(client.pubsub, "publish", "bus", "t", "long", ttl=600)
     fake.pubsub.clocks = Ahead()
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
-        event = face.call(sub, "receive", SOON)
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
+        event = api.call(sub, "receive", SOON)
         assert event.data == "long"
         event.ack()
-        assert face.call(sub, "receive", 0.3) is None
-    assert face.until(lambda: fake.pubsub.settled == 3)
+        assert api.call(sub, "receive", 0.3) is None
+    assert api.until(lambda: fake.pubsub.settled == 3)
     assert fake.pubsub.panics == 0
 
 
-def test_dead_letters_are_ours(client: CloudRuntimesClient, face: Face) -> None:
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", "dead")) as graves:
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
-            face.call(client.pubsub, "publish", "bus", "t", {"n": 1}, attributes={"id": "mine", "level": 2})
-            face.call(sub, "receive", SOON).drop()
-            buried = face.call(graves, "receive", SOON)
+def test_dead_letters_are_ours(client: CloudRuntimesClient, api: Api) -> None:
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", "dead")) as graves:
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", "t", dead_letter_topic="dead")) as sub:
+            api.call(client.pubsub, "publish", "bus", "t", {"n": 1}, attributes={"id": "mine", "level": 2})
+            api.call(sub, "receive", SOON).drop()
+            buried = api.call(graves, "receive", SOON)
             assert (buried.id, buried.data, buried.topic) == ("mine", {"n": 1}, "t")
             says = {"level": 2, "dlreason": "dropped", "dltopic": "t", "dlgroup": "suite"}
             assert buried.extensions == {**says, "dllast": buried.extensions["dllast"]}
             buried.ack()
 
 
-def test_no_such_component(client: CloudRuntimesClient, face: Face) -> None:
+def test_no_such_component(client: CloudRuntimesClient, api: Api) -> None:
     with pytest.raises(ComponentNotFoundError):
-        face.call(client.pubsub, "subscribe", "none", "t")
+        api.call(client.pubsub, "subscribe", "none", "t")
     with pytest.raises(ComponentNotFoundError):
-        face.call(client.pubsub, "publish", "none", "t", 1)
+        api.call(client.pubsub, "publish", "none", "t", 1)
 
 
-def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient, face: Face) -> None:
+def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient, api: Api) -> None:
     fake = FakeLayotto(beneath)
     address = fake.address
     with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
-            face.call(client.pubsub, "publish_bulk", "bus", "t", list(range(20)))
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+            api.call(client.pubsub, "publish_bulk", "bus", "t", list(range(20)))
             seen = []
             for _ in range(10):
-                event = face.call(sub, "receive", SOON)
+                event = api.call(sub, "receive", SOON)
                 seen.append(event.data)
                 event.ack()
             fake.close()
             fake = FakeLayotto(beneath, address=address)
             try:
-                face.call(client.pubsub, "publish", "bus", "t", 20, timeout=SOON)
+                api.call(client.pubsub, "publish", "bus", "t", 20, timeout=SOON)
                 while set(seen) != set(range(21)):
-                    event = face.call(sub, "receive", SOON)
+                    event = api.call(sub, "receive", SOON)
                     assert event is not None, f"only {sorted(set(seen))} came"
                     seen.append(event.data)
                     event.ack()
@@ -168,7 +166,7 @@ def test_a_sidecar_that_starts_again_in_mid_stream(beneath: CloudRuntimesClient,
 
 
 def test_a_stream_that_another_process_has_is_asked_for_again(
-    fake: FakeLayotto, client: CloudRuntimesClient, face: Face
+    fake: FakeLayotto, client: CloudRuntimesClient, api: Api
 ) -> None:
     runtime: Any = client._context.runtime()
     kinds = messages()
@@ -176,17 +174,17 @@ def test_a_stream_that_another_process_has_is_asked_for_again(
     live = threading.Event()
     other = runtime.transport.open_alone("events", first, lambda message: live.set(), lambda why: None)
     assert live.wait(SOON)
-    with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+    with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
         other.cancel()
         assert other.join(SOON)
-        face.call(client.pubsub, "publish", "bus", "t", 1)
-        assert face.call(sub, "receive", SOON).data == 1
+        api.call(client.pubsub, "publish", "bus", "t", 1)
+        assert api.call(sub, "receive", SOON).data == 1
 
 
-def test_quirks_can_be_switched_off(beneath: CloudRuntimesClient, face: Face) -> None:
+def test_quirks_can_be_switched_off(beneath: CloudRuntimesClient, api: Api) -> None:
     gentle = Quirks(one_stream=False, stays_subscribed=False, spoils_numbers=False)
     with FakeLayotto(beneath, gentle) as fake:
         with CloudRuntimesClient(fake.endpoint, runtime="layotto", app_id="suite") as client:
-            with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
-                face.call(client.pubsub, "publish", "bus", "t", 0.125)
-                assert face.call(sub, "receive", SOON).data == 0.125
+            with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+                api.call(client.pubsub, "publish", "bus", "t", 0.125)
+                assert api.call(sub, "receive", SOON).data == 0.125

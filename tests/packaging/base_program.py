@@ -11,7 +11,7 @@ from typing import Any
 
 from cloud_runtimes import CloudRuntimesClient, telemetry
 from cloud_runtimes.errors import UnsupportedError
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 
 os.environ["CLOUD_RUNTIMES_SECRET_SHOP_PASSWORD"] = "hunter2"
 
@@ -31,44 +31,44 @@ class Http(BaseHTTPRequestHandler):
         """Nothing is told."""
 
 
-def base_services(face: Face, url: str) -> None:
+def base_services(api: Api, url: str) -> None:
     config = {"rpc": {"stock": {"address": url}}}
-    name = face.name
+    name = api.name
     with CloudRuntimesClient(app_id=name, config=config) as client:
-        face.call(client.state, "save", name, "order", {"total": 12.5})
-        assert face.call(client.state, "get", name, "order") == {"total": 12.5}
+        api.call(client.state, "save", name, "order", {"total": 12.5})
+        assert api.call(client.state, "get", name, "order") == {"total": 12.5}
 
-        opened = face.call(client.pubsub, "subscribe", name, "orders", start="earliest")
-        with face.opened(opened) as events:
-            face.call(client.pubsub, "publish", name, "orders", {"id": 1})
-            assert face.call(events, "receive", timeout=10).data == {"id": 1}
+        opened = api.call(client.pubsub, "subscribe", name, "orders", start="earliest")
+        with api.opened(opened) as events:
+            api.call(client.pubsub, "publish", name, "orders", {"id": 1})
+            assert api.call(events, "receive", timeout=10).data == {"id": 1}
 
-        with face.opened(client.lock.hold(name, "till")) as lease:
-            face.call(lease, "renew")
+        with api.opened(client.lock.hold(name, "till")) as lease:
+            api.call(lease, "renew")
 
-        face.call(client.configuration, "save_configuration", name, {"host": "localhost"})
-        assert face.call(client.configuration, "get_configuration", name, ["host"]) == {"host": "localhost"}
+        api.call(client.configuration, "save_configuration", name, {"host": "localhost"})
+        assert api.call(client.configuration, "get_configuration", name, ["host"]) == {"host": "localhost"}
 
-        assert face.call(client.secret, "get_secret", "shop", "password").value == "hunter2"
+        assert api.call(client.secret, "get_secret", "shop", "password").value == "hunter2"
 
         with client.telemetry.tracer("t").span("s"):
             client.telemetry.logger("t").info("l")
-        assert face.call(client.telemetry, "flush", timeout=10)
+        assert api.call(client.telemetry, "flush", timeout=10)
 
-        face.call(client.file, "put_file", name, "a/b", b"bytes")
-        assert face.call(client.file, "get_file", name, "a/b") == b"bytes"
+        api.call(client.file, "put_file", name, "a/b", b"bytes")
+        assert api.call(client.file, "get_file", name, "a/b") == b"bytes"
 
         client.rpc.register_method("double", lambda number: 2 * number)
-        assert face.call(client.rpc, "invoke_method", name, "double", 21) == 42
-        assert face.call(client.rpc, "invoke_method", "stock", "echo", {"id": 1}) == {"id": 1}
-        assert face.call(client.rpc, "invoke", "stock", "echo", [1]).status == 200
+        assert api.call(client.rpc, "invoke_method", name, "double", 21) == 42
+        assert api.call(client.rpc, "invoke_method", "stock", "echo", {"id": 1}) == {"id": 1}
+        assert api.call(client.rpc, "invoke", "stock", "echo", [1]).status == 200
 
         ran = {job: threading.Event() for job in ("every", "delta", "due")}
         for job, event in ran.items():
             client.schedule.job(job)(event.set)
-        face.call(client.schedule, "schedule_job", "every", schedule="@every 50ms", repeats=1)
-        face.call(client.schedule, "schedule_job", "delta", schedule=timedelta(milliseconds=50), repeats=1)
-        face.call(client.schedule, "schedule_job", "due", due_time=datetime.now(UTC))
+        api.call(client.schedule, "schedule_job", "every", schedule="@every 50ms", repeats=1)
+        api.call(client.schedule, "schedule_job", "delta", schedule=timedelta(milliseconds=50), repeats=1)
+        api.call(client.schedule, "schedule_job", "due", due_time=datetime.now(UTC))
         with client.schedule.running():
             assert all(event.wait(20) for event in ran.values())
 
@@ -82,11 +82,11 @@ def needs(extra: str, what: str, call: Callable[[], Any]) -> None:
     assert told == f'{what} needs an extra: pip install "cloud-runtimes-python[{extra}]"', (what, told)
 
 
-def extras(face: Face) -> None:
-    call = face.call
+def extras(api: Api) -> None:
+    call = api.call
 
     def serve() -> None:
-        with face.opened(client.rpc.serving()):
+        with api.opened(client.rpc.serving()):
             pass
 
     def client_of(**arguments: Any) -> None:
@@ -143,11 +143,11 @@ def main() -> None:
             file.write("")
     server = HTTPServer(("127.0.0.1", 0), Http)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for made in (SyncFace, AsyncFace):
-        face: Face = made()
-        base_services(face, f"http://127.0.0.1:{server.server_port}")
-        extras(face)
-        face.close()
+    for made in (SyncApi, AsyncApi):
+        api: Api = made()
+        base_services(api, f"http://127.0.0.1:{server.server_port}")
+        extras(api)
+        api.close()
     server.shutdown()
     server.server_close()
     needs("rpc", "serving over HTTP", serve_sidecar)

@@ -72,7 +72,7 @@ def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> 
     suites.mkdir()
     (tmp_path / "acme" / "test_acme_memory.py").rename(suites / "test_acme_memory.py")
     done = run(
-        *(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"),
+        *(python, "-m", "pytest", "-q", "-rs", "-W", "error", "-p", "no:cacheprovider"),
         env=environment(None),
         cwd=suites,
         timeout=300,
@@ -80,4 +80,6 @@ def test_a_component_of_others_passes_its_suites(pure: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
     assert passed is not None, done.stdout
-    assert int(passed[1]) > 200
+    assert int(passed[1]) > 100
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert all(line.endswith("is not declared") for line in skipped), skipped

@@ -19,10 +19,10 @@ from cloud_runtimes.errors import (
     UnavailableError,
 )
 from cloud_runtimes.pubsub import DeliveryReport
-from cloud_runtimes.pubsub._attempts import ATTEMPT, Window
+from cloud_runtimes.pubsub._lanes import ATTEMPT, Window
 from cloud_runtimes.spi.operation import Operation
 from cloud_runtimes.spi.pubsub import Failures, OutgoingBatch
-from cloud_runtimes.testing.suites._slow_broker import SlowBroker
+from tests.support.slow_broker import SlowBroker
 
 SOON = 10.0
 

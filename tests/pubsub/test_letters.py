@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_runtimes._native import events
-from cloud_runtimes.spi.dead_letters import cause_of, dead_letter
+from cloud_runtimes.spi.events import cause_of, dead_letter
 from cloud_runtimes.spi.pubsub import Cause
 
 

@@ -16,7 +16,7 @@ from cloud_runtimes._native import events as kernel
 from cloud_runtimes.errors import CloudRuntimesError, InvalidArgumentError, UnavailableError
 from cloud_runtimes.pubsub import PublisherStats
 from cloud_runtimes.spi.pubsub import BatchLimits, Delivery
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.support.fake_broker import AcknowledgingBroker, AsyncBroker, FakeBroker, FakeRuntime, PushingBroker
 
 SOON = 10.0
@@ -141,16 +141,16 @@ def test_a_driver_that_raises_when_it_begins() -> None:
 
 
 @pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
-def test_an_idle_subscription_is_not_polled(kind: type[PushingBroker], face: Face) -> None:
+def test_an_idle_subscription_is_not_polled(kind: type[PushingBroker], api: Api) -> None:
     broker = kind()
     with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t")) as sub:
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", "t")) as sub:
             time.sleep(0.2)
             before = broker.source.polls
             time.sleep(1.0)
             assert broker.source.polls == before <= 1
             broker.source.push(Delivery(record(7), 7, None))
-            event = face.call(sub, "receive", SOON)
+            event = api.call(sub, "receive", SOON)
             assert event.data == 7
             event.ack()
             end = time.monotonic() + SOON
@@ -164,7 +164,7 @@ def test_an_idle_subscription_is_not_polled(kind: type[PushingBroker], face: Fac
 
 
 @pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
-def test_a_source_that_pushes(kind: type[PushingBroker], face: Face) -> None:
+def test_a_source_that_pushes(kind: type[PushingBroker], api: Api) -> None:
     broker = kind()
     with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
         got: list[int] = []
@@ -177,7 +177,7 @@ def test_a_source_that_pushes(kind: type[PushingBroker], face: Face) -> None:
             if len(got) == 500:
                 done.set()
 
-        with face.opened(face.call(client.pubsub, "subscribe", "bus", "t", handle, max_in_flight=10)):
+        with api.opened(api.call(client.pubsub, "subscribe", "bus", "t", handle, max_in_flight=10)):
             for number in range(500):
                 broker.source.push(Delivery(record(number), number, None))
             assert done.wait(SOON)
@@ -197,18 +197,18 @@ def test_an_asyncio_source_needs_no_thread() -> None:
 
 @pytest.mark.parametrize("kind", [PushingBroker, AsyncBroker])
 def test_leaving_a_group_that_fails_is_told_and_ends(
-    kind: type[PushingBroker], face: Face, caplog: pytest.LogCaptureFixture
+    kind: type[PushingBroker], api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs._said.clear()  # what was told a moment ago is not told again
     broker = kind()
     with CloudRuntimesClient(runtime=FakeRuntime(broker), app_id="app") as client:
-        sub = face.call(client.pubsub, "subscribe", "bus", "t")
+        sub = api.call(client.pubsub, "subscribe", "bus", "t")
 
         def fails(settled: Any) -> Any:
             raise UnavailableError("the broker went away")
 
         broker.source.close = fails  # type: ignore[method-assign]
-        face.call(sub, "close")
+        api.call(sub, "close")
         runner = sub._fetcher._runner
         assert runner.join(SOON)
         if kind is AsyncBroker:

@@ -51,8 +51,8 @@ def ruled(answers: Answers, clock: Clock) -> Iterator[Callable[..., CloudRuntime
 
 
 @pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Call a method by name, by either of its faces."""
+def api(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Call a method by name, by either of its APIs."""
 
     def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
         if request.param == "sync":

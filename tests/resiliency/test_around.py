@@ -19,7 +19,7 @@ from tests.support.points import Interrupted
 from tests.support.policies_fakes import Fake
 
 Ruled = Callable[..., CloudRuntimesClient]
-Face = Callable[..., Any]
+Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
 BREAKER = {"consecutive_failures": 3, "timeout": "10s"}
@@ -34,23 +34,23 @@ def away(**options: Any) -> UnavailableError:
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
 def test_an_interrupt_goes_through_and_says_nothing_about_the_target(
-    ruled: Ruled, answers: Any, clock: Any, face: Face, interrupt: type[BaseException]
+    ruled: Ruled, answers: Any, clock: Any, api: Api, interrupt: type[BaseException]
 ) -> None:
     client = ruled({"state": {"retry": CONSTANT, "breaker": BREAKER}})
     for _ in range(3):
         answers.script = [InternalError("x")]
         with pytest.raises(InternalError):
-            face(client.state, "get", "orders", "k")
+            api(client.state, "get", "orders", "k")
     clock.now += 10
     answers.script = [away(maybe_applied=True), interrupt()]
     with pytest.raises(UnavailableError):  # the probe, which opens it again
-        face(client.state, "save", "orders", "k", 1)
+        api(client.state, "save", "orders", "k", 1)
     clock.now += 10
     with pytest.raises(interrupt) as caught:
-        face(client.state, "save", "orders", "k", 1)
+        api(client.state, "save", "orders", "k", 1)
     assert getattr(caught.value, "maybe_applied", None) is True
     assert stats(client)["state.orders"].state == "half open"
-    assert face(client.state, "get", "orders", "k") == 1, "its place as a probe is free"
+    assert api(client.state, "get", "orders", "k") == 1, "its place as a probe is free"
     assert stats(client)["state.orders"].state == "closed"
 
 
@@ -148,7 +148,7 @@ def test_a_task_that_is_cancelled_between_attempts_ends(answers: Any) -> None:
 
 
 def test_a_call_has_one_span_with_an_event_for_each_retry(
-    ruled: Ruled, answers: Any, face: Face, monkeypatch: pytest.MonkeyPatch
+    ruled: Ruled, answers: Any, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOUD_RUNTIMES_HOME", ":memory:")
     client = ruled({"state": {"retry": CONSTANT}})
@@ -167,7 +167,7 @@ def test_a_call_has_one_span_with_an_event_for_each_retry(
     noted = Noted(client.state._drivers.get, client.telemetry.tracer("t"), "test")
     client.state._interceptors = (noted, *client.state._interceptors)
     answers.script = [away(), away()]
-    face(client.state, "get", "orders", "k")
+    api(client.state, "get", "orders", "k")
     assert seen == ["state.get", "UnavailableError 2", "UnavailableError 3"]
 
 

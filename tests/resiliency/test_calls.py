@@ -23,7 +23,7 @@ from cloud_runtimes.spi.operation import Method, Operation
 from cloud_runtimes.spi.rpc import RpcReply
 
 Ruled = Callable[..., CloudRuntimesClient]
-Face = Callable[..., Any]
+Api = Callable[..., Any]
 
 CONSTANT = {"policy": "constant", "duration": 0.5, "max_retries": 3, "budget_reserve": 100}
 
@@ -40,29 +40,29 @@ def reply(status: int) -> RpcReply:
 
 
 def test_without_a_policy_of_its_own_a_target_is_tried_as_by_the_frame(
-    ruled: Ruled, answers: Any, clock: Any, face: Face
+    ruled: Ruled, answers: Any, clock: Any, api: Api
 ) -> None:
     client = ruled({"default": {"retry": {"budget_reserve": 10}}})
     answers.script = [away(), away()]
-    assert face(client.state, "get", "orders", "k") == 1
+    assert api(client.state, "get", "orders", "k") == 1
     assert [op.attempt for op in answers.operations] == [3, 3, 3], "one operation"
     first, second = clock.slept
     assert 0 <= first <= 0.1
     assert 0 <= second <= 0.2
     answers.always = away()
     with pytest.raises(UnavailableError) as caught:
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     error = caught.value
     assert (error.service, error.operation, error.component, error.runtime) == ("state", "get", "orders", "fake")
     counted = stats(client)["state.orders"]
     assert (counted.calls, counted.retries, counted.state) == (2, 4, None)
 
 
-def test_constant_intervals(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_constant_intervals(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state.orders": {"retry": CONSTANT}})
     answers.always = away()
     with pytest.raises(UnavailableError):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert clock.slept == [0.5, 0.5, 0.5]
 
 
@@ -82,71 +82,71 @@ def test_exponential_intervals_double_within_full_jitter(ruled: Ruled, answers: 
     assert min(wait for waits in rounds for wait in waits) < 0.05
 
 
-def test_a_retry_needs_a_budget(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_a_retry_needs_a_budget(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"retry": {"policy": "constant", "duration": 1, "max_retries": 9}}})
 
     def retries() -> int:
         before = stats(client)["state.orders"].retries if stats(client) else 0
         answers.always = away()
         with pytest.raises(UnavailableError):
-            face(client.state, "get", "orders", "k")
+            api(client.state, "get", "orders", "k")
         answers.always = None
         return stats(client)["state.orders"].retries - before
 
     assert retries() == 2, "the reserve"
     assert retries() == 0
     for _ in range(20):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert retries() == 2, "filled up by successes"
     for _ in range(20 + 35):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert retries() == 5, "and what 35 calls have earned beside it"
     for _ in range(20 + 45):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     clock.now += 60
     assert retries() == 2, "which fades"
     assert stats(client)["state.orders"].over_budget == 5
 
 
 @pytest.mark.parametrize("error", [NotFoundError("x"), InternalError("x"), ConflictError("x"), ValueError("x")])
-def test_what_is_not_transient_is_not_repeated(ruled: Ruled, answers: Any, face: Face, error: Exception) -> None:
+def test_what_is_not_transient_is_not_repeated(ruled: Ruled, answers: Any, api: Api, error: Exception) -> None:
     client = ruled({})
     answers.script = [error]
     with pytest.raises(CloudRuntimesError) as caught:
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert caught.value is error or caught.value.__cause__ is error
     assert len(answers.operations) == 1
 
 
-def test_codes_say_what_is_repeated(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_codes_say_what_is_repeated(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"state": {"retry": {**CONSTANT, "codes": "INTERNAL, aborted"}}})
     answers.script = [InternalError("x"), CloudRuntimesError("x", code="ABORTED")]
-    assert face(client.state, "get", "orders", "k") == 1
+    assert api(client.state, "get", "orders", "k") == 1
     for error in (away(), ConflictError("a condition that fails again")):
         answers.operations.clear()
         answers.script = [error]
         with pytest.raises(type(error)):
-            face(client.state, "get", "orders", "k")
+            api(client.state, "get", "orders", "k")
         assert len(answers.operations) == 1
 
 
-def test_only_what_may_be_repeated_is_unless_told(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_only_what_may_be_repeated_is_unless_told(ruled: Ruled, answers: Any, api: Api) -> None:
     once = ruled({"state": {"retry": CONSTANT}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
-        face(once.state, "save", "orders", "k", 1, etag="e1")
+        api(once.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 1
     told = ruled({"state": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away(), away()]
-    face(told.state, "save", "orders", "k", 1, etag="e1")
+    api(told.state, "save", "orders", "k", 1, etag="e1")
     assert len(answers.operations) == 4
 
 
-def test_no_retries(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_no_retries(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"default": {"retry": CONSTANT}, "state": {"retry": False}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert len(answers.operations) == 1
 
 
@@ -161,27 +161,27 @@ def test_no_retries(ruled: Ruled, answers: Any, face: Face) -> None:
     ],
 )
 def test_replies_are_repeated_by_their_status(
-    ruled: Ruled, answers: Any, face: Face, http: str | None, statuses: list[int], last: int, calls: int
+    ruled: Ruled, answers: Any, api: Api, http: str | None, statuses: list[int], last: int, calls: int
 ) -> None:
     retry = {**CONSTANT, "repeat": "all", **({} if http is None else {"http": http})}
     client = ruled({"rpc.inventory": {"retry": retry}})
     answers.script = [reply(status) for status in statuses]
-    assert face(client.rpc, "invoke", "inventory", "m", {"a": 1}).status == last
+    assert api(client.rpc, "invoke", "inventory", "m", {"a": 1}).status == last
     assert len(answers.operations) == calls
 
 
-def test_calls_of_methods_are_not_repeated_unless_told(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_calls_of_methods_are_not_repeated_unless_told(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": CONSTANT}})
     answers.script = [reply(503)]
-    assert face(client.rpc, "invoke", "inventory", "m").status == 503
+    assert api(client.rpc, "invoke", "inventory", "m").status == 503
     assert len(answers.operations) == 1
 
 
-def test_what_can_be_read_once_is_sent_once(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_what_can_be_read_once_is_sent_once(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"rpc": {"retry": {**CONSTANT, "repeat": "all"}}})
     answers.script = [away()]
     with pytest.raises(UnavailableError):
-        face(client.rpc, "invoke", "inventory", "m", iter([b"a", b"b"]))
+        api(client.rpc, "invoke", "inventory", "m", iter([b"a", b"b"]))
     assert len(answers.operations) == 1
 
 
@@ -202,11 +202,11 @@ def slow(clock: Any, seconds: float) -> Callable[[Operation], Any]:
     return answer
 
 
-def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state.orders": {"timeout": "2s", "retry": CONSTANT}})
     answers.script = [slow(clock, 5), slow(clock, 1)]
     begin = clock.now
-    assert face(client.state, "get", "orders", "k", timeout=10) == 1
+    assert api(client.state, "get", "orders", "k", timeout=10) == 1
     assert clock.now - begin == pytest.approx(2 + 0.5 + 1)
     assert len({id(op) for op in answers.operations}) == 2, "what was left behind keeps its own deadline"
 
@@ -216,23 +216,23 @@ def test_an_attempt_that_took_too_long_is_repeated(ruled: Ruled, answers: Any, c
     [({}, True, 1), ({}, False, 2), ({"repeat": "all"}, True, 2), ({"codes": "DEADLINE_EXCEEDED"}, True, 2)],
 )
 def test_a_write_that_was_left_behind_is_not_repeated_unless_told(
-    ruled: Ruled, answers: Any, clock: Any, face: Face, retry: dict[str, str], maybe: bool, calls: int
+    ruled: Ruled, answers: Any, clock: Any, api: Api, retry: dict[str, str], maybe: bool, calls: int
 ) -> None:
     client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, **retry}}})
     answers.script = [lambda op: op.timed_out("an answer", maybe_applied=maybe)]
     with pytest.raises(DeadlineExceededError) if calls == 1 else nullcontext():
-        face(client.state, "save", "orders", "k", 1)
+        api(client.state, "save", "orders", "k", 1)
     assert len(answers.operations) == calls
 
 
-def test_the_deadline_of_the_call_is_never_passed(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_the_deadline_of_the_call_is_never_passed(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"timeout": 2, "retry": {**CONSTANT, "max_retries": -1, "budget_reserve": 100}}})
     for timeout in (0.3, 2.0, 3.1, 4.7, 5.0, 9.9):
         answers.always = slow(clock, 60)
         answers.operations.clear()
         begin = clock.now
         with pytest.raises(DeadlineExceededError):
-            face(client.state, "get", "orders", "k", timeout=timeout)
+            api(client.state, "get", "orders", "k", timeout=timeout)
         assert clock.now - begin <= timeout + 1e-9
         assert all(op.deadline <= begin + timeout for op in answers.operations)
         assert len(answers.operations) == {0.3: 1, 2.0: 1, 3.1: 2, 4.7: 2, 5.0: 2, 9.9: 4}[timeout]
@@ -254,12 +254,12 @@ def test_an_attempt_does_not_outlast_what_is_left(ruled: Ruled, answers: Any, cl
     assert [round(op.deadline - begin, 6) for op in answers.operations] == [2.0, 3.0]
 
 
-def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_a_call_whose_target_gave_up_is_not_repeated(ruled: Ruled, answers: Any, api: Api) -> None:
     """It is no attempt of ours that took too long."""
     client = ruled({"state": {"timeout": 5, "retry": CONSTANT}})
     answers.script = [DeadlineExceededError("behind a sidecar")]
     with pytest.raises(DeadlineExceededError):
-        face(client.state, "get", "orders", "k", timeout=4)
+        api(client.state, "get", "orders", "k", timeout=4)
     assert len(answers.operations) == 1
 
 
@@ -280,71 +280,71 @@ def test_the_operation_of_an_attempt_is_the_calls_with_less_time(clock: Any) -> 
 BREAKER = {"consecutive_failures": 3, "timeout": "10s"}
 
 
-def test_retry_breaker_timeout(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_retry_breaker_timeout(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     """The time is that of an attempt, each attempt counts in the breaker, and asks it."""
     client = ruled({"state": {"timeout": 1, "retry": {**CONSTANT, "max_retries": 9}, "breaker": BREAKER}})
     answers.always = slow(clock, 60)
     with pytest.raises(DeadlineExceededError):
-        face(client.state, "get", "orders", "k", timeout=60)
+        api(client.state, "get", "orders", "k", timeout=60)
     assert len(answers.operations) == 3, "the third failure opens the circuit, so there is no fourth attempt"
     assert clock.slept == [0.5, 0.5]
     answers.always = None
     with pytest.raises(UnavailableError, match=r"circuit breaker of state\.orders is open .* 10\.0 s") as caught:
-        face(client.state, "get", "orders", "k", timeout=60)
+        api(client.state, "get", "orders", "k", timeout=60)
     assert not caught.value.maybe_applied
     assert (caught.value.component, caught.value.operation) == ("orders", "get")
     assert (len(answers.operations), len(clock.slept)) == (3, 2), "refused, and not repeated"
     counted = stats(client)["state.orders"]
     assert (counted.refused, counted.calls, counted.retries, counted.state) == (1, 1, 2, "open")
-    assert face(client.state, "get", "other", "k") == 1, "each target has its own"
+    assert api(client.state, "get", "other", "k") == 1, "each target has its own"
     clock.now += 10
     assert stats(client)["state.orders"].state == "half open"
-    assert face(client.state, "get", "orders", "k") == 1
+    assert api(client.state, "get", "orders", "k") == 1
     assert stats(client)["state.orders"].state == "closed"
 
 
-def test_answers_that_blame_the_caller_do_not_open(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_answers_that_blame_the_caller_do_not_open(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"state": {"breaker": BREAKER}, "rpc": {"breaker": BREAKER}})
     for _ in range(5):
         answers.script = [NotFoundError("x")]
         with pytest.raises(NotFoundError):
-            face(client.state, "get", "orders", "k")
+            api(client.state, "get", "orders", "k")
         answers.script = [reply(404)]
-        assert face(client.rpc, "invoke", "inventory", "m").status == 404
+        assert api(client.rpc, "invoke", "inventory", "m").status == 404
     assert {each.state for each in stats(client).values()} == {"closed"}
 
 
-def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_what_was_refused_before_it_was_sent_says_nothing(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     client = ruled({"state": {"breaker": {"consecutive_failures": 1, "timeout": "10s"}}})
     answers.script = [InternalError("x"), InvalidArgumentError("refused")]
     with pytest.raises(InternalError):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     clock.now += 10
     with pytest.raises(InvalidArgumentError):
-        face(client.state, "get", "orders", "k")
+        api(client.state, "get", "orders", "k")
     assert stats(client)["state.orders"].state == "half open"
 
 
-def test_replies_and_errors_of_many_open(ruled: Ruled, answers: Any, face: Face) -> None:
+def test_replies_and_errors_of_many_open(ruled: Ruled, answers: Any, api: Api) -> None:
     client = ruled({"default": {"breaker": BREAKER}})
     for _ in range(3):
         answers.script = [reply(500)]
-        assert face(client.rpc, "invoke", "inventory", "m").status == 500
+        assert api(client.rpc, "invoke", "inventory", "m").status == 500
         answers.script = [{0: away()}]
         with pytest.raises(CloudRuntimesError):
-            face(client.state, "save_bulk", "orders", {"a": 1})
+            api(client.state, "save_bulk", "orders", {"a": 1})
     assert {name: each.state for name, each in stats(client).items()} == {
         "rpc.inventory": "open",
         "state.orders": "open",
     }
 
 
-def test_maybe_applied_is_kept_over_attempts(ruled: Ruled, answers: Any, clock: Any, face: Face) -> None:
+def test_maybe_applied_is_kept_over_attempts(ruled: Ruled, answers: Any, clock: Any, api: Api) -> None:
     for policy in ({}, {"timeout": 1}, {"breaker": BREAKER}):
         client = ruled({"state": {"retry": CONSTANT, **policy}})
         answers.script = [away(maybe_applied=True), away(maybe_applied=False), away(), away()]
         with pytest.raises(UnavailableError) as caught:
-            face(client.state, "save", "orders", "k", 1)
+            api(client.state, "save", "orders", "k", 1)
         assert caught.value.maybe_applied
         answers.script.clear()
 

@@ -10,10 +10,10 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.client import SERVICES
 from cloud_runtimes.errors import InvalidArgumentError
-from cloud_runtimes.protocols.dapr.resiliency import read_file
+from cloud_runtimes.protocols.dapr.documents import read_file
 from cloud_runtimes.resiliency import stats
+from cloud_runtimes.resiliency.policies import Counts
 from cloud_runtimes.resiliency.settings import Policies, load
-from cloud_runtimes.resiliency.trip import Counts
 
 RESOURCES = """
 apiVersion: dapr.io/v1alpha1

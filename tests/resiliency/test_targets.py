@@ -19,15 +19,15 @@ def table(*targets: str) -> dict[str, Any]:
     return {"resiliency": {"targets": {target: {"timeout": 1.0} for target in targets}}}
 
 
-def ready(client: CloudRuntimesClient, face: str) -> None:
+def ready(client: CloudRuntimesClient, api: str) -> None:
     with client:
-        if face == "sync":
+        if api == "sync":
             client.wait_ready()
         else:
             asyncio.run(client.wait_ready_async())
 
 
-both = pytest.mark.parametrize("face", ["sync", "async"])
+both = pytest.mark.parametrize("api", ["sync", "async"])
 STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}}}
 
 
@@ -40,15 +40,15 @@ STORES = {"state": {"orders": {"component": "sqlite", "path": ":memory:targets"}
         ("stat.orders", "unknown target 'stat'; did you mean 'state'"),
     ],
 )
-def test_what_is_not_declared(face: str, target: str, message: str) -> None:
+def test_what_is_not_declared(api: str, target: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        ready(CloudRuntimesClient(config={**STORES, **table("default", "state", target)}), face)
+        ready(CloudRuntimesClient(config={**STORES, **table("default", "state", target)}), api)
 
 
 @both
-def test_what_is_there(face: str) -> None:
-    ready(CloudRuntimesClient(config={**STORES, **table("default", "state.orders", "rpc.anyone", "schedule")}), face)
-    ready(CloudRuntimesClient(config={"capa": {"home": ":memory:targets"}, **table("state.any")}), face)
+def test_what_is_there(api: str) -> None:
+    ready(CloudRuntimesClient(config={**STORES, **table("default", "state.orders", "rpc.anyone", "schedule")}), api)
+    ready(CloudRuntimesClient(config={"capa": {"home": ":memory:targets"}, **table("state.any")}), api)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,11 @@ def sidecar() -> Iterator[Sidecar]:
 
 @both
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_over_a_sidecar(sidecar: Sidecar, face: str, transport: str) -> None:
+def test_over_a_sidecar(sidecar: Sidecar, api: str, transport: str) -> None:
     address = sidecar.http_address if transport == "http" else f"grpc://{sidecar.grpc_address}"
-    ready(CloudRuntimesClient(address, config=table("state.orders", "rpc.anyone")), face)
+    ready(CloudRuntimesClient(address, config=table("state.orders", "rpc.anyone")), api)
     with pytest.raises(InvalidArgumentError, match=r"there is no state 'ordres': .*'orders'"):
-        ready(CloudRuntimesClient(address, config=table("state.ordres")), face)
+        ready(CloudRuntimesClient(address, config=table("state.ordres")), api)
 
 
 def test_doctor_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

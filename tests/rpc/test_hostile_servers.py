@@ -1,4 +1,4 @@
-"""What a server may answer to our callers, in both faces, and what is said of it: never a second response taken for the next, never a call sent twice."""
+"""What a server may answer to our callers, in both APIs, and what is said of it: never a second response taken for the next, never a call sent twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloud_runtimes.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.rpc.http_peers import Hostile
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
@@ -37,10 +37,10 @@ def to(home: Path, closing: Callable[..., CloudRuntimesClient]) -> Callable[...,
 
 
 def test_a_plain_server_is_called_without_a_token(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 ) -> None:
     server = hostile(OK)
-    assert face.call(to(server.address).rpc, "invoke_method", "x", "m", {"a": 1}, query={"q": "1"}) == 42
+    assert api.call(to(server.address).rpc, "invoke_method", "x", "m", {"a": 1}, query={"q": "1"}) == 42
     request = server.received[0]
     assert request.startswith(b"POST /m?q=1 HTTP/1.1\r\nhost: 127.0.0.1:")
     assert request.endswith(b'\r\n\r\n{"a":1}')
@@ -59,11 +59,11 @@ def test_a_plain_server_is_called_without_a_token(
         b"\x15\x03\x03\x00\x02\x02\x50 a TLS alert",
     ],
 )
-def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face, answer: bytes) -> None:
+def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes) -> None:
     server = hostile(answer)
     client = to(server.address)
     with pytest.raises(InternalError, match=r"HTTP/1\.1") as caught:
-        face.call(client.rpc, "invoke_method", "x", "m", 1)
+        api.call(client.rpc, "invoke_method", "x", "m", 1)
     assert caught.value.maybe_applied
     assert not caught.value.retryable
     assert server.connections == 1
@@ -77,100 +77,98 @@ def test_garbage(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Fa
     ],
     ids=["body", "head"],
 )
-def test_too_much(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face, answer: bytes) -> None:
+def test_too_much(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes) -> None:
     with pytest.raises(ResourceExhaustedError) as caught:
-        face.call(to(hostile(answer).address).rpc, "invoke_method", "x", "m", 1)
+        api.call(to(hostile(answer).address).rpc, "invoke_method", "x", "m", 1)
     assert caught.value.maybe_applied
 
 
 def test_a_second_response_is_never_the_next_call_s(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 ) -> None:
     evil = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 6\r\n\r\n"evil"'
     server = hostile(OK + evil, OK, close=False)
     client = to(server.address)
     for _ in range(5):
-        assert face.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+        assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
     assert server.connections == 5
 
 
-def test_a_late_second_response_neither(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_a_late_second_response_neither(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     evil = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 6\r\n\r\n"evil"'
     server = hostile(OK, evil, read=0, close=False)
     client = to(server.address)
     for _ in range(3):
-        assert face.call(client.rpc, "invoke_method", "x", "m", 1) == 42
-        face.pause(0.1)
+        assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+        api.pause(0.1)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab"])
 def test_a_connection_that_ends_before_the_answer(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face, answer: bytes
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes
 ) -> None:
     server = hostile(answer)
     with pytest.raises(UnavailableError, match="broke") as caught:
-        face.call(to(server.address).rpc, "invoke_method", "x", "m", 1)
+        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1)
     assert caught.value.maybe_applied
     assert server.connections == 1  # nobody sends it again
 
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_connection_that_was_closed_idle_is_replaced(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face, busy: bool
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, busy: bool
 ) -> None:
     server = hostile(OK)  # says keep-alive, and closes
     client = to(server.address)
     for _ in range(3):
-        assert face.call(client.rpc, "invoke_method", "x", "m", 1) == 42
-        time.sleep(0.1) if busy else face.pause(0.1)  # a busy loop has not read of the end yet
+        assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+        time.sleep(0.1) if busy else api.pause(0.1)  # a busy loop has not read of the end yet
     assert server.connections == 3
 
 
 def test_a_kept_connection_that_breaks_is_replaced_only_for_a_safe_call(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 ) -> None:
     server = hostile(OK, b"")  # the second request on a connection is read, and the connection closed
     client = to(server.address)
-    assert face.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+    assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
     with pytest.raises(UnavailableError) as caught:
-        face.call(client.rpc, "invoke_method", "x", "m", 1)
+        api.call(client.rpc, "invoke_method", "x", "m", 1)
     assert caught.value.maybe_applied
     assert server.connections == 1
-    assert face.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
-    assert face.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
+    assert api.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
+    assert api.call(client.rpc, "invoke_method", "x", "m", http_method="GET") == 42
     assert server.connections == 3
 
 
-def test_a_server_that_only_hangs_up(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_a_server_that_only_hangs_up(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     more: dict[str, str]
     for more in ({}, {"token": "a secret of many characters"}):
         client = to(hostile(read=0).address, **more)
         begin = time.monotonic()
         for _ in range(20):
             with pytest.raises(UnavailableError):
-                face.call(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
+                api.call(client.rpc, "invoke_method", "x", "m", 1, timeout=None)
         assert time.monotonic() - begin < 5
 
 
-def test_a_server_that_says_nothing(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_a_server_that_says_nothing(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     server = hostile(close=False)
     begin = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="timeout=") as caught:
-        face.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
+        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
     assert caught.value.maybe_applied
     assert 0.2 < time.monotonic() - begin < 3
 
 
-def test_an_answer_that_drips(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_an_answer_that_drips(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     server = hostile(OK[:10], close=False)
     with pytest.raises(DeadlineExceededError) as caught:
-        face.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
+        api.call(to(server.address).rpc, "invoke_method", "x", "m", 1, timeout=0.3)
     assert caught.value.maybe_applied
 
 
-def test_an_early_refusal_of_a_stream_is_heard(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face
-) -> None:
+def test_an_early_refusal_of_a_stream_is_heard(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     answer = b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno"
     client = to(hostile(answer).address)
 
@@ -181,7 +179,7 @@ def test_an_early_refusal_of_a_stream_is_heard(
     response: Any = None
     error: Any = None
     try:
-        response = face.call(client.rpc, "invoke", "x", "m", endless())
+        response = api.call(client.rpc, "invoke", "x", "m", endless())
     except UnavailableError as refused:  # the reset overtook the answer, as TCP lets it
         error = refused
     assert response.status == 413 if error is None else error.maybe_applied
@@ -205,26 +203,26 @@ def test_an_answer_before_all_was_sent_ends_the_connection(
     assert server.left()
 
 
-def test_several_addresses_are_tried_in_turn(hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_several_addresses_are_tried_in_turn(hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     server, other = hostile(OK), hostile(OK)
     client = to("http://127.0.0.1:1", server.address, other.address)
-    assert face.call(client.rpc, "invoke_method", "x", "m", 1) == 42
+    assert api.call(client.rpc, "invoke_method", "x", "m", 1) == 42
     assert (server.connections, other.connections) == (1, 0)
 
 
 def test_nothing_goes_to_a_second_address_that_a_first_may_have_got(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api
 ) -> None:
     broken, other = hostile(b""), hostile(OK)
     with pytest.raises(UnavailableError) as caught:
-        face.call(to(broken.address, other.address).rpc, "invoke_method", "x", "m", 1)
+        api.call(to(broken.address, other.address).rpc, "invoke_method", "x", "m", 1)
     assert caught.value.maybe_applied
     assert other.connections == 0
 
 
-def test_nobody_there(to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_nobody_there(to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     with pytest.raises(UnavailableError, match=r"'x' cannot be reached: http://127\.0\.0\.1:1: ") as caught:
-        face.call(to("http://127.0.0.1:1").rpc, "invoke_method", "x", "m", 1)
+        api.call(to("http://127.0.0.1:1").rpc, "invoke_method", "x", "m", 1)
     assert caught.value.retryable
     assert not caught.value.maybe_applied
     assert isinstance(caught.value.__cause__, OSError)
@@ -241,12 +239,12 @@ def test_nobody_there(to: Callable[..., CloudRuntimesClient], face: Face) -> Non
     ],
 )
 def test_who_does_not_prove_to_be_the_service_gets_nothing(
-    hostile: Make, to: Callable[..., CloudRuntimesClient], face: Face, answer: bytes
+    hostile: Make, to: Callable[..., CloudRuntimesClient], api: Api, answer: bytes
 ) -> None:
     server = hostile(answer, answer)
     client = to(server.address, token="a secret of many characters")
     with pytest.raises(UnauthenticatedError, match="not trusted") as caught:
-        face.call(client.rpc, "invoke_method", "x", "m", {"canary": 1})
+        api.call(client.rpc, "invoke_method", "x", "m", {"canary": 1})
     assert not caught.value.maybe_applied
     sent = b"".join(server.received)
     assert sent.startswith(b"GET /cloud-runtimes/hello?nonce=")

@@ -17,7 +17,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.rpc.http_peers import Raw
 
 
@@ -61,23 +61,23 @@ def test_more_calls_than_connections(server: RpcServer, caller: CloudRuntimesCli
         assert await asyncio.gather(*calls) == list(range(250))
         [pool] = _pools(caller)
         assert sum(map(len, pool._idle.values())) <= 100
-        assert not any(pool._waiting.values())
+        assert {slots._value for slots in pool._slots.values()} == {100}
 
     asyncio.run(main())
 
 
-def test_large_bodies(server: RpcServer, caller: CloudRuntimesClient, face: Face) -> None:
+def test_large_bodies(server: RpcServer, caller: CloudRuntimesClient, api: Api) -> None:
     data = random.Random(1).randbytes(15 * 1024 * 1024)
-    assert face.call(caller.rpc, "invoke_method", "there", "echo", data) == data
+    assert api.call(caller.rpc, "invoke_method", "there", "echo", data) == data
     pieces = [data[place : place + 1_000_000] for place in range(0, len(data), 1_000_000)]
-    assert face.call(caller.rpc, "invoke_method", "there", "echo", iter(pieces)) == data
+    assert api.call(caller.rpc, "invoke_method", "there", "echo", iter(pieces)) == data
     with pytest.raises((ResourceExhaustedError, UnavailableError)):  # a reset may overtake the answer
-        face.call(caller.rpc, "invoke_method", "there", "echo", bytes(17 * 1024 * 1024))
+        api.call(caller.rpc, "invoke_method", "there", "echo", bytes(17 * 1024 * 1024))
 
 
 @pytest.mark.parametrize("error", [OSError("mine"), TimeoutError("mine"), KeyError("mine")])
 def test_a_stream_that_fails_says_so(
-    server: RpcServer, caller: CloudRuntimesClient, face: Face, error: Exception
+    server: RpcServer, caller: CloudRuntimesClient, api: Api, error: Exception
 ) -> None:
     def pieces() -> Iterator[bytes]:
         yield b"a"
@@ -85,7 +85,7 @@ def test_a_stream_that_fails_says_so(
 
     begin = time.monotonic()
     with pytest.raises(InternalError, match="mine") as caught:
-        face.call(caller.rpc, "invoke_method", "there", "echo", pieces())
+        api.call(caller.rpc, "invoke_method", "there", "echo", pieces())
     assert type(caught.value.__cause__) is type(error)
     assert caught.value.maybe_applied
     assert time.monotonic() - begin < 5
@@ -112,7 +112,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
             for step in range(60):
                 if not warm:  # on a new connection, with its proof
                     for pool in _pools(caller):
-                        pool.close_idle()
+                        pool.close()
                         pool.closed = False
                 task = asyncio.ensure_future(caller.rpc.invoke_method_async("there", "count"))
                 for _ in range(step):
@@ -127,7 +127,7 @@ def test_a_call_cancelled_at_every_step(server: RpcServer, caller: CloudRuntimes
         assert ran - 2 <= sum(told)  # whatever said that it was not applied was not
         assert False in told
         [pool] = _pools(caller)
-        assert set(pool._open.values()) == {0}
+        assert {slots._value for slots in pool._slots.values()} == {100}
         assert sum(map(len, pool._idle.values())) <= 3
 
     asyncio.run(main())

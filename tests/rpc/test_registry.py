@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
-from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema, secret_file
-from cloud_runtimes.components.sqlite.processes import is_alive, process_name
-from cloud_runtimes.components.sqlite.rpc import LEASE
-from cloud_runtimes.components.sqlite.secret_file import SECRET, home_secret
+from cloud_runtimes._core.clocks import is_alive, process_name
+from cloud_runtimes.components.sqlite import SqliteComponent, rpc, schema
+from cloud_runtimes.components.sqlite.rpc import LEASE, SECRET, home_secret
 from cloud_runtimes.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Hostile
 from tests.support.harnesses.embedded import ShiftedClocks
@@ -37,20 +36,20 @@ def rows(home: Path) -> list[Any]:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The secret is read anew."""
-    monkeypatch.setattr(secret_file, "known", {})
+    monkeypatch.setattr(rpc, "known", {})
 
 
 def test_a_server_is_registered_while_it_is_open(
-    serving: CloudRuntimesClient, caller: CloudRuntimesClient, home: Path, face: Face
+    serving: CloudRuntimesClient, caller: CloudRuntimesClient, home: Path, api: Api
 ) -> None:
-    with face.opened(serving.rpc.serving()) as server:
-        if face.name == "sync":
-            assert face.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
+    with api.opened(serving.rpc.serving()) as server:
+        if api.name == "sync":
+            assert api.call(caller.rpc, "invoke_method", "there", "echo", 1) == 1
         [(app_id, address, process, _)] = rows(home)
         assert (app_id, address, process) == ("there", server.address, process_name(os.getpid()))
     assert rows(home) == []
     with pytest.raises(UnavailableError, match="no process has registered"):
-        face.call(caller.rpc, "invoke_method", "there", "echo", 1)
+        api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 def test_several_servers_share_the_calls(
@@ -96,24 +95,22 @@ def test_the_lease_is_renewed_and_ends_without_renewal(
         assert other.rpc.invoke_method("there", "echo", 1) == 1
 
 
-def test_the_thread_renews(
-    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face
-) -> None:
+def test_the_thread_renews(home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     monkeypatch.setattr(rpc, "LEASE", 0.3)
     with serving.rpc.serving():
         first = rows(home)[0][3]
-        assert face.until(lambda: rows(home)[0][3] > first)
+        assert api.until(lambda: rows(home)[0][3] > first)
 
 
 def test_a_registration_that_went_away_is_made_again(
-    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face
+    home: Path, serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
     monkeypatch.setattr(rpc, "LEASE", 0.3)
     with serving.rpc.serving():
         connection = sqlite3.connect(home / "cloud_runtimes.db", isolation_level=None)
         connection.execute("DELETE FROM services")
         connection.close()
-        assert face.until(lambda: len(rows(home)) == 1)
+        assert api.until(lambda: len(rows(home)) == 1)
 
 
 def test_processes_are_told_apart() -> None:
@@ -144,7 +141,7 @@ def test_who_took_over_a_port_is_not_trusted(
     caller: CloudRuntimesClient,
     closing: Callable[..., CloudRuntimesClient],
     hostile: Callable[..., Hostile],
-    face: Face,
+    api: Api,
     other: str,
 ) -> None:
     caller.state.save("s", "k", 1)  # the store is there
@@ -153,7 +150,7 @@ def test_who_took_over_a_port_is_not_trusted(
         thief = hostile(ok, ok)
         _register(home, thief.address)
         with pytest.raises(UnavailableError, match="belongs to another process"):
-            face.call(caller.rpc, "invoke_method", "there", "echo", "canary")
+            api.call(caller.rpc, "invoke_method", "there", "echo", "canary")
         assert b"canary" not in b"".join(thief.received)
         assert b"token" not in b"".join(thief.received)
         return
@@ -165,7 +162,7 @@ def test_who_took_over_a_port_is_not_trusted(
         connection.close()
         _register(home, server.address)
         with pytest.raises(UnavailableError, match="belongs to another process"):
-            face.call(caller.rpc, "invoke_method", "there", "echo", 1)
+            api.call(caller.rpc, "invoke_method", "there", "echo", 1)
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "http://a@b", "", "http://127.0.0.1:1/../x"])
@@ -177,7 +174,7 @@ def test_an_address_that_is_none_is_not_called(home: Path, caller: CloudRuntimes
 
 
 def test_a_wrong_token(
-    home: Path, closing: Callable[..., CloudRuntimesClient], tmp_path: Path, apart: None, face: Face
+    home: Path, closing: Callable[..., CloudRuntimesClient], tmp_path: Path, apart: None, api: Api
 ) -> None:
     server = closing(app_id="there", config={"capa": {"home": str(home), "rpc_token": "the right one, long enough"}})
     rpc_methods.register(server)
@@ -186,7 +183,7 @@ def test_a_wrong_token(
         def call(token: str | None) -> Any:
             table: dict[str, Any] = {"address": opened.address, **({"token": token} if token else {})}
             client = closing(app_id="suite", config={"capa": {"home": str(tmp_path / "b")}, "rpc": {"there": table}})
-            return face.call(client.rpc, "invoke_method", "there", "echo", 1)
+            return api.call(client.rpc, "invoke_method", "there", "echo", 1)
 
         assert call("the right one, long enough") == 1
         with pytest.raises(UnauthenticatedError, match=r"not trusted.*\[rpc.there\]"):
@@ -276,7 +273,7 @@ def test_the_secret_is_made_once_for_its_owner(tmp_path: Path, known: None) -> N
 
 @pytest.mark.process
 def test_processes_make_one_secret(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.secret_file import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
+    program = "import sys; from pathlib import Path; from cloud_runtimes.components.sqlite.rpc import home_secret; print(home_secret(Path(sys.argv[1])).hex())"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(4)
     ]
@@ -299,7 +296,7 @@ def test_a_secret_that_others_could_know_is_refused(tmp_path: Path, known: None,
     with pytest.raises(PermissionDeniedError, match=r"rpc\.secret .*delete it so that a new one is made") as caught:
         home_secret(tmp_path)
     assert ("chmod 600" in str(caught.value)) == (fault != "short")
-    assert not secret_file.known, "what is refused is not remembered"
+    assert not rpc.known, "what is refused is not remembered"
 
 
 def test_in_memory_nobody_else_can_call(closing: Callable[..., CloudRuntimesClient], apart: None) -> None:

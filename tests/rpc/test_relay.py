@@ -15,7 +15,7 @@ from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import proof
 from cloud_runtimes.errors import UnauthenticatedError
 from cloud_runtimes.rpc import RpcServer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.suites import rpc_methods
 from tests.rpc.http_peers import Raw, Relay
 from tests.support.ports import reserved_port
@@ -56,25 +56,25 @@ def to(tmp_path: Path, closing: Make, apart: None) -> Callable[..., CloudRuntime
 
 @pytest.mark.parametrize("rewrite", [False, True])
 def test_a_relay_gets_neither_a_call_nor_a_token(
-    opened: RpcServer, to: Callable[..., CloudRuntimesClient], relay: Callable[..., Relay], face: Face, rewrite: bool
+    opened: RpcServer, to: Callable[..., CloudRuntimesClient], relay: Callable[..., Relay], api: Api, rewrite: bool
 ) -> None:
     thief = relay(opened.address, rewrite=rewrite)
     with pytest.raises(UnauthenticatedError, match=r"not trusted.*rpc_allowed_hosts"):
-        face.call(to(thief.address).rpc, "invoke_method", "there", "echo", "canary")
-    assert face.call(to(thief.address, opened.address).rpc, "invoke_method", "there", "echo", "canary") == "canary"
+        api.call(to(thief.address).rpc, "invoke_method", "there", "echo", "canary")
+    assert api.call(to(thief.address, opened.address).rpc, "invoke_method", "there", "echo", "canary") == "canary"
     assert thief.received.count(b"GET /cloud-runtimes/hello?nonce=") == 2
     assert b"canary" not in thief.received
     assert b"token" not in thief.received
 
 
 def test_a_relay_on_another_address_of_the_same_port_and_name(
-    opened: RpcServer, to: Callable[..., CloudRuntimesClient], relay: Callable[..., Relay], face: Face
+    opened: RpcServer, to: Callable[..., CloudRuntimesClient], relay: Callable[..., Relay], api: Api
 ) -> None:
     """``localhost`` is ::1 before it is 127.0.0.1, where the real one is."""
     port = urlsplit(opened.address).port
     thief = relay(opened.address, host="127.0.0.2", port=port)
     with pytest.raises(UnauthenticatedError, match="not trusted"):
-        face.call(to(thief.address).rpc, "invoke_method", "there", "echo", "canary")
+        api.call(to(thief.address).rpc, "invoke_method", "there", "echo", "canary")
     assert b"canary" not in thief.received
 
 
@@ -101,20 +101,20 @@ def tokens(mapped: Relay) -> list[bytes]:
     return re.findall(rb"cloud-runtimes-token: ([^\r]+)", mapped.received)
 
 
-def test_a_token_is_one_connection_s(mapped: Relay, to: Callable[..., CloudRuntimesClient], face: Face) -> None:
+def test_a_token_is_one_connection_s(mapped: Relay, to: Callable[..., CloudRuntimesClient], api: Api) -> None:
     for client in (to(mapped.address), to(mapped.address)):
         for _ in range(2):
-            assert face.call(client.rpc, "invoke_method", "there", "echo", 1) == 1
+            assert api.call(client.rpc, "invoke_method", "there", "echo", 1) == 1
     first, again, other, _ = tokens(mapped)
     assert first == again
     assert other != first
 
 
 def test_a_token_gets_old_and_a_caller_has_another(
-    mapped: Relay, to: Callable[..., CloudRuntimesClient], face: Face, monkeypatch: pytest.MonkeyPatch
+    mapped: Relay, to: Callable[..., CloudRuntimesClient], api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = to(mapped.address)
-    assert face.call(client.rpc, "invoke_method", "there", "echo", 1) == 1
+    assert api.call(client.rpc, "invoke_method", "there", "echo", 1) == 1
     later = time.time() + proof.LIFETIME + 1.0
     monkeypatch.setattr(proof, "time", lambda: later)
     reply = Raw(mapped.address)
@@ -125,7 +125,7 @@ def test_a_token_gets_old_and_a_caller_has_another(
     assert answer.startswith(b"HTTP/1.1 401")
     assert b"cloud-runtimes-token: refused" in answer
     # the kept connection's token is refused, so the call is made on another
-    assert face.call(client.rpc, "invoke_method", "there", "echo", 2) == 2
+    assert api.call(client.rpc, "invoke_method", "there", "echo", 2) == 2
     assert len(set(tokens(mapped))) == 2
 
 

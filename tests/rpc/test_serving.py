@@ -29,7 +29,7 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.rpc import RpcRequest, RpcServer
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 
 Make = Callable[..., CloudRuntimesClient]
 
@@ -37,7 +37,7 @@ Make = Callable[..., CloudRuntimesClient]
 # -- registering --------------------------------------------------------------
 
 
-def test_handlers_of_every_shape(serving: CloudRuntimesClient, face: Face) -> None:
+def test_handlers_of_every_shape(serving: CloudRuntimesClient, api: Api) -> None:
     rpc = serving.rpc
 
     class Methods:
@@ -68,7 +68,7 @@ def test_handlers_of_every_shape(serving: CloudRuntimesClient, face: Face) -> No
     }
     calls |= {"keyword": ["keyword", [1], 1], "everything": 2, "built-in": 1}  # type: ignore[dict-item]
     for method, expected in calls.items():
-        assert face.call(rpc, "invoke_method", "there", method, [1]) == expected
+        assert api.call(rpc, "invoke_method", "there", method, [1]) == expected
 
 
 @pytest.mark.parametrize(
@@ -190,28 +190,28 @@ def test_a_crash_is_logged_with_its_traceback(serving: CloudRuntimesClient, capl
 # -- the handle ---------------------------------------------------------------
 
 
-def test_the_handle(serving: CloudRuntimesClient, face: Face) -> None:
+def test_the_handle(serving: CloudRuntimesClient, api: Api) -> None:
     handle = serving.rpc.serving()
     with pytest.raises(ClosedError, match="with block"):
         handle.address  # noqa: B018
-    with face.opened(handle) as server:
+    with api.opened(handle) as server:
         assert server.address.startswith("http://127.0.0.1:")
     with pytest.raises(ClosedError):
         handle.address  # noqa: B018
     with pytest.raises(ClosedError, match="another"):
-        with face.opened(handle):
+        with api.opened(handle):
             pass
 
 
-def test_ports(serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, face: Face) -> None:
+def test_ports(serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("APP_PORT", str(port))
         with pytest.raises(UnavailableError, match=f"127.0.0.1:{port}.*APP_PORT") as caught:
-            with face.opened(serving.rpc.serving()):
+            with api.opened(serving.rpc.serving()):
                 pass
         assert not caught.value.retryable
-    with face.opened(serving.rpc.serving()) as server:
+    with api.opened(serving.rpc.serving()) as server:
         assert server.address == f"http://127.0.0.1:{port}"
     for bad in ("x", "-1", "70000"):
         monkeypatch.setenv("APP_PORT", bad)
@@ -223,11 +223,11 @@ def test_ports(serving: CloudRuntimesClient, monkeypatch: pytest.MonkeyPatch, fa
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost"])
-def test_other_hosts(serving: CloudRuntimesClient, caller: CloudRuntimesClient, host: str, face: Face) -> None:
-    with face.opened(serving.rpc.serving(host=host)) as server:
+def test_other_hosts(serving: CloudRuntimesClient, caller: CloudRuntimesClient, host: str, api: Api) -> None:
+    with api.opened(serving.rpc.serving(host=host)) as server:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         assert server.address.startswith(f"http://{shown}:")
-        if face.name == "sync":
+        if api.name == "sync":
             assert caller.rpc.invoke_method("there", "echo", 1) == 1
 
 
@@ -251,7 +251,7 @@ def test_ipv6(serving: CloudRuntimesClient, caller: CloudRuntimesClient) -> None
         assert caller.rpc.invoke_method("there", "echo", 1) == 1
 
 
-def test_close_lets_handlers_end(serving: CloudRuntimesClient, caller: CloudRuntimesClient, face: Face) -> None:
+def test_close_lets_handlers_end(serving: CloudRuntimesClient, caller: CloudRuntimesClient, api: Api) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     entered = threading.Event()
@@ -262,9 +262,9 @@ def test_close_lets_handlers_end(serving: CloudRuntimesClient, caller: CloudRunt
         time.sleep(0.5)
         return "done"
 
-    with ThreadPoolExecutor(1) as pool, face.opened(serving.rpc.serving()):
+    with ThreadPoolExecutor(1) as pool, api.opened(serving.rpc.serving()):
         answer = pool.submit(caller.rpc.invoke_method, "there", "slow")
-        assert face.until(entered.is_set)
+        assert api.until(entered.is_set)
     assert answer.result(5) == "done"
 
 
@@ -475,7 +475,7 @@ def _get(address: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["bare", "starlette", "fastapi"])
-def test_mounted(kind: str, home: Path, tmp_path: Path, closing: Make, apart: None, face: Face) -> None:
+def test_mounted(kind: str, home: Path, tmp_path: Path, closing: Make, apart: None, api: Api) -> None:
     token = "a token for the mounted one"
     client = closing(app_id="there", config={"capa": {"home": str(home), "rpc_token": token}})
     from cloud_runtimes.testing.suites import rpc_methods
@@ -509,14 +509,14 @@ def test_mounted(kind: str, home: Path, tmp_path: Path, closing: Make, apart: No
         table = {"there": {"address": f"{address}{prefix}", "token": token}}
         caller = closing(app_id="suite", config={"capa": {"home": str(tmp_path / "b")}, "rpc": table})
         for method in ("echo", "echo-async"):
-            assert face.call(caller.rpc, "invoke_method", "there", method, {"a": 1}) == {"a": 1}
-        seen = face.call(caller.rpc, "invoke_method", "there", "describe", "x", headers={"x-mine": "1"})
+            assert api.call(caller.rpc, "invoke_method", "there", method, {"a": 1}) == {"a": 1}
+        seen = api.call(caller.rpc, "invoke_method", "there", "describe", "x", headers={"x-mine": "1"})
         assert (seen["method"], seen["headers"], seen["caller"]) == ("describe", {"x-mine": "1"}, "suite")
-        assert face.call(caller.rpc, "invoke", "there", "no-such").status == 404
+        assert api.call(caller.rpc, "invoke", "there", "no-such").status == 404
         stranger = closing(
             app_id="b", config={"capa": {"home": ":memory:"}, "rpc": {"there": {"address": f"{address}{prefix}"}}}
         )
-        assert face.call(stranger.rpc, "invoke", "there", "echo", 1).status == 401
+        assert api.call(stranger.rpc, "invoke", "there", "echo", 1).status == 401
     finally:
         stop()
 
@@ -578,12 +578,12 @@ def test_signals_end_serve(home: Path, caller: CloudRuntimesClient, number: int,
 
 
 @pytest.mark.process
-def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, face: Face) -> None:
+def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, api: Api) -> None:
     with subprocess.Popen([sys.executable, "-c", SERVE, str(home), "sync"], stdout=subprocess.PIPE) as process:
         try:
             _until_answered(caller)
             with pytest.raises(UnavailableError, match="broke") as caught:
-                face.call(caller.rpc, "invoke_method", "there", "die")
+                api.call(caller.rpc, "invoke_method", "there", "die")
             assert caught.value.maybe_applied
             process.communicate(timeout=20)
         finally:
@@ -591,7 +591,7 @@ def test_a_server_killed_in_mid_call(home: Path, caller: CloudRuntimesClient, fa
     # its registration is still there, and it is not: nobody waits for the lease
     begin = time.monotonic()
     with pytest.raises(UnavailableError, match="no process has registered") as caught:
-        face.call(caller.rpc, "invoke_method", "there", "hello")
+        api.call(caller.rpc, "invoke_method", "there", "hello")
     assert time.monotonic() - begin < 5
     assert not caught.value.maybe_applied
 

@@ -13,7 +13,7 @@ import pytest
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http import sync_client
 from cloud_runtimes.errors import UnavailableError
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from tests.support import PEM
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n42"
@@ -62,14 +62,14 @@ def server() -> Iterator[TlsServer]:
 
 
 @pytest.fixture
-def call(home: Path, closing: Callable[..., CloudRuntimesClient], face: Face) -> Callable[[str], object]:
+def call(home: Path, closing: Callable[..., CloudRuntimesClient], api: Api) -> Callable[[str], object]:
     clients: dict[str, CloudRuntimesClient] = {}
 
     def make(address: str) -> object:
         if address not in clients:
             table = {"capa": {"home": str(home)}, "rpc": {"x": {"address": address}}}
             clients[address] = closing(app_id="suite", timeout=5, config=table)
-        answer: object = face.call(clients[address].rpc, "invoke_method", "x", "m", "canary")
+        answer: object = api.call(clients[address].rpc, "invoke_method", "x", "m", "canary")
         return answer
 
     return make

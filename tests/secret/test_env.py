@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.env import EnvComponent, EnvSettings
-from cloud_runtimes.components.env.secret import EnvSecret
+from cloud_runtimes.components.env import EnvComponent, EnvSecret, EnvSettings
 from cloud_runtimes.errors import (
     BulkError,
     ComponentNotFoundError,
@@ -24,7 +23,7 @@ from cloud_runtimes.errors import (
     PayloadError,
     UnavailableError,
 )
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 
 Write = Callable[..., Path]
@@ -59,7 +58,7 @@ def plain() -> Any:
 )
 def test_which_variable(
     plain: CloudRuntimesClient,
-    face: Face,
+    api: Api,
     canary: Canary,
     monkeypatch: pytest.MonkeyPatch,
     store: str,
@@ -67,18 +66,18 @@ def test_which_variable(
     variable: str,
 ) -> None:
     with canary.raises(NotFoundError, match=f"no secret '{key}' in '{store}': set the variable {BEGIN}{variable}, "):
-        face.call(plain.secret, "get_secret", store, key)
+        api.call(plain.secret, "get_secret", store, key)
     value = canary.value()
     monkeypatch.setenv(BEGIN + variable, value)
-    assert (face.call(plain.secret, "get_secret", store, key) == {key: value}) is True
-    found = face.call(plain.secret, "get_bulk_secret", store)
+    assert (api.call(plain.secret, "get_secret", store, key) == {key: value}) is True
+    found = api.call(plain.secret, "get_bulk_secret", store)
     assert (found == {key.lower(): {key.lower(): value}}) is True
 
 
 @pytest.mark.parametrize("store", ["my_store", "My", "a.b", "a--b", "-a", "a-", "a b", "ä", "a/b", "_"])
-def test_a_store_without_variables_of_its_own(plain: CloudRuntimesClient, face: Face, store: str) -> None:
+def test_a_store_without_variables_of_its_own(plain: CloudRuntimesClient, api: Api, store: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no variables of its own: .*or declare") as caught:
-        face.call(plain.secret, "get_secret", store, "key")
+        api.call(plain.secret, "get_secret", store, "key")
     assert caught.value.component == store
     assert not plain.supports("secret", store)
 
@@ -86,9 +85,9 @@ def test_a_store_without_variables_of_its_own(plain: CloudRuntimesClient, face: 
 @pytest.mark.parametrize(
     "key", ["a.b", "a:b", "a__b", "a--b", "a-_b", "_a", "a_", "-a", "a-", "a b", "ä", "a/b", "a\n"]
 )
-def test_a_key_without_a_variable(plain: CloudRuntimesClient, face: Face, key: str) -> None:
+def test_a_key_without_a_variable(plain: CloudRuntimesClient, api: Api, key: str) -> None:
     with pytest.raises(InvalidArgumentError, match="cannot be written as a variable"):
-        face.call(plain.secret, "get_secret", "store", key)
+        api.call(plain.secret, "get_secret", "store", key)
 
 
 _PART = st.text(st.sampled_from("abz09"), min_size=1, max_size=3)
@@ -123,31 +122,31 @@ def test_all_of_a_store_are_its_own(store: str, secrets: dict[str, str], other: 
     assert {key for key, _ in driver._keys(environment)} == set(secrets)
 
 
-def test_never_the_whole_environment(plain: CloudRuntimesClient, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_the_whole_environment(plain: CloudRuntimesClient, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BEGIN + "S_A", "1")
     for name in ("S_B", "B", "SECRET_S_B", f"{BEGIN}S", f"{BEGIN}S_", f"{BEGIN}S__T_B", f"{BEGIN}S_b", f"{BEGIN}ST_B"):
         monkeypatch.setenv(name, "2")
     for name in (f"{BEGIN}S_A_", f"{BEGIN}S__A", f"{BEGIN}S_A___B", f"{BEGIN}S_A.B", f"x{BEGIN}S_C"):
         monkeypatch.setenv(name, "2")
-    assert face.call(plain.secret, "get_bulk_secret", "s") == {"a": {"a": "1"}}
+    assert api.call(plain.secret, "get_bulk_secret", "s") == {"a": {"a": "1"}}
     for key in ("path", "home", "b"):
         with pytest.raises(NotFoundError):
-            face.call(plain.secret, "get_secret", "s", key)
+            api.call(plain.secret, "get_secret", "s", key)
 
 
 # -- settings -----------------------------------------------------------------
 
 
-def test_a_prefix(client: Make, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix(client: Make, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
     value = canary.value()
     monkeypatch.setenv("APP_DB_PASSWORD", value)
     monkeypatch.setenv("APP2_DB_PASSWORD", canary.value())
     made = client("env", prefix="APP_")
-    assert (face.call(made.secret, "get_secret", "s", "db_password").value == value) is True
-    assert (face.call(made.secret, "get_secret", "s", "DB_PASSWORD").value == value) is True
-    assert list(face.call(made.secret, "get_bulk_secret", "s")) == ["db_password"]
+    assert (api.call(made.secret, "get_secret", "s", "db_password").value == value) is True
+    assert (api.call(made.secret, "get_secret", "s", "DB_PASSWORD").value == value) is True
+    assert list(api.call(made.secret, "get_bulk_secret", "s")) == ["db_password"]
     with canary.raises(NotFoundError, match="set the variable APP_OTHER, here or in"):
-        face.call(made.secret, "get_secret", "s", "other")
+        api.call(made.secret, "get_secret", "s", "other")
 
 
 @pytest.mark.parametrize("prefix", ["", "A-", "1", "A B", "Ä", "A=", "x" * 256])
@@ -156,22 +155,22 @@ def test_a_prefix_that_is_none(client: Make, prefix: str) -> None:
         client("env", prefix=prefix).secret.get_secret("s", "a")
 
 
-def test_a_prefix_gives_any_store_a_name(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_gives_any_store_a_name(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_A", "1")
     with CloudRuntimesClient(config={"secret": {"My Store!": {"component": "env", "prefix": "MY_"}}}) as client:
-        assert face.call(client.secret, "get_secret", "My Store!", "a").value == "1"
+        assert api.call(client.secret, "get_secret", "My Store!", "a").value == "1"
 
 
-def test_once_anything_is_declared_only_that_is_there(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_anything_is_declared_only_that_is_there(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BEGIN + "S_A", "1")
     with CloudRuntimesClient(config={"state": {"s": {"component": "sqlite"}}}) as client:
         with pytest.raises(ComponentNotFoundError, match=r"declares \[state\.s\]: add \[secret\.s\]"):
-            face.call(client.secret, "get_secret", "s", "a")
+            api.call(client.secret, "get_secret", "s", "a")
     with CloudRuntimesClient(config={"secret": {"s": {"component": "env"}}}) as client:
-        assert face.call(client.secret, "get_secret", "s", "a").value == "1"
+        assert api.call(client.secret, "get_secret", "s", "a").value == "1"
     with CloudRuntimesClient(config={"secret": {"s": {"component": "sqlite"}}}) as client:
         with pytest.raises(Exception, match="the component 'sqlite' has no secret"):
-            face.call(client.secret, "get_secret", "s", "a")
+            api.call(client.secret, "get_secret", "s", "a")
 
 
 def test_the_other_services_stand_on_sqlite_beside_it(
@@ -190,42 +189,42 @@ def test_the_other_services_stand_on_sqlite_beside_it(
 
 
 def test_the_process_goes_before_the_file(
-    plain: CloudRuntimesClient, write: Write, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch
+    plain: CloudRuntimesClient, write: Write, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process, in_file = canary.value(), canary.value()
     write(".env", f"{BEGIN}S_A='{in_file}'\n{BEGIN}S_B='{in_file}'\nOTHER=1\n")
     monkeypatch.setenv(BEGIN + "S_A", in_process)
-    assert (face.call(plain.secret, "get_secret", "s", "a").value == in_process) is True
-    assert (face.call(plain.secret, "get_secret", "s", "b").value == in_file) is True
+    assert (api.call(plain.secret, "get_secret", "s", "a").value == in_process) is True
+    assert (api.call(plain.secret, "get_secret", "s", "b").value == in_file) is True
     expected = {"a": {"a": in_process}, "b": {"b": in_file}}
-    assert (face.call(plain.secret, "get_bulk_secret", "s") == expected) is True
+    assert (api.call(plain.secret, "get_bulk_secret", "s") == expected) is True
     assert f"{BEGIN}S_B" not in os.environ
 
 
 def test_a_broken_file_concerns_what_the_process_does_not_have(
-    plain: CloudRuntimesClient, write: Write, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch
+    plain: CloudRuntimesClient, write: Write, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = canary.value()
     write(".env", f"{BEGIN}S_A='{value}")
     monkeypatch.setenv(BEGIN + "S_B", value)
-    assert (face.call(plain.secret, "get_secret", "s", "b").value == value) is True
+    assert (api.call(plain.secret, "get_secret", "s", "b").value == value) is True
     for method, arguments in (("get_secret", ("s", "a")), ("get_bulk_secret", ("s",))):
         with canary.raises(PayloadError, match=r"\.env: line 1: a quote that is not closed"):
-            face.call(plain.secret, method, *arguments)
+            api.call(plain.secret, method, *arguments)
 
 
-def test_another_file(client: Make, write: Write, sources: Path, face: Face) -> None:
+def test_another_file(client: Make, write: Write, sources: Path, api: Api) -> None:
     write(".env", "P_A=1")
     write("other", "P_A=2")
-    assert face.call(client("env", prefix="P_").secret, "get_secret", "s", "a").value == "1"
-    assert face.call(client("env", prefix="P_", file="other").secret, "get_secret", "s", "a").value == "2"
+    assert api.call(client("env", prefix="P_").secret, "get_secret", "s", "a").value == "1"
+    assert api.call(client("env", prefix="P_", file="other").secret, "get_secret", "s", "a").value == "2"
     none = client("env", prefix="P_", file="")
     with pytest.raises(NotFoundError, match=r"set the variable P_A$"):
-        face.call(none.secret, "get_secret", "s", "a")
-    assert face.call(none.secret, "get_bulk_secret", "s") == {}
+        api.call(none.secret, "get_secret", "s", "a")
+    assert api.call(none.secret, "get_bulk_secret", "s") == {}
     absent = client("env", prefix="P_", file="absent")
     with pytest.raises(UnavailableError, match="absent does not exist"):
-        face.call(absent.secret, "get_secret", "s", "a")
+        api.call(absent.secret, "get_secret", "s", "a")
     with pytest.raises(InvalidArgumentError, match="NUL"):
         client("env", file="a\0").secret.get_secret("s", "a")
 
@@ -278,15 +277,15 @@ def test_a_variable_that_is_not_utf8(canary: Canary, sources: Path) -> None:
     ]
 
 
-def test_a_variable_that_is_not_utf8_in_both_faces(
-    plain: CloudRuntimesClient, write: Write, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch
+def test_a_variable_that_is_not_utf8_in_both_apis(
+    plain: CloudRuntimesClient, write: Write, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(BEGIN + "S_A", f"{canary.value()}\udcff")
     write(".env", f"{BEGIN}S_A={canary.value()}\n")
     with canary.raises(PayloadError, match="is not UTF-8"):
-        face.call(plain.secret, "get_secret", "s", "a")
+        api.call(plain.secret, "get_secret", "s", "a")
     with canary.raises(BulkError) as caught:
-        face.call(plain.secret, "get_bulk_secret", "s")
+        api.call(plain.secret, "get_bulk_secret", "s")
     assert list(caught.value.failed) == ["a"]
     assert caught.value.result == {}, "what the process has hides the file's"
 

@@ -29,7 +29,7 @@ from cloud_runtimes.errors import (
     UnsupportedError,
 )
 from cloud_runtimes.secret import Secret
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 
 Write = Callable[..., Path]
@@ -41,65 +41,65 @@ pytestmark = pytest.mark.usefixtures("clocks")
 # -- nested tables ------------------------------------------------------------
 
 
-def test_nested_tables(write: Write, client: Make, face: Face, canary: Canary) -> None:
+def test_nested_tables(write: Write, client: Make, api: Api, canary: Canary) -> None:
     a, b, c, d = (canary.value() for _ in range(4))
     path = write("s.json", {"a": a, "db": {"user": b, "deep": {"er": c}}, "list": [d, {"x": a}], "empty": {}, "no": []})
-    found = face.call(client(path=path).secret, "get_bulk_secret", "s")
+    found = api.call(client(path=path).secret, "get_bulk_secret", "s")
     expected = {"a": a, "db:user": b, "db:deep:er": c, "list:0": d, "list:1:x": a}
     assert ({key: secret.value for key, secret in found.items()} == expected) is True
     assert all(list(secret) == [key] for key, secret in found.items())
     other = client(path=path, separator="__")
-    assert (face.call(other.secret, "get_secret", "s", "db__deep__er").value == c) is True
+    assert (api.call(other.secret, "get_secret", "s", "db__deep__er").value == c) is True
     with canary.raises(NotFoundError):
-        face.call(other.secret, "get_secret", "s", "db:user")
+        api.call(other.secret, "get_secret", "s", "db:user")
 
 
-def test_multi_valued(write: Write, client: Make, face: Face, canary: Canary) -> None:
+def test_multi_valued(write: Write, client: Make, api: Api, canary: Canary) -> None:
     a, b, c, d = (canary.value() for _ in range(4))
     path = write("s.json", {"a": a, "db": {"user": b, "deep": {"er": c}, "list": [d]}, "list": [d]})
     made = client(path=path, multi_valued=True)
     expected: dict[str, Any] = {"a": {"a": a}, "db": {"user": b, "deep:er": c, "list:0": d}, "list": {"0": d}}
-    assert (face.call(made.secret, "get_bulk_secret", "s") == expected) is True
-    assert (face.call(made.secret, "get_secret", "s", "db")["deep:er"] == c) is True
+    assert (api.call(made.secret, "get_bulk_secret", "s") == expected) is True
+    assert (api.call(made.secret, "get_secret", "s", "db")["deep:er"] == c) is True
     with canary.raises(NotFoundError):
-        face.call(made.secret, "get_secret", "s", "db:user")
+        api.call(made.secret, "get_secret", "s", "db:user")
 
 
-def test_toml_and_yaml_nest_too(write: Write, client: Make, face: Face, canary: Canary) -> None:
+def test_toml_and_yaml_nest_too(write: Write, client: Make, api: Api, canary: Canary) -> None:
     value = canary.value()
     for path in (
         write("s.toml", f"[db]\npassword = '{value}'\n"),
         write("s.yml", f"db: {{password: {value}}}\n"),
         write("t.yaml", f"anchor: &a\n  password: {value}\ndb: *a\nmerged:\n  <<: *a\n"),
     ):
-        assert (face.call(client(path=path).secret, "get_secret", "s", "db:password").value == value) is True
+        assert (api.call(client(path=path).secret, "get_secret", "s", "db:password").value == value) is True
 
 
-def test_an_empty_file_of_yaml_or_dotenv_holds_nothing(write: Write, client: Make, face: Face) -> None:
+def test_an_empty_file_of_yaml_or_dotenv_holds_nothing(write: Write, client: Make, api: Api) -> None:
     for name in ("s.yaml", "s.env", ".env", ".env.local", "s.toml"):
-        assert face.call(client(path=write(name, "")).secret, "get_bulk_secret", "s") == {}
+        assert api.call(client(path=write(name, "")).secret, "get_bulk_secret", "s") == {}
 
 
-def test_a_byte_order_mark(write: Write, client: Make, face: Face) -> None:
+def test_a_byte_order_mark(write: Write, client: Make, api: Api) -> None:
     for name, text in (("s.json", '{"a": "1"}'), ("s.toml", 'a = "1"'), ("s.yaml", "a: '1'"), ("s.env", "a=1")):
         path = write(name, b"\xef\xbb\xbf" + text.encode())
-        assert face.call(client(path=path).secret, "get_secret", "s", "a").value == "1"
+        assert api.call(client(path=path).secret, "get_secret", "s", "a").value == "1"
 
 
 # -- values that are no text ----------------------------------------------------
 
 
-def test_what_is_no_text_concerns_its_key_only(write: Write, client: Make, face: Face, canary: Canary) -> None:
+def test_what_is_no_text_concerns_its_key_only(write: Write, client: Make, api: Api, canary: Canary) -> None:
     value = canary.value()
     path = write("s.json", {"good": value, "int": 123456789, "none": None, "deep": {"bool": True, "float": 1.5}})
     made = client(path=path)
-    assert (face.call(made.secret, "get_secret", "s", "good").value == value) is True
+    assert (api.call(made.secret, "get_secret", "s", "good").value == value) is True
     for key, kind in (("int", "int"), ("none", "null"), ("deep:bool", "bool"), ("deep:float", "float")):
         with canary.raises(PayloadError, match=f"'{key}' of 's'.*is {kind}, not text: put it into quotes") as caught:
-            face.call(made.secret, "get_secret", "s", key)
+            api.call(made.secret, "get_secret", "s", key)
         assert "123456789" not in str(caught.value)
     with canary.raises(BulkError) as bulk:
-        face.call(made.secret, "get_bulk_secret", "s")
+        api.call(made.secret, "get_bulk_secret", "s")
     assert sorted(bulk.value.failed) == ["deep:bool", "deep:float", "int", "none"]
     assert {type(error) for error in bulk.value.failed.values()} == {PayloadError}
     assert (bulk.value.result == {"good": {"good": value}}) is True
@@ -116,14 +116,14 @@ def test_what_is_no_text_concerns_its_key_only(write: Write, client: Make, face:
     ],
 )
 def test_one_that_cannot_be_served(
-    write: Write, client: Make, face: Face, canary: Canary, text: str, multi: bool, key: str, message: str
+    write: Write, client: Make, api: Api, canary: Canary, text: str, multi: bool, key: str, message: str
 ) -> None:
     path = write("s.json", text.replace("SECRET", canary.value()))
     made = client(path=path, multi_valued=multi)
     with canary.raises(PayloadError, match=message):
-        face.call(made.secret, "get_secret", "s", key)
+        api.call(made.secret, "get_secret", "s", key)
     with canary.raises(BulkError):
-        face.call(made.secret, "get_bulk_secret", "s")
+        api.call(made.secret, "get_bulk_secret", "s")
 
 
 def test_keys_that_cannot_be_asked_for(write: Write, client: Make, canary: Canary) -> None:
@@ -178,23 +178,23 @@ SYNTAX: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("name", "text", "message"), SYNTAX, ids=[f"{i}-{row[0]}" for i, row in enumerate(SYNTAX)])
 def test_a_broken_file_is_not_quoted(
-    write: Write, client: Make, face: Face, canary: Canary, name: str, text: str, message: str
+    write: Write, client: Make, api: Api, canary: Canary, name: str, text: str, message: str
 ) -> None:
     path = write(name, text.replace("SECRET", canary.value()))
     made = client(path=path)
     for method, arguments in (("get_secret", ("s", "a")), ("get_bulk_secret", ("s",))):
         with canary.raises(PayloadError, match=message) as caught:
-            face.call(made.secret, method, *arguments)
+            api.call(made.secret, method, *arguments)
         assert str(path) in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
         assert not caught.value.retryable
 
 
-def test_not_utf8(write: Write, client: Make, face: Face, canary: Canary) -> None:
+def test_not_utf8(write: Write, client: Make, api: Api, canary: Canary) -> None:
     path = write("s.env", b"A=" + canary.value().encode() + b"\xff")
     with canary.raises(PayloadError, match="not UTF-8 at byte") as caught:
-        face.call(client(path=path).secret, "get_secret", "s", "A")
+        api.call(client(path=path).secret, "get_secret", "s", "A")
     assert caught.value.__context__ is None
 
 
@@ -206,14 +206,14 @@ def test_a_billion_laughs(write: Write, client: Make) -> None:
 
 
 def test_a_parser_with_a_fault_is_not_quoted(
-    write: Write, client: Make, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch
+    write: Write, client: Make, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def faulty(text: str) -> Any:
         raise ZeroDivisionError(text)
 
     monkeypatch.setattr(config_formats, "_PARSERS", {"json": faulty})
     with canary.raises(PayloadError, match="syntax error$"):
-        face.call(client(path=write("s.json", {"a": canary.value()})).secret, "get_secret", "s", "a")
+        api.call(client(path=write("s.json", {"a": canary.value()})).secret, "get_secret", "s", "a")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -237,7 +237,7 @@ def test_an_interrupt_leaves_nothing_in_its_frames(
     monkeypatch.undo()
 
 
-def test_settings_that_are_wrong(sources: Path, client: Make, face: Face) -> None:
+def test_settings_that_are_wrong(sources: Path, client: Make, api: Api) -> None:
     for settings, message in (
         ({}, r'needs the file of secrets: path = "secrets.json"'),
         ({"path": ""}, "needs the file of secrets"),
@@ -252,51 +252,51 @@ def test_settings_that_are_wrong(sources: Path, client: Make, face: Face) -> Non
         ({"path": "s.json", "poll_interval": 1}, "the setting 'poll_interval' .* is for configuration only"),
     ):
         with pytest.raises(InvalidArgumentError, match=message):
-            face.call(client(**settings).secret, "get_secret", "s", "a")
+            api.call(client(**settings).secret, "get_secret", "s", "a")
         with pytest.raises(InvalidArgumentError, match=message):
-            face.call(client(**settings), "wait_ready", timeout=5)
+            api.call(client(**settings), "wait_ready", timeout=5)
 
 
 @pytest.mark.parametrize(
     ("format", "text"), [("json", '{"a": "1"}'), ("toml", "a = '1'"), ("yaml", "a: '1'"), ("dotenv", "a=1")]
 )
-def test_a_format_by_setting(write: Write, client: Make, face: Face, format: str, text: str) -> None:
+def test_a_format_by_setting(write: Write, client: Make, api: Api, format: str, text: str) -> None:
     """Also where the name tells of another one."""
     for name in ("secrets", "secrets.txt", "secrets.json", ".env"):
         made = client(path=write(name, text), format=format)
-        assert face.call(made.secret, "get_secret", "s", "a").value == "1"
+        assert api.call(made.secret, "get_secret", "s", "a").value == "1"
 
 
-def test_no_such_file(sources: Path, client: Make, face: Face) -> None:
+def test_no_such_file(sources: Path, client: Make, api: Api) -> None:
     made = client(path="absent.json")
     with pytest.raises(UnavailableError, match=r"absent\.json does not exist: make it") as caught:
-        face.call(made.secret, "get_secret", "s", "a", timeout=1)
+        api.call(made.secret, "get_secret", "s", "a", timeout=1)
     assert not isinstance(caught.value, LookupError), "an absent store is not an absent secret"
     assert isinstance(caught.value.__cause__, FileNotFoundError)
     with pytest.raises(DeadlineExceededError, match="does not exist"):
-        face.call(made, "wait_ready", timeout=0.05)
+        api.call(made, "wait_ready", timeout=0.05)
     (sources / "absent.json").write_text("{}")
     (sources / "absent.json").chmod(0o600)
-    face.call(made, "wait_ready")
+    api.call(made, "wait_ready")
     with pytest.raises(NotFoundError):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
 
 
-def test_what_is_no_file(sources: Path, client: Make, face: Face) -> None:
+def test_what_is_no_file(sources: Path, client: Make, api: Api) -> None:
     (sources / "folder.json").mkdir()
     os.mkfifo(sources / "fifo.json")
     os.symlink("loop.json", sources / "loop.json")
     os.symlink("/dev/zero", sources / "zero.json")
     for name in ("folder", "fifo", "loop", "zero"):
         with pytest.raises(InvalidArgumentError, match="is no regular file"):
-            face.call(client(path=f"{name}.json").secret, "get_secret", "s", "a", timeout=10)
+            api.call(client(path=f"{name}.json").secret, "get_secret", "s", "a", timeout=10)
 
 
-def test_a_file_that_is_too_large(sources: Path, client: Make, face: Face) -> None:
+def test_a_file_that_is_too_large(sources: Path, client: Make, api: Api) -> None:
     with (sources / "s.json").open("wb") as file:
         file.truncate(watched.MAX_BYTES + 1)
     with pytest.raises(ResourceExhaustedError, match="16,777,217 bytes"):
-        face.call(client(path="s.json").secret, "get_secret", "s", "a")
+        api.call(client(path="s.json").secret, "get_secret", "s", "a")
 
 
 NOBODY = """
@@ -360,7 +360,7 @@ def test_errors_of_the_system(write: Write, client: Make, monkeypatch: pytest.Mo
 def test_others_may_read_it(
     write: Write,
     client: Make,
-    face: Face,
+    api: Api,
     canary: Canary,
     caplog: pytest.LogCaptureFixture,
     mode: int,
@@ -369,9 +369,9 @@ def test_others_may_read_it(
     path = write("s.json", {"a": canary.value()}, mode=mode)
     for _ in range(3):
         made = client(path=path)
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
         path.write_bytes(path.read_bytes() + b" ")
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     found = [record for record in caplog.records if record.name == "cloud_runtimes"]
     if said is None:
         assert found == []
@@ -383,11 +383,11 @@ def test_others_may_read_it(
 # -- YAML without its package ---------------------------------------------------
 
 
-def test_yaml_needs_its_extra(write: Write, client: Make, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_needs_its_extra(write: Write, client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("s.yaml", "a: b")
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UnsupportedError, match=r'YAML needs an extra: pip install "cloud-runtimes-python\[yaml\]"'):
-        face.call(client(path=path).secret, "get_secret", "s", "a")
+        api.call(client(path=path).secret, "get_secret", "s", "a")
 
 
 def test_a_signal_in_a_call_leaves_it_usable(write: Write, client: Make, canary: Canary) -> None:

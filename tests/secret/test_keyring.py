@@ -21,7 +21,7 @@ from cloud_runtimes.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 
 keyring = pytest.importorskip("keyring")
@@ -56,7 +56,7 @@ def use() -> Iterator[Callable[[Any], None]]:
     keyring.set_keyring(before)
 
 
-def test_which_entry(use: Any, client: Make, face: Face, canary: Canary) -> None:
+def test_which_entry(use: Any, client: Make, api: Api, canary: Canary) -> None:
     asked: list[tuple[str, str]] = []
     value = canary.value()
 
@@ -65,38 +65,38 @@ def test_which_entry(use: Any, client: Make, face: Face, canary: Canary) -> None
         return value
 
     use(answer)
-    assert (face.call(client("keyring").secret, "get_secret", "s", "a b").value == value) is True
-    face.call(client("keyring", service="my app").secret, "get_secret", "s", "k")
+    assert (api.call(client("keyring").secret, "get_secret", "s", "a b").value == value) is True
+    api.call(client("keyring", service="my app").secret, "get_secret", "s", "k")
     assert asked == [("s", "a b"), ("my app", "k")]
 
 
-def test_an_absent_one_says_the_command(use: Any, client: Make, face: Face) -> None:
+def test_an_absent_one_says_the_command(use: Any, client: Make, api: Api) -> None:
     use(lambda service, username: None)
     with pytest.raises(NotFoundError, match=r"under the service 'my app': keyring set 'my app' db-password$"):
-        face.call(client("keyring", service="my app").secret, "get_secret", "s", "db-password")
+        api.call(client("keyring", service="my app").secret, "get_secret", "s", "db-password")
 
 
-def test_it_cannot_list(client: Make, face: Face) -> None:
+def test_it_cannot_list(client: Make, api: Api) -> None:
     made = client("keyring")
     assert made.supports("secret", "s")
     assert not made.supports("secret.bulk", "s")
     with pytest.raises(UnsupportedError, match="get_bulk_secret is not supported by 's'"):
-        face.call(made.secret, "get_bulk_secret", "s")
+        api.call(made.secret, "get_bulk_secret", "s")
 
 
-def test_no_backend(use: Any, client: Make, face: Face) -> None:
+def test_no_backend(use: Any, client: Make, api: Api) -> None:
     use(fail.Keyring())
     made = client("keyring")
     with pytest.raises(UnavailableError, match="no keyring that could be used: start one") as caught:
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     assert not caught.value.retryable
     with pytest.raises(DeadlineExceededError, match="no keyring"):
-        face.call(made, "wait_ready", timeout=0.05)
+        api.call(made, "wait_ready", timeout=0.05)
     use(lambda service, username: "x")
-    face.call(made, "wait_ready")
+    api.call(made, "wait_ready")
 
 
-def test_a_backend_that_fails_is_not_quoted(use: Any, client: Make, face: Face, canary: Canary) -> None:
+def test_a_backend_that_fails_is_not_quoted(use: Any, client: Make, api: Api, canary: Canary) -> None:
     for raised, expected, message in (
         (KeyringLocked, PermissionDeniedError, "locked: unlock it"),
         (InitError, UnavailableError, r"the keyring failed \(InitError\)"),
@@ -111,19 +111,19 @@ def test_a_backend_that_fails_is_not_quoted(use: Any, client: Make, face: Face, 
 
         use(answer)
         with canary.raises(expected, match=message) as caught:
-            face.call(client("keyring").secret, "get_secret", "s", "a")
+            api.call(client("keyring").secret, "get_secret", "s", "a")
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
         assert "secret 'a' of 's'" in str(caught.value)
 
 
-def test_what_is_no_text(use: Any, client: Make, face: Face, canary: Canary) -> None:
+def test_what_is_no_text(use: Any, client: Make, api: Api, canary: Canary) -> None:
     use(lambda service, username: canary.value().encode())
     with canary.raises(PayloadError, match="what the keyring holds is no text"):
-        face.call(client("keyring").secret, "get_secret", "s", "a")
+        api.call(client("keyring").secret, "get_secret", "s", "a")
 
 
-def test_one_that_asks_the_user(use: Any, client: Make, face: Face, canary: Canary) -> None:
+def test_one_that_asks_the_user(use: Any, client: Make, api: Api, canary: Canary) -> None:
     """The caller's deadline counts, whatever the user does."""
     unlocked = threading.Event()
     value = canary.value()
@@ -136,19 +136,19 @@ def test_one_that_asks_the_user(use: Any, client: Make, face: Face, canary: Cana
     made = client("keyring")
     try:
         with canary.raises(DeadlineExceededError, match="may be asking the user|thread of the client"):
-            face.call(made.secret, "get_secret", "s", "a", timeout=0.05)
+            api.call(made.secret, "get_secret", "s", "a", timeout=0.05)
     finally:
         unlocked.set()
-    assert (face.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
 
 
-def test_the_package_is_missing(client: Make, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_is_missing(client: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client("keyring")
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(UnsupportedError, match=r'pip install "cloud-runtimes-python\[keyring\]"'):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     with pytest.raises(UnsupportedError, match="component 'keyring' needs an extra"):
-        face.call(made, "wait_ready")
+        api.call(made, "wait_ready")
 
 
 @pytest.mark.parametrize("service", ["", "a\0"])

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.config_file import secret_file, watched
+from cloud_runtimes.components.config_file import secret as secret_file
+from cloud_runtimes.components.config_file import watched
 from cloud_runtimes.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -23,7 +24,7 @@ from cloud_runtimes.errors import (
     PayloadError,
     UnavailableError,
 )
-from cloud_runtimes.testing import Face
+from cloud_runtimes.testing import Api
 from cloud_runtimes.testing.canary import Canary
 
 Write = Callable[..., Path]
@@ -52,24 +53,24 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 
 def test_read_once_while_it_stays(
-    write: Write, client: Make, face: Face, canary: Canary, reads: Reads, clocks: Any
+    write: Write, client: Make, api: Api, canary: Canary, reads: Reads, clocks: Any
 ) -> None:
     made = client(path=write("s.json", {"a": canary.value()}))
     for _ in range(5):
-        face.call(made.secret, "get_secret", "s", "a")
-        face.call(made.secret, "get_bulk_secret", "s")
+        api.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_bulk_secret", "s")
     assert reads.count == 1
 
 
 @pytest.mark.parametrize("how", ["in place", "replaced", "same size and time", "touched"])
 def test_read_again_when_it_changed(
-    write: Write, client: Make, face: Face, canary: Canary, reads: Reads, clocks: Any, how: str
+    write: Write, client: Make, api: Api, canary: Canary, reads: Reads, clocks: Any, how: str
 ) -> None:
     old, new = canary.value(), canary.value()
     new = f"{new}{'x' * (len(old) - len(new))}"
     path = write("s.json", {"a": old})
     made = client(path=path)
-    face.call(made.secret, "get_secret", "s", "a")
+    api.call(made.secret, "get_secret", "s", "a")
     status = path.stat()
     if how == "replaced":
         write("new.json", {"a": new}).replace(path)
@@ -86,22 +87,22 @@ def test_read_again_when_it_changed(
                 status.st_size,
                 status.st_ino,
             )
-    assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
     assert reads.count == 2
 
 
-def test_what_the_caller_holds_stays(write: Write, client: Make, face: Face, canary: Canary, clocks: Any) -> None:
+def test_what_the_caller_holds_stays(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
     old = canary.value()
     made = client(path=write("s.json", {"a": old}))
-    held = face.call(made.secret, "get_secret", "s", "a")
+    held = api.call(made.secret, "get_secret", "s", "a")
     write("s.json", {})
     with canary.raises(NotFoundError):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     assert (held.value == old) is True
 
 
 def test_a_link_that_is_turned(
-    sources: Path, write: Write, client: Make, face: Face, canary: Canary, clocks: Any
+    sources: Path, write: Write, client: Make, api: Api, canary: Canary, clocks: Any
 ) -> None:
     """As an orchestrator does with mounted secrets: a folder behind a symbolic link is exchanged."""
     values = [canary.value(), canary.value()]
@@ -110,60 +111,58 @@ def test_a_link_that_is_turned(
         write(f"v{number}/s.json", {"a": value})
     (sources / "now").symlink_to("v0")
     made = client(path=sources / "now" / "s.json")
-    assert (face.call(made.secret, "get_secret", "s", "a").value == values[0]) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == values[0]) is True
     (sources / "next").symlink_to("v1")
     (sources / "next").replace(sources / "now")
-    assert (face.call(made.secret, "get_secret", "s", "a").value == values[1]) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == values[1]) is True
 
 
-def test_a_removed_file_is_no_longer_served(
-    write: Write, client: Make, face: Face, canary: Canary, clocks: Any
-) -> None:
+def test_a_removed_file_is_no_longer_served(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
     path = write("s.json", {"a": canary.value()})
     made = client(path=path)
-    face.call(made.secret, "get_secret", "s", "a")
+    api.call(made.secret, "get_secret", "s", "a")
     path.unlink()
     with canary.raises(UnavailableError, match="does not exist"):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     value = canary.value()
     write("s.json", {"a": value})
     clocks.ahead_ms = 0  # it has just been written, and what was before counts no more
-    assert (face.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
 
 
 # -- while it is being written --------------------------------------------------
 
 
 def test_what_just_changed_is_not_read_yet(
-    write: Write, client: Make, face: Face, canary: Canary, clocks: Any, reads: Reads
+    write: Write, client: Make, api: Api, canary: Canary, clocks: Any, reads: Reads
 ) -> None:
     old, new = canary.value(), canary.value()
     made = client(path=write("s.json", {"a": old}))
-    face.call(made.secret, "get_secret", "s", "a")
+    api.call(made.secret, "get_secret", "s", "a")
     clocks.ahead_ms = -(SETTLE_MS // 2)  # the file's time is now, or at most a little later
     path = write("s.json", {"a": new})
     clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000
     begin = time.monotonic()
-    got = face.call(made.secret, "get_secret", "s", "a")
+    got = api.call(made.secret, "get_secret", "s", "a")
     if time.monotonic() - begin < SETTLE_MS / 2000:  # else this machine was busy, and the time is up
         assert (got.value == old) is True
         assert reads.count == 1
     clocks.ahead_ms += 10 * SETTLE_MS
-    assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
 
 
-def test_the_first_reading_waits(write: Write, client: Make, face: Face, canary: Canary, reads: Reads) -> None:
+def test_the_first_reading_waits(write: Write, client: Make, api: Api, canary: Canary, reads: Reads) -> None:
     """In real time."""
     value = canary.value()
     made = client(path=write("s.json", {"a": value}))
     begin = time.monotonic()
-    assert (face.call(made.secret, "get_secret", "s", "a").value == value) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == value) is True
     assert time.monotonic() - begin < 5
     assert reads.count == 1
 
 
 def test_a_file_that_does_not_come_to_rest(
-    write: Write, client: Make, face: Face, canary: Canary, monkeypatch: pytest.MonkeyPatch, clocks: Any
+    write: Write, client: Make, api: Api, canary: Canary, monkeypatch: pytest.MonkeyPatch, clocks: Any
 ) -> None:
     path = write("s.json", {"a": canary.value()})
     made = client(path=path)
@@ -178,30 +177,30 @@ def test_a_file_that_does_not_come_to_rest(
     with monkeypatch.context() as patched:
         patched.setattr(watched, "_bytes", contents)
         with canary.raises(DeadlineExceededError, match="being written"):
-            face.call(made.secret, "get_secret", "s", "a", timeout=0.1)
+            api.call(made.secret, "get_secret", "s", "a", timeout=0.1)
         patched.setattr(secret_file, "PATIENCE", 0.1)
         with canary.raises(UnavailableError, match="changes all the time"):
-            face.call(made.secret, "get_secret", "s", "a", timeout=None)
-    assert face.call(made.secret, "get_secret", "s", "a")
+            api.call(made.secret, "get_secret", "s", "a", timeout=None)
+    assert api.call(made.secret, "get_secret", "s", "a")
 
 
 def test_a_half_written_one_keeps_what_was_before(
-    write: Write, client: Make, face: Face, canary: Canary, clocks: Any
+    write: Write, client: Make, api: Api, canary: Canary, clocks: Any
 ) -> None:
     old, new = canary.value(), canary.value()
     made = client(path=write("s.json", {"a": old}))
-    face.call(made.secret, "get_secret", "s", "a")
+    api.call(made.secret, "get_secret", "s", "a")
     whole = json.dumps({"a": new})
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path = write("s.json", whole[:cut])
         # it has come to rest, and yet it is not old
         clocks.ahead_ms = path.stat().st_ctime_ns // 1_000_000 - time.time_ns() // 1_000_000 + 2 * SETTLE_MS
-        assert (face.call(made.secret, "get_secret", "s", "a").value == old) is True
+        assert (api.call(made.secret, "get_secret", "s", "a").value == old) is True
     clocks.ahead_ms += 2 * GRACE_MS
     with canary.raises(PayloadError, match="syntax error"):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")
     write("s.json", whole)
-    assert (face.call(made.secret, "get_secret", "s", "a").value == new) is True
+    assert (api.call(made.secret, "get_secret", "s", "a").value == new) is True
 
 
 def test_a_file_that_is_replaced_again_and_again(
@@ -284,9 +283,9 @@ def test_a_forked_child_reads_for_itself(write: Write, client: Make, canary: Can
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_after_close(write: Write, client: Make, face: Face, canary: Canary, clocks: Any) -> None:
+def test_after_close(write: Write, client: Make, api: Api, canary: Canary, clocks: Any) -> None:
     made = client(path=write("s.json", {"a": canary.value()}))
-    face.call(made.secret, "get_secret", "s", "a")
-    face.call(made, "close")
+    api.call(made.secret, "get_secret", "s", "a")
+    api.call(made, "close")
     with canary.raises(ClosedError):
-        face.call(made.secret, "get_secret", "s", "a")
+        api.call(made.secret, "get_secret", "s", "a")

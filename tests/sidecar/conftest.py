@@ -63,7 +63,7 @@ def sidecar_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 @pytest.fixture(params=["sync", pytest.param("aio", marks=pytest.mark.process)])
 def sdk(request: pytest.FixtureRequest) -> Iterator[Sdk]:
-    """The official SDK, both of its faces, beside a sidecar with a store of every kind."""
+    """The official SDK, both of its APIs, beside a sidecar with a store of every kind."""
     if request.param == "sync":
         one: Sidecar = request.getfixturevalue("sidecars")("declared")
         with sync_sdk(one.http_address, one.grpc_address, one.context.client) as made:

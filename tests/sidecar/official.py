@@ -1,4 +1,4 @@
-"""The official SDK, sync and asynchronous, as one face."""
+"""The official SDK, sync and asynchronous, as one API."""
 
 from __future__ import annotations
 

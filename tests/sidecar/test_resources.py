@@ -15,7 +15,7 @@ from cloud_runtimes.dapr_server.resources import Resources, check_configs, load
 from cloud_runtimes.dapr_server.resources.types import known_types, postgres_url
 from cloud_runtimes.dapr_server.settings import ComponentInfo
 from cloud_runtimes.errors import ComponentNotFoundError, InvalidArgumentError
-from cloud_runtimes.protocols.dapr.resiliency import go_duration
+from cloud_runtimes.protocols.dapr.documents import go_duration
 from cloud_runtimes.resiliency.policies import Policy, Retries
 
 CANARY = "hunter2-canary"

@@ -85,10 +85,10 @@ def client(peer: Peer) -> Iterator[CloudRuntimesClient]:
         yield made
 
 
-def call(client: Any, face: str, method: str, *arguments: Any, **options: Any) -> Any:
-    if face == "sync":
+def call(client: Any, api: str, method: str, *arguments: Any, **options: Any) -> Any:
+    if api == "sync":
         return getattr(client, method)(*arguments, **options)
     return asyncio.run(getattr(client, f"{method}_async")(*arguments, **options))
 
 
-both = pytest.mark.parametrize("face", ["sync", "async"])
+both = pytest.mark.parametrize("api", ["sync", "async"])

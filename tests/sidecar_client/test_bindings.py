@@ -40,17 +40,17 @@ def fails(peer: Peer, words: str) -> None:
 
 
 @both
-def test_content_goes_as_base64(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_content_goes_as_base64(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.localstorage")
     for data in (b"", b"aGFsbG8=", b"\x00\xff"):
-        call(client.file, face, "put_file", "s", "d/f", data)
+        call(client.file, api, "put_file", "s", "d/f", data)
         sent = peer.writes()[-1]
         assert base64.b64decode(sent["data"]) == data
         assert (sent["operation"], sent["metadata"]) == ("create", {"fileName": "d/f"})
 
 
 @both
-def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.localstorage")
     peer.says(200, ["/data/a/f", "/data/a/b/g"], POST)
 
@@ -66,54 +66,54 @@ def test_names_as_daprs_machine_has_them(client: CloudRuntimesClient, peer: Peer
             return super().get(key, default)
 
     peer.answers = Answers(peer.answers)
-    assert [each.name for each in call(client.file, face, "list_files", "s")] == ["a/b/g", "a/f"]
-    assert call(client.file, face, "list_files", "s")[0].size is None
+    assert [each.name for each in call(client.file, api, "list_files", "s")] == ["a/b/g", "a/f"]
+    assert call(client.file, api, "list_files", "s")[0].size is None
     assert sum(b'"get"' in body for _, _, _, body in peer.asked) == 1
     peer.says(200, b"null", POST)
-    assert call(client.file, face, "list_files", "s", "a/") == []
+    assert call(client.file, api, "list_files", "s", "a/") == []
 
 
 @both
 @pytest.mark.parametrize("words", ["file not found: /data/f", "error deleting file /data/f: no such file or directory"])
-def test_an_absent_file(client: CloudRuntimesClient, peer: Peer, face: str, words: str) -> None:
+def test_an_absent_file(client: CloudRuntimesClient, peer: Peer, api: str, words: str) -> None:
     is_binding(peer, "bindings.localstorage")
     fails(peer, words)
-    assert call(client.file, face, "exists", "s", "f") is False
-    call(client.file, face, "delete_file", "s", "f")
+    assert call(client.file, api, "exists", "s", "f") is False
+    call(client.file, api, "delete_file", "s", "f")
 
 
 @both
-def test_other_failures_of_a_binding(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_other_failures_of_a_binding(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.localstorage")
     fails(peer, "error opening path /data/not found: permission denied")
     with pytest.raises(InternalError, match="permission denied"):
-        call(client.file, face, "get_file", "s", "not found")
+        call(client.file, api, "get_file", "s", "not found")
     fails(peer, "couldn't find output binding s")
     with pytest.raises(ComponentNotFoundError):
-        call(client.file, face, "get_file", "s", "f")
+        call(client.file, api, "get_file", "s", "f")
     is_binding(peer, "bindings.postgresql")
     with pytest.raises(ComponentNotFoundError):
-        call(client.database, face, "query", "s", "SELECT 1")
+        call(client.database, api, "query", "s", "SELECT 1")
 
 
 @both
-def test_a_binding_of_another_kind_is_refused(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_a_binding_of_another_kind_is_refused(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.kafka")
     with pytest.raises(UnsupportedError, match=r"'s' is bindings\.kafka: files need"):
-        call(client.file, face, "put_file", "s", "f", b"x")
+        call(client.file, api, "put_file", "s", "f", b"x")
     with pytest.raises(UnsupportedError, match=r"'s' is bindings\.kafka: databases need"):
-        call(client.database, face, "execute", "s", "DELETE FROM t")
+        call(client.database, api, "execute", "s", "DELETE FROM t")
     assert peer.writes() == []
 
 
 @both
-def test_what_is_too_large_is_refused_before_it_is_sent(peer: Peer, face: str) -> None:
+def test_what_is_too_large_is_refused_before_it_is_sent(peer: Peer, api: str) -> None:
     with CloudRuntimesClient(peer.url, config={"dapr": {"max_message": "1MiB"}}) as client:
         with pytest.raises(ResourceExhaustedError, match="raise max_message") as caught:
-            call(client.file, face, "put_file", "s", "f", b"x" * 800_000)
+            call(client.file, api, "put_file", "s", "f", b"x" * 800_000)
         assert not caught.value.maybe_applied
         with pytest.raises(ResourceExhaustedError):
-            call(client.file, face, "put_file", "s", "f", iter([b"x" * 400_000] * 2))
+            call(client.file, api, "put_file", "s", "f", iter([b"x" * 400_000] * 2))
     assert peer.asked == []
 
 
@@ -121,11 +121,11 @@ def test_what_is_too_large_is_refused_before_it_is_sent(peer: Peer, face: str) -
 
 
 @both
-def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.postgresql")
     peer.says(200, [['{"a":1,"b":{"c":[1.5,null]},"n":123456789012345678.000000001}']], POST)
     sql = "SELECT ':x' AS t, a FROM t WHERE a = :a AND b = :b AND c = :a"
-    [row] = call(client.database, face, "query", "s", sql, {"a": 2**60, "b": "text"})
+    [row] = call(client.database, api, "query", "s", sql, {"a": 2**60, "b": "text"})
     assert list(row) == ["a", "b", "n"]
     assert (row.a, row.b, str(row.n)) == (1, {"c": [1.5, None]}, "123456789012345678.000000001")
     sent = peer.writes()[-1]["metadata"]
@@ -148,44 +148,44 @@ def test_what_postgresql_is_asked(client: CloudRuntimesClient, peer: Peer, face:
     ],
 )
 def test_what_postgresql_says(
-    client: CloudRuntimesClient, peer: Peer, face: str, state: str, kind: type[Exception], applied: bool
+    client: CloudRuntimesClient, peer: Peer, api: str, state: str, kind: type[Exception], applied: bool
 ) -> None:
     is_binding(peer, "bindings.postgresql")
     fails(peer, f'error executing query: ERROR: words with "a value" (SQLSTATE {state})')
     with pytest.raises(kind) as caught:
-        call(client.database, face, "execute", "s", "INSERT INTO t VALUES (1)")
+        call(client.database, api, "execute", "s", "INSERT INTO t VALUES (1)")
     assert type(caught.value) is kind
     assert caught.value.maybe_applied is applied  # type: ignore[attr-defined]
     assert ("a value" in str(caught.value)) is not state.startswith("23")
 
 
 @both
-def test_a_query_without_rows_is_never_sent(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_a_query_without_rows_is_never_sent(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"use execute\(\)"):
-        call(client.database, face, "query", "s", "DELETE FROM t")
+        call(client.database, api, "query", "s", "DELETE FROM t")
     assert peer.asked == []
 
 
 @both
-def test_answers_of_another_form(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_answers_of_another_form(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.postgresql")
     for answer in (b"nothing", [[1]], [["[1]"]], [["{"]], {"a": 1}):
         peer.says(200, answer, POST)
         with pytest.raises(InternalError, match="another form"):
-            call(client.database, face, "query", "s", "SELECT 1")
+            call(client.database, api, "query", "s", "SELECT 1")
 
 
 @both
-def test_a_statement_that_is_given_up_may_be_applied(client: CloudRuntimesClient, peer: Peer, face: str) -> None:
+def test_a_statement_that_is_given_up_may_be_applied(client: CloudRuntimesClient, peer: Peer, api: str) -> None:
     is_binding(peer, "bindings.postgresql")
     peer.says(200, b"", POST)
     peer.stalls = True
     try:
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.database, face, "execute", "s", "DELETE FROM t", timeout=0.2)
+            call(client.database, api, "execute", "s", "DELETE FROM t", timeout=0.2)
         assert caught.value.maybe_applied
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.database, face, "query", "s", "SELECT 1", timeout=0.2)
+            call(client.database, api, "query", "s", "SELECT 1", timeout=0.2)
         assert not caught.value.maybe_applied
     finally:
         peer.stalls = False

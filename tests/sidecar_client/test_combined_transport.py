@@ -30,10 +30,10 @@ def _client(http: str, grpc: str) -> CloudRuntimesClient:
     return CloudRuntimesClient(http, config={"dapr": {"grpc_endpoint": f"grpc://{grpc}"}}, app_id="app")
 
 
-def _call(client: CloudRuntimesClient, face: str, path: str, *arguments: Any, **options: Any) -> Any:
+def _call(client: CloudRuntimesClient, api: str, path: str, *arguments: Any, **options: Any) -> Any:
     service, method = path.split(".")
-    found = getattr(getattr(client, service), method if face == "sync" else f"{method}_async")
-    return found(*arguments, **options) if face == "sync" else asyncio.run(found(*arguments, **options))
+    found = getattr(getattr(client, service), method if api == "sync" else f"{method}_async")
+    return found(*arguments, **options) if api == "sync" else asyncio.run(found(*arguments, **options))
 
 
 EITHER: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -52,29 +52,29 @@ GRPC: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 @both
 @pytest.mark.parametrize("name", sorted(EITHER))
-def test_a_call_goes_over_http(sidecar: Sidecar, name: str, face: str) -> None:
+def test_a_call_goes_over_http(sidecar: Sidecar, name: str, api: str) -> None:
     path, arguments = EITHER[name]
     with _client(sidecar.http_address, NOBODY) as client:
-        _call(client, face, path, *arguments)
+        _call(client, api, path, *arguments)
     with _client(f"http://{NOBODY}", sidecar.grpc_address) as client, pytest.raises(UnavailableError, match="http://"):
-        _call(client, face, path, *arguments, timeout=5)
+        _call(client, api, path, *arguments, timeout=5)
 
 
 @both
 @pytest.mark.parametrize("name", sorted(GRPC))
-def test_what_http_has_not_whole_goes_over_grpc(sidecar: Sidecar, name: str, face: str) -> None:
+def test_what_http_has_not_whole_goes_over_grpc(sidecar: Sidecar, name: str, api: str) -> None:
     path, arguments = GRPC[name]
     with _client(sidecar.http_address, sidecar.grpc_address) as client:
-        _call(client, face, path, *arguments)
+        _call(client, api, path, *arguments)
     with _client(sidecar.http_address, NOBODY) as client, pytest.raises(UnavailableError, match="grpc://"):
-        _call(client, face, path, *arguments, timeout=5)
+        _call(client, api, path, *arguments, timeout=5)
 
 
 @both
-def test_a_fraction_stands_plain_and_comes_as_it_was(sidecar: Sidecar, face: str) -> None:
+def test_a_fraction_stands_plain_and_comes_as_it_was(sidecar: Sidecar, api: str) -> None:
     value = {"text": "1.5", "n": 0.1, "long": 12345678901234567890}
     with _client(sidecar.http_address, sidecar.grpc_address) as client:
-        _call(client, face, "state.save", "store", "plain", value)
-        assert _call(client, face, "state.get", "store", "plain") == value
+        _call(client, api, "state.save", "store", "plain", value)
+        assert _call(client, api, "state.get", "store", "plain") == value
     with urlopen(f"{sidecar.http_address}/v1.0/state/store/plain") as answer:
         assert json.load(answer) == value

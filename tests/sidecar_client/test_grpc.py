@@ -129,14 +129,14 @@ def sidecar(tmp_path: Path, port: int) -> Iterator[Sidecar]:
         ("DEADLINE_EXCEEDED", "", DeadlineExceededError),
     ],
 )
-def test_a_refusal_is_one_class(peer: Peer, face: str, code: str, reason: str, kind: type[Exception]) -> None:
+def test_a_refusal_is_one_class(peer: Peer, api: str, code: str, reason: str, kind: type[Exception]) -> None:
     with CloudRuntimesClient(peer.url) as client:
-        call(client.state, face, "save", "s", "k", 1)  # from here on the component's type is known
+        call(client.state, api, "save", "s", "k", 1)  # from here on the component's type is known
         peer.code, peer.reason = grpc.StatusCode[code], reason
         with pytest.raises(kind, match=r"words|token") as read:
-            call(client.state, face, "get", "s", "k")
+            call(client.state, api, "get", "s", "k")
         with pytest.raises(kind) as written:
-            call(client.state, face, "save", "s", "k", 1, etag="1")
+            call(client.state, api, "save", "s", "k", 1, etag="1")
     one: Any = read.value
     other: Any = written.value
     assert type(one) is kind
@@ -149,26 +149,26 @@ def test_a_refusal_is_one_class(peer: Peer, face: str, code: str, reason: str, k
 
 
 @both
-def test_nobody_there(face: str) -> None:
+def test_nobody_there(api: str) -> None:
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client:
         with pytest.raises(UnavailableError, match="cloud-runtimes serve, dapr run") as caught:
-            call(client.state, face, "save", "s", "k", 1)
+            call(client.state, api, "save", "s", "k", 1)
     assert not caught.value.maybe_applied
 
 
 @both
-def test_a_deadline(peer: Peer, face: str) -> None:
+def test_a_deadline(peer: Peer, api: str) -> None:
     peer.gate.clear()
     with CloudRuntimesClient(peer.url) as client:
         with pytest.raises(DeadlineExceededError, match="give a longer timeout") as caught:
-            call(client.state, face, "get", "s", "k", timeout=0.2)
+            call(client.state, api, "get", "s", "k", timeout=0.2)
         assert not caught.value.maybe_applied
         peer.gate.set()
-        assert call(client.state, face, "get", "s", "k") is None
-        call(client.state, face, "save", "s", "k", 1)  # the component's type is known
+        assert call(client.state, api, "get", "s", "k") is None
+        call(client.state, api, "save", "s", "k", 1)  # the component's type is known
         peer.gate.clear()
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.state, face, "save", "s", "k", 1, timeout=0.2)
+            call(client.state, api, "save", "s", "k", 1, timeout=0.2)
         assert caught.value.maybe_applied
 
 
@@ -181,24 +181,24 @@ def test_a_deadline(peer: Peer, face: str) -> None:
         ("UNKNOWN", "failed to invoke, id: s, err: context deadline exceeded"),
     ],
 )
-def test_a_sidecar_may_notice_first_that_a_call_is_late(peer: Peer, face: str, code: str, words: str) -> None:
+def test_a_sidecar_may_notice_first_that_a_call_is_late(peer: Peer, api: str, code: str, words: str) -> None:
     peer.late, peer.code, peer.words = True, grpc.StatusCode[code], words
     with CloudRuntimesClient(peer.url) as client:
         with pytest.raises(DeadlineExceededError) as caught:
-            call(client.rpc, face, "invoke_method", "s", "m", timeout=0.3)
+            call(client.rpc, api, "invoke_method", "s", "m", timeout=0.3)
         assert caught.value.maybe_applied
 
 
 @both
-def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, face: str) -> None:
+def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, api: str) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", app_id="beside", api_token="opens") as client:
         client.rpc.register_method("size", lambda data, request: len(request.data))
         with client.rpc.serving(port=port):
-            assert call(client.rpc, face, "invoke_method", "beside", "size", iter([b"a" * 70_000, b"b"])) == 70_001
+            assert call(client.rpc, api, "invoke_method", "beside", "size", iter([b"a" * 70_000, b"b"])) == 70_001
         with pytest.raises(InvalidArgumentError, match="a stream must give bytes, not str"):
-            call(client.rpc, face, "invoke_method", "beside", "size", iter(["text"]))
+            call(client.rpc, api, "invoke_method", "beside", "size", iter(["text"]))
         with pytest.raises(ResourceExhaustedError, match="max_message in \\[dapr\\]") as caught:
-            call(client.rpc, face, "invoke_method", "beside", "size", iter([bytes(3 << 20)] * 2))
+            call(client.rpc, api, "invoke_method", "beside", "size", iter([bytes(3 << 20)] * 2))
         assert not caught.value.maybe_applied
 
         def slow() -> Iterator[bytes]:
@@ -207,7 +207,7 @@ def test_a_body_that_is_a_stream_is_collected(sidecar: Sidecar, port: int, face:
             yield b"b"
 
         with pytest.raises(DeadlineExceededError, match="the end of the body") as late:
-            call(client.rpc, face, "invoke_method", "beside", "size", slow(), timeout=0.1)
+            call(client.rpc, api, "invoke_method", "beside", "size", slow(), timeout=0.1)
         assert not late.value.maybe_applied
 
 
@@ -385,28 +385,28 @@ def test_a_forked_child_works_or_says_why_not(sidecar: Sidecar, what: str) -> No
 
 
 @both
-def test_the_token(sidecar: Sidecar, face: str) -> None:
+def test_the_token(sidecar: Sidecar, api: str) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="wrong-one") as client:
         with pytest.raises(UnauthenticatedError, match="give its DAPR_API_TOKEN") as caught:
-            call(client.state, face, "get", "s", "k")
+            call(client.state, api, "get", "s", "k")
         assert "wrong-one" not in repr(caught.value)
         with pytest.raises(UnauthenticatedError):
-            call(client, face, "wait_ready", timeout=5)
+            call(client, api, "wait_ready", timeout=5)
 
 
 @both
-def test_waiting_until_it_is_ready(sidecar: Sidecar, face: str) -> None:
+def test_waiting_until_it_is_ready(sidecar: Sidecar, api: str) -> None:
     with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
-        call(client, face, "wait_ready")
+        call(client, api, "wait_ready")
     with CloudRuntimesClient("grpc://127.0.0.1:1") as client, pytest.raises(DeadlineExceededError):
-        call(client, face, "wait_ready", timeout=0.3)
+        call(client, api, "wait_ready", timeout=0.3)
 
 
 # -- subscribing to configuration ------------------------------------------------
 
 
 @both
-def test_a_subscription_outlives_its_sidecar(tmp_path: Path, face: str) -> None:
+def test_a_subscription_outlives_its_sidecar(tmp_path: Path, api: str) -> None:
     beneath = CloudRuntimesClient(config={"capa": {"home": str(tmp_path / "home")}}, app_id="beside")
     settings = SidecarSettings(app_id="beside", http_port=0, grpc_port=0)
     with beneath:
@@ -414,7 +414,7 @@ def test_a_subscription_outlives_its_sidecar(tmp_path: Path, face: str) -> None:
         with Sidecar(beneath, settings) as first:
             address = first.grpc_address
             client = CloudRuntimesClient(f"grpc://{address}")
-            sub = call(client.configuration, face, "subscribe_configuration", "s", ["a", "b"])
+            sub = call(client.configuration, api, "subscribe_configuration", "s", ["a", "b"])
             seen = {key: item.value for key, item in sub.receive(20).items()}
             assert seen == {"a": "1", "b": "1"}
             beneath.configuration.save_configuration("s", {"a": "2"})
@@ -444,7 +444,7 @@ def test_a_subscription_that_is_refused_ends(peer: Peer) -> None:
 
 
 @both
-def test_calls(sidecar: Sidecar, port: int, face: str) -> None:
+def test_calls(sidecar: Sidecar, port: int, api: str) -> None:
     app = CloudRuntimesClient(sidecar.http_address, app_id="beside", api_token="opens")
 
     @app.rpc.method("echo")
@@ -459,20 +459,20 @@ def test_calls(sidecar: Sidecar, port: int, face: str) -> None:
         with CloudRuntimesClient(f"grpc://{sidecar.grpc_address}", api_token="opens") as client:
             assert not client.supports("rpc.status", "beside")
             found = call(
-                client.rpc, face, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
+                client.rpc, api, "invoke_method", "beside", "echo", {"n": 1.5}, http_method="PUT",
                 headers={"x-mine": "1"}, query={"a": "b c"},
             )  # fmt: skip
             assert found == {"data": {"n": 1.5}, "verb": "PUT", "x": "1", "q": {"a": ["b c"]}}
             # of a failure the status comes, and the beginning of its body
-            answer = call(client.rpc, face, "invoke", "beside", "fail")
+            answer = call(client.rpc, api, "invoke", "beside", "fail")
             assert answer.status == 409
             assert b"a long story" in answer.data
             with pytest.raises(errors.CloudRuntimesError) as caught:
-                call(client.rpc, face, "invoke_method", "beside", "fail")
+                call(client.rpc, api, "invoke_method", "beside", "fail")
             assert caught.value.response is not None
             with pytest.raises(errors.NotFoundError):
-                call(client.rpc, face, "invoke_method", "beside", "no-such-method")
+                call(client.rpc, api, "invoke_method", "beside", "no-such-method")
             with pytest.raises(UnavailableError, match="was not reached"):
-                call(client.rpc, face, "invoke_method", "nobody-there", "m")
+                call(client.rpc, api, "invoke_method", "nobody-there", "m")
             with pytest.raises(UnsupportedError, match="over HTTP alone"):
-                call(client.rpc, face, "invoke_method", "beside", "echo", http_method="PURGE")
+                call(client.rpc, api, "invoke_method", "beside", "echo", http_method="PURGE")

@@ -15,7 +15,7 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient
 from cloud_runtimes._http.asgi_server import make_server
-from cloud_runtimes._http.listen import listen
+from cloud_runtimes._http.threaded import listen
 from cloud_runtimes.dapr_server import Sidecar, SidecarSettings
 from cloud_runtimes.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from cloud_runtimes.schedule import JobRun, Retry, RpcTarget, TopicTarget
@@ -165,14 +165,14 @@ def test_who_has_no_token_runs_nothing(client: CloudRuntimesClient, port: int) -
 
 @both
 def test_a_runner_needs_the_port_that_the_sidecar_knows(
-    client: CloudRuntimesClient, face: str, monkeypatch: pytest.MonkeyPatch, port: int
+    client: CloudRuntimesClient, api: str, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     async def run() -> None:
         async with client.schedule.running():
             pass
 
     def attempt() -> None:
-        if face == "async":
+        if api == "async":
             asyncio.run(run())
         else:
             with client.schedule.running():

@@ -161,7 +161,7 @@ def idle_configuration(seconds: str) -> None:
 
 def hold_write_lock(seconds: str) -> None:
     """Hold the write lock, as a slow writer of ours would."""
-    from cloud_runtimes.components.sqlite.write_lock import WriteLock
+    from cloud_runtimes.components.sqlite.files import WriteLock
 
     write_lock = WriteLock(os.path.join(os.environ["CLOUD_RUNTIMES_HOME"], "cloud_runtimes.db"))
     write_lock.acquire()

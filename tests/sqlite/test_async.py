@@ -1,4 +1,4 @@
-"""The async face on the embedded store never blocks its loop, and a deadline is kept, whoever holds the store."""
+"""The async API on the embedded store never blocks its loop, and a deadline is kept, whoever holds the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.batches import Batches
+from cloud_runtimes.components.sqlite.writes import Batches
 from cloud_runtimes.errors import DeadlineExceededError
 
 pytestmark = pytest.mark.process
@@ -86,17 +86,15 @@ def test_first_use_does_not_block_the_loop(
     assert asyncio.run(run()) <= rounds(500, 50) / 1000
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
-def test_the_deadline_of_a_first_call_is_kept(
-    start: Callable[..., Any], client: CloudRuntimesClient, face: str
-) -> None:
+def test_the_deadline_of_a_first_call_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, api: str) -> None:
     with CloudRuntimesClient() as other:
         other.state.save("store", "k", 1)
     child = start("hold_write_lock", 1.5).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn to open"):
-        if face == "sync":
+        if api == "sync":
             client.state.get("store", "k", timeout=0.3)
         else:
             asyncio.run(client.state.get_async("store", "k", timeout=0.3))
@@ -106,14 +104,14 @@ def test_the_deadline_of_a_first_call_is_kept(
 
 
 @pytest.mark.parametrize("holder", ["hold_write_lock", "hold_lock"])
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.timing
-def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, face: str) -> None:
+def test_a_deadline_is_kept(start: Callable[..., Any], client: CloudRuntimesClient, holder: str, api: str) -> None:
     client.state.save("store", "k", "old")
     child = start(holder, 1.5).ready()
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="turn") as caught:
-        if face == "sync":
+        if api == "sync":
             client.state.save("store", "k", "new", timeout=0.3)
         else:
             asyncio.run(client.state.save_async("store", "k", "new", timeout=0.3))

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite import SqliteComponent
-from cloud_runtimes.components.sqlite.sweep import TOMBSTONE_MS, sweep_tombstones
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
+from cloud_runtimes.components.sqlite.sweep import TOMBSTONE_MS, TOMBSTONES, sweep
 from cloud_runtimes.configuration import ConfigurationItem, ConfigurationSubscription
 from cloud_runtimes.errors import ResourceExhaustedError, UnavailableError
-from cloud_runtimes.testing.faces import AsyncFace, Face, SyncFace
+from cloud_runtimes.testing.apis import Api, AsyncApi, SyncApi
 
 
 class Ahead:
@@ -50,8 +50,8 @@ def engine(client: CloudRuntimesClient) -> Any:
     return client.configuration._driver("app")._engine
 
 
-def sweep(client: CloudRuntimesClient) -> None:
-    while sweep_tombstones(engine(client), durable=False):
+def sweep_all(client: CloudRuntimesClient) -> None:
+    while sweep(engine(client), TOMBSTONES, SqliteSettings()):
         client.configuration.save_configuration("other", {"k": "1"})  # the sweep's job came before
 
 
@@ -76,11 +76,11 @@ def test_tombstones_go_after_a_while(store: CloudRuntimesClient, ahead: Ahead) -
     service.save_configuration("app", {f"k{number}": "1" for number in range(500)})
     service.delete_configuration("app", [f"k{number}" for number in range(450)])
     service.save_configuration("app", {"k0": "back"})
-    sweep(store)
+    sweep_all(store)
     assert rows(store) == 500
     ahead.ms = TOMBSTONE_MS + 1
     service.delete_configuration("app", ["k499"])  # a fresh one
-    sweep(store)
+    sweep_all(store)
     assert rows(store) == 51
     left = {f"k{number}": "1" for number in range(450, 499)} | {"k0": "back"}
     assert service.get_configuration("app") == left
@@ -110,7 +110,7 @@ def test_a_delete_that_was_swept_before_it_was_seen(
             monkeypatch.setattr(source, "look", look)
         service.delete_configuration("app", ["a", "b"])
         ahead.ms = TOMBSTONE_MS + 1
-        sweep(store)
+        sweep_all(store)
         assert rows(store) == 1
         service.save_configuration("app", {"b": "back"})
         service.delete_configuration("app", ["b"])
@@ -135,7 +135,7 @@ def test_sweeping_beside_living_subscribers(store: CloudRuntimesClient, ahead: A
                 service.delete_configuration("app", some)
             if number % 5 == 0:
                 ahead.ms += TOMBSTONE_MS + 1
-                sweep_tombstones(engine(store), durable=False)
+                sweep(engine(store), TOMBSTONES, SqliteSettings())
             if number % 7 == 0:
                 mine |= told(sub.receive(0)) or {}
         mine |= merged(sub)
@@ -374,9 +374,9 @@ def test_killed_writers(
     )
 
 
-@pytest.mark.parametrize("face", [SyncFace, AsyncFace], ids=["sync", "async"])
-def test_saving_what_is_there_is_no_change(client: CloudRuntimesClient, face: type[Face]) -> None:
-    own, service = face(), client.configuration
+@pytest.mark.parametrize("api", [SyncApi, AsyncApi], ids=["sync", "async"])
+def test_saving_what_is_there_is_no_change(client: CloudRuntimesClient, api: type[Api]) -> None:
+    own, service = api(), client.configuration
     same = ConfigurationItem("k", "1", tags={"a": "b"}, metadata={"m": "n"})
     own.call(service, "save_configuration", "app", [same, ConfigurationItem("other", "1")])
     before = own.call(service, "get_configuration_items", "app")

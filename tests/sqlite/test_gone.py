@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.watch import Watch
+from cloud_runtimes.components.sqlite.files import Watch
 from cloud_runtimes.errors import InternalError, LeaseLostError, UnavailableError
-from cloud_runtimes.testing.faces import Face, SyncFace
+from cloud_runtimes.testing.apis import Api, SyncApi
 
 DATABASE = "cloud_runtimes.db"
 
@@ -64,26 +64,26 @@ LOSING = [remove, empty, move, put_another_in_its_place, replace_the_database]
 KEEPING = [remove_the_log, remove_the_log_and_its_index, remove_the_gate]
 
 
-def refused(face: Face, target: Any, method: str, *arguments: Any) -> UnavailableError:
+def refused(api: Api, target: Any, method: str, *arguments: Any) -> UnavailableError:
     """Call what must be refused once; returns the refusal."""
     with pytest.raises(UnavailableError, match=r"(removed|replaced) while .*cloud_runtimes\.db was in use") as caught:
-        face.call(target, method, *arguments)
+        api.call(target, method, *arguments)
     assert not caught.value.maybe_applied
     return caught.value
 
 
 @pytest.mark.parametrize("lose", [*LOSING, *KEEPING])
 def test_a_write_is_refused_and_the_next_one_holds(
-    home: Path, client: CloudRuntimesClient, face: Face, lose: Callable[[Path], None]
+    home: Path, client: CloudRuntimesClient, api: Api, lose: Callable[[Path], None]
 ) -> None:
-    face.call(client.state, "save", "store", "k", "old")
-    face.call(client.state, "save", "other", "k", "old")
+    api.call(client.state, "save", "store", "k", "old")
+    api.call(client.state, "save", "other", "k", "old")
     lose(home)
-    refused(face, client.state, "save", "store", "k1", "refused")
-    face.call(client.state, "save", "store", "k2", "kept")
+    refused(api, client.state, "save", "store", "k1", "refused")
+    api.call(client.state, "save", "store", "k2", "kept")
     # whoever uses another store is told too, and nobody is told twice
-    refused(face, client.state, "save", "other", "k1", "refused")
-    face.call(client.state, "save", "other", "k2", "kept")
+    refused(api, client.state, "save", "other", "k1", "refused")
+    api.call(client.state, "save", "other", "k2", "kept")
     client.close()
     with CloudRuntimesClient() as fresh:
         for store in ("store", "other"):
@@ -95,22 +95,22 @@ def test_a_write_is_refused_and_the_next_one_holds(
 
 @pytest.mark.parametrize("lose", LOSING)
 def test_a_read_does_not_answer_from_files_that_are_gone(
-    home: Path, client: CloudRuntimesClient, face: Face, lose: Callable[[Path], None]
+    home: Path, client: CloudRuntimesClient, api: Api, lose: Callable[[Path], None]
 ) -> None:
-    face.call(client.state, "save", "store", "k", "old")
-    assert face.call(client.state, "get", "store", "k") == "old"
+    api.call(client.state, "save", "store", "k", "old")
+    assert api.call(client.state, "get", "store", "k") == "old"
     lose(home)
 
     def is_refused() -> bool:  # readers look every few milliseconds
         try:
-            face.call(client.state, "get", "store", "k")
+            api.call(client.state, "get", "store", "k")
         except UnavailableError:
             return True
         return False
 
-    assert face.until(is_refused)
+    assert api.until(is_refused)
     another = lose in (put_another_in_its_place, replace_the_database)
-    assert face.call(client.state, "get", "store", "k") == ("another" if another else None)
+    assert api.call(client.state, "get", "store", "k") == ("another" if another else None)
 
 
 @pytest.mark.process
@@ -129,7 +129,7 @@ def test_no_lock_is_held_twice(
     for call in (lease.check, lease.renew, lease.release):
         with pytest.raises(LeaseLostError):
             call()
-    refused(SyncFace(), client.lock, "try_lock", "locks", "it")
+    refused(SyncApi(), client.lock, "try_lock", "locks", "it")
     assert client.lock.try_lock("locks", "it") is None
 
 
@@ -211,11 +211,11 @@ def test_a_transaction_is_refused_whole_when_the_home_goes_meanwhile(home: Path,
 
 
 def test_threads_are_each_told_and_none_waits_for_ever(home: Path, client: CloudRuntimesClient) -> None:
-    face = SyncFace()
+    api = SyncApi()
     client.state.save("store", "k", 0)
     shutil.rmtree(home)
     calls = [(client.state, "save", ("store", f"k{number}", number), {}) for number in range(8)]
-    found = face.together(calls)
+    found = api.together(calls)
     told = [each for each in found if isinstance(each, BaseException)]
     assert told
     assert all(isinstance(each, UnavailableError) for each in told)

@@ -17,9 +17,10 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite import SqliteComponent
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings
 from cloud_runtimes.components.sqlite import lock as locks
 from cloud_runtimes.components.sqlite.lock import SqliteLock
+from cloud_runtimes.components.sqlite.sweep import LOCK_MS, LOCKS, sweep
 from cloud_runtimes.errors import ConflictError, DeadlineExceededError, LeaseLostError, UnavailableError
 from cloud_runtimes.lock import UnlockStatus
 from cloud_runtimes.spi.lock import LockRequest
@@ -293,15 +294,15 @@ def test_what_is_left_behind_is_swept(client: CloudRuntimesClient, driver: Sqlit
     assert driver.acquire(operation(), request("a"), False) is not None
     stand(driver, "dead")
     clocks.boot += 1001
-    locks.sweep_locks(driver._engine)
+    sweep(driver._engine, LOCKS, SqliteSettings())
     client.state.save("s", "k", 1)
     assert len(rows(driver, "locks")) == 1
-    clocks.boot += locks._FORGET
-    locks.sweep_locks(driver._engine)
+    clocks.boot += LOCK_MS
+    sweep(driver._engine, LOCKS, SqliteSettings())
     _until(lambda: not rows(driver, "locks") and not rows(driver, "lock_line"))
     assert driver.acquire(operation(), request("b"), False) is not None
     clocks.boot_name = "boot-2"
-    locks.sweep_locks(driver._engine)
+    sweep(driver._engine, LOCKS, SqliteSettings())
     _until(lambda: not rows(driver, "locks"))
 
 

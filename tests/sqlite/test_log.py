@@ -12,11 +12,9 @@ import pytest
 
 from cloud_runtimes import CloudRuntimesClient, registry
 from cloud_runtimes._core.clocks import Clocks
-from cloud_runtimes.components.sqlite import SqliteComponent, log
+from cloud_runtimes.components.sqlite import SqliteComponent, SqliteSettings, log, sweep
 from cloud_runtimes.components.sqlite.log import Claimed
-from cloud_runtimes.components.sqlite.state import sweep_expired
-from cloud_runtimes.components.sqlite.sweep import sweep_frames
-from cloud_runtimes.components.sqlite.write_task import WriteTask
+from cloud_runtimes.components.sqlite.writes import WriteTask
 from cloud_runtimes.errors import UnavailableError
 from cloud_runtimes.spi.pubsub import Settled, Settlement, SubscribeRequest
 
@@ -107,8 +105,9 @@ def test_sweeping_under_a_load_that_never_ends(tmp_path: Path) -> None:
 
 def settle_sweeps(client: CloudRuntimesClient, retention: float = DAY, group_expiry: float = 7 * DAY) -> None:
     engine = client.pubsub._driver("bus")._engine
+    settings = SqliteSettings(retention=retention, group_expiry=group_expiry)
     end = time.monotonic() + 5
-    while sweep_frames(engine, retention, group_expiry, True) and time.monotonic() < end:
+    while sweep.sweep(engine, sweep.FRAMES, settings) and time.monotonic() < end:
         time.sleep(0.01)
 
 
@@ -262,7 +261,7 @@ def test_expired_rows_are_swept(client: CloudRuntimesClient, clocks: SetClocks, 
     assert client.state.list_keys("store") == ["stays"]  # filtered before anything is swept
     engine = client.state._driver("store")._engine
     end = time.monotonic() + 5
-    while sweep_expired(engine, True) and time.monotonic() < end:
+    while sweep.sweep(engine, sweep.EXPIRED, SqliteSettings()) and time.monotonic() < end:
         time.sleep(0.01)
     assert rows(home, "SELECT key FROM state") == [("stays",)]
 

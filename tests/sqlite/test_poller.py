@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cloud_runtimes import CloudRuntimesClient
-from cloud_runtimes.components.sqlite.poller import EVERY, Poller
+from cloud_runtimes.components.sqlite.notifier import EVERY, Notifier
 from tests.support.waiting import until
 
 
@@ -58,7 +58,7 @@ def test_readers_that_many_calls_left_are_let_go(client: CloudRuntimesClient) ->
     # of 64 readers there would be two each, of the database and its log
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * 32
     while len(engine._readers.idle) > 4:
-        engine._sweep()  # the writer thread does, every half minute
+        engine.sweep()  # the writer thread does, every half minute
     assert client.state.get("store", "k1") == 1
 
 
@@ -87,23 +87,18 @@ def test_other_processes_are_noticed_without_a_notification(home: Path, client: 
     assert not commits.others_wrote()
 
 
-def test_it_rests_while_nobody_waits() -> None:
-    waiting = [False]
+def test_it_rests_while_nobody_waits(tmp_path: Path) -> None:
     looks: list[bool] = []
-    looked = threading.Event()
-
-    def wake(changed: bool) -> bool:
-        looks.append(changed)
-        looked.set()
-        return waiting[0]
-
-    poller = Poller(lambda: True, wake)
-    poller.start()
-    assert looked.wait(10)
-    until(lambda: poller._idle and bool(poller._changes._tickets))
+    notifier = Notifier(tmp_path / "wake", lambda: looks.append(True) or True)  # type: ignore[func-returns-value]
+    waiter = notifier.subscribe("one")
+    until(lambda: len(looks) >= 3)
+    assert waiter.wait(10)
+    waiter.close()
+    until(lambda: notifier._idle and bool(notifier._changes._tickets))
     seen = len(looks)
-    waiting[0] = True
-    poller.start()
+    time.sleep(2 * EVERY)
+    assert len(looks) == seen
+    waiter = notifier.subscribe("one")
     until(lambda: len(looks) >= seen + 3)
-    poller.close()
-    assert poller._thread.join(10)
+    notifier.close()
+    assert notifier._poller.join(10)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloud_runtimes.components.sqlite import write_lock as module
-from cloud_runtimes.components.sqlite.write_lock import WriteLock
+from cloud_runtimes.components.sqlite import files as module
+from cloud_runtimes.components.sqlite.files import WriteLock
 
 
 @pytest.fixture(params=["with the GIL", "without a C library", "without ctypes"])

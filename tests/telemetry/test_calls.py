@@ -82,12 +82,12 @@ def test_a_wrong_setting_is_refused(client: Callable[..., CloudRuntimesClient]) 
         made.state.get("s", "k")
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_calls_without_a_convention(spans: Spans, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_calls_without_a_convention(spans: Spans, api: str) -> None:
     client = spans.client
 
     def call(service: Any, name: str, *args: Any, **options: Any) -> Any:
-        if face == "sync":
+        if api == "sync":
             return getattr(service, name)(*args, **options)
         return asyncio.run(getattr(service, f"{name}_async")(*args, **options))
 
@@ -123,10 +123,10 @@ def test_calls_without_a_convention(spans: Spans, face: str) -> None:
         assert text.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_an_error_is_told_by_its_type_alone(spans: Spans, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_an_error_is_told_by_its_type_alone(spans: Spans, api: str) -> None:
     with pytest.raises(ConflictError):
-        if face == "sync":
+        if api == "sync":
             spans.client.state.save("orders", SECRET, 1, etag="stale")
         else:
             asyncio.run(spans.client.state.save_async("orders", SECRET, 1, etag="stale"))
@@ -136,8 +136,8 @@ def test_an_error_is_told_by_its_type_alone(spans: Spans, face: str) -> None:
     assert SECRET.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_a_retry_is_an_event(spans: Spans, face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_a_retry_is_an_event(spans: Spans, api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = spans.client.state
     driver = state._driver("orders")
     fails = iter([True, True, False])
@@ -152,7 +152,7 @@ def test_a_retry_is_an_event(spans: Spans, face: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(driver, "get", flaky(driver.get))
     monkeypatch.setattr(driver, "get_async", flaky(driver.get_async))
-    found = state.get("orders", "k") if face == "sync" else asyncio.run(state.get_async("orders", "k"))
+    found = state.get("orders", "k") if api == "sync" else asyncio.run(state.get_async("orders", "k"))
     assert found is None
     span = spans.one("state.get")
     assert span.status.code == 0
@@ -166,9 +166,9 @@ def test_a_retry_is_an_event(spans: Spans, face: str, monkeypatch: pytest.Monkey
 # -- RPC ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("way", ["process", "http"])
-def test_rpc(spans: Spans, face: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rpc(spans: Spans, api: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = spans.client
 
     @client.rpc.method("orders/get")
@@ -185,7 +185,7 @@ def test_rpc(spans: Spans, face: str, way: str, monkeypatch: pytest.MonkeyPatch)
         raise LookupError(SECRET)
 
     def call(method: str) -> Any:
-        if face == "sync":
+        if api == "sync":
             return client.rpc.invoke_method("shop", method, {"secret": SECRET})
         return asyncio.run(client.rpc.invoke_method_async("shop", method, {"secret": SECRET}))
 
@@ -223,8 +223,8 @@ def test_a_traceparent_given_by_hand_stays(spans: Spans) -> None:
 # -- pub/sub ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_publish_and_process(spans: Spans, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_publish_and_process(spans: Spans, api: str) -> None:
     client = spans.client
     handled: queue.Queue[str] = queue.Queue()
 
@@ -235,8 +235,8 @@ def test_publish_and_process(spans: Spans, face: str) -> None:
     async def handle_async(event: Any) -> None:
         handle(event)
 
-    with client.pubsub.subscribe("bus", "orders", handle if face == "sync" else handle_async, group="billing"):
-        if face == "sync":
+    with client.pubsub.subscribe("bus", "orders", handle if api == "sync" else handle_async, group="billing"):
+        if api == "sync":
             id = client.pubsub.publish("bus", "orders", SECRET, key=SECRET)
         else:
             id = asyncio.run(client.pubsub.publish_async("bus", "orders", SECRET, key=SECRET))
@@ -283,11 +283,11 @@ def test_a_handler_that_fails(spans: Spans) -> None:
     assert SECRET.encode() not in spans.texts()
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_batches_have_links(spans: Spans, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_batches_have_links(spans: Spans, api: str) -> None:
     client = spans.client
     handled: queue.Queue[int] = queue.Queue()
-    if face == "sync":
+    if api == "sync":
         client.pubsub.publish_bulk("bus", "t", [1, 2, 3])
     else:
         asyncio.run(client.pubsub.publish_bulk_async("bus", "t", [1, 2, 3]))
@@ -329,12 +329,12 @@ def test_what_failed_of_many_is_an_error(spans: Spans, monkeypatch: pytest.Monke
 # -- databases ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_database(spans: Spans, face: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+def test_database(spans: Spans, api: str) -> None:
     database = spans.client.database
 
     def call(name: str, *args: Any) -> Any:
-        if face == "sync":
+        if api == "sync":
             return getattr(database, name)(*args)
         return asyncio.run(getattr(database, f"{name}_async")(*args))
 

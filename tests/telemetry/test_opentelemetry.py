@@ -1,4 +1,4 @@
-"""Providers of OpenTelemetry's API: what they have besides the API, what they refuse, how they are set; both faces in one context."""
+"""Providers of OpenTelemetry's API: what they have besides the API, what they refuse, how they are set; the sync and the async API in one context."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_providers_are_made_once(client: Make) -> None:
     assert telemetry.logger_provider() is telemetry.logger_provider()
 
 
-def test_both_faces_have_one_current_span(client: Make) -> None:
+def test_both_apis_have_one_current_span(client: Make) -> None:
     with Receiver() as receiver:
         telemetry = client(endpoint=receiver.url).telemetry
         native, api = telemetry.tracer("native"), telemetry.tracer_provider().get_tracer("api")

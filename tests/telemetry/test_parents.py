@@ -300,13 +300,13 @@ def service(request: pytest.FixtureRequest, client: Make, monkeypatch: pytest.Mo
         yield made, client()
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize("method", ["plain", "async"])
-def test_a_call_carries_the_span_that_is_current(service: Any, method: str, face: str) -> None:
+def test_a_call_carries_the_span_that_is_current(service: Any, method: str, api: str) -> None:
     made, caller = service
 
     def call(**options: Any) -> Any:
-        if face == "sync":
+        if api == "sync":
             return caller.rpc.invoke_method("shop", method, 1, **options)
         return asyncio.run(caller.rpc.invoke_method_async("shop", method, 1, **options))
 

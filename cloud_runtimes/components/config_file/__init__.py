@@ -15,8 +15,8 @@ from ...spi.operation import Method, Operation
 
 if TYPE_CHECKING:
     from ...spi.driver import Driver
-    from .configuration_file import ConfigurationFile
-    from .secret_file import SecretFile
+    from .configuration import ConfigurationFile
+    from .secret import SecretFile
 
 __all__ = ["FileComponent", "FileSettings", "component"]
 
@@ -31,7 +31,6 @@ _OF_ONE: Final = {
 }
 """Settings that one of the services has a use for."""
 _SEPARATOR: Final = ":"
-_POLL_INTERVAL: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +76,6 @@ class FileComponent(Component):
     _service: str | None = None
 
     @property
-    def watch(self) -> str:
-        """How changes of configuration are noticed."""
-        return self.settings.watch or "auto"
-
-    @property
-    def poll_interval(self) -> float:
-        """Seconds between two looks."""
-        given = self.settings.poll_interval
-        return _POLL_INTERVAL if given is None else given
-
-    @property
     def configuration(self) -> ConfigurationFile:
         """The file of configuration, of which nothing has been read yet at first."""
         file = self._configuration
@@ -97,7 +85,7 @@ class FileComponent(Component):
 
     @without_values
     def _configuration_file(self) -> ConfigurationFile:
-        from .configuration_file import ConfigurationFile
+        from .configuration import ConfigurationFile
 
         path = self._path('path = "…", a TOML, JSON or YAML file')
         suffix = f".{self.settings.format}" if self.settings.format else path.suffix.lower()
@@ -118,8 +106,7 @@ class FileComponent(Component):
 
     @without_values
     def _secret_file(self) -> SecretFile:
-        from .document import kind_of
-        from .secret_file import SecretFile
+        from .secret import SecretFile, kind_of
 
         path = str(self._path('the file of secrets: path = "secrets.json"'))
         kind = self.settings.format or kind_of(path)

@@ -84,11 +84,7 @@ class Look(NamedTuple, Generic[T]):
 class Watched(Generic[T]):
     """One file. Any number of threads may use it, and a signal handler among them: what is known is replaced as a whole.
 
-    Args:
-        path: absolute; symlinks are followed at every look.
-        parse: bytes → what they say, or the error that tells what is wrong with them, which it returns: one that is raised would hold the bytes in its frames. A value that equals the last one is dropped for that.
-        clocks: that the rules about time use.
-        keep: whether the last good value stays while the file cannot be read.
+    ``parse`` returns the error that tells what is wrong with the bytes: one that is raised would hold them in its frames. With ``keep`` the last good value stays while the file cannot be read. Symlinks are followed at every look.
     """
 
     def __init__(
@@ -111,11 +107,7 @@ class Watched(Generic[T]):
         self._lock = Mutex()
 
     def look(self) -> Look[T]:
-        """Look at the file once, and return what is known then.
-
-        Raises:
-            MemoryError, KeyboardInterrupt: and no other; what is wrong with the file is a `Look.problem`.
-        """
+        """Look at the file once, and return what is known then; what is wrong with the file is a `Look.problem`."""
         number = next(self._numbers)
         before = self._known
         found = self._looked(before)
@@ -130,11 +122,7 @@ class Watched(Generic[T]):
             return self._known
 
     def settled(self, op: Operation, *, patience: float, old: bool) -> Look[T]:
-        """Look until the file is at rest, for ``patience`` seconds at most; with ``old`` only until there is a value.
-
-        Raises:
-            DeadlineExceededError, UnavailableError: there is no value, and it did not come to rest in the time of the call, or within ``patience``.
-        """
+        """Look until the file is at rest, for ``patience`` seconds at most; with ``old`` only until there is a value."""
         end: float | None = None
         while True:
             found = self.look()

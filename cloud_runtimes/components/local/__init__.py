@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from ..._core.home import home_folder, is_memory, make_home
+from ..._core.home import home_folder, is_durable, is_memory
 from ..._core.threads import Mutex
 from ...config import ClientSettings, setting
-from ...errors import CloudRuntimesError, InvalidArgumentError
 from ...spi.component import Component, no_native
 
 if TYPE_CHECKING:
@@ -60,10 +58,7 @@ class LocalComponent(Component):
 
     def __init__(self, settings: LocalSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
-        if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
-        self.durable = durability == "full"
+        self.durable = is_durable(settings.durability)
         self._lock = Mutex()
         self._trees: dict[str, Tree] = {}
         self._space: Space | None = None
@@ -75,11 +70,10 @@ class LocalComponent(Component):
         from .files import LocalFiles
         from .tree import Tree
 
-        make = partial(_make_store, home, path) if self.settings.path is None else partial(_make_path, path)
         with self._lock:
             tree = self._trees.get(path)
             if tree is None:
-                tree = self._trees[path] = Tree(path, make, self.durable)
+                tree = self._trees[path] = Tree(path, home, self.durable)
         return LocalFiles(self, tree)
 
     def native(self, service: str, name: str) -> Path:
@@ -121,21 +115,6 @@ def folder_name(store: str) -> str:
     if name.startswith("."):
         name = f"%2E{name[1:]}"
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{sha256(store.encode()).hexdigest()[:32]}"
-
-
-def _make_store(home: str, path: str) -> None:
-    make_home(Path(home))
-    os.makedirs(path, mode=0o700, exist_ok=True)
-
-
-def _make_path(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        from .failures import explain
-
-        raised: CloudRuntimesError = explain(error, path)
-        raise raised from error
 
 
 component = LocalComponent

@@ -13,9 +13,8 @@ from ...spi import file as spi
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
 from .failures import explain
-from .listing import list_files
-from .names import Place, place
-from .streams import Guard, LocalReader, LocalWriter
+from .names import Place, list_files, place
+from .streams import Guard, LocalReader, LocalWriter, change
 
 if TYPE_CHECKING:
     from . import LocalComponent
@@ -64,16 +63,7 @@ class LocalFiles(FileDriver):
     @_explained
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
         with self.tree.root() as root:
-            if root is None:
-                return None
-            where = place(name)
-            while True:
-                with self.tree.slot(root, where) as found:
-                    if found is None:
-                        return None
-                    known = self.tree.info(*found, name)
-                    if known is not None:
-                        return known
+            return None if root is None else self.tree.stat(root, place(name), name)
 
     @_explained
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
@@ -83,12 +73,8 @@ class LocalFiles(FileDriver):
         try:
             size = max(0, (reader.info.size or 0) - start)
             wanted = size if length is None else min(size, length)
-            data = reader.read(op, start, wanted)
-            if len(data) == wanted:
-                return data
-            parts, done = [data], len(data)
-            while done < wanted and data:  # a read gives at most 2 GiB
-                data = reader.read(op, start + done, wanted - done)
+            parts, done = [], 0
+            while done < wanted and (data := reader.read(op, start + done, wanted - done)):  # at most 2 GiB each
                 parts.append(data)
                 done += len(data)
             return b"".join(parts)
@@ -123,58 +109,36 @@ class LocalFiles(FileDriver):
                     raise AlreadyExistsError(f"{self.path_of(name)} exists: give overwrite=True to replace it")
             return LocalWriter(self, root, name, where, how)
 
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        return self._write(op, name, chunks, how, Guard())
-
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        guard = Guard()
-        call = functools.partial(self._write, op, name, chunks, how, guard)
-        return await guard.wait(self.executor.in_thread(call, op))
-
-    def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
+    def _write(self, op: Operation, guard: Guard, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        guard.path = self.path_of(name)
+        writer = self._begin(name, how)
         try:
-            writer = self._begin(name, how)
-            try:
-                for chunk in chunks:
-                    writer.write(op, chunk)
-                    guard.check()
-                return writer.store(op, guard)
-            finally:
-                writer.abort()
-        except BaseException as error:
-            self._fails(error, name, guard)
-            raise
+            for chunk in chunks:
+                writer.write(op, chunk)
+                guard.check()
+            return writer.store(op, guard)
+        finally:
+            writer.abort()
 
-    def _fails(self, error: BaseException, name: str, guard: Guard) -> None:
-        if isinstance(error, OSError) and not isinstance(error, CloudRuntimesError):
-            raise explain(error, self.path_of(name), maybe_applied=guard.begun) from error
-        Guard.says(error, guard.begun)
+    write, write_async = change(_write)
 
     # -- the name space ---------------------------------------------------
 
-    def delete(self, op: Operation, name: str, /) -> None:
-        self._delete(op, name, Guard())
-
-    async def delete_async(self, op: Operation, name: str, /) -> None:
-        guard = Guard()
-        await guard.wait(self.executor.in_thread(functools.partial(self._delete, op, name, guard), op))
-
-    def _delete(self, op: Operation, name: str, guard: Guard) -> None:
+    def _delete(self, op: Operation, guard: Guard, name: str, /) -> None:
+        guard.path = self.path_of(name)
         where = place(name)
-        try:
-            with self.tree.root() as root:
-                if root is None:
+        with self.tree.root() as root:
+            if root is None:
+                return
+            with self.tree.slot(root, where) as found:
+                if found is None:
                     return
-                with self.tree.slot(root, where) as found:
-                    if found is None:
-                        return
-                with self.tree.turn(op, root):
-                    guard.begin()
-                    self._unlink(root, where, guard)
-                    self.tree.prune(root, where.folders)
-        except BaseException as error:
-            self._fails(error, name, guard)
-            raise
+            with self.tree.turn(op, root):
+                guard.begin()
+                self._unlink(root, where, guard)
+                self.tree.prune(root, where.folders)
+
+    delete, delete_async = change(_delete)
 
     def _unlink(self, root: int, where: Place, guard: Guard) -> None:
         # a file set aside first: it must not come back when the one before it is gone
@@ -197,60 +161,44 @@ class LocalFiles(FileDriver):
                     removed = True
                     self.tree.flush(holder)
 
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return self._copy(op, source, target, Guard())
-
-    async def copy_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        guard = Guard()
-        return await guard.wait(self.executor.in_thread(functools.partial(self._copy, op, source, target, guard), op))
-
-    def _copy(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
+    def _copy(self, op: Operation, guard: Guard, source: str, target: str, /) -> FileInfo | None:
+        guard.path = self.path_of(target)
+        with self.tree.root() as root:
+            opened = None if root is None else self.tree.open(root, place(source), source)
+        if opened is None:
+            return None
+        descriptor, known = opened
         try:
-            with self.tree.root() as root:
-                opened = None if root is None else self.tree.open(root, place(source), source)
-            if opened is None:
-                return None
-            descriptor, known = opened
+            writer = self._begin(target, FileWrite(known.content_type, known.metadata))
             try:
-                writer = self._begin(target, FileWrite(known.content_type, known.metadata))
-                try:
-                    writer.take(op, descriptor, known.size or 0)
-                    return writer.store(op, guard)
-                finally:
-                    writer.abort()
+                writer.take(op, descriptor, known.size or 0)
+                return writer.store(op, guard)
             finally:
-                os.close(descriptor)
-        except BaseException as error:
-            self._fails(error, target, guard)
-            raise
+                writer.abort()
+        finally:
+            os.close(descriptor)
 
-    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        return self._move(op, source, target, Guard())
+    copy, copy_async = change(_copy)
 
-    async def move_async(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        guard = Guard()
-        return await guard.wait(self.executor.in_thread(functools.partial(self._move, op, source, target, guard), op))
-
-    def _move(self, op: Operation, source: str, target: str, guard: Guard) -> FileInfo | None:
+    def _move(self, op: Operation, guard: Guard, source: str, target: str, /) -> FileInfo | None:
+        guard.path = self.path_of(target)
         if source == target:
             return self.stat(op, source)
         here, there = place(source), place(target)
-        try:
-            with self.tree.root() as root:
-                if root is None:
-                    return None
-                with self.tree.turn(op, root):
-                    with self.tree.slot(root, here) as found:
-                        if found is None:
-                            return None
-                    try:
-                        return self._rename(root, here, there, target, guard)
-                    finally:
-                        self.tree.prune(root, there.folders)
-                        self.tree.prune(root, here.folders)
-        except BaseException as error:
-            self._fails(error, target, guard)
-            raise
+        with self.tree.root() as root:
+            if root is None:
+                return None
+            with self.tree.turn(op, root):
+                with self.tree.slot(root, here) as found:
+                    if found is None:
+                        return None
+                try:
+                    return self._rename(root, here, there, target, guard)
+                finally:
+                    self.tree.prune(root, there.folders)
+                    self.tree.prune(root, here.folders)
+
+    move, move_async = change(_move)
 
     def _rename(self, root: int, here: Place, there: Place, target: str, guard: Guard) -> FileInfo | None:
         with self.tree.free(root, there) as (folder, entry):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -15,7 +14,7 @@ from ...spi import file as spi
 from ...spi.executor import Executor
 from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation
-from .streams import Guard
+from .streams import Guard, change
 
 __all__ = ["MemoryFiles", "Space", "acquire"]
 
@@ -56,7 +55,7 @@ def acquire(home: str) -> Space:
     return space
 
 
-class MemoryReader(FileReader):
+class _Reader(FileReader):
     """One version."""
 
     def __init__(self, executor: Executor, content: bytes, found: FileInfo) -> None:
@@ -71,7 +70,7 @@ class MemoryReader(FileReader):
         self._content = b""
 
 
-class MemoryWriter(FileWriter):
+class _Writer(FileWriter):
     """What is to be one."""
 
     def __init__(self, files: MemoryFiles, name: str, how: FileWrite) -> None:
@@ -137,32 +136,21 @@ class MemoryFiles(FileDriver):
 
     def open_read(self, op: Operation, name: str, /) -> FileReader | None:
         held = self._files.get(name)
-        return None if held is None else MemoryReader(self.executor, *held)
+        return None if held is None else _Reader(self.executor, *held)
 
     def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return MemoryWriter(self, name, how)
+        return _Writer(self, name, how)
 
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        return self._write(op, name, chunks, how, Guard())
+    def _write(self, op: Operation, guard: Guard, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
+        content = bytearray()
+        for chunk in chunks:
+            content += chunk
+            if op.remaining() == 0:
+                raise op.timed_out("the data")
+            guard.check()
+        return self.store(name, bytes(content), how, guard)
 
-    async def write_async(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        guard = Guard()
-        return await guard.wait(
-            self.executor.in_thread(functools.partial(self._write, op, name, chunks, how, guard), op)
-        )
-
-    def _write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, guard: Guard) -> FileInfo:
-        try:
-            content = bytearray()
-            for chunk in chunks:
-                content += chunk
-                if op.remaining() == 0:
-                    raise op.timed_out("the data")
-                guard.check()
-            return self.store(name, bytes(content), how, guard)
-        except BaseException as error:
-            Guard.says(error, guard.begun)
-            raise
+    write, write_async = change(_write)
 
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /

@@ -30,16 +30,10 @@ _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno
 
 
 class Meta(NamedTuple):
-    """What is stored with a file.
+    """What is stored with a file."""
 
-    Attributes:
-        size: of the content.
-        number: of this version; empty for another program's file.
-        content_type, metadata: as given.
-    """
-
-    size: int
-    number: str = ""
+    size: int  # of the content
+    number: str = ""  # of this version; empty for another program's file
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None
 
@@ -60,33 +54,21 @@ def attach(descriptor: int, meta: Meta) -> None:
         footer, offset = footer[count:], offset + count
 
 
-def look(path: int | str, size: int, descriptor: int | None = None) -> Meta | None:
-    """Return what is stored with a file.
-
-    Args:
-        path: a descriptor, or a path that leads to the inode in hand.
-        size: of the inode.
-        descriptor: open for reading.
-
-    Returns:
-        ``None`` where a descriptor is needed to tell.
-    """
+def look(descriptor: int, size: int) -> Meta:
+    """Return what is stored with an open file, of which the inode has ``size`` bytes."""
     try:
-        found = _parse(os.getxattr(path, ATTRIBUTE), size)
+        found = _parse(os.getxattr(descriptor, ATTRIBUTE), size)
         if found is not None:
             return found
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
             raise
-    if size <= _FOOTER.size:
-        return Meta(size)
-    if descriptor is None:
-        return None
-    content, length, checksum, magic = _FOOTER.unpack(_exactly(descriptor, size - _FOOTER.size, _FOOTER.size))
-    if magic == _MAGIC and length <= _LARGEST and content + length + _FOOTER.size == size:
-        data = _exactly(descriptor, content, length)
-        if zlib.crc32(data) == checksum:
-            return _parse(data, content) or Meta(size)
+    if size > _FOOTER.size:
+        content, length, checksum, magic = _FOOTER.unpack(_exactly(descriptor, size - _FOOTER.size, _FOOTER.size))
+        if magic == _MAGIC and length <= _LARGEST and content + length + _FOOTER.size == size:
+            data = _exactly(descriptor, content, length)
+            if zlib.crc32(data) == checksum:
+                return _parse(data, content) or Meta(size)
     return Meta(size)
 
 

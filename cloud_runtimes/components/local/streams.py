@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..._core import fork
-from ..._core.threads import Mutex
+from ..._core.threads import Background, Mutex
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.executor import Blocking
 from ...spi.file import Chunk, FileInfo, FileReader, FileWrite, FileWriter
 from ...spi.operation import Operation, mark_interrupted
 from .failures import explain
@@ -21,9 +22,11 @@ from .temporary import Temporary
 if TYPE_CHECKING:
     from .files import LocalFiles
 
-__all__ = ["Guard", "LocalReader", "LocalWriter"]
+__all__ = ["Guard", "LocalReader", "LocalWriter", "change"]
 
+S = TypeVar("S", bound=Blocking)
 T = TypeVar("T")
+P = ParamSpec("P")
 PIECE: Final = 64 * 1024 * 1024
 
 
@@ -31,6 +34,7 @@ class Guard:
     """Between a call in a thread and the task that awaits it: either the change begins or it is withdrawn, never both."""
 
     def __init__(self) -> None:
+        self.path = ""  # what is changed, for messages
         self._token = [None]  # whoever takes it decides
         self.begun = False
         self.withdrawn = False
@@ -41,11 +45,7 @@ class Guard:
             raise ClosedError("the call was given up")
 
     def begin(self) -> None:
-        """Say that the change begins; once.
-
-        Raises:
-            ClosedError: it was withdrawn.
-        """
+        """Say that the change begins, once; it is refused where it was withdrawn."""
         try:
             self._token.pop()
         except IndexError:
@@ -61,23 +61,41 @@ class Guard:
         self.withdrawn = True
         return True
 
-    async def wait(self, call: Awaitable[T]) -> T:
-        """Await a call in a thread; giving it up withdraws it, if that is still possible."""
-        try:
-            return await call
-        except BaseException as error:
-            # an error of the call itself has said it already
-            if self.withdraw():
-                self.says(error, False)
-            raise
-
-    @staticmethod
-    def says(error: BaseException, maybe_applied: bool) -> None:
+    def says(self, error: BaseException) -> None:
         """Write on an error whether the change may have been made."""
         if isinstance(error, CloudRuntimesError):
-            error.maybe_applied = maybe_applied
+            error.maybe_applied = self.begun
         elif not isinstance(error, Exception):
-            mark_interrupted(error, maybe_applied)
+            mark_interrupted(error, self.begun)
+
+
+def change(
+    method: Callable[Concatenate[S, Operation, Guard, P], T],
+) -> tuple[Callable[Concatenate[S, Operation, P], T], Callable[Concatenate[S, Operation, P], Coroutine[Any, Any, T]]]:
+    """Return a method that gets a `Guard` in both APIs. What it raises is ours, and says whether the change may have been made."""
+
+    def guarded(self: S, op: Operation, guard: Guard, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, op, guard, *args, **kwargs)
+        except BaseException as error:
+            if isinstance(error, OSError) and not isinstance(error, CloudRuntimesError):
+                raise explain(error, guard.path, maybe_applied=guard.begun) from error
+            guard.says(error)
+            raise
+
+    def call(self: S, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return guarded(self, op, Guard(), *args, **kwargs)
+
+    async def call_async(self: S, op: Operation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        guard = Guard()
+        try:
+            return await self.executor.in_thread(functools.partial(guarded, self, op, guard, *args, **kwargs), op)
+        except BaseException as error:
+            if guard.withdraw():  # else an error of the call itself has said it already
+                guard.says(error)
+            raise
+
+    return call, call_async
 
 
 class LocalReader(FileReader):
@@ -127,7 +145,7 @@ class LocalWriter(FileWriter):
         self._root = os.dup(root)
         self.temporary: Temporary | None = None
         try:
-            self.temporary = Temporary(files.tree, root)
+            self.temporary = Temporary(root)
         except BaseException:
             os.close(self._root)
             raise
@@ -166,33 +184,21 @@ class LocalWriter(FileWriter):
         done = 0
         with self._lock:
             while done < size:
+                target, most = self._held().descriptor, min(PIECE, size - done)
                 try:
-                    target = self._held().descriptor
-                    count = os.copy_file_range(source, target, min(PIECE, size - done), done)
-                    self._size += count
+                    count = os.copy_file_range(source, target, most, done)
                 except OSError:
-                    count = 0
+                    count = os.sendfile(target, source, done, most)
                 if not count:
-                    break
+                    return  # cut by another program
+                self._size += count
                 done += count
                 if op.remaining() == 0:
                     raise op.timed_out("the disk")
-            while done < size:
-                piece = os.pread(source, min(1024 * 1024, size - done), done)
-                if not piece:
-                    return  # cut by another program
-                self.write(op, piece)
-                done += len(piece)
-
-    def commit(self, op: Operation, /) -> FileInfo:
-        return self.store(op, Guard())
-
-    async def commit_async(self, op: Operation, /) -> FileInfo:
-        guard = Guard()
-        return await guard.wait(self.executor.in_thread(functools.partial(self.store, op, guard), op))
 
     def store(self, op: Operation, guard: Guard) -> FileInfo:
         """Make it visible."""
+        guard.path = self._path
         with self._lock:
             tree, temporary = self._tree, self._held()
             try:
@@ -212,13 +218,10 @@ class LocalWriter(FileWriter):
                     if folder >= 0:
                         os.close(folder)
                 return found
-            except BaseException as error:
-                if isinstance(error, OSError) and not isinstance(error, CloudRuntimesError):
-                    raise explain(error, self._path, maybe_applied=guard.begun) from error
-                Guard.says(error, guard.begun)
-                raise
             finally:
                 self._end()
+
+    commit, commit_async = change(store)
 
     def _publish(self, temporary: Temporary, guard: Guard) -> int:
         """Give it its name, and return a descriptor of its folder."""
@@ -229,7 +232,7 @@ class LocalWriter(FileWriter):
                 try:
                     guard.begin()
                     try:
-                        temporary.publish(self._root, folder, entry, overwrite=overwrite, path=self._path)
+                        temporary.publish(folder, entry, overwrite=overwrite, path=self._path)
                     except Exception:
                         guard.begun = False  # one system call, and it has said no
                         raise
@@ -248,8 +251,6 @@ class LocalWriter(FileWriter):
     async def abort_async(self, op: Operation, /) -> None:
         if self.temporary is None:
             return
-        from ..._core.threads import Background
-
         try:
             await self.executor.in_thread(self.abort, Operation(op.method, op.component, None))
         except ClosedError:  # the client's pool is gone

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from ..._core import fork
+from ..._core.home import make_home
 from ..._core.threads import Mutex
 from ...errors import InvalidArgumentError, UnavailableError
 from ...spi.file import FileInfo
@@ -22,36 +24,21 @@ from ...spi.operation import Operation
 from .failures import refusal
 from .meta import Meta, info, look
 from .names import Place, aside
-from .sweep import sweep
+from .temporary import FOLDER, sweep
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["Tree"]
 
-__all__ = ["Tree", "enter", "is_plain"]
-
-FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROBE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS})
 # what is left of a folder that another process has removed, or of a name that is now a file
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
-def kind(folder: int, entry: str) -> int | None:
-    """Return the mode of an entry, ``None`` where it is absent."""
-    try:
-        return os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
-
-
 def is_plain(folder: int, entry: str, path: str) -> bool | None:
-    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent.
-
-    Raises:
-        PermissionDeniedError: it is something else.
-    """
-    mode = kind(folder, entry)
-    if mode is None:
+    """Tell whether an entry is a file (``True``) or a folder (``False``); ``None`` where it is absent. Anything else is refused."""
+    try:
+        mode = os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
         return None
     if stat.S_ISREG(mode):
         return True
@@ -74,17 +61,15 @@ def enter(folder: int, entry: str, path: str) -> int | None:
 class Tree:
     """A store's root, opened by its first use."""
 
-    def __init__(self, path: str, make: Callable[[], None], durable: bool) -> None:
+    def __init__(self, path: str, home: str, durable: bool) -> None:
         self.path = path
+        self._home = home  # or the path itself
         self.durable = durable
-        self._make = make
         self._lock = Mutex()
         self._turn = Mutex()
         self._inside = False
         self._rests = False
         self._root: int | None = None
-        # whether files can be made without a name and get one later (open(2), O_TMPFILE)
-        self.nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
         fork.register(self)
 
     def before_fork(self) -> None:
@@ -113,32 +98,35 @@ class Tree:
     @contextmanager
     def root(self, *, make: bool = False) -> Iterator[int | None]:
         """Give the root's descriptor; ``None`` where it does not exist and is not to be made."""
-        descriptor = self._opened(make)
+        with self._lock:
+            descriptor = os.dup(self._root) if self._find_root(make) else None  # type: ignore[arg-type]
         try:
             yield descriptor
         finally:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _opened(self, make: bool) -> int | None:
-        with self._lock:
-            if self._root is not None and not self._is_root(self._root):  # removed or replaced since
-                os.close(self._root)
-                self._root = None
-            if self._root is None:
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the root itself may be reached by a link
-                try:
-                    self._root = os.open(self.path, flags)
-                except NotADirectoryError as error:
-                    raise InvalidArgumentError(f"{self.path} is no folder: give the store another path") from error
-                except FileNotFoundError:
-                    if not make:
-                        return None
-                    self._make()
-                    self._root = os.open(self.path, flags)
-                    self._flush_above()
-                sweep(self._root)
-            return os.dup(self._root)
+    def _find_root(self, make: bool) -> bool:
+        """Open the root if it is not open; tells whether it is now."""
+        if self._root is not None and not self._is_root(self._root):  # removed or replaced since
+            os.close(self._root)
+            self._root = None
+        if self._root is None:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the root itself may be reached by a link
+            try:
+                self._root = os.open(self.path, flags)
+            except NotADirectoryError as error:
+                raise InvalidArgumentError(f"{self.path} is no folder: give the store another path") from error
+            except FileNotFoundError:
+                if not make:
+                    return False
+                if self._home != self.path:
+                    make_home(Path(self._home))
+                os.makedirs(self.path, mode=0o777 if self._home == self.path else 0o700, exist_ok=True)
+                self._root = os.open(self.path, flags)
+                self._flush_above()
+            sweep(self._root)
+        return True
 
     def _is_root(self, descriptor: int) -> bool:
         """Tell whether an open folder is the one that others find as the store's root."""
@@ -149,8 +137,7 @@ class Tree:
 
     def _flush_above(self) -> None:
         """Have a root just made survive a power cut: it is an entry of its parent, which may be as new."""
-        above = os.path.dirname(self.path)
-        while self.durable and above != os.path.dirname(above):
+        for above in Path(self.path).parents if self.durable else ():
             try:
                 descriptor = os.open(above, FOLDER)
             except OSError:
@@ -159,22 +146,17 @@ class Tree:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            above = os.path.dirname(above)
 
     @contextmanager
     def turn(self, op: Operation, root: int) -> Iterator[None]:
-        """Change the name space, alone among all threads and processes.
-
-        Raises:
-            UnavailableError: the root was removed or replaced meanwhile, and nothing was changed.
-        """
+        """Change the name space, alone among all threads and processes."""
         delay = 0.0002
         while True:
             with self._turn:
                 outer = self._inside  # true in a signal handler that came in a turn of its own thread
                 try:
                     self._inside = True
-                    if outer or self._take(root):
+                    if outer or self._flock(root, LOCK_EX | LOCK_NB):
                         if not self._is_root(root):  # nobody would find what is put there
                             raise UnavailableError(
                                 f"{self.path} was removed or replaced during this call, and nothing was changed: try again"
@@ -184,30 +166,23 @@ class Tree:
                 finally:
                     self._inside = outer
                     if not outer:
-                        self._give(root)
+                        self._flock(root, LOCK_UN)
             if op.remaining() == 0:
                 raise op.timed_out("its turn to change the store")
             time.sleep(delay)
             delay = min(delay * 1.5, 0.01)
 
     @staticmethod
-    def _take(root: int) -> bool:
+    def _flock(root: int, operation: int) -> bool:
+        """Call `flock`; tells whether it did not have to wait. On a file system without it, turns hold inside this process."""
         try:
-            flock(root, LOCK_EX | LOCK_NB)
+            flock(root, operation)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 return False
-            if error.errno not in _NO_LOCKS:  # a file system without: turns hold inside this process
-                raise
-        return True
-
-    @staticmethod
-    def _give(root: int) -> None:
-        try:
-            flock(root, LOCK_UN)
-        except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+        return True
 
     # -- folders ----------------------------------------------------------
 
@@ -289,105 +264,83 @@ class Tree:
     @contextmanager
     def free(self, root: int, place: Place) -> Iterator[tuple[int, str]]:
         """Give the folder and the entry that a file is to get, or has; needs a turn."""
+        with self.slot(root, place) as found:
+            if found is not None:  # perhaps set aside for a folder that is gone since: it stays there
+                yield found
+                return
         with self.folder(root, place.folders, make=True) as folder:
             assert folder is not None
-            found = is_plain(folder, place.entry, self._path((*place.folders, place.entry)))
-            *heads, last = place.aside
-            if found is None:
-                # absent, but perhaps set aside for a folder that is gone since: it stays there
-                with self.folder(folder, heads) as below:
-                    path = self._path((*place.folders, *place.aside))
-                    if below is None or not is_plain(below, last, path):
-                        found = True
-            if found:
+            if is_plain(folder, place.entry, self._path((*place.folders, place.entry))) is None:
                 yield folder, place.entry
-            else:
-                with self.folder(folder, heads, make=True) as below:
-                    assert below is not None
-                    is_plain(below, last, self._path((*place.folders, *place.aside)))
-                    yield below, last
+                return
+            *heads, last = place.aside
+            with self.folder(folder, heads, make=True) as below:
+                assert below is not None
+                yield below, last
 
-    def open(self, root: int, place: Place, name: str) -> tuple[int, FileInfo] | None:
-        """Open a file for reading; what is known of it is of the same version."""
+    def open(self, root: int, place: Place, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
+        """Open a file for reading; what is known of it is of the same version. One that may be ``unreadable`` has the descriptor -1 then."""
         while True:
             with self.slot(root, place) as found:
                 if found is None:
                     return None
-                opened = self._open(*found, name)
+                opened = self._open(*found, name, unreadable=unreadable)
                 if opened is not None:
                     return opened
             # replaced by a folder or removed just now: look again
 
-    def _open(self, folder: int, entry: str, name: str) -> tuple[int, FileInfo] | None:
-        probed = self._probe(folder, entry)
-        if probed is None:
-            return None
-        probe, status = probed
-        try:
-            descriptor = _reopen(probe, folder, entry)
+    def _open(self, folder: int, entry: str, name: str, *, unreadable: bool = False) -> tuple[int, FileInfo] | None:
+        """Open a file in a folder; ``None`` where it is absent or a folder."""
+        with self._probe(folder, entry) as probed:
+            if probed is None:
+                return None
+            probe, status = probed
+            descriptor = -1
             try:
-                meta = look(descriptor, status.st_size, descriptor)
-                assert meta is not None
-                return descriptor, info(name, status, meta)
-            except BaseException:
-                os.close(descriptor)
-                raise
-        finally:
-            os.close(probe)
+                descriptor = os.open(f"/proc/self/fd/{probe}", os.O_RDONLY | os.O_CLOEXEC)
+                return descriptor, info(name, status, look(descriptor, status.st_size))
+            except BaseException as error:
+                if descriptor >= 0:
+                    os.close(descriptor)
+                if not unreadable or not isinstance(error, PermissionError):
+                    raise
+            # another user's: that it is there does not depend on what may be read of it
+            return -1, info(name, status, Meta(status.st_size))
 
-    def _probe(self, folder: int, entry: str) -> tuple[int, os.stat_result] | None:
+    @contextmanager
+    def _probe(self, folder: int, entry: str) -> Iterator[tuple[int, os.stat_result] | None]:
         """Take hold of a plain file without opening it: a pipe would wait, a device might act."""
         try:
             probe = os.open(entry, _PROBE, dir_fd=folder)
         except OSError as error:
-            if error.errno in _GONE:
-                return None
-            raise
+            if error.errno not in _GONE:
+                raise
+            probe = -1
         try:
-            status = os.fstat(probe)
-            if stat.S_ISREG(status.st_mode):
-                held, probe = probe, -1
-                return held, status
-            if stat.S_ISDIR(status.st_mode):
-                return None
-            raise refusal(self._path(("…", entry)), status.st_mode)
+            status = None if probe < 0 else os.fstat(probe)
+            if status is None or stat.S_ISDIR(status.st_mode):
+                yield None
+            elif stat.S_ISREG(status.st_mode):
+                yield probe, status
+            else:
+                raise refusal(self._path(("…", entry)), status.st_mode)
         finally:
             if probe >= 0:
                 os.close(probe)
 
+    def stat(self, root: int, place: Place, name: str) -> FileInfo | None:
+        """Return what is known of a file; ``None`` where it is absent."""
+        return _let_go(self.open(root, place, name, unreadable=True))
+
     def info(self, folder: int, entry: str, name: str) -> FileInfo | None:
         """Return what is known of a file in a folder; ``None`` where it is absent or a folder."""
-        probed = self._probe(folder, entry)
-        if probed is None:
-            return None
-        probe, status = probed
-        try:
-            meta = None
-            if self.nameless:  # there is a /proc
-                meta = look(f"/proc/self/fd/{probe}", status.st_size)
-            if meta is None:
-                descriptor = _reopen(probe, folder, entry)
-                try:
-                    meta = look(descriptor, status.st_size, descriptor)
-                finally:
-                    os.close(descriptor)
-                assert meta is not None
-            return info(name, status, meta)
-        except PermissionError:
-            # another user's: that it is there does not depend on what may be read of it
-            return info(name, status, Meta(status.st_size))
-        finally:
-            os.close(probe)
+        return _let_go(self._open(folder, entry, name, unreadable=True))
 
 
-def _reopen(probe: int, folder: int, entry: str) -> int:
-    """Open the inode of a probe for reading."""
-    try:
-        return os.open(f"/proc/self/fd/{probe}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # no /proc
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        descriptor = os.open(entry, flags, dir_fd=folder)
-        if not os.path.sameopenfile(probe, descriptor):
-            os.close(descriptor)
-            raise
-        return descriptor
+def _let_go(opened: tuple[int, FileInfo] | None) -> FileInfo | None:
+    if opened is None:
+        return None
+    descriptor, found = opened
+    if descriptor >= 0:
+        os.close(descriptor)
+    return found

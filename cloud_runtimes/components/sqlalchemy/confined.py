@@ -59,16 +59,7 @@ _READING: Final = frozenset(
 
 @contextmanager
 def confined(connection: Any, limits: Confined) -> Iterator[None]:
-    """Confine what a connection runs meanwhile.
-
-    Args:
-        connection: of the module `sqlite3`.
-        limits: of the statement.
-
-    Raises:
-        PermissionDeniedError: a statement would have reached outside of its database; nothing was done.
-        RowsTooLargeError: a value is larger than all rows may be.
-    """
+    """Confine what a connection of the module `sqlite3` runs meanwhile."""
     refused: list[str] = []
 
     def judge(action: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
@@ -98,7 +89,7 @@ def confined(connection: Any, limits: Confined) -> Iterator[None]:
 
 
 def _refusal(action: int, first: str | None, second: str | None) -> str | None:
-    """Return what is refused of an action and its arguments; ``None``: it may be done."""
+    """Return what is refused of an action; ``None``: nothing."""
     if action == sqlite3.SQLITE_ATTACH and first != "":  # VACUUM attaches a database without a name
         return "ATTACH or VACUUM INTO"
     if action == sqlite3.SQLITE_FUNCTION and second in _FUNCTIONS:

@@ -1,21 +1,24 @@
-"""One connection and what is done on it; blocking code."""
+"""One connection and what is done on it; blocking code, which threads of the pool run."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from ...errors import CloudRuntimesError, InvalidArgumentError, NotFoundError, UnsupportedError
+from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ...spi import database as spi
 from ...spi.database import ColumnInfo, ExecuteResult, Isolation, Outcome, RowSet, Statement, TableSchema
 from ...spi.sql import Sql
-from .calls import Call, Interrupter
+from .calls import Call
 from .failures import is_busy
-from .locks import FileLock
 from .values import bound, column, quoted
+
+if TYPE_CHECKING:
+    from .pool import ConnectionPool
 
 __all__ = ["Connection"]
 
@@ -33,67 +36,41 @@ _KEPT: Final = 8192
 """Characters of the longest text that is kept compiled."""
 
 
-class Pool(Protocol):
-    """What a connection asks of its pool (``pool.py``)."""
-
-    name: str
-    memory: bool
-    closed: bool
-    keys: dict[str, str | None]
-    working: AbstractContextManager[None]
-
-    def explained(self, error: Exception, call: Call) -> CloudRuntimesError: ...
-
-
 class Connection:
     """A connection of a pool, in the hands of one call or transaction."""
 
-    def __init__(
-        self, pool: Pool, connection: sa.Connection, interrupter: Interrupter, writer: FileLock | None
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, connection: sa.Connection) -> None:
         self._pool = pool
-        self._writer = writer
         self._connection = connection
-        self._interrupter = interrupter
         self._dialect = connection.dialect.name
         self._results: list[sa.CursorResult[Any]] = []
         self._soiled = False
 
-    def step(self, call: Call, work: Callable[..., R], *arguments: Any) -> R:
-        """Do something for a call, which can be interrupted meanwhile; every error is ours."""
-        self._interrupter.begin(call)
+    def step(self, call: Call[Any], work: Callable[..., R], *arguments: Any) -> R:
+        """Do something for a call, which can be interrupted meanwhile. After an interrupt nobody else may have the connection."""
+        target = asyncio.current_task() if self._pool.is_async else self._connection.connection.driver_connection
         try:
-            call.check()
-            with self._pool.working:
+            with call.interruptible(target):
                 return work(*arguments)
-        except Exception as error:
-            self._soiled = self._soiled or getattr(error, "connection_invalidated", False)
-            found = self._pool.explained(error, call)
-            if found is error:
-                raise
-            raise found from error
         except BaseException as error:
-            self._soiled = True
-            if self._interrupter.fired and not isinstance(error, KeyboardInterrupt):
-                raise self._pool.explained(InterruptedError(), call) from None  # the task of an async driver
+            self._soiled |= not isinstance(error, Exception) or getattr(error, "connection_invalidated", False)
             raise
         finally:
-            if self._interrupter.end(call):
-                self._soiled = True
+            self._soiled |= call.is_stopped
 
     # -- transactions -----------------------------------------------------
 
-    def begin(self, call: Call, isolation: Isolation | None, *, writing: bool) -> None:
+    def begin(self, call: Call[Any], isolation: Isolation | None, *, writing: bool) -> None:
         """Begin; on SQLite the write lock is taken at once, since one taken later could only fail."""
         if self._dialect == "sqlite":
-            self.step(call, self._begin_sqlite, call, writing)
+            self.step(call, self._begin_sqlite, call, "BEGIN IMMEDIATE" if writing else "BEGIN")
         elif isolation is not None:
             self.step(call, self._isolate, isolation)
 
-    def _begin_sqlite(self, call: Call, writing: bool) -> None:
+    def _begin_sqlite(self, call: Call[Any], sql: str) -> None:
         while True:
             try:
-                self._connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+                self._connection.exec_driver_sql(sql)
                 return
             except sa.exc.OperationalError as error:
                 # somebody who does not take turns, such as a shell
@@ -102,62 +79,61 @@ class Connection:
                 call.check()
 
     def _isolate(self, isolation: Isolation) -> None:
-        known = self._connection.dialect.get_isolation_level_values(self._raw())
+        raw: Any = self._connection.connection.dbapi_connection
+        known = self._connection.dialect.get_isolation_level_values(raw)
         strong = list(_LEVELS.values())[list(_LEVELS).index(isolation) :]
         level = next((each for each in strong if each in known), None)
         if level is None:
             raise UnsupportedError(f"isolation {isolation!r} is not supported by {self._dialect}")
         self._connection.execution_options(isolation_level=level)
 
-    def _raw(self) -> Any:
-        return self._connection.connection.dbapi_connection
-
-    def autocommit(self, call: Call) -> None:
+    def autocommit(self, call: Call[Any]) -> None:
         """For statements that no transaction may hold."""
         if self._dialect != "sqlite":  # there nothing begins by itself
             self.step(call, lambda: self._connection.execution_options(isolation_level="AUTOCOMMIT"))
 
-    def commit(self, call: Call) -> None:
+    def commit(self, call: Call[Any]) -> None:
         """Commit."""
         call.commit()
         self.step(call, self._commit)
 
     def _commit(self) -> None:
-        while self._results:
-            self._results.pop().close()
+        self._close_results()
         self._connection.commit()
 
-    def _rollback(self) -> None:
-        try:
-            while self._results:
-                self._results.pop().close()
-            self._connection.rollback()
-        except Exception:
-            self._soiled = True
-        except BaseException:
-            self._soiled = True
-            raise
+    def _close_results(self) -> None:
+        while self._results:
+            self._results.pop().close()
 
     def close(self) -> None:
         """Roll back what was not committed, and give the connection back; close it where it is not as it was."""
-        with self._pool.working:
-            try:
-                self._rollback()
-            finally:
-                with suppress(Exception):  # it is gone
-                    if (self._soiled or self._pool.closed) and not self._pool.memory:
-                        self._connection.invalidate()
-                with suppress(Exception):  # the pool makes another
-                    self._connection.close()
-                if self._writer is not None:
-                    self._writer.release()
+        keep = self._pool.memory or not (self._soiled or self._pool.closed)
+        for step in (
+            self._close_results,
+            self._connection.rollback if keep else self._connection.invalidate,
+            self._connection.close,
+        ):
+            with suppress(Exception):  # it is gone; the pool makes another
+                step()
 
     # -- statements -------------------------------------------------------
 
-    def run(self, call: Call, statement: Statement) -> Outcome:
+    def run(self, call: Call[Any], statement: Statement) -> Outcome:
         """Run one."""
+        return self.step(call, self._run, statement)
+
+    def _run(self, statement: Statement) -> Outcome:
         run: Callable[[Any], Outcome] = getattr(self, f"_{type(statement).__name__.lower()}")
-        return self.step(call, run, statement)
+        if not isinstance(statement, (spi.Query, spi.Execute)):
+            return run(statement)
+        limits = statement.confined
+        if limits is None or self._dialect != "sqlite":
+            return run(statement)
+        from .confined import confined
+
+        self._soiled = self._soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
+        with confined(self._connection.connection.driver_connection, limits):
+            return run(statement)
 
     def _text(self, sql: Sql, rows: Any, **options: Any) -> sa.CursorResult[Any]:
         if sql.soils:
@@ -166,20 +142,8 @@ class Connection:
             options["compiled_cache"] = None
         return self._connection.execute(sa.text(sql.template), rows, execution_options=options)
 
-    def _confined(self, statement: spi.Query | spi.Execute) -> AbstractContextManager[None]:
-        limits = statement.confined
-        if limits is None or self._dialect != "sqlite":
-            return nullcontext()
-        from .confined import confined
-
-        self._soiled = self._soiled or len(statement.sql.text) > _KEPT  # a connection keeps statements too
-        return confined(self._connection.connection.driver_connection, limits)
-
     def _query(self, statement: spi.Query) -> RowSet:
-        with self._confined(statement):
-            return self._rows(statement, statement.confined)
-
-    def _rows(self, statement: spi.Query, limits: spi.Confined | None) -> RowSet:
+        limits = statement.confined
         parameters = bound(statement.params, self._dialect)
         if limits is None:
             result = self._text(statement.sql, parameters)
@@ -189,10 +153,6 @@ class Connection:
         return RowSet(_columns(result), _limited(result, limits))
 
     def _execute(self, statement: spi.Execute) -> ExecuteResult:
-        with self._confined(statement):
-            return self._executed(statement)
-
-    def _executed(self, statement: spi.Execute) -> ExecuteResult:
         result = self._text(statement.sql, bound(statement.params, self._dialect))
         cursor, count = result.context.cursor, result.rowcount
         if result.returns_rows:  # SQLite counts what RETURNING gives only once it was read, others only before
@@ -281,7 +241,7 @@ class Connection:
 
     # -- streams ----------------------------------------------------------
 
-    def open_cursor(self, call: Call, statement: spi.Query) -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
+    def open_cursor(self, call: Call[Any], statement: spi.Query) -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
         """Begin to read rows."""
 
         def work() -> tuple[sa.CursorResult[Any], tuple[str, ...]]:
@@ -294,7 +254,7 @@ class Connection:
 
         return self.step(call, work)
 
-    def fetch(self, call: Call, result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, call: Call[Any], result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
         """Return the next rows."""
         return self.step(call, lambda: [tuple(row) for row in result.fetchmany(CHUNK)])
 

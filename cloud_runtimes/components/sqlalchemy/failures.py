@@ -9,6 +9,8 @@ import re
 import sqlite3
 from typing import Any, Final
 
+from sqlalchemy import exc
+
 from ..._core.extras import missing
 from ..._core.sqlite_failures import explain as explain_sqlite
 from ...database._states import SILENT, STATES, by_state
@@ -25,8 +27,18 @@ from ...errors import (
     UnsupportedError,
 )
 
-__all__ = ["explain", "forget_password", "is_busy", "is_interrupted"]
+__all__ = ["explain", "forget_password", "is_busy"]
 
+_BY_CLASS: Final[tuple[tuple[Any, type[CloudRuntimesError], str], ...]] = (
+    (exc.IntegrityError, ConflictError, "a constraint does not hold ({})"),
+    ((exc.ProgrammingError, exc.DataError), InvalidArgumentError, "the SQL is wrong or a value does not fit ({})"),
+    (exc.NotSupportedError, UnsupportedError, "the database cannot do that ({})"),
+    (
+        (exc.OperationalError, exc.InterfaceError),
+        UnavailableError,
+        "it cannot be reached or could not go on ({}): is it running at its url?",
+    ),
+)
 _CONSTRAINT: Final = re.compile(r"^(?:UNIQUE|NOT NULL|CHECK|FOREIGN KEY|PRIMARY KEY) constraint failed")
 
 
@@ -34,13 +46,6 @@ def is_busy(error: BaseException) -> bool:
     """Tell whether SQLite said that somebody else has a lock."""
     native = getattr(error, "orig", error)
     return (getattr(native, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_interrupted(error: BaseException) -> bool:
-    """Tell whether the database ended a statement since it was asked to."""
-    native = getattr(error, "orig", error)
-    sqlite = getattr(native, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
-    return sqlite or _state(native) == "57014" or isinstance(error, InterruptedError)
 
 
 def _state(native: Any) -> Any:
@@ -58,18 +63,7 @@ def forget_password(error: BaseException, password: Any) -> None:
 
 
 def explain(error: Exception, name: str, path: str | None, *, maybe_applied: bool) -> CloudRuntimesError:
-    """Return our error for a native one; the caller raises it ``from`` that.
-
-    Args:
-        error: SQLAlchemy's, or a driver's.
-        name: of the store.
-        path: of the file, where it is SQLite.
-        maybe_applied: whether it came out of a commit.
-    """
-    if isinstance(error, CloudRuntimesError):
-        return error
-    from sqlalchemy import exc
-
+    """Return our error for one of SQLAlchemy's or a driver's; the caller raises it ``from`` that."""
     if isinstance(error, exc.DBAPIError):
         found = _native(error.orig, name, path) or _by_class(error, name)
     elif isinstance(error, exc.NoSuchTableError):
@@ -160,18 +154,11 @@ def _sqlite(native: sqlite3.Error, name: str, path: str) -> CloudRuntimesError:
 
 def _by_class(error: Any, name: str) -> CloudRuntimesError:
     """By the classes of the DBAPI (PEP 249), for drivers whose errors say no more."""
-    from sqlalchemy import exc
-
     where = f"database {name!r}: "
     native = type(error.orig).__name__
     if error.connection_invalidated:
         return UnavailableError(f"{where}the connection was lost ({native})")
-    if isinstance(error, exc.IntegrityError):
-        return ConflictError(f"{where}a constraint does not hold ({native})")
-    if isinstance(error, (exc.ProgrammingError, exc.DataError)):
-        return InvalidArgumentError(f"{where}the SQL is wrong or a value does not fit ({native})")
-    if isinstance(error, exc.NotSupportedError):
-        return UnsupportedError(f"{where}the database cannot do that ({native})")
-    if isinstance(error, (exc.OperationalError, exc.InterfaceError)):
-        return UnavailableError(f"{where}it cannot be reached or could not go on ({native}): is it running at its url?")
+    for classes, made, what in _BY_CLASS:
+        if isinstance(error, classes):
+            return made(f"{where}{what.format(native)}")
     return InternalError(f"{where}it failed ({native})")

@@ -1,12 +1,13 @@
-"""One database: its engine, and who may use a connection."""
+"""One database: its engine, and the threads that work with its connections."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,17 @@ import sqlalchemy as sa
 
 from ..._core import fork
 from ..._core.home import check_file_system, make_home, make_private
+from ..._core.workers import Workers
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError
-from .calls import Call, Interrupter, Watchdog
+from ...spi.operation import Operation
+from .calls import Call
 from .connection import Connection
-from .failures import explain, forget_password, is_busy, is_interrupted
-from .locks import FairSemaphore, FileLock, file_lock
-from .runners import Runner
+from .failures import explain, forget_password, is_busy
+from .file_lock import file_lock
 
 if TYPE_CHECKING:
     from ...spi.executor import Executor
+    from .driver import Session
 
 __all__ = ["ConnectionPool"]
 
@@ -36,12 +39,12 @@ _REST: Final = 1.0
 _CLOSING: Final = 1.0
 """Seconds that calls under way get to end by themselves when the client closes."""
 _BUSY: Final = 0.05
-"""Seconds that SQLite itself waits for a lock: a slice, between two looks at the deadline."""
+"""Seconds that SQLite itself waits for a lock: a slice, between two looks at the call."""
 _LOOK_MS: Final = 500
 """How long a server may go on working for a client that is gone."""
-# the same databases by an async driver and by a blocking one that is always there: threads do for both
+# the same databases by an async driver and by a blocking one that is always there
 _BLOCKING: Final = {"sqlite+aiosqlite": "sqlite", "postgresql+psycopg_async": "postgresql+psycopg"}
-_connecting: ContextVar[Call] = ContextVar("connecting")
+_connecting: ContextVar[Call[Any]] = ContextVar("connecting")
 # a forked child must not close what it inherited
 _inherited: list[Any] = []
 
@@ -49,94 +52,84 @@ _inherited: list[Any] = []
 class ConnectionPool:
     """The connections of one store name, shared by its drivers and transactions.
 
-    SQLAlchemy's pool keeps them. A semaphore of as many permits stands before it, which a call waits for to its deadline, and without a thread in the async API.
-
-    Args:
-        name: of the store, for messages.
-        url: as SQLAlchemy has it.
-        executor: of the client.
-        pool_size: connections at most.
-        durable: whether a commit to SQLite survives a power cut.
-        embedded: whether the component made the name of the file.
-
-    Attributes:
-        path: of the file, where it is SQLite.
-        memory: whether it is a database in the process, behind one connection.
-        permits: to have a connection.
-        keys: table → the single column of its primary key.
-        working: held around the use of a library with locks of its own.
-        closed: whether connections that come back are closed.
+    SQLAlchemy's pool keeps them. A call or transaction that uses one does so in a thread of its own, of which there are as many as connections. Further calls wait for a thread, each to its deadline. An async driver works in the client's loop, for which its thread waits.
     """
 
     def __init__(
         self, name: str, url: Any, executor: Executor, *, pool_size: int, durable: bool, embedded: bool
     ) -> None:
         self.name = name
+        # table → the single column of its primary key
         self.keys: dict[str, str | None] = {}
+        # threads that have a connection for a call or transaction
+        self.busy: set[int] = set()
         self.closed = False
         self._durable = durable
-        self.working: AbstractContextManager[None] = _Working()
+        self._calls: set[Call[Any]] = set()
+        self._starting = threading.Lock()
+        self._working: set[int] = set()
         try:
             self._url = sa.make_url(url)
             self._url = self._url.set(drivername=_BLOCKING.get(self._url.drivername, self._url.drivername))
-            made = self._url.get_dialect()
+            dialect = self._url.get_dialect()
         except Exception as error:
             raise explain(error, name, None, maybe_applied=False) from None
-        sqlite = made.name == "sqlite"
+        self.is_async = dialect.is_async
+        self._executor = executor
+        sqlite = dialect.name == "sqlite"
         database = str(self._url.database or ":memory:")
+        # in the process, behind one connection
         self.memory = sqlite and database == ":memory:"
         if sqlite and not self.memory and (self._url.query.get("uri") or database.startswith("file:")):
             raise InvalidArgumentError(f"database {name!r}: give a path in the url, not a URI of SQLite")
-        self.path = os.path.abspath(database) if sqlite and not self.memory else None
-        self._size = 1 if self.memory else pool_size
-        self.permits = FairSemaphore(self._size, "a free connection")
-        self._writer: FileLock | None = None
-        self._fresh = self.path is not None
-        if self.path is not None:
-            if embedded:
-                _make_place(Path(self.path))
-            self._writer = file_lock(self.path)
-        self.runner = Runner(executor if made.is_async else None)
+        self._path = os.path.abspath(database) if sqlite and not self.memory else None
+        if self._path is not None and embedded:
+            _make_place(Path(self._path))
+        self._writer = None if self._path is None else file_lock(self._path)
+        self._workers = Workers("cloud-runtimes-sql", 1 if self.memory else pool_size)
         try:
-            self._engine = self._create(made.name, made.is_async)
+            self._engine = self._create(dialect.name, pool_size)
         except Exception as error:
             raise explain(error, name, None, maybe_applied=False) from error
-        self.watchdog = Watchdog(self._reap)
         fork.register(self)
 
     # -- the engine -------------------------------------------------------
 
-    def _create(self, dialect: str, is_async: bool) -> Any:
+    def _create(self, dialect: str, pool_size: int) -> Any:
         options: dict[str, Any] = {"hide_parameters": True}
         if self.memory:
-            options["poolclass"] = sa.pool.StaticPool
-            options["connect_args"] = {"check_same_thread": False}
+            options |= {"poolclass": sa.pool.StaticPool, "connect_args": {"check_same_thread": False}}
         else:
-            options |= {"pool_size": self._size, "max_overflow": 0, "pool_recycle": 1800}
-            if self.path is None:
+            options |= {"pool_size": pool_size, "max_overflow": 0, "pool_recycle": 1800}
+            if self._path is None:
                 options["pool_pre_ping"] = True
             else:
                 options["poolclass"] = sa.pool.QueuePool
                 options["connect_args"] = {"check_same_thread": False, "timeout": _BUSY}
-        if is_async:
+        if self.is_async:
             import greenlet  # noqa: F401  its absence is told as that of a driver
             from sqlalchemy.ext.asyncio import create_async_engine
 
             made: Any = create_async_engine(self._url, **options)
-            engine: sa.Engine = made.sync_engine
+            self.engine: sa.Engine = made.sync_engine
         else:
-            made = engine = sa.create_engine(self._url, **options)
+            made = self.engine = sa.create_engine(self._url, **options)
         if dialect == "sqlite":
-            sa.event.listen(engine, "connect", self._set_up)
+            sa.event.listen(self.engine, "connect", self._set_up)
         elif dialect == "postgresql":
-            sa.event.listen(engine, "connect", _ends_with_its_client)
-            sa.event.listen(engine, "do_connect", self._limit_connecting)
-        self.engine = engine
+            sa.event.listen(self.engine, "connect", _ends_with_its_client)
+            sa.event.listen(self.engine, "do_connect", self._limit_connecting)
         return made
 
     def _set_up(self, connection: Any, record: Any) -> None:
         """Set a new connection to SQLite up."""
         connection.isolation_level = None  # transactions begin and end where we say
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except Exception as error:
+            if is_busy(error):
+                raise
+            # else the file may only be read: its journal stays as it is
         for pragma in (
             "foreign_keys=ON",
             "trusted_schema=OFF",
@@ -153,88 +146,114 @@ class ConnectionPool:
         if name is not None and left is not None:
             options.setdefault(name, math.ceil(left) or 1)
 
-    # -- connections ------------------------------------------------------
+    # -- calls ------------------------------------------------------------
 
-    def _make_log(self, call: Call, writer: FileLock) -> None:
-        """See that a file of SQLite has a write-ahead log; who makes it is the only writer."""
-        if not self._connected(call, partial(self._has_log, make=False)):
-            writer.acquire(call)
-            try:
-                self._connected(call, partial(self._has_log, make=True))
-            finally:
-                writer.release()
-        self._fresh = False
+    def run(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None = None) -> R:
+        """Have a thread do ``work``, and wait for it."""
+        if self.is_async:
+            self._executor.check_outside()
+        with self._calling(op, work, owner) as call:
+            return call.wait()
 
-    def _has_log(self, *, make: bool) -> bool:
-        with closing(self.engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
-            cursor.execute("PRAGMA journal_mode")
-            if make and cursor.fetchall()[0][0] != "wal":
-                try:
-                    cursor.execute("PRAGMA journal_mode=WAL")
-                except Exception as error:
-                    if is_busy(error):
-                        raise
-                    # else it may only be read: its journal stays as it is
-            return make or cursor.fetchall()[0][0] == "wal"
+    async def run_async(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None = None) -> R:
+        """Have a thread do ``work``, and await it."""
+        with self._calling(op, work, owner) as call:
+            return await call.wait_async()
 
-    def connect(self, call: Call, *, writing: bool) -> Connection:
-        """Take a connection out of the pool and, to write an SQLite file, its lock."""
-        if self._fresh and self._writer is not None:
-            self._make_log(call, self._writer)
-        writer = self._writer if writing else None
-        if writer is not None:
-            writer.acquire(call)
+    @contextmanager
+    def _calling(self, op: Operation, work: Callable[[Call[R]], R], owner: Session | None) -> Iterator[Call[R]]:
+        call = Call(op, work, "a free connection" if owner is None else "another call of this transaction")
+        self._calls.add(call)
         try:
-            connection = self._connected(call, self.engine.connect)
-            return Connection(self, connection, self._interrupter(connection), writer)
-        except BaseException:
-            if writer is not None:
-                writer.release()
+            if owner is None:
+                self.start(call.run)
+            else:
+                owner.submit(call)
+            yield call
+        except BaseException as error:
+            call.failed(error)
+            if owner is not None:
+                owner.give_up()
             raise
+        finally:
+            self._calls.discard(call)
 
-    def _connected(self, call: Call, connect: Callable[[], R]) -> R:
+    def start(self, body: Callable[[], None]) -> None:
+        """Have a thread run something that uses one connection."""
+        self._workers.submit(partial(self._use, body))
+
+    def _use(self, body: Callable[[], None]) -> None:
+        me = threading.get_ident()
+        self.busy.add(me)
+        try:
+            body()
+        finally:
+            self.busy.discard(me)
+
+    # -- in the threads ---------------------------------------------------
+
+    def library(self, call: Call[Any] | None, work: Callable[..., R], *arguments: Any) -> R:
+        """Use SQLAlchemy and the driver; every error is ours. A fork waits for it, since a child would inherit its locks as they are."""
+        me = threading.get_ident()
+        with self._starting:
+            self._working.add(me)
+        try:
+            if not self.is_async:
+                return work(*arguments)
+            from sqlalchemy.util import greenlet_spawn
+
+            return self._executor.submit(greenlet_spawn(work, *arguments)).result()
+        except CancelledError:  # with the client's loop
+            raise ClosedError("the client was closed while this call was under way") from None
+        except Exception as error:
+            found = self._explained(error, call)
+            if found is error:
+                raise
+            raise found from error
+        finally:
+            self._working.discard(me)
+
+    def _explained(self, error: Exception, call: Call[Any] | None) -> CloudRuntimesError:
+        if isinstance(error, CloudRuntimesError):
+            return error
+        forget_password(error, self._url.password)
+        committing = call is not None and call.committing
+        if call is not None and call.is_stopped:
+            return ClosedError(call.reason, maybe_applied=committing)
+        return explain(error, self.name, self._path, maybe_applied=committing)
+
+    def writing(self, call: Call[Any]) -> AbstractContextManager[None]:
+        """Hold the lock of an SQLite file."""
+        return nullcontext() if self._writer is None else self._writer.held(call)
+
+    def connection(self, call: Call[Any]) -> Connection:
+        """Take a connection out of SQLAlchemy's pool."""
+        _connecting.set(call)
         while True:
             if self.closed:
                 raise ClosedError(f"database {self.name!r}: its client is closed")
             call.check()
-            _connecting.set(call)
             try:
-                with self.working:
-                    return connect()
+                return Connection(self, self.engine.connect())
             except Exception as error:
                 # behind a program that died in the middle of a write one connection makes the file whole, and the others wait
-                if self.path is None or not is_busy(error):
-                    found = self.explained(error, call)
-                    if found is error:
-                        raise
-                    forget_password(error, self._url.password)
-                    raise found from error
+                if self._path is None or not is_busy(error):
+                    raise
+                sleep(0.001)
 
-    def _interrupter(self, connection: sa.Connection) -> Interrupter:
-        found: Interrupter | None = connection.info.get("cloud_runtimes")
-        if found is None:
-            native: Any = connection.connection.driver_connection
-            found = Interrupter(self.watchdog, native, is_async=connection.dialect.is_async)
-            connection.info["cloud_runtimes"] = found
-        return found
+    # -- forks, and the end -----------------------------------------------
 
-    def explained(self, error: Exception, call: Call) -> CloudRuntimesError:
-        """Return what to raise for an error of a call: a deadline comes as an error of the database."""
-        if isinstance(error, CloudRuntimesError):
-            return error
-        if call.is_stopped:
-            return ClosedError(call.reason, maybe_applied=call.committing)
-        if is_interrupted(error) and call.is_due():
-            return call.op.timed_out("the database")
-        found = explain(error, self.name, self.path, maybe_applied=call.committing)
-        if call.op.remaining() == 0.0 and found.code in ("UNAVAILABLE", "INTERNAL"):  # its connection was cut
-            return call.op.timed_out("the database", maybe_applied=call.committing)
-        return found
+    def before_fork(self) -> None:
+        """Let nothing begin, and wait for what runs."""
+        end = monotonic() + _REST
+        self._rests = self._starting.acquire(timeout=_REST)
+        while self._working and monotonic() < end:
+            sleep(0.0002)
 
-    def _reap(self, connection: Connection) -> None:
-        self.runner.post(lambda context, call: context.call(call, connection.close, self.permits.release))
-
-    # -- the end -----------------------------------------------------
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        if self._rests:
+            self._starting.release()
 
     def forked(self) -> None:
         """In a forked child: keep what belongs to the parent, and close nothing of it."""
@@ -246,48 +265,20 @@ class ConnectionPool:
         end = monotonic() + (5.0 if timeout is None else timeout)
         self.closed = True
         self._wait(min(end, monotonic() + _CLOSING))
-        for call in list(self.runner.calls):
+        for call in list(self._calls):
             call.reason = "the client was closed while this call was under way"
             call.stop()
         self._wait(end)
-        self.watchdog.close(max(0.1, end - monotonic()))
-        self._wait(end)
-        self.runner.close(self._engine, max(0.1, end - monotonic()))
+        if self.is_async:
+            with suppress(Exception):  # a server that does not answer: the sockets close with the loop
+                self._executor.submit(self._engine.dispose()).result(max(0.1, end - monotonic()))
+        else:
+            self.engine.dispose()
+        self._workers.close()
 
     def _wait(self, end: float) -> None:
-        while not self.permits.is_unused and monotonic() < end:
+        while self.busy and monotonic() < end:
             sleep(0.001)
-
-
-class _Working:
-    """What a fork waits for: code of libraries whose locks a child would inherit as they are."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads: set[int] = set()
-        fork.register(self)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._threads.add(threading.get_ident())
-
-    def __exit__(self, *error: object) -> None:
-        self._threads.discard(threading.get_ident())
-
-    def before_fork(self) -> None:
-        """Let nothing begin, and wait for what runs."""
-        end = monotonic() + _REST
-        self._rests = self._lock.acquire(timeout=_REST)
-        while self._threads and monotonic() < end:
-            sleep(0.0002)
-
-    def after_fork(self) -> None:
-        """In the parent: go on."""
-        if self._rests:
-            self._lock.release()
-
-    def forked(self) -> None:
-        """In a forked child: nothing, since it makes a pool of its own."""
 
 
 def _make_place(path: Path) -> None:

@@ -16,25 +16,12 @@ __all__ = ["bound", "column", "quoted"]
 
 
 def bound(params: Mapping[str, Any], dialect: str) -> dict[str, Any]:
-    """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text.
-
-    Raises:
-        InvalidArgumentError: SQLite has no form for it.
-    """
+    """Return parameters as the driver beneath takes them: dicts as JSON text, and for SQLite what it has no type for as text."""
     sqlite = dialect == "sqlite"
-    return {name: value if type(value) in _PLAIN else _bound(name, value, sqlite) for name, value in params.items()} | (
-        _check_integers(params) if sqlite else {}
-    )
+    return {name: value if type(value) in _PLAIN else _bound(name, value, sqlite) for name, value in params.items()}
 
 
-_PLAIN = frozenset([type(None), bool, int, float, str, bytes])
-
-
-def _check_integers(params: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in params.items():
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise InvalidArgumentError(f"parameter {name!r}: an integer of SQLite has 64 bits")
-    return {}
+_PLAIN = frozenset([type(None), bool, float, str, bytes])
 
 
 def _bound(name: str, value: Any, sqlite: bool) -> Any:
@@ -44,6 +31,8 @@ def _bound(name: str, value: Any, sqlite: bool) -> Any:
         return list(value)
     if not sqlite:
         return value
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidArgumentError(f"parameter {name!r}: an integer of SQLite has 64 bits")
     if isinstance(value, datetime.datetime):
         return value.isoformat(" ")  # the form of CURRENT_TIMESTAMP
     if isinstance(value, (datetime.date, datetime.time)):
@@ -74,10 +63,8 @@ def column(name: str, given: Column, alone: bool) -> Any:
         "uuid": sa.Uuid(),
         "json": sa.JSON(),
     }
-    if given.kind == "decimal":
-        # SQLite would make a float of it (sqlite.org/datatype3.html, 3.1)
-        kinds["decimal"] = sa.Numeric().with_variant(sa.Text(), "sqlite")
-    if given.kind in ("uuid", "json", "date", "time", "datetime"):
+    if given.kind in ("decimal", "uuid", "json", "date", "time", "datetime"):
+        # SQLite would make a float of a decimal (sqlite.org/datatype3.html, 3.1)
         kinds[given.kind] = kinds[given.kind].with_variant(sa.Text(), "sqlite")
     return sa.Column(
         quoted(name),

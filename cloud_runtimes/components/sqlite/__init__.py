@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..._core.clocks import Clocks
-from ..._core.home import home_folder, is_memory
+from ..._core.home import home_folder, is_durable, is_memory
 from ..._core.threads import Mutex
-from ...config import ClientSettings
-from ...errors import ClosedError, InvalidArgumentError
+from ...config import ClientSettings, duration, setting
+from ...errors import ClosedError
 from ...spi.component import Component, no_native
-from .context import SqliteSettings
-from .data_folder import DATABASE
+from .files import DATABASE
 
 if TYPE_CHECKING:
     from ...rpc.peers import Peers
@@ -24,23 +25,74 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteComponent", "SqliteSettings", "component"]
 
+_DRIVERS: Final = {
+    "configuration": "SqliteConfiguration",
+    "lock": "SqliteLock",
+    "pubsub": "SqlitePubSub",
+    "rpc": "SqliteRpc",
+    "schedule": "SqliteSchedule",
+    "state": "SqliteState",
+}
+"""Service, and module → class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteSettings:
+    """Settings of the component.
+
+    Attributes:
+        home: folder that holds the database, else ``CLOUD_RUNTIMES_HOME``, else ``./.cloud_runtimes``; ``":memory:"`` keeps it in the process.
+        path: the database's file, instead of ``home/cloud_runtimes.db``.
+        durability: ``"full"``: what is acknowledged survives a power cut; ``"relaxed"``: it survives a crash of the process, a power cut may cost the last moments. Default: ``CLOUD_RUNTIMES_DURABILITY``, else full.
+        max_value_bytes: largest value of state or configuration, or event payload, encoded.
+        retention: seconds that an event stays at least, settled or not.
+        group_expiry: seconds after which a consumer group that nobody asked for holds nothing back.
+        max_bytes: of the log of one pub/sub name; ``None``: no limit.
+        history: seconds that the record of a job's run stays.
+        history_runs: how many records of one job stay at most.
+        when_full: at ``max_bytes``: ``"refuse"`` publishing, or ``"drop_oldest"`` frames, counted.
+    """
+
+    home: str | None = setting(None, help="folder of the database")
+    path: str | None = setting(None, help="file of the database")
+    durability: Literal["full", "relaxed"] | None = setting(None, help="full or relaxed")
+    max_value_bytes: int = setting(16 * 1024 * 1024, help="largest value or event")
+    retention: float = setting(86400.0, parse=duration, help="how long events stay at least")
+    group_expiry: float = setting(7 * 86400.0, parse=duration, help="when an unseen group holds nothing")
+    max_bytes: int | None = setting(None, help="limit of the log")
+    history: float = setting(7 * 86400.0, parse=duration, help="how long records of runs stay")
+    history_runs: int = setting(1000, help="records of runs of one job")
+    when_full: Literal["refuse", "drop_oldest"] = setting("refuse", help="what happens at max_bytes")
+
+    def __post_init__(self) -> None:
+        if self.home is not None and self.path is not None:
+            raise ValueError("give home or path, not both")
+        if not 1 <= self.max_value_bytes <= 512 * 1024 * 1024:
+            raise ValueError("max_value_bytes must be 1 to 536,870,912")
+        if self.max_bytes is not None and self.max_bytes < 1024 * 1024:
+            raise ValueError("max_bytes must be at least 1,048,576")
+        if self.history_runs < 1:
+            raise ValueError("history_runs must be at least 1")
+
 
 class SqliteComponent(Component):
-    """Drivers over one shared engine."""
+    """Drivers over one shared engine.
+
+    Attributes:
+        durable: commit with ``synchronous=FULL``.
+        clocks: that rules about time use.
+    """
 
     name = "sqlite"
     Settings = SqliteSettings
-    services = ("configuration", "lock", "pubsub", "rpc", "schedule", "state")
+    services = tuple(_DRIVERS)
 
     settings: SqliteSettings
     clocks = Clocks()
 
     def __init__(self, settings: SqliteSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
-        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
-        if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
-        self.durable = durability == "full"
+        self.durable = is_durable(settings.durability)
         self._lock = Mutex()
         self._engine: Engine | None = None
         self._peers: Peers | None = None
@@ -56,11 +108,7 @@ class SqliteComponent(Component):
 
     @property
     def engine(self) -> Engine:
-        """The engine, made without I/O; another once the files of the last one are gone.
-
-        Raises:
-            ClosedError: the client was closed.
-        """
+        """The engine, made without I/O; another once the files of the last one are gone."""
         with self._lock:
             if self._closed:
                 raise ClosedError("this client is closed: make another")
@@ -81,29 +129,8 @@ class SqliteComponent(Component):
         return sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
 
     def driver(self, service: str, name: str) -> Driver:
-        if service == "configuration":
-            from .configuration import SqliteConfiguration
-
-            return SqliteConfiguration(self, name)
-        if service == "state":
-            from .state import SqliteState
-
-            return SqliteState(self, name)
-        if service == "rpc":
-            from .rpc import SqliteRpc
-
-            return SqliteRpc(self, name)
-        if service == "lock":
-            from .lock import SqliteLock
-
-            return SqliteLock(self, name)
-        if service == "schedule":
-            from .schedule import SqliteSchedule
-
-            return SqliteSchedule(self)
-        from .pubsub import SqlitePubSub
-
-        return SqlitePubSub(self, name)
+        made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return made
 
     @property
     def peers(self) -> Peers:

@@ -1,6 +1,6 @@
 """Configuration on SQLite: one row per store, group, label and key. A deleted one stays for a while as a tombstone.
 
-Every change takes the next version of its store, so a subscriber asks for what is newer than what it has seen. Sweeping tombstones (`sweep.sweep_tombstones`) raises the store's ``swept``: who has seen less than that may have missed a delete, and gets all that there is instead.
+Every change takes the next version of its store, so a subscriber asks for what is newer than what it has seen. Sweeping tombstones (`sweep.TOMBSTONES`) raises the store's ``swept``: who has seen less than that may have missed a delete, and gets all that there is instead.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from ...errors import ResourceExhaustedError
 from ...spi import configuration as spi
 from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
     from .notifier import Waiter
 
 __all__ = ["SqliteConfiguration"]
 
 _POINT_READS: Final = 16
-_DEFAULT: Final = ""
 
 _FROM: Final = (
     "FROM stores s JOIN configuration c ON c.store = s.id AND c.grp = :group AND c.label = :label WHERE s.name = :name "
@@ -75,7 +74,7 @@ class SqliteConfiguration(ConfigurationDriver):
 
     features = frozenset({spi.WRITE, spi.ATOMIC, spi.GROUP, spi.LABEL, spi.SUBSCRIBE, spi.TAGS, spi.VERSION})
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -85,31 +84,17 @@ class SqliteConfiguration(ConfigurationDriver):
     # -- reading ----------------------------------------------------------
 
     def get(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
-        return _items(self._engine.query(op, *self._reading(selection)), selection)
+        sql = _GET if selection.keys else _GET_ALL
+        return _items(self._engine.query(op, sql, _names(self._name, selection)), selection)
 
     async def get_async(self, op: Operation, selection: Selection, /) -> dict[str, ConfigurationItem]:
         if not 0 < len(selection.keys) <= _POINT_READS:
             return await self._in_thread(self.get, op, selection)
-        sql, parameters = self._reading(selection)
-        return _items(await self._engine.query_async(op, sql, parameters), selection)
-
-    def _reading(self, selection: Selection) -> tuple[str, dict[str, Any]]:
-        parameters = _place(self._name, selection)
-        if not selection.keys:
-            return _GET_ALL, parameters
-        return _GET, {**parameters, "keys": json.dumps(selection.keys)}
+        return _items(await self._engine.query_async(op, _GET, _names(self._name, selection)), selection)
 
     # -- writing ----------------------------------------------------------
 
     def save(self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /) -> None:
-        self._engine.run(self._saving(items), op)
-
-    async def save_async(
-        self, op: Operation, items: Sequence[ConfigurationItem], metadata: Mapping[str, str] | None, /
-    ) -> None:
-        await self._engine.run_async(self._saving(items), op)
-
-    def _saving(self, items: Sequence[ConfigurationItem]) -> WriteTask:
         size = 0
         for item in items:
             length = len(item.value.encode())
@@ -119,49 +104,33 @@ class SqliteConfiguration(ConfigurationDriver):
                     f"the value of {item.key!r} has {length:,} bytes; {self._name!r} takes {self._max_value:,}: "
                     "split it, or raise max_value_bytes"
                 )
-        rows = [
-            (
-                item.group or _DEFAULT,
-                item.label or _DEFAULT,
-                item.key,
-                _dump(item.tags),
-                _dump(item.metadata),
-                item.value,
-            )
-            for item in items
-        ]
+        rows = [(*_place(each), each.key, _dump(each.tags), _dump(each.metadata), each.value) for each in items]
 
         def body(connection: sqlite3.Connection) -> None:
             store, version = self._version(connection)
             before = version
             for row in rows:
                 version += connection.execute(_SAVE, (store, *row[:3], version + 1, *row[3:])).rowcount
-            task.channels = (self._channel,) if version != before else ()
-            if version != before:
+            if version == before:
+                task.channels = ()
+            else:
                 connection.execute(_VERSION, (store, version))
 
         task = self._task(body, size)
-        return task
+        self._engine.run(task, op)
 
     def delete(self, op: Operation, selection: Selection, /) -> None:
-        self._engine.run(self._deleting(selection), op)
-
-    async def delete_async(self, op: Operation, selection: Selection, /) -> None:
-        await self._engine.run_async(self._deleting(selection), op)
-
-    def _deleting(self, selection: Selection) -> WriteTask:
         now = self._engine.clocks.wall_ms()
-        place = (selection.group or _DEFAULT, selection.label or _DEFAULT)
 
         def body(connection: sqlite3.Connection) -> None:
             store, version = self._version(connection)
             before = version
             for key in selection.keys:
-                version += connection.execute(_DELETE, (version + 1, now, store, *place, key)).rowcount
+                version += connection.execute(_DELETE, (version + 1, now, store, *_place(selection), key)).rowcount
             if version != before:
                 connection.execute(_VERSION, (store, version))
 
-        return self._task(body, 300 * len(selection.keys))
+        self._engine.run(self._task(body, 300 * len(selection.keys)), op)
 
     def _task(self, body: Any, size: int) -> WriteTask:
         self._context.sweeping()
@@ -184,7 +153,7 @@ class SqliteConfiguration(ConfigurationDriver):
 class _Source(ConfigurationSource):
     """What changed since the version it has seen."""
 
-    def __init__(self, context: SqliteContext, name: str, selection: Selection) -> None:
+    def __init__(self, context: SqliteComponent, name: str, selection: Selection) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -224,7 +193,7 @@ class _Source(ConfigurationSource):
         return Operation(_LOOK, self._name, _TIMEOUT)
 
     def _since(self, op: Operation, version: int) -> list[Any]:
-        return self._engine.query(op, _SINCE, {**_place(self._name, self._selection), "since": version})
+        return self._engine.query(op, _SINCE, {**_names(self._name, self._selection), "since": version})
 
     def _taken(self, rows: list[Any]) -> dict[str, ConfigurationItem]:
         changed = [row[2:] for row in rows if row[2] is not None and (not self._keys or row[2] in self._keys)]
@@ -245,20 +214,28 @@ class _Source(ConfigurationSource):
             self._waiter.close()
 
 
-def _place(name: str, selection: Selection) -> dict[str, Any]:
-    return {"name": name, "group": selection.group or _DEFAULT, "label": selection.label or _DEFAULT}
+def _place(where: Selection | ConfigurationItem) -> tuple[str, str]:
+    """Return the group and the label in the table."""
+    return where.group or "", where.label or ""
+
+
+def _names(name: str, selection: Selection) -> dict[str, Any]:
+    """Return parameters for the statements that read."""
+    group, label = _place(selection)
+    return {"name": name, "group": group, "label": label, "keys": json.dumps(selection.keys)}
 
 
 def _items(rows: list[Any], selection: Selection) -> dict[str, ConfigurationItem]:
+    group, label = selection.group, selection.label
     return {
         key: ConfigurationItem(
             key,
             value,
             str(version),
-            selection.group,
-            selection.label,
-            _load(tags),
-            _load(metadata),
+            group,
+            label,
+            json.loads(tags or "{}"),
+            json.loads(metadata or "{}"),
             deleted is not None,
         )
         for key, version, tags, metadata, value, deleted in rows
@@ -267,7 +244,3 @@ def _items(rows: list[Any], selection: Selection) -> dict[str, ConfigurationItem
 
 def _dump(names: Mapping[str, str]) -> str | None:
     return json.dumps(dict(names)) if names else None
-
-
-def _load(text: str | None) -> dict[str, str]:
-    return {} if text is None else json.loads(text)

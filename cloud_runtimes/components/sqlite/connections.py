@@ -7,20 +7,16 @@ import sqlite3
 import weakref
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from ..._core.home import check_file_system, make_home
+from ..._core.home import check_file_system, is_memory, make_home
 from ..._core.os_errors import explain_os_error
 from ..._core.threads import Mutex
 from ...spi.operation import Operation
 from . import schema
-from .data_folder import prepare
-from .watch import Watch
-from .write_lock import WriteLock
+from .files import Watch, WriteLock, prepare
 
-__all__ = ["Reader", "Readers", "keep_forever", "open_file", "open_memory"]
-
-C = TypeVar("C", bound=sqlite3.Connection)
+__all__ = ["IMMUTABLE", "Connection", "Readers", "keep_forever", "open_file", "open_memory"]
 
 _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 0",
@@ -32,6 +28,8 @@ _PRAGMAS: Final = (
 # single reads and publishes take a quarter longer. An existing database keeps its own.
 _PAGE_BYTES: Final = 8192
 _CHECKPOINT_BYTES: Final = 16 << 20
+IMMUTABLE: Final = "ro&immutable=1"
+"""The mode of readers of a file that nobody writes."""
 _IDLE: Final = 4
 """Readers that stay open without use."""
 _MOST: Final = 16
@@ -41,10 +39,16 @@ _WAIT: Final = 0.25
 _kept: list[Any] = []
 
 
-def _connect(uri: str, factory: type[C]) -> C:
+class Connection(sqlite3.Connection):
+    """A connection that can be referred to weakly. A reader has the mode of its pool."""
+
+    mode = ""
+
+
+def _connect(uri: str) -> Connection:
     """Open a connection in autocommit mode, for any thread."""
     connection = sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0, factory=factory
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0, factory=Connection
     )
     try:
         for pragma in _PRAGMAS:
@@ -68,17 +72,13 @@ def keep_forever(connection: sqlite3.Connection) -> None:
 
 def open_memory() -> sqlite3.Connection:
     """Open a database of this process alone."""
-    connection = _connect("file::memory:", sqlite3.Connection)
+    connection = _connect("file::memory:")
     schema.migrate(connection, 0)
     return connection
 
 
 def open_file(path: str, op: Operation | None) -> tuple[sqlite3.Connection, WriteLock, Watch]:
-    """Open a database for writing, making and migrating it if need be.
-
-    Raises:
-        PermissionDeniedError: it cannot be written, perhaps read.
-    """
+    """Open a database for writing, making and migrating it if need be. One that can perhaps be read is `PermissionDeniedError`."""
     make_home(Path(path).parent)
     check_file_system(Path(path).parent)
     try:
@@ -93,7 +93,7 @@ def open_file(path: str, op: Operation | None) -> tuple[sqlite3.Connection, Writ
                 raise op.timed_out(f"the turn to open {path}")
             sleep(0.005)
         prepare(path, write_lock)
-        connection = _connect(Path(path).as_uri() + "?mode=rwc", sqlite3.Connection)
+        connection = _connect(Path(path).as_uri() + "?mode=rwc")
         version = schema.check(connection, path)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         pages = _CHECKPOINT_BYTES // connection.execute("PRAGMA page_size").fetchone()[0]
@@ -114,36 +114,27 @@ def open_file(path: str, op: Operation | None) -> tuple[sqlite3.Connection, Writ
         raise
 
 
-class Reader(sqlite3.Connection):
-    """A reading connection; unlike its base it can be referred to weakly.
-
-    Attributes:
-        immutable: it was opened on a file that nobody writes, and sees no change.
-    """
-
-    immutable = False
-
-
 class Readers:
     """The pool of one database.
 
     Attributes:
+        mode: how they are opened; in `IMMUTABLE` one sees no change.
         idle: those not in use. Taking and returning one is one step, so it needs no lock.
         lock: held while one is opened; a fork holds it, and has the readers.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self.idle: list[Reader] = []
-        self.all: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._uri = Path(path).as_uri() if not is_memory(path) else ""
+        self.mode = "rw"
+        self.idle: list[Connection] = []
+        self.all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.lock = Mutex()
-        self._held: list[Reader] = []
+        self._held: list[Connection] = []
 
-    def open(self, *, read_only: bool = False, immutable: bool = False) -> Reader:
+    def open(self) -> Connection:
         """Open another; the caller holds the lock."""
-        mode = ("?mode=ro&immutable=1" if immutable else "?mode=ro") if read_only else "?mode=rw"
-        reader = _connect(Path(self._path).as_uri() + mode, Reader)
-        reader.immutable = immutable
+        reader = _connect(f"{self._uri}?mode={self.mode}")
+        reader.mode = self.mode
         self.all.add(reader)
         return reader
 
@@ -151,14 +142,14 @@ class Readers:
         """Tell whether a reader can be had without a wait."""
         return bool(self.idle) or len(self.all) < _MOST
 
-    def another(self, *, read_only: bool, immutable: bool) -> Reader:
+    def another(self) -> Connection:
         """Return a reader, though none is idle now."""
         # SQLite keeps a descriptor of each that was ever open: where there are many, one comes back sooner than another is made
         end = monotonic() + _WAIT
         while True:
             with self.lock:
                 if len(self.all) < _MOST or monotonic() >= end:
-                    return self.open(read_only=read_only, immutable=immutable)
+                    return self.open()
             try:
                 return self.idle.pop()
             except IndexError:
@@ -176,7 +167,7 @@ class Readers:
         finally:
             self.lock.release()
 
-    def take_all(self) -> list[Reader]:
+    def take_all(self) -> list[Connection]:
         """Take those that are idle out of the pool."""
         taken, self.idle[:] = self.idle[:], []
         return taken

@@ -22,13 +22,11 @@ from ..._core.threads import Mutex
 from ...errors import ClosedError, CloudRuntimesError, PermissionDeniedError, UnavailableError
 from ...spi.operation import Operation
 from . import schema
-from .connections import Readers, keep_forever, open_file, open_memory
-from .data_folder import check_emptied
+from .connections import IMMUTABLE, Readers, keep_forever, open_file, open_memory
+from .files import NoWriteLock, Watch, WriteLock, check_emptied
 from .group_commit import GroupCommit
 from .notifier import Notifier
-from .watch import Watch
-from .write_lock import NoWriteLock, WriteLock
-from .write_task import WriteTask
+from .writes import WriteTask
 
 __all__ = ["Engine", "acquire"]
 
@@ -69,7 +67,6 @@ class Engine:
         self.memory = is_memory(path)
         self.clocks = clocks
         self.users = 0
-        self.read_only = False
         self.gone: str | None = None
         self.sweepers: list[Callable[[], bool]] = []
         self.notifier = Notifier(None if self.memory else Path(path).parent / "wake", self._changed)
@@ -79,18 +76,14 @@ class Engine:
         self._write_lock: WriteLock | NoWriteLock = NoWriteLock()
         self._watch: Watch | None = None
         self._look_at = 0.0
-        self._is_open = self._closed = self._immutable = False
+        self._is_open = self._closed = False
         self._resting: list[Any] = []
         fork.register(self)
 
     # -- opening ----------------------------------------------------------
 
     def open(self, op: Operation | None = None) -> None:
-        """Open the database, making and migrating it if need be. Waits for the write lock, at most to the operation's deadline.
-
-        Raises:
-            CloudRuntimesError: it cannot be used; names the path and the remedy.
-        """
+        """Open the database, making and migrating it if need be. Waits for the write lock, at most to the operation's deadline."""
         if self._is_open:
             return
         if self._lock._is_owned():
@@ -107,8 +100,15 @@ class Engine:
                 raise self._over()
             if self.memory:
                 self._set_open(open_memory(), self._write_lock, None)
+                return
+            try:
+                opened = open_file(self.path, op)
+            except PermissionDeniedError:
+                if not os.path.exists(self.path):
+                    raise
+                self._open_read_only()
             else:
-                self._open_file(op)
+                self._set_open(*opened)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
         except OSError as error:
@@ -119,25 +119,11 @@ class Engine:
             if self._lock._is_owned():
                 self._lock.release()
 
-    def _open_file(self, op: Operation | None) -> None:
-        try:
-            connection, write_lock, watch = open_file(self.path, op)
-        except PermissionDeniedError:
-            if not os.path.exists(self.path):
-                raise
-            self._open_read_only()
-        else:
-            self._set_open(connection, write_lock, watch)
-
     def _set_open(
         self, connection: sqlite3.Connection | None, write_lock: WriteLock | NoWriteLock, watch: Watch | None
     ) -> None:
         """Become open, for writing by a connection."""
-        group_commit = None
-        if connection is not None:
-            group_commit = GroupCommit(
-                connection, write_lock, self.path, gone=self._look, notify=self.notifier.notify, sweep=self._sweep
-            )
+        group_commit = None if connection is None else GroupCommit(self, connection, write_lock)
         # no call from here on, so that an interrupt finds all of it or nothing
         self._write_lock = write_lock
         self._watch = watch
@@ -146,10 +132,10 @@ class Engine:
 
     def _open_read_only(self) -> None:
         """Open what cannot be written, for reading. Without a log beside it nobody writes it, so no locks are needed."""
-        self.read_only = True
+        readers = self._readers
         check_emptied(self.path)
-        self._immutable = not os.path.exists(f"{self.path}-wal")
-        reader = self._readers.open(read_only=True, immutable=self._immutable)
+        readers.mode = "ro" if os.path.exists(f"{self.path}-wal") else IMMUTABLE
+        reader = readers.open()
         try:
             schema.check(reader, self.path)
             watch = Watch(self.path)
@@ -159,18 +145,19 @@ class Engine:
         self._idle.append(reader)
         self._set_open(None, self._write_lock, watch)
 
-    def _can_be_written(self) -> bool:
-        """Tell whether what was opened for reading only could be written by now: after a remount, or a change of its mode."""
-        return self.read_only and os.access(self.path, os.W_OK) and os.access(os.path.dirname(self.path), os.W_OK)
-
     def _reopen(self, op: Operation | None) -> None:
-        """Open for writing what was opened for reading only; where that is still so, it stays as it was."""
+        """Open for writing what could only be read, if its mode or its mount is another by now."""
+        readers = self._readers
+        if readers.mode == "rw" or not all(
+            os.access(each, os.W_OK) for each in (self.path, os.path.dirname(self.path))
+        ):
+            return
         with self._lock:
-            if not self.read_only or self._closed:
+            if readers.mode == "rw" or self._closed:
                 return
-            readers = self._readers.take_all()
-            self._is_open = self.read_only = self._immutable = False
-        for reader in readers:
+            idle = readers.take_all()
+            self._is_open, readers.mode = False, "rw"
+        for reader in idle:
             reader.close()
         self.open(op)
 
@@ -218,7 +205,7 @@ class Engine:
 
     # -- files that went away ---------------------------------------------
 
-    def _look(self) -> CloudRuntimesError | None:
+    def look(self) -> CloudRuntimesError | None:
         """Look whether the files are in their places; returns the error to refuse with if they are not."""
         if self.gone is None:
             if self._watch is None or (gone := self._watch.look()) is None:
@@ -250,7 +237,7 @@ class Engine:
 
     def holds(self) -> bool:
         """Tell whether what was stored by this engine is still where other processes find it."""
-        return self._look() is None
+        return self.look() is None
 
     # -- forks ------------------------------------------------------------
 
@@ -303,7 +290,7 @@ class Engine:
             except sqlite3.Error as error:
                 # a WAL reader waits for nobody but recovery after a crash
                 if not is_busy(error) or (op is not None and op.remaining() == 0.0):
-                    raise self._look() or explain(error, self.path) from error
+                    raise self.look() or explain(error, self.path) from error
             sleep(0.002)
 
     async def query_async(self, op: Operation, sql: str, parameters: Parameters = ()) -> list[Any]:
@@ -316,7 +303,7 @@ class Engine:
                     raise  # else it is to be closed, which may wait
             except sqlite3.Error as error:
                 if not is_busy(error):
-                    raise self._look() or explain(error, self.path) from error
+                    raise self.look() or explain(error, self.path) from error
         import asyncio
 
         return await asyncio.to_thread(self.query, op, sql, parameters)
@@ -327,20 +314,20 @@ class Engine:
             with group_commit.mutex:
                 return group_commit.connection.execute(sql, parameters).fetchall()
         if monotonic() >= self._look_at:
-            if (error := self._look()) is not None:
+            if (error := self.look()) is not None:
                 raise error
             self._look_at = monotonic() + _LOOK_EVERY
-            if self._immutable and self._can_be_written():
+            if self._readers.mode == IMMUTABLE:
                 self._reopen(op)  # others may write it now, which those readers would not see
         try:
             reader = self._idle.pop()
         except IndexError:
             self.open(op)
-            reader = self._readers.another(read_only=self.read_only, immutable=self._immutable)
+            reader = self._readers.another()
         try:
             return reader.execute(sql, parameters).fetchall()
         finally:
-            if self._closed or reader.immutable is not self._immutable:
+            if self._closed or reader.mode != self._readers.mode:
                 reader.close()
             else:
                 self._idle.append(reader)
@@ -349,7 +336,7 @@ class Engine:
 
     def _opened(self, op: Operation | None = None) -> GroupCommit:
         self.open(op)
-        if self._group_commit is None and self._can_be_written():
+        if self._group_commit is None:
             self._reopen(op)
         if self._group_commit is None:
             raise PermissionDeniedError(
@@ -386,7 +373,7 @@ class Engine:
         """Leave a write to the writer thread and do not wait; its error is logged."""
         (self._group_commit or self._opened()).submit(task)
 
-    def _sweep(self) -> float:
+    def sweep(self) -> float:
         """Sweep a little; returns seconds until the next time."""
         self._readers.trim()
         more = False
@@ -398,4 +385,4 @@ class Engine:
         """Tell whether other processes have written since the last time, or the files are gone; where that is not known, they may have."""
         self._readers.trim()
         group_commit = self._group_commit
-        return group_commit is None or self._look() is not None or group_commit.others_wrote()
+        return group_commit is None or self.look() is not None or group_commit.others_wrote()

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.heap import keep_freed
 from ..._core.logs import logger, repeated
 from ..._core.threads import Background, Mutex
-from ...errors import ClosedError, CloudRuntimesError, UnavailableError
+from ...errors import ClosedError, UnavailableError
 from ...spi.operation import Operation, mark_interrupted
-from .batches import Batches
 from .connections import keep_forever
-from .watch import Watch
-from .write_lock import NoWriteLock, WriteLock
-from .write_task import WriteTask
+from .files import NoWriteLock, Watch, WriteLock
+from .writes import Batches, WriteTask
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 __all__ = ["GroupCommit"]
 
@@ -30,39 +31,19 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 class GroupCommit:
-    """The write side of an engine.
+    """The write side of an engine, by a connection that nobody else uses. The write lock excludes other processes."""
 
-    Args:
-        connection: for writing only, autocommit; nobody else uses it.
-        write_lock: excludes other processes.
-        path: for messages.
-        gone: see `Batches`.
-        notify: wakes waiters on the channels of committed tasks.
-        sweep: called now and then on the writer thread, between commit batches; returns seconds until the next time.
-    """
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        write_lock: WriteLock | NoWriteLock,
-        path: str,
-        *,
-        gone: Callable[[], CloudRuntimesError | None],
-        notify: Callable[[Iterable[str]], None],
-        sweep: Callable[[], float],
-    ) -> None:
+    def __init__(self, engine: Engine, connection: sqlite3.Connection, write_lock: WriteLock | NoWriteLock) -> None:
         self.connection = connection
         self.mutex = Mutex()
+        self._engine = engine
+        self._path = engine.path
         self._write_lock = write_lock
-        self._path = path
-        self._gone = gone
-        self._notify = notify
-        self._sweep = sweep
         self._tasks: SimpleQueue[WriteTask | None] = SimpleQueue()
         self._thread = Background(self._write, "cloud-runtimes-writer")
         self._closed = self._ended = False
         self._version: int | None = None
-        self._batches = Batches(connection, path, gone)
+        self._batches = Batches(connection, engine.path, engine.look)
         self.working = self._batches.working
         # the writer thread has tasks in hand: callers queue behind it, or one of them would starve the others
         self._busy = False
@@ -71,12 +52,7 @@ class GroupCommit:
     # -- callers ----------------------------------------------------------
 
     def run(self, task: WriteTask, op: Operation) -> Any:
-        """Run a task and return its result, within the operation's deadline.
-
-        Raises:
-            DeadlineExceededError: time was up; ``maybe_applied`` tells whether the write had begun.
-            CloudRuntimesError: what the write ended with.
-        """
+        """Run a task and return its result, within the operation's deadline; an error says in ``maybe_applied`` whether the write had begun."""
         if self.is_inside():
             raise UnavailableError(
                 "a signal handler or __del__ writes while a write of its own thread is under way: write later, or by a publisher",
@@ -86,7 +62,7 @@ class GroupCommit:
             if not self._write_alone(task):
                 self._wait(task, op)
             elif task.channels:
-                self._notify(task.channels)
+                self._engine.notifier.notify(task.channels)
             self._thread.start()  # it sweeps
         except BaseException as error:
             self._heal(task, error)
@@ -120,8 +96,7 @@ class GroupCommit:
         """Leave a task to the writer thread and wait for it."""
         if self._thread.is_current():
             raise UnavailableError(
-                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself",
-                retryable=False,
+                f"{self._path}: a __del__ on the writer thread cannot write: it would wait for itself", retryable=False
             )
         task.done = threading.Lock()
         task.done.acquire()
@@ -156,7 +131,7 @@ class GroupCommit:
     def submit(self, task: WriteTask) -> None:
         """Hand a task to the writer thread without waiting; its error is logged."""
         if self._closed:
-            raise self._gone() or ClosedError(f"{self._path} is closed")
+            raise self._engine.look() or ClosedError(f"{self._path} is closed")
         self._tasks.put(task)
         self._thread.start()
         if self._ended:  # closed meanwhile: nobody else takes it
@@ -179,8 +154,8 @@ class GroupCommit:
         tasks: list[WriteTask] = []
         size = 0
         task: WriteTask | None = first
-        while True:
-            if task is not None and task.take():
+        while task is not None:
+            if task.take():
                 tasks.append(task)
                 size += task.size
             if len(tasks) >= MAX_TASKS or size >= MAX_BYTES:
@@ -189,9 +164,8 @@ class GroupCommit:
                 task = self._tasks.get_nowait()
             except Empty:
                 return tasks
-            if task is None:  # the end mark, for after this commit batch
-                self._tasks.put(None)
-                return tasks
+        self._tasks.put(None)  # the end mark, for after this commit batch
+        return tasks
 
     def _finish(self, tasks: list[WriteTask]) -> None:
         """Hand outcomes to the callers; all futures of a loop in one call to it."""
@@ -214,7 +188,7 @@ class GroupCommit:
             except RuntimeError:
                 continue  # that loop is closed: nobody waits any more
         if channels:
-            self._notify(channels)
+            self._engine.notifier.notify(channels)
 
     # -- the writer thread ------------------------------------------------
 
@@ -241,7 +215,7 @@ class GroupCommit:
     def _swept(self) -> float:
         """Sweep; returns seconds until the next time."""
         try:
-            return self._sweep()
+            return self._engine.sweep()
         except ClosedError:
             return 60.0  # it is being closed
         except Exception as error:
@@ -296,7 +270,7 @@ class GroupCommit:
             sleep(0.005)
         try:
             # where the files went away, what the log holds is saved
-            if entered and watch is not None and self._gone() is not None and watch.log_is_ours():
+            if entered and watch is not None and self._engine.look() is not None and watch.log_is_ours():
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             for connection in connections:
                 connection.close()
@@ -316,7 +290,7 @@ class GroupCommit:
             except Empty:
                 return
             if task is not None and task.take():
-                task.error = self._gone() or ClosedError(f"{self._path} was closed before this write began")
+                task.error = self._engine.look() or ClosedError(f"{self._path} was closed before this write began")
                 self._finish([task])
 
 

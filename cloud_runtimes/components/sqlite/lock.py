@@ -19,20 +19,18 @@ from ...spi.flow import run_sync
 from ...spi.lock import Grant, LockDriver, LockRequest, UnlockStatus
 from ...spi.operation import Operation, mark_interrupted
 from .notifier import Waiter
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["SqliteLock", "sweep_locks"]
+__all__ = ["SqliteLock"]
 
 _TURN: Final = 500
 """Milliseconds that the next waiter has to take a free lock before the one behind it may."""
 _LOOK_EVERY: Final = 0.25
 """Seconds after which a waiter looks by itself: sooner than `_TURN`, so that a lost notification does not cost its place."""
-_FORGET: Final = 60_000
-"""Milliseconds after which an expired lock leaves no trace."""
 
 # the lock's deadline (none: free, and nobody remembers since when), how many wait before, whether this waiter is in the queue
 _LOOK: Final = """
@@ -69,10 +67,6 @@ _OWNED: Final = (
 )
 _FREE: Final = "UPDATE locks SET deadline = min(deadline, :now) WHERE store = :store AND resource = :resource"
 _DELETE: Final = "DELETE FROM locks WHERE store = :store AND resource = :resource"
-_OLD: Final = "boot <> :boot OR deadline <= :old"
-_ORPHANS: Final = (
-    "boot <> :boot OR NOT EXISTS (SELECT 1 FROM locks l WHERE l.store = lock_line.store AND l.resource = lock_line.resource)"
-)
 
 
 class SqliteLock(LockDriver):
@@ -80,7 +74,7 @@ class SqliteLock(LockDriver):
 
     features = frozenset({spi.FAIR, spi.RENEW, spi.TOKEN})
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -151,13 +145,7 @@ class SqliteLock(LockDriver):
     def _names(self, resource_id: str, **more: Any) -> dict[str, Any]:
         """Return parameters for the statements above."""
         clocks = self._engine.clocks
-        return {
-            "store": self._name,
-            "resource": resource_id,
-            "boot": clocks.boot_id(),
-            "now": clocks.boot_ms(),
-            **more,
-        }
+        return {"store": self._name, "resource": resource_id, "boot": clocks.boot_id(), "now": clocks.boot_ms(), **more}
 
     def _deadline(self, request: LockRequest) -> int:
         # the clock's milliseconds are rounded down, the end of a lease up
@@ -192,17 +180,11 @@ class SqliteLock(LockDriver):
     # -- renewing and releasing -------------------------------------------
 
     def renew(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._engine.holds() and bool(self._engine.run(self._renewing(request), op))
-
-    async def renew_async(self, op: Operation, request: LockRequest, /) -> bool:
-        return self._engine.holds() and bool(await self._engine.run_async(self._renewing(request), op))
-
-    def _renewing(self, request: LockRequest) -> WriteTask:
         def body(connection: sqlite3.Connection) -> bool:
             names = self._names(request.resource_id, claim=request.claim, deadline=self._deadline(request))
             return connection.execute(_RENEW, names).rowcount > 0
 
-        return WriteTask(body, durable=False)
+        return self._engine.holds() and bool(self._engine.run(WriteTask(body, durable=False), op))
 
     def release(self, op: Operation, request: LockRequest, /) -> bool:
         try:
@@ -217,14 +199,6 @@ class SqliteLock(LockDriver):
         except BaseException as error:
             self._release_behind(request, error)
             raise
-
-    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        status: UnlockStatus = self._engine.run(self._unlocking(resource_id, owner), op)
-        return status
-
-    async def unlock_async(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
-        status: UnlockStatus = await self._engine.run_async(self._unlocking(resource_id, owner), op)
-        return status
 
     def _releasing(self, request: LockRequest, *, queued: bool = False) -> WriteTask:
         """End a lease, or what there may be of it and of a wait for it; the result tells whether it lasted until now."""
@@ -244,7 +218,7 @@ class SqliteLock(LockDriver):
         task = WriteTask(body, durable=False)
         return task
 
-    def _unlocking(self, resource_id: str, owner: str) -> WriteTask:
+    def unlock(self, op: Operation, resource_id: str, owner: str, /) -> UnlockStatus:
         def body(connection: sqlite3.Connection) -> UnlockStatus:
             names = self._names(resource_id)
             task.channels = ()
@@ -257,7 +231,8 @@ class SqliteLock(LockDriver):
             return UnlockStatus.SUCCESS
 
         task = WriteTask(body, durable=False)
-        return task
+        status: UnlockStatus = self._engine.run(task, op)
+        return status
 
     def _freed(self, connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str, ...]:
         """Free a lock; returns the channels to notify. While others wait, the row tells since when it is free."""
@@ -338,18 +313,3 @@ def _head(connection: sqlite3.Connection, names: Mapping[str, Any]) -> tuple[str
     """Return the channel of the next waiter, if there is one."""
     ticket = connection.execute(_HEAD, names).fetchone()[0]
     return () if ticket is None else (f"lock-{ticket}",)
-
-
-def sweep_locks(engine: Engine) -> None:
-    """Drop locks that ended a while ago, and the places of waiters who did not come for them."""
-    clocks = engine.clocks
-    names = {"boot": clocks.boot_id(), "old": clocks.boot_ms() - _FORGET}
-    look = f"SELECT EXISTS (SELECT 1 FROM locks WHERE {_OLD}) OR EXISTS (SELECT 1 FROM lock_line WHERE {_ORPHANS})"
-    if not engine.query(None, look, names)[0][0]:
-        return
-
-    def body(connection: sqlite3.Connection) -> None:
-        connection.execute(f"DELETE FROM locks WHERE {_OLD}", names)
-        connection.execute(f"DELETE FROM lock_line WHERE {_ORPHANS}", names)
-
-    engine.submit(WriteTask(body, durable=False))

@@ -8,24 +8,9 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, NamedTuple
-
-__all__ = [
-    "Claimed",
-    "append",
-    "claim_new",
-    "count_in",
-    "find_topic",
-    "hand_back",
-    "insert_frames",
-    "join_group",
-    "move_delayed",
-    "park",
-    "settle_claim",
-    "take_over",
-    "topic_channel",
-]
 
 _COUNT: Final = struct.Struct("<I")
 _BATCH: Final = 64
@@ -49,22 +34,14 @@ _NEXT: Final = "SELECT id, count FROM frames WHERE topic = ? AND id >= ? ORDER B
 
 
 class Claimed(NamedTuple):
-    """A slice of a frame that a member holds.
-
-    Attributes:
-        id: of the claim.
-        frame: of the frame.
-        start, length: the slice.
-        deliveries: this one included.
-        settled: bitmap over the slice, least significant bit first; ``None``: nothing yet.
-    """
+    """A slice of a frame that a member holds."""
 
     id: int
     frame: int
     start: int
     length: int
-    deliveries: int
-    settled: bytes | None
+    deliveries: int  # this one included
+    settled: bytes | None  # a bitmap over the slice, least significant bit first
 
     def open(self) -> list[int]:
         """Return the positions, within the slice, that are not settled."""
@@ -243,11 +220,9 @@ def insert_frames(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
     connection.execute(_insertion(size), parameters)
     if sum(len(row[-1]) for row in rows) > _BOUND:
         parameters = [None] * (_COLUMNS * size)
-        try:
+        with suppress(sqlite3.Error):
             # what cannot be bound comes last: all else is bound anew, and nothing is run
             connection.execute(_insertion(size), [*parameters, _UNBOUND])
-        except sqlite3.Error:
-            pass
 
 
 @cache

@@ -14,15 +14,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._native import events as kernel
+from ...errors import CloudRuntimesError
+from ...spi.events import dead_letter
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from . import log
-from .dead_letters import DeadLetter, DeadLetters
 from .log import Claimed
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .notifier import Waiter
 
 __all__ = ["Member"]
@@ -33,6 +34,7 @@ _FRAMES_KEPT: Final = 8
 _SEEN_EVERY: Final = 60.0
 _DEFAULT_ACK_WAIT: Final = 30.0
 _DEFAULT_DELIVERIES: Final = 5
+_PAST_KEPT: Final = 4096
 _numbers = counter()
 
 # one look, without writing: is there anything to take, and if not, when will there be
@@ -62,10 +64,27 @@ class _Pending(NamedTuple):
     expired: int
 
 
+class _DeadLetter(NamedTuple):
+    """An event for the dead-letter topic: where it is, why it goes there, and how often the group got it."""
+
+    frame: int
+    place: int
+    cause: Cause
+    deliveries: int
+
+
+class _Past(NamedTuple):
+    """What this member remembers of an event that comes again: its first and last delivery (microseconds since 1970 UTC), and the last error."""
+
+    first: int | None = None
+    last: int | None = None
+    error: str | None = None
+
+
 class Member(EventSource):
     """See the module; made by `SqlitePubSub.subscribe`, which runs `joining` and hands its result to `join`."""
 
-    def __init__(self, context: SqliteContext, pubsub: str, request: SubscribeRequest) -> None:
+    def __init__(self, context: SqliteComponent, pubsub: str, request: SubscribeRequest) -> None:
         self._context = context
         self._engine = context.engine
         self._clocks = context.clocks
@@ -86,7 +105,9 @@ class Member(EventSource):
         self._claimed: list[Claimed] = []
         self._unwritten: list[Settled] = []
         self._expired = 0
-        self._dead_letters = DeadLetters(self._pubsub, self._request, self._clocks)
+        self._past: OrderedDict[tuple[int, int], _Past] = (
+            OrderedDict()
+        )  # of events that were retried, by frame and place
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         self._topic = self._group = 0
         self._renewed = 0
@@ -252,8 +273,8 @@ class Member(EventSource):
         if claim.deliveries <= self._max_deliveries:
             return False
         cause, count = Cause("deliveries"), claim.deliveries - 1
-        events = [DeadLetter(claim.frame, claim.start + place, cause, count) for place in claim.open()]
-        self._dead_letters.store(connection, events, task)
+        events = [_DeadLetter(claim.frame, claim.start + place, cause, count) for place in claim.open()]
+        self._bury(connection, events, task)
         log.settle_claim(connection, claim.id, self._name, None)
         return True
 
@@ -267,7 +288,7 @@ class Member(EventSource):
                 self._unwritten += [Settled(token, settlement, delay, cause) for token in marked]
                 if self._request.dead_letter_topic and settlement is not Settlement.RELEASE:
                     for record in marked:
-                        self._dead_letters.remember(record, cause)
+                        self._remember(record, cause)
 
     def _pending(self) -> _Pending:
         """Gather what is to be written, so that the write reads nothing that may change meanwhile."""
@@ -280,7 +301,7 @@ class Member(EventSource):
         if pending.expired:
             log.count(connection, f"expired:{self._label}", pending.expired)
         again: list[tuple[int, int, int, int]] = []
-        dead: list[DeadLetter] = []
+        dead: list[_DeadLetter] = []
         for record, settlement, delay, cause in pending.settled:
             claim: Claimed = record.marks.claim
             if claim.id in lost:
@@ -288,19 +309,66 @@ class Member(EventSource):
             event = (claim.frame, claim.start + record.place)
             exhausted = self._max_deliveries is not None and claim.deliveries >= self._max_deliveries
             if settlement is Settlement.DROP:
-                dead.append(DeadLetter(*event, cause or Cause("dropped"), claim.deliveries))
+                dead.append(_DeadLetter(*event, cause or Cause("dropped"), claim.deliveries))
             elif settlement is Settlement.RELEASE:
                 again.append((*event, 0, claim.deliveries))
             elif exhausted:
-                dead.append(DeadLetter(*event, cause or Cause("deliveries"), claim.deliveries))
+                dead.append(_DeadLetter(*event, cause or Cause("deliveries"), claim.deliveries))
             else:
                 seconds = min(60.0, 2.0 ** (claim.deliveries - 1)) if delay is None else delay
                 again.append((*event, now + int(seconds * 1000), claim.deliveries))
         if again:
             log.park(connection, self._group, self._boot, again)
         if dead:
-            self._dead_letters.store(connection, dead, task)
+            self._bury(connection, dead, task)
         return lost
+
+    # -- dead letters -----------------------------------------------------
+
+    def _bury(self, connection: sqlite3.Connection, events: Sequence[_DeadLetter], task: WriteTask) -> None:
+        """Move events to the dead-letter topic, or count them as dropped."""
+        target = self._request.dead_letter_topic
+        if target is None:
+            log.count(connection, f"dropped:{self._label}", len(events))
+            return
+        topic = log.find_topic(connection, self._pubsub, target)
+        wall = self._clocks.wall_ms()
+        by_frame: dict[int, list[_DeadLetter]] = {}
+        for event in events:
+            by_frame.setdefault(event.frame, []).append(event)
+        for number, body in log.bodies(connection, list(by_frame)).items():
+            frame = kernel.Frame(body)
+            records = [self._record(frame, event) for event in by_frame[number]]
+            built = kernel.build_frame(frame.source, frame.type, frame.topic, records)
+            log.append(connection, topic, len(records), built, wall)
+        log.count(connection, f"dead_lettered:{self._label}", len(events))
+        task.channels += (log.topic_channel(topic),)
+
+    def _record(self, frame: kernel.Frame, event: _DeadLetter) -> bytes:
+        past = self._past.get((event.frame, event.place), _Past())
+        cause = event.cause if event.cause.error else event.cause._replace(error=past.error)
+        try:
+            return dead_letter(
+                frame[event.place],
+                cause,
+                topic=self._request.topic,
+                group=self._request.group,
+                count=event.deliveries,
+                first_us=past.first,
+                last_us=past.last,
+            )
+        except CloudRuntimesError:  # of another writer, with attributes that ours may not have: it goes as it is
+            return frame.record_bytes(event.place)
+
+    def _remember(self, record: kernel.ClaimedRecord, cause: Cause | None) -> None:
+        """Note what a dead letter will tell of an event that was delivered and not acknowledged."""
+        held = record.marks
+        place = held.claim.frame, held.claim.start + record.place
+        past = self._past.pop(place, _Past())
+        first = held.at if held.claim.deliveries == 1 else past.first
+        self._past[place] = _Past(first, held.at, past.error if cause is None else cause.error)
+        if len(self._past) > _PAST_KEPT:
+            self._past.popitem(last=False)
 
     # -- delivering -------------------------------------------------------
 

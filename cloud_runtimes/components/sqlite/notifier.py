@@ -1,6 +1,6 @@
 """Notifications: after a commit the writer wakes those who wait for it, in this process and in others.
 
-A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. A lost notification costs at most a quarter of a second, by the engine's `Poller`.
+A waiter binds a Unix datagram socket in the store's ``wake`` folder, named ``CHANNEL.PID-N``; notifying a channel sends each of them one byte. In case a notification is lost, one thread asks four times a second whether another process has written or the database's files are gone, and then wakes all waiters of this process.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..._core.os_errors import explain_os_error
-from ..._core.threads import Mutex
-from .poller import Poller
+from ..._core.threads import Background, Changes, Mutex
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Notifier", "Waiter"]
+__all__ = ["EVERY", "Notifier", "Waiter"]
 
+EVERY: Final = 0.25
+"""Seconds between two looks for changes without a notification."""
 _MAX_PATH: Final = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere (unix(7))
 _GRAIN_NS: Final = 50_000_000
 _NET: Final = 2.0
@@ -35,26 +37,20 @@ class Waiter:
         self._notifier = notifier
         self.channel = channel
         self.path = path
-        self._receiver: socket.socket | None = None
         self._sender: socket.socket | None = None
-        self._open()
-        notifier.add(self)
-
-    def _open(self) -> None:
-        if self.path is not None:
-            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if path is not None:
+            self._receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                receiver.bind(self._notifier.address(self.path))
-                os.chmod(self._notifier.address(self.path), 0o600)
-                receiver.setblocking(False)
-                self._receiver = receiver
-                return
+                address = notifier.address(path)
+                self._receiver.bind(address)
+                os.chmod(address, 0o600)
             except OSError:  # no room for the name, say: other processes are then seen by polling
-                receiver.close()
+                self._receiver.close()
                 self.path = None
-        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if self.path is None:
+            self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
         self._receiver.setblocking(False)
-        self._sender.setblocking(False)
 
     def wake(self) -> None:
         """Wake it. A call before the wait counts."""
@@ -69,7 +65,6 @@ class Waiter:
     def wait(self, timeout: float) -> bool:
         """Return when woken (``True``) or after ``timeout`` seconds (``False``), 2 s at most: then look, in case a notification was lost."""
         receiver = self._receiver
-        assert receiver is not None
         try:
             if timeout > 0:
                 receiver.settimeout(min(timeout, _NET))
@@ -88,7 +83,7 @@ class Waiter:
 
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
-        descriptor = -1 if self._receiver is None else self._receiver.fileno()
+        descriptor = self._receiver.fileno()
         if descriptor < 0:  # closed under us
             return True
         loop.add_reader(descriptor, _resolve, woken)
@@ -104,11 +99,12 @@ class Waiter:
     def close(self, *, unlink: bool = True) -> None:
         """Unsubscribe."""
         self._notifier.remove(self)
-        for each in (self._receiver, self._sender):
-            if each is not None:
-                each.close()
+        self._receiver.close()
+        if self._sender is not None:
+            self._sender.close()
         if self.path is not None and unlink:
-            _unlink(self.path)
+            with suppress(OSError):
+                os.unlink(self.path)
 
 
 def _resolve(woken: asyncio.Future[None]) -> None:
@@ -117,30 +113,25 @@ def _resolve(woken: asyncio.Future[None]) -> None:
 
 
 class Notifier:
-    """The channels of one database.
-
-    Args:
-        folder: of the sockets; ``None`` where no other process can wait.
-        changed: tells now and then whether there may be a change that nobody was notified of.
-    """
+    """The channels of one database."""
 
     def __init__(self, folder: Path | None, changed: Callable[[], bool]) -> None:
-        self._folder = folder
-        self._poller = None if folder is None else Poller(changed, self._wake_all)
+        self._folder = folder  # of the sockets; none where no other process can wait
+        self._changed = changed  # tells whether there may be a change that nobody was notified of
         self._local: dict[str, set[Waiter]] = {}
         self._lock = Mutex()
         self._sender: socket.socket | None = None
-        self._closed = False
         self._descriptor: int | None = None
         self._listing: list[str] = []
         self._listed = -1
+        self._poller = Background(self._poll, "cloud-runtimes-poller")
+        self._changes = Changes()
+        self._idle = self._closed = False
+
+    # -- waiters ----------------------------------------------------------
 
     def subscribe(self, channel: str) -> Waiter:
-        """Return a new waiter on a channel, whose name is letters, digits and dashes.
-
-        Raises:
-            ResourceExhaustedError: the process has too many files open.
-        """
+        """Return a new waiter on a channel, whose name is letters, digits and dashes."""
         path = None
         if self._folder is not None:
             try:
@@ -149,16 +140,17 @@ class Notifier:
             except OSError:  # a folder that cannot be written: it is woken by the poller
                 pass
         try:
-            return Waiter(self, channel, path)
+            waiter = Waiter(self, channel, path)
         except OSError as error:
             raise explain_os_error(error, self._folder or Path("a socket")) from error
-
-    def add(self, waiter: Waiter) -> None:
-        """Add a waiter to its channel."""
         with self._lock:
-            self._local.setdefault(waiter.channel, set()).add(waiter)
-        if self._poller is not None:
-            self._poller.start()
+            self._local.setdefault(channel, set()).add(waiter)
+        if self._folder is not None:
+            if not self._poller.started:
+                self._poller.start()
+            elif self._idle:
+                self._changes.announce()
+        return waiter
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter from its channel."""
@@ -169,14 +161,22 @@ class Notifier:
                 if not waiters:
                     del self._local[waiter.channel]
 
-    def _wake_all(self, changed: bool) -> bool:
-        """Wake all waiters of this process if something ``changed``; returns whether there are any."""
-        with self._lock:
-            waiters = [waiter for each in self._local.values() for waiter in each]
-        if changed:
-            for waiter in waiters:
-                waiter.wake()
-        return bool(waiters)
+    def _poll(self) -> None:
+        """Look for changes as long as anybody waits; a waiter that comes while nobody does announces itself."""
+        while not self._closed:
+            ticket = self._changes.ticket()
+            self._idle = True
+            changed = self._changed()
+            with self._lock:
+                waiters = [waiter for each in self._local.values() for waiter in each]
+            if changed:
+                for waiter in waiters:
+                    waiter.wake()
+            self._idle = not waiters
+            if not self._closed:
+                self._changes.wait(ticket, None if self._idle else EVERY)
+
+    # -- notifying --------------------------------------------------------
 
     def notify(self, channels: Iterable[str]) -> None:
         """Wake all waiters on these channels, here and in other processes."""
@@ -190,8 +190,16 @@ class Notifier:
             mine = f"{os.getpid()}-"
             for name in self._list():
                 channel, _, owner = name.rpartition(".")
-                if channel in channels and not owner.startswith(mine):
-                    self._notify_other(str(self._folder / name))
+                if channel not in channels or owner.startswith(mine):
+                    continue
+                path = str(self._folder / name)
+                try:
+                    self.send(path)
+                except (ConnectionRefusedError, FileNotFoundError):
+                    with suppress(OSError):  # its owner died without doing so
+                        os.unlink(path)
+                except OSError:  # full: it will wake anyway
+                    continue
 
     def _list(self) -> list[str]:
         """List the wake folder, again only when it changed; a change within the clock's grain of a listing is not trusted."""
@@ -204,14 +212,6 @@ class Notifier:
         except OSError:
             return []
         return self._listing
-
-    def _notify_other(self, path: str) -> None:
-        try:
-            self.send(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            _unlink(path)  # its owner died without doing so
-        except OSError:
-            return
 
     def send(self, path: str) -> None:
         """Send one byte to a waiter's socket, without waiting."""
@@ -240,24 +240,16 @@ class Notifier:
         self.close(unlink=False)
 
     def close(self, *, unlink: bool = True) -> None:
-        """Close everything."""
-        if self._poller is not None:
-            self._poller.close()
-        for waiter in [waiter for waiters in list(self._local.values()) for waiter in list(waiters)]:
-            waiter.close(unlink=unlink)
-        self._local = {}
+        """Close everything; the poller ends by itself."""
         with self._lock:
             self._closed = True
+            waiters = [waiter for each in self._local.values() for waiter in each]
+        self._changes.announce()
+        for waiter in waiters:
+            waiter.close(unlink=unlink)
+        with self._lock:
             if self._sender is not None:
                 self._sender.close()
             if self._descriptor is not None:
                 os.close(self._descriptor)
             self._sender = self._descriptor = None
-        self._listed = -1
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return

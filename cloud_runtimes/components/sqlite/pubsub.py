@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ...errors import ResourceExhaustedError
 from ...spi import pubsub as spi
@@ -11,20 +11,26 @@ from ...spi.operation import Operation
 from ...spi.pubsub import EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
 from . import log
 from .member import Member
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
 __all__ = ["SqlitePubSub"]
 
 _MAX_TOPICS: Final = 10_000
 """How many numbers of topics are remembered. Callers of a sidecar may publish to any topic."""
-_TOPIC: Final = "SELECT id FROM topics WHERE pubsub = ? AND name = ?"
 _SIZE: Final = (
     "SELECT coalesce(sum(size), 0), coalesce(max(id), 0) FROM frames WHERE id > ? AND topic IN (SELECT id FROM topics WHERE pubsub = ?)"
 )
+# all but the newest frames, of so many bytes together
+_OLDEST: Final = """
+SELECT id, count FROM (
+  SELECT id, count, sum(size) OVER (ORDER BY id DESC) AS bytes FROM frames
+  WHERE topic IN (SELECT id FROM topics WHERE pubsub = ?))
+WHERE bytes > ?
+"""
 
 
 class SqlitePubSub(PubSubDriver):
@@ -46,7 +52,7 @@ class SqlitePubSub(PubSubDriver):
         }
     )
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -62,9 +68,7 @@ class SqlitePubSub(PubSubDriver):
         topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
-            number = self._know(topic, self._engine.query(op, _TOPIC, (self._name, topic)))
-            if number is None:
-                number = self._remember(topic, self._engine.run(self._making(topic), op))
+            number = self._remember(topic, self._engine.run(self._making(topic), op))
         if self._context.settings.max_bytes is not None:
             self._check_room(op, batch.size)
         self._engine.run(self._storing(number, batch), op)
@@ -74,16 +78,11 @@ class SqlitePubSub(PubSubDriver):
         topic = batch.topic
         number = self._topics.get(topic)
         if number is None:
-            number = self._know(topic, await self._engine.query_async(op, _TOPIC, (self._name, topic)))
-            if number is None:
-                number = self._remember(topic, await self._engine.run_async(self._making(topic), op))
+            number = self._remember(topic, await self._engine.run_async(self._making(topic), op))
         if self._context.settings.max_bytes is not None:
             await self._in_thread(self._check_room, op, batch.size)
         await self._engine.run_async(self._storing(number, batch), op)
         return {}
-
-    def _know(self, topic: str, rows: list[Any]) -> int | None:
-        return self._remember(topic, rows[0][0]) if rows else None
 
     def _remember(self, topic: str, number: int) -> int:
         if len(self._topics) >= _MAX_TOPICS:
@@ -92,25 +91,20 @@ class SqlitePubSub(PubSubDriver):
         return number
 
     def _making(self, topic: str) -> WriteTask:
-        return WriteTask(
-            lambda connection: log.find_topic(connection, self._name, topic), durable=self._context.durable
-        )
+        durable = self._context.durable
+        return WriteTask(lambda connection: log.find_topic(connection, self._name, topic), durable=durable)
 
     def _storing(self, topic: int, batch: OutgoingBatch) -> WriteTask:
         self._context.sweeping()
         now = self._engine.clocks.wall_ms()
-        size = batch.size
+        task = WriteTask(None, durable=self._context.durable, size=batch.size, channels=(log.topic_channel(topic),))
         if batch.delay_ms is None:
-            rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
-            return WriteTask(
-                None, durable=self._context.durable, rows=rows, size=size, channels=(log.topic_channel(topic),)
-            )
-        delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
-
-        def body(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)", delayed)
-
-        return WriteTask(body, durable=self._context.durable, size=size, channels=(log.topic_channel(topic),))
+            task.rows = [(topic, log.count_in(frame), len(frame), now, frame) for frame in batch.frames]
+        else:
+            delayed = [(topic, now + batch.delay_ms, log.count_in(frame), frame) for frame in batch.frames]
+            insert = "INSERT INTO delayed (topic, due, count, body) VALUES (?, ?, ?, ?)"
+            task.body = lambda connection: connection.executemany(insert, delayed)
+        return task
 
     def _check_room(self, op: Operation, more: int) -> None:
         """Keep the log of this name below ``max_bytes``."""
@@ -133,22 +127,11 @@ class SqlitePubSub(PubSubDriver):
         )
 
     def _drop_oldest(self, connection: sqlite3.Connection, keep: int) -> None:
-        total = int(connection.execute(_SIZE, (0, self._name)).fetchone()[0])
-        rows = connection.execute(
-            "SELECT id, count, size FROM frames WHERE topic IN (SELECT id FROM topics WHERE pubsub = ?) ORDER BY id",
-            (self._name,),
-        )
-        dropped: list[tuple[int]] = []
-        events = 0
-        for id, count, size in rows:
-            if total <= keep:
-                break
-            dropped.append((id,))
-            events += count
-            total -= size
+        rows = connection.execute(_OLDEST, (self._name, keep)).fetchall()
+        dropped = [(id,) for id, _ in rows]
         connection.executemany("DELETE FROM frames WHERE id = ?", dropped)
         connection.executemany("DELETE FROM claims WHERE frame = ?", dropped)
-        log.count(connection, f"dropped_oldest:{self._name}", events)
+        log.count(connection, f"dropped_oldest:{self._name}", sum(count for _, count in rows))
 
     # -- subscribing ------------------------------------------------------
 

@@ -1,40 +1,47 @@
 """RPC by the embedded store: processes with one home find each other, without settings.
 
-A server is a row of ``services``: a lease that its process renews (boot id, CLOCK_BOOTTIME), with the process's name, so that a dead one is not called. A file beside the database holds the secret by which they know each other.
+A server is a row of ``services``: a lease that its process renews (boot id, CLOCK_BOOTTIME), with the process's name, so that a dead one is not called. A file beside the database holds a secret, by which processes that may read the folder know each other.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
+import stat
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..._core import fork
+from ..._core.clocks import is_alive, process_name
 from ..._core.logs import repeated
+from ..._core.os_errors import explain_os_error
 from ..._core.threads import Background, Changes
 from ..._http.http1 import Endpoint
-from ...errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ...errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError, UnavailableError
 from ...rpc.peers import Peers, endpoint
 from ...spi import rpc as spi
 from ...spi.operation import Method, Operation
 from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .processes import is_alive, process_name
-from .secret_file import SECRET, home_secret, known, restore_secret
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
-__all__ = ["LEASE", "SqliteRpc"]
+__all__ = ["LEASE", "SECRET", "SqliteRpc", "home_secret", "known"]
 
 LEASE: Final = 15.0
 """Seconds that a registration lasts without a renewal. Servers renew three times as often."""
 _FRESH: Final = 1.0
 """Seconds for which an answer of the registry is used."""
+
+SECRET: Final = "rpc.secret"
+_SIZE: Final = 32
+known: dict[str, bytes] = {}
+"""Path of a secret → content, as this process read it."""
 
 _RENEW: Final = Method("rpc", "announce", repeatable=False)
 _FIND: Final = "SELECT instance, address, process FROM services WHERE app_id = ? AND boot = ? AND deadline > ?"
@@ -49,7 +56,7 @@ class SqliteRpc(RpcDriver):
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -67,7 +74,6 @@ class SqliteRpc(RpcDriver):
         while True:
             fresh = monotonic() >= self._known_until
             if fresh:
-                self._check_store()
                 self._found(self._engine.query(op, *self._lookup()))
             try:
                 return self._peers.call(op, self._known, call, self._app_id)
@@ -78,14 +84,7 @@ class SqliteRpc(RpcDriver):
         while True:
             fresh = monotonic() >= self._known_until
             if fresh:
-                self._check_store()
-                rows = await self._engine.query_async(op, *self._lookup())
-                if str(self._folder / SECRET) in known:
-                    self._found(rows)
-                else:
-                    import asyncio
-
-                    await asyncio.to_thread(self._found, rows)
+                self._found(await self._engine.query_async(op, *self._lookup()))
             try:
                 return await self._peers.call_async(op, self._known, call, self._app_id)
             except (UnauthenticatedError, UnavailableError) as error:
@@ -101,11 +100,9 @@ class SqliteRpc(RpcDriver):
             raise self._absent("its port belongs to another process now") from error
         raise error
 
-    def _check_store(self) -> None:
+    def _lookup(self) -> tuple[str, tuple[Any, ...]]:
         if self._engine.memory:
             raise self._absent("it is not in this process, and a store in memory has no registry")
-
-    def _lookup(self) -> tuple[str, tuple[Any, ...]]:
         clocks = self._engine.clocks
         return _FIND, (self._name, clocks.boot_id(), clocks.boot_ms())
 
@@ -162,7 +159,7 @@ class SqliteRpc(RpcDriver):
 class _Registration(Announcement):
     """A row of the registry, renewed by a thread until it is closed."""
 
-    def __init__(self, context: SqliteContext, instance: str, app_id: str, address: str) -> None:
+    def __init__(self, context: SqliteComponent, instance: str, app_id: str, address: str) -> None:
         self._context = context
         self.engine: Engine = context.engine
         self._instance = instance
@@ -221,3 +218,75 @@ class _Registration(Announcement):
         self._changes.announce()
         self._thread.join(timeout)
         self._context.engine.run(self.leaving(), Operation(_RENEW, "rpc", timeout))
+
+
+# -- the secret of a home ------------------------------------------------------
+
+
+def home_secret(folder: Path) -> bytes:
+    """Return the secret of an existing home; the first caller makes it. One that others could have read or written is `PermissionDeniedError`."""
+    path = folder / SECRET
+    secret = known.get(str(path))
+    if secret is None:
+        try:
+            secret = _read(path)
+            if secret is None:
+                _make(folder, path, os.urandom(_SIZE))
+                secret = _read(path)
+        except PermissionDeniedError:  # ours, which is an OSError too
+            raise
+        except OSError as error:
+            raise explain_os_error(error, path) from error
+        if secret is None:
+            raise PermissionDeniedError(f"{path} went away while it was made: try again")
+        known[str(path)] = secret
+    return secret
+
+
+def restore_secret(folder: Path) -> None:
+    """Write the secret that this process serves by again, where the home was emptied and nobody has made another."""
+    path = folder / SECRET
+    secret = known.get(str(path))
+    if secret is not None and not path.exists():
+        _make(folder, path, secret)
+
+
+def _read(path: Path) -> bytes | None:
+    refusal = PermissionDeniedError(
+        f"{path} must be a file that its owner alone can read: chmod 600 it, or delete it so that a new one is made"
+    )
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link
+            raise refusal from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+            raise refusal
+        secret = os.read(descriptor, _SIZE + 1)
+    finally:
+        os.close(descriptor)
+    if len(secret) != _SIZE:
+        raise PermissionDeniedError(f"{path} does not hold a secret of ours: delete it so that a new one is made")
+    return secret
+
+
+def _make(folder: Path, path: Path, secret: bytes) -> None:
+    """Make it in one step: written elsewhere, then linked to its name."""
+    made = folder / f"{SECRET}-{os.getpid()}-{os.urandom(8).hex()}"
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return  # another was first
+    finally:
+        os.unlink(made)

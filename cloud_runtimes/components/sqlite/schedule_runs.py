@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
+from ..._core.clocks import is_alive, process_name
 from ...schedule.times import QUARTER_MS, Interval, occurrences
 from ...spi.operation import Method, Operation
 from ...spi.schedule import DueRun, JobSpec, Outcome, RunSource, StoredJob
-from .processes import is_alive, process_name
-from .schedule_rows import CHANNEL, COLUMNS, following, stored
-from .write_task import WriteTask
+from .schedule import CHANNEL, COLUMNS, following, stored
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
     from .notifier import Waiter
 
@@ -131,7 +131,7 @@ class _Stretch(NamedTuple):
 class SqliteRuns(RunSource):
     """One member of an application's runners."""
 
-    def __init__(self, context: SqliteContext, app: str, handlers: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, context: SqliteComponent, app: str, handlers: Callable[[], frozenset[str]]) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._app = app
@@ -320,11 +320,11 @@ class SqliteRuns(RunSource):
         names: dict[str, Any],
     ) -> None:
         """Record skipped occurrences: the last ones one by one, those before them as one."""
-        listed = fires[-_LISTED:]
-        if more := fires[: len(fires) - len(listed)]:
-            counted = stretch or _Stretch(more[0], more[0], 0)
-            stretch = _Stretch(counted.first, more[-1], counted.number + len(more))
-        rows = [*([stretch] if stretch else []), *(_Stretch(fire, fire, 1) for fire in listed)]
+        border = max(0, len(fires) - _LISTED)
+        if border:
+            first, number = (stretch.first, stretch.number) if stretch else (fires[0], 0)
+            stretch = _Stretch(first, fires[border - 1], number + border)
+        rows = [*([stretch] if stretch else []), *(_Stretch(fire, fire, 1) for fire in fires[border:])]
         connection.executemany(
             _SKIPPED,
             [

@@ -157,12 +157,7 @@ STEPS: Final = (
 
 
 def check(connection: sqlite3.Connection, path: str) -> int:
-    """Return the version of an open database, reading only.
-
-    Raises:
-        UnsupportedError: a newer release wrote it.
-        InvalidArgumentError: it is somebody else's.
-    """
+    """Return the version of an open database, reading only. One of a newer release or another program is refused."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if application != APPLICATION_ID:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.arguments import MAX_KEY_BYTES
 from ...errors import CloudRuntimesError, ConflictError, ResourceExhaustedError
 from ...spi import state as spi
 from ...spi.operation import Operation
 from ...spi.state import StateDriver, StateWrite, StoredValue
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent
     from .engine import Engine
 
 __all__ = ["SqliteState"]
 
 _FIND: Final = "SELECT id FROM stores WHERE name = ?"
 _GET: Final = "SELECT value, content_type, etag, expires FROM state WHERE store = ? AND key = ?"
-_GET_BULK: Final = "SELECT key, value, content_type, etag, expires FROM state WHERE store = ? AND key IN ({})"
+_GET_BULK: Final = (
+    "SELECT key, value, content_type, etag, expires FROM state "
+    "WHERE store = ? AND key IN (SELECT value FROM json_each(?)) AND (expires IS NULL OR expires > ?)"
+)
+_LIST: Final = (
+    "SELECT key FROM state WHERE store = ? AND key >= ? AND key < ? AND (expires IS NULL OR expires > ?) "
+    "ORDER BY key LIMIT ?"
+)
 _SAVE: Final = (
     "INSERT INTO state (store, key, value, content_type, etag, expires) VALUES (?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (store, key) DO UPDATE SET value = excluded.value, content_type = excluded.content_type, "
@@ -38,10 +47,10 @@ _FENCE: Final = "SELECT token FROM fences WHERE store = ? AND key = ?"
 _RAISE_FENCE: Final = (
     "INSERT INTO fences (store, key, token) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET token = excluded.token"
 )
-_EXPIRED: Final = "DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= ? LIMIT 200)"
 
 _new_tuple = tuple.__new__  # half the cost of a NamedTuple's own
-_IN_LIMIT: Final = 500
+_ABOVE: Final = "\U0010ffff" * MAX_KEY_BYTES
+"""Above whatever may follow a prefix."""
 _POINT_READS: Final = 16
 
 
@@ -61,7 +70,7 @@ class SqliteState(StateDriver):
         }
     )
 
-    def __init__(self, context: SqliteContext, name: str) -> None:
+    def __init__(self, context: SqliteComponent, name: str) -> None:
         self._context = context
         self._engine: Engine = context.engine
         self._name = name
@@ -88,11 +97,7 @@ class SqliteState(StateDriver):
 
     def get_bulk(self, op: Operation, keys: Sequence[str], consistency: str | None, /) -> dict[str, StoredValue]:
         store = self._find_store(op)
-        found: dict[str, StoredValue] = {}
-        if store is not None:
-            for sql, parameters in _chunks(store, keys):
-                self._collect(self._engine.query(op, sql, parameters), found)
-        return found
+        return {} if store is None else _living(self._engine.query(op, *self._reading(store, keys)))
 
     async def get_bulk_async(
         self, op: Operation, keys: Sequence[str], consistency: str | None, /
@@ -100,37 +105,18 @@ class SqliteState(StateDriver):
         if len(keys) > _POINT_READS:
             return await self._in_thread(self.get_bulk, op, keys, consistency)
         store = await self._find_store_async(op)
-        found: dict[str, StoredValue] = {}
-        if store is not None:
-            for sql, parameters in _chunks(store, keys):
-                self._collect(await self._engine.query_async(op, sql, parameters), found)
-        return found
+        return {} if store is None else _living(await self._engine.query_async(op, *self._reading(store, keys)))
 
-    def _collect(self, rows: list[Any], found: dict[str, StoredValue]) -> None:
-        now = self._engine.clocks.wall_ms()
-        for key, data, content_type, etag, expires in rows:
-            if expires is None or expires > now:
-                found[key] = StoredValue(data, content_type, f"{etag:016x}", expires)
+    def _reading(self, store: int, keys: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+        return _GET_BULK, (store, json.dumps(keys), self._engine.clocks.wall_ms())
 
     def list_keys(self, op: Operation, prefix: str, limit: int | None, after: str | None, /) -> list[str]:
         store = self._find_store(op)
         if store is None:
             return []
-        sql = "SELECT key FROM state WHERE store = ? AND (expires IS NULL OR expires > ?)"
-        parameters: list[Any] = [store, self._engine.clocks.wall_ms()]
-        if prefix:
-            sql += " AND key >= ?"
-            parameters.append(prefix)
-            end = _prefix_end(prefix)
-            if end is not None:
-                sql += " AND key < ?"
-                parameters.append(end)
-        if after is not None:
-            sql += " AND key > ?"
-            parameters.append(after)
-        sql += " ORDER BY key LIMIT ?"
-        parameters.append(-1 if limit is None else limit)
-        return [row[0] for row in self._engine.query(op, sql, parameters)]
+        first = prefix if after is None else max(prefix, after + "\0")
+        names = (store, first, prefix + _ABOVE, self._engine.clocks.wall_ms(), -1 if limit is None else limit)
+        return [row[0] for row in self._engine.query(op, _LIST, names)]
 
     def _find_store(self, op: Operation) -> int | None:
         """Return the store's number, ``None`` before its first write."""
@@ -247,20 +233,8 @@ class SqliteState(StateDriver):
             connection.execute(_RAISE_FENCE, (store, key, write.fence))
 
 
-def sweep_expired(engine: Engine, durable: bool) -> bool:
-    """Delete a few expired rows; tells whether there may be more."""
-    now = engine.clocks.wall_ms()
-    if not engine.query(None, "SELECT 1 FROM state WHERE expires <= ? LIMIT 1", (now,)):
-        return False
-    engine.submit(WriteTask(lambda connection: connection.execute(_EXPIRED, (now,)), durable=durable, single=True))
-    return True
-
-
-def _chunks(store: int, keys: Sequence[str]) -> list[tuple[str, list[Any]]]:
-    return [
-        (_GET_BULK.format(",".join("?" * len(part))), [store, *part])
-        for part in (keys[start : start + _IN_LIMIT] for start in range(0, len(keys), _IN_LIMIT))
-    ]
+def _living(rows: list[Any]) -> dict[str, StoredValue]:
+    return {key: StoredValue(data, type, f"{etag:016x}", expires) for key, data, type, etag, expires in rows}
 
 
 def _parse_etag(etag: str) -> int:
@@ -270,12 +244,3 @@ def _parse_etag(etag: str) -> int:
     except ValueError:
         return -1
     return value if f"{value:016x}" == etag and value < 2**63 else -1
-
-
-def _prefix_end(prefix: str) -> str | None:
-    """Return the least text above every text that begins with ``prefix``; ``None`` where there is none."""
-    for index in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[index])
-        if code < 0x10FFFF:
-            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None

@@ -1,113 +1,120 @@
 """Sweeping of one component's tables, a little at a time, on the engine's writer thread.
 
-Expired state rows and locks go, rows of deleted configuration, old records of runs, and frames that no group needs any more and that are older than ``retention``.
+No sweep is synced. What a power cut brings back is swept again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .lock import sweep_locks
-from .state import sweep_expired
-from .write_task import WriteTask
+from .writes import WriteTask
 
 if TYPE_CHECKING:
-    from .context import SqliteContext
+    from . import SqliteComponent, SqliteSettings
     from .engine import Engine
 
-__all__ = ["TOMBSTONE_MS", "start", "sweep_frames", "sweep_tombstones"]
+__all__ = ["EXPIRED", "FRAMES", "LOCKS", "LOCK_MS", "RUNS", "TOMBSTONES", "TOMBSTONE_MS", "Sweep", "start", "sweep"]
 
 TOMBSTONE_MS: Final = 3_600_000
 """How long the row of deleted configuration stays at least. For that long, subscribers read only changes."""
+LOCK_MS: Final = 60_000
+"""How long an expired lock leaves a trace at least."""
 
-_BATCH: Final = 32
 
-_TOMBSTONES: Final = "SELECT id, store, version FROM configuration WHERE deleted <= ? ORDER BY deleted LIMIT 200"
-# Old enough; behind the cursor of every living group of its topic; in no claim of theirs.
-_OLD: Final = f"""
+class Sweep(NamedTuple):
+    """Rows that go: a query that tells whether there are any, and the statements that delete some of them."""
+
+    look: str
+    statements: tuple[str, ...]
+
+
+_ENDED: Final = "FROM locks WHERE boot <> :boot OR deadline <= :lock"
+# the places of waiters who did not come for the lock
+_ORPHANS: Final = (
+    "FROM lock_line WHERE boot <> :boot OR NOT EXISTS "
+    "(SELECT 1 FROM locks l WHERE l.store = lock_line.store AND l.resource = lock_line.resource)"
+)
+LOCKS: Final = Sweep(
+    f"SELECT EXISTS (SELECT 1 {_ENDED}) OR EXISTS (SELECT 1 {_ORPHANS})", (f"DELETE {_ENDED}", f"DELETE {_ORPHANS}")
+)
+EXPIRED: Final = Sweep(
+    "SELECT EXISTS (SELECT 1 FROM state WHERE expires <= :now)",
+    ("DELETE FROM state WHERE id IN (SELECT id FROM state WHERE expires <= :now LIMIT 200)",),
+)
+_TOMBSTONES: Final = (
+    "SELECT id, store, version FROM configuration WHERE deleted <= :tombstone ORDER BY deleted, id LIMIT 200"
+)
+_SWEPT: Final = f"""
+UPDATE configuration_versions AS v SET swept = max(swept, found.version)
+FROM (SELECT store, max(version) AS version FROM ({_TOMBSTONES}) GROUP BY store) AS found WHERE v.store = found.store
+"""
+TOMBSTONES: Final = Sweep(
+    "SELECT EXISTS (SELECT 1 FROM configuration WHERE deleted <= :tombstone)",
+    (_SWEPT, f"DELETE FROM configuration WHERE id IN (SELECT id FROM ({_TOMBSTONES}))"),
+)
+_EXCESS: Final = """
+DELETE FROM schedule_runs WHERE ended IS NOT NULL AND id IN (
+  SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY app, name ORDER BY id DESC) AS place FROM schedule_runs)
+  WHERE place > :history_runs LIMIT 10000)
+"""
+RUNS: Final = Sweep(
+    "SELECT EXISTS (SELECT 1 FROM schedule_runs WHERE ended <= :history) OR "
+    "EXISTS (SELECT 1 FROM schedule_runs GROUP BY app, name HAVING count(*) > :history_runs)",
+    (
+        "DELETE FROM schedule_runs WHERE id IN (SELECT id FROM schedule_runs WHERE ended <= :history LIMIT 1000)",
+        _EXCESS,
+    ),
+)
+# old enough; behind the cursor of every living group of its topic; in no claim of theirs
+_FRAMES: Final = """
 SELECT f.id FROM topics t JOIN frames f ON f.topic = t.id
 WHERE f.id <= coalesce((SELECT min(g.frame) FROM groups g WHERE g.topic = t.id AND g.seen > :unseen), f.id)
-  AND f.created <= :old
+  AND f.created <= :retention
   AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.topic = t.id AND g.seen > :unseen AND g.frame = f.id AND g.position < f.count)
   AND NOT EXISTS (SELECT 1 FROM claims c JOIN groups g ON g.id = c.grp WHERE c.frame = f.id AND g.seen > :unseen)
-LIMIT {_BATCH}
+LIMIT 32
 """
-
-_RUNS: Final = 1000
-_OLD_RUNS: Final = f"SELECT id FROM schedule_runs WHERE ended <= ? LIMIT {_RUNS}"
-_MANY_RUNS: Final = "SELECT app, name FROM schedule_runs GROUP BY app, name HAVING count(*) > ? LIMIT 32"
-_EXCESS_RUNS: Final = (
-    "DELETE FROM schedule_runs WHERE app = :app AND name = :name AND ended IS NOT NULL AND id <= "
-    "(SELECT id FROM schedule_runs WHERE app = :app AND name = :name ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+FRAMES: Final = Sweep(
+    f"SELECT EXISTS ({_FRAMES})",
+    (f"DELETE FROM claims WHERE frame IN ({_FRAMES})", f"DELETE FROM frames WHERE id IN ({_FRAMES})"),
 )
 
 
-def start(context: SqliteContext) -> None:
+def start(component: SqliteComponent) -> None:
     """Have the engine sweep for a component, as long as the component lives."""
-    engine = context.engine
-    alive = weakref.ref(context)
+    engine, settings = component.engine, component.settings
+    alive = weakref.ref(component)
 
     def sweeper() -> bool:
-        living = alive()
-        if living is None:
+        if alive() is None:
             return False
-        sweep_locks(engine)
-        more = sweep_expired(engine, living.durable)
-        more = sweep_tombstones(engine, living.durable) or more
-        more = sweep_runs(engine, living.settings.history, living.settings.history_runs) or more
-        return sweep_frames(engine, living.settings.retention, living.settings.group_expiry, living.durable) or more
+        return sum(sweep(engine, each, settings) for each in (LOCKS, EXPIRED, TOMBSTONES, RUNS, FRAMES)) > 0
 
     engine.sweepers.append(sweeper)
-    weakref.finalize(context, engine.sweepers.remove, sweeper)
+    weakref.finalize(component, engine.sweepers.remove, sweeper)
 
 
-def sweep_frames(engine: Engine, retention: float, group_expiry: float, durable: bool) -> bool:
-    """Delete a few frames that nobody needs; tells whether there may be more."""
-    now = engine.clocks.wall_ms()
-    limits = {"old": now - int(retention * 1000), "unseen": now - int(group_expiry * 1000)}
-    if not engine.query(None, _OLD, limits):
+def sweep(engine: Engine, what: Sweep, settings: SqliteSettings) -> bool:
+    """Delete a few rows; tells whether there may be more."""
+    wall, boot = engine.clocks.wall_ms(), engine.clocks.boot_ms()
+    names = {
+        "now": wall,
+        "boot": engine.clocks.boot_id(),
+        "lock": boot - LOCK_MS,
+        "tombstone": wall - TOMBSTONE_MS,
+        "history": wall - int(settings.history * 1000),
+        "history_runs": settings.history_runs,
+        "retention": wall - int(settings.retention * 1000),
+        "unseen": wall - int(settings.group_expiry * 1000),
+    }
+    if not engine.query(None, what.look, names)[0][0]:
         return False
 
     def body(connection: sqlite3.Connection) -> None:
-        ids = connection.execute(_OLD, limits).fetchall()
-        connection.executemany("DELETE FROM claims WHERE frame = ?", ids)
-        connection.executemany("DELETE FROM frames WHERE id = ?", ids)
-
-    engine.submit(WriteTask(body, durable=durable))
-    return True
-
-
-def sweep_tombstones(engine: Engine, durable: bool) -> bool:
-    """Delete a few old rows of deleted configuration; tells whether there may be more."""
-    old = engine.clocks.wall_ms() - TOMBSTONE_MS
-    if not engine.query(None, _TOMBSTONES, (old,)):
-        return False
-
-    def body(connection: sqlite3.Connection) -> None:
-        rows = connection.execute(_TOMBSTONES, (old,)).fetchall()
-        connection.executemany(
-            "UPDATE configuration_versions SET swept = max(swept, ?) WHERE store = ?",
-            [(version, store) for _, store, version in rows],
-        )
-        connection.executemany("DELETE FROM configuration WHERE id = ?", [(row[0],) for row in rows])
-
-    engine.submit(WriteTask(body, durable=durable))
-    return True
-
-
-def sweep_runs(engine: Engine, keep_for: float, keep: int) -> bool:
-    """Delete a few old records of runs, and those beyond a job's number; tells whether there may be more."""
-    old = engine.clocks.wall_ms() - int(keep_for * 1000)
-    names = engine.query(None, _MANY_RUNS, (keep,))
-    if not names and not engine.query(None, f"SELECT EXISTS ({_OLD_RUNS})", (old,))[0][0]:
-        return False
-
-    def body(connection: sqlite3.Connection) -> None:
-        connection.execute(f"DELETE FROM schedule_runs WHERE id IN ({_OLD_RUNS})", (old,))
-        for app, name in names:
-            connection.execute(_EXCESS_RUNS, {"app": app, "name": name, "keep": keep})
+        for statement in what.statements:
+            connection.execute(statement, names)
 
     engine.submit(WriteTask(body, durable=False))
     return True

@@ -7,8 +7,9 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from ..._http.async_client import _Connection, _Lost
+from ..._http.async_client import _Connection
 from ..._http.http1 import ProtocolError, TooLargeError
+from ..._http.sync_client import Lost as _Lost
 from ..settings import SidecarSettings
 from .channel import AppAnswer, AppCall, AppChannel, NotReached, passed_on
 from .streamed import AnswerParser, Rest

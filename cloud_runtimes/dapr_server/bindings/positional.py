@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...spi.sql_tokens import check_sql, tokens
+from ...spi.sql import check_sql, tokens
 
 __all__ = ["named"]
 

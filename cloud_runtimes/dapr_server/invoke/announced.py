@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from ..._core.logs import logger
 from ..._http.asgi_server import make_server
-from ..._http.listen import listen
+from ..._http.threaded import listen
 from ...codec import json
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, NotFoundError, UnavailableError

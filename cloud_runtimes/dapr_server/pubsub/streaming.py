@@ -14,7 +14,7 @@ from ...protocols.dapr.failures import DaprError
 from ...protocols.dapr.messages import messages
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
-from ...spi.dead_letters import cause_of
+from ...spi.events import cause_of
 from ...spi.pubsub import Settlement
 from ..context import Context
 from ..limits import MAX_OPEN, no_more

@@ -15,7 +15,7 @@ from ..._core.logs import logger, repeated
 from ...errors import CloudRuntimesError, PayloadError
 from ...pubsub import Event
 from ...pubsub import Subscription as Handle
-from ...spi.dead_letters import cause_of
+from ...spi.events import cause_of
 from ...spi.pubsub import ACK_WAIT, DEAD_LETTER, RAW, Cause, Settlement
 from ..app.channel import NotReached
 from ..context import Context

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ... import registry
-from ...components.config_file.document import kind_of
+from ...components.config_file.secret import kind_of
 from ...config import duration, unknown
 from ...errors import CloudRuntimesError
 from ...protocols.dapr.documents import Document, Problems

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ...protocols.dapr.documents import Document, Problems
-from ...protocols.dapr.resiliency import Unheld, read_resiliency
+from ...protocols.dapr.documents import Document, Problems, Unheld, read_resiliency
 from ...resiliency.policies import Resiliency
 
 __all__ = ["resiliency"]

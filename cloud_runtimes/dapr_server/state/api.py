@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..._core.arguments import CLIENT_TIMEOUT
-from ..._core.keys import check_key
+from ..._core.arguments import CLIENT_TIMEOUT, check_key
 from ...codec.payload import JSON
 from ...errors import CloudRuntimesError, ConflictError, InvalidArgumentError
 from ...protocols.dapr.failures import DaprError

@@ -1,18 +1,31 @@
-"""Resource files → documents: what all kinds of resources have in common."""
+"""Dapr's resource files → documents, and those of the kind Resiliency → `Resiliency` (Dapr, "Resiliency policies")."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..._core.config_formats import load_parser, read_documents
+from ..._core.logs import logger
 from ...config import unknown
 from ...errors import InvalidArgumentError
+from ...resiliency.policies import BreakerPolicy, Policy, Ranges, Resiliency, Retries, code_ranges, read_trip
 
-__all__ = ["KINDS", "Document", "Problems", "read_all", "texts"]
+__all__ = [
+    "KINDS",
+    "Document",
+    "Problems",
+    "Unheld",
+    "go_duration",
+    "read_all",
+    "read_file",
+    "read_resiliency",
+    "texts",
+]
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Component": ("dapr.io/v1alpha1",),
@@ -24,6 +37,12 @@ _OTHERS: Final = ("Configuration", "HTTPEndpoint")
 """The kinds that daprd knows besides."""
 _SUFFIXES: Final = (".yaml", ".yml")
 _AT_TOP: Final = {key.lower(): key for key in ("apiVersion", "auth", "kind", "metadata", "scopes", "spec")}
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_KINDS: Final = {"timeout": "timeout", "retry": "retries", "circuitBreaker": "breaker"}
+"""Kind of a policy in a document → field of `Policy`."""
+_RETRY: Final = frozenset(["duration", "matching", "maxInterval", "maxRetries", "policy"])
+_BREAKER: Final = frozenset(["interval", "maxRequests", "timeout", "trip"])
 
 
 class Problems:
@@ -41,49 +60,30 @@ class Problems:
         """Note what has no effect."""
         self.warnings.append(f"{where}: {what}")
 
-    def unknown(
-        self,
-        where: str,
-        table: Mapping[str, Any],
-        known: Iterator[str] | Sequence[str] | frozenset[str],
-        *,
-        refuse: bool = True,
-    ) -> None:
+    def unknown(self, where: str, table: Mapping[str, Any], known: Collection[str], *, refuse: bool = True) -> None:
         """Note the keys of a table that are not known: they are refused, or have no effect."""
         note = self.add if refuse else self.warn
-        known = frozenset(known)
         for number, key in enumerate(table, 1):
             if key not in known:
                 note(where, unknown("key", key, known, number))
 
     def finish(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            InvalidArgumentError: with all of it.
-        """
+        """Raise all that was noted as `InvalidArgumentError`."""
         if self.errors:
             raise InvalidArgumentError("; ".join(self.errors))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One resource.
+    """One resource."""
 
-    Attributes:
-        where: file and name, for messages.
-        version: the part of ``apiVersion`` behind ``/``.
-        namespace: ``""``: none is given.
-        spec: its table; secrets may be in it.
-    """
-
-    where: str
+    where: str  # file and name, for messages
     kind: str
-    version: str
+    version: str  # the part of ``apiVersion`` behind ``/``
     name: str
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any]  # secrets may be in it
     scopes: tuple[str, ...]
-    namespace: str
+    namespace: str  # "": none is given
     secret_store: str | None
 
     def __repr__(self) -> str:
@@ -99,10 +99,7 @@ def read_all(
 ) -> list[Document]:
     """Return the resources of folders (all ``*.yaml`` and ``*.yml`` in them, in the order of their names) and files.
 
-    ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another.
-
-    Raises:
-        InvalidArgumentError: a path does not exist, or PyYAML is missing. What is wrong inside of files goes to ``problems``.
+    ``kinds`` are those that count. Those whose ``scopes`` leave the application out are left out, and where a ``namespace`` is given those of another. What is wrong inside of files goes to ``problems``.
     """
     found: list[Document] = []
     for file in _files(paths):
@@ -178,3 +175,176 @@ def texts(value: Any) -> tuple[str, ...] | None:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         return None
     return tuple(value)
+
+
+class Unheld:
+    """What a document has beside what `Resiliency` holds: names of circuit breakers and of actors."""
+
+    def __init__(self) -> None:
+        self.breakers: list[str] = []
+        self.actors: list[str] = []
+
+
+def read_resiliency(
+    documents: list[Document], problems: Problems, unheld: Unheld, *, breakers: bool = True
+) -> Resiliency:
+    """Return what all documents come to; of two policies of one target the first counts. Without ``breakers`` circuit breakers are only named in ``unheld``."""
+    apps: dict[str, Policy] = {}
+    outbound: dict[str, Policy] = {}
+    inbound: dict[str, Policy] = {}
+    defaults: dict[str, Policy] = {}
+    for document in documents:
+        _Reader(document, problems, unheld, breakers).read(apps, outbound, inbound, defaults)
+    return Resiliency(apps, outbound, inbound, defaults)
+
+
+def read_file(path: str, app_id: str, where: str) -> Resiliency:
+    """Return what the documents of a file or folder come to for a client; ``where`` is the place of the setting, for messages."""
+    problems, rest = Problems(), Unheld()
+    if not os.path.exists(path):
+        raise InvalidArgumentError(f"{where} file: it does not exist: give a file or folder of Dapr's resources")
+    documents = [each for each in read_all([path], app_id, problems) if each.kind == "Resiliency"]
+    found = read_resiliency(documents, problems, rest)
+    if not documents and not problems.errors:
+        problems.add(f"{where} file", f"it has no resource of the kind Resiliency for {app_id!r}")
+    problems.finish()
+    unheld = [f"actor {name!r}" for name in rest.actors]
+    unheld += [f"what {name!r} delivers" for name in found.inbound]
+    unheld += [f"default {name!r}" for name in found.defaults if name.startswith("Actor") or "Inbound" in name]
+    if unheld:
+        logger().warning("%s file: has no effect for a client: %s", where, "; ".join(unheld))
+    return found
+
+
+class _Reader:
+    """Reads one document."""
+
+    def __init__(self, document: Document, problems: Problems, unheld: Unheld, breakers: bool) -> None:
+        self._where = document.where
+        self._spec = document.spec
+        self._problems = problems
+        self._unheld = unheld
+        self._held = breakers
+        # kind of policy → name → what it says; ``None``: it is refused, or not held
+        self._known: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+
+    def read(self, apps: Any, outbound: Any, inbound: Any, defaults: dict[str, Policy]) -> None:
+        self._problems.unknown(self._where, self._spec, frozenset(["policies", "targets"]))
+        policies = self._table(self._spec, "policies", "timeouts", "retries", "circuitBreakers")
+        for number, (name, value) in enumerate(self._table(policies, "timeouts").items(), 1):
+            if (seconds := self._seconds(value, f"policies.timeouts, key {number}")) is not None:
+                self._known["timeout"][name] = seconds  # else the name may be a value
+        for name, value, place in self._entries(policies, "retries", "policies"):
+            self._known["retry"][name] = self._retry(value, place)
+        for name, value, place in self._entries(policies, "circuitBreakers", "policies"):
+            self._known["circuitBreaker"][name] = self._breaker(value, place)
+            self._unheld.breakers.append(name)
+        for kind, field in _KINDS.items():
+            for name, value in self._known[kind].items():
+                if match := re.fullmatch(rf"Default(.*){kind[0].upper()}{kind[1:]}Policy", name):
+                    defaults[match[1]] = replace(defaults.get(match[1], Policy()), **{field: value})
+        targets = self._table(self._spec, "targets", "actors", "apps", "components")
+        for name, value, place in self._entries(targets, "apps", "targets"):
+            apps.setdefault(name, self._policy(value, place, "circuitBreakerCacheSize"))
+        self._unheld.actors += [name for name, _, _ in self._entries(targets, "actors", "targets")]
+        for name, value, place in self._entries(targets, "components", "targets"):
+            if not value:
+                self._problems.add(self._where, f"{place} must have inbound or outbound")
+            self._problems.unknown(f"{self._where}, {place}", value, frozenset(["inbound", "outbound"]))
+            for way, into in (("inbound", inbound), ("outbound", outbound)):
+                if way in value:
+                    into.setdefault(name, self._policy(value[way], f"{place}.{way}"))
+
+    def _table(self, table: Mapping[str, Any], key: str, *known: str) -> dict[str, Any]:
+        found = table.get(key) or {}
+        if not isinstance(found, dict):
+            self._problems.add(self._where, f"{key} must be a table")
+            return {}
+        if known:
+            self._problems.unknown(f"{self._where}, {key}", found, frozenset(known))
+        return found
+
+    def _entries(self, table: Mapping[str, Any], key: str, before: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Yield name, table and place; of what is no table the name is not told, since it may be a value."""
+        for number, (name, value) in enumerate(self._table(table, key).items(), 1):
+            if isinstance(value, dict):
+                yield name, value, f"{before}.{key}.{name}"
+            else:
+                self._problems.add(self._where, f"{before}.{key}, key {number} must be a table")
+
+    def _policy(self, value: Any, place: str, *more: str) -> Policy:
+        if not isinstance(value, dict):
+            self._problems.add(self._where, f"{place} must be a table of policies")
+            return Policy()
+        self._problems.unknown(f"{self._where}, {place}", value, frozenset([*_KINDS, *more]))
+        for key, known in self._known.items():
+            if value.get(key) and str(value[key]) not in known:
+                self._problems.add(self._where, f"{place}.{key}: {unknown('policy', value[key], known)}")
+        return Policy(**{field: self._known[key].get(str(value.get(key))) for key, field in _KINDS.items()})
+
+    def _seconds(self, value: Any, place: str) -> float | None:
+        try:
+            return go_duration(value)
+        except ValueError as error:
+            self._problems.add(self._where, f"{place}: {error}")
+            return None
+
+    def _whole(self, value: Any, place: str) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._problems.add(self._where, f"{place} must be a whole number")
+
+    def _retry(self, value: dict[str, Any], place: str) -> Retries | None:
+        before = len(self._problems.errors)
+        self._problems.unknown(f"{self._where}, {place}", value, _RETRY)
+        policy = str(value.get("policy") or "constant").lower()
+        if policy not in ("constant", "exponential"):
+            self._problems.add(self._where, f"{place}.policy must be constant or exponential")
+        most = value.get("maxRetries")
+        if most is not None:
+            self._whole(most, f"{place}.maxRetries")
+        interval = self._seconds(value.get("duration", "5s"), f"{place}.duration")
+        longest = self._seconds(value.get("maxInterval", "60s"), f"{place}.maxInterval")
+        matching = value.get("matching") or {}
+        codes: dict[str, Ranges] = {"httpStatusCodes": (), "gRPCStatusCodes": ()}
+        if isinstance(matching, dict):
+            self._problems.unknown(f"{self._where}, {place}.matching", matching, frozenset(codes))
+            for key in codes:
+                try:
+                    codes[key] = code_ranges(matching.get(key))
+                except ValueError as error:
+                    self._problems.add(self._where, f"{place}.matching.{key}: {error}")
+        else:
+            self._problems.add(self._where, f"{place}.matching must be a table")
+        if len(self._problems.errors) > before or interval is None or longest is None:
+            return None
+        most = None if most is None or most < 0 else most
+        http, grpc = codes.values()
+        return Retries(most, interval, policy == "exponential", longest, http, grpc)
+
+    def _breaker(self, value: dict[str, Any], place: str) -> BreakerPolicy | None:
+        before = len(self._problems.errors)
+        self._problems.unknown(f"{self._where}, {place}", value, _BREAKER)
+        if not self._held:
+            return None
+        probes = value.get("maxRequests", 1)
+        self._whole(probes, f"{place}.maxRequests")
+        interval = self._seconds(value.get("interval", "0s"), f"{place}.interval")
+        timeout = self._seconds(value.get("timeout", "60s"), f"{place}.timeout")
+        trip = BreakerPolicy().trip
+        try:
+            if value.get("trip"):
+                trip = read_trip(str(value["trip"]))
+        except ValueError as error:
+            self._problems.add(self._where, f"{place}: {error}")
+        if len(self._problems.errors) > before or interval is None or timeout is None:
+            return None
+        return BreakerPolicy(trip, max(1, probes), interval, timeout)
+
+
+def go_duration(value: Any) -> float:
+    """Return the seconds of a duration as Go writes it, e.g. ``"1m30s"``, or raise `ValueError`."""
+    text = str(value)
+    parts = _PART.findall(text)
+    if "".join(number + unit for number, unit in parts) != text or not parts:
+        raise ValueError("expected a duration such as 500ms, 5s, 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)

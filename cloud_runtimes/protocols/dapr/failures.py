@@ -50,28 +50,17 @@ HTTP_TO_GRPC: Final[Mapping[int, str]] = {
 
 
 def grpc_code_of_http(status: int) -> str:
-    """Return the gRPC code of an application's HTTP status."""
     return "OK" if 200 <= status < 300 else HTTP_TO_GRPC.get(status, "UNKNOWN")
 
 
 def http_status_of_grpc(code: str) -> int:
-    """Return the HTTP status of an application's gRPC code."""
     return GRPC_TO_HTTP.get(code, 500)
 
 
 class DaprError(Exception):
     """A refusal in Dapr's words.
 
-    Attributes:
-        status: HTTP.
-        grpc_code: name of a gRPC status.
-        error_code: ``errorCode`` of the body over HTTP.
-        reason: of the ``ErrorInfo``; ``None``: a plain failure, which has no details.
-        grpc_only: the details are told over gRPC alone.
-        metadata: of the ``ErrorInfo``.
-        resource: (type, name) of the ``ResourceInfo``, or ``None``; a third part is its description.
-        violations: (field, description) pairs of the ``BadRequest``.
-        links: (description, URL) pairs of the ``Help``.
+    Over HTTP it has a status and an ``errorCode``. Without a reason it is plain, without details; with ``grpc_only`` it has them over gRPC alone. ``resource`` is (type, name) or (type, name, description); violations are (field, description), links (description, URL).
     """
 
     def __init__(
@@ -106,42 +95,27 @@ class DaprError(Exception):
         return cls(status, grpc_code, error_code, message, reason=error_code, grpc_only=True)
 
     def body(self) -> bytes:
-        """Return the body over HTTP."""
         document: dict[str, Any] = {"errorCode": self.error_code, "message": self.message}
         if self.reason is not None and not self.grpc_only:
             document["details"] = self._details()
         return json.encode(document)
 
     def _details(self) -> list[dict[str, Any]]:
-        prefix = "type.googleapis.com/google.rpc."
-        details: list[dict[str, Any]] = [
-            {
-                "@type": f"{prefix}ErrorInfo",
-                "domain": "dapr.io",
-                "metadata": self.metadata or None,
-                "reason": self.reason,
-            }
+        found: list[dict[str, Any]] = [
+            {"domain": "dapr.io", "metadata": self.metadata or None, "reason": self.reason, **_type("ErrorInfo")}
         ]
         if self.resource is not None:
             kind, name, *text = self.resource
-            details.append(
-                {
-                    "@type": f"{prefix}ResourceInfo",
-                    "description": text[0] if text else "",
-                    "owner": "",
-                    "resource_name": name,
-                    "resource_type": kind,
-                }
-            )
+            names = {"resource_name": name, "resource_type": kind, "owner": ""}
+            found.append({**names, "description": text[0] if text else "", **_type("ResourceInfo")})
         if self.violations:
-            details.append(
-                {
-                    "@type": f"{prefix}BadRequest",
-                    "field_violations": [{"field": field, "description": text} for field, text in self.violations],
-                }
-            )
+            violations = [{"field": field, "description": text} for field, text in self.violations]
+            found.append({"field_violations": violations, **_type("BadRequest")})
         if self.links:
-            details.append(
-                {"@type": f"{prefix}Help", "links": [{"description": text, "url": url} for text, url in self.links]}
-            )
-        return details
+            links = [{"description": text, "url": url} for text, url in self.links]
+            found.append({"links": links, **_type("Help")})
+        return found
+
+
+def _type(name: str) -> dict[str, str]:
+    return {"@type": f"type.googleapis.com/google.rpc.{name}"}

@@ -18,36 +18,16 @@ google.rpc.BadRequest: field_violations 1 []FieldViolation
 google.rpc.HelpLink: description 1, url 2
 google.rpc.Help: links 1 []HelpLink
 google.rpc.RetryInfo: retry_delay 1 Duration
-
-HTTPExtension: verb 1 int32, querystring 2
 InvokeRequest: method 1, data 2 Any, content_type 3, http_extension 4 HTTPExtension
-InvokeResponse: data 1 Any, content_type 2
 InvokeServiceRequest: id 1, message 3 InvokeRequest
-
-Etag: value 1
-StateOptions: concurrency 1 int32, consistency 2 int32
-StateItem: key 1, value 2 bytes, etag 3 Etag, metadata 4 map, options 5 StateOptions
-GetStateRequest: store_name 1, key 2, consistency 3 int32, metadata 4 map
-GetStateResponse: data 1 bytes, etag 2, metadata 3 map
-GetBulkStateRequest: store_name 1, keys 2 [], parallelism 3 int32, metadata 4 map
-BulkStateItem: key 1, data 2 bytes, etag 3, error 4, metadata 5 map
-GetBulkStateResponse: items 1 []BulkStateItem
-SaveStateRequest: store_name 1, states 2 []StateItem
-DeleteStateRequest: store_name 1, key 2, etag 3 Etag, options 4 StateOptions, metadata 5 map
-DeleteBulkStateRequest: store_name 1, states 2 []StateItem
-TransactionalStateOperation: operationType 1, request 2 StateItem
-ExecuteStateTransactionRequest: storeName 1, operations 2 []TransactionalStateOperation, metadata 3 map
 QueryStateRequest: store_name 1, query 2, metadata 3 map
 QueryStateItem: key 1, data 2 bytes, etag 3, error 4
 QueryStateResponse: results 1 []QueryStateItem, token 2, metadata 3 map
-
-PublishEventRequest: pubsub_name 1, topic 2, data 3 bytes, data_content_type 4, metadata 5 map
 BulkPublishRequestEntry: entry_id 1, event 2 bytes, content_type 3, metadata 4 map
 BulkPublishRequest: pubsub_name 1, topic 2, entries 3 []BulkPublishRequestEntry, metadata 4 map
 BulkPublishResponseFailedEntry: entry_id 1, error 2
 BulkPublishResponse: failedEntries 1 []BulkPublishResponseFailedEntry
 TopicEventRequest: id 1, source 2, type 3, spec_version 4, data_content_type 5, topic 6, data 7 bytes, pubsub_name 8, path 9, extensions 10 Struct
-TopicEventResponse: status 1 int32
 SubscribeTopicEventsRequestInitialAlpha1: pubsub_name 1, topic 2, metadata 3 map, dead_letter_topic 4 ?
 SubscribeTopicEventsRequestProcessedAlpha1: id 1, status 2 TopicEventResponse
 SubscribeTopicEventsRequestAlpha1: initial_request 1 SubscribeTopicEventsRequestInitialAlpha1, event_processed 2 SubscribeTopicEventsRequestProcessedAlpha1
@@ -62,14 +42,6 @@ TopicRule: match 1, path 2
 TopicRoutes: rules 1 []TopicRule, default 2
 BulkSubscribeConfig: enabled 1 bool, max_messages_count 2 int32, max_await_duration_ms 3 int32
 TopicSubscription: pubsub_name 1, topic 2, metadata 3 map, routes 5 TopicRoutes, dead_letter_topic 6, bulk_subscribe 7 BulkSubscribeConfig
-ListTopicSubscriptionsResponse: subscriptions 1 []TopicSubscription
-
-GetSecretRequest: store_name 1, key 2, metadata 3 map
-GetSecretResponse: data 1 map
-GetBulkSecretRequest: store_name 1, metadata 2 map
-SecretResponse: secrets 1 map
-GetBulkSecretResponse: data 1 map:SecretResponse
-
 ConfigurationItem: value 1, version 2, metadata 3 map
 GetConfigurationRequest: store_name 1, keys 2 [], metadata 3 map
 GetConfigurationResponse: items 1 map:ConfigurationItem
@@ -77,12 +49,7 @@ SubscribeConfigurationRequest: store_name 1, keys 2 [], metadata 3 map
 SubscribeConfigurationResponse: id 1, items 2 map:ConfigurationItem
 UnsubscribeConfigurationRequest: store_name 1, id 2
 UnsubscribeConfigurationResponse: ok 1 bool, message 2
-
 TryLockRequest: store_name 1, resource_id 2, lock_owner 3, expiry_in_seconds 4 int32
-TryLockResponse: success 1 bool
-UnlockRequest: store_name 1, resource_id 2, lock_owner 3
-UnlockResponse: status 1 int32
-
 JobFailurePolicyDrop:
 JobFailurePolicyConstant: interval 1 Duration, max_retries 2 ?uint32
 JobFailurePolicy: drop 1 JobFailurePolicyDrop, constant 2 JobFailurePolicyConstant
@@ -99,13 +66,6 @@ ListJobsRequest:
 ListJobsResponse: jobs 1 []Job
 JobEventRequest: name 1, data 2 Any, method 3, content_type 4, http_extension 5 HTTPExtension
 JobEventResponse:
-
-InvokeBindingRequest: name 1, data 2 bytes, metadata 3 map, operation 4
-InvokeBindingResponse: data 1 bytes, metadata 2 map
-BindingEventRequest: name 1, data 2 bytes, metadata 3 map
-BindingEventResponse: store_name 1, states 2 []StateItem, to 3 [], data 4 bytes, concurrency 5 int32
-ListInputBindingsResponse: bindings 1 []
-
 ActiveActorsCount: type 1, count 2 int32
 RegisteredComponents: name 1, type 2, version 3, capabilities 4 []
 PubsubSubscriptionRule: match 1, path 2
@@ -119,6 +79,5 @@ GetMetadataRequest:
 GetMetadataResponse: id 1, active_actors_count 2 []ActiveActorsCount, registered_components 3 []RegisteredComponents, extended_metadata 4 map, subscriptions 5 []PubsubSubscription, app_connection_properties 7 AppConnectionProperties, runtime_version 8, enabled_features 9 [], actor_runtime 10 ActorRuntime, scheduler 11 MetadataScheduler
 SetMetadataRequest: key 1, value 2
 ShutdownRequest:
-HealthCheckResponse:
 """,
 )

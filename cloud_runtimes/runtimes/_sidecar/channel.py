@@ -1,6 +1,6 @@
-"""One gRPC channel for all threads and loops of a client, and what failed on it.
+"""The calls of a sidecar over one gRPC channel for all threads and loops of a client.
 
-The library's synchronous channel has futures, which an event loop can wait for; its asynchronous one belongs to a loop.
+State, secrets, locks and publishing are the same in Dapr and Layotto, down to the names of messages and fields: Layotto's API began as Dapr's. The library's synchronous channel has futures, which an event loop can wait for; its asynchronous one belongs to a loop.
 """
 
 from __future__ import annotations
@@ -8,74 +8,59 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from ... import errors
 from ..._core import fork
 from ..._core.threads import Mutex
 from ..._http.proof import CALLER_HEADER, TIMEOUT_HEADER
 from ..._version import __version__
-from ...errors import ClosedError, CloudRuntimesError, ResourceExhaustedError, UnauthenticatedError, UnavailableError
+from ...errors import CloudRuntimesError
 from ...protocols.dapr.failures import GRPC_TO_HTTP
 from ...spi.operation import Method, Operation
-from .failures import ErrorReply, SidecarError
-from .forking import active
-from .grpc_stream import GrpcStream, serialized
-from .transport import Stream, Transport
+from ...spi.rpc import RpcCall, RpcReply
+from ...spi.secret import Secret
+from .grpc_stream import GrpcStream, active, inherited, serialized
+from .transport import Ended, ErrorReply, Flow, Receive, SidecarError, StateItem, StateValue, Stream, Transport
 
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["Call", "Channel", "StreamMethod", "UnaryReply", "never_sent"]
+__all__ = ["Call", "Channel", "StreamMethod", "never_sent"]
 
 _NEVER_SENT: Final = re.compile(
     r"failed to connect to all addresses|Sent message larger than max|DNS resolution failed"
 )
 """Of the gRPC library here: nothing has left this process."""
 _TOO_LARGE: Final = re.compile(r"(Sent|Received) message larger than max")
+_READS: Final = ("Get", "List", "SayHello")
+"""What the names of methods begin with that change nothing."""
 _MOST: Final = 1000
 _TICK: Final = 0.1
 """Seconds by which the library's clock may be ahead of a deadline."""
 _STREAM: Final = Method("client", "stream", repeatable=False, writes=False)
-# channels of a parent: kept, since letting go of one would close it
-_inherited: list[Any] = []
+_CONSISTENCY: Final = {"eventual": 1, "strong": 2}
+_VERBS: Final = {
+    name: number
+    for number, name in enumerate(["", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"])
+}
+_PARALLEL: Final = 10
 
 
 class Call(NamedTuple):
-    """One request.
-
-    Attributes:
-        name: of the method.
-        message: what is sent.
-        reply: the kind of message that comes.
-        headers: metadata beside the token.
-        whole: it is a call of an application: it tells caller and deadline, and the reply is to come with its headers.
-    """
+    """One request."""
 
     name: str
-    message: Any
+    message: Any  # an iterator: several, one after another
     reply: str
-    headers: tuple[tuple[str, str], ...] = ()
-    whole: bool = False
-
-
-class UnaryReply(NamedTuple):
-    """A reply with its headers; of a failure with what the ``ErrorInfo`` tells."""
-
-    message: Any
-    headers: Mapping[str, str]
-    refusal: ErrorReply | None
-    info: Mapping[str, str]
+    headers: Mapping[str, str] | None = (
+        None  # of a call of an application, which is answered by a message and its headers
+    )
 
 
 class StreamMethod(NamedTuple):
-    """A kind of stream.
-
-    Attributes:
-        name: of the method.
-        reply: the kind of message that comes.
-        both_ways: more can be sent after the first message.
-    """
+    """A kind of stream: the method, the kind of message that comes, and whether more can be sent after the first message."""
 
     name: str
     reply: str
@@ -83,43 +68,30 @@ class StreamMethod(NamedTuple):
 
 
 class Channel(Transport):
-    """Requests and streams; the calls are its subclass's.
+    """See the module. ``url`` is for messages; ``metadata`` goes with every call; TLS is by the system's certificates."""
 
-    Attributes:
-        service: path of the gRPC service, with ``/`` at both ends.
-        reads: methods that change nothing.
-        stream_methods: kind of a stream → how it is opened.
-        refused: class of what the sidecar says no with.
-        table: of the configuration, for messages.
-        remedy: what to do where there is no sidecar.
-        token_name: what the sidecar's token is called.
-
-    Args:
-        target: as gRPC names it, ``host:port`` or ``unix:path``.
-        url: for messages.
-        secure: TLS, with the system's certificates.
-        metadata: that goes with every call.
-        app_id: of this application, for those that it calls.
-        largest: bytes of a message.
-
-    Attributes:
-        connecting: seconds that an attempt to connect may take.
-        keepalive: seconds of silence in a call after which the sidecar is asked whether it is still there; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``).
-        keepalive_answer: seconds in which it has to answer, else the connection is taken for dead.
-    """
-
-    connecting: ClassVar[float] = 5.0
-    keepalive: ClassVar[float] = 10.0
-    keepalive_answer: ClassVar[float] = 5.0
     exact = True
     streams = True
+    # seconds that an attempt to connect may take
+    connecting: ClassVar[float] = 5.0
+    # seconds of silence in a call after which the sidecar is asked whether it is still there, and those it has to answer; Dapr bears one such ping in 8 s (dapr/dapr ``pkg/api/grpc/server.go``)
+    keepalive: ClassVar[float] = 10.0
+    keepalive_answer: ClassVar[float] = 5.0
+    # path of the gRPC service, with ``/`` at both ends
     service: ClassVar[str]
-    reads: ClassVar[frozenset[str]]
+    # kind of a stream → how it is opened
     stream_methods: ClassVar[Mapping[str, StreamMethod]]
+    # names of the methods that take and release a lock, and of the field with its time
+    lock_methods: ClassVar[tuple[str, str, str]]
+    # kind of message that a called application gets
+    invoked: ClassVar[str]
+    # what a refusal is raised as
     refused: ClassVar[type[SidecarError]]
+    # for messages: the table of the configuration, what the token is called, what to do where there is no sidecar, and where a call goes that does not go over gRPC
     table: ClassVar[str]
-    remedy: ClassVar[str]
     token_name: ClassVar[str]
+    remedy: ClassVar[str]
+    instead: ClassVar[str]
 
     def __init__(
         self,
@@ -145,15 +117,12 @@ class Channel(Transport):
 
     def forked(self) -> None:
         """In a forked child: the channel is the parent's."""
-        _inherited.append((self._made, self._methods))
+        inherited.append((self._made, self._methods))
         self._lock = Mutex()
         self._made = None
         self._methods = {}
 
     def native(self) -> grpc.Channel:
-        return self._channel()
-
-    def _channel(self) -> grpc.Channel:
         if (channel := self._made) is not None:
             return channel
         with fork.importing, self._lock:
@@ -177,9 +146,8 @@ class Channel(Transport):
                     ("grpc.enable_http_proxy", 0),
                 )
                 if self._secure:
-                    self._made = grpc.secure_channel(
-                        self._target, grpc.ssl_channel_credentials(_certificates()), options
-                    )
+                    trust = grpc.ssl_channel_credentials(_certificates())
+                    self._made = grpc.secure_channel(self._target, trust, options)
                 else:
                     self._made = grpc.insecure_channel(self._target, options)
                 if self._closed:  # just now
@@ -197,21 +165,30 @@ class Channel(Transport):
     def pb() -> Any:
         """Return the classes of messages."""
 
+    @abstractmethod
+    def ready(self) -> Flow[str]:
+        """Return ``""`` once the sidecar answers, else why it does not yet."""
+
+    @abstractmethod
+    def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
+        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own."""
+
     # -- one request --------------------------------------------------------
 
     def _prepared(self, op: Operation, call: Call) -> tuple[Any, dict[str, Any]]:
-        """Return what makes a request, and its options."""
         method = self._methods.get(call.name)
         if method is None:
-            method = self._methods[call.name] = self._channel().unary_unary(
+            channel = self.native()
+            make = channel.stream_unary if isinstance(call.message, Iterator) else channel.unary_unary
+            method = self._methods[call.name] = make(
                 self.service + call.name,
                 request_serializer=serialized,
                 response_deserializer=getattr(self.pb(), call.reply).FromString,
             )
         left = op.remaining()
-        metadata = self._metadata + call.headers
-        if call.whole:
-            metadata += ((CALLER_HEADER, self._app_id), *self._limits(left))
+        metadata = self._metadata
+        if call.headers is not None:
+            metadata += (*call.headers.items(), (CALLER_HEADER, self._app_id), *self._limits(left))
         return method, {"timeout": left, "metadata": metadata}
 
     def _limits(self, left: float | None) -> tuple[tuple[str, str], ...]:
@@ -227,7 +204,7 @@ class Channel(Transport):
             # not by a future, which takes half as long again
             reply, call = method.with_call(request.message, **options)
         except grpc.RpcError as error:
-            return self._failed(op, request, error)
+            raise self._failed(op, request, error) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -246,9 +223,9 @@ class Channel(Transport):
             await _done(future)
             reply = future.result()
         except grpc.FutureCancelledError:
-            raise self._gone(op.method.writes and request.name not in self.reads) from None
+            raise self._gone(True) from None
         except grpc.RpcError:
-            return self._failed(op, request, future)
+            raise self._failed(op, request, future) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -259,27 +236,22 @@ class Channel(Transport):
 
     @staticmethod
     def _replied(request: Call, reply: Any, call: Any) -> Any:
-        return UnaryReply(reply, _texts_of(call.initial_metadata() or ()), None, {}) if request.whole else reply
+        return reply if request.headers is None else (reply, _headers_of(call))
 
-    def _failed(self, op: Operation, request: Call, call: Any) -> Any:
-        """Return what the sidecar says; raise what happened on the way."""
-        writes = op.method.writes and request.name not in self.reads
-        code = call.code().name
-        details = str(call.details() or "")[:_MOST]
+    def _failed(self, op: Operation, request: Call, call: Any) -> Exception:
+        """Return what the sidecar says, or what happened on the way."""
+        code, details = call.code().name, str(call.details() or "")[:_MOST]
         if code == "CANCELLED" and self._closed:
-            raise self._gone(writes)
+            return self._gone(True)
         error_reply, info = self._read(code, details, call.trailing_metadata() or ())
         # a status that came from the sidecar is its word; else it is this library's
-        if (
-            not error_reply.reason
-            and not info
-            and not self._from_sidecar(request, code, details)
-            and (error := self._local_error(op, code, details, writes))
-        ):
-            raise error
-        if request.whole:
-            return UnaryReply(None, _texts_of(call.initial_metadata() or ()), error_reply, info)
-        return error_reply
+        if not error_reply.reason and not info and not self._from_sidecar(request, code, details):
+            error = self._local_error(op, code, details)
+            if error is not None:
+                return error
+        refused = self.refusal(request.name, error_reply)
+        refused.headers, refused.info = _headers_of(call), info
+        return refused
 
     def _read(self, code: str, details: str, trailing: Any) -> tuple[ErrorReply, Mapping[str, str]]:
         """Return what a status says, and the metadata of its details."""
@@ -289,11 +261,11 @@ class Channel(Transport):
         """Tell whether a status without details is the sidecar's all the same."""
         return False
 
-    def _local_error(self, op: Operation, code: str, details: str, writes: bool) -> CloudRuntimesError | None:
+    def _local_error(self, op: Operation, code: str, details: str) -> CloudRuntimesError | None:
         """Return the error of a call that failed on the way."""
-        sent = writes and not never_sent(details)
+        sent = not never_sent(details)
         if code == "UNAVAILABLE":
-            return UnavailableError(
+            return errors.UnavailableError(
                 f"the sidecar at {self.url} cannot be reached: {details}; {self.remedy}, "
                 'or work without: runtime="capa"',
                 maybe_applied=sent,
@@ -303,33 +275,32 @@ class Channel(Transport):
         if late and (left := op.remaining()) is not None and left < _TICK:
             return op.timed_out("the sidecar", maybe_applied=sent)
         if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE.search(details):
-            return ResourceExhaustedError(
+            return errors.ResourceExhaustedError(
                 f"the sidecar at {self.url}: {details}; bytes of state and events go as base64, a third larger; "
                 f"max_message in {self.table} raises the limit here",
                 maybe_applied=sent,
             )
         if code == "UNAUTHENTICATED":
-            return UnauthenticatedError(
+            return errors.UnauthenticatedError(
                 f"the sidecar at {self.url} refuses the token: give its {self.token_name}, in the environment or as api_token="
             )
         return None
 
-    def _gone(self, maybe_applied: bool) -> ClosedError:
-        return ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
+    @staticmethod
+    def _gone(maybe_applied: bool) -> errors.ClosedError:
+        return errors.ClosedError("the client was closed while this call was under way", maybe_applied=maybe_applied)
 
-    def _wrote(self, request: Call, reply: Any) -> bool:
-        refused = reply.refusal if isinstance(reply, UnaryReply) else reply
-        return request.name not in self.reads and not isinstance(refused, ErrorReply)
+    def _writes(self, op: Operation, request: Call) -> bool:
+        return not request.name.startswith(_READS) or request.name == "GetNextId"
 
     # -- streams ------------------------------------------------------------
 
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
+    def open(self, kind: str, first: Any, receive: Receive, ended: Ended) -> Stream:
+        """Begin a stream of a kind that this sidecar has; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
         self._check()
         opening = self.stream_methods[kind]
         return GrpcStream(
-            self._channel(),
+            self.native(),
             self.service + opening.name,
             getattr(self.pb(), opening.reply),
             first,
@@ -341,18 +312,133 @@ class Channel(Transport):
 
     def _ended(self, code: str, details: str, trailing: Any) -> Exception:
         """Return why a stream ended: `SidecarError`, or one of our errors."""
-        error_reply, _ = self._read(code, details[:_MOST], trailing)
         if code == "CANCELLED":
-            return UnavailableError(f"the stream from the sidecar at {self.url} has ended")
+            return errors.UnavailableError(f"the stream from the sidecar at {self.url} has ended")
+        error_reply, _ = self._read(code, details[:_MOST], trailing)
         if not error_reply.reason and code in ("UNAVAILABLE", "UNAUTHENTICATED"):
-            op = Operation(_STREAM, "sidecar", None)
-            return self._local_error(op, code, details[:_MOST], False) or self.refused(error_reply)
+            error = self._local_error(Operation(_STREAM, "sidecar", None), code, details[:_MOST])
+            if error is not None:
+                error.maybe_applied = False
+                return error
         return self.refused(error_reply)
+
+    # -- calls --------------------------------------------------------------
+
+    def ask(self, name: str, message: Any, reply: str = "Empty") -> Flow[Any]:
+        """Make a request and return its reply."""
+        return (yield Call(name, message, reply))
+
+    def refusal(self, name: str, error_reply: ErrorReply) -> SidecarError:
+        return self.refused(error_reply)
+
+    def invocation(self, service: str, call: RpcCall) -> Any:
+        """Return the request for a call of an application, or raise `UnsupportedError` for an HTTP method that gRPC has no verb for."""
+        if call.http_method not in _VERBS:
+            raise errors.UnsupportedError(f"{call.http_method} {self.instead}")
+        pb = self.pb()
+        return pb.InvokeServiceRequest(
+            id=service,
+            message=getattr(pb, self.invoked)(
+                method=call.path,
+                data=pb.Any(value=call.body),  # the driver has collected it
+                content_type=call.content_type or "",
+                http_extension=pb.HTTPExtension(verb=_VERBS[call.http_method], querystring=call.query),
+            ),
+        )
+
+    def get_state(
+        self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
+    ) -> Flow[StateValue | None]:
+        message = self.pb().GetStateRequest(
+            store_name=store, key=key, consistency=_CONSISTENCY.get(consistency or "", 0), metadata=metadata
+        )
+        found = yield from self.ask("GetState", message, "GetStateResponse")
+        return _value(found) if found.data or found.etag else None
+
+    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
+        message = self.pb().GetBulkStateRequest(store_name=store, keys=keys, parallelism=_PARALLEL, metadata=metadata)
+        answer = yield from self.ask("GetBulkState", message, "GetBulkStateResponse")
+        for each in answer.items:
+            if each.error:
+                raise errors.InternalError(f"the sidecar cannot read {each.key!r}: {each.error[:_MOST]}")
+        return {each.key: _value(each) for each in answer.items if each.data or each.etag}
+
+    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
+        message = self.pb().SaveStateRequest(store_name=store, states=map(self.item, items))
+        yield from self.ask("SaveState", message)
+
+    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
+        one = self.item(item)
+        message = self.pb().DeleteStateRequest(store_name=store, key=item.key, metadata=item.metadata)
+        for name in ("etag", "options"):
+            if one.HasField(name):
+                getattr(message, name).CopyFrom(getattr(one, name))
+        yield from self.ask("DeleteState", message)
+
+    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
+        pb = self.pb()
+        operations = [
+            pb.TransactionalStateOperation(
+                operationType="delete" if item.value is None else "upsert", request=self.item(item)
+            )
+            for item in items
+        ]
+        message = pb.ExecuteStateTransactionRequest(storeName=store, operations=operations, metadata=metadata)
+        yield from self.ask("ExecuteStateTransaction", message)
+
+    def item(self, item: StateItem) -> Any:
+        made = self.pb().StateItem(key=item.key, value=item.value, metadata=item.metadata)
+        if item.etag is not None:
+            made.etag.value = item.etag
+        if item.create or item.consistency is not None:
+            made.options.concurrency = 1 if item.create else 0
+            made.options.consistency = _CONSISTENCY.get(item.consistency or "", 0)
+        return made
+
+    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
+        message = self.pb().GetSecretRequest(store_name=store, key=key, metadata=metadata)
+        found = yield from self.ask("GetSecret", message, "GetSecretResponse")
+        return Secret(dict(found.data))
+
+    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
+        message = self.pb().GetBulkSecretRequest(store_name=store, metadata=metadata)
+        found = yield from self.ask("GetBulkSecret", message, "GetBulkSecretResponse")
+        return {key: Secret(dict(each.secrets)) for key, each in found.data.items()}
+
+    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
+        method, _, expiry = self.lock_methods
+        message = self.pb().TryLockRequest(
+            store_name=store, resource_id=resource, lock_owner=owner, **{expiry: seconds}
+        )
+        found = yield from self.ask(method, message, "TryLockResponse")
+        return bool(found.success)
+
+    def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
+        """Release a lock; returns Dapr's ``UnlockResponse.Status``."""
+        message = self.pb().UnlockRequest(store_name=store, resource_id=resource, lock_owner=owner)
+        found = yield from self.ask(self.lock_methods[1], message, "UnlockResponse")
+        return int(found.status)
+
+    def publish(
+        self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
+    ) -> Flow[None]:
+        message = self.pb().PublishEventRequest(
+            pubsub_name=pubsub, topic=topic, data=data, data_content_type=content_type, metadata=metadata
+        )
+        yield from self.ask("PublishEvent", message)
 
 
 def never_sent(details: str) -> bool:
     """Tell whether the text of a failed call says that nothing of it has left this process."""
     return _NEVER_SENT.search(details) is not None
+
+
+def _value(message: Any) -> StateValue:
+    return StateValue(message.data, message.etag or None, message.metadata.get("ttlExpireTime"))
+
+
+def _headers_of(call: Any) -> dict[str, str]:
+    return {key: value for key, value in call.initial_metadata() or () if isinstance(value, str)}
 
 
 async def _done(future: Any) -> None:
@@ -376,10 +462,6 @@ async def _done(future: Any) -> None:
     except BaseException:
         future.cancel()
         raise
-
-
-def _texts_of(metadata: Any) -> dict[str, str]:
-    return {key: value for key, value in metadata if isinstance(value, str)}
 
 
 def _certificates() -> bytes | None:

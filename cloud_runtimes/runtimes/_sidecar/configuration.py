@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..._core.threads import Changes
 from ...errors import CloudRuntimesError
-from ...spi.configuration import ConfigurationDriver, ConfigurationItem, ConfigurationSource, Selection, Update
+from ...spi.configuration import ConfigurationDriver, ConfigurationSource, Selection, Update
 from ...spi.operation import Method, Operation
-from .driver import SidecarDriver, operation
-from .failures import stream_error
-from .transport import Flow, Stream
+from .transport import SidecarDriver, Stream, stream_error
 
-__all__ = ["SidecarConfiguration", "StreamedSource"]
+__all__ = ["SidecarConfiguration"]
 
 _GET: Final = Method("configuration", "subscribe_configuration", repeatable=True, writes=False)
 _PATIENCE: Final = 30.0
@@ -25,57 +23,33 @@ _LEAVING: Final = 2.0
 class SidecarConfiguration(SidecarDriver, ConfigurationDriver):
     """The settings of one store of the sidecar."""
 
-    @abstractmethod
-    def _get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        """Return the present items."""
+    # seconds after a stream has begun to listen at which its source asks again: components begin later than they say
+    settling: ClassVar[tuple[float, ...]]
+    # a message without items says that a stream listens; otherwise it does once it is open
+    greets: ClassVar[bool]
+    # seconds between requests without any message
+    refresh: float = float("inf")
 
     @abstractmethod
-    def _source(self, selection: Selection) -> ConfigurationSource:
-        """Return a source of changes.
-
-        Raises:
-            UnsupportedError: the transport has no streams.
-        """
-
-    @operation
-    def get(self, op: Operation, selection: Selection, /) -> Flow[dict[str, ConfigurationItem]]:
-        return (yield from self._get(op, selection))
+    def _first(self, selection: Selection) -> Any:
+        """Return the first message of a stream, or raise `UnsupportedError` where the transport has no streams."""
 
     def subscribe(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        return self._source(selection), Update(self.get(op, selection), True)
+        source = _Source(self, selection, self._first(selection))
+        return source, Update(self.get(op, selection), True)
 
     async def subscribe_async(self, op: Operation, selection: Selection, /) -> tuple[ConfigurationSource, Update]:
-        return self._source(selection), Update(await self.get_async(op, selection), True)
+        source = _Source(self, selection, self._first(selection))
+        return source, Update(await self.get_async(op, selection), True)
 
 
-class StreamedSource(ConfigurationSource):
-    """See the module.
+class _Source(ConfigurationSource):
+    """See the module."""
 
-    Args:
-        driver: of the store.
-        selection: the items to watch.
-        first: the first message of the stream.
-        settling: seconds after it has begun to listen at which it asks again: components begin later than they say.
-        greets: a message without items says that it listens; otherwise it does once it is open.
-        refresh: seconds between requests without any message; ``None``: no limit.
-    """
-
-    def __init__(
-        self,
-        driver: SidecarConfiguration,
-        selection: Selection,
-        first: Any,
-        *,
-        settling: tuple[float, ...],
-        greets: bool,
-        refresh: float = float("inf"),
-    ) -> None:
+    def __init__(self, driver: SidecarConfiguration, selection: Selection, first: Any) -> None:
         self._driver = driver
         self._selection = selection
         self._first = first
-        self._settling = settling
-        self._greets = greets
-        self._refresh = refresh
         self._changes = Changes()
         self._stream: Stream | None = None
         self._failure: CloudRuntimesError | None = None
@@ -90,7 +64,7 @@ class StreamedSource(ConfigurationSource):
             raise failure
         now = monotonic()
         if self._due and self._due[0] <= now:
-            self._due = sorted([*(due for due in self._due if due > now), now + self._refresh])
+            self._due = sorted([*(due for due in self._due if due > now), now + self._driver.refresh])
             self._changed = True
         if not self._changed:
             return None
@@ -104,9 +78,9 @@ class StreamedSource(ConfigurationSource):
 
     def wait(self, timeout: float, /) -> None:
         if self._stream is None and self._failure is None:
-            self._changed = not self._greets
+            self._changed = not self._driver.greets
             self._stream = self._driver._transport.open("configuration", self._first, self._received, self._ended)
-            if not self._greets:
+            if not self._driver.greets:
                 self._listening()
             return
         ticket = self._changes.ticket()
@@ -119,10 +93,10 @@ class StreamedSource(ConfigurationSource):
 
     def _listening(self) -> None:
         now = monotonic()
-        self._due = [now + seconds for seconds in self._settling]
+        self._due = [now + seconds for seconds in self._driver.settling]
 
     def _received(self, message: Any) -> None:
-        if self._greets and not message.items:
+        if self._driver.greets and not message.items:
             self._listening()
         self._changed = True
         self._changes.announce()

@@ -1,42 +1,58 @@
-"""Publishing over a sidecar: events go as CloudEvents of ours, a request for each or, where the sidecar has it, for many."""
+"""Publish and subscribe over a sidecar: events go as CloudEvents of ours, a request for each or, where the sidecar has it, for many; they come by a stream, each answered for by its id."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+import random
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, ClassVar, Final, NamedTuple
 
-from ...codec import json
-from ...errors import ResourceExhaustedError
+from ..._core.logs import repeated
+from ...errors import CloudRuntimesError
 from ...spi.operation import Operation
-from ...spi.pubsub import BatchLimits, EventRecord, EventSource, Failures, OutgoingBatch, PubSubDriver, SubscribeRequest
-from .driver import SidecarDriver, operation
-from .failures import SidecarError
-from .subscription import StreamSubscription
-from .transport import Flow, Transport
+from ...spi.pubsub import (
+    BatchLimits,
+    Cause,
+    Delivery,
+    EventRecord,
+    EventSource,
+    Failures,
+    OutgoingBatch,
+    PubSubDriver,
+    Settled,
+    Settlement,
+    SubscribeRequest,
+)
+from ...spi.push import PushSource
+from .channel import Channel
+from .transport import Flow, SidecarDriver, SidecarError, Stream, operation, resolve, stream_error
 
-__all__ = ["SidecarPubSub"]
+__all__ = ["EventToken", "SidecarPubSub", "StreamSubscription"]
 
+_STATUS: Final = {Settlement.ACK: 0, Settlement.RETRY: 1, Settlement.DROP: 2}
+"""Numbers of ``TopicEventResponse``, of Dapr and of Layotto."""
 _ROOM: Final = 64 << 10
 """Bytes that a message has for all but data."""
 _EVENT_ROOM: Final = 2048
-"""Bytes that an event has for all but data and extensions."""
+"""Bytes that an event of several has for all but data."""
+_LEAVING: Final = 5.0
+_FIRST_BACKOFF: Final = 0.05
 
 
 class SidecarPubSub(SidecarDriver, PubSubDriver):
-    """Topics of one component of the sidecar. The group is the sidecar's application.
+    """Topics of one component of the sidecar. The group is the sidecar's application."""
 
-    Attributes:
-        bulk: events of one request, at most.
-        table: of the runtime, for messages.
-    """
+    bulk: ClassVar[int]  # events of one request, at most
+    table: ClassVar[str]  # of the configuration, for messages
+    subscription: ClassVar[type[StreamSubscription]]
 
-    bulk: ClassVar[int]
-    table: ClassVar[str]
-
-    def __init__(self, transport: Transport, name: str) -> None:
+    def __init__(self, transport: Channel, name: str) -> None:
         super().__init__(transport, name)
         # base64 makes four bytes of three
         self.max_event_bytes = max(1, (transport.largest - _ROOM) // 4 * 3)
@@ -46,14 +62,10 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             f"raise max_message in {self.table}, and the sidecar's own limit, or send a reference instead"
         )
 
-    # -- publishing ---------------------------------------------------------
-
     @operation
     def publish(self, op: Operation, batch: OutgoingBatch, /) -> Flow[Failures]:
         """Make one request, and return what failed of it."""
         records = list(batch)
-        for record in records:
-            self._check(record)
         try:
             if len(records) == 1:
                 yield from self._one(op, batch.topic, records[0])
@@ -66,18 +78,8 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             return {place: error for place in range(len(records)) if str(place) in refused.failed}
         return {}
 
-    def _check(self, record: EventRecord) -> None:
-        """Refuse an event whose message would be too large, before it is sent."""
-        needs = len(record.payload) // 3 * 4 + len(json.encode(record.extensions)) + _EVENT_ROOM
-        if needs > self._transport.largest:
-            raise ResourceExhaustedError(
-                f"event {record.id!r} is larger than a message may be ({self._transport.largest:,} bytes): "
-                f"raise max_message in {self.table}, and the sidecar's own limit"
-            )
-
     @abstractmethod
-    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
-        """Publish an event."""
+    def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]: ...
 
     def _many(self, op: Operation, topic: str, records: Sequence[EventRecord]) -> Flow[None]:
         """Publish several at once; `SidecarError.failed` has the indices of those that failed, where they are told."""
@@ -92,22 +94,152 @@ class SidecarPubSub(SidecarDriver, PubSubDriver):
             metadata["ttlInSeconds"] = str(max(1, math.ceil(record.expires_us / 1e6 - time.time())))
         return metadata
 
-    # -- subscribing --------------------------------------------------------
-
     def subscribe(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        source = self._source(request)
-        source.begin(op)
+        source = self.subscription(self._transport, self._name, request)
+        with source.connecting(op):
+            source.greeted.result(op.remaining())
         return source
 
     async def subscribe_async(self, op: Operation, request: SubscribeRequest, /) -> EventSource:
-        source = self._source(request)
-        await source.begin_async(op)
+        source = self.subscription(self._transport, self._name, request)
+        with source.connecting(op):
+            async with asyncio.timeout(op.remaining()):
+                await asyncio.wrap_future(source.greeted)
         return source
 
-    @abstractmethod
-    def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        """Return a subscription that has not begun.
 
-        Raises:
-            UnsupportedError: the transport has no streams.
-        """
+class EventToken(NamedTuple):
+    """What an answer needs: on which connection the event came, and its id."""
+
+    connection: int
+    id: str
+
+
+class StreamSubscription(PushSource):
+    """See the module. What a connection brought is answered on it or not at all: after its end the sidecar delivers it again."""
+
+    _steady: ClassVar[float] = 0.0
+    """Seconds for which a connection must have been live for the next to follow it at once."""
+    _patience: ClassVar[float] = 5.0
+    """Seconds between tries, at most."""
+    message: ClassVar[str]
+    """The kind of messages that are sent."""
+
+    def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
+        super().__init__()
+        self._transport = transport
+        self._name = f"the subscription to {request.topic!r} of {pubsub!r}"
+        self._raw = request.raw
+        self._message = getattr(transport.pb(), self.message)
+        first = {"pubsub_name": pubsub, "topic": request.topic, "dead_letter_topic": request.dead_letter_topic}
+        metadata = {**(request.metadata or {}), **({"rawPayload": "true"} if request.raw else {})}
+        self._first = self._message(initial_request={**first, "metadata": metadata})
+        self.greeted: Future[None] = Future()
+        self._connection = 0
+        self._stream: Stream | None = None
+        self._live = self._begun = False
+        self._failure: CloudRuntimesError | None = None
+        # after a failure: seconds, and the time before which there is no other try
+        self._backoff = self._again = self._since = 0.0
+
+    @abstractmethod
+    def _record(self, event: Any) -> EventRecord:
+        """Return an event as a record, or raise `CloudRuntimesError`."""
+
+    @contextmanager
+    def connecting(self, op: Operation) -> Iterator[None]:
+        """Connect, and expect that the sidecar has said that the subscription is live."""
+        self._connect()
+        try:
+            yield
+        except TimeoutError:
+            pass
+        finally:
+            if not self._live:
+                self._cancel()
+        if not self._live:
+            raise self._failure or op.timed_out("the sidecar")
+
+    def _connect(self) -> None:
+        self._connection += 1
+        mine = self._connection
+        self._live, self._failure = False, None
+        self.greeted = Future()
+        self._forget()
+        self._stream = self._transport.open(
+            "events", self._first, lambda message: self._received(mine, message), lambda why: self._ended(mine, why)
+        )
+
+    def _received(self, connection: int, message: Any) -> None:
+        if connection != self._connection:
+            return
+        if not message.HasField("event_message"):
+            self._live = self._begun = True
+            self._since = monotonic()
+            resolve(self.greeted, None)
+        else:
+            event = message.event_message
+            token = EventToken(connection, event.id)
+            try:
+                self.push(Delivery(self._record(event), token, None))
+            except CloudRuntimesError as error:
+                repeated(f"poison {self._name}", "%s: event %s is dropped: %s", self._name, event.id, error)
+                self._answer(token, Settlement.DROP)
+
+    def _ended(self, connection: int, why: Exception | None) -> None:
+        if connection == self._connection:
+            if self._begun or not isinstance(why, SidecarError):
+                self._failure = stream_error(why, f"{self._name} was ended by the sidecar")
+            else:  # it never was
+                self._failure = self._refused_error(why)
+            resolve(self.greeted, None)
+            self._changes.announce()
+
+    def _refused_error(self, why: SidecarError) -> CloudRuntimesError:
+        """Return the error of a subscription that was refused before it was live."""
+        return why.error(applied=False)
+
+    def _cancel(self) -> None:
+        stream, self._stream = self._stream, None
+        self._connection += 1
+        if stream is not None:
+            stream.cancel()
+
+    def _look(self) -> float | None:
+        if (failure := self._failure) is not None:
+            # what the stream brought before its end comes again, on another one
+            self._cancel()
+            self._forget()
+            self._failure = None
+            if self._live and monotonic() - self._since >= self._steady:
+                self._backoff = 0.0
+            self._backoff = min(self._patience, self._backoff * 2 or _FIRST_BACKOFF)
+            self._again = monotonic() + random.uniform(self._backoff / 2, self._backoff)
+            raise failure
+        if self._stream is None:
+            if (left := self._again - monotonic()) > 0:
+                return left
+            self._connect()
+        return None
+
+    def _settle(self, token: EventToken, settled: Settled) -> None:
+        if settled.settlement is not Settlement.RELEASE:  # its end gives back
+            self._answer(token, settled.settlement, settled.cause)
+
+    def _answer(self, token: EventToken, settlement: Settlement, cause: Cause | None = None) -> None:
+        stream = self._stream
+        if stream is not None and token.connection == self._connection:
+            stream.send(self._message(event_processed={"id": token.id, "status": {"status": _STATUS[settlement]}}))
+
+    def close(self, settled: Sequence[Settled], /) -> None:
+        for each in settled:
+            self._take(each)
+        stream = self._stream
+        if stream is not None:
+            # settlements first: the end of what this side says is what unsubscribes
+            stream.finish()
+            if not stream.join(_LEAVING):
+                stream.cancel()
+                stream.join(_LEAVING)
+        self._stream = None
+        self._connection += 1

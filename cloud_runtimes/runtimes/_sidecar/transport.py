@@ -1,4 +1,4 @@
-"""The calls that sidecars have in common, as methods; subclasses send them by HTTP or gRPC.
+"""What drivers and transports of sidecars are: drivers ask for calls by name, a transport sends them by HTTP or gRPC.
 
 A call is a generator that yields requests and is sent replies, so one serves both APIs; `Transport.run` and `run_async` drive it.
 """
@@ -6,26 +6,84 @@ A call is a generator that yields requests and is sent replies, so one serves bo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
+from ... import errors
 from ...errors import ClosedError, CloudRuntimesError
+from ...spi.driver import Driver
 from ...spi.flow import run_sync
 from ...spi.operation import Operation, mark_interrupted
-from ...spi.rpc import RpcCall, RpcReply
-from ...spi.secret import Secret
-from .failures import SidecarError
 
-__all__ = ["Flow", "StateValue", "StateItem", "Stream", "Token", "Transport", "resolve"]
+if TYPE_CHECKING:
+    from .channel import Channel
 
+__all__ = [
+    "Ended",
+    "ErrorReply",
+    "Flow",
+    "Receive",
+    "SidecarDriver",
+    "SidecarError",
+    "StateItem",
+    "StateValue",
+    "Stream",
+    "Token",
+    "Transport",
+    "operation",
+    "resolve",
+    "stream_error",
+]
+
+P = ParamSpec("P")
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 """The requests of an operation, one after another, and its result."""
+Receive: TypeAlias = Callable[[Any], None]
+"""Gets the messages of a stream."""
+Ended: TypeAlias = Callable[[Exception | None], None]
+"""Gets why a stream ended; ``None``: the sidecar ended it well."""
+
+
+class ErrorReply(NamedTuple):
+    """A refusal of the sidecar, before it is known what that means here."""
+
+    status: int  # HTTP; of gRPC the one that its code stands for
+    code: str  # ``errorCode`` of Dapr, or ``grpc CODE``; "": the answer is none of the sidecar's
+    reason: str  # of the ``ErrorInfo``; "": there is none
+    message: str
+
+
+class SidecarError(Exception):
+    """A sidecar said no; `Transport.run` makes it one of our errors. Of a bulk ``failed`` has the ids of what failed, if they are known."""
+
+    headers: Mapping[str, str] = {}
+    info: Mapping[str, str] = {}  # metadata of the ``ErrorInfo``
+
+    def __init__(self, error_reply: ErrorReply, failed: frozenset[str] | None = None) -> None:
+        super().__init__(error_reply.message)
+        self.error_reply = error_reply
+        self.failed = failed
+
+    @abstractmethod
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        """Return our error; ``applied``: where it is not known, a write may have happened."""
+
+
+def stream_error(failure: Exception | None, ended: str) -> CloudRuntimesError:
+    """Return why a stream ended: `UnavailableError`, so that another is opened, unless the sidecar has refused it for good."""
+    if isinstance(failure, CloudRuntimesError):
+        return failure
+    if not isinstance(failure, SidecarError):
+        return errors.UnavailableError(ended if failure is None else f"{ended}: {failure}")
+    ours = failure.error(applied=False)
+    # sidecars end streams that they are going to serve again by plain errors, which gRPC calls UNKNOWN
+    return errors.UnavailableError(f"{ended}: {ours.message}") if isinstance(ours, errors.InternalError) else ours
 
 
 class Token(str):
-    """A token that is sent as it is and that no ``repr`` shows: headers stand in the frames of errors."""
+    """A token of the sidecar; no ``repr`` shows it, since headers stand in the frames of errors."""
 
     __slots__ = ()
 
@@ -42,18 +100,12 @@ class StateValue(NamedTuple):
 
 
 class StateItem(NamedTuple):
-    """One write.
-
-    Attributes:
-        value: as it is to be kept; ``None``: a delete.
-        etag: only if it is the current one; ``None``: no condition.
-        create: ``first-write``.
-    """
+    """One write."""
 
     key: str
-    value: bytes | None
-    etag: str | None = None
-    create: bool = False
+    value: bytes | None  # as it is to be kept; ``None``: a delete
+    etag: str | None = None  # only if it is the current one
+    create: bool = False  # ``first-write``
     consistency: str | None = None
     metadata: Mapping[str, str] = {}
 
@@ -75,63 +127,55 @@ class Stream(Protocol):
 
 
 class Transport(ABC):
-    """The way to one sidecar.
+    """The way to one sidecar. Calls raise `SidecarError` for what the sidecar refuses."""
 
-    Calls raise `SidecarError` for what the sidecar says no to; `run` makes it one of our errors.
-
-    Attributes:
-        url: for messages.
-        exact: JSON comes back as it was saved, whatever its numbers.
-        streams: `open` works.
-        largest: bytes of a message.
-    """
-
-    url: str
-    exact: ClassVar[bool]
+    exact: ClassVar[bool]  # JSON comes back as it was saved, whatever its numbers
     streams: ClassVar[bool]
-    largest: int
+    largest: int  # bytes of a message
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._closed = False
 
-    # -- driving ------------------------------------------------------------
-
     def run(self, op: Operation, flow: Flow[T]) -> T:
-        """Make the requests of an operation and return its result."""
         return run_sync(self._run(op, flow, self._sent))
 
     async def run_async(self, op: Operation, flow: Flow[T]) -> T:
-        """Asynchronous `run`."""
         return await self._run(op, flow, self._send_async)
 
     async def _run(self, op: Operation, flow: Flow[T], send: Callable[[Operation, Any], Awaitable[Any]]) -> T:
         wrote = False
+        request: Any = None
         replies: list[Any] = []  # emptied before an error can leave: a reply may hold a secret
         try:
             request = next(flow)
             while True:
                 self._check()
-                replies.append(await send(op, request))
-                wrote = wrote or (op.method.writes and self._wrote(request, replies[0]))
+                try:
+                    replies.append(await send(op, request))
+                except BaseException as error:
+                    request = flow.throw(error)  # it may know what that means
+                    continue
+                wrote = wrote or (op.method.writes and self._writes(op, request) and not self._refuses(replies[0]))
                 request = flow.send(replies.pop())
         except StopIteration as done:
             result: T = done.value
             return result
         except SidecarError as refused:
-            raise self._ours(op, refused, wrote) from None
+            ours = refused.error(applied=op.method.writes)
+            ours.maybe_applied = ours.maybe_applied or wrote
+            raise ours from None
         except BaseException as error:
-            mark_applied(error, wrote, op.method.writes)
+            may_write = op.method.writes and request is not None and self._writes(op, request)
+            applied = wrote or (may_write and getattr(error, "maybe_applied", True))
+            if isinstance(error, CloudRuntimesError):
+                error.maybe_applied = applied
+            elif not isinstance(error, Exception):
+                mark_interrupted(error, applied)
             raise
 
     async def _sent(self, op: Operation, request: Any) -> Any:
         return self._send(op, request)
-
-    @staticmethod
-    def _ours(op: Operation, refused: SidecarError, wrote: bool) -> CloudRuntimesError:
-        error = refused.error(applied=op.method.writes)
-        error.maybe_applied = error.maybe_applied or wrote
-        return error
 
     def native(self) -> Any:
         """Return the client library's object; ``None``: there is none, as with HTTP."""
@@ -142,96 +186,53 @@ class Transport(ABC):
             raise ClosedError("this client is closed: make another")
 
     @abstractmethod
-    def _send(self, op: Operation, request: Any) -> Any:
-        """Make one request."""
+    def _send(self, op: Operation, request: Any) -> Any: ...
 
     @abstractmethod
     async def _send_async(self, op: Operation, request: Any) -> Any: ...
 
     @abstractmethod
-    def _wrote(self, request: Any, reply: Any) -> bool:
-        """Tell whether something is changed, whatever becomes of the rest of the operation."""
+    def _writes(self, op: Operation, request: Any) -> bool:
+        """Tell whether a request may change anything."""
+
+    def _refuses(self, reply: Any) -> bool:
+        """Tell whether a reply says that nothing was done."""
+        return False
 
     @abstractmethod
     def close(self) -> None:
         """Close all connections."""
 
-    # -- calls --------------------------------------------------------------
 
-    @abstractmethod
-    def ready(self) -> Flow[str]:
-        """Return ``""`` once the sidecar answers, else why it does not yet."""
+class SidecarDriver(Driver):
+    """A driver of one component of the sidecar. Its transport is a `Channel`, or has the same calls over HTTP."""
 
-    @abstractmethod
-    def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
-        """Return an application's answer, whatever its status; `SidecarError` is a failure of the sidecar's own, with the code ``ERR_DIRECT_INVOKE``."""
-
-    @abstractmethod
-    def get_state(
-        self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
-    ) -> Flow[StateValue | None]:
-        """Return what a key holds, ``None``: it is absent."""
-
-    @abstractmethod
-    def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
-        """Return what the keys hold, without those that are absent."""
-
-    @abstractmethod
-    def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
-        """Save items; which of several failed is not told."""
-
-    @abstractmethod
-    def delete_state(self, store: str, item: StateItem) -> Flow[None]:
-        """Delete a key."""
-
-    @abstractmethod
-    def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
-        """Save and delete, all or nothing."""
-
-    @abstractmethod
-    def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
-        """Return a secret."""
-
-    @abstractmethod
-    def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
-        """Return all secrets of a store."""
-
-    @abstractmethod
-    def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
-        """Take a lock, if it is free."""
-
-    @abstractmethod
-    def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
-        """Release a lock; returns Dapr's ``UnlockResponse.Status``."""
-
-    @abstractmethod
-    def publish(
-        self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
-    ) -> Flow[None]:
-        """Publish one event."""
-
-    # -- streams ------------------------------------------------------------
-
-    def need_streams(self, what: str) -> None:
-        """Refuse, before any I/O, what takes a stream.
-
-        Raises:
-            UnsupportedError: this transport has none.
-        """
-
-    @abstractmethod
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
-        """Begin a stream of a kind that this sidecar has, ``"events"`` or another; ``receive`` gets each message and ``ended`` its end, in a thread of its own."""
+    def __init__(self, transport: Any, name: str) -> None:
+        self._transport: Channel = transport
+        self._name = name
 
 
-def mark_applied(error: BaseException, wrote: bool, writes: bool) -> None:
-    """Say on an error whether a part of the operation may be applied. One that only reads changes nothing, though some reads are POST."""
-    if isinstance(error, CloudRuntimesError):
-        error.maybe_applied = wrote or (writes and error.maybe_applied)
-    elif wrote and not isinstance(error, Exception):
-        mark_interrupted(error, True)
+class _Operation:
+    def __init__(self, flow: Callable[..., Flow[Any]]) -> None:
+        self._flow = flow
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        flow = self._flow
+
+        def run(self: Any, op: Operation, /, *arguments: Any) -> Any:
+            return self._transport.run(op, flow(self, op, *arguments))
+
+        async def run_async(self: Any, op: Operation, /, *arguments: Any) -> Any:
+            return await self._transport.run_async(op, flow(self, op, *arguments))
+
+        setattr(owner, name, run)
+        setattr(owner, f"{name}_async", run_async)
+
+
+def operation(flow: Callable[Concatenate[Any, Operation, P], Flow[T]]) -> Callable[Concatenate[Any, Operation, P], T]:
+    """Make a flow the method of its name, and its ``_async`` twin."""
+    made: Any = _Operation(flow)
+    return made  # type: ignore[no-any-return]
 
 
 def resolve(future: Future[T], reply: T) -> None:

@@ -112,7 +112,6 @@ class CapaRuntime(Runtime):
         self._server = None if server is None else {"component": server, **table}
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
-        self._peers: Peers | None = None
 
     def attach(self, settings: ClientSettings, executor: Executor) -> None:
         super().attach(settings, executor)
@@ -149,13 +148,9 @@ class CapaRuntime(Runtime):
 
     @property
     def peers(self) -> Peers:
-        """The connections to configured addresses."""
-        with self._lock:
-            if self._peers is None:
-                from ...rpc.peers import Peers
-
-                self._peers = Peers()
-            return self._peers
+        """The connections to configured addresses: those of the embedded store, which has some to the addresses of its registry."""
+        component: Any = self._shared(DEFAULT, "")
+        return cast("Peers", component.peers)
 
     @without_values
     def endpoints(self, name: str) -> tuple[Endpoint, ...]:
@@ -234,9 +229,6 @@ class CapaRuntime(Runtime):
         with self._lock:
             self._closed = True
             components, self._components = self._components, {}
-            peers, self._peers = self._peers, None
-        if peers is not None:
-            peers.close()
         for component in components.values():
             component.close(timeout)
 

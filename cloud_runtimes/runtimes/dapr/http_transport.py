@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
+from ... import errors
 from ..._core import fork
 from ..._http.http1 import Endpoint
 from ..._http.sync_client import NotReached, Pool
 from ...codec import json
 from ...codec.payload import JSON
-from ...errors import (
-    CloudRuntimesError,
-    InternalError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnsupportedError,
-)
+from ...errors import InternalError, PayloadError
 from ...rpc.failures import ERROR_HEADER
-from ...spi.operation import Operation, mark_interrupted
+from ...spi.configuration import ConfigurationItem
+from ...spi.operation import Operation
 from ...spi.rpc import Body, RpcCall, RpcReply
 from ...spi.secret import Secret
-from .._sidecar.transport import Flow, StateItem, StateValue, Stream
-from .answers import decoded, failed_entries, odd, secrets, texts
-from .failures import DaprSidecarError, refusal
-from .job_json import job_document, job_of
-from .transport import BulkEntry, ConfigurationValue, DaprJob, DaprTransport
+from .._sidecar.transport import Flow, StateItem, StateValue, Transport
+from .callbacks import DaprCallbacks
+from .transport import DaprSidecarError, odd, refusal
 
 if TYPE_CHECKING:
     from ..._http.async_client import AsyncPool
 
 __all__ = ["HttpTransport"]
 
+T = TypeVar("T")
+
 _REFUSED: Final = b"invalid api token"
-_INVOKE: Final = "ERR_DIRECT_INVOKE"
 
 
-class HttpTransport(DaprTransport):
+class HttpTransport(Transport):
     """See the module."""
+
+    callbacks: DaprCallbacks
+    buffers_calls = False  # a call of an application is a stream of its own
 
     exact = False
     streams = False
@@ -81,9 +79,6 @@ class HttpTransport(DaprTransport):
             return self._checked(self._pool.call(op, self._endpoint, request, self._app_id, None))
         except NotReached as error:
             raise self._unreached(error) from error.__cause__
-        except BaseException as error:
-            self._reads(op, request, error)
-            raise
 
     async def _send_async(self, op: Operation, request: RpcCall) -> RpcReply:
         if self._async is None:
@@ -95,31 +90,22 @@ class HttpTransport(DaprTransport):
             return self._checked(await self._async.call(op, self._endpoint, request, self._app_id, None))
         except NotReached as error:
             raise self._unreached(error) from error.__cause__
-        except BaseException as error:
-            self._reads(op, request, error)
-            raise
 
-    @staticmethod
-    def _reads(op: Operation, request: RpcCall, error: BaseException) -> None:
-        """Say on what ends a request that only reads that nothing is changed by it. What an application does with a GET is its own."""
-        if not op.method.writes or (request.http_method == "GET" and op.method.service != "rpc"):
-            if isinstance(error, CloudRuntimesError):
-                error.maybe_applied = False
-            elif not isinstance(error, Exception):
-                mark_interrupted(error, False)
+    def _writes(self, op: Operation, request: RpcCall) -> bool:
+        return request.http_method != "GET" or op.method.service == "rpc"  # of an application's, nothing is known
 
-    def _wrote(self, request: RpcCall, reply: RpcReply) -> bool:
-        return request.http_method != "GET" and reply.status < 300
+    def _refuses(self, reply: RpcReply) -> bool:
+        return reply.status >= 300
 
     def _checked(self, reply: RpcReply) -> RpcReply:
         if reply.status == 401 and reply.data == _REFUSED:
-            raise UnauthenticatedError(
+            raise errors.UnauthenticatedError(
                 f"the sidecar at {self.url} refuses the token: give its DAPR_API_TOKEN, in the environment or as api_token="
             )
         return reply
 
-    def _unreached(self, error: NotReached) -> UnavailableError:
-        return UnavailableError(
+    def _unreached(self, error: NotReached) -> errors.UnavailableError:
+        return errors.UnavailableError(
             f"the sidecar cannot be reached: {error}; start one (cloud-runtimes serve, dapr run), "
             'or work without: runtime="capa"'
         )
@@ -130,21 +116,35 @@ class HttpTransport(DaprTransport):
         if self._async is not None:
             self._async.close()
 
-    def _ask(self, verb: str, path: str, document: Any = None, **more: Any) -> Flow[RpcReply]:
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        document: Any = None,
+        metadata: Mapping[str, str] | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        **more: Any,
+    ) -> Flow[RpcReply]:
         """Make a request of JSON and return a reply that is no refusal."""
         if document is not None:
             more |= {"body": document if isinstance(document, bytes) else json.encode(document), "content_type": JSON}
-        reply: RpcReply = yield self.request(verb, path, **more)
+        pairs = [*query, *((f"metadata.{name}", value) for name, value in (metadata or {}).items())]
+        reply: RpcReply = yield self.request(verb, path, query=urlencode(pairs), **more)
         if reply.status >= 300:
             raise DaprSidecarError(refusal(reply))
         return reply
 
-    def _look(self, path: str, document: Any = None, verb: str = "GET", **more: Any) -> Flow[Any]:
-        """Make a request and return the JSON of its reply, ``None``: there is none."""
+    def _look(self, read: Callable[[Any], T], verb: str, path: str, document: Any = None, **more: Any) -> Flow[T]:
+        """Make a request and return what is read out of the JSON of its reply, of which nothing is believed."""
         reply = yield from self._ask(verb, path, document, **more)
-        if reply.status == 204 or not reply.data:
-            return None
-        return decoded(reply.data)
+        try:
+            found = json.decode(reply.data) if reply.data else {}
+        except PayloadError:  # whose words may quote a secret
+            raise InternalError("the sidecar's answer is no JSON") from None
+        try:
+            return read(found)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            odd()
 
     # -- the sidecar --------------------------------------------------------
 
@@ -155,9 +155,8 @@ class HttpTransport(DaprTransport):
 
     def components(self) -> Flow[dict[str, str]]:
         try:
-            document = yield from self._look("v1.0/metadata")
-            return {str(each["name"]): str(each["type"]) for each in document["components"]}
-        except (DaprSidecarError, InternalError, KeyError, TypeError):
+            return (yield from self._look(_read_components, "GET", "v1.0/metadata"))
+        except (DaprSidecarError, InternalError):
             return {}
 
     def invoke(self, service: str, call: RpcCall) -> Flow[RpcReply]:
@@ -171,7 +170,7 @@ class HttpTransport(DaprTransport):
         )
         if reply.status >= 400 and ERROR_HEADER not in reply.headers:
             error_reply = refusal(reply)
-            if error_reply.code == _INVOKE:
+            if error_reply.code == "ERR_DIRECT_INVOKE":
                 raise DaprSidecarError(error_reply)
         return reply
 
@@ -180,44 +179,23 @@ class HttpTransport(DaprTransport):
     def get_state(
         self, store: str, key: str, consistency: str | None, metadata: Mapping[str, str]
     ) -> Flow[StateValue | None]:
-        pairs = _metadata(metadata)
-        if consistency is not None:
-            pairs.append(("consistency", consistency))
-        reply = yield from self._ask("GET", f"v1.0/state/{segment(store)}/{segment(key)}", query=urlencode(pairs))
+        query = _consistency(consistency)
+        reply = yield from self._ask("GET", _path("v1.0/state", store, key), metadata=metadata, query=query)
         if reply.status == 204:
             return None
         return StateValue(reply.data, reply.headers.get("etag") or None, reply.headers.get("metadata.ttlexpiretime"))
 
     def get_states(self, store: str, keys: Sequence[str], metadata: Mapping[str, str]) -> Flow[dict[str, StateValue]]:
         body = {"keys": list(keys), "parallelism": 10, "metadata": dict(metadata)}
-        items = yield from self._look(f"v1.0/state/{segment(store)}/bulk", body, "POST")
-        found: dict[str, StateValue] = {}
-        if items is None:
-            return found
-        for each in items if isinstance(items, list) else (None,):
-            if not isinstance(each, dict) or not isinstance(each.get("key"), str):
-                raise InternalError("the sidecar's answer is no list of items")
-            if each.get("error"):
-                raise InternalError(f"the sidecar cannot read {each['key']!r}: {str(each['error'])[:1000]}")
-            if "data" in each or each.get("etag"):
-                expires = (each.get("metadata") or {}).get("ttlExpireTime")
-                found[each["key"]] = StateValue(json.encode(each.get("data")), each.get("etag") or None, expires)
-        return found
+        return (yield from self._look(_read_states, "POST", _path("v1.0/state", store, "bulk"), body))
 
     def save_states(self, store: str, items: Sequence[StateItem]) -> Flow[None]:
-        body = b"[" + b",".join(map(_item, items)) + b"]"
-        yield from self._ask("POST", f"v1.0/state/{segment(store)}", body)
+        yield from self._ask("POST", _path("v1.0/state", store), b"[" + b",".join(map(_item, items)) + b"]")
 
     def delete_state(self, store: str, item: StateItem) -> Flow[None]:
-        pairs = _metadata(item.metadata)
-        if item.consistency is not None:
-            pairs.append(("consistency", item.consistency))
-        yield from self._ask(
-            "DELETE",
-            f"v1.0/state/{segment(store)}/{segment(item.key)}",
-            query=urlencode(pairs),
-            headers=None if item.etag is None else {"if-match": item.etag},
-        )
+        headers = None if item.etag is None else {"if-match": item.etag}
+        path, query = _path("v1.0/state", store, item.key), _consistency(item.consistency)
+        yield from self._ask("DELETE", path, metadata=item.metadata, query=query, headers=headers)
 
     def transact(self, store: str, items: Sequence[StateItem], metadata: Mapping[str, str]) -> Flow[None]:
         operations = [
@@ -225,97 +203,64 @@ class HttpTransport(DaprTransport):
             for item in items
         ]
         body = b'{"operations":[' + b",".join(operations) + b'],"metadata":' + json.encode(dict(metadata)) + b"}"
-        yield from self._ask("POST", f"v1.0/state/{segment(store)}/transaction", body)
+        yield from self._ask("POST", _path("v1.0/state", store, "transaction"), body)
 
     # -- secrets, configuration, locks --------------------------------------
 
     def get_secret(self, store: str, key: str, metadata: Mapping[str, str]) -> Flow[Secret]:
-        return (yield from self._secrets(f"{segment(store)}/{segment(key)}", metadata, b'{"":%b}'))[""]
+        return (yield from self._secrets(_path("v1.0/secrets", store, key), metadata, b'{"":%b}'))[""]
 
     def get_secrets(self, store: str, metadata: Mapping[str, str]) -> Flow[dict[str, Secret]]:
-        return (yield from self._secrets(f"{segment(store)}/bulk", metadata, b"%b"))
+        return (yield from self._secrets(_path("v1.0/secrets", store, "bulk"), metadata, b"%b"))
 
     def _secrets(self, path: str, metadata: Mapping[str, str], form: bytes) -> Flow[dict[str, Secret]]:
-        reply = yield from self._ask("GET", f"v1.0/secrets/{path}", query=urlencode(_metadata(metadata)))
-        found = secrets(form % (reply.data or b"{}"))
+        reply = yield from self._ask("GET", path, metadata=metadata)
+        found = _read_secrets(form % (reply.data or b"{}"))
         del reply  # no frame of an error shows it
         return odd() if found is None else found
 
     def get_configuration(
         self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, ConfigurationValue]]:
-        pairs = [("key", key) for key in keys] + _metadata(metadata)
-        found = yield from self._look(f"v1.0/configuration/{segment(store)}", query=urlencode(pairs))
-        settings: dict[str, ConfigurationValue] = {}
-        if not isinstance(found, dict | None):
-            odd()
-        for key, each in (found or {}).items():
-            if not isinstance(each, dict):
-                odd()
-            settings[key] = ConfigurationValue(
-                str(each.get("value") or ""), str(each.get("version") or ""), texts(each.get("metadata"))
-            )
-        return settings
+    ) -> Flow[dict[str, ConfigurationItem]]:
+        query = [("key", key) for key in keys]
+        path = _path("v1.0/configuration", store)
+        return (yield from self._look(_read_configuration, "GET", path, metadata=metadata, query=query))
 
     def try_lock(self, store: str, resource: str, owner: str, seconds: int) -> Flow[bool]:
         body = {"resourceId": resource, "lockOwner": owner, "expiryInSeconds": seconds}
-        found = yield from self._look(f"v1.0-alpha1/lock/{segment(store)}", body, "POST")
-        if not isinstance(found, dict) or not isinstance(found.get("success", False), bool):
-            odd()
-        return bool(found.get("success", False))
+        path = _path("v1.0-alpha1/lock", store)
+        return (yield from self._look(lambda found: found.get("success", False) is True, "POST", path, body))
 
     def unlock(self, store: str, resource: str, owner: str) -> Flow[int]:
         body = {"resourceId": resource, "lockOwner": owner}
-        found = yield from self._look(f"v1.0-alpha1/unlock/{segment(store)}", body, "POST")
-        if not isinstance(found, dict) or not isinstance(found.get("status", 0), int):
-            odd()
-        return int(found.get("status", 0))
-
-    # -- publishing ---------------------------------------------------------
+        path = _path("v1.0-alpha1/unlock", store)
+        return (yield from self._look(lambda found: int(found.get("status", 0)), "POST", path, body))
 
     def publish(
         self, pubsub: str, topic: str, data: bytes, content_type: str, metadata: Mapping[str, str]
     ) -> Flow[None]:
-        yield from self._ask(
-            "POST",
-            f"v1.0/publish/{segment(pubsub)}/{segment(topic)}",
-            query=urlencode(_metadata(metadata)),
-            body=data,
-            content_type=content_type,
-        )
+        path = _path("v1.0/publish", pubsub, topic)
+        yield from self._ask("POST", path, metadata=metadata, body=data, content_type=content_type)
 
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
+    def publish_bulk(self, pubsub: str, topic: str, events: Sequence[tuple[bytes, Mapping[str, str]]]) -> Flow[None]:
         body = [
-            b'{"entryId":%b,"event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
-            % (json.encode(entry.entry_id), entry.event, json.encode(dict(entry.metadata)))
-            for entry in entries
+            b'{"entryId":"%d","event":%b,"contentType":"application/cloudevents+json","metadata":%b}'
+            % (number, event, json.encode(dict(metadata)))
+            for number, (event, metadata) in enumerate(events)
         ]
-        reply = yield self.request(
-            "POST",
-            f"v1.0/publish/bulk/{segment(pubsub)}/{segment(topic)}",
-            body=b"[" + b",".join(body) + b"]",
-            content_type=JSON,
-        )
+        path, data = _path("v1.0/publish/bulk", pubsub, topic), b"[" + b",".join(body) + b"]"
+        reply = yield self.request("POST", path, body=data, content_type=JSON)
         if reply.status >= 300:
-            raise DaprSidecarError(refusal(reply), failed_entries(reply.data))
+            raise DaprSidecarError(refusal(reply), _failed_entries(reply.data))
 
-    # -- jobs -----------------------------------------------------------------
+    def schedule_job(self, name: str, job: Mapping[str, Any], overwrite: bool) -> Flow[None]:
+        yield from self._ask("POST", _path("v1.0-alpha1/jobs", name), {**job, "overwrite": overwrite})
 
-    def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
-        yield from self._ask(
-            "POST", f"v1.0-alpha1/jobs/{segment(job.name)}", job_document(job) | {"overwrite": overwrite}
-        )
-
-    def get_job(self, name: str) -> Flow[DaprJob]:
-        return job_of(name, (yield from self._look(f"v1.0-alpha1/jobs/{segment(name)}")))
-
-    def list_jobs(self) -> Flow[list[DaprJob]]:
-        raise AssertionError("not declared over HTTP")
+    def get_job(self, name: str) -> Flow[Any]:
+        return (yield from self._look(lambda found: found, "GET", _path("v1.0-alpha1/jobs", name)))
 
     def delete_job(self, name: str) -> Flow[None]:
-        yield from self._ask("DELETE", f"v1.0-alpha1/jobs/{segment(name)}")
-
-    # -- bindings -------------------------------------------------------------
+        yield from self._ask("DELETE", _path("v1.0-alpha1/jobs", name))
 
     def invoke_binding(
         self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
@@ -323,30 +268,20 @@ class HttpTransport(DaprTransport):
         body: dict[str, Any] = {"operation": operation, "metadata": dict(metadata)}
         if data is not None:  # none would be the text "null", which is base64
             body["data"] = data.decode()
-        reply = yield from self._ask("POST", f"v1.0/bindings/{segment(name)}", body)
+        reply = yield from self._ask("POST", _path("v1.0/bindings", name), body)
         told = {
             key.removeprefix("metadata."): text for key, text in reply.headers.items() if key.startswith("metadata.")
         }
         return reply.data, told
 
-    # -- streams ------------------------------------------------------------
 
-    def need_streams(self, what: str) -> None:
-        raise UnsupportedError(
-            f"{what} needs a stream, which only gRPC has, and {self.url} is HTTP: give the sidecar's gRPC address "
-            '(endpoint="grpc://localhost:50001", DAPR_GRPC_PORT, or grpc_endpoint in [dapr])'
-        )
-
-    def open(
-        self, kind: str, first: Any, receive: Callable[[Any], None], ended: Callable[[Exception | None], None]
-    ) -> Stream:
-        self.need_streams(kind)
-        raise AssertionError("unreachable")
+def _path(*parts: str) -> str:
+    """Return a path; all but its beginning are one segment each. Dapr cleans paths, so that a dot would not be safe."""
+    return "/".join([parts[0], *(quote(part, safe="").replace(".", "%2E") for part in parts[1:])])
 
 
-def segment(text: str) -> str:
-    """Return text as one segment of a path; Dapr cleans paths, so that a dot would not be safe."""
-    return quote(text, safe="").replace(".", "%2E")
+def _consistency(consistency: str | None) -> Sequence[tuple[str, str]]:
+    return () if consistency is None else (("consistency", consistency),)
 
 
 def _item(item: StateItem) -> bytes:
@@ -364,5 +299,53 @@ def _item(item: StateItem) -> bytes:
     return head if item.value is None else head[:-1] + b',"value":' + item.value + b"}"
 
 
-def _metadata(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(f"metadata.{name}", value) for name, value in metadata.items()]
+def _read_components(found: Any) -> dict[str, str]:
+    return {str(each["name"]): str(each["type"]) for each in found["components"]}
+
+
+def _read_states(found: Any) -> dict[str, StateValue]:
+    values: dict[str, StateValue] = {}
+    for each in found or ():
+        key: str = each["key"]
+        if each.get("error"):
+            raise InternalError(f"the sidecar cannot read {key!r}: {str(each['error'])[:1000]}")
+        if "data" in each or each.get("etag"):
+            expires = (each.get("metadata") or {}).get("ttlExpireTime")
+            values[key] = StateValue(json.encode(each.get("data")), each.get("etag") or None, expires)
+    return values
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _read_configuration(found: Any) -> dict[str, ConfigurationItem]:
+    return {
+        key: ConfigurationItem(
+            key,
+            str(each.get("value") or ""),
+            str(each.get("version") or "") or None,
+            metadata={name: _text(text) for name, text in (each.get("metadata") or {}).items()},
+        )
+        for key, each in (found or {}).items()
+    }
+
+
+def _read_secrets(data: bytes) -> dict[str, Secret] | None:
+    """Read secrets of an answer; ``None``: it is of another form. No error leaves here, whose frames would show it."""
+    try:
+        found: Any = json.decode(data)
+        return {key: Secret(entries) for key, entries in found.items() if isinstance(entries, dict) or odd()}
+    except (PayloadError, InternalError, errors.InvalidArgumentError, AttributeError):
+        return None
+
+
+def _failed_entries(data: bytes) -> frozenset[str] | None:
+    """Return the ids of the entries that failed; ``None``: they are not told."""
+    try:
+        found: Any = json.decode(data)
+        return frozenset(str(each["entryId"]) for each in found["failedEntries"])
+    except (PayloadError, KeyError, TypeError):
+        return None

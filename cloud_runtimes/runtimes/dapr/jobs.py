@@ -1,4 +1,4 @@
-"""Jobs of ours as Dapr keeps them, and back: what Dapr has no place for stands with the data in a wrapper of JSON, as values of state do.
+"""Jobs of ours as JSON of Dapr's, and back (Dapr, "Jobs API reference"): what Dapr has no place for stands with the data in a wrapper, as values of state do.
 
 Data is plain where it is JSON that Dapr leaves as it is (it decodes numbers into floats) and the job runs the handler of its own name, so that any application of Dapr understands it.
 """
@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from ...codec import json
 from ...codec.payload import JSON, OCTETS
-from ...errors import InvalidArgumentError, PayloadError, UnsupportedError
+from ...errors import PayloadError, UnsupportedError
 from ...schedule.times import from_ms, parse_duration, to_ms
-from ...spi.schedule import JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
-from .._sidecar.values import MARK, is_wrapped, wrapper
-from .transport import DaprJob
+from ...spi.schedule import FailurePolicy, JobSpec, Retry, RpcTarget, StoredJob, TopicTarget
+from .._sidecar.stores import MARK, is_wrapped, wrapper
+from .transport import odd
 
-__all__ = ["never_runs", "opened", "restored", "stored"]
+__all__ = ["opened", "restored", "stored"]
 
 _ZONE: Final = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
 _FIELD: Final = re.compile(r"[0-9A-Za-z*?/,-]+")
@@ -28,64 +28,53 @@ _WORDS: Final = re.compile(r"[A-Za-z]{3}")
 _SUNDAY: Final = re.compile(r"(?<![0-9/])0?7(?![0-9])")
 
 
-def stored(spec: JobSpec) -> DaprJob:
-    """Return a job as Dapr takes it.
-
-    Raises:
-        UnsupportedError: cron text that Dapr's scheduler does not know.
-    """
-    due = ttl = None
-    if spec.delay_ms is not None:
-        due = f"{spec.delay_ms}ms"
-    elif spec.due_ms is not None:
-        due = _time(spec.due_ms)
-    if spec.ttl_ms is not None:
-        ttl = f"{spec.ttl_ms}ms"
-    elif spec.expires_ms is not None:
-        ttl = _time(spec.expires_ms)
-    policy = spec.failure_policy
-    return DaprJob(
-        spec.name,
-        None if spec.schedule is None else _cron(spec.schedule, spec.timezone),
-        spec.repeats,
-        due,
-        ttl,
-        _data(spec),
-        (policy.interval, policy.attempts) if isinstance(policy, Retry) else policy,
-    )
+def stored(spec: JobSpec) -> dict[str, Any]:
+    """Return a job as Dapr takes it, without its name."""
+    document = {
+        "schedule": None if spec.schedule is None else _cron(spec.schedule, spec.timezone),
+        "repeats": spec.repeats,
+        "dueTime": _time(spec.due_ms, spec.delay_ms),
+        "ttl": _time(spec.expires_ms, spec.ttl_ms),
+        "failurePolicy": {"drop": {}},
+        "data": _data(spec),
+    }
+    if isinstance(spec.failure_policy, Retry):
+        interval, retries = spec.failure_policy.interval, spec.failure_policy.attempts
+        document["failurePolicy"] = {"constant": {"interval": f"{interval:.9f}s", "maxRetries": retries}}
+    return {name: value for name, value in document.items() if value is not None}
 
 
-def restored(job: DaprJob) -> StoredJob:
+def restored(name: str, found: Any) -> StoredJob:
     """Return a job of whoever has scheduled it. A time that was given as a delay is not known."""
-    data, content_type, target = opened(job.name, job.data or b"")
-    due_ms, _ = _moment(job.due_time)
-    expires_ms, ttl_ms = _moment(job.ttl)
+    try:
+        return StoredJob(_restored(name, found))
+    except (AttributeError, TypeError, ValueError):
+        odd()
+
+
+def _restored(name: str, found: Any) -> JobSpec:
+    repeats, data = found.get("repeats"), found.get("data")
+    # of an Any in ProtoJSON the value, where its type has one
+    body = json.encode(data.get("value", data)) if isinstance(data, dict) and data else b""
+    payload, kind, target = opened(name, body)
+    due_ms, _ = _moment(found.get("dueTime"))
+    expires_ms, ttl_ms = _moment(found.get("ttl"))
     if ttl_ms is not None and due_ms is not None:
         expires_ms = due_ms + ttl_ms
-    schedule, timezone = _our_cron(job.schedule)
-    policy: Any = job.policy
-    if policy is None:
-        policy = Retry()  # Dapr's default is ours
-    elif policy != "drop":
-        interval, retries = policy
-        policy = Retry(2**31 - 1 if retries is None else retries, interval)
-    return StoredJob(
-        JobSpec(
-            job.name,
-            schedule,
-            due_ms,
-            None,
-            job.repeats,
-            expires_ms,
-            None,
-            data,
-            content_type,
-            target,
-            policy,
-            "once",
-            timezone,
-        )
-    )
+    cron, zone = _our_cron(found.get("schedule"))
+    policy = _policy(found.get("failurePolicy"))
+    count = None if repeats is None else int(repeats)
+    return JobSpec(name, cron, due_ms, None, count, expires_ms, None, payload, kind, target, policy, "once", zone)
+
+
+def _policy(found: Any) -> FailurePolicy:
+    if found is not None and "drop" in found:
+        return "drop"
+    constant = None if found is None else found.get("constant")
+    if not isinstance(constant, dict):
+        return Retry()  # Dapr's default is ours
+    interval = float(constant.get("interval", "0s").removesuffix("s"))
+    return Retry(int(constant.get("maxRetries", 2**31 - 1)), interval)
 
 
 def opened(name: str, data: bytes) -> tuple[bytes | None, str | None, str | RpcTarget | TopicTarget]:
@@ -116,12 +105,12 @@ def _target(value: Any) -> str | RpcTarget | TopicTarget:
     return TopicTarget(str(value["pubsub"]), str(value["topic"]))
 
 
-def _data(spec: JobSpec) -> bytes | None:
+def _data(spec: JobSpec) -> Any:
     plain = spec.target == spec.name
     if plain and spec.data is None:
         return None
     if plain and spec.data is not None and spec.data != b"null" and not is_wrapped(spec.data, spec.content_type):
-        return spec.data
+        return json.decode(spec.data)
     document: dict[str, Any] = {MARK: 1} if spec.data is None else wrapper(spec.data, spec.content_type)
     if isinstance(spec.target, RpcTarget):
         document["target"] = {"service": spec.target.service, "method": spec.target.method}
@@ -129,7 +118,7 @@ def _data(spec: JobSpec) -> bytes | None:
         document["target"] = {"pubsub": spec.target.pubsub_name, "topic": spec.target.topic}
     elif not plain:
         document["target"] = spec.target
-    return json.encode(document)
+    return document
 
 
 def _cron(text: str, timezone: str) -> str:
@@ -180,12 +169,8 @@ def _moment(text: str | None) -> tuple[int | None, int | None]:
         return None, None
 
 
-def _time(ms: int) -> str:
-    return from_ms(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def never_runs(name: str, expires: bool) -> InvalidArgumentError:
-    """Return the refusal of a job without occurrences."""
-    return InvalidArgumentError(
-        f"job {name!r} would never run: its schedule has no occurrence" + (" before its ttl is over" if expires else "")
-    )
+def _time(ms: int | None, duration_ms: int | None) -> str | None:
+    """Return a duration, else a time, as Dapr reads them."""
+    if duration_ms is not None:
+        return f"{duration_ms}ms"
+    return None if ms is None else from_ms(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,12 +8,11 @@ from typing import Final
 from ...errors import DeadlineExceededError, PermissionDeniedError, UnavailableError
 from ...spi import rpc as spi
 from ...spi.operation import Operation
-from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .._sidecar.driver import SidecarDriver
-from .._sidecar.request_body import collected, collected_async
+from ...spi.rpc import Guard, RpcCall, RpcReply
+from .._sidecar.rpc import SidecarRpc
 from .._sidecar.transport import Flow
-from .failures import DaprSidecarError
-from .transport import DaprTransport
+from .grpc_transport import GrpcTransport
+from .transport import DaprSidecarError
 
 __all__ = ["DaprRpc"]
 
@@ -29,27 +28,17 @@ _LATE: Final = " err: context deadline exceeded"
 """Of Dapr, which knows the deadline of a call over gRPC and may notice it first, or has a policy of its own."""
 
 
-class DaprRpc(SidecarDriver, RpcDriver):
+class DaprRpc(SidecarRpc):
     """The way to one service. Who calls this application is its sidecar, on ``APP_PORT``."""
 
-    _transport: DaprTransport
+    _transport: GrpcTransport
+    table = "[dapr]"
 
-    def __init__(self, transport: DaprTransport, name: str) -> None:
+    def __init__(self, transport: GrpcTransport, name: str) -> None:
         super().__init__(transport, name)
         self.callbacks = transport.callbacks
-        self.features = frozenset(
-            {spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if transport.buffers_calls else {spi.STATUS})
-        )
-
-    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._transport.buffers_calls:
-            call = collected(op, call, self._transport.largest, "[dapr]")
-        return self._transport.run(op, self._invoke(op, call))
-
-    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        if self._transport.buffers_calls:
-            call = await collected_async(op, call, self._transport.largest, "[dapr]")
-        return await self._transport.run_async(op, self._invoke(op, call))
+        self.buffers = transport.buffers_calls
+        self.features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD} | (set() if self.buffers else {spi.STATUS}))
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
         try:
@@ -71,12 +60,3 @@ class DaprRpc(SidecarDriver, RpcDriver):
         token = os.environ.get("APP_API_TOKEN")
         # without a token whoever reaches the port may call, as with every application of Dapr
         return Guard(open=True) if not token else Guard(sidecar=token.encode())
-
-    async def guard_async(self, op: Operation, /) -> Guard:
-        return self.guard(op)
-
-    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return Announcement()  # the sidecar has been told the port
-
-    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return Announcement()

@@ -1,101 +1,97 @@
-"""What is asked of a sidecar of Dapr and of no other; `over_http` and `over_grpc` say how it travels."""
+"""What refusals of Dapr mean here, and what its calls by HTTP and gRPC have alike (dapr/dapr ``pkg/api/errors``, ``pkg/messages``)."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+import re
+from typing import Any, Final, NoReturn
 
-from .._sidecar.transport import Flow, Transport
+from ... import errors
+from ...codec import json
+from ...errors import CloudRuntimesError, InternalError, PayloadError
+from ...spi.rpc import RpcReply
+from .._sidecar.transport import ErrorReply, SidecarError
 
-if TYPE_CHECKING:
-    from .callbacks import DaprCallbacks
+__all__ = ["DaprSidecarError", "error", "odd", "refusal"]
 
-__all__ = ["DaprJob", "DaprTransport", "BulkEntry", "ConfigurationValue"]
+_MOST: Final = 1000
+"""Characters of a sidecar's message that are told."""
+_BY_STATUS: Final[dict[int, type[CloudRuntimesError]]] = {
+    400: errors.InvalidArgumentError,
+    401: errors.UnauthenticatedError,
+    403: errors.PermissionDeniedError,
+    404: errors.UnsupportedError,  # of a path that is Dapr's: the sidecar does not have it
+    408: errors.DeadlineExceededError,
+    409: errors.ConflictError,
+    413: errors.ResourceExhaustedError,
+    429: errors.ResourceExhaustedError,
+    501: errors.UnsupportedError,
+    503: errors.UnavailableError,
+    504: errors.DeadlineExceededError,
+}
+# class → ends of an errorCode or reason
+_BY_CODE: Final[dict[type[CloudRuntimesError], tuple[str, ...]]] = {
+    errors.ComponentNotFoundError: (
+        *(f"{kind}_NOT_{what}" for kind in ("STORE", "STATE", "PUBSUB") for what in ("FOUND", "CONFIGURED")),
+        "STORES_NOT_CONFIGURED",
+        "FAILED_PRECONDITION",  # of gRPC: there is no component of this kind
+    ),
+    errors.ResourceExhaustedError: ("TOO_MANY_TRANSACTIONS",),
+    errors.UnsupportedError: ("NOT_SUPPORTED", "NOT_SUPPORTED_STATE_OPERATION"),
+    errors.InvalidArgumentError: ("ILLEGAL_KEY", "MALFORMED_REQUEST"),
+    errors.PermissionDeniedError: ("PUBSUB_FORBIDDEN", "ERR_PERMISSION_DENIED"),
+}
+_NO_STORE: Final = re.compile(r"(configuration|lock) store \S+ not found|failed finding secret store with key")
+"""Over gRPC some of Dapr's failures have words alone (dapr/dapr ``pkg/messages/predefined.go``)."""
 
-
-class ConfigurationValue(NamedTuple):
-    """A value of a configuration store."""
-
-    value: str
-    version: str
-    metadata: Mapping[str, str]
-
-
-class BulkEntry(NamedTuple):
-    """An event of a bulk: a CloudEvent as JSON."""
-
-    entry_id: str
-    event: bytes
-    metadata: Mapping[str, str]
-
-
-class DaprJob(NamedTuple):
-    """A job as Dapr has it; ``None``: not told.
-
-    Attributes:
-        schedule: cron of six fields, perhaps behind ``CRON_TZ=…``, ``@every …``, ``@hourly`` …
-        due_time, ttl: RFC 3339 or a duration of Go's.
-        data: JSON.
-        policy: what follows a failure: (seconds between tries, tries), ``"drop"``.
-    """
-
-    name: str
-    schedule: str | None
-    repeats: int | None
-    due_time: str | None
-    ttl: str | None
-    data: bytes | None
-    policy: tuple[float, int | None] | Literal["drop"] | None
+_NO_BINDING: Final = re.compile(r"error invoking output binding .*couldn't find output binding")
 
 
-class DaprTransport(Transport):
-    """The way to one sidecar.
+class DaprSidecarError(SidecarError):
+    """The sidecar said no, in a vocabulary of Dapr."""
 
-    Attributes:
-        buffers_calls: a call of an application is one message, and its failure comes without the body.
-        callbacks: what comes back from the sidecar, by the application's server.
-    """
+    def error(self, *, applied: bool) -> CloudRuntimesError:
+        return error(self.error_reply, applied=applied)
 
-    callbacks: DaprCallbacks
-    buffers_calls: ClassVar[bool] = False
 
-    @abstractmethod
-    def components(self) -> Flow[dict[str, str]]:
-        """Return name → type of the components, as far as the sidecar tells them."""
+def refusal(reply: RpcReply) -> ErrorReply:
+    """Read a reply of status ≥ 400, believing nothing about it."""
+    try:
+        body: Any = json.decode(reply.data)
+    except PayloadError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("errorCode"), str):
+        return ErrorReply(reply.status, "", "", f"status {reply.status}")
+    details = body.get("details")
+    reason = next(
+        (
+            each["reason"]
+            for each in (details if isinstance(details, list) else ())
+            if isinstance(each, dict) and isinstance(each.get("reason"), str)
+        ),
+        "",
+    )
+    return ErrorReply(reply.status, body["errorCode"], reason, str(body.get("message") or "")[:_MOST])
 
-    def component_type(self, name: str) -> Flow[str]:
-        """Return the type of a component, as the sidecar tells it; ``""``: it does not."""
-        return (yield from self.components()).get(name, "")
 
-    @abstractmethod
-    def get_configuration(
-        self, store: str, keys: Sequence[str], metadata: Mapping[str, str]
-    ) -> Flow[dict[str, ConfigurationValue]]:
-        """Return the values of keys, of all where none is named."""
+def error(error_reply: ErrorReply, *, applied: bool) -> CloudRuntimesError:
+    """Return our error; ``applied``: where it is not known, a write may have happened."""
+    found = next(
+        (cls for cls, ends in _BY_CODE.items() if error_reply.code.endswith(ends) or error_reply.reason.endswith(ends)),
+        None,
+    )
+    if _NO_BINDING.search(error_reply.message):
+        found = errors.ComponentNotFoundError
+    if found is None and error_reply.status == 400 and not error_reply.reason and _NO_STORE.match(error_reply.message):
+        found = errors.ComponentNotFoundError
+    cls = found or _BY_STATUS.get(error_reply.status) or (
+        errors.InternalError if error_reply.status >= 500 else errors.InvalidArgumentError
+    )  # fmt: skip
+    where = f" ({error_reply.code})" if error_reply.code else ""
+    unknown = applied and (
+        cls is errors.InternalError or issubclass(cls, errors.DeadlineExceededError | errors.UnavailableError)
+    )
+    return cls(f"the sidecar says: {error_reply.message}{where}", maybe_applied=unknown)
 
-    @abstractmethod
-    def publish_bulk(self, pubsub: str, topic: str, entries: Sequence[BulkEntry]) -> Flow[None]:
-        """Publish several CloudEvents; `DaprSidecarError.failed` has the ids of those that failed, where they are told."""
 
-    @abstractmethod
-    def schedule_job(self, job: DaprJob, overwrite: bool) -> Flow[None]:
-        """Store a job."""
-
-    @abstractmethod
-    def get_job(self, name: str) -> Flow[DaprJob]:
-        """Return a job."""
-
-    @abstractmethod
-    def list_jobs(self) -> Flow[list[DaprJob]]:
-        """Return all jobs of the application; gRPC alone can."""
-
-    @abstractmethod
-    def delete_job(self, name: str) -> Flow[None]:
-        """Delete a job, if it is there."""
-
-    @abstractmethod
-    def invoke_binding(
-        self, name: str, operation: str, data: bytes | None, metadata: Mapping[str, str]
-    ) -> Flow[tuple[bytes, Mapping[str, str]]]:
-        """Do something with a binding, ``data`` being text; return the reply's data and, over gRPC alone whole, its metadata."""
+def odd() -> NoReturn:
+    raise InternalError("the sidecar's answer is of another form than Dapr's")

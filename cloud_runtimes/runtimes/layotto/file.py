@@ -1,69 +1,65 @@
 """Files over Layotto: streamed both ways in chunks.
 
-A file goes in one piece once all of it is here, out of a temporary file: what fails before has stored nothing. Whether a reader can see one that is half on its way is the component's: object stores do not show it, ``local`` does.
+Whether a reader can see one that is half on its way is the component's: object stores do not show it, ``local`` does. Listings have two ways: ``local`` lists a folder, object stores what begins with a prefix.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from queue import Empty, Full, Queue
 from typing import IO, Any, Final
 
-from ...errors import ClosedError, CloudRuntimesError, UnsupportedError
+from ...errors import CloudRuntimesError
 from ...protocols.layotto.messages import messages
 from ...spi import file as spi
-from ...spi.file import Chunk, FileDriver, FileInfo, FileReader, FileWrite, FileWriter
+from ...spi.file import FileInfo, FileReader
 from ...spi.operation import Operation
+from .._sidecar.files import SidecarFiles, listing
 from .._sidecar.transport import Flow
-from .failures import LayottoSidecarError
-from .listing import is_folder, listed, moment
-from .transfer import Download, Upload
-from .transport import LayottoTransport
+from .transport import LayottoSidecarError, LayottoTransport
 
 __all__ = ["LayottoFiles"]
 
-_IN_MEMORY: Final = 1 << 20
-"""Bytes of a file that is stored, which are kept without a temporary file."""
 _HOW: Final = {"FileMode": "420", "FileFlag": "578"}
 """Of ``local``: 0644, and O_RDWR | O_CREATE | O_TRUNC of Linux, both as decimals; other components do not read them."""
 _SIZES: Final = ("fileSize", "filesize")
 """Of ``minio``, and of ``hdfs`` and ``qiniu.oss``: the bytes to come, without which ``minio`` sends parts of half a gibibyte out of its memory."""
+_CHUNK: Final = 256 << 10
+"""Bytes of one message that is sent."""
+_AHEAD: Final = 8
+"""Messages that are received and not yet taken, beyond which the sidecar has to wait."""
+_LOOK: Final = 0.1
+_PAGE: Final = 1000
 
 
-class LayottoFiles(FileDriver):
+class LayottoFiles(SidecarFiles):
     """The files of one store of the sidecar."""
 
     features = frozenset({spi.SIZES})
 
     def __init__(self, transport: LayottoTransport, name: str) -> None:
-        self.executor = transport.executor
-        self.transport = transport
-        self.store = name
+        self._transport = transport
+        self._store = name
         root = (transport.own.file_roots or {}).get(name, "").rstrip("/")
         self._root = f"{root}/" if root else ""
 
-    def place(self, name: str) -> str:
-        """Return the sidecar's name of a file."""
-        return self._root + name
-
-    # -- what is known ------------------------------------------------------
-
     def stat(self, op: Operation, name: str, /) -> FileInfo | None:
-        return self.transport.run(op, self._stat(name))
+        return self._transport.run(op, self._stat(name))
 
     def _stat(self, name: str) -> Flow[FileInfo | None]:
-        found = yield from self.meta(self.place(name))
-        if found is None or is_folder(found):
+        found = yield from self._meta(self._root + name)
+        if found is None or _is_folder(found):
             return None
         metadata = {key: ", ".join(each.value) for key, each in found.response.metadata.items()}
-        return FileInfo(name, found.size, moment(found.last_modified), metadata=metadata)
+        return FileInfo(name, found.size, _moment(found.last_modified), metadata=metadata)
 
-    def meta(self, place: str) -> Flow[Any]:
-        """Return what the sidecar knows of a name, ``None``: nothing."""
+    def _meta(self, place: str) -> Flow[Any]:
+        """Return what the sidecar knows of a name of its own, ``None``: nothing."""
         pb = messages()
-        request = pb.GetFileMetaRequest(request=pb.FileRequest(store_name=self.store, name=place))
+        request = pb.GetFileMetaRequest(request=pb.FileRequest(store_name=self._store, name=place))
         try:
-            return (yield from self.transport.ask("GetFileMeta", request, "GetFileMetaResponse"))
+            return (yield from self._transport.ask("GetFileMeta", request, "GetFileMetaResponse"))
         except LayottoSidecarError as refused:
             if refused.status != "NOT_FOUND":
                 raise
@@ -72,12 +68,62 @@ class LayottoFiles(FileDriver):
     def list_files(
         self, op: Operation, prefix: str, recursive: bool, limit: int | None, after: str | None, /
     ) -> list[FileInfo]:
-        return self.transport.run(op, listed(self, self._root, prefix, recursive, limit, after))
+        return listing(self._transport.run(op, self._listed(prefix, recursive)), prefix, recursive, limit, after)
 
-    # -- reading ------------------------------------------------------------
+    def _listed(self, prefix: str, recursive: bool) -> Flow[list[FileInfo]]:
+        found: list[FileInfo] = []
+        try:
+            known = yield from self._meta(self._root.rstrip("/") or ".")
+        except LayottoSidecarError as refused:
+            if refused.status != "INTERNAL":
+                raise
+            known = None  # a bucket is no name of a file to object stores
+        if known is not None and _is_folder(known):
+            yield from self._walk(prefix.rpartition("/")[0], prefix, recursive, found)
+            return found
+        # the first segment of the root is the bucket, which the names of objects do not have
+        inside = self._root.partition("/")[2]
+        for entry in (yield from self._entries(self._root + prefix)):
+            name = str(entry.file_name)
+            if name.startswith(inside + prefix):
+                found.append(FileInfo(name[len(inside) :], entry.size, _moment(entry.last_modified)))
+        return found
+
+    def _walk(self, folder: str, prefix: str, recursive: bool, found: list[FileInfo]) -> Flow[None]:
+        """Add the files of a folder and, where they can be meant, of those in it."""
+        try:
+            entries = yield from self._entries((self._root + folder).rstrip("/") or ".")
+        except LayottoSidecarError as refused:
+            if refused.status != "INTERNAL" or (yield from self._meta(self._root + folder)) is not None:
+                raise
+            return  # there is no such folder
+        for entry in entries:
+            name = f"{folder}/{entry.file_name}" if folder else str(entry.file_name)
+            if not (name.startswith(prefix) or prefix.startswith(f"{name}/")):
+                continue
+            known = yield from self._meta(self._root + name)
+            if known is not None and _is_folder(known):
+                yield from self._walk(name, prefix, recursive, found)
+            elif known is not None:
+                found.append(FileInfo(name, known.size, _moment(known.last_modified)))
+
+    def _entries(self, place: str) -> Flow[list[Any]]:
+        """Return all entries of a listing, page by page."""
+        pb = messages()
+        entries: list[Any] = []
+        marker = ""
+        while True:
+            request = pb.ListFileRequest(
+                request=pb.FileRequest(store_name=self._store, name=place), page_size=_PAGE, marker=marker
+            )
+            answer = yield from self._transport.ask("ListFile", request, "ListFileResp")
+            entries += answer.files
+            if not answer.is_truncated or not answer.files or answer.marker == marker:
+                return entries
+            marker = answer.marker
 
     def read(self, op: Operation, name: str, start: int, length: int | None, /) -> bytes | None:
-        down = Download(self.transport, self.store, self.place(name))
+        down = self.download(name)
         parts = []
         try:
             while data := down.take(op):
@@ -95,26 +141,13 @@ class LayottoFiles(FileDriver):
         info = self.stat(op, name)
         return None if info is None else _Reader(self, info)
 
-    # -- writing ------------------------------------------------------------
+    def download(self, name: str) -> _Download:
+        return _Download(self._transport, messages().GetFileRequest(store_name=self._store, name=self._root + name))
 
-    def write(self, op: Operation, name: str, chunks: Iterable[Chunk], how: FileWrite, /) -> FileInfo:
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as content:
-            for chunk in chunks:
-                content.write(chunk)
-            return self.store_content(op, name, content)
-
-    def open_write(self, op: Operation, name: str, how: FileWrite, /) -> FileWriter:
-        return _Writer(self, name)
-
-    def store_content(self, op: Operation, name: str, content: IO[bytes]) -> FileInfo:
-        """Store a file whose content stands in a temporary one."""
-        size = content.tell()
-        content.seek(0)
-        try:
-            metadata = _HOW | dict.fromkeys(_SIZES, str(size))
-            Upload(self.transport, self.store, self.place(name), content, metadata).wait(op)
-        except LayottoSidecarError as refused:
-            raise refused.error(applied=True) from None
+    def store(self, op: Operation, name: str, size: int, content: IO[bytes]) -> FileInfo:
+        metadata = _HOW | dict.fromkeys(_SIZES, str(size))
+        first = messages().PutFileRequest(store_name=self._store, name=self._root + name, metadata=metadata)
+        self._transport.run(op, self._transport.ask("PutFile", _requests(first, content)))
         try:
             found = self.stat(op, name)
         except CloudRuntimesError:
@@ -122,27 +155,19 @@ class LayottoFiles(FileDriver):
         return found or FileInfo(name, size)
 
     def delete(self, op: Operation, name: str, /) -> None:
-        self.transport.run(op, self._delete(name))
+        self._transport.run(op, self._delete(self._root + name))
 
-    def _delete(self, name: str) -> Flow[None]:
+    def _delete(self, place: str) -> Flow[None]:
         pb = messages()
-        request = pb.DelFileRequest(request=pb.FileRequest(store_name=self.store, name=self.place(name)))
+        request = pb.DelFileRequest(request=pb.FileRequest(store_name=self._store, name=place))
         try:
-            yield from self.transport.ask("DelFile", request)
+            yield from self._transport.ask("DelFile", request)
         except LayottoSidecarError as refused:
             if refused.status == "NOT_FOUND":
                 return
             # local says the same of a missing file as of any other failure
-            if refused.status != "INTERNAL" or (yield from self.meta(self.place(name))) is not None:
+            if refused.status != "INTERNAL" or (yield from self._meta(place)) is not None:
                 raise
-
-    # -- what Layotto has not -------------------------------------------------
-
-    def copy(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        raise UnsupportedError("Layotto cannot copy files: get and put them")
-
-    def move(self, op: Operation, source: str, target: str, /) -> FileInfo | None:
-        raise UnsupportedError("Layotto cannot move files: get, put and delete them")
 
 
 class _Reader(FileReader):
@@ -152,12 +177,12 @@ class _Reader(FileReader):
         self.executor = files.executor
         self.info = info
         self._files = files
-        self._down: Download | None = None
+        self._down: _Download | None = None
         self._rest = b""
 
     def read(self, op: Operation, offset: int, size: int, /) -> bytes:
         if self._down is None:
-            self._down = Download(self._files.transport, self._files.store, self._files.place(self.info.name))
+            self._down = self._files.download(self.info.name)
         parts, have = [self._rest], len(self._rest)
         try:
             while have < size and (data := self._down.take(op)):
@@ -175,28 +200,70 @@ class _Reader(FileReader):
             down.leave()
 
 
-class _Writer(FileWriter):
-    """A file in the making, in a temporary one."""
+class _Download:
+    """A file that comes, received ahead by a few messages."""
 
-    def __init__(self, files: LayottoFiles, name: str) -> None:
-        self.executor = files.executor
-        self._files = files
-        self._name = name
-        self._content: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+    def __init__(self, transport: LayottoTransport, request: Any) -> None:
+        # None ends it
+        self._parts: Queue[bytes | None] = Queue(_AHEAD)
+        self._left = False
+        self._end: Exception | None = None
+        self._stream = transport.open_alone("get", request, self._received, self._ended)
 
-    def write(self, op: Operation, data: Chunk, /) -> None:
-        if self._content is None:
-            raise ClosedError("this file was given up")
-        self._content.write(data)
+    def _received(self, message: Any) -> None:
+        if message.data:
+            self._put(bytes(message.data))
 
-    def commit(self, op: Operation, /) -> FileInfo:
-        content, self._content = self._content, None
-        if content is None:
-            raise ClosedError("this file was given up")
-        with content:
-            return self._files.store_content(op, self._name, content)
+    def _ended(self, failure: Exception | None) -> None:
+        self._end = failure
+        self._put(None)
 
-    def abort(self, op: Operation, /) -> None:
-        content, self._content = self._content, None
-        if content is not None:
-            content.close()
+    def _put(self, part: bytes | None) -> None:
+        while not self._left:
+            try:
+                return self._parts.put(part, timeout=_LOOK)
+            except Full:
+                pass
+
+    def take(self, op: Operation) -> bytes:
+        """Return the next bytes, ``b""`` at the end, or raise what it ended by."""
+        try:
+            part = self._parts.get(timeout=op.remaining())
+        except Empty:
+            raise op.timed_out("the sidecar") from None
+        if part is not None:
+            return part
+        self._parts.put(None)
+        if self._end is not None:
+            raise self._end
+        return b""
+
+    def leave(self) -> None:
+        self._left = True
+        self._stream.cancel()
+
+
+def _requests(first: Any, content: IO[bytes]) -> Iterator[Any]:
+    first.data = content.read(_CHUNK)
+    yield first
+    while data := content.read(_CHUNK):
+        yield type(first)(data=data)
+
+
+def _is_folder(found: Any) -> bool:
+    """Tell whether what is known of a name is that of a folder of ``local``."""
+    return "IsDir" in found.response.metadata and list(found.response.metadata["IsDir"].value) == ["true"]
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a time as the components write it, in Go's way or as RFC 3339; ``None``: in another."""
+    day, _, rest = text.partition(" ")
+    time, _, zone = rest.partition(" ")
+    if zone:  # 2025-01-15 09:30:12.123456789 +0000 UTC
+        zone = zone.partition(" ")[0]
+        text = f"{day}T{time[:15]}{zone[:3]}:{zone[3:]}"
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)

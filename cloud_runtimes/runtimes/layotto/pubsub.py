@@ -1,29 +1,34 @@
-"""Publish and subscribe over Layotto: events go as bytes, one by one, and come by a stream or by callbacks. Dead-letter topics are our own."""
+"""Publish and subscribe over Layotto: events go one by one, and come by a stream or by callbacks. Dead-letter topics are our own.
+
+Layotto's envelope loses every attribute but id, source and type, and writes floats with six digits. So an event of ours travels whole, as the bytes of its CloudEvent.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
 from ..._core.logs import repeated
+from ..._native import events as kernel
+from ...codec import json
 from ...codec.payload import OCTETS
-from ...errors import CloudRuntimesError, ComponentNotFoundError
-from ...protocols.layotto.messages import messages
+from ...errors import CloudRuntimesError, ComponentNotFoundError, InvalidArgumentError, PayloadError
 from ...spi import pubsub as spi
-from ...spi.dead_letters import dead_letter
+from ...spi.events import dead_letter, make_event, read_structured
 from ...spi.operation import Method, Operation
 from ...spi.pubsub import Cause, EventRecord, Settlement, SubscribeRequest
-from .._sidecar.failures import SidecarError
-from .._sidecar.pubsub import SidecarPubSub
-from .._sidecar.subscription import STATUS, StreamSubscription, Token
-from .._sidecar.transport import Flow, Transport
-from .events import dead_letter_bytes, incoming
+from .._sidecar.channel import Channel
+from .._sidecar.pubsub import EventToken, SidecarPubSub, StreamSubscription
+from .._sidecar.transport import Flow, SidecarError
 
 __all__ = ["LayottoPubSub"]
 
 _DEAD: Final = Method("pubsub", "publish", repeatable=True)
 _PATIENCE: Final = 10.0
 """Seconds for publishing a dead letter."""
+_FIRST_TOPIC: Final = re.compile(rb'\{"cloudruntimestopic":("(?:[^"\\]|\\.)*+"),')
+"""Attribute of a dead letter: the topic it was first published to."""
 
 
 class LayottoSubscription(StreamSubscription):
@@ -35,48 +40,33 @@ class LayottoSubscription(StreamSubscription):
     # each try of a stream that the sidecar ends at once leaves a subscription of the component behind
     _steady = 2.0
     _patience = 30.0
+    message = "SubscribeTopicEventsRequest"
 
-    def __init__(self, transport: Transport, pubsub: str, request: SubscribeRequest) -> None:
-        super().__init__(transport, pubsub, request)
+    def __init__(self, transport: Channel, pubsub: str, request: SubscribeRequest) -> None:
+        super().__init__(transport, pubsub, request._replace(dead_letter_topic=None))
         self._pubsub = pubsub
         self._dead = request.dead_letter_topic
         self._topic, self._group = request.topic, request.group
         # of what is not answered for: only where there is a dead-letter topic
         self._held: dict[str, tuple[Any, EventRecord | None, int]] = {}
 
-    def _subscribe_request(self, pubsub: str, request: SubscribeRequest) -> Any:
-        pb = messages()
-        return pb.SubscribeTopicEventsRequest(
-            initial_request=pb.SubscribeTopicEventsRequestInitial(
-                pubsub_name=pubsub, topic=request.topic, metadata=dict(request.metadata or {})
-            )
-        )
-
     def _record(self, event: Any) -> EventRecord:
         if self._dead is None:
-            return incoming(event)
+            return _incoming(event)
         now_us = time.time_ns() // 1000
         self._held[event.id] = event, None, now_us  # until it is known to be one of ours
-        record = incoming(event)
+        record = _incoming(event)
         self._held[event.id] = None, record, now_us
         return record
 
     def _received(self, connection: int, message: Any) -> None:
         if message.HasField("event_message") and not message.event_message.id:
             # of what has expired, or is no event at all, a sidecar tells nothing; any answer but this one is its end (mosn/layotto ``retryStrategy``)
-            self._answer(Token(connection, ""), Settlement.ACK)
+            self._answer(EventToken(connection, ""), Settlement.ACK)
         else:
             super()._received(connection, message)
 
-    def _settlement_message(self, id: str, settlement: Settlement) -> Any:
-        pb = messages()
-        return pb.SubscribeTopicEventsRequest(
-            event_processed=pb.SubscribeTopicEventsRequestProcessed(
-                id=id, status=pb.TopicEventResponse(status=STATUS[settlement])
-            )
-        )
-
-    def _answer(self, token: Token, settlement: Settlement, cause: Cause | None = None) -> None:
+    def _answer(self, token: EventToken, settlement: Settlement, cause: Cause | None = None) -> None:
         held = self._held.pop(token.id, None)
         if settlement is Settlement.DROP and self._dead is not None and held is not None:
             try:
@@ -94,7 +84,7 @@ class LayottoSubscription(StreamSubscription):
         if record is None:
             return bytes(event.data), event.data_content_type or OCTETS
         letter = dead_letter(record, cause, topic=self._topic, group=self._group, last_us=came_us)
-        return dead_letter_bytes(letter, record.topic), OCTETS
+        return _dead_letter_bytes(letter, record.topic), OCTETS
 
     def _connect(self) -> None:
         self._held.clear()
@@ -113,9 +103,34 @@ class LayottoPubSub(SidecarPubSub):
     features = frozenset({spi.DEAD_LETTER, spi.SUBSCRIBE, spi.TTL})
     bulk = 1
     table = "[layotto]"
+    subscription = LayottoSubscription
 
     def _one(self, op: Operation, topic: str, record: EventRecord) -> Flow[None]:
         yield from self._transport.publish(self._name, topic, record.to_json(), OCTETS, self.metadata(op, record))
 
-    def _source(self, request: SubscribeRequest) -> StreamSubscription:
-        return LayottoSubscription(self._transport, self._name, request)
+
+def _dead_letter_bytes(record: bytes, topic: str) -> bytes:
+    """Return the bytes of an encoded dead letter that was first published to a topic."""
+    event = kernel.Frame(kernel.build_frame("Layotto", "cloud_runtimes.event", topic, [record]))[0].to_json()
+    return b'{"cloudruntimestopic":%b,%b' % (json.encode(topic), event[1:])
+
+
+def _incoming(message: Any) -> EventRecord:
+    """Return a ``TopicEventRequest`` as a record, or raise `CloudRuntimesError`."""
+    data, content_type = bytes(message.data), message.data_content_type or OCTETS
+    if content_type == OCTETS and data[:1] == b"{":
+        try:
+            if found := _FIRST_TOPIC.match(data):
+                return read_structured(b"{" + data[found.end() :], json.decode(found[1]))
+            return read_structured(data, message.topic)
+        except PayloadError:
+            pass  # bytes of another application
+    attributes: dict[str, Any] = {
+        "id": message.id or None,
+        "type": message.type or None,
+        "source": message.source or None,
+    }
+    try:
+        return make_event(data, content_type, message.topic, **attributes)
+    except InvalidArgumentError:  # attributes of others, of another form than CloudEvents has: the event counts more
+        return make_event(data, OCTETS, message.topic)

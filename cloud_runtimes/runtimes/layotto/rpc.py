@@ -7,11 +7,9 @@ from typing import Final
 from ...errors import CloudRuntimesError, UnavailableError
 from ...spi import rpc as spi
 from ...spi.operation import Operation
-from ...spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
-from .._sidecar.driver import SidecarDriver
-from .._sidecar.failures import SidecarError
-from .._sidecar.request_body import collected, collected_async
-from .._sidecar.transport import Flow
+from ...spi.rpc import RpcCall, RpcReply
+from .._sidecar.rpc import SidecarRpc
+from .._sidecar.transport import Flow, SidecarError
 
 __all__ = ["LayottoRpc"]
 
@@ -19,18 +17,11 @@ _TICK: Final = 0.1
 """Seconds by which the sidecar's clock may be ahead of a deadline."""
 
 
-class LayottoRpc(SidecarDriver, RpcDriver):
+class LayottoRpc(SidecarRpc):
     """The way to one service. Who calls this application is a route of a sidecar, which shows no token."""
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD})
-
-    def invoke(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = collected(op, call, self._transport.largest, "[layotto]")
-        return self._transport.run(op, self._invoke(op, call))
-
-    async def invoke_async(self, op: Operation, call: RpcCall, /) -> RpcReply:
-        call = await collected_async(op, call, self._transport.largest, "[layotto]")
-        return await self._transport.run_async(op, self._invoke(op, call))
+    table = "[layotto]"
 
     def _invoke(self, op: Operation, call: RpcCall) -> Flow[RpcReply]:
         try:
@@ -50,15 +41,3 @@ class LayottoRpc(SidecarDriver, RpcDriver):
                     retryable=False,
                 )
         raise failure
-
-    def guard(self, op: Operation, /) -> Guard:
-        return Guard(open=True)
-
-    async def guard_async(self, op: Operation, /) -> Guard:
-        return self.guard(op)
-
-    def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return Announcement()  # the sidecar's configuration knows the address
-
-    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        return Announcement()

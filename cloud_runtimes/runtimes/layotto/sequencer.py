@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.arguments import CLIENT_TIMEOUT, check_metadata, check_timeout
 from ..._service import Service, error_context
@@ -58,8 +58,8 @@ class Sequencer(Service):
             UnsupportedError: the client's runtime is another.
             ComponentNotFoundError: there is no such sequencer.
         """
-        op, transport = self._prepared(store_name, key, strong, timeout, metadata)
-        return self._call(op, lambda each: transport.run(each, _next(transport, store_name, key, strong, metadata)))
+        op, transport, request = self._prepared(store_name, key, strong, timeout, metadata)
+        return self._call(op, lambda each: transport.run(each, _next(transport, request)))
 
     @error_context(_NEXT)
     async def next_id_async(
@@ -72,14 +72,12 @@ class Sequencer(Service):
         metadata: Mapping[str, str] | None = None,
     ) -> int:
         """Asynchronous `next_id`."""
-        op, transport = self._prepared(store_name, key, strong, timeout, metadata)
-        return await self._call_async(
-            op, lambda each: transport.run_async(each, _next(transport, store_name, key, strong, metadata))
-        )
+        op, transport, request = self._prepared(store_name, key, strong, timeout, metadata)
+        return await self._call_async(op, lambda each: transport.run_async(each, _next(transport, request)))
 
     def _prepared(
         self, store_name: str, key: str, strong: bool, timeout: float | None, metadata: Mapping[str, str] | None
-    ) -> tuple[Operation, LayottoTransport]:
+    ) -> tuple[Operation, LayottoTransport, Any]:
         for what, value in (("store_name", store_name), ("key", key)):
             if not isinstance(value, str) or not value or "||" in value:
                 raise InvalidArgumentError(f"{what} {value!r}: give text, not empty and without '||'")
@@ -91,15 +89,12 @@ class Sequencer(Service):
         if not isinstance(runtime, LayottoRuntime):
             raise UnsupportedError(f"sequencers are Layotto's, and the runtime is {runtime.name}")
         limit = check_timeout(timeout, self._context.timeout)
-        return Operation(_NEXT, store_name, limit, metadata), runtime.transport
+        pb = messages()
+        options = pb.SequencerOptions(increment=int(strong))
+        request = pb.GetNextIdRequest(store_name=store_name, key=key, options=options, metadata=metadata or {})
+        return Operation(_NEXT, store_name, limit, metadata), runtime.transport, request
 
 
-def _next(
-    transport: LayottoTransport, store: str, key: str, strong: bool, metadata: Mapping[str, str] | None
-) -> Flow[int]:
-    pb = messages()
-    request = pb.GetNextIdRequest(
-        store_name=store, key=key, options=pb.SequencerOptions(increment=int(strong)), metadata=metadata or {}
-    )
+def _next(transport: LayottoTransport, request: Any) -> Flow[int]:
     found = yield from transport.ask("GetNextId", request, "GetNextIdResponse")
     return int(found.next_id)

@@ -1,4 +1,4 @@
-"""What all suites share: the faces, the skip of what is not declared, and the test that nothing undeclared works in silence."""
+"""What all suites share: both APIs, the skip of what is not declared, and calls of the component under test."""
 
 from __future__ import annotations
 
@@ -7,41 +7,65 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..faces import AsyncFace, Face, SyncFace
+from ..apis import Api, AsyncApi, SyncApi
 from ..harness import Harness
 
 if TYPE_CHECKING:
     from ...client import CloudRuntimesClient
 
-__all__ = ["Call", "Suite", "as_sent", "one_each", "values"]
+__all__ = ["Broken", "Call", "Suite", "as_sent", "values"]
+
+
+class Broken(Exception):
+    """What a test itself raises."""
 
 
 class Call:
-    """Calls methods of a service on the test's own component, by the API of the face: ``call("save", "key", 1)``."""
+    """Calls methods of a service on the test's own component, by either API: ``call("save", "key", 1)``."""
 
-    def __init__(self, face: Face, client: CloudRuntimesClient, service: str, *component: str) -> None:
-        self._face = face
+    def __init__(self, api: Api, client: CloudRuntimesClient, service: str, *component: str) -> None:
+        self._api = api
         self._client = client
-        self._service = getattr(client, service)
+        self._name = service
         self._component = component
 
     def __call__(self, method: str, *arguments: Any, **options: Any) -> Any:
-        return self._face.call(self._service, method, *self._component, *arguments, **options)
+        return self._api.call(self._service, method, *self._component, *arguments, **options)
+
+    @property
+    def _service(self) -> Any:
+        return getattr(self._client, self._name)
+
+    def on(self, client: CloudRuntimesClient | None = None, store: str | None = None) -> Call:
+        """Return calls by another client, or on another component."""
+        component = self._component if store is None else (store,)
+        return Call(self._api, client or self._client, self._name, *component)
+
+    def plain(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call the sync method, whichever API it is: for a handle that is not open yet, and in other threads."""
+        return getattr(self._service, method)(*self._component, *arguments, **options)
 
     def opened(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Return a context manager for the block of a handle that a method makes."""
-        return self._face.opened(getattr(self._service, method)(*self._component, *arguments, **options))
+        """Return a context manager for the block of what a method gives."""
+        made = self if hasattr(self._service, f"{method}_async") else self.plain
+        return self._api.opened(made(method, *arguments, **options))
+
+    def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
+        """Return a call that must raise an error, and returns the error."""
+        refused = self._api.fails(error, match)
+        return lambda method, *arguments, **options: refused(
+            self._service, method, *self._component, *arguments, **options
+        )
+
+    def together(self, *calls: tuple[Any, ...], **options: Any) -> list[Any]:
+        """Make calls at once, each given as its method and arguments; results, or the exceptions raised."""
+        return self._api.together(
+            [(self._service, method, (*self._component, *arguments), options) for method, *arguments in calls]
+        )
 
     def lacks(self, feature: str) -> bool:
         """Tell whether a feature is not declared, so that using it must be refused."""
         return not self._client.supports(feature, *(self._component or ("default",)))
-
-    def fails(self, error: Any, match: str | None = None) -> Callable[..., Any]:
-        """Return a call that must raise an error, and returns the error."""
-        refused = self._face.fails(error, match)
-        return lambda method, *arguments, **options: refused(
-            self._service, method, *self._component, *arguments, **options
-        )
 
 
 class Suite:
@@ -58,11 +82,11 @@ class Suite:
         raise NotImplementedError("a suite needs a harness fixture")
 
     @pytest.fixture(params=["sync", "async"])
-    def face(self, request: pytest.FixtureRequest) -> Iterator[Face]:
-        """Each body runs in both faces."""
-        face: Face = SyncFace() if request.param == "sync" else AsyncFace()
-        yield face
-        face.close()
+    def api(self, request: pytest.FixtureRequest) -> Iterator[Api]:
+        """Each API in turn."""
+        api: Api = SyncApi() if request.param == "sync" else AsyncApi()
+        yield api
+        api.close()
 
     @pytest.fixture
     def client(self, harness: Harness) -> CloudRuntimesClient:
@@ -75,25 +99,15 @@ class Suite:
         return harness.store(self.service)
 
     @pytest.fixture
-    def call(self, client: CloudRuntimesClient, face: Face, store: str) -> Call:
+    def call(self, client: CloudRuntimesClient, api: Api, store: str) -> Call:
         """The test's own component."""
-        return Call(face, client, self.service, store)
+        return Call(api, client, self.service, store)
 
     @pytest.fixture(autouse=True)
     def _declared(self, request: pytest.FixtureRequest, client: CloudRuntimesClient, store: str) -> None:
         for feature in (each for marker in request.node.iter_markers("requires") for each in marker.args):
             if not client.supports(feature, store):
                 pytest.skip(f"{feature} is not declared")
-
-    @staticmethod
-    def lacks(client: CloudRuntimesClient, feature: str, store: str) -> bool:
-        """Tell whether a feature is not declared, so that using it must be refused."""
-        return not client.supports(feature, store)
-
-
-def one_each(**options: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """Return one argument at a time: ``one_each(a=(1, 2), b=(3,))`` is ``[{"a": 1}, {"a": 2}, {"b": 3}]``."""
-    return [{name: value} for name, found in options.items() for value in found]
 
 
 def as_sent(harness: Harness, events: list[Any], key: Callable[[Any], Any] | None = None) -> list[Any]:

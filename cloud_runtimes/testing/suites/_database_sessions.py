@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from ...client import CloudRuntimesClient
 from ...database import Column, ExecuteResult
 from ...errors import (
     ClosedError,
@@ -19,32 +18,49 @@ from ...errors import (
     PayloadError,
     UnsupportedError,
 )
-from ..faces import Face
+from ..apis import Api
 from ..harness import Harness, requires
-from ._base import Call
-from ._database import SLOW, DatabaseTable
+from ._base import Call, Suite
 
-__all__ = ["SessionTests"]
+__all__ = ["CREATE", "SLOW", "SessionTests"]
 
-
-class _Steps:
-    """Reading in the async face, for `Face.call`."""
-
-    async def take_async(self, stream: Any, count: int | None) -> list[Any]:
-        if count is None:
-            return [row async for row in stream]
-        return [await anext(stream) for _ in range(count)]
+# some seconds of work for a database, that nobody waits for here
+SLOW: Final = (
+    "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100000000) SELECT count(*) AS n FROM t"
+)
+CREATE: Final = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT UNIQUE, qty INTEGER NOT NULL CHECK (qty >= 0))"
 
 
-class SessionTests(DatabaseTable):
+class SessionTests(Suite):
     """Transactions, streams, and what is not declared."""
 
-    # -- transactions -----------------------------------------------------
+    service = "database"
 
-    def test_not_declared_is_refused(self, call: Call, client: CloudRuntimesClient, store: str) -> None:
+    @pytest.fixture
+    def items(self, call: Call, store: str) -> str:
+        """A table with two rows."""
+        call("execute", CREATE)
+        for number, name in ((1, "bolt"), (2, "nut")):
+            self.add(call, number, name, number * 10)
+        return store
+
+    @staticmethod
+    def add(call: Call, number: int, name: str | None, qty: int) -> ExecuteResult:
+        """Insert a row by SQL."""
+        row = {"id": number, "name": name, "qty": qty}
+        result: ExecuteResult = call("execute", "INSERT INTO item (id, name, qty) VALUES (:id, :name, :qty)", row)
+        return result
+
+    @staticmethod
+    def count(call: Call) -> int:
+        """Count the rows."""
+        found: list[int] = call("query", "SELECT count(*) FROM item", type=int)
+        return found[0]
+
+    def test_not_declared_is_refused(self, call: Call) -> None:
         calls: dict[str, Callable[[], Any]] = {
-            "transaction": lambda: client.database.transaction(store),
-            "stream": lambda: client.database.stream(store, "SELECT 1"),
+            "transaction": lambda: call.plain("transaction"),
+            "stream": lambda: call.plain("stream", "SELECT 1"),
             "execute_many": lambda: call("execute_many", "SELECT 1", [{}]),
             "schema": lambda: call("tables"),
         }
@@ -56,196 +72,182 @@ class SessionTests(DatabaseTable):
                 use()
         if call.lacks("database.isolation") and not call.lacks("database.transaction"):
             with pytest.raises(UnsupportedError):
-                client.database.transaction(store, "serializable")
+                call.plain("transaction", "serializable")
+
+    # -- transactions ---------------------------------------------------------
 
     @requires("database.transaction")
-    def test_a_transaction(self, call: Call, face: Face, items: str) -> None:
+    def test_a_transaction(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "UPDATE item SET qty = qty - :n WHERE id = 1", {"n": 3})
-            face.call(tx, "execute", "UPDATE item SET qty = qty + :n WHERE id = 2", {"n": 3})
-            assert face.call(tx, "query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
+            api.call(tx, "execute", "UPDATE item SET qty = qty - :n WHERE id = 1", {"n": 3})
+            api.call(tx, "execute", "UPDATE item SET qty = qty + :n WHERE id = 2", {"n": 3})
+            assert api.call(tx, "query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [7, 23]
-        face.fails(ClosedError, match="has ended")(tx, "query", "SELECT 1")
+        api.fails(ClosedError, match="has ended")(tx, "query", "SELECT 1")
 
     @requires("database.transaction")
-    def test_an_exception_rolls_back(self, call: Call, face: Face, items: str) -> None:
+    def test_an_exception_rolls_back(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(ZeroDivisionError):
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item")
+                api.call(tx, "execute", "DELETE FROM item")
                 raise ZeroDivisionError
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_a_failed_statement_ends_it(self, call: Call, face: Face, items: str) -> None:
+    def test_a_failed_statement_ends_it(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(ClosedError, match="rolled back") as caught:
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item WHERE id = 2")
-                face.fails(ConflictError)(tx, "execute", "UPDATE item SET qty = -1")
-                face.fails(ClosedError, match="rolled back")(tx, "query", "SELECT 1")
+                api.call(tx, "execute", "DELETE FROM item WHERE id = 2")
+                api.fails(ConflictError)(tx, "execute", "UPDATE item SET qty = -1")
+                api.fails(ClosedError, match="rolled back")(tx, "query", "SELECT 1")
         assert caught.value.maybe_applied is False
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_what_is_refused_before_any_io_does_not_end_it(self, call: Call, face: Face, items: str) -> None:
+    def test_what_is_refused_before_any_io_does_not_end_it(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
             for wrong in ("SELECT :a", "COMMIT", "SELECT 1; SELECT 2"):
-                error = face.fails(InvalidArgumentError)(tx, "execute", wrong)
+                error = api.fails(InvalidArgumentError)(tx, "execute", wrong)
                 assert error.component == items
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
         assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_a_timeout_rolls_back(self, call: Call, face: Face, items: str) -> None:
+    def test_a_timeout_rolls_back(self, call: Call, api: Api, items: str) -> None:
         with pytest.raises(DeadlineExceededError):
             with call.opened("transaction") as tx:
-                face.call(tx, "execute", "DELETE FROM item")
-                face.call(tx, "query", SLOW, timeout=0.2)
+                api.call(tx, "execute", "DELETE FROM item")
+                api.call(tx, "query", SLOW, timeout=0.2)
         assert self.count(call) == 2
         assert self.add(call, 3, "c", 1).rows_affected == 1
 
     @requires("database.transaction")
-    def test_early_ends(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_early_ends(self, call: Call, api: Api, items: str) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
-            face.call(tx, "rollback")
-            face.call(tx, "rollback")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "rollback")
+            api.call(tx, "rollback")
         assert self.count(call) == 2
         with call.opened("transaction") as tx:
-            face.call(tx, "execute", "DELETE FROM item WHERE id = 1")
-            face.call(tx, "commit")
+            api.call(tx, "execute", "DELETE FROM item WHERE id = 1")
+            api.call(tx, "commit")
         assert self.count(call) == 1
-        loose = client.database.transaction(items)  # begins with its first call
-        face.call(loose, "execute", "DELETE FROM item")
-        face.call(loose, "rollback")
+        loose = call.plain("transaction")  # begins with its first call
+        api.call(loose, "execute", "DELETE FROM item")
+        api.call(loose, "rollback")
         assert self.count(call) == 1
 
     @requires("database.transaction")
-    def test_nothing_commits_that_was_not_asked(
-        self, call: Call, client: CloudRuntimesClient, face: Face, items: str
-    ) -> None:
-        forgotten = client.database.transaction(items)
-        face.call(forgotten, "execute", "DELETE FROM item")
+    def test_nothing_commits_that_was_not_asked(self, call: Call, api: Api, items: str) -> None:
+        forgotten = call.plain("transaction")
+        api.call(forgotten, "execute", "DELETE FROM item")
         del forgotten
         assert self.count(call) == 2
 
     @requires("database.transaction")
-    def test_closing_the_client_rolls_back(self, call: Call, face: Face, items: str, harness: Harness) -> None:
+    def test_closing_the_client_rolls_back(self, call: Call, api: Api, items: str, harness: Harness) -> None:
         if harness.name.endswith(":memory:"):
             return  # the data ends with the client
         second = harness.client()
-        tx = second.database.transaction(items)
-        face.call(tx, "execute", "DELETE FROM item")
-        face.call(second, "close")
-        face.fails(ClosedError)(tx, "query", "SELECT 1")
+        tx = call.on(second).plain("transaction")
+        api.call(tx, "execute", "DELETE FROM item")
+        api.call(second, "close")
+        api.fails(ClosedError)(tx, "query", "SELECT 1")
         assert self.count(call) == 2
 
     @requires("database.transaction", "database.isolation")
     @pytest.mark.parametrize("level", ["read-uncommitted", "read-committed", "repeatable-read", "serializable"])
-    def test_isolation(self, call: Call, client: CloudRuntimesClient, face: Face, items: str, level: Any) -> None:
+    def test_isolation(self, call: Call, api: Api, items: str, level: Any) -> None:
         with call.opened("transaction", level) as tx:
-            assert face.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
+            assert api.call(tx, "query", "SELECT count(*) FROM item", type=int) == [2]
         with pytest.raises(InvalidArgumentError, match=f"isolation '{level.upper()}'"):
-            client.database.transaction(items, level.upper())
+            call.plain("transaction", level.upper())
 
     @requires("database.transaction")
-    def test_transactions_at_once(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
-        sql = "UPDATE item SET qty = qty + 1 WHERE id = 1"
-        calls: list[Any] = [(client.database, "execute", (items, sql), {}) for _ in range(40)]
-        assert all(isinstance(done, ExecuteResult) for done in face.together(calls))
+    def test_transactions_at_once(self, call: Call, items: str) -> None:
+        done = call.together(*[("execute", "UPDATE item SET qty = qty + 1 WHERE id = 1")] * 40)
+        assert all(isinstance(each, ExecuteResult) for each in done)
         assert call("query", "SELECT qty FROM item WHERE id = 1", type=int) == [50]
 
     @requires("database.transaction", "database.schema")
-    def test_everything_in_a_transaction(self, call: Call, face: Face) -> None:
+    def test_everything_in_a_transaction(self, call: Call, api: Api) -> None:
         with call.opened("transaction") as tx:
-            face.call(tx, "create_table", "a", {"id": Column(kind="integer", primary_key=True), "n": int})
-            assert face.call(tx, "insert", "a", {"n": 5}) == ExecuteResult(1, 1)
-            assert face.call(tx, "update", "a", {"n": 6}, {"id": 1}).rows_affected == 1
-            assert face.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", [{"n": 1}]).rows_affected == 1
-            assert face.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", []) == ExecuteResult(0)
-            assert face.call(tx, "tables") == ["a"]
-            assert [each.name for each in face.call(tx, "table_schema", "a").columns] == ["id", "n"]
-            face.call(tx, "create_table", "b", {"id": int})
-            face.call(tx, "drop_table", "b")
+            api.call(tx, "create_table", "a", {"id": Column(kind="integer", primary_key=True), "n": int})
+            assert api.call(tx, "insert", "a", {"n": 5}) == ExecuteResult(1, 1)
+            assert api.call(tx, "update", "a", {"n": 6}, {"id": 1}).rows_affected == 1
+            assert api.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", [{"n": 1}]).rows_affected == 1
+            assert api.call(tx, "execute_many", "INSERT INTO a (n) VALUES (:n)", []) == ExecuteResult(0)
+            assert api.call(tx, "tables") == ["a"]
+            assert [each.name for each in api.call(tx, "table_schema", "a").columns] == ["id", "n"]
+            api.call(tx, "create_table", "b", {"id": int})
+            api.call(tx, "drop_table", "b")
         assert call("tables") == ["a"]
         with pytest.raises(KeyError):
             with call.opened("transaction") as tx:
-                face.call(tx, "drop_table", "a")
+                api.call(tx, "drop_table", "a")
                 raise KeyError
         assert call("query", "SELECT n FROM a ORDER BY id", type=int) == [6, 1]
 
-    # -- streams ----------------------------------------------------------
+    # -- streams --------------------------------------------------------------
 
     NUMBERS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < :n) SELECT x, 'r' AS r FROM t"
 
-    @staticmethod
-    def take(face: Face, stream: Any, count: int | None = None) -> list[Any]:
-        """Read rows, all or so many."""
-        if face.name == "sync":
-            if count is None:
-                return list(stream)
-            return [next(stream) for _ in range(count)]
-
-        result: list[Any] = face.call(_Steps(), "take", stream, count)
-        return result
-
     @requires("database.stream")
     @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000])
-    def test_a_stream(self, call: Call, face: Face, count: int) -> None:
+    def test_a_stream(self, call: Call, api: Api, count: int) -> None:
         sql = f"SELECT x FROM ({self.NUMBERS}) AS s WHERE x > 1 OR :n > 0"
         with call.opened("stream", sql, {"n": count}, type=int) as stream:
             expected = list(range(1, max(count, 1) + 1)) if count else []
-            assert self.take(face, stream) == expected
-            assert self.take(face, stream) == []
+            assert api.take(stream) == expected
+            assert api.take(stream) == []
         with pytest.raises(ClosedError, match="closed"):
-            self.take(face, stream)
+            api.take(stream)
 
     @requires("database.stream")
-    def test_streams_without_a_block_and_left_early(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str
-    ) -> None:
+    def test_streams_without_a_block_and_left_early(self, call: Call, api: Api) -> None:
         for _ in range(30):  # more than there are connections
-            stream = client.database.stream(store, self.NUMBERS, {"n": 5000})
-            assert self.take(face, stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
+            stream = call.plain("stream", self.NUMBERS, {"n": 5000})
+            assert api.take(stream, 2) == [{"x": 1, "r": "r"}, {"x": 2, "r": "r"}]
             del stream
             with call.opened("stream", self.NUMBERS, {"n": 5000}, type=tuple[int, str]) as stream:
-                assert self.take(face, stream, 1) == [(1, "r")]
+                assert api.take(stream, 1) == [(1, "r")]
         assert call("query", "SELECT 1 AS one") == [{"one": 1}]
 
     @requires("database.stream")
-    def test_a_stream_that_fails(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_stream_that_fails(self, call: Call, api: Api, items: str) -> None:
         for sql, error in (("SELECT nope FROM item", InvalidArgumentError), ("SELECT * FROM nope", NotFoundError)):
-            stream = client.database.stream(items, sql)
+            stream = call.plain("stream", sql)
             with pytest.raises(error) as caught:
-                self.take(face, stream)
+                api.take(stream)
             assert caught.value.operation == "stream"
-        stream = client.database.stream(items, "SELECT name FROM item", type=int)
+        stream = call.plain("stream", "SELECT name FROM item", type=int)
         with pytest.raises(PayloadError, match="row 0"):
-            self.take(face, stream)
+            api.take(stream)
         with pytest.raises(ClosedError):
-            self.take(face, stream)
-        stream = client.database.stream(items, SLOW, timeout=0.2)
+            api.take(stream)
+        stream = call.plain("stream", SLOW, timeout=0.2)
         with pytest.raises(DeadlineExceededError):
-            self.take(face, stream)
+            api.take(stream)
         assert self.count(call) == 2
 
-    @requires("database.stream", "database.transaction")
-    def test_a_stream_in_a_transaction(self, call: Call, face: Face, items: str) -> None:
-        with call.opened("transaction") as tx:
-            face.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
-            with face.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
-                assert self.take(face, stream) == [10, 20, 30]
-            left = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
-            assert self.take(face, left, 1) == [(1, "r")]
-        with pytest.raises(CloudRuntimesError):
-            self.take(face, left, 2000)
-        assert self.count(call) == 3
-
     @requires("database.stream")
-    def test_a_stream_that_writes(self, call: Call, client: CloudRuntimesClient, face: Face, items: str) -> None:
+    def test_a_stream_that_writes(self, call: Call, api: Api, items: str) -> None:
         sql = "UPDATE item SET qty = qty + 1 RETURNING qty"
-        stream = client.database.stream(items, sql, type=int)
-        assert sorted(self.take(face, stream)) == [11, 21]
+        stream = call.plain("stream", sql, type=int)
+        assert sorted(api.take(stream)) == [11, 21]
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
         with call.opened("stream", sql, type=int) as stream:
-            assert len(self.take(face, stream, 1)) == 1
+            assert len(api.take(stream, 1)) == 1
         assert call("query", "SELECT qty FROM item ORDER BY id", type=int) == [11, 21]
+
+    @requires("database.stream", "database.transaction")
+    def test_a_stream_in_a_transaction(self, call: Call, api: Api, items: str) -> None:
+        with call.opened("transaction") as tx:
+            api.call(tx, "execute", "INSERT INTO item (id, qty) VALUES (3, 30)")
+            with api.opened(tx.stream("SELECT qty FROM item ORDER BY id", type=int)) as stream:
+                assert api.take(stream) == [10, 20, 30]
+            left = tx.stream(self.NUMBERS, {"n": 5000}, type=tuple[int, str])
+            assert api.take(left, 1) == [(1, "r")]
+        with pytest.raises(CloudRuntimesError):
+            api.take(left, 2000)
+        assert self.count(call) == 3

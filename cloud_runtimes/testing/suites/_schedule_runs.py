@@ -1,8 +1,10 @@
-"""Conformance of a `ScheduleDriver`: runs, when and where they should be."""
+"""Conformance of a `ScheduleDriver`: runs that are late or fail."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,230 +13,241 @@ import pytest
 
 from ...client import CloudRuntimesClient
 from ...errors import NotFoundError
-from ...rpc import RpcRequest
-from ...schedule import JobRun, Retry, RpcTarget, TopicTarget
-from ..faces import Face
+from ...schedule import JobRun, Retry, RunRecord
+from ..apis import Api
 from ..harness import Harness, requires
-from ._base import Call, values
-from ._schedule import HOUR, Runs, ScheduleCases
+from ._base import Call, Suite
 
-__all__ = ["RunTests"]
+__all__ = ["HOUR", "PolicyTests", "Runs", "gone", "states"]
+
+HOUR = 3600.0
 
 
-class RunTests(ScheduleCases):
-    """Occurrences in time, their handlers and targets."""
+class Runs:
+    """A handler of a job, for either API, that notes what it is given."""
 
-    # -- running ------------------------------------------------------------
+    def __init__(self, call: Call, api: Api, name: str = "j", **options: Any) -> None:
+        self.seen: list[tuple[Any, JobRun]] = []
+        self.fails = 0
+        self.hold: threading.Event | None = None
 
-    def test_once(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
-        runs = Runs(client, face)
-        due = datetime.now(UTC) + timedelta(hours=1)
-        call("schedule_job", "j", due_time=due.isoformat(), data={"a": 1})
-        with face.opened(client.schedule.running()):
-            face.pause(0.05)
-            assert not runs.seen
-            harness.advance(HOUR)
-            assert face.until(lambda: len(runs.seen) == 1)
-            assert face.until(lambda: self._gone(call))
-        data, run = runs.seen[0]
-        assert data == {"a": 1}
-        assert (run.name, run.attempt) == ("j", 1)
-        if not call.lacks("schedule.progress"):
-            assert abs(run.fire_time - due) < timedelta(milliseconds=2)
-        call.fails(NotFoundError)("get_job", "j")
+        def note(data: Any, run: JobRun) -> None:
+            self.seen.append((data, run))
+            if self.fails:
+                self.fails -= 1
+                raise ValueError(f"attempt {run.attempt}")
 
-    @pytest.mark.parametrize("due", [0, "0s", timedelta(0), "2020-01-01T00:00:00Z"])
-    def test_due_at_once(self, call: Call, client: CloudRuntimesClient, face: Face, due: Any) -> None:
-        runs = Runs(client, face)
-        with face.opened(client.schedule.running()):
-            call("schedule_job", "j", due_time=due)
-            assert face.until(lambda: len(runs.seen) == 1)
+        async def note_async(data: Any, run: JobRun) -> None:
+            await asyncio.sleep(0)
+            note(data, run)
+            while self.hold is not None and not self.hold.is_set():
+                await asyncio.sleep(0.002)
 
-    def test_again_and_again(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        """In real time: as many as there are to be, in order, evenly spaced, each with an id of its own."""
-        runs = Runs(client, face)
-        call("schedule_job", "j", schedule="@every 200ms", repeats=4, misfire="once")
-        with face.opened(client.schedule.running()):
-            assert face.until(lambda: self._gone(call))
-        spaces = {b - a for a, b in pairwise(runs.fires)}
-        if not call.lacks("schedule.progress"):
-            # what a busy machine made late may have been skipped
-            assert all(space % timedelta(milliseconds=200) == timedelta(0) for space in spaces)
-        assert 1 <= len(set(runs.ids)) == len(runs.ids) <= 4
+        def note_plain(data: Any, run: JobRun) -> None:
+            note(data, run)
+            assert self.hold is None or self.hold.wait(30)
 
-    @requires("schedule.progress")
-    def test_cron_in_a_time_zone(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
-        runs = Runs(client, face)
-        call("schedule_job", "j", schedule="30 9 * * *", timezone="Asia/Kathmandu")
+        self.function: Callable[..., Any] = note_plain if api.name == "sync" else note_async
+        call.plain("job", name, **options)(self.function)
+
+    @property
+    def ids(self) -> list[str]:
+        return [run.run_id for _, run in self.seen]
+
+    @property
+    def fires(self) -> list[datetime]:
+        return [run.fire_time for _, run in self.seen]
+
+
+def gone(call: Call, name: str = "j") -> bool:
+    """Tell whether there is no such job."""
+    try:
+        call("get_job", name)
+    except NotFoundError:
+        return True
+    return False
+
+
+def states(call: Call, name: str = "j") -> list[str]:
+    """Return how the runs of a job stand."""
+    return [each.status for each in call("list_runs", name)]
+
+
+class PolicyTests(Suite):
+    """Misfire and failure policies."""
+
+    service = "schedule"
+
+    @pytest.fixture
+    def call(self, client: CloudRuntimesClient, api: Api) -> Call:
+        """The service, whose methods take no name of a component."""
+        return Call(api, client, "schedule")
+
+    @pytest.fixture
+    def runs(self, call: Call, api: Api) -> Runs:
+        """The handler of the job ``j``."""
+        return Runs(call, api)
+
+    # -- missed ---------------------------------------------------------------
+
+    @requires("schedule.list_runs")
+    def test_missed_once(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
+        """However late: the latest is run, the others are skipped, counted and listed."""
+        call("schedule_job", "j", schedule="@every 1h")
+        first = call("get_job", "j").next_run
+        harness.advance(30 * 24 * HOUR + 60)
+        with call.opened("running"):
+            assert api.until(lambda: states(call).count("succeeded") == 1)
+        assert runs.fires == [first + timedelta(hours=719)]
+        job = call("get_job", "j")
+        assert (job.occurrences, job.skipped, job.next_run) == (720, 719, first + timedelta(hours=720))
+        history = call("list_runs", "j")
+        skipped = [each for each in history if each.status == "skipped"]
+        assert sum(each.count for each in skipped) == 719
+        assert (skipped[0].fire_time, skipped[-1].last_fire_time) == (first, first + timedelta(hours=718))
+        for before, after in pairwise(skipped):
+            assert after.fire_time - before.last_fire_time == timedelta(hours=1)
+        assert all(each.last_fire_time - each.fire_time == timedelta(hours=each.count - 1) for each in skipped)
+
+    @requires("schedule.list_runs")
+    def test_very_many_missed(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
+        """Ten days of a cron of each second: counted exactly, and soon over."""
+        call("schedule_job", "j", schedule="* * * * * *")
+        first = call("get_job", "j").next_run
+        harness.advance(10 * 24 * HOUR)
+        with call.opened("running"):
+            assert api.until(lambda: bool(runs.seen), 30)
+        history = call("list_runs", "j")
+        assert history[0].fire_time == first
+        assert sum(each.count for each in history) >= 864_000
+        for before, after in pairwise(history):
+            assert after.fire_time - before.last_fire_time == timedelta(seconds=1)
+            assert before.last_fire_time - before.fire_time == timedelta(seconds=before.count - 1)
+        job = call("get_job", "j")
+        assert job.occurrences == sum(each.count for each in history)
+        assert job.skipped == sum(each.count for each in history if each.status == "skipped")
+
+    @requires("schedule.list_runs", "schedule.misfire")
+    @pytest.mark.parametrize(("late", "expected"), [(60, ["skipped"] * 3), (2, ["skipped", "skipped", "succeeded"])])
+    def test_missed_skip(
+        self, call: Call, api: Api, harness: Harness, runs: Runs, late: float, expected: list[str]
+    ) -> None:
+        call("schedule_job", "j", schedule="0 * * * *", misfire="skip")
+        first = call("get_job", "j").next_run
+        harness.advance((first - datetime.now(UTC)).total_seconds() + 2 * HOUR + late)
+        with call.opened("running"):
+            assert api.until(lambda: states(call) == expected)
+            job = call("get_job", "j")
+            assert (job.occurrences, job.skipped) == (3, expected.count("skipped"))
+            harness.advance(HOUR - late + 1)
+            assert api.until(lambda: states(call) == [*expected, "succeeded"])
+        assert runs.fires[-1] == first + timedelta(hours=3)
+
+    @requires("schedule.list_runs", "schedule.misfire")
+    def test_missed_all(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
+        call("schedule_job", "j", schedule="*/10 * * * *", misfire="all", repeats=50)
+        first = call("get_job", "j").next_run
+        harness.advance(12 * HOUR)
+        with call.opened("running"):
+            assert api.until(lambda: not call("list_jobs"), 30)
+        assert runs.fires == [first + timedelta(minutes=10 * n) for n in range(50)]
+        assert states(call) == ["succeeded"] * 50
+
+    @requires("schedule.list_runs", "schedule.misfire")
+    def test_a_missed_last_one(self, call: Call, api: Api, harness: Harness, runs: Runs) -> None:
+        """A job without another occurrence is gone, whether it ran or was skipped."""
+        for misfire in ("once", "skip", "all"):
+            call("schedule_job", misfire, due_time=60, misfire=misfire, target=runs.function)
+        harness.advance(2 * HOUR)
+        with call.opened("running"):
+            assert api.until(lambda: not call("list_jobs"))
+        assert sorted(run.name for _, run in runs.seen) == ["all", "once"]
+        assert states(call, "skip") == ["skipped"]
+
+    @requires("schedule.list_runs")
+    def test_an_overwrite_with_the_same_schedule_forgets_nothing(
+        self, call: Call, api: Api, harness: Harness, runs: Runs
+    ) -> None:
+        call("schedule_job", "j", schedule="@daily", data=1)
         due = call("get_job", "j").next_run
-        assert (due.hour, due.minute) == (3, 45)  # 05:45 ahead, all the year
-        with face.opened(client.schedule.running()):
-            harness.advance((due - datetime.now(UTC)).total_seconds() + 1)
-            assert face.until(lambda: runs.fires == [due])
-            assert call("get_job", "j").next_run == due + timedelta(days=1)
+        harness.advance((due - datetime.now(UTC)).total_seconds() + 60)
+        call("schedule_job", "j", schedule="@daily", data=2, overwrite=True)
+        with call.opened("running"):
+            assert api.until(lambda: len(runs.seen) == 1)
+        assert runs.fires == [due]
+        assert runs.seen[0][0] == 2
 
-    @requires("schedule.progress")
-    def test_first_at_the_due_time_then_by_the_schedule(
-        self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness
-    ) -> None:
-        runs = Runs(client, face)
-        due = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
-        call("schedule_job", "j", schedule="@every 1h", due_time=due, ttl="2h")  # the end belongs to it
-        with face.opened(client.schedule.running()):
-            harness.advance(601)
-            for n in (1, 2, 3):
-                assert face.until(lambda n=n: len(runs.seen) == n)  # type: ignore[misc]
-                harness.advance(HOUR)
-            assert face.until(lambda: not call("list_jobs"))
-        assert runs.fires == [due + timedelta(hours=n) for n in range(3)]
-
-    def test_what_handlers_take(self, client: CloudRuntimesClient, face: Face) -> None:
-        seen: list[Any] = []
-        service = client.schedule
-        service.job("none")(lambda: seen.append("none"))
-        service.job("data")(lambda data: seen.append(data))
-
-        @service.job("async")
-        async def handler(data: Any, run: JobRun) -> None:
-            seen.append((data, run.name))
-
-        @service.job("run")
-        def about(run: JobRun) -> None:
-            seen.append(run)
-
-        with face.opened(service.running()):
-            for name in ("none", "data", "async", "run"):
-                face.call(service, "schedule_job", name, due_time=0, data=[name])
-            assert face.until(lambda: len(seen) == 4)
-        assert [run.name for run in seen if isinstance(run, JobRun)] == ["run"]
-        assert {"none", "('async', 'async')"} < {str(each).replace("['async']", "'async'") for each in seen}
-        assert ["data"] in seen
-
-    def test_data(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        runs = Runs(client, face)
-        given = values(b"", b"\x00\xff", bytearray(b"b"))
-        with face.opened(client.schedule.running()):
-            for n, value in enumerate(given):
-                call("schedule_job", f"j.{n}", due_time=0, data=value, target=runs.function)
-            assert face.until(lambda: len(runs.seen) == len(given), 30)
-        assert {run.name: data for data, run in runs.seen} == {f"j.{n}": value for n, value in enumerate(given)}
+    # -- failures -------------------------------------------------------------
 
     @requires("schedule.list_runs")
-    def test_typed_data(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        runs = Runs(client, face, type=dict[str, int])
-        with face.opened(client.schedule.running()):
-            call("schedule_job", "j", due_time=0, data={"a": 1})
-            assert face.until(lambda: bool(runs.seen))
-            other = {"due_time": 0, "target": runs.function, "failure_policy": "drop"}
-            call("schedule_job", "bad", data={"a": "x"}, **other)
-            assert face.until(lambda: self._states(call, "bad") == ["failed"])
-        (record,) = call("list_runs", "bad")
-        assert "PayloadError" in record.error
-        assert len(runs.seen) == 1
-
-    @requires("schedule.claims")
-    def test_a_job_waits_for_a_process_that_has_its_handler(
-        self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness
-    ) -> None:
-        second = harness.client()
-        runs = Runs(second, face, "theirs")
-        mine = Runs(client, face, "mine")
-        with face.opened(client.schedule.running()):
-            call("schedule_job", "theirs", due_time=0, data=1)
-            call("schedule_job", "mine", due_time=0)
-            assert face.until(lambda: len(mine.seen) == 1)
-            assert not runs.seen
-            assert call("get_job", "theirs").occurrences == 0
-            with face.opened(second.schedule.running()):
-                assert face.until(lambda: len(runs.seen) == 1)
-
-    @requires("schedule.claims")
-    def test_a_handler_registered_later(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        call("schedule_job", "j", due_time=0)
-        with face.opened(client.schedule.running()):
-            face.pause(0.05)
-            runs = Runs(client, face)
-            assert face.until(lambda: len(runs.seen) == 1)
-
-    @requires("schedule.claims")
-    def test_several_share(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
-        """Each occurrence is run by one of them."""
-        second = harness.client()
-        every = [Runs(client, face), Runs(second, face)]
-        with face.opened(client.schedule.running()), face.opened(second.schedule.running()):
-            for n in range(40):
-                call("schedule_job", f"j.{n}", due_time=0, target=every[0].function)
-            assert face.until(lambda: not call("list_jobs"), 30)
-        ids = [id for runs in every for id in runs.ids]
-        assert len(ids) == len(set(ids)) == 40
-
-    @requires("schedule.claims")
-    def test_a_jobs_runs_follow_one_another(
-        self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness
-    ) -> None:
-        """Of what became due during a run, the latest is run after it."""
-        runs = Runs(client, face)
-        runs.hold = threading.Event()
-        call("schedule_job", "j", schedule="@every 1m", due_time=0, repeats=5)
-        with face.opened(client.schedule.running()):
-            assert face.until(lambda: len(runs.seen) == 1)
-            for _ in range(3 * 6):
-                # the lease is renewed meanwhile, as clocks never really go so fast
-                harness.advance(10)
-                face.pause(0.02)
-            assert len(runs.seen) == 1
-            runs.hold.set()
-            assert face.until(lambda: len(runs.seen) == 2)
-            harness.advance(60)
-            assert face.until(lambda: not call("list_jobs"))
-        assert [fire - runs.fires[0] for fire in runs.fires] == [timedelta(minutes=n) for n in (0, 3, 4)]
-
-    # -- targets ------------------------------------------------------------
-
-    @requires("rpc.host", "schedule.progress")
-    def test_a_method(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        seen: list[tuple[Any, dict[str, str]]] = []
-
-        @client.rpc.method("m")
-        def method(data: Any, request: RpcRequest) -> None:
-            seen.append((data, dict(request.headers)))
-            if len(seen) == 1:
-                raise ValueError
-
-        with face.opened(client.schedule.running()):
-            target = RpcTarget("suite", "m")
-            arguments = {"target": target, "data": {"a": 1}, "failure_policy": Retry(1, 0)}
-            call("schedule_job", "j", due_time=0, **arguments)
-            assert face.until(lambda: not call("list_jobs"))
-        assert [data for data, _ in seen] == [{"a": 1}] * 2
-        assert [headers["job-attempt"] for _, headers in seen] == ["1", "2"]
-        assert {headers["job-name"] for _, headers in seen} == {"j"}
-        assert len({headers["job-run-id"] for _, headers in seen}) == 1
-
-    @requires("schedule.list_runs")
-    def test_a_topic(self, call: Call, client: CloudRuntimesClient, face: Face, harness: Harness) -> None:
-        bus = harness.store("pubsub")
-        with face.opened(face.call(client.pubsub, "subscribe", bus, "t")) as events:
-            with face.opened(client.schedule.running()):
-                call("schedule_job", "j", due_time=0, target=TopicTarget(bus, "t"), data=[1])
-                event = face.call(events, "receive", timeout=20)
-            event.ack()
-        assert event.data == [1]
+    def test_retry(self, call: Call, api: Api, runs: Runs) -> None:
+        runs.fails = 2
+        with call.opened("running"):
+            call("schedule_job", "j", due_time=0, failure_policy=Retry(3, 0.01))
+            assert api.until(lambda: states(call) == ["succeeded"])
+        assert [run.attempt for _, run in runs.seen] == [1, 2, 3]
+        assert len(set(runs.ids)) == 1
         (record,) = call("list_runs", "j")
-        assert event.id == record.run_id
+        assert isinstance(record, RunRecord)
+        assert (record.run_id, record.attempt, record.error) == (runs.ids[0], 3, None)
+        assert record.started_at is not None
+        assert record.ended_at is not None
+        assert record.fire_time <= record.started_at <= record.ended_at
 
-    # -- at once ------------------------------------------------------------
+    @requires("schedule.list_runs")
+    @pytest.mark.parametrize(("policy", "tries"), [("drop", 1), (Retry(0), 1), (Retry(2, 0), 3)])
+    def test_failed_for_good(self, call: Call, api: Api, runs: Runs, policy: Any, tries: int) -> None:
+        """The job goes on with its next occurrence."""
+        runs.fails = tries
+        with call.opened("running"):
+            call("schedule_job", "j", schedule="@every 300ms", due_time=0, failure_policy=policy)
+            assert api.until(lambda: "succeeded" in states(call))
+        first, *_ = call("list_runs", "j")
+        assert (first.status, first.attempt, first.error) == ("failed", tries, f"ValueError: attempt {tries}")
+        assert runs.ids[:tries] == [first.run_id] * tries
+        assert runs.ids[tries] != first.run_id
 
-    @requires("schedule.run_now", "schedule.list_runs")
-    def test_run_now(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
-        runs = Runs(client, face)
-        call.fails(NotFoundError, match="'j'")("run_now", "j")
-        call("schedule_job", "j", schedule="@yearly", data=1)
-        before = call("get_job", "j")
-        ids = [call("run_now", "j") for _ in range(3)]
-        assert self._states(call) == ["waiting"] * 3
-        with face.opened(client.schedule.running()):
-            assert face.until(lambda: self._states(call) == ["succeeded"] * 3)
-        assert runs.ids == ids
-        assert len(set(ids)) == 3
-        assert call("get_job", "j") == before
+    @requires("schedule.list_runs")
+    def test_delete_cancels_what_waits(self, call: Call, api: Api, runs: Runs) -> None:
+        runs.fails = 1
+        with call.opened("running"):
+            call("schedule_job", "j", schedule="@hourly", due_time=0, failure_policy=Retry(3, 600))
+            assert api.until(lambda: states(call) == ["waiting"])
+            call("delete_job", "j")
+            assert states(call) == ["cancelled"]
+
+    @requires("schedule.list_runs")
+    def test_deleted_during_its_run(self, call: Call, api: Api, runs: Runs) -> None:
+        runs.hold = threading.Event()
+        with call.opened("running"):
+            call("schedule_job", "j", schedule="@hourly", due_time=0)
+            assert api.until(lambda: bool(runs.seen))
+            call("delete_job", "j")
+            runs.hold.set()
+            assert api.until(lambda: states(call) == ["succeeded"])
+        assert call("list_jobs") == []
+
+    # -- ends -----------------------------------------------------------------
+
+    def test_close_lets_a_handler_end(self, call: Call, api: Api) -> None:
+        done: list[int] = []
+
+        async def slow_async() -> None:
+            begun.set()
+            await asyncio.sleep(0.2)
+            done.append(1)
+
+        def slow() -> None:
+            begun.set()
+            release.wait(0.2)
+            done.append(1)
+
+        begun, release = threading.Event(), threading.Event()
+        call.plain("job", "j")(slow if api.name == "sync" else slow_async)
+        call("schedule_job", "j", schedule="@every 100ms", due_time=0)
+        with call.opened("running"):
+            assert api.until(begun.is_set)
+        assert done
+        count = len(done)
+        api.pause(0.3)
+        assert len(done) == count

@@ -15,14 +15,13 @@ from ...errors import (
     ClosedError,
     ConflictError,
     DeadlineExceededError,
-    InvalidArgumentError,
     LeaseLostError,
     UnsupportedError,
 )
 from ...lock import Lease, LockHold, UnlockStatus
-from ..faces import Face, SyncFace
+from ..apis import Api
 from ..harness import Harness, requires
-from ._base import Call, Suite
+from ._base import Broken, Call, Suite
 
 __all__ = ["LockSuite"]
 
@@ -32,25 +31,22 @@ class LockSuite(Suite):
 
     service = "lock"
 
-    # -- one try ----------------------------------------------------------
+    # -- one try --------------------------------------------------------------
 
-    def test_acquire_and_release(self, call: Call, face: Face) -> None:
+    def test_acquire_and_release(self, call: Call, api: Api) -> None:
         lease = call("try_lock", "r", "me", expiry=15)
         assert isinstance(lease, Lease)
         assert (lease.resource_id, lease.owner, lease.lost) == ("r", "me", False)
         assert timedelta(seconds=13) < lease.expires_at - datetime.now(UTC) <= timedelta(seconds=15)
         lease.check()
-        assert call("try_lock", "r", "you") is None
-        face.call(lease, "release")
+        for owner in ("you", "me"):
+            assert call("try_lock", "r", owner) is None, "not by its owner either"
+        api.call(lease, "release")
         other = call("try_lock", "r", "you")
         assert other is not None
-        face.call(lease, "release")  # once more does nothing
+        api.call(lease, "release")  # once more does nothing
         other.check()
         assert call("unlock", "r", "you") is UnlockStatus.SUCCESS
-
-    def test_not_reentrant(self, call: Call) -> None:
-        assert call("try_lock", "r", "me") is not None
-        assert call("try_lock", "r", "me") is None
 
     def test_owners_have_names_of_their_own(self, call: Call) -> None:
         first, second = (call("try_lock", name) for name in ("a", "b"))
@@ -58,33 +54,30 @@ class LockSuite(Suite):
         assert first.owner != second.owner
         assert call("unlock", "a", first.owner) is UnlockStatus.SUCCESS
 
-    def test_resources_and_stores_are_apart(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
+    def test_resources_and_stores_are_apart(self, call: Call, harness: Harness) -> None:
         other = harness.store("lock")
-        for where, resource in ((store, "r"), (store, "R"), (store, "r "), (store, "ü" * 512), (other, "r")):
-            assert face.call(client.lock, "try_lock", where, resource) is not None
-        assert face.call(harness.client().lock, "try_lock", other, "r") is None
+        for resource in ("r", "R", "r ", "ü" * 512):
+            assert call("try_lock", resource) is not None
+        assert call.on(store=other)("try_lock", "r") is not None
+        assert call.on(harness.client(), other)("try_lock", "r") is None, "clients share"
 
-    def test_one_of_many_gets_it(self, client: CloudRuntimesClient, face: Face, store: str, harness: Harness) -> None:
-        clients = [client, harness.client()]
-        calls: list[Any] = [(clients[n % 2].lock, "try_lock", (store, "r"), {}) for n in range(16)]
-        leases = face.together(calls)
-        assert [type(each) for each in leases if each is not None] == [Lease]
+    def test_one_of_many_gets_it(self, client: CloudRuntimesClient, api: Api, store: str, harness: Harness) -> None:
+        calls: list[Any] = [(each.lock, "try_lock", (store, "r"), {}) for each in (client, harness.client())] * 8
+        assert [type(each) for each in api.together(calls) if each is not None] == [Lease]
 
-    def test_unlock(self, call: Call, face: Face) -> None:
+    def test_unlock(self, call: Call, api: Api) -> None:
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         lease = call("try_lock", "r", "me")
         assert call("unlock", "r", "you") is UnlockStatus.NOT_OWNER
         assert call("try_lock", "r") is None
         assert call("unlock", "r", "me") is UnlockStatus.SUCCESS
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
-        face.fails(LeaseLostError, match="'r'")(lease, "release")
+        api.fails(LeaseLostError, match="'r'")(lease, "release")
         assert lease.lost
 
-    # -- expiry -----------------------------------------------------------
+    # -- expiry ---------------------------------------------------------------
 
-    def test_expires_by_the_clock_of_the_store(self, call: Call, face: Face, store: str, harness: Harness) -> None:
+    def test_expires_by_the_clock_of_the_store(self, call: Call, api: Api, store: str, harness: Harness) -> None:
         lease = call("try_lock", "r", "me", expiry=60)
         harness.advance(58)
         assert call("try_lock", "r", "you") is None
@@ -92,48 +85,46 @@ class LockSuite(Suite):
         assert call("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         other = call("try_lock", "r", "you", expiry=60)
         assert other is not None
-        error = face.fails(LeaseLostError)(lease, "release")
+        error = api.fails(LeaseLostError)(lease, "release")
         assert isinstance(error, ConflictError)
         assert (error.code, error.component) == ("ABORTED", store)
         assert error.operation == "release"
         assert call("try_lock", "r", "me") is None  # that release took nothing from others
 
-    def test_expires_in_real_time(self, call: Call, face: Face) -> None:
+    def test_expires_in_real_time(self, call: Call, api: Api) -> None:
         lease = call("try_lock", "r", expiry=0.3)
         begun = time.monotonic()
         while (other := call("try_lock", "r")) is None:
             assert time.monotonic() < begun + 30
-            face.pause(0.005)
+            api.pause(0.005)
         assert time.monotonic() - begun > 0.25
         assert lease.lost  # the holder knows no later than others
         with pytest.raises(LeaseLostError):
             lease.check()
         other.check()
 
-    def test_the_holder_is_the_first_to_know(self, call: Call, client: CloudRuntimesClient, face: Face) -> None:
+    def test_the_holder_is_the_first_to_know(self, call: Call, client: CloudRuntimesClient, api: Api) -> None:
         lease = call("try_lock", "r", expiry=30)
         lease.check()
         later = client.lock._now() + 30
         client.lock._now = lambda: later
         assert lease.lost
         assert call("try_lock", "r") is None
-        face.fails(LeaseLostError)(lease, "release")
+        api.fails(LeaseLostError)(lease, "release")
         assert call("try_lock", "r") is not None
 
-    # -- tokens -----------------------------------------------------------
+    # -- tokens ---------------------------------------------------------------
 
     @requires("lock.token")
-    def test_tokens_grow(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
+    def test_tokens_grow(self, call: Call, api: Api, harness: Harness) -> None:
         tokens = []
-        second = harness.client()
+        callers = call, call.on(harness.client())
         for n in range(6):
-            lease = face.call((client, second)[n % 2].lock, "try_lock", store, "r", "me", expiry=60)
+            lease = callers[n % 2]("try_lock", "r", "me", expiry=60)
             assert type(lease.token) is int
             tokens.append(lease.token)
             if n % 3 == 0:
-                face.call(lease, "release")
+                api.call(lease, "release")
             elif n % 3 == 1:
                 harness.advance(200)
             else:
@@ -143,87 +134,88 @@ class LockSuite(Suite):
 
     @requires("lock.token", "state.fence")
     def test_a_lower_token_is_refused(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
+        self, call: Call, client: CloudRuntimesClient, api: Api, store: str, harness: Harness
     ) -> None:
+        state = Call(api, client, "state", store)
         first = call("try_lock", "r", expiry=60)
-        face.call(client.state, "save", store, "k", 1, fence=first.token)
+        state("save", "k", 1, fence=first.token)
         harness.advance(61)
         second = call("try_lock", "r", expiry=60)
-        face.call(client.state, "save", store, "k", 2, fence=first.token)  # none higher was seen yet
-        face.call(client.state, "save", store, "k", 3, fence=second.token)
+        state("save", "k", 2, fence=first.token)  # none higher was seen yet
+        state("save", "k", 3, fence=second.token)
         for _ in range(3):
-            face.fails(ConflictError)(client.state, "save", store, "k", 4, fence=first.token)
-        assert face.call(client.state, "get", store, "k") == 3
-        face.call(client.state, "delete", store, "k", fence=second.token)
-        face.fails(ConflictError)(client.state, "save", store, "k", 4, fence=first.token)
+            state.fails(ConflictError)("save", "k", 4, fence=first.token)
+        assert state("get", "k") == 3
+        state("delete", "k", fence=second.token)
+        state.fails(ConflictError)("save", "k", 4, fence=first.token)
 
-    # -- renewing ---------------------------------------------------------
+    # -- renewing -------------------------------------------------------------
 
     @requires("lock.renew")
-    def test_renew(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_renew(self, call: Call, api: Api, harness: Harness) -> None:
         lease = call("try_lock", "r", expiry=60)
         before, token = lease.expires_at, lease.token
         for _ in range(3):
             harness.advance(40)
-            face.call(lease, "renew")
+            api.call(lease, "renew")
         assert call("try_lock", "r") is None
         assert lease.expires_at >= before
         assert lease.token == token
-        face.call(lease, "release")
-        face.fails(ClosedError, match="released")(lease, "renew")
+        api.call(lease, "release")
+        api.fails(ClosedError, match="released")(lease, "renew")
         with pytest.raises(ClosedError, match="released"):
             lease.check()
         assert not lease.lost
 
     @requires("lock.renew")
-    def test_what_has_ended_is_not_renewed(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_what_has_ended_is_not_renewed(self, call: Call, api: Api, harness: Harness) -> None:
         lease = call("try_lock", "r", expiry=60)
         harness.advance(61)
-        error = face.fails(LeaseLostError)(lease, "renew")
+        error = api.fails(LeaseLostError)(lease, "renew")
         assert error.operation == "renew"
         assert lease.lost
         assert call("try_lock", "r") is not None
 
-    def test_without_renewal(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_without_renewal(self, call: Call, api: Api) -> None:
         if call.lacks("lock.renew"):
             with pytest.raises(UnsupportedError):
-                client.lock.hold(store, "r", renew=True)
+                call.plain("hold", "r", renew=True)
             with pytest.raises(UnsupportedError), call.opened("hold", "r") as lease:
-                face.call(lease, "renew")
+                api.call(lease, "renew")
             return
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=0.1, renew=False) as lease:
-            assert face.until(lambda: lease.lost)
+            assert api.until(lambda: lease.lost)
 
-    # -- blocks -----------------------------------------------------------
+    # -- blocks ---------------------------------------------------------------
 
-    def test_a_lease_as_a_block(self, call: Call, face: Face) -> None:
-        with face.opened(call("try_lock", "r")) as lease:
+    def test_a_lease_as_a_block(self, call: Call, api: Api) -> None:
+        with api.opened(call("try_lock", "r")) as lease:
             lease.check()
             assert call("try_lock", "r") is None
         assert call("try_lock", "r") is not None
-        with pytest.raises(ClosedError), face.opened(lease):
+        with pytest.raises(ClosedError), api.opened(lease):
             pytest.fail("a released lease has no block")
 
-    def test_hold(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
-        handle = client.lock.hold(store, "r")
+    def test_hold(self, call: Call, api: Api) -> None:
+        handle = call.plain("hold", "r")
         assert isinstance(handle, LockHold)
-        with face.opened(handle) as lease:
+        with api.opened(handle) as lease:
             assert isinstance(lease, Lease)
             assert call("try_lock", "r") is None
         with call.opened("hold", "r", wait=0) as lease:
-            face.call(lease, "release")  # early is fine
+            api.call(lease, "release")  # early is fine
             assert call("try_lock", "r") is not None
-        with pytest.raises(ClosedError), face.opened(handle):
+        with pytest.raises(ClosedError), api.opened(handle):
             pytest.fail("a handle serves one block")
 
     def test_an_exception_leaves_the_block(self, call: Call, harness: Harness) -> None:
-        with pytest.raises(KeyError), call.opened("hold", "r"):
-            raise KeyError
+        with pytest.raises(Broken), call.opened("hold", "r"):
+            raise Broken
         assert call("try_lock", "r", "me") is not None
         assert call("unlock", "r", "me") is UnlockStatus.SUCCESS
-        with pytest.raises(KeyError), call.opened("hold", "r", expiry=60, renew=False):
+        with pytest.raises(Broken), call.opened("hold", "r", expiry=60, renew=False):
             harness.advance(61)
-            raise KeyError
+            raise Broken
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=60, renew=False):
             harness.advance(61)
 
@@ -235,22 +227,22 @@ class LockSuite(Suite):
         assert call("try_lock", "r") is None
 
     @requires("lock.renew")
-    def test_held_longer_than_its_expiry(self, call: Call, face: Face) -> None:
+    def test_held_longer_than_its_expiry(self, call: Call, api: Api) -> None:
         with call.opened("hold", "r", expiry=2) as lease:
             first, end = lease.expires_at, time.monotonic() + 2.5
             while time.monotonic() < end:
                 lease.check()
                 assert call("try_lock", "r") is None
-                face.pause(0.05)
+                api.pause(0.05)
             assert lease.expires_at > first
 
     @requires("lock.renew")
-    def test_a_loss_is_noticed_while_renewing(self, call: Call, face: Face, harness: Harness) -> None:
+    def test_a_loss_is_noticed_while_renewing(self, call: Call, api: Api) -> None:
         with pytest.raises(LeaseLostError), call.opened("hold", "r", expiry=1.5) as lease:
             call("unlock", "r", lease.owner)
-            assert face.until(lambda: lease.lost)  # by the store's answer, or by the clock
+            assert api.until(lambda: lease.lost)  # by the store's answer, or by the clock
 
-    # -- waiting ----------------------------------------------------------
+    # -- waiting --------------------------------------------------------------
 
     def test_no_wait_and_a_short_one(self, call: Call, store: str) -> None:
         assert call("try_lock", "r", "me") is not None
@@ -263,9 +255,8 @@ class LockSuite(Suite):
         assert call("try_lock", "r") is not None  # who gave up is not in line
 
     @pytest.mark.parametrize("wait", [None, 20])
-    def test_waits_for_a_release(self, call: Call, client: CloudRuntimesClient, store: str, wait: float | None) -> None:
-        lease = client.lock.try_lock(store, "r", expiry=3600)
-        assert lease is not None
+    def test_waits_for_a_release(self, call: Call, wait: float | None) -> None:
+        lease = call.plain("try_lock", "r", expiry=3600)
         timer = threading.Timer(0.1, lease.release)
         timer.start()
         with call.opened("hold", "r", wait=wait) as mine:
@@ -280,14 +271,13 @@ class LockSuite(Suite):
             assert dead.lost
 
     @requires("lock.fair")
-    def test_in_the_order_of_coming(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
-        clients = [client, harness.client()]
+    def test_in_the_order_of_coming(self, call: Call, harness: Harness) -> None:
+        callers = call, call.on(harness.client())
         got: list[int] = []
-        lease = client.lock.try_lock(store, "r")
-        assert lease is not None
+        lease = call.plain("try_lock", "r")
 
         def wait(number: int) -> None:
-            with clients[number % 2].lock.hold(store, "r", wait=30):
+            with callers[number % 2].plain("hold", "r", wait=30):
                 got.append(number)
 
         threads = [threading.Thread(target=wait, args=(number,)) for number in range(6)]
@@ -299,58 +289,42 @@ class LockSuite(Suite):
             thread.join(30)
         assert got == list(range(6))
 
-    def test_contention(self, call: Call, client: CloudRuntimesClient, face: Face, store: str) -> None:
+    def test_contention(self, call: Call, api: Api) -> None:
         """Many hold it in turn, none at the same time."""
-        inside = 0
+        inside: list[Lease] = []
         tokens: list[Any] = []
 
         def enter(lease: Lease) -> None:
-            nonlocal inside
-            assert inside == 0
-            inside += 1
+            assert not inside
+            inside.append(lease)
             tokens.append(lease.token)
 
-        def leave() -> None:
-            nonlocal inside
-            inside -= 1
-
-        if isinstance(face, SyncFace):
-
-            def work() -> None:
+        class Worker:
+            def work(self) -> None:
                 for _ in range(5):
-                    with client.lock.hold(store, "r", wait=60) as lease:
+                    with call.plain("hold", "r", wait=60) as lease:
                         enter(lease)
                         time.sleep(0.001)
-                        leave()
+                        inside.remove(lease)
 
-            threads = [threading.Thread(target=work) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-        else:
-
-            async def work_async() -> None:
+            async def work_async(self) -> None:
                 for _ in range(5):
-                    async with client.lock.hold(store, "r", wait=60) as lease:
+                    async with call.plain("hold", "r", wait=60) as lease:
                         enter(lease)
                         await asyncio.sleep(0.001)
-                        leave()
+                        inside.remove(lease)
 
-            async def run() -> None:
-                await asyncio.gather(*(work_async() for _ in range(8)))
-
-            asyncio.run(run())
+        assert api.together([(Worker(), "work", (), {})] * 8) == [None] * 8
         assert len(tokens) == 40
         if not call.lacks("lock.token"):
             assert tokens == sorted(set(tokens))
 
-    def test_cancelled_while_waiting(self, client: CloudRuntimesClient, store: str) -> None:
+    def test_cancelled_while_waiting(self, call: Call, store: str) -> None:
         async def run() -> None:
-            async with client.lock.hold(store, "r") as lease:
+            async with call.plain("hold", "r") as lease:
                 # without a line of its own a store is asked again and again: a question may be under way just then
-                for _ in range(10 if self.lacks(client, "lock.fair", store) else 1):
-                    waiting = asyncio.create_task(client.lock.hold(store, "r").__aenter__())
+                for _ in range(10 if call.lacks("lock.fair") else 1):
+                    waiting = asyncio.create_task(call.plain("hold", "r").__aenter__())
                     await asyncio.sleep(0.1)
                     waiting.cancel()
                     with pytest.raises(asyncio.CancelledError) as caught:
@@ -359,59 +333,30 @@ class LockSuite(Suite):
                         break
                 assert caught.value.maybe_applied is False  # type: ignore[attr-defined]
                 lease.check()
-            assert await client.lock.try_lock_async(store, "r") is not None
+            assert await call.plain("try_lock_async", "r") is not None
 
         asyncio.run(run())
 
-    # -- refusals ---------------------------------------------------------
-
-    @pytest.mark.parametrize("name", ["", "x" * 1025, "ü" * 513, "a\0b", "a||b", "\ud800", 5, None, b"r"])
-    def test_names_that_are_refused(self, call: Call, client: CloudRuntimesClient, store: str, name: Any) -> None:
-        call.fails(InvalidArgumentError, match="resource_id")("try_lock", name)
-        with pytest.raises(InvalidArgumentError, match="resource_id"):
-            client.lock.hold(store, name)
-        call.fails(InvalidArgumentError, match="resource_id")("unlock", name, "me")
-        call.fails(InvalidArgumentError, match="owner")("unlock", "r", name)
-        if name is not None:
-            call.fails(InvalidArgumentError, match="owner")("try_lock", "r", name)
-
-    @pytest.mark.parametrize("expiry", [0, -1, float("nan"), float("inf"), "30", None, True, 1e10])
-    def test_expiries_that_are_refused(self, call: Call, client: CloudRuntimesClient, store: str, expiry: Any) -> None:
-        call.fails(InvalidArgumentError, match="expiry")("try_lock", "r", expiry=expiry)
-        with pytest.raises(InvalidArgumentError, match="expiry"):
-            client.lock.hold(store, "r", expiry=expiry)
-
-    @pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "30", True])
-    def test_waits_that_are_refused(self, client: CloudRuntimesClient, store: str, wait: Any) -> None:
-        with pytest.raises(InvalidArgumentError, match="wait"):
-            client.lock.hold(store, "r", wait=wait)
-        bad: Any = "yes"
-        with pytest.raises(InvalidArgumentError, match="renew"):
-            client.lock.hold(store, "r", renew=bad)
-
-    def test_a_closed_client(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: Harness
-    ) -> None:
-        other = harness.client()
-        assert face.call(other.lock, "unlock", store, "r", "me") is UnlockStatus.NOT_FOUND
+    def test_a_closed_client(self, call: Call, client: CloudRuntimesClient, api: Api, harness: Harness) -> None:
+        other = call.on(harness.client())
+        assert other("unlock", "r", "me") is UnlockStatus.NOT_FOUND
         held = call("try_lock", "r", expiry=60)
-        handle = client.lock.hold(store, "q")
+        handle = call.plain("hold", "q")
         client.close()
         for method in ("renew", "release"):
-            face.fails(ClosedError)(held, method)
+            api.fails(ClosedError)(held, method)
         call.fails(ClosedError)("try_lock", "r")
         with pytest.raises(ClosedError):
-            face.opened(handle).__enter__()
-        assert face.call(other.lock, "try_lock", store, "r") is None  # it lasts until its expiry
+            api.opened(handle).__enter__()
+        assert other("try_lock", "r") is None  # it lasts until its expiry
 
-    def test_closing_ends_a_wait(self, client: CloudRuntimesClient, store: str, harness: Harness) -> None:
-        other = harness.client()
-        assert other.lock.try_lock(store, "r", expiry=3600) is not None
+    def test_closing_ends_a_wait(self, call: Call, client: CloudRuntimesClient, harness: Harness) -> None:
+        assert call.on(harness.client()).plain("try_lock", "r", expiry=3600) is not None
         ended: list[BaseException] = []
 
         def wait() -> None:
             try:
-                client.lock.hold(store, "r").__enter__()
+                call.plain("hold", "r").__enter__()
             except ClosedError as error:
                 ended.append(error)
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from ...client import CloudRuntimesClient
 from ...errors import ClosedError, CloudRuntimesError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ...secret import Secret
+from ..apis import Api
 from ..canary import Canary
-from ..faces import Face
 from ..harness import SecretHarness, requires
 from ._base import Call, Suite
 
 __all__ = ["SecretSuite"]
+
+Put = Callable[..., str]
 
 _VALUES: list[tuple[str, Callable[[str], str]]] = [
     ("plain", lambda text: text),
@@ -29,6 +29,7 @@ _VALUES: list[tuple[str, Callable[[str], str]]] = [
     ("equals", lambda text: f"=A={text}=="),
     ("unicode", lambda text: f"пароль 漢字 🎉 {text}"),
     ("long", lambda text: text * 1000),
+    ("empty", lambda text: ""),
 ]
 
 
@@ -40,55 +41,52 @@ class SecretSuite(Suite):
 
     service = "secret"
 
-    # -- reading ----------------------------------------------------------
+    @pytest.fixture
+    def put(self, store: str, harness: SecretHarness, canary: Canary) -> Put:
+        """Set a secret, and return its value."""
 
-    def test_get(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
-        value = canary.value()
-        harness.put(store, "db-password", value)
+        def put(key: str, made: Callable[[str], str] = str) -> str:
+            value = made(canary.value())
+            harness.put(store, key, value)
+            return value
+
+        return put
+
+    # a comparison that fails must show no secret, so all are ``is True``
+
+    # -- reading --------------------------------------------------------------
+
+    def test_get(self, call: Call, put: Put) -> None:
+        value = put("db-password")
         secret = call("get_secret", "db-password")
         assert type(secret) is Secret
         assert (secret == {"db-password": value}) is True
         assert (secret.value == value) is True
 
-    def test_all_of_a_store(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
-        values = {name: canary.value() for name in ("first", "second", "third")}
-        for key, value in values.items():
-            harness.put(store, key, value)
+    def test_all_of_a_store(self, call: Call, put: Put, canary: Canary) -> None:
         if call.lacks("secret.bulk"):
             with canary.raises(UnsupportedError):
                 call("get_bulk_secret")
             return
+        values = {key: put(key) for key in ("first", "second", "third")}
         found = call("get_bulk_secret")
         assert {type(each) for each in found.values()} == {Secret}
         assert ({key: dict(each) for key, each in found.items()} == {k: {k: v} for k, v in values.items()}) is True
         for key in found:
             assert (call("get_secret", key) == found[key]) is True
+        found.clear()
+        assert set(call("get_bulk_secret")) == set(values), "the caller may change what it got"
 
     @requires("secret.bulk")
     def test_all_of_an_empty_store(self, call: Call) -> None:
         assert call("get_bulk_secret") == {}
 
-    @requires("secret.bulk")
-    def test_the_caller_may_change_what_it_got(
-        self, call: Call, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
-        harness.put(store, "a", canary.value())
-        call("get_bulk_secret").clear()
-        assert list(call("get_bulk_secret")) == ["a"]
-
     @pytest.mark.parametrize("made", [make for _, make in _VALUES], ids=[name for name, _ in _VALUES])
-    def test_values_come_as_they_are(
-        self, call: Call, store: str, harness: SecretHarness, canary: Canary, made: Callable[[str], str]
-    ) -> None:
-        value = made(canary.value())
-        harness.put(store, "key", value)
+    def test_values_come_as_they_are(self, call: Call, put: Put, made: Callable[[str], str]) -> None:
+        value = put("key", made)
         got = call("get_secret", "key").value
         assert type(got) is str
         assert (got == value) is True
-
-    def test_an_empty_value(self, call: Call, store: str, harness: SecretHarness) -> None:
-        harness.put(store, "key", "")
-        assert call("get_secret", "key").value == ""
 
     def test_several_entries(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
         if not harness.multiple:
@@ -102,10 +100,10 @@ class SecretSuite(Suite):
         if not call.lacks("secret.bulk"):
             assert (call("get_bulk_secret")["db"] == entries) is True
 
-    # -- what is not there ------------------------------------------------
+    # -- absent, removed, changed ---------------------------------------------
 
-    def test_an_absent_secret(self, call: Call, store: str, harness: SecretHarness, canary: Canary) -> None:
-        harness.put(store, "there", canary.value())
+    def test_an_absent_secret(self, call: Call, store: str, put: Put, canary: Canary) -> None:
+        put("there")
         with canary.raises(NotFoundError) as caught:
             call("get_secret", "not-there")
         error = caught.value
@@ -114,114 +112,70 @@ class SecretSuite(Suite):
         assert (error.service, error.operation, error.component) == ("secret", "get_secret", store)
         assert not error.retryable
 
-    def test_stores_are_apart(
-        self, call: Call, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
-        other = harness.store("secret")
-        value = canary.value()
-        harness.put(store, "key", value)
+    def test_stores_are_apart(self, call: Call, harness: SecretHarness, put: Put, canary: Canary) -> None:
+        store = harness.store("secret")
+        other = call.on(store=store)
+        value = put("key")
         with canary.raises(NotFoundError):
-            face.call(client.secret, "get_secret", other, "key")
-        if not self.lacks(client, "secret.bulk", other):
-            assert face.call(client.secret, "get_bulk_secret", other) == {}
-        harness.put(other, "key", canary.value())
+            other("get_secret", "key")
+        if not other.lacks("secret.bulk"):
+            assert other("get_bulk_secret") == {}
+        harness.put(store, "key", canary.value())
         assert (call("get_secret", "key").value == value) is True
 
-    def test_a_removed_secret(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
-        harness.put(store, "key", canary.value())
-        harness.put(store, "other", canary.value())
-        call("get_secret", "key")
-        harness.remove(store, "key")
-        assert face.until(lambda: not self._has(call, "key"))
-        assert self._has(call, "other")
+    def test_a_changed_and_a_removed_secret(
+        self, call: Call, api: Api, store: str, harness: SecretHarness, put: Put
+    ) -> None:
+        def has(key: str) -> bool:
+            try:
+                return bool(call("get_secret", key))
+            except NotFoundError:
+                return False
 
-    @staticmethod
-    def _has(call: Call, key: str) -> bool:
-        try:
-            call("get_secret", key)
-        except NotFoundError:
-            return False
-        return True
-
-    def test_a_changed_secret(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
+        put("other")
         for _ in range(3):
-            value = canary.value()
-            harness.put(store, "key", value)
-            assert face.until(partial(self._is, call, value))
+            value = put("key")
+            assert api.until(lambda value=value: bool(call("get_secret", "key").value == value))  # type: ignore[misc]
+        harness.remove(store, "key")
+        assert api.until(lambda: not has("key"))
+        assert has("other")
 
-    @staticmethod
-    def _is(call: Call, value: str) -> bool:
-        return bool(call("get_secret", "key").value == value)
-
-    # -- keys -------------------------------------------------------------
+    # -- keys -----------------------------------------------------------------
 
     ODD = ("%", "*", "?", "[a-z]*", "k%", "k_y", "K*Y", "k;y", "key\r\n", "../key", "a/b", "a.b", "a:b", " key", "ключ")
 
     @pytest.mark.parametrize("key", ODD, ids=ascii)
-    def test_a_key_is_no_pattern(
-        self, call: Call, store: str, harness: SecretHarness, canary: Canary, key: str
-    ) -> None:
+    def test_a_key_is_no_pattern(self, call: Call, put: Put, canary: Canary, key: str) -> None:
         for other in ("key", "k-y", "k1y"):
-            harness.put(store, other, canary.value())
+            put(other)
         with canary.raises(CloudRuntimesError) as caught:
             call("get_secret", key)
         # a component that has no form for such a key says so
         assert isinstance(caught.value, (NotFoundError, InvalidArgumentError))
 
-    def test_odd_keys_that_the_component_can_hold(
-        self, call: Call, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
-        values = {key: canary.value() for key in ("a", "a1", "a-b", "x" * 50, *harness.keys)}
-        for key, value in values.items():
-            harness.put(store, key, value)
+    def test_odd_keys_that_the_component_can_hold(self, call: Call, harness: SecretHarness, put: Put) -> None:
+        values = {key: put(key) for key in ("a", "a1", "a-b", "x" * 50, *harness.keys)}
         for key, value in values.items():
             assert (call("get_secret", key) == {key: value}) is True
         if not call.lacks("secret.bulk"):
             assert set(call("get_bulk_secret")) == set(values)
 
-    @pytest.mark.parametrize(
-        "key", ["", "a\0b", "x" * 1025, "ü" * 513, "\ud800", 5, None, b"key"], ids=lambda key: ascii(key)[:12]
-    )
-    def test_what_is_no_key(self, call: Call, key: Any) -> None:
-        call.fails(InvalidArgumentError)("get_secret", key)
+    # -- calls ----------------------------------------------------------------
 
-    # -- the frame of a call ----------------------------------------------
-
-    def test_wrong_arguments(self, call: Call) -> None:
-        for options in ({"timeout": 0}, {"timeout": "1"}, {"metadata": {"a": 1}}, {"metadata": "x"}):
-            call.fails(InvalidArgumentError)("get_secret", "key", **options)
-            call.fails((InvalidArgumentError, UnsupportedError))("get_bulk_secret", **options)
-
-    def test_options(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
-        value = canary.value()
-        harness.put(store, "key", value)
+    def test_options_and_clients(self, call: Call, put: Put, harness: SecretHarness, canary: Canary) -> None:
+        value = put("key")
         given: list[dict[str, Any]] = [{"timeout": None}, {"timeout": 20}, {"metadata": {}}]
         for options in given:
-            assert (
-                face.call(client.secret, "get_secret", store_name=store, key="key", **options).value == value
-            ) is True
-
-    def test_many_at_once(
-        self, client: CloudRuntimesClient, face: Face, store: str, harness: SecretHarness, canary: Canary
-    ) -> None:
-        values = {f"key-{number}": canary.value() for number in range(8)}
-        for key, value in values.items():
-            harness.put(store, key, value)
-        calls: list[tuple[Any, str, tuple[Any, ...], dict[str, Any]]] = [
-            (client.secret, "get_secret", (store, key), {}) for key in values for _ in range(4)
-        ]
-        found = face.together(calls)
-        expected = [{key: value} for key, value in values.items() for _ in range(4)]
-        assert (found == expected) is True
-
-    def test_another_client(self, call: Call, face: Face, store: str, harness: SecretHarness, canary: Canary) -> None:
-        value = canary.value()
-        harness.put(store, "key", value)
-        second = harness.client()
-        assert (face.call(second.secret, "get_secret", store, "key").value == value) is True
-        second.close()
+            assert (call("get_secret", key="key", **options).value == value) is True
+        client = harness.client()
+        second = call.on(client)
+        assert (second("get_secret", "key").value == value) is True
+        client.close()
         with canary.raises(ClosedError):
-            face.call(second.secret, "get_secret", store, "key")
+            second("get_secret", "key")
         assert (call("get_secret", "key").value == value) is True
+
+    def test_many_at_once(self, call: Call, put: Put) -> None:
+        secrets = {f"key-{number}": put(f"key-{number}") for number in range(8)}
+        found = call.together(*[("get_secret", key) for key in secrets for _ in range(4)])
+        assert (found == [{key: value} for key, value in secrets.items() for _ in range(4)]) is True

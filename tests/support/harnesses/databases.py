@@ -36,18 +36,8 @@ class UrlHarness(Harness):
             client.close()
 
 
-class AiosqliteHarness(UrlHarness):
-    """SQLite in a file, by an async driver."""
-
-    name = "sqlite+aiosqlite"
-
-    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
-        pytest.importorskip("aiosqlite")
-        super().__init__([f"sqlite+aiosqlite:///{folder / name}.db" for name in self.stores])
-
-
 class PostgresHarness(UrlHarness):
-    """PostgreSQL, by psycopg in both faces."""
+    """PostgreSQL, by psycopg in both APIs."""
 
     name = "postgresql"
     driver: ClassVar[str] = "psycopg"
@@ -84,6 +74,4 @@ class AsyncpgHarness(PostgresHarness):
 
 
 # databases beside the embedded default, which is in HARNESSES
-DATABASES: dict[str, type[Any]] = {
-    harness.name: harness for harness in (AiosqliteHarness, AsyncpgHarness, PostgresHarness)
-}
+DATABASES: dict[str, type[Any]] = {harness.name: harness for harness in (AsyncpgHarness, PostgresHarness)}

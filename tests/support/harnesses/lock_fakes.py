@@ -36,7 +36,7 @@ class DictLocks:
 
 
 class DictLock(LockDriver):  # type: ignore[misc]
-    """Its async face comes from the executor."""
+    """Its async API comes from the executor."""
 
     def __init__(self, locks: DictLocks, executor: Executor) -> None:
         self._locks = locks

@@ -1,4 +1,4 @@
-"""Fakes of a state store with one face only, which prove the bridges."""
+"""Fakes of a state store with one API only, which prove the bridges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.harnesses.embedded import ShiftedClocks
 
 
 class DictStore:
-    """A fake: one store in a dict. What the two fake drivers have in common; knows of no face."""
+    """A fake: one store in a dict. What the two fake drivers have in common; knows of no API."""
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks

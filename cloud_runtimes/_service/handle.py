@@ -1,0 +1,118 @@
+"""What handles of services share that take time to end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from .._core.arguments import CLIENT_TIMEOUT, check_timeout
+from .._core.handles import Handle
+from .._core.signals import ending_signals
+from .._core.threads import Changes
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..errors import CloudRuntimesError
+    from .base import Service
+
+__all__ = ["ClosingHandle", "RunningHandle", "threaded"]
+
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Return the async twin of a method that blocks: it runs in a thread, so that what it waits for may run in the loop."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio
+
+        result: R = await asyncio.to_thread(getattr(self, name), *args, **kwargs)
+        return result
+
+    return twin
+
+
+class ClosingHandle(Handle):
+    """A handle that the client ends at the latest, by ``_close_by_client``."""
+
+    def __init__(self, service: Service, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        super().__init__()
+        self._service = service
+        self._timeout = timeout
+
+    def close(self, *, timeout: float | None = CLIENT_TIMEOUT) -> None:
+        """End it, as leaving ``with`` does; the class says what that means.
+
+        Args:
+            timeout: seconds for what is under way to end; the client's by default.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no number above 0.
+            ClosedError: a forked child inherited it.
+            BulkError: of a publisher: events failed that no flush has told of.
+            DeadlineExceededError: of a publisher: the broker has not answered, so that events are not settled.
+        """
+        self._check_process()
+        limit = check_timeout(timeout, self._service._context.timeout)
+        self._close_by_client(None if limit is None else monotonic() + limit)
+
+    close_async = threaded(close)
+
+    def _close_by_client(self, end: float | None) -> None:
+        """End it by a time of `time.monotonic`; again does nothing."""
+        raise NotImplementedError
+
+    def _exit(self, error: BaseException | None) -> None:
+        self.close(timeout=self._timeout)
+
+    async def _exit_async(self, error: BaseException | None) -> None:
+        await self.close_async(timeout=self._timeout)
+
+
+class RunningHandle(ClosingHandle):
+    """A handle that runs in the background, or in the foreground until it ends or a signal comes.
+
+    Attributes:
+        signal: which signal ended it, 0: none.
+        error: what ended it before its time; ``None``: nothing did.
+    """
+
+    signal = 0
+    error: CloudRuntimesError | None = None
+    _loop: Callable[[], asyncio.AbstractEventLoop]
+
+    def __init__(self, service: Service, timeout: float | None) -> None:
+        super().__init__(service, timeout)
+        self._changes = Changes()
+
+    def _over(self) -> bool:
+        """Tell whether it has ended, or a signal has come."""
+        raise NotImplementedError
+
+    def _run_until_closed(self, opened: Callable[[], None] = lambda: None) -> None:
+        with ending_signals(self._signalled), self:
+            opened()
+            self._changes.wait_for(self._over, None)
+        if self.error is not None:
+            raise self.error
+
+    async def _run_until_closed_async(self) -> None:
+        with ending_signals(self._signalled):
+            async with self:
+                await self._changes.wait_for_async(self._over, None)
+        if self.error is not None:
+            raise self.error
+
+    def _signalled(self, number: int) -> None:
+        again, self.signal = self.signal, number
+        self._changes.announce()
+        if again:
+            raise KeyboardInterrupt
