@@ -59,23 +59,23 @@ class Child:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    def end(self, number: int, grace: float, hurry: Callable[[], bool]) -> int:
+    def end(self, number: int, grace: float, kill_now: Callable[[], bool]) -> int:
         """End it and all of its group, and return its exit code (128 + the signal that ended it).
 
         Args:
             number: the signal that it gets first.
             grace: seconds from that to SIGTERM if it is another one, and then to SIGKILL.
-            hurry: tells that SIGKILL is wanted at once.
+            kill_now: tells that SIGKILL is wanted at once.
         """
         for each in dict.fromkeys((number, signal.SIGTERM)):
             if not self._is_there():
                 break
             self.send(each)
             end = monotonic() + grace
-            while self._is_there() and not hurry() and (left := end - monotonic()) > 0:
+            while self._is_there() and not kill_now() and (left := end - monotonic()) > 0:
                 ticket = self._changes.ticket()
                 self._changes.wait(ticket, min(left, _LOOK))
-            if hurry():
+            if kill_now():
                 break
         self.send(signal.SIGKILL)
         self._watcher.join(None)

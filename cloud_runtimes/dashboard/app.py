@@ -18,9 +18,8 @@ from .._http.limits import HEAD_TIME, MAX_BODY, MAX_LINE
 from .._http.request_guard import RequestGuard
 from .._native.otlp_py import bytes_field, varint
 from ..codec import json
-from ..errors import CloudRuntimesError, PayloadError, ResourceExhaustedError
-from ..rpc.asgi import _body, _other
-from ..spi.rpc import RpcReply
+from ..errors import CloudRuntimesError, InternalError, PayloadError, ResourceExhaustedError
+from ..rpc.asgi import BodyRefusedError, not_http, read_body
 from ..telemetry import json_records
 from . import otlp_json, queries, rows
 from .store import Store
@@ -109,7 +108,7 @@ class ViewerApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await _other(scope, receive, send)
+            await not_http(scope, receive, send)
             return
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -180,14 +179,7 @@ class ViewerApp:
             return message
 
         try:
-            body: bytes | RpcReply = b"" if receive is None else await _body(counted, headers)
-            if isinstance(body, RpcReply):
-                reason = {408: "the body came too slowly", 413: f"the body is larger than {MAX_BODY:,} bytes"}
-                raise _RefusedError(
-                    body.status if body.status in reason else 400,
-                    reason.get(body.status, "the body did not come whole"),
-                    close=True,
-                )
+            body = b"" if receive is None else await _read(counted, headers)
             batch = await asyncio.to_thread(self._keep, signal, kind, coding == "gzip", body)
         finally:
             self._waiting -= taken
@@ -240,6 +232,18 @@ class ViewerApp:
                 return found
             raise _RefusedError(404, "there is no such trace; the oldest are evicted")
         raise _RefusedError(404, "there is nothing at this path; OTLP goes to /v1/traces, /v1/logs and /v1/metrics")
+
+
+async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
+    """Read the body of a request."""
+    try:
+        return await read_body(receive, headers)
+    except BodyRefusedError as refused:
+        slow = refused.reply.status == 408
+        reason = "the body came too slowly" if slow else f"the body is larger than {MAX_BODY:,} bytes"
+        raise _RefusedError(refused.reply.status, reason, close=True) from None
+    except InternalError:
+        raise _RefusedError(400, "the body did not come whole", close=True) from None
 
 
 def _media_type(headers: dict[str, str]) -> str:

@@ -45,7 +45,7 @@ from .failures import BARE, error_reply, too_large
 from .host import Handler, Host, Incoming
 from .prepare import HOP_HEADERS
 
-__all__ = ["RpcApp"]
+__all__ = ["BodyRefusedError", "RpcApp", "not_http", "read_body"]
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -92,7 +92,7 @@ class RpcApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await _other(scope, receive, send)
+            await not_http(scope, receive, send)
             return
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -102,7 +102,7 @@ class RpcApp:
         try:
             taken: bool | None
             reply, taken = await self._answer(scope, headers, receive if has_body else None)
-        except _RefusedError as refused:
+        except BodyRefusedError as refused:
             reply, taken = refused.reply, False
         except CloudRuntimesError as error:
             reply, taken = error_reply(error), False
@@ -151,7 +151,7 @@ class RpcApp:
         if handler is None:
             return await self._call_back(scope["method"], name, headers, receive)
         deadline = self._deadline(headers.get(TIMEOUT_HEADER))
-        data = await _body(receive, headers)
+        data = await read_body(receive, headers)
         given = headers.get(CONTENT_TYPE_HEADER)
         hidden = _HIDDEN if given is None else _HIDDEN | _LAYOTTOS
         shown = {key: value for key, value in headers.items() if key not in hidden}
@@ -167,7 +167,7 @@ class RpcApp:
         callbacks = self._hosting().callbacks
         if callbacks is None or (callback := callbacks.find(verb, name)) is None:
             return self._host.unknown(name), False
-        body = await _body(receive, headers)
+        body = await read_body(receive, headers)
         if not self._instance and callbacks.lacks_runner(name):
             await self._open_lifespan()
         return await callback(headers.get("content-type"), body), True
@@ -230,7 +230,7 @@ class RpcApp:
 _PUBLIC: Final = {"healthz": _HEALTHY, "dapr/config": _CONFIG, "dapr/subscribe": _SUBSCRIBE}
 
 
-class _RefusedError(Exception):
+class BodyRefusedError(Exception):
     """The body is not taken; ``reply`` says why."""
 
     def __init__(self, reply: RpcReply) -> None:
@@ -238,13 +238,13 @@ class _RefusedError(Exception):
         self.reply = reply
 
 
-async def _body(receive: Receive | None, headers: dict[str, str]) -> bytes:
+async def read_body(receive: Receive | None, headers: dict[str, str]) -> bytes:
     """Read a body, of at most `MAX_BODY` bytes and no slower than `SLOWEST`."""
     if receive is None:
         return b""
     length = headers.get("content-length")
     if length is not None and (not length.isdigit() or len(length) > 15 or int(length) > MAX_BODY):
-        raise _RefusedError(too_large())
+        raise BodyRefusedError(too_large())
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -258,14 +258,14 @@ async def _body(receive: Receive | None, headers: dict[str, str]) -> bytes:
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
                 if size > MAX_BODY:
-                    raise _RefusedError(too_large())
+                    raise BodyRefusedError(too_large())
                 parts.append(piece)
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 limit.reschedule(begin + HEAD_TIME + size / SLOWEST)
     except TimeoutError:
         refusal = error_reply(DeadlineExceededError("the body came too slowly"), 408)
-        raise _RefusedError(refusal) from None
+        raise BodyRefusedError(refusal) from None
 
 
 def _inside(reply: RpcReply) -> RpcReply:
@@ -286,7 +286,7 @@ async def _send(send: Send, reply: RpcReply, *, close: bool) -> None:
     await send({"type": "http.response.body", "body": reply.data})
 
 
-async def _other(scope: Scope, receive: Receive, send: Send) -> None:
+async def not_http(scope: Scope, receive: Receive, send: Send) -> None:
     """Take part in a lifespan; refuse WebSockets."""
     if scope["type"] == "websocket":
         await receive()

@@ -127,7 +127,7 @@ def test_a_look_without_news_keeps_what_another_brought(
     found = watched.look()
     thread.join(30)
     assert seen == ["old"]
-    assert (found.value, found.hurry) == ("old", QUIET)
+    assert (found.value, found.again_in) == ("old", QUIET)
 
 
 def test_an_error_is_a_problem_and_not_a_value(path: Path, clocks: Any) -> None:

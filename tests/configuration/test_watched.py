@@ -38,7 +38,7 @@ def watched(path: Path, clocks: Any) -> ConfigurationFile:
 def look(watched: ConfigurationFile) -> tuple[Mapping[str, str] | None, float]:
     """Look once; return the values, and when to look again."""
     found = watched.look()
-    return found.value, found.hurry
+    return found.value, found.again_in
 
 
 def problem(watched: ConfigurationFile) -> CloudRuntimesError | None:
@@ -58,21 +58,21 @@ def quiet(watched: ConfigurationFile, clocks: Any, seconds: float = 1.1 * QUIET)
 def test_a_new_file_is_read_once_it_is_quiet(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
     clocks.write(path, "x = 1")
     for _ in range(2):
-        found, hurry = look(watched)
+        found, again_in = look(watched)
         assert found is None
-        assert 0 < hurry <= QUIET
+        assert 0 < again_in <= QUIET
         clocks.passed += 0.55 * QUIET
-    found, hurry = look(watched)
+    found, again_in = look(watched)
     assert found is not None
-    assert (found, hurry, problem(watched)) == ({"x": "1"}, 0.0, None)
+    assert (found, again_in, problem(watched)) == ({"x": "1"}, 0.0, None)
 
 
 def test_an_old_file_is_read_at_once(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
     clocks.write(path, "x = 1")
     clocks.passed = 10
-    found, hurry = look(watched)
+    found, again_in = look(watched)
     assert found is not None
-    assert (found, hurry) == ({"x": "1"}, 0.0)
+    assert (found, again_in) == ({"x": "1"}, 0.0)
 
 
 def test_a_valid_beginning_is_not_taken(path: Path, watched: ConfigurationFile, clocks: Any) -> None:
@@ -84,8 +84,8 @@ def test_a_valid_beginning_is_not_taken(path: Path, watched: ConfigurationFile, 
             file.write(line)
             file.flush()
             clocks.set()
-            found, hurry = look(watched)
-            assert 0 < hurry <= QUIET
+            found, again_in = look(watched)
+            assert 0 < again_in <= QUIET
             assert found is not None
             assert found == {"x": "1", "y": "1"}
             clocks.passed += QUIET / 2

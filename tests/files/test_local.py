@@ -554,7 +554,7 @@ def test_a_put_inside_a_put(client: CloudRuntimesClient) -> None:
 
 
 def test_who_holds_the_store_too_long(client: CloudRuntimesClient, root: Path) -> None:
-    """A process that was stopped in its turn: others wait no longer than they want to."""
+    """A process that was stopped with the lock: others wait no longer than they want to."""
     import fcntl
 
     client.file.put_file("store", "f", b"x")
@@ -566,7 +566,7 @@ def test_who_holds_the_store_too_long(client: CloudRuntimesClient, root: Path) -
             lambda: client.file.delete_file("store", "f", timeout=0.1),
             lambda: client.file.move_file("store", "f", "g", timeout=0.1),
         ):
-            with pytest.raises(DeadlineExceededError, match="turn") as caught:
+            with pytest.raises(DeadlineExceededError, match="the lock of the store") as caught:
                 call()
             assert caught.value.maybe_applied is False
         assert client.file.get_file("store", "f") == b"x"

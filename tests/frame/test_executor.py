@@ -55,8 +55,18 @@ def make() -> Iterator[Callable[[type[Any]], CloudRuntimesClient]]:
         client.close()
 
 
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    """Threads that tests before left to end."""
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 def threads() -> set[str]:
-    return {thread.name.split("_")[0] for thread in threading.enumerate()} & {
+    return {thread.name.split("_")[0] for thread in set(threading.enumerate()) - _others} & {
         "cloud-runtimes-loop",
         "cloud-runtimes-executor",
     }

@@ -118,13 +118,13 @@ class _Source(ConfigurationSource):
         self._interval = interval
         self._notices = notices
         self._values = values
-        self._hurry = 0.0
+        self._again_in = 0.0
         self._woken = False
         self._changes = Changes()
 
     def look(self) -> Update | None:
         found = self._file.look()
-        self._hurry = found.hurry
+        self._again_in = found.again_in
         if found.value is None or found.value is self._values:
             return None
         self._values = found.value
@@ -132,8 +132,8 @@ class _Source(ConfigurationSource):
 
     def wait(self, timeout: float, /) -> None:
         limit = min(timeout, self._interval)
-        if self._hurry:
-            limit = min(limit, self._hurry)
+        if self._again_in:
+            limit = min(limit, self._again_in)
         elif self._notices is not None and self._notices.wait(limit):
             return
         ticket = self._changes.ticket()

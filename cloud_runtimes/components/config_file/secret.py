@@ -104,7 +104,7 @@ class SecretFile:
             self._prepared = True
         found = self._file.settled(op, patience=PATIENCE, old=True)
         document, problem = found.value, found.problem
-        if document is not None and (problem is None or found.hurry or 0 <= found.age < GRACE):
+        if document is not None and (problem is None or found.again_in or 0 <= found.age < GRACE):
             self._warn(found.mode)
             return document
         assert problem is not None

@@ -57,7 +57,7 @@ class Look(NamedTuple, Generic[T]):
     Attributes:
         value: the newest good one, if there is one.
         problem: why ``value`` is not that of the file as it is now; see `fresh`.
-        hurry: seconds after which to look again, since the file is being written; 0.0: it is at rest.
+        again_in: seconds after which to look again, since the file is being written; 0.0: it is at rest.
         since: monotonic time since which there is a problem.
         age: seconds since the file's last change, as far as clocks can be trusted; negative: by another clock than this machine's.
         mode: of the file that was read (``st_mode``).
@@ -67,7 +67,7 @@ class Look(NamedTuple, Generic[T]):
 
     value: T | None = None
     problem: CloudRuntimesError | None = None
-    hurry: float = 0.0
+    again_in: float = 0.0
     since: float = 0.0
     age: float = 0.0
     mode: int = 0
@@ -126,7 +126,7 @@ class Watched(Generic[T]):
         end: float | None = None
         while True:
             found = self.look()
-            if not found.hurry or (old and found.value is not None):
+            if not found.again_in or (old and found.value is not None):
                 return found
             if end is None:
                 end = time.monotonic() + patience
@@ -166,9 +166,9 @@ class Watched(Generic[T]):
         rest = max(age - (grain - QUIET), now - known.still)
         if rest < QUIET:
             if known.restless is None or now - known.restless < LONGEST:
-                return known._replace(hurry=max(QUIET - rest, _LEAST))
+                return known._replace(again_in=max(QUIET - rest, _LEAST))
             if last is None or last[:2] == signature[:2]:
-                return known.troubled(self._restless(), now)._replace(hurry=QUIET)
+                return known.troubled(self._restless(), now)._replace(again_in=QUIET)
         return self._taken(known, signature, grain, now)
 
     def _taken(self, known: Look[T], signature: Signature, grain: float, now: float) -> Look[T]:
@@ -178,10 +178,10 @@ class Watched(Generic[T]):
         except OSError as error:
             return self._failed(known, self._explained(error))
         if found is None:  # changed meanwhile
-            return known._replace(hurry=QUIET)
+            return known._replace(again_in=QUIET)
         value, mode = found
         known = known._replace(
-            hurry=QUIET if 0 <= known.age < QUIET else 0.0,
+            again_in=QUIET if 0 <= known.age < QUIET else 0.0,
             mode=mode,
             signature=signature if known.age >= grain else None,
             restless=None,
@@ -193,7 +193,7 @@ class Watched(Generic[T]):
     def _failed(self, known: Look[T], problem: CloudRuntimesError) -> Look[T]:
         known = known.troubled(problem, self._clocks.monotonic())
         value = known.value if self._keep else None
-        return known._replace(value=value, hurry=0.0, signature=None, seen=None, restless=None)
+        return known._replace(value=value, again_in=0.0, signature=None, seen=None, restless=None)
 
     def _refused(self, status: os.stat_result) -> CloudRuntimesError | None:
         """Say, before it is opened, that it is no file of a fitting size."""

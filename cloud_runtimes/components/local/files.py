@@ -133,7 +133,7 @@ class LocalFiles(FileDriver):
             with self.tree.slot(root, where) as found:
                 if found is None:
                     return
-            with self.tree.turn(op, root):
+            with self.tree.writing(op, root):
                 guard.begin()
                 self._unlink(root, where, guard)
                 self.tree.prune(root, where.folders)
@@ -188,7 +188,7 @@ class LocalFiles(FileDriver):
         with self.tree.root() as root:
             if root is None:
                 return None
-            with self.tree.turn(op, root):
+            with self.tree.writing(op, root):
                 with self.tree.slot(root, here) as found:
                     if found is None:
                         return None

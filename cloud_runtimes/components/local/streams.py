@@ -209,7 +209,7 @@ class LocalWriter(FileWriter):
                 found = info(self._name, os.fstat(temporary.descriptor), meta)
                 folder = -1
                 try:
-                    with tree.turn(op, self._root):
+                    with tree.writing(op, self._root):
                         guard.check()
                         folder = self._publish(temporary, guard)
                     if tree.durable:

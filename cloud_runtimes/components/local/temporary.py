@@ -61,7 +61,7 @@ class Temporary:
         self.close()
 
     def publish(self, folder: int, entry: str, *, overwrite: bool, path: str) -> None:
-        """Give it its name, by one step; needs a turn."""
+        """Give it its name, by one step; needs the write lock."""
         assert self._entry is not None
         if overwrite:
             os.rename(self._entry, entry, src_dir_fd=self._folder, dst_dir_fd=folder)

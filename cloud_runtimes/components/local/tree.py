@@ -1,6 +1,6 @@
 """One store's folder: what is beneath it is reached entry by entry from an open descriptor, no link is ever followed.
 
-Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens in a *turn*: under a lock of the process and a ``flock`` on the root, which every process that uses the store takes. A turn is a few system calls; content is written and flushed before it. Readers take no turn.
+Whatever changes the name space (a file appears, is renamed or removed, a folder is made or pruned) happens under the *write lock*: a lock of the process and a ``flock`` on the root, which every process that uses the store takes. It is held for a few system calls; content is written and flushed before. Readers do not take it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Tree:
         self._home = home  # or the path itself
         self.durable = durable
         self._lock = Mutex()
-        self._turn = Mutex()
+        self._write_lock = Mutex()
         self._inside = False
         self._rests = False
         self._root: int | None = None
@@ -74,19 +74,19 @@ class Tree:
 
     def before_fork(self) -> None:
         """Let turns end: a child that inherits one would keep it if the parent died."""
-        self._rests = self._turn.acquire(timeout=1.0)
+        self._rests = self._write_lock.acquire(timeout=1.0)
 
     def after_fork(self) -> None:
         """Let turns begin again."""
         if self._rests:
-            self._turn.release()
+            self._write_lock.release()
 
     def forked(self) -> None:
         """Let go of the parent's descriptor: a lock through it would be the parent's own."""
         root, self._root = self._root, None
         if root is not None:
             os.close(root)
-        self._lock, self._turn, self._inside = Mutex(), Mutex(), False
+        self._lock, self._write_lock, self._inside = Mutex(), Mutex(), False
 
     def close(self) -> None:
         """Let go of the root; calls under way have descriptors of their own."""
@@ -148,12 +148,12 @@ class Tree:
                 os.close(descriptor)
 
     @contextmanager
-    def turn(self, op: Operation, root: int) -> Iterator[None]:
+    def writing(self, op: Operation, root: int) -> Iterator[None]:
         """Change the name space, alone among all threads and processes."""
         delay = 0.0002
         while True:
-            with self._turn:
-                outer = self._inside  # true in a signal handler that came in a turn of its own thread
+            with self._write_lock:
+                outer = self._inside  # true in a signal handler that came while its own thread has the lock
                 try:
                     self._inside = True
                     if outer or self._flock(root, LOCK_EX | LOCK_NB):
@@ -168,7 +168,7 @@ class Tree:
                     if not outer:
                         self._flock(root, LOCK_UN)
             if op.remaining() == 0:
-                raise op.timed_out("its turn to change the store")
+                raise op.timed_out("the lock of the store")
             time.sleep(delay)
             delay = min(delay * 1.5, 0.01)
 
@@ -188,7 +188,7 @@ class Tree:
 
     @contextmanager
     def folder(self, root: int, folders: Sequence[str], *, make: bool = False) -> Iterator[int | None]:
-        """Give the descriptor of a folder beneath the root; ``None`` where there is none. Making needs a turn."""
+        """Give the descriptor of a folder beneath the root; ``None`` where there is none. Making needs the write lock."""
         current: int | None
         current = os.dup(root)
         try:
@@ -230,7 +230,7 @@ class Tree:
                 os.fsync(target)
 
     def prune(self, root: int, folders: Sequence[str]) -> None:
-        """Remove folders that have become empty, from the deepest up; needs a turn."""
+        """Remove folders that have become empty, from the deepest up; needs the write lock."""
         for depth in range(len(folders), 0, -1):
             try:
                 with self.folder(root, folders[: depth - 1]) as above:
@@ -263,7 +263,7 @@ class Tree:
 
     @contextmanager
     def free(self, root: int, place: Place) -> Iterator[tuple[int, str]]:
-        """Give the folder and the entry that a file is to get, or has; needs a turn."""
+        """Give the folder and the entry that a file is to get, or has; needs the write lock."""
         with self.slot(root, place) as found:
             if found is not None:  # perhaps set aside for a folder that is gone since: it stays there
                 yield found
