@@ -108,7 +108,7 @@ class Writes:
         renew: prolong the lease of all that the member holds.
         seen: note that the group is in use.
         want: how many events to claim.
-        durable: whether it has to outlast a crash of the store. What only moves claims may be lost: it is delivered again then.
+        durable: whether it has to outlast a crash of the machine. What only moves claims may be lost: it is delivered again then.
     """
 
     __slots__ = ("again", "back", "dead", "durable", "expired", "renew", "seen", "settled", "want")

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..._native import events as kernel
 from ...errors import CloudRuntimesError
-from ...spi.dead_letters import dead_letter
+from ...spi.events import dead_letter
 from ...spi.pubsub import Cause, Deliveries, EventSource, Settled, Settlement, Settlements, SubscribeRequest
 from .claims import Again, Claimed, Dead, Held, Writes
 
@@ -97,11 +97,15 @@ class LogMember(EventSource):
         self._frames: OrderedDict[int, kernel.Frame] = OrderedDict()
         # of events that were retried, by frame and place
         self._past: OrderedDict[tuple[int, int], _Past] = OrderedDict()
-        self._renewed = monotonic()
+        self._renewed = self._clock()
         self._seen = monotonic()
         self._next_due: float | None = None
 
     # -- what a database does ---------------------------------------------
+
+    def _clock(self) -> float:
+        """Return the seconds of the clock by which leases are renewed."""
+        return monotonic()
 
     @abstractmethod
     def _now_us(self) -> int:
@@ -131,7 +135,7 @@ class LogMember(EventSource):
             self._waiter = self._wait_on()
         self._mark(settled)
         touched = any(held.touched for held in self._held.values())
-        renew = bool(self._held) and monotonic() >= self._renewed + self.ack_wait_ms / 3000
+        renew = bool(self._held) and self._clock() >= self._renewed + self.ack_wait_ms / 3000
         seen = monotonic() >= self._seen + _SEEN_EVERY
         wanting = want > 0 and not self._claimed
         if touched or self._unwritten or self._exhausted or self._expired or renew or seen:
@@ -143,8 +147,10 @@ class LogMember(EventSource):
             found, self._next_due = self._look()
             if found:
                 self._write(want, renew, seen)
+        if self._exhausted:
+            self._write(0, False, False)
         deliveries = self._deliver()
-        if not deliveries and not self._exhausted and waiter is not None:  # nobody could wake it before
+        if not deliveries and waiter is not None:  # nobody could wake it before
             pause = 60.0 if timeout is None else timeout
             waiter.wait(pause if self._next_due is None else min(pause, max(0.001, self._next_due)))
         return deliveries
@@ -158,7 +164,7 @@ class LogMember(EventSource):
         writes = self._pending()
         writes.renew, writes.seen, writes.want = renew, seen, want
         idle = not self._held
-        begun = monotonic()
+        begun = self._clock()
         lost, claimed = self._commit(writes)
         most = self._max_deliveries
         # the last holder of an exhausted one died with it
@@ -167,7 +173,7 @@ class LogMember(EventSource):
         if renew or idle:
             self._renewed = begun
         if seen:
-            self._seen = begun
+            self._seen = monotonic()
         self._unwritten, self._expired = [], 0
         for id, _ in writes.settled:
             held = self._held.get(id)
@@ -183,6 +189,7 @@ class LogMember(EventSource):
         writes = self._pending()
         left = [held.claim._replace(settled=held.settled) for held in self._held.values() if held.left]
         writes.back = [claim.rest() for claim in (*left, *self._claimed)]
+        writes.durable = True
         try:
             self._commit(writes)
         finally:
@@ -227,7 +234,8 @@ class LogMember(EventSource):
             dead += [_Event(counted, place, Cause("deliveries")) for place in claim.open()]
             writes.settled.append((claim.id, None))
         writes.dead = self._dead(dead)
-        writes.durable = bool(writes.dead) or (self._max_deliveries is not None and bool(writes.again))
+        # deliveries that are limited are counted for good; a dead letter is a publish
+        writes.durable = bool(writes.dead) or self._max_deliveries is not None
         return writes
 
     # -- dead letters -----------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import weakref
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +35,9 @@ _SWEEP: Final = Method("postgres", "sweep", repeatable=True)
 
 _MINE: Final = Statement("SELECT pg_try_advisory_xact_lock(hashtext('{schema}'), 1)")
 _ROWS: Final = tuple(
-    Statement(f"DELETE FROM {{schema}}.{table} WHERE ctid IN (SELECT ctid FROM {{schema}}.{table} WHERE {where} LIMIT {_BATCH})")
+    Statement(
+        f"DELETE FROM {{schema}}.{table} WHERE ctid IN (SELECT ctid FROM {{schema}}.{table} WHERE {where} LIMIT {_BATCH})"
+    )
     for table, where in (
         ("state", "expires <= {schema}.now_ms()"),
         ("locks", f"deadline <= {{schema}}.now_ms() - {FORGET_MS}"),
@@ -124,8 +127,7 @@ class Sweeper:
             if database is None:
                 return
             try:
-                settings = database.settings
-                database.run(Operation(_SWEEP, "postgres", 30.0), lambda connection: sweep(connection, settings))
+                database.run(Operation(_SWEEP, "postgres", 30.0), partial(sweep, settings=database.settings))
             except ClosedError:
                 return
             except CloudRuntimesError as error:
