@@ -8,21 +8,22 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from .._core import fork
 from .._core.logs import repeated
 from .._core.threads import Background, Changes
 from .._http.http1 import Endpoint
-from ..errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+from ..config import ClientSettings
+from ..errors import CloudRuntimesError, InvalidArgumentError, UnauthenticatedError, UnavailableError
 from ..spi import rpc as spi
 from ..spi.operation import Method, Operation
 from ..spi.rpc import Announcement, Guard, RpcCall, RpcDriver, RpcReply
 from .peers import Peers, endpoint
 
-__all__ = ["LEASE", "Entry", "Registry", "RegistryRpc"]
+__all__ = ["LEASE", "Entry", "Home", "Registry", "RegistryRpc"]
 
 LEASE: Final = 15.0
 """Seconds that an entry lasts without a renewal. Servers renew three times as often."""
@@ -70,12 +71,22 @@ class Registry(ABC):
         """Return the secret of the home; the first caller makes it. Remembered, so that only the first call waits."""
 
     @abstractmethod
-    def enter(self, op: Operation, entry: Entry, *, first: bool) -> None:
-        """Enter a server for `LEASE` seconds, or renew its lease. The ``first`` time, entries that have ended may be removed."""
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
+        """Enter a server for so many seconds, or renew its lease. The ``first`` time, entries that have ended may be removed."""
 
     @abstractmethod
     def leave(self, op: Operation, entry: Entry) -> None:
         """Remove an entry."""
+
+
+class Home(Protocol):
+    """The component that has a registry."""
+
+    context: ClientSettings
+
+    @property
+    def peers(self) -> Peers:
+        """The connections to services that the registry knows."""
 
 
 class RegistryRpc(RpcDriver):
@@ -83,11 +94,11 @@ class RegistryRpc(RpcDriver):
 
     features = frozenset({spi.HEADERS, spi.HOST, spi.HTTP_METHOD, spi.STATUS})
 
-    def __init__(self, registry: Callable[[], Registry], peers: Callable[[], Peers], name: str, caller: str) -> None:
+    def __init__(self, registry: Registry, component: Home, name: str) -> None:
         self._registry = registry
-        self._peers = peers
+        self._component = component
         self._name = name
-        self._caller = caller
+        self._caller = component.context.app_id
         self._known: tuple[Endpoint, ...] = ()
         self._known_until = 0.0
 
@@ -100,7 +111,7 @@ class RegistryRpc(RpcDriver):
                 registry = self._checked()
                 self._found(registry.find(op, self._name), registry.secret(op))
             try:
-                return self._peers().call(op, self._known, call, self._caller)
+                return self._component.peers.call(op, self._known, call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
 
@@ -112,7 +123,7 @@ class RegistryRpc(RpcDriver):
                 found = await registry.find_async(op, self._name)
                 self._found(found, await asyncio.to_thread(registry.secret, op))
             try:
-                return await self._peers().call_async(op, self._known, call, self._caller)
+                return await self._component.peers.call_async(op, self._known, call, self._caller)
             except (UnauthenticatedError, UnavailableError) as error:
                 self._failed(error, fresh)
 
@@ -127,14 +138,14 @@ class RegistryRpc(RpcDriver):
         raise error
 
     def _checked(self) -> Registry:
-        registry = self._registry()
+        registry = self._registry
         if (why := registry.check()) is not None:
             raise self._absent(why)
         return registry
 
     def _found(self, entries: list[Entry], secret: bytes) -> None:
         if not entries:
-            raise self._absent(f"no process has registered it in {self._registry().where}")
+            raise self._absent(f"no process has registered it in {self._registry.where}")
         random.shuffle(entries)  # several servers share the calls
         try:
             self._known = tuple(endpoint(each.address, "the registry", secret, each.instance) for each in entries)
@@ -152,28 +163,54 @@ class RegistryRpc(RpcDriver):
     # -- hosting ----------------------------------------------------------
 
     def guard(self, op: Operation, /) -> Guard:
-        registry = self._registry()
-        return Guard() if registry.check() is not None else Guard((registry.secret(op),))
+        known = self._registry.check() is None
+        return Guard((self._registry.secret(op),)) if known else Guard()
 
     def announce(self, op: Operation, instance: str, address: str, /) -> Announcement:
-        registry = self._registry()
-        if registry.check() is not None:
+        if self._registry.check() is not None:
             return Announcement()
-        entry = Entry(instance, self._name, address)
-        registry.enter(op, entry, first=True)
-        return _Lease(self._registry, entry).start()
+        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        lease.enter(op)
+        return lease.start()
+
+    async def announce_async(self, op: Operation, instance: str, address: str, /) -> Announcement:
+        if self._registry.check() is not None:
+            return Announcement()
+        lease = _Lease(self._registry, Entry(instance, self._name, address))
+        try:
+            await self._in_thread(lease.enter, op)
+        except BaseException:
+            Background(lease.withdraw, "cloud-runtimes-rpc-withdraw").start()  # the thread may go on
+            raise
+        return lease.start()
 
 
 class _Lease(Announcement):
     """An entry, renewed by a thread until it is closed."""
 
-    def __init__(self, registry: Callable[[], Registry], entry: Entry) -> None:
+    def __init__(self, registry: Registry, entry: Entry) -> None:
         self._registry = registry
         self._entry = entry
         self._changes = Changes()
         self._closing = False
         self._generation = fork.generation()
         self._thread = Background(self._run, "cloud-runtimes-rpc-lease")
+
+    def enter(self, op: Operation) -> None:
+        """Enter the server; once it was withdrawn, take that back."""
+        self._registry.enter(op, self._entry, LEASE, first=True)
+        if self._closing:
+            self._registry.leave(op, self._entry)
+
+    def renew(self, op: Operation) -> None:
+        """Renew the lease."""
+        self._registry.enter(op, self._entry, LEASE, first=False)
+
+    def withdraw(self) -> None:
+        """Take back an entry that nobody waits for any more."""
+        self._closing = True
+        with suppress(CloudRuntimesError):  # then it ends by itself
+            self._registry.leave(Operation(_RENEW, "rpc", LEASE / 3), self._entry)
 
     def start(self) -> Self:
         """Renew from now on."""
@@ -186,7 +223,7 @@ class _Lease(Announcement):
             if self._closing or self._changes.wait(ticket, LEASE / 3):
                 continue
             try:
-                self._registry().enter(Operation(_RENEW, "rpc", LEASE / 3), self._entry, first=False)
+                self.renew(Operation(_RENEW, "rpc", LEASE / 3))
             except Exception as error:
                 if self._closing:
                     return
@@ -199,4 +236,4 @@ class _Lease(Announcement):
         self._closing = True
         self._changes.announce()
         self._thread.join(timeout)
-        self._registry().leave(Operation(_RENEW, "rpc", timeout), self._entry)
+        self._registry.leave(Operation(_RENEW, "rpc", timeout), self._entry)

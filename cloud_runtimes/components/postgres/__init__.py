@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.extras import importing
+from ..._core.home import is_durable
 from ..._core.threads import Mutex
 from ...config import ClientSettings
-from ...errors import ClosedError, InvalidArgumentError
+from ...errors import ClosedError
 from ...spi.component import Component
 from ...spi.operation import Method, Operation
 from .settings import PostgresSettings
@@ -18,31 +20,40 @@ if TYPE_CHECKING:
     from ...spi.driver import Driver
     from ...spi.executor import Executor
     from .database import PostgresDatabase
-    from .rpc import PostgresRegistry
 
 __all__ = ["PostgresComponent", "PostgresSettings", "component"]
 
+_DRIVERS: Final = {
+    "configuration": "PostgresConfiguration",
+    "file": "PostgresFiles",
+    "lock": "PostgresLock",
+    "pubsub": "PostgresPubSub",
+    "rpc": "PostgresRpc",
+    "state": "PostgresState",
+}
+_READY: Final = Method("postgres", "wait_ready", repeatable=True, writes=False)
+
 
 class PostgresComponent(Component):
-    """Drivers over one shared database."""
+    """Drivers over one shared database.
+
+    Attributes:
+        durable: wait until a commit is on the server's disk.
+    """
 
     name = "postgres"
     Settings = PostgresSettings
-    services = ("configuration", "file", "lock", "pubsub", "rpc", "state")
+    services = tuple(_DRIVERS)
 
     settings: PostgresSettings
 
     def __init__(self, settings: PostgresSettings, context: ClientSettings, executor: Executor) -> None:
         super().__init__(settings, context, executor)
+        self.durable = is_durable(settings.durability)
         self._lock = Mutex()
         self._database: PostgresDatabase | None = None
-        self._known_registry: PostgresRegistry | None = None
-        self._known_peers: Peers | None = None
+        self._peers: Peers | None = None
         self._closed = False
-        durability = settings.durability or os.environ.get("CLOUD_RUNTIMES_DURABILITY") or "full"
-        if durability not in ("full", "relaxed"):
-            raise InvalidArgumentError("CLOUD_RUNTIMES_DURABILITY: give full or relaxed")
-        self.durable = durability == "full"
 
     @property
     def database(self) -> PostgresDatabase:
@@ -62,22 +73,15 @@ class PostgresComponent(Component):
                 self._database = acquire(self.settings)
             return self._database
 
-    def _registry(self) -> PostgresRegistry:
-        database = self.database
+    @property
+    def peers(self) -> Peers:
+        """The connections to services that the registry knows."""
         with self._lock:
-            if self._known_registry is None:
-                from .rpc import PostgresRegistry
-
-                self._known_registry = PostgresRegistry(database, self.executor)
-            return self._known_registry
-
-    def _peers(self) -> Peers:
-        with self._lock:
-            if self._known_peers is None:
+            if self._peers is None:
                 from ...rpc.peers import Peers
 
-                self._known_peers = Peers()
-            return self._known_peers
+                self._peers = Peers()
+            return self._peers
 
     def check_open(self) -> None:
         """Refuse to go on waiting once the client was closed, though the database may serve others."""
@@ -86,10 +90,8 @@ class PostgresComponent(Component):
 
     def behind(self, work: Any) -> None:
         """Run a flow in the background; see `PostgresDatabase.behind`."""
-        try:
+        with suppress(ClosedError):  # then the lease expires
             self.database.behind(work)
-        except ClosedError:
-            pass  # the lease expires
 
     def native(self, service: str, name: str) -> Any:
         """Return a new ``psycopg.Connection`` to the database. Its caller closes it."""
@@ -99,38 +101,18 @@ class PostgresComponent(Component):
         return psycopg.connect(self.settings.url)
 
     def driver(self, service: str, name: str) -> Driver:
-        if service == "state":
-            from .state import PostgresState
-
-            return PostgresState(self, name)
-        if service == "lock":
-            from .lock import PostgresLock
-
-            return PostgresLock(self, name)
-        if service == "file":
-            from .files import PostgresFiles
-
-            return PostgresFiles(self, name)
-        if service == "rpc":
-            from ...rpc.registry import RegistryRpc
-
-            return RegistryRpc(self._registry, self._peers, name, self.context.app_id)
-        if service == "pubsub":
-            from .pubsub import PostgresPubSub
-
-            return PostgresPubSub(self, name)
-        from .configuration import PostgresConfiguration
-
-        return PostgresConfiguration(self, name)
+        with importing("PostgreSQL", "postgres"):
+            made: Driver = getattr(import_module(f".{service}", __package__), _DRIVERS[service])(self, name)
+        return made
 
     def ready(self) -> None:
-        self.database.open(Operation(Method("postgres", "wait_ready", repeatable=True, writes=False), self.name, 5.0))
+        self.database.open(Operation(_READY, self.name, 5.0))
 
     def close(self, timeout: float | None) -> None:
         with self._lock:
             self._closed = True
             database, self._database = self._database, None
-            peers, self._known_peers = self._known_peers, None
+            peers, self._peers = self._peers, None
         if peers is not None:
             peers.close()
         if database is not None:

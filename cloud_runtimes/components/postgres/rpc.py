@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from ...rpc.registry import LEASE, Entry, Registry
+from ...rpc.registry import Entry, Registry, RegistryRpc
 from ...spi.operation import Operation
 from .connection import Connection, Flow
 from .statement import RELAXED, Statement
 
 if TYPE_CHECKING:
-    from ...spi.executor import Executor
-    from .database import PostgresDatabase
+    from . import PostgresComponent
 
-__all__ = ["PostgresRegistry"]
+__all__ = ["PostgresRpc"]
 
 _SIZE: Final = 32
 _FIND: Final = Statement(
@@ -33,30 +32,36 @@ _MAKE_SECRET: Final = Statement(
 )
 
 
-class PostgresRegistry(Registry):
-    """The registry of one schema. Whoever may read its secret may call and be called."""
+class PostgresRpc(RegistryRpc):
+    """One service, found by the registry of one schema. Whoever may read its secret may call and be called."""
 
-    def __init__(self, database: PostgresDatabase, executor: Executor) -> None:
-        self._database = database
-        self._executor = executor
+    def __init__(self, component: PostgresComponent, name: str) -> None:
+        super().__init__(_Registry(component), component, name)
+
+
+class _Registry(Registry):
+    def __init__(self, component: PostgresComponent) -> None:
+        self._component = component
         self._secret: bytes | None = None
 
     @property
     def where(self) -> str:
-        return self._database.where
+        return self._component.database.where
 
     def find(self, op: Operation, app_id: str) -> list[Entry]:
-        return self._database.run(op, lambda connection: self._find(connection, app_id))
+        return self._component.database.run(op, lambda connection: self._find(connection, app_id))
 
     async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        return await self._database.run_async(op, lambda connection: self._find(connection, app_id), self._executor)
+        return await self._component.database.run_async(
+            op, lambda connection: self._find(connection, app_id), self._component.executor
+        )
 
     def _find(self, connection: Connection, app_id: str) -> Flow[list[Entry]]:
         return [Entry(*row) for row in (yield from connection.run(_FIND, app_id)).rows]
 
     def secret(self, op: Operation) -> bytes:
         if self._secret is None:
-            self._secret = self._database.run(op, self._find_secret)
+            self._secret = self._component.database.run(op, self._find_secret)
         return self._secret
 
     def _find_secret(self, connection: Connection) -> Flow[bytes]:
@@ -67,10 +72,10 @@ class PostgresRegistry(Registry):
         secret: bytes = rows[0][0]
         return secret
 
-    def enter(self, op: Operation, entry: Entry, *, first: bool) -> None:
+    def enter(self, op: Operation, entry: Entry, seconds: float, *, first: bool) -> None:
         # a registration is worth nothing after a crash of the server
-        calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(LEASE * 1000)))]
-        self._database.run(op, lambda connection: connection.pipeline(calls))
+        calls = [(RELAXED, ()), *([(_TIDY, ())] if first else []), (_ENTER, (*entry, int(seconds * 1000)))]
+        self._component.database.run(op, lambda connection: connection.pipeline(calls))
 
     def leave(self, op: Operation, entry: Entry) -> None:
-        self._database.run(op, lambda connection: connection.run(_LEAVE, entry.instance))
+        self._component.database.run(op, lambda connection: connection.run(_LEAVE, entry.instance))
