@@ -29,6 +29,7 @@ _DRIVERS: Final = {
     "lock": "PostgresLock",
     "pubsub": "PostgresPubSub",
     "rpc": "PostgresRpc",
+    "schedule": "PostgresSchedule",
     "state": "PostgresState",
 }
 _READY: Final = Method("postgres", "wait_ready", repeatable=True, writes=False)

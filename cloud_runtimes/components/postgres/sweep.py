@@ -56,6 +56,17 @@ _TOMBSTONES: Final = Statement(
     "FROM (SELECT store, max(version) AS version FROM old GROUP BY store) o WHERE v.store = o.store"
 )
 _FORGOTTEN: Final = Statement("DELETE FROM {schema}.groups WHERE seen <= {schema}.now_ms() - $1", "int8")
+_OLD_RUNS: Final = Statement(
+    "DELETE FROM {schema}.schedule_runs WHERE ctid IN (SELECT ctid FROM {schema}.schedule_runs "
+    f"WHERE ended <= {{schema}}.now_ms() - $1 LIMIT {_BATCH})",
+    "int8",
+)
+_EXCESS_RUNS: Final = Statement(
+    "DELETE FROM {schema}.schedule_runs r USING (SELECT app, name FROM {schema}.schedule_runs GROUP BY app, name "
+    "HAVING count(*) > $1 LIMIT 32) many WHERE r.app = many.app AND r.name = many.name AND r.ended IS NOT NULL AND r.id <= "
+    "(SELECT id FROM {schema}.schedule_runs o WHERE o.app = many.app AND o.name = many.name ORDER BY id DESC LIMIT 1 OFFSET $1)",
+    "int8",
+)
 _PARTITIONS: Final = Statement(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = '{schema}.frames'::regclass ORDER BY c.relname"
@@ -69,10 +80,10 @@ def sweep(connection: Connection, settings: PostgresSettings) -> Flow[None]:
     if not mine.rows[0][0]:
         yield from connection.run(ROLLBACK)
         return
-    calls = [(statement, ()) for statement in _ROWS]
-    yield from connection.pipeline(
-        [*calls, (_TOMBSTONES, ()), (_FORGOTTEN, (int(settings.group_expiry * 1000),)), (COMMIT, ())]
-    )
+    calls: list[tuple[Statement, tuple[int, ...]]] = [(statement, ()) for statement in (*_ROWS, _TOMBSTONES)]
+    calls.append((_FORGOTTEN, (int(settings.group_expiry * 1000),)))
+    calls += [(_OLD_RUNS, (int(settings.history * 1000),)), (_EXCESS_RUNS, (settings.history_runs,)), (COMMIT, ())]
+    yield from connection.pipeline(calls)
     yield from make_partitions(connection, settings.retention)
     yield from _drop_partitions(connection, settings)
 
