@@ -109,7 +109,7 @@ class CapaRuntime(Runtime):
         home = self.capa.home or os.environ.get("CLOUD_RUNTIMES_HOME") or ""
         table = dict(home) if isinstance(home, dict) else {"url": home}
         server = SERVERS.get(table["url"].partition("://")[0]) if "://" in table["url"] else None
-        self._server = None if server is None else {"component": server, **table}
+        self._server: dict[str, Any] | None = None if server is None else {"component": server, **table}
         self._lock = Mutex()
         self._components: dict[tuple[str, str], Component] = {}
 
@@ -185,7 +185,7 @@ class CapaRuntime(Runtime):
 
     def _default(self, service: str) -> str:
         """Return the component of a service for which none is declared."""
-        if self._server is not None and DEFAULTS.get(service) != "env":
+        if self._server is not None and service not in ("database", "secret"):
             return str(self._server["component"])
         return DEFAULTS.get(service, DEFAULT)
 
@@ -206,6 +206,9 @@ class CapaRuntime(Runtime):
             table, where = dict(self.settings.components[service][name]), f"{self.settings.origin}: [{service}.{name}]"
         elif self._server is not None and self._server["component"] == service:
             table, where = dict(self._server), "the home"
+        elif self._server is not None and service == "sqlalchemy":
+            rest = self._server["url"].partition("://")[2]
+            table, where = {"component": service, "url": f"postgresql+psycopg://{rest}", "schemas": True}, "the home"
         else:
             table, where = {"component": service}, "the environment"
         made: type[Component] = registry.find(

@@ -25,6 +25,7 @@ class PostgresHome(Harness):
         self._psycopg: Any = pytest.importorskip("psycopg")
         self.url = url
         self.schema = f"home_{os.getpid()}_{next(_numbers)}"
+        self._schemas = [self.schema]
         self._ahead_ms = 0
         self._clients: list[CloudRuntimesClient] = []
 
@@ -56,12 +57,18 @@ class PostgresHome(Harness):
         finally:
             database.release()
 
+    def store(self, kind: str = "store") -> str:
+        name = super().store(kind)
+        self._schemas.append(name)
+        return name
+
     def close(self) -> None:
         for client in self._clients:
             client.close()
         with self._psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SET client_min_messages = error")
-            connection.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
+            for schema in self._schemas:  # databases have one for each store name
+                connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
 
 
 POSTGRES: dict[str, type[PostgresHome]] = {PostgresHome.name: PostgresHome}
