@@ -64,7 +64,7 @@ class Registry(ABC):
 
     @abstractmethod
     async def find_async(self, op: Operation, app_id: str) -> list[Entry]:
-        """Asynchronous `find`."""
+        """Return the living servers of an application."""
 
     @abstractmethod
     def secret(self, op: Operation) -> bytes:
