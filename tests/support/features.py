@@ -221,7 +221,14 @@ def _attributes(cls: type[Any]) -> dict[str, str]:
 
 
 _DURATIONS: Final = (config.duration, config.period)
-_NAMES: Final = {str: "text", int: "whole number", float: "number", bool: "true, false", list: "list of texts", dict: "table"}
+_NAMES: Final = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true, false",
+    list: "list of texts",
+    dict: "table",
+}
 
 
 def _values(hint: Any) -> str:
